@@ -1,0 +1,256 @@
+"""`SemanticIndex`, what every index can do, and `SearchResult`, what a search gives back.
+
+Every check of arguments is made here, so every index raises the same errors for the same mistakes, before anything
+has changed.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from indexes.encodings import Encodings
+from indexes.errors import (
+    ClosedIndexError,
+    DuplicateIdError,
+    InvalidEncodingsError,
+    InvalidParameterError,
+    UnknownIdError,
+)
+from indexes.ids import IdMap
+from indexes.params import IndexConfig, Ranking, SearchParams
+from indexes.relevance import Similarity
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SearchResult:
+    """The k best records of nq queries, best first, and what the search did to find them.
+
+    Places without a record (fewer than k are relevant) have id -1, distance inf, relevance 0, score 0, hamming -1.
+
+    Attributes:
+        ids: (nq, k) int64.
+        distances: (nq, k) float32, Euclidean distance of features.
+        relevance: (nq, k) float32, Eq. 1.
+        scores: (nq, k) float32, Eq. 4; NaN where features are not L2-normalised and it is not defined.
+        hamming: (nq, k) int32, differing bits of codes.
+        partitions: (nq,) int64; partitions scanned.
+        cells: (nq,) int64; cells scanned.
+        codes: (nq,) int64; records in these cells.
+        cut_off: (nq,) int64; records that were looked at and dropped by the cutoff, Eq. 2.
+    """
+
+    ids: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    relevance: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    hamming: NDArray[np.int32]
+    partitions: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    cut_off: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def empty(queries: int, k: int) -> SearchResult:
+        """A result without a record."""
+        return SearchResult(
+            ids=np.full((queries, k), -1, np.int64),
+            distances=np.full((queries, k), np.inf, np.float32),
+            relevance=np.zeros((queries, k), np.float32),
+            scores=np.zeros((queries, k), np.float32),
+            hamming=np.full((queries, k), -1, np.int32),
+            partitions=np.zeros(queries, np.int64),
+            cells=np.zeros(queries, np.int64),
+            codes=np.zeros(queries, np.int64),
+            cut_off=np.zeros(queries, np.int64),
+        )
+
+    @staticmethod
+    def concatenate(parts: list[SearchResult]) -> SearchResult:
+        """The results of several batches of queries with the same k, as one."""
+        names = [field.name for field in fields(SearchResult)]
+        return SearchResult(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexStats:
+    """The size of an index.
+
+    Attributes:
+        records: records held.
+        partitions: records per dominant class, one number per class.
+        cells: cells of all partitions.
+        normalised: whether every feature is L2-normalised, so that the fused ranking can be used.
+        column_bytes: bytes of every column.
+    """
+
+    records: int
+    partitions: list[int]
+    cells: int
+    normalised: bool
+    column_bytes: dict[str, int]
+
+
+class SemanticIndex(ABC):
+    """An index of encodings: `create` or `open` one, `add` records, `search` it.
+
+    Searches may run in several threads at once. An add must not run beside anything else. An index is a context
+    manager that closes itself.
+    """
+
+    def __init__(self, config: IndexConfig) -> None:
+        self.config = config
+        self._similarity = Similarity(config)
+        self._closed = False
+
+    @classmethod
+    @abstractmethod
+    def create(cls, path: str | os.PathLike[str] | None, config: IndexConfig) -> Self:
+        """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
+
+        Raises:
+            IndexExistsError: there is something at the path.
+        """
+
+    def add(self, encodings: Encodings) -> None:
+        """Add records, all or none of them. A batch without records is allowed and does nothing.
+
+        Args:
+            encodings: with ids, of this index's classes, bits and feature length.
+
+        Raises:
+            InvalidEncodingsError: no ids, or widths that are not the index's.
+            DuplicateIdError: an id occurs twice in the batch or is in the index.
+            StorageError: the batch could not be stored. Nothing has changed then, as with every error.
+        """
+        self._check_open()
+        self.config.check(encodings)
+        if encodings.ids is None:
+            raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
+        if not len(encodings):
+            return
+        in_order = np.sort(encodings.ids)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if len(twice):
+            raise DuplicateIdError(
+                f"{_some(np.unique(twice))} more than once in the batch: ids must be unique"
+            )
+        known = encodings.ids[self._id_map().rows(encodings.ids) >= 0]
+        if len(known):
+            raise DuplicateIdError(f"{_some(known)} in the index already: ids must be unique")
+        self._add(encodings)
+
+    def search(
+        self,
+        queries: Encodings,
+        *,
+        k: int = 10,
+        cutoff: float = 0.2,
+        shortlist: int | None = 100,
+        ranking: Ranking = "distance",
+    ) -> SearchResult:
+        """The k best records for every query.
+
+        Args:
+            queries: of this index's classes, bits and feature length; their ids and uris are ignored.
+            k: how many records to give, at least 1.
+            cutoff: t of Eq. 2, in [0, 1): only records with relevance strictly above it are considered.
+            shortlist: rank the records with the smallest Hamming distance, this many of the relevant ones (ties at
+                the last distance may fall either way); None ranks every relevant record, exactly.
+            ranking: "distance" orders by Euclidean distance of features, ascending; "fused" by the score of Eq. 4,
+                descending. Ties are ordered by id.
+
+        Raises:
+            InvalidParameterError: an argument is out of range.
+            InvalidEncodingsError: widths are not the index's, or fused ranking of features not L2-normalised.
+        """
+        params = SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        self._check_open()
+        self.config.check(queries)
+        params.check(len(queries))
+        scored = self._normalised() and queries.normalised()
+        if ranking == "fused" and not scored:
+            owner = "the index" if queries.normalised() else "the queries"
+            raise InvalidEncodingsError(
+                f"the features of {owner} are not L2-normalised, so Eq. 4 does not apply: divide every feature by its "
+                'length, or use ranking="distance"'
+            )
+        if not len(queries) or not len(self):
+            return SearchResult.empty(len(queries), k)
+        return self._search(queries, self._similarity.weights(queries.probabilities), params, scored)
+
+    def get(self, ids: Any) -> Encodings:
+        """The records with these ids, whole and in this order.
+
+        Args:
+            ids: (n,) integers.
+
+        Raises:
+            UnknownIdError: naming ids that are not in the index.
+        """
+        self._check_open()
+        wanted = np.atleast_1d(np.asarray(ids))
+        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
+            raise InvalidParameterError(
+                f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers"
+            )
+        wanted = wanted.astype(np.int64)
+        rows = self._id_map().rows(wanted)
+        if (rows < 0).any():
+            raise UnknownIdError(f"{_some(wanted[rows < 0])} not in the index")
+        return self._get(rows)
+
+    def close(self) -> None:
+        """Let go of files and memory. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedIndexError("the index was closed: open it again")
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Records in the index."""
+
+    @abstractmethod
+    def stats(self) -> IndexStats:
+        """The size of the index."""
+
+    @abstractmethod
+    def _id_map(self) -> IdMap: ...
+
+    @abstractmethod
+    def _normalised(self) -> bool: ...
+
+    @abstractmethod
+    def _add(self, encodings: Encodings) -> None: ...
+
+    @abstractmethod
+    def _get(self, rows: NDArray[np.int64]) -> Encodings: ...
+
+    @abstractmethod
+    def _search(
+        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
+    ) -> SearchResult: ...
+
+
+def _some(ids: NDArray[np.int64]) -> str:
+    shown = ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
+    return f"id {shown} is" if len(ids) == 1 else f"{len(ids)} ids ({shown}) are"

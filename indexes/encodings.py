@@ -1,0 +1,214 @@
+"""One validated batch of encoded images: the only form in which records and queries enter an index.
+
+Invariants of an `Encodings` once it exists: every array is C-contiguous, in native byte order and of its stated
+dtype; all have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
+features are finite. Code that receives an `Encodings` checks none of this again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from indexes.errors import InvalidEncodingsError
+
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a row of probabilities may be from 1: float16 softmax outputs of 1000 classes still pass."""
+
+NORM_TOLERANCE = 1e-3
+"""How far the length of a feature may be from 1 and still count as L2-normalised."""
+
+MAX_SQUARED_NORM = 1e37
+"""Longer features are refused: a squared distance between two of them could overflow float32."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Encodings:
+    """Probabilities, codes and features of n images, with ids where they are records of an index.
+
+    Arrays are taken without a copy where dtype and layout allow it; do not change them afterwards.
+
+    Attributes:
+        probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted.
+        codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
+        features: (n, D) float32. Other float types are converted.
+        ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
+        uris: n strings or Nones, or None; where an image is to be found.
+
+    Raises:
+        InvalidEncodingsError: naming the array, what it is and what was expected.
+    """
+
+    probabilities: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    features: NDArray[np.float32]
+    ids: NDArray[np.int64] | None = None
+    uris: Sequence[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        probabilities = _floats("probabilities", self.probabilities)
+        codes = _array("codes", self.codes, ndim=2)
+        if codes.dtype != np.uint8:
+            raise InvalidEncodingsError(
+                f"codes have dtype {codes.dtype}, expected uint8: pack bits with numpy.packbits(bits, axis=1)"
+            )
+        features = _floats("features", self.features)
+        rows = len(probabilities)
+        ids = None if self.ids is None else _ids(self.ids)
+        uris = None if self.uris is None else _uris(self.uris)
+        for name, column in (("codes", codes), ("features", features), ("ids", ids), ("uris", uris)):
+            if column is not None and len(column) != rows:
+                raise InvalidEncodingsError(
+                    f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row an image"
+                )
+        _check_probabilities(probabilities)
+        _check_features(features)
+        for name, value in (
+            ("probabilities", probabilities),
+            ("codes", np.ascontiguousarray(codes)),
+            ("features", features),
+            ("ids", ids),
+            ("uris", uris),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __getitem__(self, rows: slice | ArrayLike) -> Encodings:
+        """The rows picked by a slice, a boolean mask or an integer array, as a batch of its own."""
+        picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        uris = self.uris
+        if uris is not None:
+            uris = (
+                uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
+            )
+        return _trusted(
+            probabilities=self.probabilities[picked],
+            codes=self.codes[picked],
+            features=self.features[picked],
+            ids=None if self.ids is None else self.ids[picked],
+            uris=uris,
+        )
+
+    @staticmethod
+    def concatenate(batches: Sequence[Encodings]) -> Encodings:
+        """One batch of all rows in order. Ids and uris are kept if every batch has them.
+
+        Raises:
+            InvalidEncodingsError: no batches, or their widths differ.
+        """
+        if not batches:
+            raise InvalidEncodingsError("no batches to concatenate, expected at least one")
+        for name in ("probabilities", "codes", "features"):
+            widths = {getattr(batch, name).shape[1] for batch in batches}
+            if len(widths) > 1:
+                raise InvalidEncodingsError(f"{name} of the batches have different widths: {sorted(widths)}")
+        all_ids = [batch.ids for batch in batches if batch.ids is not None]
+        all_uris = [batch.uris for batch in batches if batch.uris is not None]
+        return _trusted(
+            probabilities=np.concatenate([batch.probabilities for batch in batches]),
+            codes=np.concatenate([batch.codes for batch in batches]),
+            features=np.concatenate([batch.features for batch in batches]),
+            ids=np.concatenate(all_ids) if len(all_ids) == len(batches) else None,
+            uris=[uri for uris in all_uris for uri in uris] if len(all_uris) == len(batches) else None,
+        )
+
+    def normalised(self) -> bool:
+        """Whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
+        squared = np.vecdot(self.features, self.features)
+        return bool(np.all(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE))
+
+
+def _trusted(**columns: Any) -> Encodings:
+    """A batch of rows that were validated before, made without validating them again."""
+    batch = object.__new__(Encodings)
+    for name, column in columns.items():
+        contiguous = np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column
+        object.__setattr__(batch, name, contiguous)
+    return batch
+
+
+def _array(name: str, value: Any, *, ndim: int) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidEncodingsError(f"{name} cannot be read as an array: {error}") from None
+    if array.ndim != ndim:
+        raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected {ndim} dimension(s)")
+    return array
+
+
+def _floats(name: str, value: Any) -> NDArray[np.float32]:
+    array = _array(name, value, ndim=2)
+    if array.dtype.kind != "f":
+        raise InvalidEncodingsError(f"{name} have dtype {array.dtype}, expected float32")
+    if array.shape[1] == 0:
+        raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected at least one column")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused below
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _ids(value: Any) -> NDArray[np.int64]:
+    array = _array("ids", value, ndim=1)
+    if array.dtype.kind not in "iu" and array.size:
+        raise InvalidEncodingsError(f"ids have dtype {array.dtype}, expected int64")
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
+        raise InvalidEncodingsError(
+            f"ids range from {array.min()} to {array.max()}, expected 0 to 2**63 - 1 (-1 marks an empty result)"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _uris(value: Any) -> Sequence[str | None]:
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise InvalidEncodingsError(
+            f"uris are a {type(value).__name__}, expected one string or None per image"
+        )
+    uris = [str(uri) if isinstance(uri, np.str_) else uri for uri in value]
+    for uri in uris:
+        if uri is not None and not isinstance(uri, str):
+            raise InvalidEncodingsError(f"uri {uri!r} is a {type(uri).__name__}, expected a string or None")
+    return uris
+
+
+def _check_probabilities(probabilities: NDArray[np.float32]) -> None:
+    if not len(probabilities):
+        return
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE)  # written so that NaN counts as wrong
+    if not wrong.any() and probabilities.min() >= 0:
+        return
+    if not np.isfinite(probabilities).all():
+        row = int(np.argmin(np.isfinite(probabilities).all(axis=1)))
+        raise InvalidEncodingsError(
+            f"probabilities of row {row} hold NaN or infinity, expected finite values"
+        )
+    if probabilities.min() < 0:
+        row = int(np.argmax(probabilities.min(axis=1) < 0))
+        raise InvalidEncodingsError(
+            f"probabilities of row {row} go down to {probabilities[row].min():g}, expected values >= 0: apply a softmax"
+        )
+    row = int(np.argmax(wrong))
+    raise InvalidEncodingsError(
+        f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}: apply a softmax"
+    )
+
+
+def _check_features(features: NDArray[np.float32]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.vecdot(features, features)
+    wrong = ~(squared <= MAX_SQUARED_NORM)
+    if not wrong.any():
+        return
+    row = int(np.argmax(wrong))
+    if not np.isfinite(features[row]).all():
+        raise InvalidEncodingsError(f"features of row {row} hold NaN or infinity, expected finite values")
+    raise InvalidEncodingsError(
+        f"the feature of row {row} is longer than {MAX_SQUARED_NORM**0.5:.1e}, too long for float32 distances: "
+        "scale or normalise the features"
+    )

@@ -1,0 +1,74 @@
+"""Every error that semcut raises on purpose.
+
+    SemcutError
+      InvalidEncodingsError   (ValueError)   an array of a batch has a wrong shape, type or value
+      InvalidParameterError   (ValueError)   a setting of an index or of a search is out of range
+      DuplicateIdError        (ValueError)   an id occurs twice in a batch, or is in the index already
+      UnknownIdError          (KeyError)     an id that was asked for is not in the index
+      StorageError                           a stored index cannot be used
+        NotAnIndexError                        the directory holds no index
+        IndexExistsError                       the directory holds something already
+        FormatVersionError                     the index was written in another format version
+        DamagedIndexError                      files of the index are missing, short or contradictory
+        ConcurrentWriteError                   another process has written, or is writing, to this index
+      ClosedIndexError                       the index was closed
+      MissingDependencyError  (ImportError)  a package that this part needs is not installed
+
+Each message says what was given, what was expected and what to do. When one of these is raised, nothing was
+changed. The second base lets a caller who knows nothing of semcut catch them as usual.
+"""
+
+
+class SemcutError(Exception):
+    """The base of every error that semcut raises on purpose."""
+
+
+class InvalidEncodingsError(SemcutError, ValueError):
+    """An array of a batch has a wrong shape, type or value."""
+
+
+class InvalidParameterError(SemcutError, ValueError):
+    """A setting of an index or of a search is out of range."""
+
+
+class DuplicateIdError(SemcutError, ValueError):
+    """An id occurs twice in a batch, or is in the index already."""
+
+
+class UnknownIdError(SemcutError, KeyError):
+    """An id that was asked for is not in the index."""
+
+    def __str__(self) -> str:  # KeyError shows the repr of its argument: quotes around a sentence
+        return str(self.args[0])
+
+
+class StorageError(SemcutError):
+    """A stored index cannot be used."""
+
+
+class NotAnIndexError(StorageError):
+    """The directory holds no index."""
+
+
+class IndexExistsError(StorageError):
+    """The directory holds something already."""
+
+
+class FormatVersionError(StorageError):
+    """The index was written in another format version."""
+
+
+class DamagedIndexError(StorageError):
+    """Files of the index are missing, short or contradictory."""
+
+
+class ConcurrentWriteError(StorageError):
+    """Another process has written, or is writing, to this index."""
+
+
+class ClosedIndexError(SemcutError):
+    """The index was closed."""
+
+
+class MissingDependencyError(SemcutError, ImportError):
+    """A package that this part needs is not installed."""

@@ -1,0 +1,10 @@
+"""Shortlist engines: the records nearest in Hamming distance within given cells, one engine per file.
+
+An engine knows codes, row numbers and cells, and nothing of relevance, ids or features. The seam is two methods:
+
+    add(codes, rows, cells)             (n, bits / 8) uint8, (n,) int64, (n,) integers
+    search(codes, cells, depth)         (nq, bits / 8) uint8, (nq, w) int64 padded with -1, to
+                                        rows (nq, depth) int64 padded with -1, nearest first
+
+Searches may run at the same time as each other; an add may not run beside anything.
+"""

@@ -1,0 +1,144 @@
+"""What an index is (`IndexConfig`) and what a search asks for (`SearchParams`): frozen, validated once.
+
+An `IndexConfig` is fixed when an index is created and stored with it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from indexes.encodings import Encodings
+from indexes.errors import InvalidEncodingsError, InvalidParameterError
+
+Ranking = Literal["distance", "fused"]
+
+MAX_RESULTS = 10**8
+"""Places in a result (queries times k) above which a search is refused before memory is taken."""
+
+
+class _Settings(BaseModel):
+    """A frozen pydantic model whose complaints are one `InvalidParameterError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            complaints = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or type(self).__name__} = {_shown(item['input'])}: {item['msg']}"
+                for item in error.errors()[:3]
+            )
+            raise InvalidParameterError(complaints) from None
+
+
+class IndexConfig(_Settings):
+    """The shape of an index, what relevance means in it, and how its partitions are cut into cells.
+
+    Attributes:
+        classes: C, the number of semantic classes.
+        bits: length of a hash code, a multiple of 8 from 32 to 1024.
+        dim: D, the length of a feature.
+        prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
+        similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
+        groups: G, into how many groups the runner-up classes of a partition are put (see `partitions`); 0, the
+            default, takes as many as keep the number of cells reasonable: C for few classes, 16 for hundreds, then fewer.
+
+    Raises:
+        InvalidParameterError: naming the field, the value given and the range expected.
+    """
+
+    classes: int = Field(ge=2, le=10_000)
+    bits: int = Field(ge=32, le=1024, multiple_of=8)
+    dim: int = Field(ge=1, le=65_536)
+    prior: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    similarity: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = None
+    groups: int = Field(default=0, ge=0, le=64)
+
+    @field_validator("prior", "similarity", mode="before")
+    @classmethod
+    def _from_array(cls, value: Any) -> Any:
+        return value.tolist() if isinstance(value, np.ndarray) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> IndexConfig:
+        if self.prior is not None and self.similarity is not None:
+            raise ValueError("give a prior or a similarity, not both: both define the same matrix S")
+        if self.prior is not None and len(self.prior) != self.classes:
+            raise ValueError(
+                f"the prior has {len(self.prior)} entries, expected one per class ({self.classes})"
+            )
+        if self.similarity is not None:
+            widths = {len(row) for row in self.similarity}
+            if len(self.similarity) != self.classes or widths != {self.classes}:
+                raise ValueError(
+                    f"the similarity is not {self.classes} x {self.classes}, one row and column per class"
+                )
+            matrix = np.asarray(self.similarity)
+            if not np.array_equal(matrix, matrix.T):
+                raise ValueError("the similarity is not symmetric: S[i][j] must equal S[j][i]")
+        return self
+
+    @field_validator("groups")
+    @classmethod
+    def _default_groups(cls, groups: int, info: ValidationInfo) -> int:
+        classes = info.data.get("classes", 1)
+        return groups or max(1, min(16, classes, 4096 // classes))
+
+    def check(self, encodings: Encodings) -> None:
+        """Raise `InvalidEncodingsError` unless the batch has this index's classes, bits and feature length."""
+        if not isinstance(encodings, Encodings):
+            raise InvalidEncodingsError(f"got a {type(encodings).__name__}, expected Encodings")
+        for what, given, expected in (
+            ("classes", encodings.probabilities.shape[1], self.classes),
+            ("bits", encodings.codes.shape[1] * 8, self.bits),
+            ("feature values", encodings.features.shape[1], self.dim),
+        ):
+            if given != expected:
+                raise InvalidEncodingsError(f"the batch has {given} {what} but the index has {expected}")
+
+
+class SearchParams(_Settings):
+    """One search: see `SemanticIndex.search` for the meaning of each field.
+
+    Raises:
+        InvalidParameterError: naming the field, the value given and the range expected.
+    """
+
+    k: int = Field(default=10, ge=1)
+    cutoff: float = Field(default=0.2, ge=0, lt=1)
+    shortlist: int | None = Field(default=100, ge=1)
+    ranking: Ranking = "distance"
+
+    @model_validator(mode="after")
+    def _shortlist_holds_k(self) -> SearchParams:
+        if self.shortlist is not None and self.shortlist < self.k:
+            raise ValueError(
+                f"a shortlist of {self.shortlist} cannot give k = {self.k} results: "
+                "raise the shortlist, or pass None to rank every relevant record"
+            )
+        return self
+
+    def check(self, queries: int) -> None:
+        """Raise `InvalidParameterError` if the result of so many queries would be unreasonably large."""
+        if queries * self.k > MAX_RESULTS:
+            raise InvalidParameterError(
+                f"{queries} queries with k = {self.k} make {queries * self.k} places, at most {MAX_RESULTS} "
+                "are given at once: lower k or search in smaller batches"
+            )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,244 @@
+"""Partitions, their cells, and exact pruning: which parts of an index can hold a record relevant to a query.
+
+A partition holds the records of one dominant class c = argmax p. With p1 and p2 a record's largest and second largest
+probability, a partition is cut into these cells, of which those without a record cost nothing:
+
+    kind                        records
+    0                           sure:       p1 >= 0.95
+    1                           confident:  p1 >= 0.8
+    2                           vague:      p2 < 0.15 (and p1 < 0.8: the rest is spread over many classes)
+    3 + 2 g, 3 + 2 g + 1        torn:       the others, by group g = runner-up mod G; the second of each two holds
+                                            those with p1 + p2 > 0.85
+
+A record's cell follows from its probabilities alone, cell = c (3 + 2 G) + kind, and there are at most C (3 + 2 G) of
+them, whatever the number of records.
+
+**The upper bound.** A cell L keeps its envelope M_L(m) = max p(m) over its records. For a query with weights s,
+
+    R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
+
+so a cell with U_L(q) <= t holds nothing relevant and is skipped. Cells finer than partitions make the envelopes tight:
+grouping by runner-up keeps the second largest probabilities of different classes apart, and `vague` keeps the records
+without a notable second class out of all groups.
+
+Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with s' the largest weight of the
+other classes and p(c) in [lo_L, M_L(c)]:
+
+    R(q, b) <= s_c p(c) + s' (1 - p(c))
+
+at the end of the interval that makes it larger. It is what spares a query that is itself torn between many classes
+from scanning cells whose envelopes sum to far more than 1, and is computed for such queries only.
+
+**The lower bound.** lo_L = min p(c) over its records; s_c lo_L > t means that every record of L is relevant and needs
+no check of its own.
+
+**Rounding.** Bounds are compared with the cutoff less the error bound of `compare`, which also covers the rounding of R and
+t to float32, and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`): float error can make a search scan too much, never too little.
+
+Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.compare import UNDERFLOW, Products, error
+from indexes.encodings import SUM_TOLERANCE
+from indexes.params import IndexConfig
+
+SURE, CONFIDENT, VAGUE, PAIR = 0.95, 0.8, 0.15, 0.85
+_TORN = 0.5  # queries whose largest weight is below this get the second bound
+_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What pruning leaves of an index for each of nq queries.
+
+    Attributes:
+        cells: (nq, w) int64 positions in `Cells` of the cells to scan, padded with -1 at the end of a row.
+        certain: (nq, cells) bool; every record of the cell is relevant to the query.
+        counts: (nq,) int64; cells to scan.
+        codes: (nq,) int64; records in the cells to scan.
+        partitions: (nq,) int64; partitions that these cells belong to.
+    """
+
+    cells: NDArray[np.int64]
+    certain: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    partitions: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cells of an index that hold records. Immutable: `extended` returns the cells after a batch.
+
+    A cell is at the same position for good; new ones come at the end.
+
+    Attributes:
+        numbers: (cells,) int64: c (3 + 2 G) + kind, as in the table above.
+        sizes: (cells,) int64: records.
+        lows: (cells,) float32: the smallest p(c).
+        envelopes: (cells, C) float32: the largest p(m).
+    """
+
+    config: IndexConfig
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    lows: NDArray[np.float32]
+    envelopes: NDArray[np.float32]
+
+    @staticmethod
+    def empty(config: IndexConfig) -> Cells:
+        """No cells yet."""
+        return Cells(
+            config=config,
+            numbers=np.empty(0, np.int64),
+            sizes=np.empty(0, np.int64),
+            lows=np.empty(0, np.float32),
+            envelopes=np.empty((0, config.classes), np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def dominant(self) -> NDArray[np.int64]:
+        """(cells,) int64: the class of each cell's partition."""
+        return self.numbers // _kinds(self.config)
+
+    def extended(self, probabilities: NDArray[np.float32]) -> tuple[Cells, NDArray[np.int32]]:
+        """The cells after a batch, and where in them each of its records is.
+
+        Args:
+            probabilities: (n, C) float32, as stored.
+
+        Returns:
+            New `Cells`, and (n,) int32 positions.
+        """
+        numbers, confidence = cell_numbers(self.config, probabilities)
+        touched, local, added = np.unique(numbers, return_inverse=True, return_counts=True)
+        fresh = touched[~np.isin(touched, self.numbers)]
+        grown = Cells(
+            config=self.config,
+            numbers=np.concatenate([self.numbers, fresh]),
+            sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
+            lows=np.concatenate([self.lows, np.ones(len(fresh), np.float32)]),
+            envelopes=np.concatenate(
+                [self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]
+            ),
+        )
+        by_number = np.argsort(grown.numbers)
+        positions = by_number[np.searchsorted(grown.numbers, touched, sorter=by_number)]
+        grown.sizes[positions] += added
+        cells = positions[local].astype(np.int32)
+        for start in range(0, len(cells), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            order = np.argsort(cells[part], kind="stable")
+            present, first = np.unique(cells[part][order], return_index=True)
+            upper = np.maximum.reduceat(probabilities[part][order], first, axis=0)
+            lower = np.minimum.reduceat(confidence[part][order], first)
+            grown.envelopes[present] = np.maximum(grown.envelopes[present], upper)
+            grown.lows[present] = np.minimum(grown.lows[present], lower)
+        return grown, cells
+
+    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
+        """The cells that can hold a record with R > cutoff: never fewer than do hold one.
+
+        Args:
+            weights: (nq, C) float64, s = S p of each query.
+            cutoff: t of Eq. 2.
+        """
+        queries, slack = len(weights), error(self.config.classes)
+        order, dominant = self._scan_order, self.dominant()
+        limit = np.float32((cutoff - UNDERFLOW) * (1 - slack))  # on the sums instead of raising each of them
+        found = np.flatnonzero(self._sums(weights.astype(np.float32)) > limit)
+        query = found // max(1, len(self))
+        cell = order[found - query * len(self)]
+
+        torn = np.flatnonzero(weights.max(axis=1)[query] < _TORN)
+        held = np.ones(len(query), bool)
+        held[torn] = self._second_bound(weights, query[torn], cell[torn]) > cutoff
+        query, cell = query[held], cell[held]
+        own = weights[query, dominant[cell]]
+        sure = own * self.lows[cell] * (1 - slack) > cutoff
+        certain = np.zeros((queries, len(self)), bool)
+        certain[query[sure], cell[sure]] = True
+
+        starts = np.searchsorted(query, np.arange(queries + 1))
+        counts = np.diff(starts)
+        cells = np.full((queries, int(counts.max(initial=0))), -1, np.int64)
+        cells[query, np.arange(len(query)) - starts[query]] = cell
+        partitions = np.zeros((queries, self.config.classes), bool)
+        partitions[query, dominant[cell]] = True
+        return Kept(
+            cells=cells,
+            certain=certain,
+            counts=counts,
+            codes=np.bincount(query, weights=self.sizes[cell], minlength=queries).astype(np.int64),
+            partitions=np.count_nonzero(partitions, axis=1),
+        )
+
+    def _second_bound(
+        self, weights: NDArray[np.float64], query: NDArray[np.int64], cell: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """The second bound above for pairs of a query and a cell, rounded up."""
+        own = weights[query, self.dominant()[cell]]
+        two = np.partition(weights, weights.shape[1] - 2, axis=1)[:, -2:][query]
+        other = np.where(own == two[:, 1], two[:, 0], two[:, 1])  # at a tie both are the same
+        p = np.where(own >= other, self._peaks[cell], self.lows[cell]).astype(np.float64)
+        return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + error(self.config.classes)) + UNDERFLOW
+
+    @cached_property
+    def _scan_order(self) -> NDArray[np.int64]:
+        """Positions by kind: a scan that starts with the sure cells has the nearest codes early and drops others fast."""
+        return np.argsort(self.numbers % _kinds(self.config), kind="stable")
+
+    @cached_property
+    def _sums(self) -> Products:
+        """s . M_L for all cells, in scan order."""
+        return Products(self.envelopes[self._scan_order])
+
+    @cached_property
+    def _peaks(self) -> NDArray[np.float32]:
+        """(cells,) float32: the largest p(c)."""
+        return self.envelopes[np.arange(len(self)), self.dominant()]
+
+    def partition_sizes(self) -> NDArray[np.int64]:
+        """(C,) int64: records per partition."""
+        return np.bincount(self.dominant(), weights=self.sizes, minlength=self.config.classes).astype(
+            np.int64
+        )
+
+
+def cell_numbers(
+    config: IndexConfig, probabilities: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The number of each record's cell, by the table above, and p1: (n, C) float32 to (n,) int64 and (n,) float32.
+
+    Equal probabilities go to the lower class.
+    """
+    numbers = np.empty(len(probabilities), np.int64)
+    confidence = np.empty(len(probabilities), np.float32)
+    for start in range(0, len(probabilities), _CHUNK):
+        here = slice(start, start + _CHUNK)
+        part = probabilities[here].copy()
+        row = np.arange(len(part))
+        dominant = part.argmax(axis=1)
+        p1 = part[row, dominant]
+        part[row, dominant] = -1
+        runner_up = part.argmax(axis=1)
+        p2 = part[row, runner_up]
+        torn = 3 + 2 * (runner_up % config.groups) + (p1 + p2 > PAIR)
+        kind = np.select([p1 >= SURE, p1 >= CONFIDENT, p2 < VAGUE], [0, 1, 2], torn)
+        numbers[here] = dominant * _kinds(config) + kind
+        confidence[here] = p1
+    return numbers, confidence
+
+
+def _kinds(config: IndexConfig) -> int:
+    return 3 + 2 * config.groups

@@ -1,0 +1,105 @@
+"""The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
+
+`compare` gives float32 distances of all candidates and bounds their error, so what could be among the k best is known
+from them. Only for that, k candidates and the odd near-tie, are the exact values of `relevance` computed, which decide
+order and ties.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.base import SearchResult
+from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
+from indexes.columns import Columns
+from indexes.encodings import Encodings
+from indexes.params import SearchParams
+from indexes.relevance import distance, fused_score, hamming, relevance
+
+_BLOCK = 256  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
+
+
+def rank(
+    queries: Encodings,
+    weights: NDArray[np.float64],
+    columns: Columns,
+    rows: NDArray[np.int64],
+    params: SearchParams,
+    scored: bool,
+) -> SearchResult:
+    """The k best of each query's candidates; what a search did is left at 0.
+
+    Args:
+        queries: nq of them.
+        weights: (nq, C) float64, s = S p of each query.
+        columns: where the candidates are.
+        rows: (nq, m) int64 candidates, all relevant, -1 where there is none.
+        params: k and ranking.
+        scored: whether Eq. 4 applies (features are L2-normalised).
+    """
+    query, row = _contenders(queries, weights, columns, rows, params)
+    ids = columns.ids[row]
+    exact = np.empty(len(row), np.float32)
+    for start in range(0, len(row), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        exact[here] = distance(queries.features[query[here]], columns.features[row[here]])
+    if params.ranking == "distance":
+        order = np.lexsort((ids, exact, query))
+    else:
+        order = np.lexsort((ids, -fused_score(_relevance(weights, columns, query, row), exact), query))
+    starts = np.searchsorted(query, np.arange(len(queries)))
+    place = np.arange(len(order)) - starts[query]
+    order, place = order[place < params.k], place[place < params.k]
+    query, row, exact = query[order], row[order], exact[order]
+
+    result = SearchResult.empty(len(queries), params.k)
+    r = _relevance(weights, columns, query, row)
+    result.ids[query, place] = ids[order]
+    result.distances[query, place] = exact
+    result.relevance[query, place] = r
+    result.scores[query, place] = fused_score(r, exact) if scored else np.nan
+    result.hamming[query, place] = hamming(queries.codes[query], columns.codes[row])
+    return result
+
+
+def _relevance(
+    weights: NDArray[np.float64], columns: Columns, query: NDArray[np.int64], row: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Exact R of pairs of a query and a row."""
+    r = np.empty(len(row), np.float32)
+    for start in range(0, len(row), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        r[here] = relevance(weights[query[here]], columns.probabilities[row[here]])
+    return r
+
+
+def _contenders(
+    queries: Encodings,
+    weights: NDArray[np.float64],
+    columns: Columns,
+    rows: NDArray[np.int64],
+    params: SearchParams,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of query and row, in order of queries, that include the k best of every query."""
+    present = rows >= 0
+    if rows.shape[1] > params.k:
+        squared = squared_distances(queries.features, columns.features, rows).astype(np.float64)
+        if params.ranking == "distance":
+            cost = squared
+            slack = 2 * error(columns.features.shape[1])
+            limit = _smallest(cost, params.k) * (1 + 2 * slack) + UNDERFLOW
+        else:
+            r = inner_products(weights.astype(np.float32), columns.probabilities, rows).astype(np.float64)
+            squared[~present] = 0
+            cost = np.where(present, -r * (1 - np.sqrt(squared) / 2), np.inf)
+            slack = error(columns.features.shape[1]) + error(columns.probabilities.shape[1])
+            limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
+        present &= cost <= limit
+    query, place = np.nonzero(present)
+    return query, rows[query, place]
+
+
+def _smallest(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """The k-th smallest value of every row: (nq, m) to (nq, 1)."""
+    return np.partition(values, k - 1, axis=1)[:, k - 1 : k]

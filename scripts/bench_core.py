@@ -1,0 +1,204 @@
+"""Speed and memory of `FaissIndex` in memory, against a plain `IndexBinaryFlat` over the same codes in the same run.
+
+    python scripts/bench_core.py [--records 1000000] [--classes 100] [--json]
+
+Records are synthetic: softmax outputs of a classifier that confuses each class with five others; as codes and features
+come from the same network, they are those of the classes' centres, mixed by these probabilities, with 15 % of the bits
+flipped and unit noise added. Timings of the methods are interleaved, the
+median is reported; compare ratios, not milliseconds. Memory is what the process holds privately (sampled while
+records are added) plus the columns, less what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from indexes import Encodings, FaissIndex, IndexConfig
+
+
+class Generator:
+    """Synthetic encodings of a fixed set of classes; ids count up from 0."""
+
+    def __init__(self, classes: int, bits: int, dim: int, margin: float, seed: int) -> None:
+        self._rng = rng = np.random.default_rng(seed)
+        self._classes, self._bits, self._margin = classes, bits, margin
+        self._confused = rng.integers(0, classes, (classes, 5))
+        self._codes = rng.integers(0, 2, (classes, bits)).astype(np.float32)
+        self._centres = rng.standard_normal((classes, dim), dtype=np.float32)
+        self._next = self.correct = 0
+
+    def __call__(self, n: int) -> Encodings:
+        rng, rows = self._rng, np.arange(n)
+        labels = rng.integers(0, self._classes, n)
+        logits = rng.standard_normal((n, self._classes), dtype=np.float32) * 1.5
+        logits[rows, labels] += rng.normal(self._margin, 2.5, n).astype(np.float32)
+        for column in range(5):
+            logits[rows, self._confused[labels, column]] += rng.normal(0.45 * self._margin, 1.5, n).astype(
+                np.float32
+            )
+        logits = np.exp(logits - logits.max(axis=1, keepdims=True))
+        logits /= logits.sum(axis=1, keepdims=True)
+        ones = logits @ self._codes  # an ambiguous image has bits and features of all its classes
+        bits = rng.random(ones.shape, dtype=np.float32) < 0.15 + 0.7 * ones
+        features = logits @ self._centres + rng.standard_normal((n, self._centres.shape[1]), dtype=np.float32)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        self._next += n
+        self.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        return Encodings(
+            probabilities=logits,
+            codes=np.packbits(bits, axis=1),
+            features=features,
+            ids=np.arange(self._next - n, self._next),
+        )
+
+
+class PrivateMemory:
+    """Peak of the process's private memory (RssAnon) within a `with` block, in bytes above that at its start."""
+
+    def __enter__(self) -> PrivateMemory:
+        self._start = self.peak = self._now()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak -= self._start
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found.group(1)) * 1024 if found else 0
+
+
+def batches(generator: Generator, records: int, size: int) -> Iterator[Encodings]:
+    """So many records in batches."""
+    for start in range(0, records, size):
+        yield generator(min(size, records - start))
+
+
+def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each method, all of them run in turn in every round after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(rounds + 1):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(measured[1:])) for name, measured in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--bits", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--cutoff", type=float, default=0.2)
+    parser.add_argument("--shortlist", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--groups", type=int, default=0)
+    parser.add_argument(
+        "--margin", type=float, default=9, help="mean logit of the right class over the others"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    args = parser.parse_args()
+    quiet = args.json
+
+    generator = Generator(args.classes, args.bits, args.dim, args.margin, args.seed)
+    config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim, groups=args.groups)
+    index = FaissIndex.create(None, config)
+    flat = faiss.IndexBinaryFlat(args.bits)
+    adding, private, size = 0.0, 0, 50_000
+    total = -(-args.records // size)
+    for batch in track(batches(generator, args.records, size), "Adding", total, disable=quiet):
+        with PrivateMemory() as memory:
+            start = time.perf_counter()
+            index.add(batch)
+            adding += time.perf_counter() - start
+        private = max(private, memory.peak)
+        flat.add(batch.codes)
+    held = PrivateMemory._now()
+    queries = generator(args.queries)
+    weights = queries.probabilities.astype(np.float64)
+
+    def search(n: int) -> Callable[[], object]:
+        part = queries[:n]
+        return lambda: index.search(part, k=10, cutoff=args.cutoff, shortlist=args.shortlist)
+
+    kept = index._cells.prune(weights, args.cutoff)
+    seconds = medians(
+        {
+            "semcut": search(args.queries),
+            "flat": lambda: flat.search(queries.codes, args.shortlist),
+            "prune": lambda: index._cells.prune(weights, args.cutoff),
+            "scan": lambda: index._engine.search(queries.codes, kept.cells, args.shortlist),
+            "semcut, one query": search(1),
+            "flat, one query": lambda: flat.search(queries.codes[:1], args.shortlist),
+        },
+        args.rounds,
+    )
+    result = index.search(queries, k=10, cutoff=args.cutoff, shortlist=args.shortlist)
+    column_bytes = sum(index.stats().column_bytes.values())
+    per_query = 1e6 / args.queries
+    report = {
+        "machine": platform.machine(),
+        "threads": faiss.omp_get_max_threads(),
+        "arguments": vars(args),
+        "top-1 accuracy of the simulated classifier": generator.correct / (args.records + args.queries),
+        "add, records/s": args.records / adding,
+        "cells": index.stats().cells,
+        "cells scanned per query": float(result.cells.mean()),
+        "codes scanned, share": float(result.codes.mean() / args.records),
+        "records cut off per query": float(result.cut_off.mean()),
+        "semcut, us per query in the batch": seconds["semcut"] * per_query,
+        "IndexBinaryFlat, us per query in the batch": seconds["flat"] * per_query,
+        "queries/s against IndexBinaryFlat": seconds["flat"] / seconds["semcut"],
+        "pruning, us per query": seconds["prune"] * per_query,
+        "scan of the kept cells, us per query": seconds["scan"] * per_query,
+        "scan that pruning saves, us per query": (seconds["flat"] - seconds["scan"]) * per_query,
+        "one query, us": seconds["semcut, one query"] * 1e6,
+        "one query, IndexBinaryFlat, us": seconds["flat, one query"] * 1e6,
+        "columns, bytes": column_bytes,
+        "private memory held after all adds, MB": held / 1e6,
+        "peak private memory of one add, MB": private / 1e6,
+    }
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return
+    table = Table(
+        title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, cutoff {args.cutoff}"
+    )
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float | int):
+            table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
