@@ -28,11 +28,7 @@ def _check_faiss() -> None:
     try:
         import faiss  # noqa: F401
     except ImportError as error:
-        found = (
-            "faiss is not installed"
-            if isinstance(error, ModuleNotFoundError)
-            else f"faiss does not load ({error})"
-        )
+        found = "faiss is not installed" if isinstance(error, ModuleNotFoundError) else f"faiss does not load ({error})"
         raise _MissingDependencyError(
             f"{found}: run `pip install 'semcut[cpu]'`, or `pip install 'semcut[gpu]'` on a machine with a CUDA card."
         ) from None

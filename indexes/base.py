@@ -78,9 +78,7 @@ class SearchResult:
     def concatenate(parts: list[SearchResult]) -> SearchResult:
         """The results of several batches of queries with the same k, as one."""
         names = [field.name for field in fields(SearchResult)]
-        return SearchResult(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        )
+        return SearchResult(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +141,7 @@ class SemanticIndex(ABC):
         in_order = np.sort(encodings.ids)
         twice = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(twice):
-            raise DuplicateIdError(
-                f"{_some(np.unique(twice))} more than once in the batch: ids must be unique"
-            )
+            raise DuplicateIdError(f"{_some(np.unique(twice))} more than once in the batch: ids must be unique")
         known = encodings.ids[self._id_map().rows(encodings.ids) >= 0]
         if len(known):
             raise DuplicateIdError(f"{_some(known)} in the index already: ids must be unique")
@@ -199,17 +195,27 @@ class SemanticIndex(ABC):
         Raises:
             UnknownIdError: naming ids that are not in the index.
         """
+        return self._get(self._rows(ids))
+
+    def uris(self, ids: Any) -> list[str | None]:
+        """The uris of the records with these ids, in this order, None for a record without one; as `get`, but cheap.
+
+        Args:
+            ids: (n,) integers.
+
+        Raises:
+            UnknownIdError: naming ids that are not in the index.
+        """
+        return self._uris(self._rows(ids))
+
+    @abstractmethod
+    def ids(self) -> NDArray[np.int64]:
+        """(records,) int64: all ids, in order of arrival."""
+
+    def next_id(self) -> int:
+        """An id that is free, as are all above it: one more than the largest in the index."""
         self._check_open()
-        wanted = np.atleast_1d(np.asarray(ids))
-        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
-            raise InvalidParameterError(
-                f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers"
-            )
-        wanted = wanted.astype(np.int64)
-        rows = self._id_map().rows(wanted)
-        if (rows < 0).any():
-            raise UnknownIdError(f"{_some(wanted[rows < 0])} not in the index")
-        return self._get(rows)
+        return self._id_map().largest() + 1
 
     def close(self) -> None:
         """Let go of files and memory. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
@@ -220,6 +226,17 @@ class SemanticIndex(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _rows(self, ids: Any) -> NDArray[np.int64]:
+        self._check_open()
+        wanted = np.atleast_1d(np.asarray(ids))
+        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
+            raise InvalidParameterError(f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers")
+        wanted = wanted.astype(np.int64)
+        rows = self._id_map().rows(wanted)
+        if (rows < 0).any():
+            raise UnknownIdError(f"{_some(wanted[rows < 0])} not in the index")
+        return rows
 
     def _check_open(self) -> None:
         if self._closed:
@@ -244,6 +261,9 @@ class SemanticIndex(ABC):
 
     @abstractmethod
     def _get(self, rows: NDArray[np.int64]) -> Encodings: ...
+
+    @abstractmethod
+    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]: ...
 
     @abstractmethod
     def _search(

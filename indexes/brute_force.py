@@ -26,9 +26,7 @@ class BruteForceIndex(SemanticIndex):
     def __init__(self, config: IndexConfig) -> None:
         super().__init__(config)
         columns = {
-            name: np.empty((0, *shape), dtype)
-            for name, (dtype, shape) in shapes(config).items()
-            if name != "cells"
+            name: np.empty((0, *shape), dtype) for name, (dtype, shape) in shapes(config).items() if name != "cells"
         }
         self._records = Encodings(**columns, uris=[])
         self._ids = IdMap()
@@ -41,9 +39,7 @@ class BruteForceIndex(SemanticIndex):
             InvalidParameterError: a path was given.
         """
         if path is not None:
-            raise InvalidParameterError(
-                f"path = {os.fspath(path)}: a BruteForceIndex lives in memory, pass None"
-            )
+            raise InvalidParameterError(f"path = {os.fspath(path)}: a BruteForceIndex lives in memory, pass None")
         return cls(config)
 
     def __len__(self) -> int:
@@ -58,8 +54,7 @@ class BruteForceIndex(SemanticIndex):
             cells=0,
             normalised=self._normalised(),
             column_bytes={
-                name: getattr(self._records, name).nbytes
-                for name in ("ids", "codes", "probabilities", "features")
+                name: getattr(self._records, name).nbytes for name in ("ids", "codes", "probabilities", "features")
             },
         )
 
@@ -82,6 +77,16 @@ class BruteForceIndex(SemanticIndex):
         first_row = len(self)
         self._records = Encodings.concatenate([self._records, batch])
         self._ids.add(encodings.ids, first_row)
+
+    def ids(self) -> NDArray[np.int64]:
+        """(records,) int64: all ids, in order of arrival."""
+        self._check_open()
+        assert self._records.ids is not None
+        return self._records.ids
+
+    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
+        assert self._records.uris is not None
+        return [self._records.uris[row] for row in rows.tolist()]
 
     def _get(self, rows: NDArray[np.int64]) -> Encodings:
         return self._records[rows]

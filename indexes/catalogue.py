@@ -129,9 +129,7 @@ class Catalogue:
         try:
             return IndexConfig(**IndexConfig.model_validate_json(text).model_dump())
         except (ValueError, InvalidParameterError) as error:
-            raise DamagedIndexError(
-                f"{self._path} holds a configuration that is not valid: {error}"
-            ) from None
+            raise DamagedIndexError(f"{self._path} holds a configuration that is not valid: {error}") from None
 
     def rows(self) -> int:
         """Committed records."""
@@ -235,9 +233,7 @@ class Catalogue:
             for start in range(0, len(wanted), _VARIABLES):
                 part = wanted[start : start + _VARIABLES]
                 marks = ", ".join("?" * len(part))
-                found.update(
-                    self._db.execute(f"SELECT record, uri FROM uris WHERE record IN ({marks})", part)
-                )
+                found.update(self._db.execute(f"SELECT record, uri FROM uris WHERE record IN ({marks})", part))
         return [found.get(row) for row in rows.tolist()]
 
     def close(self) -> None:

@@ -82,13 +82,9 @@ class Column:
         else:
             flags = os.O_RDWR if writable else os.O_RDONLY
             try:
-                self._fd = os.open(
-                    path, flags | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o666
-                )
+                self._fd = os.open(path, flags | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o666)
             except FileNotFoundError:
-                raise DamagedIndexError(
-                    f"{path} is missing: the index is damaged, restore it from a backup"
-                ) from None
+                raise DamagedIndexError(f"{path} is missing: the index is damaged, restore it from a backup") from None
             except OSError as error:
                 raise StorageError(f"cannot open {path}: {error.strerror}") from None
 
@@ -98,7 +94,7 @@ class Column:
         Raises:
             StorageError: the file system refused, most often for lack of space.
         """
-        data = memoryview(np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
         offset = rows * self.row_bytes
         try:
             os.ftruncate(self._fd, offset)

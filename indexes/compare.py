@@ -35,7 +35,7 @@ def error(terms: int) -> float:
 def squared_distances(
     queries: NDArray[np.float32], matrix: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; infinity where a row is -1."""
+    """||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; inf where a row is -1."""
     return _by_row(faiss.fvec_L2sqr_by_idx, queries, matrix, rows, np.inf)
 
 

@@ -84,9 +84,7 @@ class Encodings:
         picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
         uris = self.uris
         if uris is not None:
-            uris = (
-                uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
-            )
+            uris = uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
         return _trusted(
             probabilities=self.probabilities[picked],
             codes=self.codes[picked],
@@ -166,9 +164,7 @@ def _ids(value: Any) -> NDArray[np.int64]:
 
 def _uris(value: Any) -> Sequence[str | None]:
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
-        raise InvalidEncodingsError(
-            f"uris are a {type(value).__name__}, expected one string or None per image"
-        )
+        raise InvalidEncodingsError(f"uris are a {type(value).__name__}, expected one string or None per image")
     uris = [str(uri) if isinstance(uri, np.str_) else uri for uri in value]
     for uri in uris:
         if uri is not None and not isinstance(uri, str):
@@ -185,9 +181,7 @@ def _check_probabilities(probabilities: NDArray[np.float32]) -> None:
         return
     if not np.isfinite(probabilities).all():
         row = int(np.argmin(np.isfinite(probabilities).all(axis=1)))
-        raise InvalidEncodingsError(
-            f"probabilities of row {row} hold NaN or infinity, expected finite values"
-        )
+        raise InvalidEncodingsError(f"probabilities of row {row} hold NaN or infinity, expected finite values")
     if probabilities.min() < 0:
         row = int(np.argmax(probabilities.min(axis=1) < 0))
         raise InvalidEncodingsError(

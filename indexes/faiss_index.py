@@ -24,12 +24,11 @@ from typing_extensions import Self
 
 from indexes.base import IndexStats, SearchResult, SemanticIndex
 from indexes.compare import UNDERFLOW, error, inner_products
-from indexes.columns import Columns
 from indexes.encodings import Encodings
 from indexes.hamming.cpu import IvfEngine
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
-from indexes.partitions import Cells, Kept
+from indexes.partitions import Kept
 from indexes.relevance import hamming, is_relevant, relevance
 from indexes.rerank import rank
 from indexes.store import Store
@@ -116,9 +115,17 @@ class FaissIndex(SemanticIndex):
         self._by_cell = None
         self._cells, self._columns = cells, self._store.columns()
 
+    def ids(self) -> NDArray[np.int64]:
+        """(records,) int64: all ids, in order of arrival; a read-only view."""
+        self._check_open()
+        return self._columns.ids
+
+    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
+        return self._store.uris(rows)
+
     def _get(self, rows: NDArray[np.int64]) -> Encodings:
         columns = self._columns
-        uris = self._store.uris(rows)
+        uris = self._uris(rows)
         return Encodings(
             probabilities=columns.probabilities[rows],
             codes=columns.codes[rows],
@@ -154,9 +161,7 @@ class FaissIndex(SemanticIndex):
             unfinished = np.arange(len(queries))
             result = SearchResult.empty(len(queries), params.k)
         else:
-            rows, cut_off, unfinished = self._shortlist(
-                queries, weights, kept, params.cutoff, params.shortlist
-            )
+            rows, cut_off, unfinished = self._shortlist(queries, weights, kept, params.cutoff, params.shortlist)
             result = rank(queries, weights, columns, rows, params, scored)
         for query in unfinished.tolist():
             one = slice(query, query + 1)
@@ -211,9 +216,7 @@ class FaissIndex(SemanticIndex):
             weights: (nq, C) float64.
         """
         relevant = rows >= 0
-        r = inner_products(
-            weights.astype(np.float32), self._columns.probabilities, np.where(settled, -1, rows)
-        )
+        r = inner_products(weights.astype(np.float32), self._columns.probabilities, np.where(settled, -1, rows))
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self.config.classes) + UNDERFLOW
         query, place = np.nonzero(doubtful & relevant & ~settled)
         relevant &= settled | (r > cutoff)
@@ -241,7 +244,7 @@ class FaissIndex(SemanticIndex):
         rows = order[np.arange(int(kept.codes[query])) + np.repeat(shift, sizes)]
         settled = np.repeat(kept.certain[query, cells], sizes)
         relevant = self._relevant_candidates(rows[None], settled[None], weights[None], params.cutoff)[0]
-        dropped = len(rows) - np.count_nonzero(relevant)
+        dropped = len(rows) - int(np.count_nonzero(relevant))
         rows = rows[relevant]
         if params.shortlist is not None and len(rows) > params.shortlist:
             near = np.argpartition(hamming(code, self._columns.codes[rows]), params.shortlist - 1)

@@ -29,6 +29,10 @@ class IdMap:
             run = _merge(runs.pop(), run)
         self._runs = (*runs, run)
 
+    def largest(self) -> int:
+        """The largest id, -1 if there is none."""
+        return max((int(ids[-1]) for ids, _ in self._runs), default=-1)
+
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) int64 row of each id, -1 where there is none."""
         rows = np.full(len(ids), -1, np.int64)

@@ -27,7 +27,7 @@ MAX_RESULTS = 10**8
 """Places in a result (queries times k) above which a search is refused before memory is taken."""
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
     """A frozen pydantic model whose complaints are one `InvalidParameterError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -43,7 +43,7 @@ class _Settings(BaseModel):
             raise InvalidParameterError(complaints) from None
 
 
-class IndexConfig(_Settings):
+class IndexConfig(Settings):
     """The shape of an index, what relevance means in it, and how its partitions are cut into cells.
 
     Attributes:
@@ -53,7 +53,7 @@ class IndexConfig(_Settings):
         prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
         similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
         groups: G, into how many groups the runner-up classes of a partition are put (see `partitions`); 0, the
-            default, takes as many as keep the number of cells reasonable: C for few classes, 16 for hundreds, then fewer.
+            default, takes as many as keep the number of cells reasonable: C if few, 16 for hundreds, then fewer.
 
     Raises:
         InvalidParameterError: naming the field, the value given and the range expected.
@@ -76,15 +76,11 @@ class IndexConfig(_Settings):
         if self.prior is not None and self.similarity is not None:
             raise ValueError("give a prior or a similarity, not both: both define the same matrix S")
         if self.prior is not None and len(self.prior) != self.classes:
-            raise ValueError(
-                f"the prior has {len(self.prior)} entries, expected one per class ({self.classes})"
-            )
+            raise ValueError(f"the prior has {len(self.prior)} entries, expected one per class ({self.classes})")
         if self.similarity is not None:
             widths = {len(row) for row in self.similarity}
             if len(self.similarity) != self.classes or widths != {self.classes}:
-                raise ValueError(
-                    f"the similarity is not {self.classes} x {self.classes}, one row and column per class"
-                )
+                raise ValueError(f"the similarity is not {self.classes} x {self.classes}, one row and column per class")
             matrix = np.asarray(self.similarity)
             if not np.array_equal(matrix, matrix.T):
                 raise ValueError("the similarity is not symmetric: S[i][j] must equal S[j][i]")
@@ -109,7 +105,7 @@ class IndexConfig(_Settings):
                 raise InvalidEncodingsError(f"the batch has {given} {what} but the index has {expected}")
 
 
-class SearchParams(_Settings):
+class SearchParams(Settings):
     """One search: see `SemanticIndex.search` for the meaning of each field.
 
     Raises:

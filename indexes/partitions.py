@@ -32,8 +32,9 @@ from scanning cells whose envelopes sum to far more than 1, and is computed for 
 **The lower bound.** lo_L = min p(c) over its records; s_c lo_L > t means that every record of L is relevant and needs
 no check of its own.
 
-**Rounding.** Bounds are compared with the cutoff less the error bound of `compare`, which also covers the rounding of R and
-t to float32, and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`): float error can make a search scan too much, never too little.
+**Rounding.** Bounds are compared with the cutoff less the error bound of `compare`, which also covers the rounding of
+R and t to float32, and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`): float error can make a search
+scan too much, never too little.
 
 Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi.
 """
@@ -128,9 +129,7 @@ class Cells:
             numbers=np.concatenate([self.numbers, fresh]),
             sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
             lows=np.concatenate([self.lows, np.ones(len(fresh), np.float32)]),
-            envelopes=np.concatenate(
-                [self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]
-            ),
+            envelopes=np.concatenate([self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]),
         )
         by_number = np.argsort(grown.numbers)
         positions = by_number[np.searchsorted(grown.numbers, touched, sorter=by_number)]
@@ -195,7 +194,7 @@ class Cells:
 
     @cached_property
     def _scan_order(self) -> NDArray[np.int64]:
-        """Positions by kind: a scan that starts with the sure cells has the nearest codes early and drops others fast."""
+        """Positions by kind: a scan that starts with the sure cells has the nearest codes early, drops others fast."""
         return np.argsort(self.numbers % _kinds(self.config), kind="stable")
 
     @cached_property
@@ -210,9 +209,7 @@ class Cells:
 
     def partition_sizes(self) -> NDArray[np.int64]:
         """(C,) int64: records per partition."""
-        return np.bincount(self.dominant(), weights=self.sizes, minlength=self.config.classes).astype(
-            np.int64
-        )
+        return np.bincount(self.dominant(), weights=self.sizes, minlength=self.config.classes).astype(np.int64)
 
 
 def cell_numbers(

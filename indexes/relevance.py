@@ -54,7 +54,8 @@ class Similarity:
 
 def relevance(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Eq. 1: R = s . p over the last axis; (..., C) and (..., C), broadcast, to (...) float32."""
-    return np.vecdot(weights, probabilities.astype(np.float64)).astype(np.float32)
+    values: NDArray[np.float32] = np.vecdot(weights, probabilities.astype(np.float64)).astype(np.float32)
+    return values
 
 
 def is_relevant(values: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
@@ -65,15 +66,18 @@ def is_relevant(values: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]
 def distance(queries: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Euclidean distance over the last axis; (..., D) and (..., D), broadcast, to (...) float32."""
     difference = queries.astype(np.float64) - features.astype(np.float64)
-    return np.sqrt(np.vecdot(difference, difference)).astype(np.float32)
+    values: NDArray[np.float32] = np.sqrt(np.vecdot(difference, difference)).astype(np.float32)
+    return values
 
 
 def fused_score(relevances: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Eq. 4: R (1 - d), where d = ||g_q - g_b|| / 2 is in [0, 1] because features are L2-normalised; float32."""
     scaled = np.minimum(distances.astype(np.float64) / 2, 1)
-    return (relevances.astype(np.float64) * (1 - scaled)).astype(np.float32)
+    values: NDArray[np.float32] = (relevances.astype(np.float64) * (1 - scaled)).astype(np.float32)
+    return values
 
 
 def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Differing bits of packed codes over the last axis; (..., bits / 8), broadcast, to (...) int32."""
-    return np.bitwise_count(queries ^ codes).sum(axis=-1, dtype=np.int32)
+    bits: NDArray[np.int32] = np.bitwise_count(queries ^ codes).sum(axis=-1, dtype=np.int32)
+    return bits

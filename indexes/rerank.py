@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.base import SearchResult
-from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
 from indexes.columns import Columns
+from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
 from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance

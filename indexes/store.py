@@ -38,9 +38,7 @@ CATALOGUE = "catalogue.sqlite"
 class Store:
     """Columns and catalogue of one index; `create` or `open` it. Not for several threads at once."""
 
-    def __init__(
-        self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column]
-    ) -> None:
+    def __init__(self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column]) -> None:
         self.path = path
         self.config = config
         self.normalised = catalogue.normalised()

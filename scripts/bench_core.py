@@ -46,9 +46,7 @@ class Generator:
         logits = rng.standard_normal((n, self._classes), dtype=np.float32) * 1.5
         logits[rows, labels] += rng.normal(self._margin, 2.5, n).astype(np.float32)
         for column in range(5):
-            logits[rows, self._confused[labels, column]] += rng.normal(0.45 * self._margin, 1.5, n).astype(
-                np.float32
-            )
+            logits[rows, self._confused[labels, column]] += rng.normal(0.45 * self._margin, 1.5, n).astype(np.float32)
         logits = np.exp(logits - logits.max(axis=1, keepdims=True))
         logits /= logits.sum(axis=1, keepdims=True)
         ones = logits @ self._codes  # an ambiguous image has bits and features of all its classes
@@ -108,9 +106,7 @@ def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--bits", type=int, default=64)
@@ -119,9 +115,7 @@ def main() -> None:
     parser.add_argument("--shortlist", type=int, default=100)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--groups", type=int, default=0)
-    parser.add_argument(
-        "--margin", type=float, default=9, help="mean logit of the right class over the others"
-    )
+    parser.add_argument("--margin", type=float, default=9, help="mean logit of the right class over the others")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
@@ -189,9 +183,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(report, indent=2))
         return
-    table = Table(
-        title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, cutoff {args.cutoff}"
-    )
+    table = Table(title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, cutoff {args.cutoff}")
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in report.items():

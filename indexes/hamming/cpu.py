@@ -96,9 +96,7 @@ class IvfEngine:
         )  # fmt: skip
 
 
-def _add(
-    ivf: Any, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]
-) -> None:
+def _add(ivf: Any, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
     codes, rows = np.ascontiguousarray(codes), np.ascontiguousarray(rows, np.int64)
     lists = np.ascontiguousarray(cells, np.int64)
     ivf.add_core(len(codes), faiss.swig_ptr(codes), faiss.swig_ptr(rows), faiss.swig_ptr(lists))

@@ -1,0 +1,355 @@
+"""The sub-commands that need a network: train, index, search, evaluate, demo. Thin: the work is in the library."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from connector import data
+from connector.checkpoint import Checkpoint
+from connector.connector import LINK, Connector, Hit
+from connector.contact_sheet import Tile, contact_sheet
+from connector.errors import DataError
+from connector.evaluate import Evaluation
+from connector.evaluate import evaluate as measure
+from connector.model import Architecture
+from connector.train import TrainConfig
+from connector.train import train as run_training
+from indexes.cli import ERR, OUT, PATH, print_json
+from indexes.params import Ranking
+
+
+class Shortlist(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """A number of records, or "all"."""
+
+    name = "n|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number, None for all."""
+        if value is None or value == "all":
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor all", param, ctx)
+
+
+def _search_options(k: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--ranking", type=click.Choice(["distance", "fused"]), default="distance", show_default=True,
+                         help="Order by distance of features, or by relevance and distance together (Eq. 4)."),
+            click.option("--shortlist", type=Shortlist(), default=100, show_default=True,
+                         help="How many records nearest by code are ranked; all ranks every relevant one."),
+            click.option("--cutoff", "-t", default=0.2, show_default=True,
+                         help="Disregard records whose relevance is not above this."),
+            click.option("-k", default=k, show_default=True, help="How many records to find."),
+            click.option("--model", type=PATH, help="Where the network is, if it was moved."),
+            click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0."),
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return add
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERR
+    )
+
+
+@click.command()
+@click.argument("images")
+@click.option(
+    "--out", type=PATH, required=True, help="Run directory to write: new, or with --resume an unfinished one."
+)
+@click.option(
+    "--backbone",
+    default="small",
+    show_default=True,
+    help="small, alexnet, efficientnet_lite0 or a torchvision classification model.",
+)
+@click.option("--weights", help="Weights of the backbone to start from: imagenet, a name of torchvision's, or a file.")
+@click.option("--image-size", type=int, help="Pixels a side.  [default: 32 for small, else 224]")
+@click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
+@click.option("--dim", type=int, help="Length of the feature.  [default: the backbone's own]")
+@click.option("--limit", type=int, help="Use so many of the images, evenly over the classes.")
+@click.option("--epochs", default=30, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--learning-rate", type=float, help="Highest of the schedule.  [default: 0.003, with weights 0.002]")
+@click.option("--backbone-rate", type=float, help="Its share for the backbone.  [default: 1, with weights 0.25]")
+@click.option("--schedule", type=click.Choice(["one-cycle", "cosine"]), default="one-cycle", show_default=True)
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "shift", "flip"]),
+    default="flip",
+    show_default=True,
+    help="shift moves, scales and turns a little; flip also mirrors.",
+)
+@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option("--validation", default=0.1, show_default=True, help="Share of the images kept to choose the epoch.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
+@click.option("--resume", is_flag=True, help="Go on where a stopped run in the directory ended, to the same result.")
+@_json
+def train(
+    images: str, out: Path, backbone: str, weights: str | None, image_size: int | None, bits: int, dim: int | None,
+    limit: int | None, learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Train a network on IMAGES: a folder or tar archive of class folders, digits/train, or torchvision:NAME/train."""
+    found = data.load(images)
+    if limit is not None:
+        found = found.sample(limit, settings["seed"])
+    architecture = Architecture(
+        backbone=backbone,
+        classes=found.classes,
+        image_size=image_size or (32 if backbone == "small" else 224),
+        bits=bits,
+        dim=dim,
+    )
+    config = TrainConfig(
+        learning_rate=learning_rate or (0.003 if weights is None else 0.002),
+        backbone_rate=(1.0 if weights is None else 0.25) if backbone_rate is None else backbone_rate,
+        **settings,
+    )
+    checkpoint = _train(found, architecture, config, out, weights, resume)
+    kept = checkpoint.training["kept"]
+    if as_json:
+        print_json({"model": str(out), "images": len(found), **kept})
+        return
+    _table(
+        f"{out}: epoch {kept['epoch']} of {config.epochs} kept",
+        {
+            "images": f"{len(found):,} in {len(found.classes)} classes",
+            "validation accuracy": f"{kept['validation_accuracy']:.3f}",
+            "validation accuracy of the hash layer": f"{kept['validation_hash_accuracy']:.3f}",
+        },
+    )
+
+
+def _train(
+    images: data.ImageSet,
+    architecture: Architecture,
+    config: TrainConfig,
+    out: Path,
+    weights: str | None,
+    resume: bool,
+) -> Checkpoint:
+    with _progress() as bar:
+        task = bar.add_task("Training", total=None)
+
+        def report(epoch: int, seen: int, of: int, loss: float) -> None:
+            bar.update(task, total=of * config.epochs, completed=of * epoch + seen,
+                       description=f"Training, epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}")  # fmt: skip
+
+        return run_training(images, architecture, config, out, weights=weights, resume=resume, progress=report)
+
+
+@click.command()
+@click.argument("images")
+@click.option("--model", type=PATH, required=True, help="Run directory of a trained network.")
+@click.option("--out", type=PATH, required=True, help="Directory of the index to make: new or empty.")
+@click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
+@_json
+def index(images: str, model: Path, out: Path, exclude_training: bool, device: str, as_json: bool) -> None:
+    """Encode all IMAGES in a folder or archive, at any depth, and store them in a new index."""
+    files = data.files_under(data.folder(images))
+    _index(files, model, out, exclude_training, device, as_json)
+
+
+def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str, as_json: bool) -> None:
+    if exclude_training:
+        trained = set(Checkpoint.load(model).training_images())
+        files = [file for file in files if file not in trained]
+    if not files:
+        raise DataError("there are no images to index")
+    with Connector.create(out, model, device=device) as connector, _progress() as bar:
+        task = bar.add_task("Indexing", total=len(files))
+        result = connector.add_files(files, progress=lambda done: bar.update(task, completed=done))
+    for file, reason in result.skipped[:20]:
+        ERR.print(f"skipped {escape(file)}: {escape(reason)}", highlight=False, soft_wrap=True)
+    if len(result.skipped) > 20:
+        ERR.print(f"skipped {len(result.skipped) - 20} more")
+    if as_json:
+        print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
+    else:
+        OUT.print(f"{escape(str(out))}: {result.added:,} records, {len(result.skipped)} files skipped", highlight=False)
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@_search_options(k=5)
+@click.option("--picture", type=PATH, help="Write a contact sheet of the results to this PNG file.")
+@_json
+def search(
+    index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Find the records of INDEX most like each of the IMAGES."""
+    with Connector.open(index, model, device=device) as connector:
+        found = connector.search(images, **settings)
+    if picture is not None:
+        _picture([str(image) for image in images], found, picture)
+    if as_json:
+        print_json(
+            [
+                {"image": str(image), "hits": [asdict(hit) for hit in hits]}
+                for image, hits in zip(images, found, strict=True)
+            ]
+        )
+        return
+    for image, hits in zip(images, found, strict=True):
+        table = Table("id", "distance", "relevance", "score", "hamming", "uri", title=str(image))
+        for hit in hits:
+            table.add_row(
+                str(hit.id), f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming),
+                escape(hit.uri or ""),
+            )  # fmt: skip
+        OUT.print(table if hits else f"{escape(str(image))}: no record is relevant above the cutoff")
+
+
+def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path) -> None:
+    rows = [
+        (
+            Tile(image, data.class_of(image), ("query", data.class_of(image) or "")),
+            [
+                Tile(hit.uri or "", data.class_of(hit.uri), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+                for hit in hits[:5]
+            ],
+        )
+        for image, hits in zip(images, found, strict=True)
+    ]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows).save(target, "PNG", optimize=True)
+    except OSError as error:
+        raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
+    ERR.print(f"picture: {escape(str(target))}", highlight=False)
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("queries")
+@click.option("--limit", type=int, help="Use so many of the queries, evenly over the classes.")
+@click.option("--seed", default=0, show_default=True, help="For the choice of queries.")
+@_search_options(k=10)
+@_json
+def evaluate(
+    index: Path, queries: str, limit: int | None, seed: int, model: Path | None, device: str, as_json: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure INDEX with labelled QUERIES, a folder or archive of class folders: mAP, precision, share scanned."""
+    images = data.load(queries)
+    if limit is not None:
+        images = images.sample(limit, seed)
+    with Connector.open(index, model, device=device) as connector:
+        result = _evaluate(connector, images, **settings)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        _report(result)
+
+
+def _evaluate(
+    connector: Connector, images: data.ImageSet, *, k: int, cutoff: float, shortlist: int | None, ranking: Ranking
+) -> Evaluation:
+    with _progress() as bar:
+        task = bar.add_task("Encoding queries", total=len(images))
+        parts, kept = [], []
+        for batch in connector.encoder.encode_files(images.files):
+            parts.append(batch.encodings)
+            assert batch.encodings.ids is not None
+            kept.append(batch.encodings.ids)
+            bar.advance(task, len(batch.encodings) + len(batch.skipped))
+            for file, reason in batch.skipped:
+                ERR.print(f"skipped {escape(file)}: {escape(reason)}", highlight=False, soft_wrap=True)
+    return measure(
+        connector.index,
+        connector.labels(images.classes),
+        type(parts[0]).concatenate(parts),
+        images.labels[np.concatenate(kept)],
+        images.classes,
+        k=k,
+        cutoff=cutoff,
+        shortlist=shortlist,
+        ranking=ranking,
+    )
+
+
+def _report(result: Evaluation) -> None:
+    shortlist = "all" if result.shortlist is None else result.shortlist
+    table = Table(
+        "class", "queries", "mAP@all", f"mAP@{result.k}", f"precision@{result.k}",
+        title=f"{result.records:,} records, cutoff {result.cutoff}, shortlist {shortlist}, by {result.ranking}",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, figures in [*result.per_class.items(), ("all", result.overall)]:
+        table.add_row(
+            escape(name), str(figures.queries), f"{figures.map_all:.3f}", f"{figures.map_k:.3f}",
+            f"{figures.precision_k:.3f}", style="bold" if name == "all" else None,
+        )  # fmt: skip
+    OUT.print(table)
+    _table(
+        "What a query costs (mean)",
+        {
+            "partitions scanned": f"{result.partitions_scanned:.1%}",
+            "cells scanned": f"{result.cells_scanned:.1%}",
+            "codes scanned": f"{result.codes_scanned:.1%}",
+            "records looked at and cut off": f"{result.cut_off:.1f}",
+            "ms per query, in one batch": f"{result.ms_per_query_batch:.3f}",
+            "ms per query, one at a time": f"{result.ms_per_query_single:.3f}",
+        },
+    )
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    table = Table("", "", title=title, show_header=False)
+    table.columns[1].justify = "right"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    OUT.print(table)
+
+
+@click.command()
+@click.option("--out", type=PATH, default=Path("demo"), show_default=True, help="Where model, index and picture go.")
+@click.option("--seed", default=0, show_default=True)
+@_json
+def demo(out: Path, seed: int, as_json: bool) -> None:
+    """Do everything once on scikit-learn's scanned digits: train, index, search, evaluate, draw. About a minute."""
+    training, queries = data.load("digits/train"), data.load("digits/test")
+    ERR.print(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")
+    architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
+    config = TrainConfig(epochs=25, augment="shift", seed=seed)
+    _train(training, architecture, config, out / "model", None, resume=True)
+    if (out / "index" / LINK).is_file():
+        shutil.rmtree(out / "index")
+    _index(list(training.files), out / "model", out / "index", False, "cpu", False)
+    with Connector.open(out / "index") as connector:
+        examples = [str(file) for file in queries.sample(6, seed).files]
+        _picture(examples, connector.search(examples, k=5), out / "digits.png")
+        result = _evaluate(connector, queries, k=10, cutoff=0.2, shortlist=100, ranking="fused")
+    if as_json:
+        print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
+        return
+    _report(result)
+    OUT.print(
+        f"\nNow try: semcut search {out / 'index'} {examples[0]} --picture results.png", highlight=False, soft_wrap=True
+    )

@@ -1,0 +1,335 @@
+"""Training a `SemanticHashNet`, in a way that can be stopped at any time and resumed to the same result.
+
+Everything random in an epoch (order, augmentation, dropout) is drawn from the seed and the epoch's number, and the
+learning rate is a function of the step alone, so the state after an epoch decides all that follows. That state, the
+weights and optimiser and the best weights so far, is written in one step after every epoch to `training.safetensors`;
+on the same machine with the same number of threads, a resumed run ends with the same weights, bit for bit.
+
+The epoch that is kept is the one with the best accuracy on a validation part of the training images, at a tie the one
+with the smaller loss. Queries and test images are never looked at.
+
+A run directory holds `metrics.jsonl` (a line per epoch), `training-images.txt`, `training.safetensors`, and, once
+training is done, the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from connector.checkpoint import TRAINING_IMAGES, Checkpoint
+from connector.data import ImageSet
+from connector.errors import CheckpointError, DataError
+from connector.images import read_batches
+from connector.losses import paper_loss
+from connector.model import Architecture, SemanticHashNet
+from indexes.params import Settings
+
+STATE, METRICS = "training.safetensors", "metrics.jsonl"
+
+Progress = Callable[[int, int, int, float], None]
+"""Called after every step with the epoch, the images seen in it, the images of an epoch, and the loss."""
+
+
+class TrainConfig(Settings):
+    """How to train.
+
+    Attributes:
+        epochs, batch_size: as usual; a last batch of one image is left out.
+        learning_rate: the highest of the schedule, for the two branches.
+        backbone_rate: its share for the backbone, small for a pretrained one.
+        schedule: "one-cycle" (up over the first 20 % of the steps, then down) or "cosine" (down from the start).
+        weight_decay: of AdamW.
+        label_smoothing, hash_weight: see `losses`.
+        augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors.
+        validation: share of the images of each class kept to choose the epoch.
+        seed: of everything random.
+        workers: threads that decode images.
+        device: "cpu", "cuda", "cuda:0"; mixed precision is used on CUDA.
+    """
+
+    epochs: int = Field(default=30, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    backbone_rate: float = Field(default=1.0, ge=0, le=1)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    weight_decay: float = Field(default=1e-2, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    hash_weight: float = Field(default=1.0, ge=0)
+    augment: Literal["none", "shift", "flip"] = "flip"
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    workers: int = Field(default=2, ge=1, le=256)
+    device: str = "cpu"
+
+
+def train(
+    images: ImageSet,
+    architecture: Architecture,
+    config: TrainConfig,
+    path: str | os.PathLike[str],
+    *,
+    weights: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Train a network and write its checkpoint.
+
+    Args:
+        images: to train on; a validation part is split off.
+        architecture: with the classes of `images`.
+        config: how.
+        path: the run directory: new, empty, or with `resume` that of an unfinished run.
+        weights: of the backbone to start from, see `backbones`.
+        resume: go on where an earlier run in `path` with the same settings stopped; start if there is none.
+        progress: told of every step.
+
+    Raises:
+        DataError: the directory is in use, or images cannot be read.
+        CheckpointError: the state in `path` is of a run with other settings.
+    """
+    path = Path(path)
+    if images.classes != architecture.classes:
+        raise DataError(f"the images have {len(images.classes)} classes, the network {len(architecture.classes)}")
+    if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
+    part, held_out = images.split(config.validation, config.seed)
+    if len(part) < 2:
+        raise DataError(f"{len(part)} images are left for training after validation, expected at least 2")
+    run = _Run(part, held_out, architecture, config, path, weights, progress)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / TRAINING_IMAGES).write_text("".join(f"{file}\n" for file in images.files))
+    return run.finish(resume)
+
+
+class _Run:
+    """One training run: the network, its optimiser, and the best weights so far."""
+
+    def __init__(
+        self,
+        part: ImageSet,
+        held_out: ImageSet,
+        architecture: Architecture,
+        config: TrainConfig,
+        path: Path,
+        weights: str | None,
+        progress: Progress | None,
+    ) -> None:
+        self._part, self._held_out, self._config, self._path = part, held_out, config, path
+        self._architecture, self._progress = architecture, progress
+        self._settings = {
+            "config": config.model_dump(mode="json", exclude={"workers", "device"}),
+            "architecture": architecture.model_dump(mode="json"),
+            "backbone_weights": weights,
+            "images": len(part) + len(held_out),
+        }
+        torch.manual_seed(config.seed)
+        self._device = device_named(config.device)
+        self._net = SemanticHashNet(architecture, weights).to(self._device).to(memory_format=torch.channels_last)
+        backbone = list(self._net.backbone.parameters())
+        ours = {id(parameter) for parameter in backbone}
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": backbone, "share": config.backbone_rate},
+                {"params": [p for p in self._net.parameters() if id(p) not in ours], "share": 1.0},
+            ],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
+        self._best: dict[str, torch.Tensor] = {}
+        self._best_metrics: dict[str, Any] = {}
+        self._metrics: list[dict[str, Any]] = []
+
+    def finish(self, resume: bool) -> Checkpoint:
+        if resume and (self._path / STATE).is_file():
+            self._load()
+        for epoch in range(len(self._metrics), self._config.epochs):
+            start = time.perf_counter()
+            loss, rate = self._train_epoch(epoch)
+            metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate, **self._validate()}
+            better = (-metrics["validation_accuracy"], metrics["validation_loss"])
+            best = self._best_metrics
+            if not best or better < (-best["validation_accuracy"], best["validation_loss"]):
+                self._best_metrics = metrics
+                self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
+            self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
+            self._save()
+        Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
+        return Checkpoint.load(self._path)
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        config, net = self._config, self._net.train()
+        generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+        torch.manual_seed(config.seed * 100_003 + epoch)
+        order = torch.randperm(len(self._part), generator=generator).tolist()
+        steps = math.ceil(len(order) / config.batch_size)
+        total, seen, rate = 0.0, 0, 0.0
+        for step, (pixels, labels) in enumerate(self._batches(self._part.subset(order))):
+            if len(labels) < 2:  # batch normalisation cannot learn from one image
+                continue
+            rate = config.learning_rate * _rate(epoch * steps + step, config.epochs * steps, config.schedule)
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate * group["share"]
+            images = augment(pixels.float(), config.augment, generator)
+            with self._precision():
+                output = net(images.to(self._device).contiguous(memory_format=torch.channels_last))
+                loss = paper_loss(
+                    output,
+                    labels.to(self._device),
+                    hash_weight=config.hash_weight,
+                    label_smoothing=config.label_smoothing,
+                )
+            self._optimiser.zero_grad()
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self._scaler.step(self._optimiser)
+            self._scaler.update()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise DataError(f"the loss became {value} in epoch {epoch + 1}: lower the learning rate")
+            total, seen = total + value * len(labels), seen + len(labels)
+            if self._progress is not None:
+                self._progress(epoch, seen, len(order), value)
+        return total / max(1, seen), rate
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        net = self._net.eval()
+        right = hash_right = seen = 0
+        loss = 0.0
+        for pixels, labels in self._batches(self._held_out):
+            labels = labels.to(self._device)
+            with self._precision():
+                output = net(pixels.to(self._device).contiguous(memory_format=torch.channels_last))
+            loss += functional.cross_entropy(output.logits.float(), labels, reduction="sum").item()
+            right += int((output.logits.argmax(dim=1) == labels).sum())
+            hash_right += int((output.auxiliary.argmax(dim=1) == labels).sum())
+            seen += len(labels)
+        if not seen:
+            raise DataError("none of the validation images can be read")
+        return {
+            "validation_accuracy": right / seen,
+            "validation_hash_accuracy": hash_right / seen,
+            "validation_loss": loss / seen,
+        }
+
+    def _batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Pixels (n, 3, size, size) uint8 and labels (n,); images that cannot be read are left out."""
+        size, config = self._architecture.image_size, self._config
+        labels = torch.from_numpy(images.labels)
+        for batch in read_batches(images.files, size, config.batch_size, config.workers):
+            if len(batch.positions):
+                yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()
+
+    def _save(self) -> None:
+        """Write the state after an epoch in one step, then the metrics."""
+        tensors = {f"net.{key}": value for key, value in self._net.state_dict().items()}
+        tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        for number, state in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+        content = {
+            "settings": self._settings,
+            "metrics": self._metrics,
+            "best": self._best_metrics,
+            "scaler": self._scaler.state_dict(),
+        }
+        scratch = self._path / f"{STATE}.new"
+        save_file(
+            {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()},
+            scratch,
+            metadata={"semcut_training": json.dumps(content)},
+        )
+        os.replace(scratch, self._path / STATE)
+        (self._path / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in self._metrics))
+
+    def _load(self) -> None:
+        file = self._path / STATE
+        try:
+            with safe_open(file, "pt") as stored:
+                content = json.loads(stored.metadata()["semcut_training"])
+                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+        except Exception as error:  # safetensors has an error type of its own for broken files
+            raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
+        if content["settings"] != self._settings:
+            different = [key for key, value in self._settings.items() if content["settings"].get(key) != value]
+            raise CheckpointError(
+                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones, "
+                "or train into another directory"
+            )
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+        self._net.load_state_dict(part("net."))
+        self._best, self._best_metrics, self._metrics = part("best."), content["best"], content["metrics"]
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in part("optimiser.").items():
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = value
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": state, "param_groups": groups})
+        if content["scaler"]:
+            self._scaler.load_state_dict(content["scaler"])
+
+
+def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Move, scale and turn each image a little, and mirror half of them if `kind` is "flip".
+
+    Args:
+        images: (n, 3, size, size) float.
+        kind: see `TrainConfig`.
+        generator: on the CPU.
+    """
+    if kind == "none":
+        return images
+    count = len(images)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.rand(count, generator=generator) * (high - low) + low
+
+    angle, scale = uniform(-0.15, 0.15), uniform(0.8, 1.1)
+    mirror = torch.ones(count)
+    if kind == "flip":
+        mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    matrix = torch.stack(
+        [
+            torch.stack([cosine * mirror, -sine, uniform(-0.15, 0.15)], dim=1),
+            torch.stack([sine * mirror, cosine, uniform(-0.15, 0.15)], dim=1),
+        ],
+        dim=1,
+    )
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _rate(step: int, steps: int, schedule: str) -> float:
+    """Share of the highest learning rate at a step."""
+    warm = 0.2 * steps if schedule == "one-cycle" else 0.0
+    if step < warm:
+        return 0.04 + 0.96 * step / warm
+    return 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
+
+
+def device_named(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"device = {name} cannot be used here ({str(error).splitlines()[0]}): use cpu") from None
+    return device

@@ -1,0 +1,109 @@
+"""The `semcut` command: finds its sub-commands by entry point (group `semcut.commands`) and runs one.
+
+A sub-command is imported when it is run, so `semcut info` works without torch and starts fast. Figures go to standard
+output as a table or, with --json, as JSON; progress and messages go to standard error. An error that semcut raises on
+purpose is one line there and exit status 1; misuse of the command line is exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from indexes import FaissIndex, SemcutError
+
+OUT = Console()
+ERR = Console(stderr=True)
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Sub-commands by entry point; one whose packages are missing is listed too, and says what to install when run."""
+
+    def _found(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group="semcut.commands")}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all sub-commands."""
+        return sorted(self._found())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The sub-command, imported now."""
+        entry = self._found().get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command = entry.load()
+        except SemcutError as error:
+            return _unavailable(cmd_name, str(error))
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _unavailable(name: str, reason: str) -> click.Command:
+    @click.command(name, short_help=f"(not available: {reason})", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1)
+    def command(arguments: tuple[str, ...]) -> None:
+        raise click.ClickException(reason)
+
+    return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="semcut")
+def app() -> None:
+    """Find similar images: train a network, index images, search them."""
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    try:
+        app()
+    except SemcutError as error:
+        ERR.print(f"[bold red]semcut:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def print_json(content: object) -> None:
+    """JSON on standard output, nothing else."""
+    click.echo(json.dumps(content, indent=2))
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def info(index: Path, as_json: bool) -> None:
+    """Show what a stored INDEX holds."""
+    with FaissIndex.open(index) as opened:
+        stats, config = opened.stats(), opened.config
+    sizes = [size for size in stats.partitions if size]
+    content = {
+        "records": stats.records,
+        "classes": config.classes,
+        "bits": config.bits,
+        "dim": config.dim,
+        "normalised": stats.normalised,
+        "partitions in use": len(sizes),
+        "records per partition": {"smallest": min(sizes, default=0), "largest": max(sizes, default=0)},
+        "cells": stats.cells,
+        "bytes": sum(stats.column_bytes.values()),
+        "bytes per column": stats.column_bytes,
+    }
+    if as_json:
+        print_json({**content, "partitions": stats.partitions})
+        return
+    table = Table("", "", title=str(index), show_header=False)
+    for name, value in content.items():
+        if isinstance(value, dict):
+            shown = "\n".join(f"{key} {number:,}" for key, number in value.items())
+        else:
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        table.add_row(name, shown)
+    OUT.print(table)

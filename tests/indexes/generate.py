@@ -1,0 +1,317 @@
+"""Random encodings with every kind of tie and extreme that an index has to cope with, and ways to compare results.
+
+Structure (classes, bits, rows, kinds) is drawn by hypothesis, which shrinks it; the values come from a numpy generator
+whose seed is drawn, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
+from indexes.relevance import Similarity, hamming, relevance
+
+PROPERTY = settings(
+    max_examples=60,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+"""How the properties are tested. Those that write files make one new directory per example."""
+
+RANKED = ("ids", "distances", "relevance", "scores", "hamming")
+"""Fields of a result that depend on the records alone, not on how an index searches them."""
+
+
+# values
+
+
+def probabilities(rng: np.random.Generator, rows: int, classes: int) -> np.ndarray:
+    """(rows, classes) float32: peaked, flat, one-hot, tied, uniform, denormal, equal, and with sums not quite 1."""
+    noise = rng.standard_normal((rows, classes))
+    softmax = _softmax(noise * rng.choice([0.1, 1, 3, 6, 12], (rows, 1)))
+    one_hot = np.zeros((rows, classes))
+    one_hot[np.arange(rows), rng.integers(0, classes, rows)] = 1
+    tied = (noise.argsort(axis=1).argsort(axis=1) < min(classes, 3)) / min(classes, 3)
+    denormal = np.where(one_hot > 0, one_hot, rng.choice([0, 1.4e-45, 3e-42, 1e-38, 1e-30], (rows, classes)))
+    sixteenths = rng.multinomial(16, softmax) / 16
+    first = rng.choice([0.95, 0.8, 0.7], (rows, 1))  # where kinds of cells meet
+    second = np.minimum(1 - first, 0.15)
+    border = first * one_hot + second * np.roll(one_hot, 1, axis=1) + (1 - first - second) * np.roll(one_hot, 2, axis=1)
+    off = softmax * (1 + rng.choice([-9e-4, 9e-4], (rows, 1)))
+    heavy = one_hot * (1 + rng.choice([-9e-4, 9e-4], (rows, 1)))
+    uniform = np.full((rows, classes), 1 / classes)
+    kinds = np.stack([softmax, softmax, one_hot, tied, denormal, sixteenths, border, off, heavy, uniform])
+    kind = rng.integers(0, len(kinds), rows) if rng.random() < 0.6 else rng.integers(0, len(kinds))
+    return _with_copies(rng, kinds[kind, np.arange(rows)].astype(np.float32))
+
+
+def peaked(rng: np.random.Generator, rows: int, classes: int, sharpness: float = 6) -> np.ndarray:
+    """(rows, classes) float32: what a classifier gives that is mostly sure."""
+    return _softmax(rng.standard_normal((rows, classes)) * sharpness).astype(np.float32)
+
+
+def codes(rng: np.random.Generator, dominant: np.ndarray, bits: int) -> np.ndarray:
+    """(rows, bits / 8) uint8: codes at random, codes of few values, or noisy codes of the dominant class."""
+    rows, width = len(dominant), bits // 8
+    kind = rng.integers(3)
+    if kind == 0:
+        return rng.integers(0, 256, (rows, width), np.uint8)
+    if kind == 1:
+        return rng.integers(0, 256, (3, width), np.uint8)[rng.integers(0, 3, rows)]
+    centres = rng.integers(0, 256, (int(dominant.max(initial=0)) + 1, width), np.uint8)
+    flipped = np.packbits(rng.random((rows, bits)) < 0.1, axis=1)
+    return centres[dominant] ^ flipped
+
+
+def features(rng: np.random.Generator, rows: int, dim: int, *, normalised: bool) -> np.ndarray:
+    """(rows, dim) float32: gaussian, few values, equal or opposite; and huge or tiny ones where any length will do."""
+    kind = rng.integers(3)
+    values = rng.standard_normal((rows, dim))
+    if kind == 1:
+        values = rng.integers(-1, 2, (rows, dim)).astype(float)
+    if kind == 2:
+        values = np.zeros((rows, dim))
+        values[np.arange(rows), rng.integers(0, dim, rows)] = rng.choice([-1, 1], rows)
+    values[np.linalg.norm(values, axis=1) == 0, 0] = 1
+    if normalised:
+        values /= np.linalg.norm(values, axis=1, keepdims=True)
+        if rng.random() < 0.4:
+            values *= 1 + rng.uniform(-9e-4, 9e-4, (rows, 1))
+    else:
+        values *= rng.choice([1e-25, 1e-15, 0.1, 3, 1e10, 1e16])
+    return _with_copies(rng, values.astype(np.float32))
+
+
+def ids(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """(rows,) int64: unique, in no order, with gaps, from 0 to the largest there is."""
+    if not rows:
+        return np.empty(0, np.int64)
+    small, huge = rng.integers(0, 50 * rows + 50, rows), 2**62 + rng.integers(0, 9 * rows + 9, rows)
+    drawn = np.unique(np.concatenate([small, huge]))
+    drawn[-1], drawn[0] = 2**63 - 1, 0
+    return rng.permutation(drawn)[:rows]
+
+
+def encodings(
+    rng: np.random.Generator, config: IndexConfig, rows: int, *, normalised: bool, records: bool = True
+) -> Encodings:
+    """Random encodings for an index; with ids and some uris if they are to be records."""
+    p = probabilities(rng, rows, config.classes)
+    numbers = ids(rng, rows)
+    uris = [f"image {number}.jpg" if number % 3 else None for number in numbers.tolist()]
+    return Encodings(
+        probabilities=p,
+        codes=codes(rng, p.argmax(axis=1), config.bits),
+        features=features(rng, rows, config.dim, normalised=normalised),
+        ids=numbers if records else None,
+        uris=uris if records and rng.random() < 0.5 else None,
+    )
+
+
+def classified(rng: np.random.Generator, config: IndexConfig, rows: int, *, first_id: int = 0) -> Encodings:
+    """Unremarkable records: mostly sure of their class, codes independent of it, features of length 1."""
+    values = rng.standard_normal((rows, config.dim))
+    return Encodings(
+        probabilities=peaked(rng, rows, config.classes),
+        codes=rng.integers(0, 256, (rows, config.bits // 8), np.uint8),
+        features=(values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32),
+        ids=np.arange(first_id, first_id + rows),
+    )
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _with_copies(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """The rows, some of them replaced by copies of others."""
+    source = np.arange(len(values))
+    copies = rng.random(len(values)) < rng.choice([0, 0.3])
+    source[copies] = rng.permutation(source)[copies]
+    return values[source]
+
+
+# worlds
+
+
+@dataclass(frozen=True)
+class World:
+    """An index to be: its configuration, its records in batches, and queries."""
+
+    config: IndexConfig
+    batches: list[Encodings]
+    queries: Encodings
+    normalised: bool
+    seed: int
+
+    def __repr__(self) -> str:
+        sizes = [len(batch) for batch in self.batches]
+        return f"World({self.config!r}, batches of {sizes}, {len(self.queries)} queries, seed={self.seed})"
+
+    @property
+    def records(self) -> Encodings:
+        return Encodings.concatenate(self.batches)
+
+    def relevances(self) -> np.ndarray:
+        """(queries, records) float32."""
+        weights = Similarity(self.config).weights(self.queries.probabilities)
+        return relevance(weights[:, None], self.records.probabilities[None])
+
+    def hammings(self) -> np.ndarray:
+        """(queries, records) int32."""
+        return hamming(self.queries.codes[:, None], self.records.codes[None])
+
+    def cutoffs(self) -> list[float]:
+        """Usual cutoffs, and relevances that occur, and what is just above and below them."""
+        rng = np.random.default_rng(self.seed)
+        occurring = np.unique(self.relevances())
+        occurring = occurring[(occurring >= 0) & (occurring < 1)]
+        chosen = [0.0, 0.05, 0.2, 0.5, 0.9, 1e-40]
+        if len(occurring):
+            at = float(rng.choice(occurring))
+            chosen += [at, float(rng.choice(occurring)), float(np.nextafter(np.float32(at), np.float32(0)))]
+            chosen += [at * (1 - 1e-9), min(at * (1 + 1e-9), 1 - 1e-9)]
+        return [float(cutoff) for cutoff in rng.permutation(chosen)]
+
+    def brute_force(self) -> BruteForceIndex:
+        """The reference, filled."""
+        return filled(BruteForceIndex.create(None, self.config), self.batches)
+
+
+def filled(index: SemanticIndex, batches: list[Encodings]) -> SemanticIndex:
+    """The index after adding the batches."""
+    for batch in batches:
+        index.add(batch)
+    return index
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> IndexConfig:
+    """Configurations of all sizes, with a prior, a similarity or neither."""
+    classes = draw(st.one_of(st.integers(2, 12), st.sampled_from([2, 40, 300])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    meaning = draw(st.sampled_from(["plain", "plain", "prior", "uneven prior", "similarity", "large similarity"]))
+    prior = similarity = None
+    if meaning == "prior":
+        prior = rng.random(classes) + 0.05
+    elif meaning == "uneven prior":
+        prior = rng.choice([1e-6, 1e-3, 1], classes)
+    elif meaning != "plain" and classes <= 40:
+        similarity = rng.random((classes, classes)) * (rng.random((classes, classes)) < 0.5)
+        similarity = np.maximum(similarity, similarity.T) * (50 if meaning == "large similarity" else 1)
+        if draw(st.booleans()):
+            np.fill_diagonal(similarity, 1)
+    return IndexConfig(
+        classes=classes,
+        bits=draw(st.sampled_from([32, 40, 64, 72, 128, 256, 1024])),
+        dim=draw(st.sampled_from([1, 2, 3, 8, 17, 64])),
+        prior=prior,
+        similarity=similarity,
+        groups=draw(st.sampled_from([0, 0, 1, 2, 64])),
+    )
+
+
+@st.composite
+def worlds(
+    draw: st.DrawFn,
+    *,
+    rows: tuple[int, int] = (1, 120),
+    queries: tuple[int, int] = (1, 10),
+) -> World:
+    """Worlds of 1 to 4 batches, with so many rows and queries at least and at most."""
+    config, count = draw(configs()), draw(st.integers(*rows))
+    normalised = draw(st.booleans())
+    borders = sorted(draw(st.lists(st.integers(0, count), max_size=3)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    records = encodings(rng, config, count, normalised=normalised)
+    asked = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
+    if draw(st.booleans()):  # queries that are records
+        asked = Encodings.concatenate([asked[1:], records[:1]])
+    return World(
+        config=config,
+        batches=[records[start:stop] for start, stop in zip([0, *borders], [*borders, count], strict=True)],
+        queries=asked,
+        normalised=normalised,
+        seed=seed,
+    )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """FAISS as on a machine with so many cores, in this thread. With one, small data is searched without a barrier."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+# comparisons
+
+
+def assert_same(found: SearchResult, expected: SearchResult) -> None:
+    """Two results give the same records with the same numbers, bit for bit."""
+    for name in RANKED:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
+
+
+def assert_same_records(found: Encodings, expected: Encodings) -> None:
+    """Two batches hold the same, bit for bit."""
+    for name in ("ids", "probabilities", "codes", "features"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
+    uris = [[None] * len(batch) if batch.uris is None else list(batch.uris) for batch in (found, expected)]
+    assert uris[0] == uris[1]
+
+
+def assert_valid_shortlist(
+    result: SearchResult, world: World, *, k: int, cutoff: float, shortlist: int, ranking: str
+) -> None:
+    """A result is the k best of some `shortlist` nearest relevant records, whichever way ties at the border fall.
+
+    Every relevant record nearer than the border is in the shortlist, so it either is in the result or comes after all
+    of the result; from the border itself come at most as many records as places are left there.
+    """
+    everything = world.brute_force().search(
+        world.queries, k=max(1, len(world.records)), cutoff=cutoff, shortlist=None, ranking=ranking
+    )
+    for query, given in enumerate(result.ids):
+        order = [number for number in everything.ids[query].tolist() if number >= 0]  # all relevant ones, best first
+        place = {number: at for at, number in enumerate(order)}
+        near = np.sort(everything.hamming[query, : len(order)])
+        members = [number for number in given.tolist() if number >= 0]
+        assert (given[len(members) :] == -1).all()
+        assert len(members) == min(k, len(order))
+        assert set(members) <= set(order)
+        assert [place[number] for number in members] == sorted(place[number] for number in members)
+        at = [place[number] for number in members]
+        for name in RANKED:
+            assert np.array_equal(
+                getattr(result, name)[query, : len(at)], getattr(everything, name)[query, at], equal_nan=True
+            ), name
+        if len(order) <= shortlist:
+            assert members == order[:k]
+            continue
+        border = near[shortlist - 1]
+        h = dict(zip(order, everything.hamming[query].tolist(), strict=False))
+        assert all(h[number] <= border for number in members)
+        assert sum(h[number] == border for number in members) <= shortlist - int(np.sum(near < border))
+        better = order[: place[members[-1]]]
+        assert all(number in members for number in better if h[number] < border)
+
+
+def each(world: World) -> Iterator[tuple[float, str]]:
+    """Some cutoffs and rankings to search a world with."""
+    rankings = ["distance", "fused"] if world.normalised else ["distance"]
+    for place, cutoff in enumerate(world.cutoffs()[:5]):
+        yield cutoff, rankings[place % len(rankings)]
