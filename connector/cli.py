@@ -343,13 +343,15 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
         shutil.rmtree(out / "index")
     _index(list(training.files), out / "model", out / "index", False, "cpu", False)
     with Connector.open(out / "index") as connector:
-        examples = [str(file) for file in queries.sample(6, seed).files]
+        examples = []
+        for file in map(Path, queries.sample(6, seed).files):
+            copy = out / "queries" / file.parent.name / file.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            examples.append(str(shutil.copyfile(file, copy)))
         _picture(examples, connector.search(examples, k=5), out / "digits.png")
         result = _evaluate(connector, queries, k=10, cutoff=0.2, shortlist=100, ranking="fused")
     if as_json:
         print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
         return
     _report(result)
-    OUT.print(
-        f"\nNow try: semcut search {out / 'index'} {examples[0]} --picture results.png", highlight=False, soft_wrap=True
-    )
+    OUT.print(f"\nNow try: semcut search {out / 'index'} {examples[0]}", highlight=False, soft_wrap=True)

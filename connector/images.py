@@ -85,7 +85,10 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
 
     def read(file: str) -> NDArray[np.uint8] | str:
         try:
+            file.encode()
             return fit(open_image(file), size)
+        except UnicodeEncodeError:
+            return "its name is not valid text"
         except UnreadableImage as reason:
             return str(reason)
 

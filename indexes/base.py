@@ -183,7 +183,7 @@ class SemanticIndex(ABC):
                 'length, or use ranking="distance"'
             )
         if not len(queries) or not len(self):
-            return SearchResult.empty(len(queries), k)
+            return SearchResult.empty(len(queries), params.k)
         return self._search(queries, self._similarity.weights(queries.probabilities), params, scored)
 
     def get(self, ids: Any) -> Encodings:
@@ -229,11 +229,14 @@ class SemanticIndex(ABC):
 
     def _rows(self, ids: Any) -> NDArray[np.int64]:
         self._check_open()
-        wanted = np.atleast_1d(np.asarray(ids))
+        try:
+            wanted = np.atleast_1d(np.asarray(ids))
+        except ValueError:
+            raise InvalidParameterError("ids cannot be read as an array, expected (n,) integers") from None
         if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
             raise InvalidParameterError(f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers")
-        wanted = wanted.astype(np.int64)
-        rows = self._id_map().rows(wanted)
+        rows = self._id_map().rows(wanted.astype(np.int64))
+        rows[wanted > np.iinfo(np.int64).max] = -1
         if (rows < 0).any():
             raise UnknownIdError(f"{_some(wanted[rows < 0])} not in the index")
         return rows
@@ -271,6 +274,6 @@ class SemanticIndex(ABC):
     ) -> SearchResult: ...
 
 
-def _some(ids: NDArray[np.int64]) -> str:
+def _some(ids: NDArray[np.integer[Any]]) -> str:
     shown = ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
     return f"id {shown} is" if len(ids) == 1 else f"{len(ids)} ids ({shown}) are"

@@ -47,6 +47,7 @@ class BruteForceIndex(SemanticIndex):
 
     def stats(self) -> IndexStats:
         """The size of the index; it has no cells."""
+        self._check_open()
         dominant = self._records.probabilities.argmax(axis=1)
         return IndexStats(
             records=len(self),
@@ -89,7 +90,10 @@ class BruteForceIndex(SemanticIndex):
         return [self._records.uris[row] for row in rows.tolist()]
 
     def _get(self, rows: NDArray[np.int64]) -> Encodings:
-        return self._records[rows]
+        records = self._records[rows]
+        if records.uris is not None and all(uri is None for uri in records.uris):
+            object.__setattr__(records, "uris", None)
+        return records
 
     def _search(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool

@@ -12,9 +12,11 @@ catalogue of an index in memory is an SQLite database in memory.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ from indexes.errors import (
     StorageError,
 )
 from indexes.params import IndexConfig
-from indexes.partitions import Cells
+from indexes.partitions import Cells, cell_count
 
 FORMAT_VERSION = 1
 _APPLICATION = 0x53454D43  # "SEMC", SQLite's application_id: tells an index from any other database
@@ -45,6 +47,14 @@ CREATE TABLE cells (
     envelope BLOB NOT NULL);
 CREATE TABLE uris (record INTEGER PRIMARY KEY, uri TEXT NOT NULL);
 """
+
+
+class Snapshot(NamedTuple):
+    """The state of an index as of one commit: records, whether all features have length 1, and the cells."""
+
+    rows: int
+    normalised: bool
+    cells: Cells
 
 
 class Catalogue:
@@ -68,9 +78,15 @@ class Catalogue:
                 check_same_thread=False,
                 timeout=5,
             )
-            self._db.execute("PRAGMA synchronous = EXTRA")
-            if path is not None:
-                self._check_format()
+        self._close = weakref.finalize(self, self._db.close)
+        try:
+            with self._errors():
+                if path is not None:
+                    self._check_format()
+                self._db.execute("PRAGMA synchronous = EXTRA")
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, path: Path | None, config: IndexConfig) -> Catalogue:
@@ -81,6 +97,7 @@ class Catalogue:
         catalogue._path = path
         with catalogue._errors():
             catalogue._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+            catalogue._close = weakref.finalize(catalogue, catalogue._db.close)
             catalogue._db.execute("PRAGMA synchronous = EXTRA")
             catalogue._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA application_id = {_APPLICATION};")
             catalogue._db.executemany(
@@ -99,10 +116,8 @@ class Catalogue:
                 raise
             application, found = 0, None
         if application != _APPLICATION or found is None:
-            self._db.close()
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         if found[0] != str(FORMAT_VERSION):
-            self._db.close()
             raise FormatVersionError(
                 f"{self._path} has format version {found[0]} but this semcut reads version {FORMAT_VERSION}: "
                 "open it with the semcut that wrote it, or build the index again"
@@ -125,11 +140,17 @@ class Catalogue:
     def config(self) -> IndexConfig:
         """The configuration that the index was created with."""
         with self._errors():
-            (text,) = self._db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
+            text = self._meta("config")
         try:
             return IndexConfig(**IndexConfig.model_validate_json(text).model_dump())
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"{self._path} holds a configuration that is not valid: {error}") from None
+
+    def _meta(self, key: str) -> str:
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if found is None or not isinstance(found[0], str):
+            raise DamagedIndexError(f"{self._path} does not say its {key}: restore the index from a backup")
+        return found[0]
 
     def rows(self) -> int:
         """Committed records."""
@@ -137,30 +158,37 @@ class Catalogue:
             (rows,) = self._db.execute("SELECT coalesce(sum(rows), 0) FROM batches").fetchone()
         return int(rows)
 
-    def normalised(self) -> bool:
-        """Whether every feature added so far has length 1."""
-        with self._errors():
-            (value,) = self._db.execute("SELECT value FROM meta WHERE key = 'normalised'").fetchone()
-        return bool(value == "1")
-
-    def cells(self, config: IndexConfig) -> Cells:
-        """The cells as of the last commit.
+    def snapshot(self, config: IndexConfig) -> Snapshot:
+        """Rows, cells and the rest as of one and the same commit.
 
         Raises:
             DamagedIndexError: they contradict each other or the configuration.
         """
         with self._errors():
-            found = self._db.execute("SELECT * FROM cells ORDER BY cell").fetchall()
+            self._db.execute("BEGIN")
+            try:
+                rows = self.rows()
+                normalised = self._meta("normalised")
+                found = self._db.execute("SELECT cell, number, size, low, envelope FROM cells ORDER BY cell").fetchall()
+            finally:
+                self._db.execute("ROLLBACK")
         width = 4 * config.classes
-        if [row[0] for row in found] != list(range(len(found))) or any(len(row[4]) != width for row in found):
+        types = (int, int, int, float, bytes)
+        if (
+            any(tuple(map(type, row)) != types or len(row[4]) != width for row in found)
+            or [row[0] for row in found] != list(range(len(found)))
+            or sum(row[2] for row in found) != rows
+            or any(not 0 <= row[1] < cell_count(config) for row in found)
+        ):
             raise DamagedIndexError(f"the cells in {self._path} are damaged: restore the index from a backup")
-        return Cells(
+        cells = Cells(
             config=config,
             numbers=np.array([row[1] for row in found], np.int64),
             sizes=np.array([row[2] for row in found], np.int64),
             lows=np.array([row[3] for row in found], np.float32),
             envelopes=np.frombuffer(b"".join(row[4] for row in found), "<f4").reshape(-1, config.classes),
         )
+        return Snapshot(rows=rows, normalised=normalised == "1", cells=cells)
 
     def commit(
         self,
@@ -238,4 +266,4 @@ class Catalogue:
 
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        self._close()

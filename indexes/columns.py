@@ -18,6 +18,7 @@ import errno
 import mmap
 import os
 import tempfile
+import weakref
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ class Column:
                 raise DamagedIndexError(f"{path} is missing: the index is damaged, restore it from a backup") from None
             except OSError as error:
                 raise StorageError(f"cannot open {path}: {error.strerror}") from None
+        self._close = weakref.finalize(self, os.close, self._fd)
 
     def append(self, rows: int, values: NDArray[Any]) -> None:
         """Write values after the first `rows` rows, and cut off whatever else the file holds.
@@ -138,7 +140,7 @@ class Column:
 
     def close(self) -> None:
         """Close the file. Views stay valid."""
-        os.close(self._fd)
+        self._close()
 
 
 def _anonymous() -> int:

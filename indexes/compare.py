@@ -76,6 +76,8 @@ def _by_row(
     absent: float,
 ) -> NDArray[np.float32]:
     count, width = rows.shape
+    if not rows.size:
+        return np.empty(rows.shape, np.float32)
     parts = faiss.omp_get_max_threads() if count == 1 else 1  # FAISS runs one thread per query
     if parts > 1:
         padding = np.full((1, -width % parts), -1, np.int64)

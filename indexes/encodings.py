@@ -82,6 +82,8 @@ class Encodings:
     def __getitem__(self, rows: slice | ArrayLike) -> Encodings:
         """The rows picked by a slice, a boolean mask or an integer array, as a batch of its own."""
         picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        if isinstance(picked, np.ndarray) and not picked.size:
+            picked = picked.astype(np.int64)
         uris = self.uris
         if uris is not None:
             uris = uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
@@ -169,13 +171,18 @@ def _uris(value: Any) -> Sequence[str | None]:
     for uri in uris:
         if uri is not None and not isinstance(uri, str):
             raise InvalidEncodingsError(f"uri {uri!r} is a {type(uri).__name__}, expected a string or None")
+    try:
+        "".join(uri for uri in uris if uri).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEncodingsError(f"a uri holds {error.object[error.start]!r}, which is not valid text") from None
     return uris
 
 
 def _check_probabilities(probabilities: NDArray[np.float32]) -> None:
     if not len(probabilities):
         return
-    sums = probabilities.sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        sums = probabilities.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE)  # written so that NaN counts as wrong
     if not wrong.any() and probabilities.min() >= 0:
         return

@@ -25,6 +25,7 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import Encodings
+from indexes.errors import DamagedIndexError
 from indexes.hamming.cpu import IvfEngine
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
@@ -47,8 +48,13 @@ class FaissIndex(SemanticIndex):
     def __init__(self, store: Store) -> None:
         super().__init__(store.config)
         self._store = store
-        self._columns = store.columns()
-        self._cells = store.cells()
+        try:
+            self._columns = store.columns()
+            self._cells = store.cells
+            self._check_cells()
+        except BaseException:
+            store.close()
+            raise
         self._engine = IvfEngine(store.config.bits)
         for start in range(0, len(store), _LOAD_ROWS):
             rows = np.arange(start, min(start + _LOAD_ROWS, len(store)))
@@ -74,6 +80,15 @@ class FaissIndex(SemanticIndex):
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
         """
         return cls(Store.open(Path(path)))
+
+    def _check_cells(self) -> None:
+        """FAISS does not check list numbers: a wrong one would corrupt memory."""
+        given = self._columns.cells
+        inside = not len(given) or (given.min() >= 0 and given.max() < len(self._cells))
+        if not inside or not np.array_equal(np.bincount(given, minlength=len(self._cells)), self._cells.sizes):
+            raise DamagedIndexError(
+                f"{self._store.path}: the column of cells contradicts the catalogue, restore the index from a backup"
+            )
 
     def __len__(self) -> int:
         return len(self._columns.ids)
@@ -137,6 +152,8 @@ class FaissIndex(SemanticIndex):
     def _search(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
     ) -> SearchResult:
+        if params.shortlist is not None and params.shortlist >= len(self):
+            params = params.model_copy(update={"shortlist": None})
         widest = max(len(self._cells), self.config.classes, params.shortlist or 1, params.k)
         threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
         chunk = max(1, min(-(-len(queries) // threads), _CHUNK_ELEMENTS // widest))
@@ -181,12 +198,13 @@ class FaissIndex(SemanticIndex):
         """The nearest relevant rows by Hamming distance, found by scans that go deeper where they must.
 
         Returns:
-            rows (nq, size) int64 padded with -1; dropped (nq,) int64; and the queries (n,) for which looking at all
-            kept records is the better way, whose rows are all -1.
+            rows (nq, w) int64 with -1 between and behind them; dropped (nq,) int64; and the queries (n,) for which
+            looking at all kept records is the better way, whose rows are all -1.
         """
-        shortlist = np.full((len(queries), size), -1, np.int64)
+        width = int(_FIRST * size)
+        shortlist = np.full((len(queries), width), -1, np.int64)
         dropped = np.zeros(len(queries), np.int64)
-        open_queries, depth = np.arange(len(queries)), int(_FIRST * size)
+        open_queries, depth = np.arange(len(queries)), width
         exhaustive = []
         while len(open_queries):
             codes, weight = queries.codes[open_queries], weights[open_queries]
@@ -197,7 +215,7 @@ class FaissIndex(SemanticIndex):
             enough = np.count_nonzero(relevant, axis=1) >= size
             done = enough | (kept.codes[open_queries] <= depth)
             finished = open_queries[done]
-            shortlist[finished] = _first(rows[done], relevant[done], size)
+            shortlist[finished] = _first(rows[done], relevant[done], size, width)
             dropped[finished] = np.count_nonzero((rows >= 0) & ~relevant, axis=1)[done]
             open_queries, depth = open_queries[~done], depth * _DEEPER
             few = kept.codes[open_queries] <= _WORTH * depth
@@ -260,11 +278,13 @@ class FaissIndex(SemanticIndex):
         return self._by_cell
 
 
-def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """The first `size` kept entries of every row, in order, then -1."""
-    place = np.cumsum(keep, axis=1) - 1
+def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:
+    """The first `size` kept entries of every row, in order, with -1 in all other places: (nq, m) to (nq, width)."""
+    place = np.cumsum(keep, axis=1, dtype=np.int32) - 1
     keep = keep & (place < size)
-    chosen = np.full((len(rows), size), -1, np.int64)
+    if rows.shape[1] == width:
+        return np.where(keep, rows, -1)
+    chosen = np.full((len(rows), width), -1, np.int64)
     query, at = np.nonzero(keep)
     chosen[query, place[query, at]] = rows[query, at]
     return chosen

@@ -26,6 +26,9 @@ Ranking = Literal["distance", "fused"]
 MAX_RESULTS = 10**8
 """Places in a result (queries times k) above which a search is refused before memory is taken."""
 
+MAX_SIMILARITY = 1e12
+"""Largest entry of S: relevances stay far from the ends of float32."""
+
 
 class Settings(BaseModel):
     """A frozen pydantic model whose complaints are one `InvalidParameterError`."""
@@ -84,6 +87,10 @@ class IndexConfig(Settings):
             matrix = np.asarray(self.similarity)
             if not np.array_equal(matrix, matrix.T):
                 raise ValueError("the similarity is not symmetric: S[i][j] must equal S[j][i]")
+            if matrix.max() > MAX_SIMILARITY:
+                raise ValueError(f"the similarity goes up to {matrix.max():g}, at most {MAX_SIMILARITY:g}: scale it")
+        if self.prior is not None and sum(self.prior) / min(self.prior) > MAX_SIMILARITY * self.classes:
+            raise ValueError(f"the smallest entry of the prior, {min(self.prior):g}, is too small beside the others")
         return self
 
     @field_validator("groups")

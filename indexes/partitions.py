@@ -164,7 +164,7 @@ class Cells:
         held[torn] = self._second_bound(weights, query[torn], cell[torn]) > cutoff
         query, cell = query[held], cell[held]
         own = weights[query, dominant[cell]]
-        sure = own * self.lows[cell] * (1 - slack) > cutoff
+        sure = own * self.lows[cell] * (1 - slack) > cutoff + UNDERFLOW
         certain = np.zeros((queries, len(self)), bool)
         certain[query[sure], cell[sure]] = True
 
@@ -235,6 +235,11 @@ def cell_numbers(
         numbers[here] = dominant * _kinds(config) + kind
         confidence[here] = p1
     return numbers, confidence
+
+
+def cell_count(config: IndexConfig) -> int:
+    """How many cells there can be."""
+    return config.classes * _kinds(config)
 
 
 def _kinds(config: IndexConfig) -> int:

@@ -48,7 +48,8 @@ class Similarity:
         if self._diagonal is not None:
             weights *= self._diagonal
         if self._matrix is not None:
-            weights = weights @ self._matrix
+            for row, query in enumerate(weights):  # one at a time: BLAS sums in an order that depends on the batch
+                weights[row] = self._matrix @ query
         return weights
 
 

@@ -92,7 +92,7 @@ def _contenders(
         else:
             r = inner_products(weights.astype(np.float32), columns.probabilities, rows).astype(np.float64)
             squared[~present] = 0
-            cost = np.where(present, -r * (1 - np.sqrt(squared) / 2), np.inf)
+            cost = np.where(present, -r * (1 - np.minimum(np.sqrt(squared) / 2, 1)), np.inf)
             slack = error(columns.features.shape[1]) + error(columns.probabilities.shape[1])
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit

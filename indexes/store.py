@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,19 @@ CATALOGUE = "catalogue.sqlite"
 
 
 class Store:
-    """Columns and catalogue of one index; `create` or `open` it. Not for several threads at once."""
+    """Columns and catalogue of one index; `create` or `open` it. Not for several threads at once.
+
+    Attributes:
+        normalised: whether every feature has length 1.
+        cells: the cells, as of the last commit.
+    """
 
     def __init__(self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column]) -> None:
         self.path = path
         self.config = config
-        self.normalised = catalogue.normalised()
         self._catalogue = catalogue
         self._files = files
-        self._rows = catalogue.rows()
+        self._rows, self.normalised, self.cells = catalogue.snapshot(config)
 
     @staticmethod
     def create(path: Path | None, config: IndexConfig) -> Store:
@@ -66,11 +71,15 @@ class Store:
                 raise IndexExistsError(
                     f"{path} exists already and is not an empty directory: open the index there, or choose another path"
                 )
-        files = _open_files(path, config, create=True)
-        catalogue = Catalogue.create(None if path is None else path / CATALOGUE, config)
-        if path is not None:
-            _sync_directory(path)
-        return Store(path, catalogue, config, files)
+        with ExitStack() as on_error:
+            files = _open_files(path, config, on_error, create=True)
+            catalogue = Catalogue.create(None if path is None else path / CATALOGUE, config)
+            on_error.callback(catalogue.close)
+            if path is not None:
+                _sync_directory(path)
+            store = Store(path, catalogue, config, files)
+            on_error.pop_all()
+        return store
 
     @staticmethod
     def open(path: Path) -> Store:
@@ -83,9 +92,13 @@ class Store:
             raise NotAnIndexError(f"{path} is not a directory: give the directory of an index")
         if not (path / CATALOGUE).is_file():
             raise NotAnIndexError(f"{path} is not a semcut index: it has no {CATALOGUE}")
-        catalogue = Catalogue(path / CATALOGUE)
-        config = catalogue.config()
-        return Store(path, catalogue, config, _open_files(path, config, create=False))
+        with ExitStack() as on_error:
+            catalogue = Catalogue(path / CATALOGUE)
+            on_error.callback(catalogue.close)
+            config = catalogue.config()
+            store = Store(path, catalogue, config, _open_files(path, config, on_error, create=False))
+            on_error.pop_all()
+        return store
 
     def __len__(self) -> int:
         return self._rows
@@ -97,10 +110,6 @@ class Store:
             DamagedIndexError: a column file is too short for them.
         """
         return Columns(**{name: file.view(self._rows) for name, file in self._files.items()})
-
-    def cells(self) -> Cells:
-        """The cells as of the last commit."""
-        return self._catalogue.cells(self.config)
 
     def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
         """The uri of each row, None where it has none."""
@@ -147,7 +156,7 @@ class Store:
             uris=encodings.uris,
         )
         self._rows += len(encodings)
-        self.normalised = normalised
+        self.normalised, self.cells = normalised, cells
 
     def close(self) -> None:
         """Close every file. Views of the columns stay valid."""
@@ -156,12 +165,14 @@ class Store:
             file.close()
 
 
-def _open_files(path: Path | None, config: IndexConfig, *, create: bool) -> dict[str, Column]:
+def _open_files(path: Path | None, config: IndexConfig, on_error: ExitStack, *, create: bool) -> dict[str, Column]:
     writable = create or (path is not None and os.access(path, os.W_OK))
-    return {
-        name: Column(None if path is None else path / name, dtype, shape, create=create, writable=writable)
-        for name, (dtype, shape) in column_files.shapes(config).items()
-    }
+    files = {}
+    for name, (dtype, shape) in column_files.shapes(config).items():
+        where = None if path is None else path / name
+        files[name] = Column(where, dtype, shape, create=create, writable=writable)
+        on_error.callback(files[name].close)
+    return files
 
 
 def _sync_directory(path: Path) -> None:

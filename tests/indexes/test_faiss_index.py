@@ -113,8 +113,8 @@ def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, worl
             assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
 
 
-@settings(PROPERTY, max_examples=40)
-@given(world=worlds(rows=(1, 60), queries=(64, 150)), tuning=tunings)
+@settings(PROPERTY, max_examples=30)
+@given(world=worlds(rows=(1, 60), queries=(64, 90)), tuning=tunings)
 def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_gives(world, tuning):
     reference = world.brute_force()
     with tuned(tuning | {THREADS: 2}), FaissIndex.create(None, world.config) as index:

@@ -159,22 +159,14 @@ def test_the_check_notices_wrong_counts(name):
         check_pruning(cells, replace(kept, **{name: getattr(kept, name) + 1}), of_record, relevant)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.9])
-def test_the_check_notices_envelopes_that_are_too_low(factor):
-    cells, _, of_record, relevant = example()
-    rng = np.random.default_rng(0)
-    classified(rng, cells.config, 200)
-    weights = classified(rng, cells.config, 5).probabilities.astype(np.float64)
-    lower = replace(cells, envelopes=cells.envelopes * np.float32(factor))
-    cutoff = 0.2
-    r_max = (weights @ cells.envelopes.T).max()
-    assert r_max > cutoff
-    kept = lower.prune(weights, float(r_max * 0.99 * factor / factor * 0.99))
-    high = relevance(weights[:, None], cells.envelopes[None]) > r_max * 0.97
-    assert relevant.any()
-    assert of_record.max() == len(cells) - 1
+def test_the_check_notices_an_envelope_that_is_too_low():
+    p = np.array([[0.6, 0.4]], np.float32)
+    cells, of_record = cells_of(IndexConfig(classes=2, bits=32, dim=1), [p])
+    query, relevant = np.array([[1.0, 0]]), np.array([[True]])  # R = 0.6
+    check_pruning(cells, cells.prune(query, 0.5), of_record, relevant)
+    lower = replace(cells, envelopes=cells.envelopes * np.float32(0.8))
     with pytest.raises(AssertionError, match="skipped"):
-        check_pruning(cells, kept, np.arange(len(cells)), high)
+        check_pruning(lower, lower.prune(query, 0.5), of_record, relevant)
 
 
 # cells

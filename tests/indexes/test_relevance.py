@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from indexes import IndexConfig
@@ -183,7 +183,8 @@ def test_hamming_counts_differing_bits(seed, width):
 
 
 @PROPERTY
-@given(seed=seeds, width=st.one_of(st.integers(1, 130), st.sampled_from([1000, 20_000])))
+@given(seed=seeds, width=st.one_of(st.integers(1, 130), st.just(1000)))
+@example(seed=0, width=20_000)  # so long that numpy's BLAS may use several threads
 def test_values_do_not_depend_on_the_batch_they_are_computed_in(seed, width):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((5, width)).astype(np.float32), rng.standard_normal((7, width)).astype(np.float32)

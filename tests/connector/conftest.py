@@ -1,0 +1,42 @@
+"""A cache folder of the tests' own, and one small network trained on digits for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connector.checkpoint import Checkpoint
+from connector.data import ImageSet, load
+from connector.model import Architecture
+from connector.train import TrainConfig, train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("SEMCUT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def digits(cache: Path) -> ImageSet:
+    return load("digits/train")
+
+
+@pytest.fixture(scope="session")
+def digits_test(cache: Path) -> ImageSet:
+    return load("digits/test")
+
+
+@pytest.fixture(scope="session")
+def architecture(digits: ImageSet) -> Architecture:
+    return Architecture(backbone="small", classes=digits.classes, image_size=16, bits=64, dim=32)
+
+
+@pytest.fixture(scope="session")
+def model(digits: ImageSet, architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("model") / "run"
+    return train(digits.sample(600), architecture, TrainConfig(epochs=5, augment="shift"), path)

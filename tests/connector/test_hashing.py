@@ -1,0 +1,31 @@
+"""Eq. 3 against the formula, bit by bit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from connector.hashing import binarise, pack
+
+
+def test_eq_3() -> None:
+    outputs = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) * 3
+    bits = binarise(outputs)
+    for row in range(50):
+        activations = [1 / (1 + math.exp(-x)) for x in outputs[row].tolist()]
+        mean = math.fsum(activations) / 64
+        assert bits[row].tolist() == [a - mean > 0 for a in activations]
+
+
+def test_an_image_whose_outputs_are_all_equal_has_no_bit_set() -> None:
+    assert not binarise(torch.full((1, 32), 0.7)).any()
+
+
+def test_the_first_bit_is_the_highest_of_the_first_byte() -> None:
+    bits = torch.zeros(1, 32, dtype=torch.bool)
+    bits[0, 0] = bits[0, 15] = True
+    packed = pack(bits)
+    assert packed.dtype == np.uint8
+    assert packed.tolist() == [[128, 1, 0, 0]]

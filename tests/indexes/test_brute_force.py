@@ -1,0 +1,66 @@
+"""`BruteForceIndex` is the equations: checked by hand on a few records, and against a loop in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes import BruteForceIndex, IndexConfig, InvalidParameterError
+from indexes.relevance import Similarity, distance, fused_score, hamming, relevance
+from tests.indexes.generate import PROPERTY, each, worlds
+
+
+def test_the_nearest_relevant_records_come_first(config, batch):
+    index = BruteForceIndex.create(None, config)
+    index.add(batch)
+    result = index.search(batch[[0]], k=4, cutoff=0.2)  # relevances 1, 0.5, 0, 0.25, 0, 0.25
+    assert result.ids.tolist() == [[10, 20, 40, 60]]
+    np.testing.assert_allclose(result.distances, [[0, 2**0.5, 2**0.5, 2**0.5]], rtol=1e-6)
+    assert result.relevance.tolist() == [[1, 0.5, 0.25, 0.25]]
+    np.testing.assert_allclose(result.scores[0], result.relevance[0] * (1 - result.distances[0] / 2), rtol=1e-6)
+    assert result.hamming[0].tolist() == hamming(batch.codes[0], batch.codes[[0, 1, 3, 5]]).tolist()
+    assert result.codes.tolist() == [6]
+    assert result.cut_off.tolist() == [2]
+
+
+def test_places_without_a_record_are_marked(config, batch):
+    index = BruteForceIndex.create(None, config)
+    index.add(batch)
+    result = index.search(batch[[0]], k=8, cutoff=0.5)
+    assert result.ids.tolist() == [[10, *[-1] * 7]]
+    assert result.distances.tolist() == [[0, *[math.inf] * 7]]
+    assert result.relevance.tolist() == [[1, *[0] * 7]]
+    assert result.scores.tolist() == [[1, *[0] * 7]]
+    assert result.hamming.tolist() == [[0, *[-1] * 7]]
+
+
+@PROPERTY
+@given(world=worlds(rows=(0, 40)), k=st.sampled_from([1, 3, 50]))
+def test_every_result_is_the_sorted_list_of_relevant_records(world, k):
+    index, records = world.brute_force(), world.records
+    weights = Similarity(world.config).weights(world.queries.probabilities)
+    for cutoff, ranking in each(world):
+        result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
+        for query in range(len(world.queries)):
+            expected = []
+            for row in range(len(records)):
+                r = relevance(weights[query], records.probabilities[row])
+                d = distance(world.queries.features[query], records.features[row])
+                if r > np.float32(cutoff):
+                    score = fused_score(r, d)
+                    key = -float(score) if ranking == "fused" else float(d)
+                    expected.append((key, int(records.ids[row]), float(d), float(r)))
+            expected.sort()
+            columns = (result.ids, result.distances, result.relevance)
+            found = zip(*(column[query].tolist() for column in columns), strict=True)
+            absent = [(-1, math.inf, 0.0)] * k
+            assert list(found) == [(number, d, r) for _, number, d, r in expected[:k]] + absent[: k - len(expected[:k])]
+
+
+def test_it_lives_in_memory_only(tmp_path):
+    with pytest.raises(InvalidParameterError, match=r"somewhere.*memory"):
+        BruteForceIndex.create(tmp_path / "somewhere", IndexConfig(classes=2, bits=32, dim=1))

@@ -1,0 +1,157 @@
+"""Column files: rows appended, rows mapped for reading, nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes import DamagedIndexError, IndexConfig, StorageError, columns
+from indexes.columns import NAMES, Column, shapes
+from tests.indexes.generate import PROPERTY
+
+
+@pytest.fixture(params=["file", "memory"])
+def column(request, tmp_path):
+    """An empty column of rows of three float32."""
+    path = tmp_path / "features" if request.param == "file" else None
+    column = Column(path, np.dtype("<f4"), (3,), create=True)
+    yield column
+    column.close()
+
+
+def rows(first: int, count: int) -> np.ndarray:
+    return np.arange(3 * first, 3 * (first + count), dtype=np.float32).reshape(count, 3)
+
+
+def test_appended_rows_are_read_back(column):
+    column.append(0, rows(0, 4))
+    column.append(4, rows(4, 1))
+    column.sync()
+    np.testing.assert_array_equal(column.view(5), rows(0, 5), strict=True)
+    np.testing.assert_array_equal(column.view(2), rows(0, 2), strict=True)
+
+
+def test_a_column_without_rows_has_an_empty_view(column):
+    assert column.view(0).shape == (0, 3)
+    column.append(0, rows(0, 0))
+    assert column.view(0).dtype == np.float32
+
+
+def test_a_view_cannot_be_written_to(column):
+    column.append(0, rows(0, 2))
+    with pytest.raises(ValueError, match="read-only"):
+        column.view(2)[0] = 1
+
+
+def test_a_view_outlives_later_appends_and_the_column(tmp_path):
+    for path in (tmp_path / "features", None):
+        column = Column(path, np.dtype("<f4"), (3,), create=True)
+        column.append(0, rows(0, 2))
+        view = column.view(2)
+        column.append(2, rows(2, 5000))
+        column.append(2, rows(7, 1))  # over rows that did not count
+        column.close()
+        np.testing.assert_array_equal(view, rows(0, 2))
+
+
+def test_rows_that_do_not_count_are_overwritten(column):
+    column.append(0, rows(0, 10))
+    column.append(3, rows(50, 2))
+    np.testing.assert_array_equal(column.view(5), np.concatenate([rows(0, 3), rows(50, 2)]))
+    with pytest.raises(DamagedIndexError):
+        column.view(6)
+
+
+def test_a_column_shorter_than_asked_for_is_damaged(column):
+    column.append(0, rows(0, 2))
+    with pytest.raises(DamagedIndexError, match=r"has 24 bytes, expected 36 for 3 records"):
+        column.view(3)
+
+
+@PROPERTY
+@given(sizes=st.lists(st.integers(0, 50), max_size=6), block=st.sampled_from([1, 7, 100, 1 << 24]))
+def test_batches_of_any_size_add_up(sizes, block):
+    column, total = Column(None, np.dtype("<f4"), (3,), create=True), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_BLOCK", block)
+        for size in sizes:
+            column.append(total, rows(total, size))
+            total += size
+    np.testing.assert_array_equal(column.view(total), rows(0, total))
+    column.close()
+
+
+@pytest.mark.parametrize(
+    "layout", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2], lambda a: a.astype(">f4"), np.float64]
+)
+def test_values_of_any_layout_are_written_as_little_endian_rows(column, layout):
+    column.append(0, layout(rows(0, 4)))
+    np.testing.assert_array_equal(column.view(4), rows(0, 4))
+
+
+def test_a_file_holds_the_bare_rows(tmp_path):
+    column = Column(tmp_path / "ids", np.dtype("<i8"), (), create=True)
+    column.append(0, np.array([1, 2**62]))
+    column.close()
+    assert (tmp_path / "ids").read_bytes() == b"\1" + bytes(7) + bytes(7) + b"\x40"
+
+
+def test_a_new_column_does_not_replace_a_file(tmp_path):
+    (tmp_path / "ids").write_bytes(b"precious")
+    with pytest.raises(StorageError, match=r"ids: File exists"):
+        Column(tmp_path / "ids", np.dtype("<i8"), (), create=True)
+    assert (tmp_path / "ids").read_bytes() == b"precious"
+
+
+def test_a_column_that_is_missing_is_damage(tmp_path):
+    with pytest.raises(DamagedIndexError, match=r"ids is missing"):
+        Column(tmp_path / "ids", np.dtype("<i8"), ())
+
+
+def test_a_column_opened_for_reading_is_not_written_to(tmp_path):
+    Column(tmp_path / "ids", np.dtype("<i8"), (), create=True).close()
+    column = Column(tmp_path / "ids", np.dtype("<i8"), (), writable=False)
+    with pytest.raises(StorageError, match=r"cannot write to .*ids"):
+        column.append(0, np.array([1]))
+    column.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_refused_write_says_why_and_what_to_do(column, monkeypatch, number):
+    column.append(0, rows(0, 2))
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(StorageError, match=rf"{os.strerror(number)}.*earlier batches are kept") as error:
+            column.append(2, rows(2, 2))
+    assert ("free some space" in str(error.value)) == (number != errno.EIO)
+    column.append(2, rows(2, 2))
+    np.testing.assert_array_equal(column.view(4), rows(0, 4))
+
+
+def test_a_write_that_is_cut_short_is_continued(column, monkeypatch):
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: whole(handle, data[:5], offset))
+    column.append(0, rows(0, 7))
+    np.testing.assert_array_equal(column.view(7), rows(0, 7))
+
+
+def test_every_column_has_a_type_and_a_shape():
+    config = IndexConfig(classes=7, bits=72, dim=5)
+    found = {name: (dtype.str, shape) for name, (dtype, shape) in shapes(config).items()}
+    assert found == {
+        "ids": ("<i8", ()),
+        "codes": ("|u1", (9,)),
+        "probabilities": ("<f4", (7,)),
+        "features": ("<f4", (5,)),
+        "cells": ("<i4", ()),
+    }
+    assert tuple(found) == NAMES

@@ -1,0 +1,146 @@
+"""The CPU engine gives the nearest codes of the given cells: compared with numpy over all of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes.hamming import cpu
+from indexes.hamming.cpu import IvfEngine
+from indexes.relevance import hamming
+from tests.indexes.generate import PROPERTY, codes, threads
+
+
+class Model:
+    """Codes, rows and cells, in plain arrays."""
+
+    def __init__(self, bits: int) -> None:
+        self.codes = np.empty((0, bits // 8), np.uint8)
+        self.rows = np.empty(0, np.int64)
+        self.cells = np.empty(0, np.int64)
+
+    def add(self, codes: np.ndarray, rows: np.ndarray, cells: np.ndarray) -> None:
+        self.codes = np.concatenate([self.codes, codes])
+        self.rows = np.concatenate([self.rows, rows])
+        self.cells = np.concatenate([self.cells, cells])
+
+    def check(self, query: np.ndarray, cells: np.ndarray, found: np.ndarray) -> None:
+        """The rows found are the nearest of the cells, each once, nearest first, then -1."""
+        candidates = np.isin(self.cells, cells[cells >= 0])
+        distances = np.sort(hamming(query, self.codes[candidates]))[: len(found)]
+        present = found[found >= 0]
+        assert found.tolist() == [*present, *[-1] * (len(found) - len(present))]
+        assert len(set(present.tolist())) == len(present)
+        place = {row: at for at, row in enumerate(self.rows.tolist())}
+        at = [place[row] for row in present.tolist()]
+        assert candidates[at].all()
+        assert hamming(query, self.codes[at]).tolist() == distances.tolist()
+
+
+def some_cells(rng: np.random.Generator, queries: int, cells: int, width: int) -> np.ndarray:
+    """(queries, width) different cells, padded with -1 to different lengths, in no order."""
+    chosen = np.full((queries, width), -1, np.int64)
+    for query in range(queries):
+        count = int(rng.integers(0, min(width, cells) + 1))
+        chosen[query, :count] = rng.permutation(cells)[:count]
+    return chosen
+
+
+def both(rng: np.random.Generator, bits: int, cells: int, sizes: list[int]) -> tuple[IvfEngine, Model]:
+    """An engine and a model with the same random codes, in batches."""
+    engine, model, first = IvfEngine(bits), Model(bits), 0
+    for size in sizes:
+        batch = codes(rng, rng.integers(0, 3, size), bits)
+        rows, lists = first + rng.permutation(size), rng.integers(0, cells, size)
+        engine.add(batch, rows, lists)
+        model.add(batch, rows, lists)
+        first += size
+    return engine, model
+
+
+@PROPERTY
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    bits=st.sampled_from([32, 40, 64, 72, 128, 256, 512, 1024]),
+    cells=st.sampled_from([1, 2, 7, 256, 300, 900]),
+    sizes=st.lists(st.integers(0, 100), min_size=1, max_size=4),
+    queries=st.integers(1, 7),
+    width=st.integers(0, 9),
+    depth=st.sampled_from([1, 2, 10, 500]),
+    counters=st.sampled_from([1, 1 << 24]),
+)
+def test_the_engine_gives_the_nearest_codes_of_the_cells(seed, bits, cells, sizes, queries, width, depth, counters):
+    rng = np.random.default_rng(seed)
+    engine, model = both(rng, bits, cells, sizes)
+    asked = codes(rng, rng.integers(0, 3, queries), bits)
+    known = int(model.cells.max(initial=0)) + 1  # cells beyond have no list: an index never asks for them
+    lists = some_cells(rng, queries, known, min(width, known))
+    with threads(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "_COUNTER_BYTES", counters)
+        found = engine.search(asked, lists, depth)
+    assert found.shape == (queries, depth)
+    assert found.dtype == np.int64
+    for query in range(queries):
+        model.check(asked[query], lists[query], found[query])
+
+
+def test_lists_are_made_as_cells_come_and_keep_what_they_hold():
+    rng = np.random.default_rng(0)
+    engine, model = IvfEngine(64), Model(64)
+    for first, cells in ((0, 10), (500, 256), (1000, 257), (1500, 700), (2000, 5000)):
+        batch, rows = rng.integers(0, 256, (500, 8), np.uint8), np.arange(first, first + 500)
+        lists = rng.integers(0, cells, 500)
+        lists[0] = cells - 1
+        engine.add(batch, rows, lists)
+        model.add(batch, rows, lists)
+        asked = rng.integers(0, 256, (5, 8), np.uint8)
+        everywhere = np.tile(np.arange(cells), (5, 1))
+        for query, found in enumerate(engine.search(asked, everywhere, 20)):
+            model.check(asked[query], everywhere[query], found)
+
+
+def test_a_query_without_cells_finds_nothing():
+    engine, _ = both(np.random.default_rng(0), 64, 3, [20])
+    nothing = engine.search(np.zeros((2, 8), np.uint8), np.full((2, 3), -1), 4)
+    assert nothing.tolist() == [[-1] * 4] * 2
+    assert engine.search(np.zeros((2, 8), np.uint8), np.empty((2, 0), np.int64), 4).tolist() == [[-1] * 4] * 2
+
+
+def test_an_empty_engine_finds_nothing():
+    assert IvfEngine(32).search(np.zeros((1, 4), np.uint8), np.array([[0]]), 2).tolist() == [[-1, -1]]
+
+
+def test_adding_no_codes_changes_nothing():
+    engine = IvfEngine(32)
+    engine.add(np.empty((0, 4), np.uint8), np.empty(0, np.int64), np.empty(0, np.int32))
+    assert engine.search(np.zeros((1, 4), np.uint8), np.array([[0]]), 1).tolist() == [[-1]]
+
+
+def test_codes_rows_and_cells_of_any_layout_are_taken():
+    rng = np.random.default_rng(3)
+    batch, lists = rng.integers(0, 256, (30, 8), np.uint8), rng.integers(0, 4, 30)
+    plain, odd = IvfEngine(64), IvfEngine(64)
+    plain.add(batch, np.arange(30), lists)
+    odd.add(
+        np.asfortranarray(batch), np.arange(0, 60, 2, dtype=np.int32) // 2, np.repeat(lists, 2)[::2].astype(np.int32)
+    )
+    asked, everywhere = batch[:3], np.tile(np.arange(4), (3, 1))
+    expected = plain.search(asked, everywhere, 30)
+    np.testing.assert_array_equal(odd.search(asked, everywhere, 30), expected)
+    np.testing.assert_array_equal(odd.search(np.asfortranarray(asked), np.asfortranarray(everywhere), 30), expected)
+
+
+def test_searches_of_different_widths_and_depths_may_run_at_once():
+    rng = np.random.default_rng(4)
+    engine, model = both(rng, 64, 40, [2000])
+    asked = rng.integers(0, 256, (6, 8), np.uint8)
+    calls = [(some_cells(rng, 6, 40, width), depth) for width in (1, 5, 40) for depth in (1, 30, 300)] * 4
+    with ThreadPoolExecutor(6) as pool:
+        for (lists, depth), found in zip(calls, pool.map(lambda call: engine.search(asked, *call), calls), strict=True):
+            assert found.shape == (6, depth)
+            for query in range(6):
+                model.check(asked[query], lists[query], found[query])

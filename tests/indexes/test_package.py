@@ -1,0 +1,66 @@
+"""What the package offers and what it takes to import it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import indexes
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_names_that_are_exported():
+    assert sorted(indexes.__all__) == [
+        "BruteForceIndex",
+        "ClosedIndexError",
+        "ConcurrentWriteError",
+        "DamagedIndexError",
+        "DuplicateIdError",
+        "Encodings",
+        "FaissIndex",
+        "FormatVersionError",
+        "IndexConfig",
+        "IndexExistsError",
+        "IndexStats",
+        "InvalidEncodingsError",
+        "InvalidParameterError",
+        "MissingDependencyError",
+        "NotAnIndexError",
+        "SearchParams",
+        "SearchResult",
+        "SemanticIndex",
+        "SemcutError",
+        "StorageError",
+        "UnknownIdError",
+    ]
+    assert all(hasattr(indexes, name) for name in indexes.__all__)
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_it_imports_neither_torch_nor_the_connector():
+    loaded = run(
+        "import indexes, sys; print([name for name in ('torch', 'connector', 'sklearn') if name in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_without_faiss_the_error_says_how_to_install_it():
+    script = """
+import sys
+sys.modules["faiss"] = None
+try:
+    import indexes
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    assert run(script).startswith("MissingDependencyError faiss")
+    assert "pip install" in run(script)

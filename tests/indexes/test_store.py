@@ -1,0 +1,671 @@
+"""A stored index is as it was at the last completed add, whatever happened since; everything else is a clear error."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexes import (
+    ConcurrentWriteError,
+    DamagedIndexError,
+    Encodings,
+    FaissIndex,
+    FormatVersionError,
+    IndexConfig,
+    IndexExistsError,
+    NotAnIndexError,
+    StorageError,
+)
+from indexes.columns import NAMES
+from indexes.store import CATALOGUE
+from tests.indexes.conftest import CONFIG
+from tests.indexes.generate import assert_same, assert_same_records
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path, config, batch) -> Path:
+    """A stored index, closed, with the first four records of the batch."""
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(batch[:2])
+        index.add(batch[2:4])
+    return tmp_path / "index"
+
+
+def assert_holds(path: Path, batch: Encodings) -> None:
+    """The index at the path holds exactly these records, and finds them."""
+    with FaissIndex.open(path) as index:
+        assert len(index) == len(batch)
+        assert_same_records(index.get(batch.ids), batch)
+        with FaissIndex.create(None, index.config) as fresh:
+            fresh.add(batch)
+            assert index.stats() == fresh.stats()
+            for shortlist in (None, 10):
+                asked = {"k": 10, "cutoff": 0.1, "shortlist": shortlist}
+                assert_same(index.search(batch, **asked), fresh.search(batch, **asked))
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+
+
+@contextmanager
+def catalogue(path: Path):
+    """The catalogue of the index at a path, opened with sqlite3 alone; changes are committed."""
+    db = sqlite3.connect(path / CATALOGUE)
+    try:
+        with db:
+            yield db
+    finally:
+        db.close()
+
+
+HEAD = """
+import errno, os, resource, signal, sys
+import numpy as np
+from indexes import *
+from tests.indexes.test_store import six_records
+batch = six_records()
+"""
+
+
+def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs a script in a process of its own, to its end; `HEAD` says what it finds."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(script), *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def six_records() -> Encodings:
+    """Six records for `CONFIG`."""
+    rng = np.random.default_rng(0)
+    return Encodings(
+        probabilities=rng.dirichlet(np.full(CONFIG.classes, 0.5), 6).astype(np.float32),
+        codes=rng.integers(0, 256, (6, CONFIG.bits // 8), np.uint8),
+        features=rng.standard_normal((6, CONFIG.dim)).astype(np.float32),
+        ids=np.array([5, 2**62, 3, 8, 0, 77]),
+        uris=["a", None, "c", None, "e", "f"],
+    )
+
+
+# what is stored
+
+
+def test_an_index_is_opened_as_it_was(path, batch):
+    assert_holds(path, batch[:4])
+    assert_holds(path, batch[:4])
+
+
+def test_an_empty_index_can_be_opened_and_filled(tmp_path, config, batch):
+    FaissIndex.create(tmp_path / "index", config).close()
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert len(index) == 0
+        assert index.config == config
+        index.add(batch)
+    assert_holds(tmp_path / "index", batch)
+
+
+def test_an_index_is_one_file_per_column_and_a_catalogue(path, batch):
+    assert sorted(contents(path)) == sorted([*NAMES, CATALOGUE])
+    np.testing.assert_array_equal(np.fromfile(path / "ids", "<i8"), batch.ids[:4])
+    np.testing.assert_array_equal(np.fromfile(path / "codes", np.uint8), batch.codes[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(path / "probabilities", "<f4"), batch.probabilities[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(path / "features", "<f4"), batch.features[:4].ravel())
+
+
+def test_the_catalogue_lists_every_batch_with_its_checksums(path, batch):
+    with catalogue(path) as db:
+        rows = db.execute(
+            f"SELECT first_row, rows, {', '.join(f'crc_{name}' for name in NAMES)} FROM batches"
+        ).fetchall()
+    assert [row[:2] for row in rows] == [(0, 2), (2, 2)]
+    for first, count, *checksums in rows:
+        for name, checksum in zip(NAMES, checksums, strict=True):
+            data = (path / name).read_bytes()
+            size = len(data) // 4  # bytes of a row
+            assert checksum == zlib.crc32(data[first * size : (first + count) * size])
+
+
+@pytest.mark.parametrize("name", ["a b", "50% of #1?", "ü\N{SNOWMAN}", "a'b\"c", "new/nested/directory", "-x"])
+def test_a_path_may_be_any_name(tmp_path, config, batch, name):
+    with FaissIndex.create(tmp_path / name, config) as index:
+        index.add(batch)
+    assert_holds(tmp_path / name, batch)
+
+
+def test_paths_may_be_relative_and_strings(tmp_path, config, batch, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with FaissIndex.create("index", config) as index:
+        index.add(batch)
+        monkeypatch.chdir("/")
+        index.add(moved(batch, 1000))
+    with FaissIndex.open(str(tmp_path / "index")) as index:
+        assert len(index) == 12
+
+
+def test_a_copied_directory_is_an_index(path, tmp_path, batch):
+    shutil.copytree(path, tmp_path / "copy")
+    shutil.rmtree(path)
+    assert_holds(tmp_path / "copy", batch[:4])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"prior": (0.1, 1 / 3, 1e-6)}, {"similarity": [[1, 0.1, 0], [0.1, 1, 1 / 3], [0, 1 / 3, 50]]}, {"groups": 2}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_configuration_is_kept_exactly(tmp_path, batch, settings):
+    config = IndexConfig(classes=3, bits=32, dim=4, **settings)
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(batch)
+        expected = index.search(batch, k=6, cutoff=0.0)
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert index.config == config
+        assert_same(index.search(batch, k=6, cutoff=0.0), expected)
+
+
+def moved(batch: Encodings, by: int) -> Encodings:
+    """The same records under other ids."""
+    return Encodings(
+        probabilities=batch.probabilities,
+        codes=batch.codes,
+        features=batch.features,
+        ids=batch.ids + by,
+        uris=batch.uris,
+    )
+
+
+# what is not an index
+
+
+def test_an_index_is_not_created_over_anything(path, tmp_path, config, batch):
+    before = contents(path)
+    with pytest.raises(IndexExistsError, match=r"index exists already .*open the index there, or choose another path"):
+        FaissIndex.create(path, config)
+    assert contents(path) == before
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(IndexExistsError, match="file exists already"):
+        FaissIndex.create(tmp_path / "file", config)
+    assert (tmp_path / "file").read_text() == "text"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(IndexExistsError, match="photos exists already"):
+        FaissIndex.create(tmp_path / "photos", config)
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ["a.jpg"]
+
+
+def test_an_index_is_created_in_an_empty_directory(tmp_path, config, batch):
+    (tmp_path / "index").mkdir()
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(batch)
+    assert_holds(tmp_path / "index", batch)
+
+
+def test_an_index_cannot_be_made_below_a_file(tmp_path, config):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"):
+        FaissIndex.create(tmp_path / "file" / "index", config)
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def plain_file(path: Path) -> None:
+    path.write_text("text")
+
+
+def empty_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def catalogue_of(data: bytes):
+    def write(path: Path) -> None:
+        path.mkdir()
+        (path / CATALOGUE).write_bytes(data)
+
+    return write
+
+
+def another_database(path: Path) -> None:
+    path.mkdir()
+    with catalogue(path) as db:
+        db.execute("CREATE TABLE meta (key TEXT, value TEXT)")
+        db.execute("INSERT INTO meta VALUES ('format', '1')")
+
+
+def catalogue_is_a_directory(path: Path) -> None:
+    (path / CATALOGUE).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        missing,
+        plain_file,
+        empty_directory,
+        catalogue_of(b""),
+        catalogue_of(b"garbage"),
+        catalogue_of(np.random.default_rng(0).bytes(10_000)),
+        catalogue_of(b"SQLite format 3\0" + bytes(1000)),
+        another_database,
+        catalogue_is_a_directory,
+    ],
+    ids=["missing", "file", "empty", "no bytes", "text", "noise", "header only", "other database", "directory"],
+)
+def test_what_is_not_an_index_is_not_opened(tmp_path, make):
+    make(tmp_path / "index")
+    with pytest.raises(NotAnIndexError, match="index"):
+        FaissIndex.open(tmp_path / "index")
+    assert (tmp_path / "index").exists() == (make is not missing)
+
+
+@pytest.mark.parametrize("version", ["0", "2", "1.0", ""])
+def test_another_format_version_is_not_opened(path, version):
+    with catalogue(path) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+    with pytest.raises(FormatVersionError, match=rf"format version {version} but this semcut reads version 1"):
+        FaissIndex.open(path)
+
+
+# damage
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_column_is_damage(path, name):
+    (path / name).unlink()
+    with pytest.raises(DamagedIndexError, match=rf"{name} is missing.*backup"):
+        FaissIndex.open(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lost", [1, None], ids=["one byte", "everything"])
+def test_a_column_that_was_cut_short_is_damage(path, name, lost):
+    size = (path / name).stat().st_size
+    os.truncate(path / name, 0 if lost is None else size - lost)
+    with pytest.raises(DamagedIndexError, match=rf"{name} has \d+ bytes, expected {size} for 4 records.*backup"):
+        FaissIndex.open(path)
+
+
+@pytest.mark.parametrize("cell", [4, 2**31 - 1, -1])
+def test_a_column_of_cells_that_contradicts_the_catalogue_is_damage(path, cell):
+    numbers = np.fromfile(path / "cells", "<i4")
+    numbers[1] = cell  # there are cells 0 to 3
+    numbers.tofile(path / "cells")
+    limit = "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))"
+    done = python(f"{limit}; FaissIndex.open(sys.argv[1])", path)
+    assert "DamagedIndexError" in done.stderr, f"exit status {done.returncode}: {done.stderr[-300:]}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM meta WHERE key = 'config'",
+        "DELETE FROM meta WHERE key = 'normalised'",
+        "UPDATE meta SET value = '{}' WHERE key = 'config'",
+        "UPDATE meta SET value = 'text' WHERE key = 'config'",
+        "UPDATE batches SET rows = 3",
+        "UPDATE batches SET rows = -1",
+        "DELETE FROM cells",
+        "DELETE FROM cells WHERE cell = 3",
+        "DELETE FROM cells WHERE cell = 0",
+        "UPDATE cells SET size = 5 WHERE cell = 1",
+        "UPDATE cells SET size = 'x' WHERE cell = 1",
+        "UPDATE cells SET number = -4 WHERE cell = 1",
+        "UPDATE cells SET number = 1000000 WHERE cell = 1",
+        "UPDATE cells SET envelope = x'00' WHERE cell = 1",
+        "UPDATE cells SET envelope = 'twelve chars' WHERE cell = 1",
+    ],
+)
+def test_a_catalogue_that_contradicts_itself_is_damage(path, statement):
+    with catalogue(path) as db:
+        db.execute(statement)
+    with pytest.raises(DamagedIndexError):
+        FaissIndex.open(path)
+
+
+@pytest.mark.parametrize("table", ["meta", "batches", "cells"])
+def test_a_catalogue_without_one_of_its_tables_is_not_opened(path, table):
+    with catalogue(path) as db:
+        db.execute(f"DROP TABLE {table}")
+    with pytest.raises(StorageError, match=CATALOGUE):
+        FaissIndex.open(path)
+
+
+def test_a_catalogue_with_broken_pages_is_damage(path):
+    data = bytearray((path / CATALOGUE).read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)  # the first page, with the schema, stays
+    (path / CATALOGUE).write_bytes(data)
+    with pytest.raises(StorageError, match=CATALOGUE):
+        FaissIndex.open(path)
+
+
+def test_what_lies_behind_the_committed_rows_is_harmless_and_overwritten(path, batch):
+    for name in NAMES:
+        with open(path / name, "ab") as file:
+            file.write(b"\xff" * 1001)
+    assert_holds(path, batch[:4])
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+    assert_holds(path, batch)
+    with FaissIndex.open(path) as index:
+        sizes = index.stats().column_bytes
+    assert {name: (path / name).stat().st_size for name in NAMES} == sizes
+
+
+# crashes
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+@pytest.mark.parametrize("number", range(1, len(NAMES) + 1))
+def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, call, number):
+    batch = six_records()
+    with FaissIndex.create(tmp_path / "index", CONFIG) as index:
+        index.add(batch[:3])
+    done = python(
+        """
+        index, real, calls = FaissIndex.open(sys.argv[1]), getattr(os, sys.argv[2]), []
+
+        def killed_at(*arguments):
+            calls.append(arguments)
+            if len(calls) == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        setattr(os, sys.argv[2], killed_at)
+        index.add(batch[3:])
+        """,
+        tmp_path / "index",
+        call,
+        number,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert_holds(tmp_path / "index", batch[:3])
+    with FaissIndex.open(tmp_path / "index") as index:  # the lock died with its process
+        index.add(batch[3:])
+    assert_holds(tmp_path / "index", batch)
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO batches", "COMMIT"])
+@pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "larger than SQLite's cache"])
+def test_a_process_killed_in_its_transaction_leaves_the_earlier_records(tmp_path, statement, size):
+    batch = six_records()
+    with FaissIndex.create(tmp_path / "index", CONFIG) as index:
+        index.add(batch[:3])
+    done = python(
+        """
+        import sqlite3
+
+        class Killed(sqlite3.Connection):
+            def execute(self, sql, *arguments):
+                if sql.startswith(sys.argv[2]):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().execute(sql, *arguments)
+
+        connect = sqlite3.connect
+        sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Killed, **options)
+        index, rest = FaissIndex.open(sys.argv[1]), batch[3:]
+        index.add(
+            Encodings(
+                probabilities=rest.probabilities, codes=rest.codes, features=rest.features, ids=rest.ids,
+                uris=3 * ["x" * int(sys.argv[3])],
+            )
+        )
+        """,
+        tmp_path / "index",
+        statement,
+        size,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert_holds(tmp_path / "index", batch[:3])
+    with FaissIndex.open(tmp_path / "index") as index:
+        index.add(batch[3:])
+    assert_holds(tmp_path / "index", batch)
+
+
+def test_a_process_killed_after_an_add_leaves_the_whole_batch(tmp_path):
+    done = python(
+        """
+        index = FaissIndex.create(sys.argv[1], IndexConfig(classes=3, bits=32, dim=4))
+        index.add(batch)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        tmp_path / "index",
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert_holds(tmp_path / "index", six_records())
+
+
+def test_every_column_is_on_the_disk_before_the_commit(tmp_path, config, batch, monkeypatch):
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        synced, real = [], os.fsync
+
+        def spy(handle):
+            synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+            with FaissIndex.open(tmp_path / "index") as other:  # another process would see the earlier state
+                assert len(other) == 0
+            return real(handle)
+
+        monkeypatch.setattr(os, "fsync", spy)
+        index.add(batch)
+        assert sorted(synced) == sorted(NAMES)
+
+
+# adds that fail
+
+
+@contextmanager
+def largest_file(size: int):
+    """The system refuses to make files larger than this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def assert_untouched(index: FaissIndex, path: Path, batch: Encodings, result) -> None:
+    """The open index and the stored one hold the batch, and the next add works."""
+    assert len(index) == len(batch)
+    assert_same_records(index.get(batch.ids), batch)
+    assert_same(index.search(batch, k=6, cutoff=0.0), result)
+    assert_holds(path, batch)
+    more = moved(batch, 5000)
+    index.add(more)
+    assert_holds(path, Encodings.concatenate([batch, more]))
+
+
+def test_a_batch_for_which_there_is_no_space_is_not_added(path, batch):
+    many = batch[np.zeros(10_000, int)]
+    big = Encodings(
+        probabilities=many.probabilities, codes=many.codes, features=many.features, ids=np.arange(100, 10_100)
+    )
+    with FaissIndex.open(path) as index:
+        result = index.search(batch[:4], k=6, cutoff=0.0)
+        with largest_file(100_000), pytest.raises(StorageError, match=r"File too large; free some space"):
+            index.add(big)
+        assert_untouched(index, path, batch[:4], result)
+
+
+def test_a_batch_whose_catalogue_entries_find_no_space_is_not_added(path, batch):
+    one = batch[4:5]
+    big = Encodings(
+        probabilities=one.probabilities, codes=one.codes, features=one.features, ids=one.ids, uris=["x" * 10_000_000]
+    )
+    with FaissIndex.open(path) as index:
+        result = index.search(batch[:4], k=6, cutoff=0.0)
+        with largest_file(200_000), pytest.raises(StorageError, match=CATALOGUE):
+            index.add(big)
+        assert_untouched(index, path, batch[:4], result)
+
+
+@pytest.mark.parametrize("name", ["pwrite", "fsync", "ftruncate"])
+def test_a_batch_that_the_disk_refuses_is_not_added(path, batch, monkeypatch, name):
+    def refuse(*_):
+        raise OSError(5, "Input/output error")
+
+    with FaissIndex.open(path) as index:
+        result = index.search(batch[:4], k=6, cutoff=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, refuse)
+            with pytest.raises(StorageError, match="Input/output error"):
+                index.add(batch[4:])
+        assert_untouched(index, path, batch[:4], result)
+
+
+def test_an_interrupted_add_changes_nothing(path, batch, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with FaissIndex.open(path) as index:
+        result = index.search(batch[:4], k=6, cutoff=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                index.add(batch[4:])
+        assert_untouched(index, path, batch[:4], result)
+
+
+# several writers
+
+
+def test_a_writer_whose_view_is_out_of_date_is_refused(path, batch):
+    with FaissIndex.open(path) as first, FaissIndex.open(path) as second:
+        before = second.search(batch, k=6, cutoff=0.0)
+        first.add(batch[4:5])
+        with pytest.raises(ConcurrentWriteError, match="open the index again"):
+            second.add(batch[5:])
+        assert len(second) == 4
+        assert_same(second.search(batch, k=6, cutoff=0.0), before)
+    assert_holds(path, batch[:5])
+    with FaissIndex.open(path) as again:
+        again.add(batch[5:])
+    assert_holds(path, batch)
+
+
+def test_a_writer_waits_for_another_and_gives_up_in_the_end(path, batch):
+    with FaissIndex.open(path) as index:
+        other = sqlite3.connect(path / CATALOGUE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConcurrentWriteError, match="one writer at a time"):
+            index.add(batch[4:])
+        with FaissIndex.open(path) as reader:  # reading goes on meanwhile
+            assert len(reader) == 4
+        other.execute("ROLLBACK")
+        other.close()
+        index.add(batch[4:])
+    assert_holds(path, batch)
+
+
+def test_of_two_processes_that_add_at_once_one_succeeds(tmp_path):
+    batch = six_records()
+    with FaissIndex.create(tmp_path / "index", CONFIG) as index:
+        index.add(batch[:2])
+    script = """
+        index = FaissIndex.open(sys.argv[1])
+        first = int(sys.argv[2])
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            index.add(batch[first : first + 2])
+        except ConcurrentWriteError:
+            print("refused")
+        else:
+            print("added")
+    """
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", HEAD + textwrap.dedent(script), str(tmp_path / "index"), str(first)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (2, 4)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    ends = [writer.communicate(timeout=60)[0].strip() for writer in writers]
+    assert sorted(ends) == ["added", "refused"]
+    added = 2 + 2 * ends.index("added")
+    assert_holds(tmp_path / "index", batch[[0, 1, added, added + 1]])
+
+
+def test_an_index_opened_while_another_process_adds_is_that_of_one_commit(tmp_path):
+    batch = six_records()
+    FaissIndex.create(tmp_path / "index", CONFIG).close()
+    script = """
+        index = FaissIndex.open(sys.argv[1])
+        for number in range(150):
+            row = batch[[number % 6]]
+            index.add(
+                Encodings(probabilities=row.probabilities, codes=row.codes, features=row.features, ids=[number])
+            )
+    """
+    writer = subprocess.Popen([sys.executable, "-c", HEAD + textwrap.dedent(script), str(tmp_path / "index")], cwd=ROOT)
+    sizes = set()
+    while writer.poll() is None or not sizes:
+        with FaissIndex.open(tmp_path / "index") as index:
+            size = len(index)
+            stats, found = index.stats(), index.search(batch, k=150, cutoff=0.0, shortlist=None)
+        assert stats.records == sum(stats.partitions) == size
+        relevant = (batch.probabilities @ batch.probabilities.T > 0)[:, np.arange(size) % 6]
+        np.testing.assert_array_equal((found.ids >= 0).sum(axis=1), relevant.sum(axis=1))
+        sizes.add(size)
+    assert writer.returncode == 0
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert len(index) == 150
+
+
+def test_an_index_that_may_only_be_read_is_searched_but_not_added_to(batch):
+    with tempfile.TemporaryDirectory() as directory:  # not below pytest's directory, which is its owner's alone
+        path = Path(directory) / "index"
+        with FaissIndex.create(path, CONFIG) as index:
+            index.add(six_records()[:4])
+        for file in path.iterdir():
+            file.chmod(0o444)
+        path.chmod(0o555)
+        Path(directory).chmod(0o755)
+        done = python(
+            """
+            if os.geteuid() == 0:  # whom permissions do not bind
+                os.setgid(65534)
+                os.setuid(65534)
+            index = FaissIndex.open(sys.argv[1])
+            print(index.search(batch, k=1, cutoff=0.0).ids.ravel().tolist())
+            try:
+                index.add(batch[4:])
+            except StorageError as error:
+                print(len(index), error)
+            index.close()
+            """,
+            path,
+        )
+        path.chmod(0o755)
+        assert done.returncode == 0, done.stderr
+        found, refused = done.stdout.splitlines()
+        assert str(six_records().ids[0]) in found
+        assert refused.startswith("4 cannot ")
+        assert_holds(path, six_records()[:4])

@@ -1,0 +1,115 @@
+"""The wheel, in a clean environment with nothing but `semcut[cpu]`: the index API works without torch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+INDEX_API = """
+import sys
+import numpy as np
+from indexes import Encodings, FaissIndex, IndexConfig
+
+rng = np.random.default_rng(0)
+features = rng.standard_normal((500, 16)).astype(np.float32)
+features /= np.linalg.norm(features, axis=1, keepdims=True)
+records = Encodings(
+    probabilities=rng.dirichlet(np.full(5, 0.2), 500).astype(np.float32),
+    codes=rng.integers(0, 256, (500, 8), dtype=np.uint8),
+    features=features,
+    ids=np.arange(500),
+)
+with FaissIndex.create(sys.argv[1], IndexConfig(classes=5, bits=64, dim=16)) as index:
+    index.add(records)
+with FaissIndex.open(sys.argv[1]) as index:
+    result = index.search(records[:10], k=3, shortlist=None)
+assert (result.ids[:, 0] == np.arange(10)).all(), result.ids
+assert "torch" not in sys.modules
+"""
+
+
+def run(*command: object, status: int = 0, cwd: Path | None = None) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of what belongs into it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for package in ("indexes", "connector"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", source / "dist", source)
+    (built,) = (source / "dist").glob("semcut-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bin/ of a clean virtual environment with `semcut[cpu]`."""
+    home = tmp_path_factory.mktemp("clean")
+    venv.create(home, with_pip=True)
+    run(home / "bin" / "python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]")
+    return home / "bin"
+
+
+def site(clean: Path) -> Path:
+    return Path(run(clean / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+
+
+def test_the_index_api_works_without_torch(clean: Path, tmp_path: Path) -> None:
+    installed = run(clean / "python", "-m", "pip", "list")
+    assert "faiss-cpu" in installed
+    assert "torch" not in installed
+    run(clean / "python", "-c", INDEX_API, tmp_path / "index", cwd=tmp_path)
+    assert "500" in run(clean / "semcut", "info", tmp_path / "index", cwd=tmp_path)
+
+
+def test_importing_the_connector_says_what_to_install(clean: Path, tmp_path: Path) -> None:
+    shown = run(clean / "python", "-c", "import connector", status=1, cwd=tmp_path)
+    assert "pip install 'semcut[train]'" in shown.splitlines()[-1]
+    assert "torch" in shown.splitlines()[-1]
+
+
+def test_commands_that_need_torch_say_what_to_install(clean: Path, tmp_path: Path) -> None:
+    shown = run(clean / "semcut", "train", "digits/train", "--out", "x", status=1, cwd=tmp_path)
+    assert "pip install 'semcut[train]'" in shown
+    assert "Traceback" not in shown
+    assert "info" in run(clean / "semcut", "--help", cwd=tmp_path)
+
+
+def test_the_packages_are_typed(clean: Path) -> None:
+    for package in ("indexes", "connector"):
+        assert (site(clean) / package / "py.typed").is_file()
+
+
+def test_two_faiss_wheels_at_once_are_refused(clean: Path, tmp_path: Path) -> None:
+    other = site(clean) / "faiss_gpu-1.15.1.dist-info"
+    other.mkdir()
+    try:
+        (other / "METADATA").write_text("Metadata-Version: 2.1\nName: faiss-gpu\nVersion: 1.15.1\n")
+        shown = run(clean / "python", "-c", "import indexes", status=1, cwd=tmp_path)
+        assert "faiss-cpu and faiss-gpu are both installed" in shown.splitlines()[-1]
+    finally:
+        shutil.rmtree(other)
+
+
+def test_without_faiss_importing_says_what_to_install(clean: Path, tmp_path: Path) -> None:
+    faiss = site(clean) / "faiss"
+    faiss.rename(faiss.with_name("put_away"))
+    try:
+        shown = run(clean / "python", "-c", "import indexes", status=1, cwd=tmp_path)
+        assert "pip install 'semcut[cpu]'" in shown.splitlines()[-1]
+        assert "pip install 'semcut[cpu]'" in run(clean / "semcut", "info", "x", status=1, cwd=tmp_path)
+    finally:
+        faiss.with_name("put_away").rename(faiss)
