@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from connector.encode import Encoder
     from connector.errors import CheckpointError, DataError
     from connector.model import Architecture, SemanticHashNet
-    from connector.train import TrainConfig, train
+    from connector.training import TrainConfig, train
 
 _HOMES = {
     "Architecture": "connector.model",
@@ -47,8 +47,8 @@ _HOMES = {
     "Hit": "connector.connector",
     "ImageSet": "connector.data",
     "SemanticHashNet": "connector.model",
-    "TrainConfig": "connector.train",
-    "train": "connector.train",
+    "TrainConfig": "connector.training",
+    "train": "connector.training",
 }
 
 __all__ = [

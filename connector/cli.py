@@ -22,8 +22,8 @@ from connector.errors import DataError
 from connector.evaluate import Evaluation
 from connector.evaluate import evaluate as measure
 from connector.model import Architecture
-from connector.train import TrainConfig
-from connector.train import train as run_training
+from connector.training import TrainConfig
+from connector.training import train as run_training
 from indexes.cli import ERR, OUT, PATH, print_json
 from indexes.params import Ranking
 

@@ -23,7 +23,7 @@ from connector.data import class_of
 from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
-from indexes.params import Ranking
+from indexes.params import Ranking, SearchParams
 
 LINK = "connector.json"
 _ADD = 10_000  # records per commit
@@ -160,6 +160,7 @@ class Connector:
         """
         if isinstance(images, str | Path | Image.Image):
             raise DataError("got one image, expected a list of images: put it in brackets")
+        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # before the slow part
         queries = self.encoder.encode(images)
         return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from connector.checkpoint import Checkpoint
 from connector.hashing import binarise, pack
 from connector.images import load, read_batches
-from connector.train import device_named
+from connector.model import device_named
 from indexes import Encodings, IndexConfig
 
 

@@ -46,19 +46,27 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     Raises:
         UnreadableImage: it is missing, no image, broken, or has more than `MAX_PIXELS` pixels.
     """
+    if isinstance(source, Image.Image):
+        return _decoded(source)
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
-        return ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(source) as image:
+            return _decoded(image)
     except UnreadableImage:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadableImage(f"an image bomb: at most {MAX_PIXELS} pixels are decoded") from None
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except (UnidentifiedImageError, IsADirectoryError):
         raise UnreadableImage("not an image") from None
     except Exception as error:  # Pillow's decoders raise all sorts of errors on broken files
         raise UnreadableImage(f"broken image: {error}") from None
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from connector.backbones import build
+from connector.errors import DataError
 from indexes.params import Settings
 
 
@@ -95,3 +96,17 @@ class SemanticHashNet(nn.Module):
             auxiliary=self.auxiliary(torch.sigmoid(outputs)),
             features=features,
         )
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"device = {name} cannot be used here ({str(error).splitlines()[0]}): use cpu") from None
+    return device

@@ -10,7 +10,7 @@ import pytest
 from connector.checkpoint import Checkpoint
 from connector.data import ImageSet, load
 from connector.model import Architecture
-from connector.train import TrainConfig, train
+from connector.training import TrainConfig, train
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ from connector.connector import LINK
 from connector.data import ImageSet, class_of
 from connector.errors import CheckpointError, DataError
 from connector.model import Architecture
-from connector.train import TrainConfig, train
+from connector.training import TrainConfig, train
 from indexes import FaissIndex, IndexExistsError, NotAnIndexError
 
 

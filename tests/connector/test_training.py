@@ -13,7 +13,7 @@ from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
 from connector.model import Architecture
-from connector.train import METRICS, STATE, TrainConfig, augment, train
+from connector.training import METRICS, STATE, TrainConfig, augment, train
 from indexes import InvalidParameterError
 
 

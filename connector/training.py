@@ -34,7 +34,7 @@ from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
 from connector.images import read_batches
 from connector.losses import paper_loss
-from connector.model import Architecture, SemanticHashNet
+from connector.model import Architecture, SemanticHashNet, device_named
 from indexes.params import Settings
 
 STATE, METRICS = "training.safetensors", "metrics.jsonl"
@@ -324,12 +324,3 @@ def _rate(step: int, steps: int, schedule: str) -> float:
     if step < warm:
         return 0.04 + 0.96 * step / warm
     return 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
-
-
-def device_named(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device = {name} cannot be used here ({str(error).splitlines()[0]}): use cpu") from None
-    return device
