@@ -74,6 +74,10 @@ class SearchResult:
             cut_off=np.zeros(queries, np.int64),
         )
 
+    def in_order(self, rows: NDArray[np.int64]) -> SearchResult:
+        """The results of the queries at these positions."""
+        return SearchResult(**{field.name: getattr(self, field.name)[rows] for field in fields(SearchResult)})
+
     @staticmethod
     def concatenate(parts: list[SearchResult]) -> SearchResult:
         """The results of several batches of queries with the same k, as one."""

@@ -80,5 +80,8 @@ def fused_score(relevances: NDArray[np.float32], distances: NDArray[np.float32])
 
 def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Differing bits of packed codes over the last axis; (..., bits / 8), broadcast, to (...) int32."""
-    bits: NDArray[np.int32] = np.bitwise_count(queries ^ codes).sum(axis=-1, dtype=np.int32)
+    different = queries ^ codes
+    if different.shape[-1] % 8 == 0:  # eight bytes at a time
+        different = np.ascontiguousarray(different).view(np.uint64)
+    bits: NDArray[np.int32] = np.bitwise_count(different).sum(axis=-1, dtype=np.int32)
     return bits

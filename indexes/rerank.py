@@ -7,6 +7,8 @@ order and ties.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance
 
-_BLOCK = 256  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
+_BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
 
 
 def rank(
@@ -44,10 +46,8 @@ def rank(
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
         exact[here] = distance(queries.features[query[here]], columns.features[row[here]])
-    if params.ranking == "distance":
-        order = np.lexsort((ids, exact, query))
-    else:
-        order = np.lexsort((ids, -fused_score(_relevance(weights, columns, query, row), exact), query))
+    cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, columns, query, row), exact)
+    order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
     starts = np.searchsorted(query, np.arange(len(queries)))
     place = np.arange(len(order)) - starts[query]
     order, place = order[place < params.k], place[place < params.k]
@@ -84,15 +84,16 @@ def _contenders(
     """Pairs of query and row, in order of queries, that include the k best of every query."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        squared = squared_distances(queries.features, columns.features, rows).astype(np.float64)
+        squared = squared_distances(queries.features, columns.features, rows)
         if params.ranking == "distance":
             cost = squared
-            slack = 2 * error(columns.features.shape[1])
-            limit = _smallest(cost, params.k) * (1 + 2 * slack) + UNDERFLOW
+            limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(columns.features.shape[1]))
+            limit += np.float32(UNDERFLOW)
         else:
             r = inner_products(weights.astype(np.float32), columns.probabilities, rows).astype(np.float64)
             squared[~present] = 0
-            cost = np.where(present, -r * (1 - np.minimum(np.sqrt(squared) / 2, 1)), np.inf)
+            scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
+            cost = np.where(present, -r * (1 - scaled), np.inf)
             slack = error(columns.features.shape[1]) + error(columns.probabilities.shape[1])
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit
@@ -100,6 +101,6 @@ def _contenders(
     return query, rows[query, place]
 
 
-def _smallest(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+def _smallest(values: NDArray[Any], k: int) -> NDArray[Any]:
     """The k-th smallest value of every row: (nq, m) to (nq, 1)."""
     return np.partition(values, k - 1, axis=1)[:, k - 1 : k]

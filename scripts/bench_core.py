@@ -99,6 +99,7 @@ def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds + 1):
         for name, method in methods.items():
+            time.sleep(0.02)  # idle threads of the method before spin for a while
             start = time.perf_counter()
             method()
             times[name].append(time.perf_counter() - start)
