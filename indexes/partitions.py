@@ -159,12 +159,14 @@ class Cells:
         query = found // max(1, len(self))
         cell = order[found - query * len(self)]
 
-        torn = np.flatnonzero(weights.max(axis=1)[query] < _TORN)
+        torn = np.flatnonzero((weights.max(axis=1) < _TORN)[query])
         held = np.ones(len(query), bool)
         held[torn] = self._second_bound(weights, query[torn], cell[torn]) > cutoff
         query, cell = query[held], cell[held]
-        own = weights[query, dominant[cell]]
-        sure = own * self.lows[cell] * (1 - slack) > cutoff + UNDERFLOW
+        class_of = dominant[cell]
+        own = weights[query, class_of]
+        likely = np.flatnonzero(own > cutoff)
+        sure = likely[own[likely] * self.lows[cell[likely]] * (1 - slack) > cutoff + UNDERFLOW]
         certain = np.zeros((queries, len(self)), bool)
         certain[query[sure], cell[sure]] = True
 
@@ -173,7 +175,7 @@ class Cells:
         cells = np.full((queries, int(counts.max(initial=0))), -1, np.int64)
         cells[query, np.arange(len(query)) - starts[query]] = cell
         partitions = np.zeros((queries, self.config.classes), bool)
-        partitions[query, dominant[cell]] = True
+        partitions[query, class_of] = True
         return Kept(
             cells=cells,
             certain=certain,

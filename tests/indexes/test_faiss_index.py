@@ -113,6 +113,21 @@ def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, worl
             assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
 
 
+@PROPERTY
+@given(world=worlds(), n=st.sampled_from([1, 5]))
+def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
+    reference = BruteForceIndex.create(None, world.config)
+    with threads(1), FaissIndex.create(None, world.config) as index:
+        for batch in world.batches:
+            for one in (index, reference):
+                one.add(batch)
+            asked = {"k": n, "cutoff": 0.1, "shortlist": None}
+            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            asked["shortlist"] = n
+            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            np.testing.assert_array_equal(np.sort(found.hamming), np.sort(expected.hamming))
+
+
 @settings(PROPERTY, max_examples=30)
 @given(world=worlds(rows=(1, 60), queries=(64, 90)), tuning=tunings)
 def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_gives(world, tuning):
