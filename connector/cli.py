@@ -179,6 +179,9 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
         files = [file for file in files if file not in trained]
     if not files:
         raise DataError("there are no images to index")
+    # Folders come class by class, and of records at the same Hamming distance the earlier ones make the shortlist: in
+    # that order they would be those of the first class. A fixed shuffle gives every class the same chance.
+    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     with Connector.create(out, model, device=device) as connector, _progress() as bar:
         task = bar.add_task("Indexing", total=len(files))
         result = connector.add_files(files, progress=lambda done: bar.update(task, completed=done))

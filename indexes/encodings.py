@@ -1,7 +1,7 @@
 """One validated batch of encoded images: the only form in which records and queries enter an index.
 
-Invariants of an `Encodings` once it exists: every array is C-contiguous, in native byte order and of its stated
-dtype; all have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
+Invariants of an `Encodings` once it exists: every array is C-contiguous, aligned, in native byte order and of its
+stated dtype; all have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
 features are finite. Code that receives an `Encodings` checks none of this again.
 """
 
@@ -69,7 +69,7 @@ class Encodings:
         _check_features(features)
         for name, value in (
             ("probabilities", probabilities),
-            ("codes", np.ascontiguousarray(codes)),
+            ("codes", np.require(codes, requirements=["C", "A"])),
             ("features", features),
             ("ids", ids),
             ("uris", uris),
@@ -150,7 +150,7 @@ def _floats(name: str, value: Any) -> NDArray[np.float32]:
     if array.shape[1] == 0:
         raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected at least one column")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused below
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.require(array, np.float32, ["C", "A"])
 
 
 def _ids(value: Any) -> NDArray[np.int64]:
@@ -161,7 +161,7 @@ def _ids(value: Any) -> NDArray[np.int64]:
         raise InvalidEncodingsError(
             f"ids range from {array.min()} to {array.max()}, expected 0 to 2**63 - 1 (-1 marks an empty result)"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.require(array, np.int64, ["C", "A"])
 
 
 def _uris(value: Any) -> Sequence[str | None]:

@@ -208,24 +208,29 @@ class FaissIndex(SemanticIndex):
         width = int(_FIRST * size)
         shortlist = np.full((len(queries), width), -1, np.int64)
         dropped = np.zeros(len(queries), np.int64)
-        open_queries, depth = np.arange(len(queries)), width
-        exhaustive = []
-        while len(open_queries):
-            codes, weight = queries.codes[open_queries], weights[open_queries]
-            certain = kept.certain[open_queries]
-            rows = self._engine.search(codes, kept.cells[open_queries], depth)
+        exhaustive = [np.empty(0, np.int64)]
+        tasks = [(np.arange(len(queries)), width)]
+        while tasks:
+            asked, depth = tasks.pop()
+            if len(asked) > 1 and len(asked) * depth > _CHUNK_ELEMENTS:
+                half = len(asked) // 2
+                tasks += [(asked[:half], depth), (asked[half:], depth)]
+                continue
+            certain = kept.certain[asked]
+            rows = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
             settled = certain[np.arange(len(rows))[:, None], self._columns.cells[rows]]
-            relevant = self._relevant_candidates(rows, settled, weight, cutoff)
+            relevant = self._relevant_candidates(rows, settled, weights[asked], cutoff)
             enough = np.count_nonzero(relevant, axis=1) >= size
-            done = enough | (kept.codes[open_queries] <= depth)
-            finished = open_queries[done]
+            done = enough | (kept.codes[asked] <= depth)
+            finished = asked[done]
             shortlist[finished] = _first(rows[done], relevant[done], size, width)
             dropped[finished] = np.count_nonzero((rows >= 0) & ~relevant, axis=1)[done]
-            open_queries, depth = open_queries[~done], depth * _DEEPER
-            few = kept.codes[open_queries] <= _WORTH * depth
-            exhaustive.append(open_queries[few])
-            open_queries = open_queries[~few]
-        return shortlist, dropped, np.concatenate([*exhaustive, open_queries])
+            asked, depth = asked[~done], depth * _DEEPER
+            few = kept.codes[asked] <= _WORTH * depth
+            exhaustive.append(asked[few])
+            if not few.all():
+                tasks.append((asked[~few], depth))
+        return shortlist, dropped, np.concatenate(exhaustive)
 
     def _relevant_candidates(
         self, rows: NDArray[np.int64], settled: NDArray[np.bool_], weights: NDArray[np.float64], cutoff: float

@@ -52,7 +52,7 @@ from indexes.encodings import SUM_TOLERANCE
 from indexes.params import IndexConfig
 
 SURE, CONFIDENT, VAGUE, PAIR = 0.95, 0.8, 0.15, 0.85
-_TORN = 0.5  # queries whose largest weight is below this get the second bound
+_TORN = 0.35  # queries whose largest weight is below this get the second bound
 _CHUNK = 1 << 14
 
 
@@ -128,7 +128,7 @@ class Cells:
             config=self.config,
             numbers=np.concatenate([self.numbers, fresh]),
             sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
-            lows=np.concatenate([self.lows, np.ones(len(fresh), np.float32)]),
+            lows=np.concatenate([self.lows, np.full(len(fresh), np.inf, np.float32)]),
             envelopes=np.concatenate([self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]),
         )
         by_number = np.argsort(grown.numbers)

@@ -11,7 +11,7 @@ A crash before the third step leaves the index as it was before: the rows beyond
 the next batch is written over them. A crash after it leaves the batch whole. The lock dies with its process; a second
 writer gets an error, and so does a writer whose view of the index is out of date.
 
-An index in memory takes the same path, with anonymous memory for the columns and an SQLite database in memory.
+An index in memory takes the same path, with columns and an SQLite database in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from indexes import columns as column_files
 from indexes.catalogue import Catalogue
-from indexes.columns import NAMES, Column, Columns
+from indexes.columns import NAMES, Column, Columns, MemoryColumn
 from indexes.encodings import Encodings
 from indexes.errors import IndexExistsError, NotAnIndexError, StorageError
 from indexes.params import IndexConfig
@@ -44,7 +44,9 @@ class Store:
         cells: the cells, as of the last commit.
     """
 
-    def __init__(self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column]) -> None:
+    def __init__(
+        self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column | MemoryColumn]
+    ) -> None:
         self.path = path
         self.config = config
         self._catalogue = catalogue
@@ -165,12 +167,16 @@ class Store:
             file.close()
 
 
-def _open_files(path: Path | None, config: IndexConfig, on_error: ExitStack, *, create: bool) -> dict[str, Column]:
+def _open_files(
+    path: Path | None, config: IndexConfig, on_error: ExitStack, *, create: bool
+) -> dict[str, Column | MemoryColumn]:
     writable = create or (path is not None and os.access(path, os.W_OK))
-    files = {}
+    files: dict[str, Column | MemoryColumn] = {}
     for name, (dtype, shape) in column_files.shapes(config).items():
-        where = None if path is None else path / name
-        files[name] = Column(where, dtype, shape, create=create, writable=writable)
+        if path is None:
+            files[name] = MemoryColumn(dtype, shape)
+        else:
+            files[name] = Column(path / name, dtype, shape, create=create, writable=writable)
         on_error.callback(files[name].close)
     return files
 

@@ -5,8 +5,8 @@
 Records are synthetic: softmax outputs of a classifier that confuses each class with five others; as codes and features
 come from the same network, they are those of the classes' centres, mixed by these probabilities, with 15 % of the bits
 flipped and unit noise added. Timings of the methods are interleaved, the
-median is reported; compare ratios, not milliseconds. Memory is what the process holds privately (sampled while
-records are added) plus the columns, less what it held before.
+median is reported; compare ratios, not milliseconds. Memory is what the process holds privately, sampled while records
+are added.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class Generator:
 
 
 class PrivateMemory:
-    """Peak of the process's private memory (RssAnon) within a `with` block, in bytes above that at its start."""
+    """Private memory of the process (RssAnon) within a `with` block: its peak and its growth, bytes above the start."""
 
     def __enter__(self) -> PrivateMemory:
         self._start = self.peak = self._now()
+        self.grown = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -76,7 +77,8 @@ class PrivateMemory:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak -= self._start
+        self.grown = self._now() - self._start
+        self.peak = max(self.peak - self._start, self.grown)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.002):
@@ -127,16 +129,15 @@ def main() -> None:
     config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim, groups=args.groups)
     index = FaissIndex.create(None, config)
     flat = faiss.IndexBinaryFlat(args.bits)
-    adding, private, size = 0.0, 0, 50_000
+    adding, peak, held, size = 0.0, 0, 0, 50_000
     total = -(-args.records // size)
     for batch in track(batches(generator, args.records, size), "Adding", total, disable=quiet):
         with PrivateMemory() as memory:
             start = time.perf_counter()
             index.add(batch)
             adding += time.perf_counter() - start
-        private = max(private, memory.peak)
+        peak, held = max(peak, held + memory.peak), held + memory.grown
         flat.add(batch.codes)
-    held = PrivateMemory._now()
     queries = generator(args.queries)
     weights = queries.probabilities.astype(np.float64)
 
@@ -178,8 +179,8 @@ def main() -> None:
         "one query, us": seconds["semcut, one query"] * 1e6,
         "one query, IndexBinaryFlat, us": seconds["flat, one query"] * 1e6,
         "columns, bytes": column_bytes,
-        "private memory held after all adds, MB": held / 1e6,
-        "peak private memory of one add, MB": private / 1e6,
+        "memory that adding took, peak, bytes": peak,
+        "peak memory per byte of the columns": peak / column_bytes,
     }
     if args.json:
         print(json.dumps(report, indent=2))

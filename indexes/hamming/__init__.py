@@ -6,5 +6,6 @@ An engine knows codes, row numbers and cells, and nothing of relevance, ids or f
     search(codes, cells, depth)         (nq, bits / 8) uint8, (nq, w) int64 padded with -1, to
                                         rows (nq, depth) int64 padded with -1, nearest first
 
-Searches may run at the same time as each other; an add may not run beside anything.
+A cell that is searched must have been added to: FAISS does not survive a list number that it does not know. Searches
+may run at the same time as each other; an add may not run beside anything.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes import DamagedIndexError, IndexConfig, StorageError, columns
-from indexes.columns import NAMES, Column, shapes
+from indexes.columns import NAMES, Column, MemoryColumn, shapes
 from tests.indexes.generate import PROPERTY
 
 
 @pytest.fixture(params=["file", "memory"])
 def column(request, tmp_path):
     """An empty column of rows of three float32."""
-    path = tmp_path / "features" if request.param == "file" else None
-    column = Column(path, np.dtype("<f4"), (3,), create=True)
+    column = made(tmp_path / "features" if request.param == "file" else None)
     yield column
     column.close()
+
+
+def made(path: Path | None) -> Column | MemoryColumn:
+    """An empty column of rows of three float32, in memory where there is no path."""
+    if path is None:
+        return MemoryColumn(np.dtype("<f4"), (3,))
+    return Column(path, np.dtype("<f4"), (3,), create=True)
 
 
 def rows(first: int, count: int) -> np.ndarray:
@@ -50,7 +57,7 @@ def test_a_view_cannot_be_written_to(column):
 
 def test_a_view_outlives_later_appends_and_the_column(tmp_path):
     for path in (tmp_path / "features", None):
-        column = Column(path, np.dtype("<f4"), (3,), create=True)
+        column = made(path)
         column.append(0, rows(0, 2))
         view = column.view(2)
         column.append(2, rows(2, 5000))
@@ -63,20 +70,22 @@ def test_rows_that_do_not_count_are_overwritten(column):
     column.append(0, rows(0, 10))
     column.append(3, rows(50, 2))
     np.testing.assert_array_equal(column.view(5), np.concatenate([rows(0, 3), rows(50, 2)]))
-    with pytest.raises(DamagedIndexError):
-        column.view(6)
+    if isinstance(column, Column):
+        with pytest.raises(DamagedIndexError):
+            column.view(6)
 
 
-def test_a_column_shorter_than_asked_for_is_damaged(column):
+def test_a_column_shorter_than_asked_for_is_damaged(tmp_path):
+    column = made(tmp_path / "features")
     column.append(0, rows(0, 2))
     with pytest.raises(DamagedIndexError, match=r"has 24 bytes, expected 36 for 3 records"):
         column.view(3)
 
 
 @PROPERTY
-@given(sizes=st.lists(st.integers(0, 50), max_size=6), block=st.sampled_from([1, 7, 100, 1 << 24]))
-def test_batches_of_any_size_add_up(sizes, block):
-    column, total = Column(None, np.dtype("<f4"), (3,), create=True), 0
+@given(sizes=st.lists(st.integers(0, 50), max_size=6), block=st.sampled_from([1, 7, 100, 1 << 24]), file=st.booleans())
+def test_batches_of_any_size_add_up(tmp_path_factory, sizes, block, file):
+    column, total = made(tmp_path_factory.mktemp("column") / "features" if file else None), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "_BLOCK", block)
         for size in sizes:
@@ -92,6 +101,30 @@ def test_batches_of_any_size_add_up(sizes, block):
 def test_values_of_any_layout_are_written_as_little_endian_rows(column, layout):
     column.append(0, layout(rows(0, 4)))
     np.testing.assert_array_equal(column.view(4), rows(0, 4))
+
+
+def test_a_column_in_memory_takes_no_more_than_its_rows():
+    """It reserves addresses, not memory; views stay where they are as it grows, past the size of huge pages too."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    column, before = MemoryColumn(np.dtype("<f4"), (1024,)), resident()
+    block = np.ones((1024, 1024), np.float32)
+    column.append(0, block)
+    first = column.view(1024)
+    for start in range(1024, 24 * 1024, 1024):
+        column.append(start, block)
+    taken = resident() - before
+    assert first.ctypes.data == column.view(24 * 1024).ctypes.data
+    assert 90e6 < taken < 150e6
+    assert column.view(24 * 1024).sum() == 24 * 1024 * 1024
+
+
+def test_a_column_that_cannot_fit_in_memory_is_refused():
+    column = MemoryColumn(np.dtype("<f4"), (1 << 20,))
+    with pytest.raises(StorageError, match="does not fit in memory"):
+        column.append(1 << 40, np.ones((1, 1 << 20), np.float32))
 
 
 def test_a_file_holds_the_bare_rows(tmp_path):
@@ -122,7 +155,8 @@ def test_a_column_opened_for_reading_is_not_written_to(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-def test_a_refused_write_says_why_and_what_to_do(column, monkeypatch, number):
+def test_a_refused_write_says_why_and_what_to_do(tmp_path, monkeypatch, number):
+    column = made(tmp_path / "features")
     column.append(0, rows(0, 2))
 
     def refuse(*_):
@@ -137,7 +171,8 @@ def test_a_refused_write_says_why_and_what_to_do(column, monkeypatch, number):
     np.testing.assert_array_equal(column.view(4), rows(0, 4))
 
 
-def test_a_write_that_is_cut_short_is_continued(column, monkeypatch):
+def test_a_write_that_is_cut_short_is_continued(tmp_path, monkeypatch):
+    column = made(tmp_path / "features")
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: whole(handle, data[:5], offset))
     column.append(0, rows(0, 7))
