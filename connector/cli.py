@@ -16,7 +16,7 @@ from rich.table import Table
 
 from connector import data
 from connector.checkpoint import Checkpoint
-from connector.connector import LINK, Connector, Hit
+from connector.connector import LINK, Connector, Hit, Indexed
 from connector.contact_sheet import Tile, contact_sheet
 from connector.errors import DataError
 from connector.evaluate import Evaluation
@@ -170,10 +170,14 @@ def _train(
 def index(images: str, model: Path, out: Path, exclude_training: bool, device: str, as_json: bool) -> None:
     """Encode all IMAGES in a folder or archive, at any depth, and store them in a new index."""
     files = data.files_under(data.folder(images))
-    _index(files, model, out, exclude_training, device, as_json)
+    result = _index(files, model, out, exclude_training, device)
+    if as_json:
+        print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
+    else:
+        OUT.print(f"{escape(str(out))}: {result.added:,} records, {len(result.skipped)} files skipped", highlight=False)
 
 
-def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str, as_json: bool) -> None:
+def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str) -> Indexed:
     if exclude_training:
         trained = set(Checkpoint.load(model).training_images())
         files = [file for file in files if file not in trained]
@@ -189,10 +193,7 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
         ERR.print(f"skipped {escape(file)}: {escape(reason)}", highlight=False, soft_wrap=True)
     if len(result.skipped) > 20:
         ERR.print(f"skipped {len(result.skipped) - 20} more")
-    if as_json:
-        print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
-    else:
-        OUT.print(f"{escape(str(out))}: {result.added:,} records, {len(result.skipped)} files skipped", highlight=False)
+    return result
 
 
 @click.command()
@@ -219,7 +220,8 @@ def search(
         )
         return
     for image, hits in zip(images, found, strict=True):
-        table = Table("id", "distance", "relevance", "score", "hamming", "uri", title=str(image))
+        table = Table("id", "distance", "relevance", "score", "hamming", title=str(image))
+        table.add_column("uri", overflow="fold")
         for hit in hits:
             table.add_row(
                 str(hit.id), f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming),
@@ -344,7 +346,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     _train(training, architecture, config, out / "model", None, resume=True)
     if (out / "index" / LINK).is_file():
         shutil.rmtree(out / "index")
-    _index(list(training.files), out / "model", out / "index", False, "cpu", False)
+    _index(list(training.files), out / "model", out / "index", False, "cpu")
     with Connector.open(out / "index") as connector:
         examples = []
         for file in map(Path, queries.sample(6, seed).files):

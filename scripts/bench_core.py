@@ -12,6 +12,7 @@ are added.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import re
@@ -67,6 +68,7 @@ class PrivateMemory:
     """Private memory of the process (RssAnon) within a `with` block: its peak and its growth, bytes above the start."""
 
     def __enter__(self) -> PrivateMemory:
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed before would be taken again unseen
         self._start = self.peak = self._now()
         self.grown = 0
         self._stop = threading.Event()
@@ -77,8 +79,9 @@ class PrivateMemory:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.peak = max(self.peak, self._now()) - self._start
+        ctypes.CDLL(None).malloc_trim(0)
         self.grown = self._now() - self._start
-        self.peak = max(self.peak - self._start, self.grown)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.002):

@@ -1,4 +1,4 @@
-"""Every snippet of the README runs, in order, in one directory, and prints what it should.
+"""Every snippet of the README runs, in order, in one directory.
 
 Long runs are scaled down by `SMALLER`, on an archive of the same layout as the one that is named; everything else runs
 to the letter. `make` targets are checked for existence: running them from a test would be running the test.

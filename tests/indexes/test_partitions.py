@@ -188,7 +188,7 @@ def test_cells_grown_batch_by_batch_describe_their_records_exactly(world, chunk)
         members = p[of_record == cell]
         assert cells.sizes[cell] == len(members)
         np.testing.assert_array_equal(cells.envelopes[cell], members.max(axis=0))
-        assert cells.lows[cell] == min(members.max(axis=1).min(), np.float32(1))
+        assert cells.lows[cell] == members.max(axis=1).min()
     np.testing.assert_array_equal(
         cells.partition_sizes(), np.bincount(p.argmax(axis=1), minlength=world.config.classes)
     )
