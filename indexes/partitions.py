@@ -7,8 +7,9 @@ probability, a partition is cut into these cells, of which those without a recor
     0                           sure:       p1 >= 0.95
     1                           confident:  p1 >= 0.8
     2                           vague:      p2 < 0.15 (and p1 < 0.8: the rest is spread over many classes)
-    3 + 2 g, 3 + 2 g + 1        torn:       the others, by group g = runner-up mod G; the second of each two holds
-                                            those with p1 + p2 > 0.85
+    3 ... 3 + 2 G - 1           torn:       the others, by their runner-up class r: kind 3 + r mod 2 G if C > G, else
+                                            there is room for each class twice: 3 + 2 r, or 3 + 2 r + 1 if
+                                            p1 + p2 > 0.85
 
 A record's cell follows from its probabilities alone, cell = c (3 + 2 G) + kind, and there are at most C (3 + 2 G) of
 them, whatever the number of records.
@@ -232,8 +233,9 @@ def cell_numbers(
         part[row, dominant] = -1
         runner_up = part.argmax(axis=1)
         p2 = part[row, runner_up]
-        torn = 3 + 2 * (runner_up % config.groups) + (p1 + p2 > PAIR)
-        kind = np.select([p1 >= SURE, p1 >= CONFIDENT, p2 < VAGUE], [0, 1, 2], torn)
+        by_class = 2 * runner_up + (p1 + p2 > PAIR)
+        torn = runner_up % (2 * config.groups) if config.classes > config.groups else by_class
+        kind = np.select([p1 >= SURE, p1 >= CONFIDENT, p2 < VAGUE], [0, 1, 2], 3 + torn)
         numbers[here] = dominant * _kinds(config) + kind
         confidence[here] = p1
     return numbers, confidence
