@@ -24,6 +24,7 @@ from connector.evaluate import evaluate as measure
 from connector.model import Architecture
 from connector.training import TrainConfig
 from connector.training import train as run_training
+from indexes import Encodings
 from indexes.cli import ERR, OUT, PATH, print_json
 from indexes.params import Ranking
 
@@ -86,7 +87,7 @@ def _progress() -> Progress:
 @click.option("--image-size", type=int, help="Pixels a side.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
 @click.option("--dim", type=int, help="Length of the feature.  [default: the backbone's own]")
-@click.option("--limit", type=int, help="Use so many of the images, evenly over the classes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use so many of the images, evenly over the classes.")
 @click.option("--epochs", default=30, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--learning-rate", type=float, help="Highest of the schedule.  [default: 0.003, with weights 0.002]")
@@ -118,12 +119,12 @@ def train(
     architecture = Architecture(
         backbone=backbone,
         classes=found.classes,
-        image_size=image_size or (32 if backbone == "small" else 224),
+        image_size=(32 if backbone == "small" else 224) if image_size is None else image_size,
         bits=bits,
         dim=dim,
     )
     config = TrainConfig(
-        learning_rate=learning_rate or (0.003 if weights is None else 0.002),
+        learning_rate=(0.003 if weights is None else 0.002) if learning_rate is None else learning_rate,
         backbone_rate=(1.0 if weights is None else 0.25) if backbone_rate is None else backbone_rate,
         **settings,
     )
@@ -252,7 +253,7 @@ def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("queries")
-@click.option("--limit", type=int, help="Use so many of the queries, evenly over the classes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use so many of the queries, evenly over the classes.")
 @click.option("--seed", default=0, show_default=True, help="For the choice of queries.")
 @_search_options(k=10)
 @_json
@@ -288,7 +289,7 @@ def _evaluate(
     return measure(
         connector.index,
         connector.labels(images.classes),
-        type(parts[0]).concatenate(parts),
+        Encodings.concatenate(parts),
         images.labels[np.concatenate(kept)],
         images.classes,
         k=k,

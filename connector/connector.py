@@ -107,10 +107,10 @@ class Connector:
                     f"the index {path} was made by another network than the one in {model or recorded}: codes of "
                     "different networks cannot be compared; give the right model, or index the images again"
                 )
-        except CheckpointError:
+            return cls(Encoder(checkpoint, device), index)
+        except BaseException:
             index.close()
             raise
-        return cls(Encoder(checkpoint, device), index)
 
     def __enter__(self) -> Self:
         return self

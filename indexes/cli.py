@@ -2,7 +2,7 @@
 
 A sub-command is imported when it is run, so `semcut info` works without torch and starts fast. Figures go to standard
 output as a table or, with --json, as JSON; progress and messages go to standard error. An error that semcut raises on
-purpose is one line there and exit status 1; misuse of the command line is exit status 2.
+purpose, or a file that the system refuses, is one line there and exit status 1; misuse of the command line is 2.
 """
 
 from __future__ import annotations
@@ -67,8 +67,14 @@ def main() -> None:
     try:
         app()
     except SemcutError as error:
-        ERR.print(f"[bold red]semcut:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # of a file or directory that a command was told to write: a full disk, no permission
+        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+
+
+def _fail(reason: str) -> None:
+    ERR.print(f"[bold red]semcut:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 def print_json(content: object) -> None:

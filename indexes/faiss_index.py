@@ -74,7 +74,9 @@ class FaissIndex(SemanticIndex):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a stored index as it was at the last completed `add`. Reads ids, codes and cells into memory.
+        """Open a stored index as it was at the last completed `add`.
+
+        Codes and cells are read now, ids when they are first looked up, probabilities and features row by row.
 
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.

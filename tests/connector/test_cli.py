@@ -98,7 +98,13 @@ def test_evaluate_reports_quality_and_cost(place: Path) -> None:
         (["search", "index", "gone.png", "-k", "0"], "k = 0"),
         (["train", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "digits/train", "--out", "x", "--bits", "63"], "bits = 63"),
+        (["train", "digits/train", "--out", "x", "--image-size", "0"], "image_size = 0"),
+        (["train", "digits/train", "--out", "x", "--learning-rate", "0"], "learning_rate = 0"),
         (["train", "digits/train", "--out", "pictures"], "pictures exists already"),
+        (
+            ["train", "digits/train", "--out", "pictures/5/notes.txt/x", "--limit", "50"],
+            "cannot be used: Not a directory",
+        ),
         (["index", "digits/test", "--model", "nowhere", "--out", "x"], "nowhere holds no model"),
         (["index", "digits/test", "--model", "model", "--out", "index"], "index exists already"),
         (["evaluate", "index", "pictures"], "1 class folders"),
@@ -112,6 +118,9 @@ def test_errors_are_one_line(place: Path, arguments: list[str], message: str) ->
 
 
 def test_a_wrong_option_is_status_2(place: Path) -> None:
+    assert (
+        "0 is not in the range" in semcut("evaluate", "index", "digits/test", "--limit", 0, cwd=place, status=2).stderr
+    )
     assert "neither a number nor all" in semcut(
         "search", "index", "a.png", "--shortlist", "some", cwd=place, status=2
     ).stderr  # fmt: skip
