@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,7 +24,6 @@ from indexes.errors import (
     InvalidParameterError,
     UnknownIdError,
 )
-from indexes.ids import IdMap
 from indexes.params import IndexConfig, Ranking, SearchParams
 from indexes.relevance import Similarity
 
@@ -91,13 +91,15 @@ class IndexStats:
 
     Attributes:
         records: records held.
+        removed: records that were removed and take space until the index is compacted.
         partitions: records per dominant class, one number per class.
-        cells: cells of all partitions.
+        cells: cells of all partitions that hold a record.
         normalised: whether every feature is L2-normalised, so that the fused ranking can be used.
-        column_bytes: bytes of every column.
+        column_bytes: bytes of every column, removed records included.
     """
 
     records: int
+    removed: int
     partitions: list[int]
     cells: int
     normalised: bool
@@ -107,8 +109,8 @@ class IndexStats:
 class SemanticIndex(ABC):
     """An index of encodings: `create` or `open` one, `add` records, `search` it.
 
-    Searches may run in several threads at once. An add must not run beside anything else. An index is a context
-    manager that closes itself.
+    Any number of threads may use an index at once: one changes it at a time, the others wait; every search, `get` and
+    `iterate` sees the index as it was at one moment. An index is a context manager that closes itself.
     """
 
     def __init__(self, config: IndexConfig) -> None:
@@ -134,22 +136,39 @@ class SemanticIndex(ABC):
         Raises:
             InvalidEncodingsError: no ids, or widths that are not the index's.
             DuplicateIdError: an id occurs twice in the batch or is in the index.
+            LockedError: the index has another writer.
             StorageError: the batch could not be stored. Nothing has changed then, as with every error.
         """
-        self._check_open()
-        self.config.check(encodings)
-        if encodings.ids is None:
-            raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
-        if not len(encodings):
-            return
-        in_order = np.sort(encodings.ids)
-        twice = in_order[1:][in_order[1:] == in_order[:-1]]
-        if len(twice):
-            raise DuplicateIdError(f"{_some(np.unique(twice))} more than once in the batch: ids must be unique")
-        known = encodings.ids[self._id_map().rows(encodings.ids) >= 0]
-        if len(known):
-            raise DuplicateIdError(f"{_some(known)} in the index already: ids must be unique")
-        self._add(encodings)
+        if len(self._records(encodings)):
+            self._add(encodings, replace=False)
+
+    def upsert(self, encodings: Encodings) -> None:
+        """Add records, in place of those that have the same ids: all or none of them, in one change.
+
+        Args:
+            encodings: with ids, of this index's classes, bits and feature length.
+
+        Raises:
+            InvalidEncodingsError: no ids, or widths that are not the index's.
+            DuplicateIdError: an id occurs twice in the batch.
+            LockedError, StorageError: as for `add`.
+        """
+        if len(self._records(encodings)):
+            self._add(encodings, replace=True)
+
+    def remove(self, ids: Any) -> None:
+        """Remove the records with these ids, all or none of them.
+
+        Args:
+            ids: (n,) integers; one that occurs twice counts once.
+
+        Raises:
+            UnknownIdError: naming ids that are not in the index.
+            LockedError, StorageError: as for `add`.
+        """
+        wanted = np.unique(self._wanted(ids))
+        if len(wanted):
+            self._remove(wanted)
 
     def search(
         self,
@@ -179,16 +198,7 @@ class SemanticIndex(ABC):
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))
-        scored = self._normalised() and queries.normalised()
-        if ranking == "fused" and not scored:
-            owner = "the index" if queries.normalised() else "the queries"
-            raise InvalidEncodingsError(
-                f"the features of {owner} are not L2-normalised, so Eq. 4 does not apply: divide every feature by its "
-                'length, or use ranking="distance"'
-            )
-        if not len(queries) or not len(self):
-            return SearchResult.empty(len(queries), params.k)
-        return self._search(queries, self._similarity.weights(queries.probabilities), params, scored)
+        return self._search(queries, params)
 
     def get(self, ids: Any) -> Encodings:
         """The records with these ids, whole and in this order.
@@ -199,7 +209,7 @@ class SemanticIndex(ABC):
         Raises:
             UnknownIdError: naming ids that are not in the index.
         """
-        return self._get(self._rows(ids))
+        return self._get(self._wanted(ids))
 
     def uris(self, ids: Any) -> list[str | None]:
         """The uris of the records with these ids, in this order, None for a record without one; as `get`, but cheap.
@@ -210,16 +220,40 @@ class SemanticIndex(ABC):
         Raises:
             UnknownIdError: naming ids that are not in the index.
         """
-        return self._uris(self._rows(ids))
+        return self._uris(self._wanted(ids))
+
+    def contains(self, ids: Any) -> NDArray[np.bool_]:
+        """Whether there are records with these ids, in this order.
+
+        Args:
+            ids: (n,) integers.
+
+        Returns:
+            (n,) bool.
+        """
+        return self._contains(self._wanted(ids))
+
+    def iterate(self, batch_size: int = 10_000) -> Iterator[Encodings]:
+        """All records in order of their ids, in batches, as they are now: later changes do not show.
+
+        Args:
+            batch_size: records in a batch; the last has what is left.
+
+        Raises:
+            InvalidParameterError: a batch size below 1.
+        """
+        self._check_open()
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise InvalidParameterError(f"batch_size = {batch_size!r}, expected an integer of at least 1")
+        return self._iterate(int(batch_size))
 
     @abstractmethod
     def ids(self) -> NDArray[np.int64]:
         """(records,) int64: all ids, in order of arrival."""
 
+    @abstractmethod
     def next_id(self) -> int:
         """An id that is free, as are all above it: one more than the largest in the index."""
-        self._check_open()
-        return self._id_map().largest() + 1
 
     def close(self) -> None:
         """Let go of files and memory. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
@@ -231,7 +265,20 @@ class SemanticIndex(ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _rows(self, ids: Any) -> NDArray[np.int64]:
+    def _records(self, encodings: Encodings) -> Encodings:
+        """The batch, checked as far as it can be without looking at the index."""
+        self._check_open()
+        self.config.check(encodings)
+        if encodings.ids is None:
+            raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
+        in_order = np.sort(encodings.ids)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if len(twice):
+            raise DuplicateIdError(f"{_some(np.unique(twice))} more than once in the batch: ids must be unique")
+        return encodings
+
+    def _wanted(self, ids: Any) -> NDArray[np.int64]:
+        """(n,) ids as given by a caller; -1, which is no id, for those that cannot be one."""
         self._check_open()
         try:
             wanted = np.atleast_1d(np.asarray(ids))
@@ -239,11 +286,21 @@ class SemanticIndex(ABC):
             raise InvalidParameterError("ids cannot be read as an array, expected (n,) integers") from None
         if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
             raise InvalidParameterError(f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers")
-        rows = self._id_map().rows(wanted.astype(np.int64))
-        rows[wanted > np.iinfo(np.int64).max] = -1
-        if (rows < 0).any():
-            raise UnknownIdError(f"{_some(wanted[rows < 0])} not in the index")
-        return rows
+        huge = wanted[wanted > np.iinfo(np.int64).max] if wanted.dtype.kind == "u" else wanted[:0]
+        if len(huge):
+            raise UnknownIdError(f"{_some(huge)} not in the index")
+        return wanted.astype(np.int64)
+
+    def _scored(self, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
+        """Whether Eq. 4 applies; an error where the search depends on it."""
+        both = normalised and queries.normalised()
+        if params.ranking == "fused" and not both:
+            owner = "the queries" if normalised else "the index"
+            raise InvalidEncodingsError(
+                f"the features of {owner} are not L2-normalised, so Eq. 4 does not apply: divide every feature by its "
+                'length, or use ranking="distance"'
+            )
+        return both
 
     def _check_open(self) -> None:
         if self._closed:
@@ -258,24 +315,39 @@ class SemanticIndex(ABC):
         """The size of the index."""
 
     @abstractmethod
-    def _id_map(self) -> IdMap: ...
+    def _add(self, encodings: Encodings, *, replace: bool) -> None: ...
 
     @abstractmethod
-    def _normalised(self) -> bool: ...
+    def _remove(self, ids: NDArray[np.int64]) -> None: ...
 
     @abstractmethod
-    def _add(self, encodings: Encodings) -> None: ...
+    def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]: ...
 
     @abstractmethod
-    def _get(self, rows: NDArray[np.int64]) -> Encodings: ...
+    def _get(self, ids: NDArray[np.int64]) -> Encodings: ...
 
     @abstractmethod
-    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]: ...
+    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
 
     @abstractmethod
-    def _search(
-        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
-    ) -> SearchResult: ...
+    def _iterate(self, batch_size: int) -> Iterator[Encodings]: ...
+
+    @abstractmethod
+    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult: ...
+
+
+def refuse_known(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    """Raise `DuplicateIdError` if one of the ids has a row."""
+    known = ids[rows >= 0]
+    if len(known):
+        raise DuplicateIdError(f"{_some(known)} in the index already: ids must be unique")
+
+
+def refuse_unknown(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    """Raise `UnknownIdError` if one of the ids has no row, -1."""
+    unknown = ids[rows < 0]
+    if len(unknown):
+        raise UnknownIdError(f"{_some(unknown)} not in the index")
 
 
 def _some(ids: NDArray[np.integer[Any]]) -> str:

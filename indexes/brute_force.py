@@ -6,18 +6,21 @@ This is the reference that every other index is tested against, and a fair choic
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, SemanticIndex
-from indexes.columns import shapes
+from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from indexes.columns import specs
 from indexes.encodings import Encodings
 from indexes.errors import InvalidParameterError
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
 from indexes.relevance import distance, fused_score, hamming, is_relevant, relevance
+
+NAMED = ("ids", "codes", "probabilities", "features")
 
 
 class BruteForceIndex(SemanticIndex):
@@ -26,9 +29,9 @@ class BruteForceIndex(SemanticIndex):
     def __init__(self, config: IndexConfig) -> None:
         super().__init__(config)
         columns = {
-            name: np.empty((0, *shape), dtype) for name, (dtype, shape) in shapes(config).items() if name != "cells"
+            name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in NAMED
         }
-        self._records = Encodings(**columns, uris=[])
+        self._held = Encodings(**columns, uris=[])
         self._ids = IdMap()
 
     @classmethod
@@ -43,30 +46,27 @@ class BruteForceIndex(SemanticIndex):
         return cls(config)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._held)
 
     def stats(self) -> IndexStats:
         """The size of the index; it has no cells."""
         self._check_open()
-        dominant = self._records.probabilities.argmax(axis=1)
+        dominant = self._held.probabilities.argmax(axis=1)
         return IndexStats(
             records=len(self),
+            removed=0,
             partitions=np.bincount(dominant, minlength=self.config.classes).tolist(),
             cells=0,
-            normalised=self._normalised(),
-            column_bytes={
-                name: getattr(self._records, name).nbytes for name in ("ids", "codes", "probabilities", "features")
-            },
+            normalised=self._held.normalised(),
+            column_bytes={name: getattr(self._held, name).nbytes for name in NAMED},
         )
 
-    def _id_map(self) -> IdMap:
-        return self._ids
-
-    def _normalised(self) -> bool:
-        return self._records.normalised()
-
-    def _add(self, encodings: Encodings) -> None:
+    def _add(self, encodings: Encodings, *, replace: bool) -> None:
         assert encodings.ids is not None
+        rows = self._ids.rows(encodings.ids)
+        if not replace:
+            refuse_known(encodings.ids, rows)
+        kept = np.delete(np.arange(len(self)), rows[rows >= 0])
         uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
         batch = Encodings(
             ids=encodings.ids,
@@ -75,30 +75,57 @@ class BruteForceIndex(SemanticIndex):
             features=encodings.features,
             uris=uris,
         )
-        first_row = len(self)
-        self._records = Encodings.concatenate([self._records, batch])
-        self._ids.add(encodings.ids, first_row)
+        self._replace(Encodings.concatenate([self._held[kept], batch]))
+
+    def _remove(self, ids: NDArray[np.int64]) -> None:
+        rows = self._ids.rows(ids)
+        refuse_unknown(ids, rows)
+        self._replace(self._held[np.delete(np.arange(len(self)), rows)])
+
+    def _replace(self, records: Encodings) -> None:
+        assert records.ids is not None
+        self._held, self._ids = records, IdMap()
+        self._ids.add(records.ids, np.arange(len(records)))
 
     def ids(self) -> NDArray[np.int64]:
         """(records,) int64: all ids, in order of arrival."""
         self._check_open()
-        assert self._records.ids is not None
-        return self._records.ids
+        assert self._held.ids is not None
+        return self._held.ids
 
-    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
-        assert self._records.uris is not None
-        return [self._records.uris[row] for row in rows.tolist()]
+    def next_id(self) -> int:
+        """An id that is free, as are all above it: one more than the largest in the index."""
+        self._check_open()
+        return self._ids.largest() + 1
 
-    def _get(self, rows: NDArray[np.int64]) -> Encodings:
-        records = self._records[rows]
+    def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return self._ids.rows(ids) >= 0
+
+    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
+        assert self._held.uris is not None
+        rows = self._ids.rows(ids)
+        refuse_unknown(ids, rows)
+        return [self._held.uris[row] for row in rows.tolist()]
+
+    def _get(self, ids: NDArray[np.int64]) -> Encodings:
+        rows = self._ids.rows(ids)
+        refuse_unknown(ids, rows)
+        records = self._held[rows]
         if records.uris is not None and all(uri is None for uri in records.uris):
             object.__setattr__(records, "uris", None)
         return records
 
-    def _search(
-        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
-    ) -> SearchResult:
-        records = self._records
+    def _iterate(self, batch_size: int) -> Iterator[Encodings]:
+        records = self._held
+        assert records.ids is not None
+        order = np.argsort(records.ids)
+        for start in range(0, len(records), batch_size):
+            yield records[order[start : start + batch_size]]
+
+    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        scored = self._scored(queries, params, self._held.normalised())
+        weights = self._similarity.weights(queries.probabilities)
+        records = self._held
         assert records.ids is not None
         result = SearchResult.empty(len(queries), params.k)
         for query in range(len(queries)):

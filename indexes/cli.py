@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from indexes import FaissIndex, SemcutError
+from indexes.verify import verify_path
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -82,16 +86,27 @@ def print_json(content: object) -> None:
     click.echo(json.dumps(content, indent=2))
 
 
+@contextmanager
+def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; what it gives is told how much, of how much, has been done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERR, disable=quiet) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 @click.command()
 @click.argument("index", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(index: Path, as_json: bool) -> None:
     """Show what a stored INDEX holds."""
     with FaissIndex.open(index) as opened:
-        stats, config = opened.stats(), opened.config
+        stats, config, version = opened.stats(), opened.config, opened.version
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
+        "removed, until compacted": stats.removed,
+        "changes so far": version,
         "classes": config.classes,
         "bits": config.bits,
         "dim": config.dim,
@@ -113,3 +128,56 @@ def info(index: Path, as_json: bool) -> None:
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         table.add_row(name, shown)
     OUT.print(table)
+
+
+@click.command(name="verify")
+@click.argument("index", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
+def verify_command(index: Path, as_json: bool) -> None:
+    """Read all of a stored INDEX and compare it with its checksums and with itself.
+
+    Names what is damaged and the records that it concerns; exit status 1 if there is anything. Changes nothing.
+    """
+    with bar("Verifying", quiet=as_json) as progress:
+        found = verify_path(index, progress)
+    if as_json:
+        print_json([{"where": damage.where, "what": damage.what, "ids": damage.ids.tolist()} for damage in found])
+    for damage in [] if as_json else found:
+        ids = ", ".join(map(str, damage.ids[:20].tolist())) + (", ..." if len(damage.ids) > 20 else "")
+        concerned = f"; {len(damage.ids)} records: {ids}" if len(damage.ids) else ""
+        OUT.print(f"{damage.where}: {damage.what}{concerned}", markup=False, highlight=False, soft_wrap=True)
+    if not found and not as_json:
+        OUT.print(f"{index} is sound.", markup=False, highlight=False, soft_wrap=True)
+    if found:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("index", type=PATH)
+def compact(index: Path) -> None:
+    """Give back the space of removed records in a stored INDEX, and make its searches as fast as they can be.
+
+    Needs as much free space as the records that are left. The index can be searched meanwhile, not changed.
+    """
+    with FaissIndex.open(index) as opened:
+        before = opened.stats()
+        with bar("Compacting") as progress:
+            opened.compact(progress)
+        after = opened.stats()
+    saved = sum(before.column_bytes.values()) - sum(after.column_bytes.values())
+    OUT.print(f"{after.records:,} records kept, {before.removed:,} removed ones gone, {saved:,} bytes given back.")
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("target", type=PATH)
+def backup(index: Path, target: Path) -> None:
+    """Copy a stored INDEX to a new directory TARGET, also while it is being changed.
+
+    The copy is the index as of its last change, compared with its checksums on the way.
+    """
+    with FaissIndex.open(index) as opened:
+        with bar("Copying") as progress:
+            opened.backup(target, progress)
+        records = len(opened)
+    OUT.print(f"{records:,} records copied to {target}.", highlight=False, soft_wrap=True)

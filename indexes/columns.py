@@ -1,15 +1,22 @@
-"""Append-only column files, memory-mapped for reading: the arrays of an index.
+"""Append-only column files with checksums, memory-mapped for reading: the arrays of an index.
 
-One file per column, rows in order of arrival, little-endian, no header. The number of rows that count is kept
-elsewhere (the catalogue); what lies beyond it in a file is the remainder of an append that never completed, is never
-read, and is overwritten by the next append. A `MemoryColumn` takes the same calls and has no file.
+One file per column, rows in order of arrival, little-endian, no header. How many rows count is kept elsewhere (the
+catalogue), and so is the CRC-32 of every block of rows; what lies beyond the rows that count is the remainder of an
+append that never completed, is never read, and is cut off by the next append.
 
-    column          one row                           file
-    ids             int64                             ids
-    codes           bits / 8 x uint8                  codes
-    probabilities   C x float32                       probabilities
-    features        D x float32                       features
-    cells           int32, number of the cell         cells
+    column          one row                                                                  rows in a block
+    ids             int64                                                                    128
+    codes           bits / 8 x uint8                                                         128
+    probabilities   C x float32                                                              128
+    features        D x float32                                                              128
+    cells           int32, position of the record's cell in the catalogue                    128
+    uri_ends        int64, where the record's uri ends in uri_bytes                          128
+    uri_bytes       one byte; uris as UTF-8, a zero byte behind each; nothing for no uri     65,536
+    removed         int64, a row whose record was removed, in order of removal               128
+
+A block is compared with its checksum before the first of its rows is used: so a damaged file is an error, not a wrong
+answer. A block that this process wrote counts as compared. A `MemoryColumn` takes the same calls and has neither file
+nor checksums.
 """
 
 from __future__ import annotations
@@ -18,45 +25,66 @@ import errno
 import mmap
 import os
 import weakref
+import zlib
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import DamagedIndexError, StorageError
+from indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
 from indexes.params import IndexConfig
 
-_BLOCK = 1 << 24
+_WRITE = 1 << 24
 _HUGE = 1 << 25
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names it from 3.13 on
 
+NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
+PER_RECORD = NAMES[:6]
+"""The columns with one row per record; the other two have their own lengths."""
+
+
+class Spec(NamedTuple):
+    """Dtype and shape of one row of a column, and how many rows share a checksum."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    block: int = 128
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+
+def specs(config: IndexConfig) -> dict[str, Spec]:
+    """What every column of an index looks like."""
+    return {
+        "ids": Spec(np.dtype("<i8"), ()),
+        "codes": Spec(np.dtype("u1"), (config.bits // 8,)),
+        "probabilities": Spec(np.dtype("<f4"), (config.classes,)),
+        "features": Spec(np.dtype("<f4"), (config.dim,)),
+        "cells": Spec(np.dtype("<i4"), ()),
+        "uri_ends": Spec(np.dtype("<i8"), ()),
+        "uri_bytes": Spec(np.dtype("u1"), (), 1 << 16),
+        "removed": Spec(np.dtype("<i8"), ()),
+    }
+
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """The rows of an index: read-only, memory-mapped, all of one length. Rows that are added later do not show."""
+class Extent:
+    """The part of a column that counts.
 
-    ids: NDArray[np.int64]
-    codes: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
-    features: NDArray[np.float32]
-    cells: NDArray[np.int32]
+    Attributes:
+        rows: how many rows.
+        crcs: (blocks,) uint32: the CRC-32 of every block, the last of which may be partly filled. Empty in memory.
+    """
 
-
-NAMES = tuple(field.name for field in fields(Columns))
-
-
-def shapes(config: IndexConfig) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Dtype and shape of one row of every column."""
-    return {
-        "ids": (np.dtype("<i8"), ()),
-        "codes": (np.dtype("u1"), (config.bits // 8,)),
-        "probabilities": (np.dtype("<f4"), (config.classes,)),
-        "features": (np.dtype("<f4"), (config.dim,)),
-        "cells": (np.dtype("<i4"), ()),
-    }
+    rows: int = 0
+    crcs: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 class Column:
@@ -64,22 +92,13 @@ class Column:
 
     Args:
         path: the file, created if `create`.
-        dtype, shape: of one row.
+        spec: its rows.
         create: make a new file, which must not exist.
         writable: open for appending too.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        dtype: np.dtype[Any],
-        shape: tuple[int, ...],
-        *,
-        create: bool = False,
-        writable: bool = True,
-    ) -> None:
-        self._path, self._dtype, self._shape = path, dtype, shape
-        self.row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    def __init__(self, path: Path, spec: Spec, *, create: bool = False, writable: bool = True) -> None:
+        self.path, self.spec = path, spec
         flags = os.O_RDWR if writable else os.O_RDONLY
         try:
             self._fd = os.open(path, flags | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o666)
@@ -88,27 +107,93 @@ class Column:
         except OSError as error:
             raise StorageError(f"cannot open {path}: {error.strerror}") from None
         self._close = weakref.finalize(self, os.close, self._fd)
+        self._compared = np.ones(1, bool)  # per block, and a last entry that stands for no block
 
-    def append(self, rows: int, values: NDArray[Any]) -> None:
-        """Write values after the first `rows` rows, and cut off whatever else the file holds.
+    def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
+        """Write values behind the rows that count, cut off whatever else the file holds, and say what counts then.
 
         Raises:
             StorageError: the file system refused, most often for lack of space.
         """
-        data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
-        offset = rows * self.row_bytes
+        data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8).data
+        offset = extent.rows * self.spec.row_bytes
         try:
             os.ftruncate(self._fd, offset)
-            for start in range(0, len(data), _BLOCK):
-                block = data[start : start + _BLOCK]
+            for start in range(0, len(data), _WRITE):
+                block = data[start : start + _WRITE]
                 while block:
                     written = os.pwrite(self._fd, block, offset)
                     block, offset = block[written:], offset + written
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            advice = "free some space and add the batch again" if full else "the batch was not added"
-            raise StorageError(
-                f"cannot write to {self._path}: {error.strerror}; {advice}, earlier batches are kept"
+            advice = "free some space and try again" if full else "nothing was changed"
+            raise StorageError(f"cannot write to {self.path}: {error.strerror}; {advice}, no record is lost") from None
+        after = Extent(extent.rows + len(values), self._extended(extent, data))
+        self._resize(len(after.crcs), len(extent.crcs))
+        return after
+
+    def _extended(self, extent: Extent, data: memoryview) -> NDArray[np.uint32]:
+        size, filled = self.spec.block * self.spec.row_bytes, extent.rows % self.spec.block
+        head = size - filled * self.spec.row_bytes if filled else 0
+        fresh = [zlib.crc32(data[:head], int(extent.crcs[-1]))] if filled else []
+        fresh += [zlib.crc32(data[start : start + size]) for start in range(head, len(data), size)]
+        kept = extent.crcs[:-1] if filled else extent.crcs
+        return np.concatenate([kept, np.array(fresh, np.uint32)])
+
+    def _resize(self, blocks: int, trusted_from: int) -> None:
+        grown = np.ones(blocks + 1, bool)
+        known = min(len(self._compared) - 1, trusted_from)
+        grown[:known] = self._compared[:known]
+        self._compared = grown
+
+    def distrust(self, extent: Extent, first_row: int = 0) -> None:
+        """Take what another process wrote: blocks from this row on are compared before they are used."""
+        first = first_row // self.spec.block
+        self._resize(len(extent.crcs), first)
+        self._compared[first:-1] = False
+
+    def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
+        """Compare the blocks of these rows (any shape, -1 for none), or all blocks, with their checksums once.
+
+        Raises:
+            DamagedIndexError: naming the file and the rows.
+        """
+        compared = self._compared
+        if rows is None:
+            blocks = np.flatnonzero(~compared[: len(extent.crcs)])
+        else:
+            of_rows = rows // self.spec.block
+            blocks = of_rows[~compared[of_rows]]
+            blocks = np.unique(blocks) if len(blocks) else blocks
+        for block in blocks.tolist():
+            if not self.matches(extent, block):
+                first, last = block * self.spec.block, min((block + 1) * self.spec.block, extent.rows) - 1
+                mend = "; or remove or replace these records, which `semcut verify` names, and compact the index"
+                raise DamagedIndexError(
+                    f"{self.path} is damaged: rows {first} to {last} do not match their checksum, restore the index "
+                    f"from a backup{mend if self.path.name in ('probabilities', 'features', 'uri_ends') else ''}"
+                )
+            compared[block] = True
+
+    def matches(self, extent: Extent, block: int) -> bool:
+        """Whether the file holds what was written there; reads it."""
+        data = self.read(extent, block * self.spec.block, self.spec.block)
+        return len(data) > 0 and zlib.crc32(data) == extent.crcs[block]
+
+    def read(self, extent: Extent, first_row: int, rows: int) -> bytes:
+        """The bytes of so many rows, fewer at the end, read from the file and not through the mapping.
+
+        Raises:
+            DamagedIndexError: the disk cannot read them.
+        """
+        size = (min(first_row + rows, extent.rows) - first_row) * self.spec.row_bytes
+        if not self._close.alive:
+            raise ClosedIndexError("the index was closed: open it again")
+        try:
+            return os.pread(self._fd, size, first_row * self.spec.row_bytes)
+        except OSError as error:
+            raise DamagedIndexError(
+                f"{self.path} cannot be read at row {first_row} ({error.strerror}): restore the index from a backup"
             ) from None
 
     def sync(self) -> None:
@@ -116,7 +201,11 @@ class Column:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise StorageError(f"cannot write {self._path} to disk: {error.strerror}") from None
+            raise StorageError(f"cannot write {self.path} to disk: {error.strerror}") from None
+
+    def size(self) -> int:
+        """Bytes that the file has."""
+        return os.fstat(self._fd).st_size
 
     def view(self, rows: int) -> NDArray[Any]:
         """The first rows of the column, mapped and read-only; later appends leave the view as it is.
@@ -124,17 +213,21 @@ class Column:
         Raises:
             DamagedIndexError: the file is shorter.
         """
-        shape = (rows, *self._shape)
-        size = rows * self.row_bytes
+        shape = (rows, *self.spec.shape)
+        size = rows * self.spec.row_bytes
         if not size:
-            return np.empty(shape, self._dtype)
-        present = os.fstat(self._fd).st_size
+            return np.empty(shape, self.spec.dtype)
+        present = self.size()
         if present < size:
             raise DamagedIndexError(
-                f"{self._path} has {present} bytes, expected {size} for {rows} records: "
+                f"{self.path} has {present} bytes, expected {size} for {rows} rows: "
                 "the index is damaged, restore it from a backup"
             )
-        return np.frombuffer(mmap.mmap(self._fd, size, access=mmap.ACCESS_READ), self._dtype).reshape(shape)
+        try:
+            mapped = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, OverflowError) as error:
+            raise StorageError(f"cannot map {size} bytes of {self.path} into memory: {error}") from None
+        return np.frombuffer(mapped, self.spec.dtype).reshape(shape)
 
     def close(self) -> None:
         """Close the file. Views stay valid."""
@@ -149,12 +242,11 @@ class MemoryColumn:
     faster.
 
     Args:
-        dtype, shape: of one row.
+        spec: its rows.
     """
 
-    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        self._dtype, self._shape = dtype, shape
-        self.row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         self._capacity = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
         try:
@@ -167,14 +259,14 @@ class MemoryColumn:
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._advised = 0
 
-    def append(self, rows: int, values: NDArray[Any]) -> None:
-        """Put values after the first `rows` rows.
+    def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
+        """Put values behind the rows that count.
 
         Raises:
             StorageError: the machine has not enough memory for the column.
         """
-        data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8)
-        start = rows * self.row_bytes
+        data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8)
+        start = extent.rows * self.spec.row_bytes
         end = start + len(data)
         if end > self._capacity:
             raise StorageError(f"a column of {end >> 30} GiB does not fit in memory: store the index in a directory")
@@ -184,15 +276,103 @@ class MemoryColumn:
                 self._map.madvise(mmap.MADV_HUGEPAGE, self._advised, min(whole, self._capacity) - self._advised)
             self._advised = whole
         self._bytes[start:end] = data
+        return Extent(extent.rows + len(values))
+
+    def distrust(self, extent: Extent, first_row: int = 0) -> None:
+        """Nobody else writes to memory."""
+
+    def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
+        """There is nothing to compare with."""
 
     def sync(self) -> None:
         """There is nothing to wait for."""
 
     def view(self, rows: int) -> NDArray[Any]:
         """The first rows of the column, read-only; later appends leave the view as it is."""
-        array = self._bytes[: rows * self.row_bytes].view(self._dtype).reshape(rows, *self._shape)
+        array = self._bytes[: rows * self.spec.row_bytes].view(self.spec.dtype).reshape(rows, *self.spec.shape)
         array.flags.writeable = False
         return array
 
     def close(self) -> None:
         """The memory goes when the last view does."""
+
+
+class Columns:
+    """The rows of an index at one point in time: read-only, memory-mapped. Rows that are added later do not show.
+
+    Ids, codes and cells are compared with their checksums when this is made. Features, probabilities and uris are given
+    out by methods that do so for the rows asked for.
+
+    Args:
+        files: the columns.
+        extents: what counts of each.
+
+    Raises:
+        DamagedIndexError: a file is too short, or does not match its checksums.
+    """
+
+    def __init__(self, files: dict[str, Column] | dict[str, MemoryColumn], extents: dict[str, Extent]) -> None:
+        self._files: dict[str, Column | MemoryColumn] = dict(files)
+        self.extents = extents
+        self._views = {name: file.view(extents[name].rows) for name, file in files.items()}
+        for name in ("ids", "codes", "cells", "removed"):
+            self._files[name].check(extents[name])
+        self.ids: NDArray[np.int64] = self._views["ids"]
+        self.codes: NDArray[np.uint8] = self._views["codes"]
+        self.cells: NDArray[np.int32] = self._views["cells"]
+        self.removed: NDArray[np.int64] = self._views["removed"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The (N, C) matrix, of which these rows (any shape, -1 for none) may be used."""
+        return self._checked("probabilities", rows)
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The (N, D) matrix, of which these rows (any shape, -1 for none) may be used."""
+        return self._checked("features", rows)
+
+    def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
+        """The uri of each row, None where it has none.
+
+        Raises:
+            DamagedIndexError: what is there is not uris.
+        """
+        ends = self._checked("uri_ends", np.concatenate([rows, rows - 1]))
+        stops = ends[rows]
+        starts = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else stops
+        blocks = self._files["uri_bytes"].spec.block
+        text = self._views["uri_bytes"]
+        if len(rows) and (starts.min() < 0 or (stops < starts).any() or stops.max() > len(text)):
+            raise DamagedIndexError("the uri_ends of the index are damaged: restore it from a backup")
+        filled = stops > starts
+        first, last = starts[filled] // blocks, (stops[filled] - 1) // blocks
+        between = [np.arange(a, b) for a, b in zip(*(x[last > first + 1] for x in (first, last)), strict=True)]
+        self._files["uri_bytes"].check(self.extents["uri_bytes"], np.concatenate([first, last, *between]) * blocks)
+        try:
+            return [
+                text[start : stop - 1].tobytes().decode() if stop > start else None
+                for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+            ]
+        except UnicodeDecodeError:
+            raise DamagedIndexError("the uri_bytes of the index are damaged: restore it from a backup") from None
+
+    def raw(self) -> dict[str, NDArray[Any]]:
+        """All columns as they are, not compared with their checksums."""
+        return self._views
+
+    def files(self) -> dict[str, Column]:
+        """The files, none in memory."""
+        return {name: file for name, file in self._files.items() if isinstance(file, Column)}
+
+    def _checked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        self._files[name].check(self.extents[name], rows)
+        return self._views[name]
+
+
+def uri_columns(uris: Sequence[str | None], start: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Uris as rows of uri_ends and uri_bytes, behind `start` bytes that are there already."""
+    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in uris]
+    ends = start + np.cumsum([len(text) for text in texts], dtype=np.int64)
+    return ends, np.frombuffer(b"".join(texts), np.uint8)

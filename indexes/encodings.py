@@ -120,8 +120,13 @@ class Encodings:
 
     def normalised(self) -> bool:
         """Whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
-        squared = np.vecdot(self.features, self.features)
-        return bool(np.all(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE))
+        return loose(self.features) == 0
+
+
+def loose(features: NDArray[np.float32]) -> int:
+    """How many of the (n, D) features do not have length 1 within `NORM_TOLERANCE`."""
+    squared = np.vecdot(features, features)
+    return int(np.count_nonzero(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE))
 
 
 def _trusted(**columns: Any) -> Encodings:

@@ -10,7 +10,8 @@
         IndexExistsError                       the directory holds something already
         FormatVersionError                     the index was written in another format version
         DamagedIndexError                      files of the index are missing, short or contradictory
-        ConcurrentWriteError                   another process has written, or is writing, to this index
+        ConcurrentWriteError                   another process has written to this index in spite of the lock
+          LockedError                            another writer has the index; the message says which process
       ClosedIndexError                       the index was closed
       MissingDependencyError  (ImportError)  a package that this part needs is not installed
 
@@ -63,7 +64,11 @@ class DamagedIndexError(StorageError):
 
 
 class ConcurrentWriteError(StorageError):
-    """Another process has written, or is writing, to this index."""
+    """Another process has written to this index in spite of the lock."""
+
+
+class LockedError(ConcurrentWriteError):
+    """Another writer has the index."""
 
 
 class ClosedIndexError(SemcutError):

@@ -14,7 +14,10 @@ records, never fewer than there are.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -22,17 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, SemanticIndex
+from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import Encodings
-from indexes.errors import DamagedIndexError
+from indexes.errors import InvalidParameterError, SemcutError, StorageError
 from indexes.hamming.cpu import IvfEngine
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Kept
 from indexes.relevance import hamming, is_relevant, relevance
 from indexes.rerank import rank
-from indexes.store import Store
+from indexes.shared_lock import SharedLock
+from indexes.store import Durability, Progress, State, Store
+from indexes.verify import Damage, verify
 
 _CHUNK_ELEMENTS = 1 << 22
 _LOAD_ROWS = 1 << 18
@@ -43,120 +48,297 @@ _WORTH = 4  # records per place of a deeper scan, below which looking at all of 
 
 
 class FaissIndex(SemanticIndex):
-    """An index in memory or in a directory, searched on the CPU. Make one with `create` or `open`."""
+    """An index in memory or in a directory, searched on the CPU. Make one with `create` or `open`.
+
+    Of the processes that have a stored index open, one may change it: the first that does has it until it closes it.
+    The others see it as it was when they opened it or last called `refresh`. `store` says what a crash leaves.
+    """
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.config)
         self._store = store
         try:
-            self._columns = store.columns()
-            self._cells = store.cells
-            self._check_cells()
+            self._state = store.state
+            self._engine = _engine(self._state)
         except BaseException:
             store.close()
             raise
-        self._engine = IvfEngine(store.config.bits)
-        for start in range(0, len(store), _LOAD_ROWS):
-            rows = np.arange(start, min(start + _LOAD_ROWS, len(store)))
-            self._engine.add(self._columns.codes[rows], rows, self._columns.cells[rows])
         self._ids: IdMap | None = None
         self._by_cell: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._lock = SharedLock()  # searches share what they read in memory, a change has it alone
+        self._changing = threading.RLock()  # one change at a time, from before its first byte is written
+        self._mapping = threading.Lock()
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str] | None, config: IndexConfig) -> Self:
+    def create(
+        cls, path: str | os.PathLike[str] | None, config: IndexConfig, *, durability: Durability = "batch"
+    ) -> Self:
         """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
+
+        Args:
+            path: where to.
+            config: what it is.
+            durability: "batch": a change is on the disk when its call returns. "close": it is when the index is flushed
+                or closed, together with all others since the last flush, and a crash before loses all of them; for
+                bulk loads in many small batches.
 
         Raises:
             IndexExistsError: there is something at the path.
             StorageError: the directory cannot be made.
         """
-        return cls(Store.create(None if path is None else Path(path), config))
+        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a stored index as it was at the last completed `add`.
+    def open(cls, path: str | os.PathLike[str], *, durability: Durability = "batch") -> Self:
+        """Open a stored index as it was at the last completed change.
 
-        Codes and cells are read now, ids when they are first looked up, probabilities and features row by row.
+        Ids, codes and cells are read now, 20 bytes a record and 64 bits; the rest, row by row when it is needed.
+
+        Args:
+            path: its directory.
+            durability: as for `create`.
 
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
         """
-        return cls(Store.open(Path(path)))
-
-    def _check_cells(self) -> None:
-        """FAISS does not check list numbers: a wrong one would corrupt memory."""
-        given = self._columns.cells
-        inside = not len(given) or (given.min() >= 0 and given.max() < len(self._cells))
-        if not inside or not np.array_equal(np.bincount(given, minlength=len(self._cells)), self._cells.sizes):
-            raise DamagedIndexError(
-                f"{self._store.path}: the column of cells contradicts the catalogue, restore the index from a backup"
-            )
+        return cls(Store.open(Path(path), _durability(durability)))
 
     def __len__(self) -> int:
-        return len(self._columns.ids)
+        return len(self._state)
+
+    @property
+    def version(self) -> int:
+        """How many changes the index has seen, in the state that is read here."""
+        return self._state.committed.version
 
     def stats(self) -> IndexStats:
         """The size of the index."""
         self._check_open()
+        state = self._state
         return IndexStats(
-            records=len(self),
-            partitions=self._cells.partition_sizes().tolist(),
-            cells=len(self._cells),
-            normalised=self._normalised(),
-            column_bytes=self._store.column_bytes(),
+            records=len(state),
+            removed=len(state.columns.removed),
+            partitions=state.cells.partition_sizes().tolist(),
+            cells=int(np.count_nonzero(state.cells.sizes)),
+            normalised=state.normalised,
+            column_bytes={name: view.nbytes for name, view in state.columns.raw().items()},
         )
+
+    def refresh(self) -> bool:
+        """Move on to the last state that a writer in another process committed, and say whether there was a new one.
+
+        Costs a fraction of a millisecond where nothing has changed, the reading of what was added where records were,
+        and an `open` where the index was compacted. Without it nothing changes under a reader.
+
+        Raises:
+            DamagedIndexError: what is there now is damaged; the state before stays in use.
+        """
+        with self._changing:
+            self._check_open()
+            before = self._state
+            self._publish(self._store.refresh())
+            return self._state is not before
+
+    def flush(self) -> None:
+        """Put on the disk what durability "close" has held back.
+
+        Raises:
+            StorageError: the disk refused. What was held back is lost, and the index is closed.
+        """
+        with self._changing:
+            self._check_open()
+            try:
+                self._store.flush()
+            except BaseException:
+                self._abandon()
+                raise
+
+    def compact(self, progress: Progress | None = None) -> None:
+        """Give back the space of removed records and tighten cells around the others; searches go on meanwhile.
+
+        Takes as much space on the disk again as the records that are left, until it is done. Processes that have the
+        index open go on with what they have, and get the compacted one when they refresh.
+
+        Args:
+            progress: told how many records, of how many, have been dealt with.
+
+        Raises:
+            DamagedIndexError: a record to be kept is damaged.
+            LockedError, StorageError: as for `add`. Nothing has changed then.
+        """
+        with self._change():
+            self._publish(self._store.compact(progress))
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Write a copy of the index, as it is now, to a new or empty directory. Nothing has to wait for it.
+
+        Everything is compared with its checksums on the way. An index in memory can be stored like this.
+
+        Args:
+            path: where to.
+            progress: told how many records, of how many, have been dealt with.
+
+        Raises:
+            IndexExistsError: there is something at the path.
+            DamagedIndexError: the index is damaged; no backup is made.
+            StorageError: the backup cannot be written.
+        """
+        with self._changing:
+            self._check_open()
+            if self._store.writing:
+                self.flush()
+            state = self._state
+        self._store.backup(Path(path), state, progress)
+
+    def verify(self, progress: Progress | None = None) -> list[Damage]:
+        """Read everything that is stored and compare it: see `indexes.verify`. Empty if all is well."""
+        with self._changing:
+            self._check_open()
+            if self._store.writing:
+                self.flush()
+            state = self._state
+        return verify(self._store, state, progress)
 
     def close(self) -> None:
-        """Let go of files and memory. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
-        if not self._closed:
+        """Flush, let go of files, memory and the writer's lock. Closing twice is allowed; using a closed index is a
+        `ClosedIndexError`.
+
+        Raises:
+            StorageError: what was held back could not be put on the disk, and is lost.
+        """
+        with self._changing:
+            if self._closed:
+                return
+            try:
+                self._store.flush()
+            finally:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        with self._lock.exclusive():
+            super().close()
             self._store.close()
-        super().close()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """One change: alone, with the writer's lock, of the last state. A failure leaves the index as it was, or closed
+        if that cannot be known."""
+        with self._changing:
+            self._check_open()
+            self._store.begin()
+            self._publish(self._store.state)
+            try:
+                yield
+            except SemcutError:
+                raise
+            except BaseException as error:
+                if self._store.unchanged(self._state):
+                    raise
+                self._abandon()
+                if isinstance(error, MemoryError):
+                    raise StorageError(
+                        "there is not enough memory for this change; the index was closed, and holds all of the change "
+                        "or none of it when it is opened again"
+                    ) from None
+                raise
+
+    def _publish(self, after: State) -> None:
+        """Let searches see a state."""
+        before = self._state
+        if after is before:
+            return
+        fresh = after.committed.generation != before.committed.generation
+        engine = _engine(after) if fresh else self._engine
+        rows = np.arange(0 if fresh else len(before.columns), len(after.columns))
+        gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
+        added = rows[~np.isin(rows, gone)]
+        gone = gone[gone < rows[0]] if len(rows) else gone
+        with self._lock.exclusive():
+            if fresh:
+                self._ids = None
+            else:
+                engine.remove(gone)
+                for start in range(0, len(added), _LOAD_ROWS):
+                    part = added[start : start + _LOAD_ROWS]
+                    engine.add(after.columns.codes[part], part, after.columns.cells[part])
+                if self._ids is not None:
+                    self._ids.remove(after.columns.ids[gone])
+                    self._ids.add(after.columns.ids[added], added)
+            self._engine, self._state, self._by_cell = engine, after, None
+
+    def _add(self, encodings: Encodings, *, replace: bool) -> None:
+        assert encodings.ids is not None
+        with self._change():
+            rows = self._id_map().rows(encodings.ids)
+            if not replace:
+                refuse_known(encodings.ids, rows)
+            self._publish(self._store.write(encodings, rows[rows >= 0]))
+
+    def _remove(self, ids: NDArray[np.int64]) -> None:
+        with self._change():
+            rows = self._id_map().rows(ids)
+            refuse_unknown(ids, rows)
+            self._publish(self._store.write(None, rows))
 
     def _id_map(self) -> IdMap:
-        if self._ids is None:
-            ids = IdMap()
-            ids.add(self._columns.ids, 0)
-            self._ids = ids
-        return self._ids
-
-    def _normalised(self) -> bool:
-        return self._store.normalised
-
-    def _add(self, encodings: Encodings) -> None:
-        assert encodings.ids is not None
-        first_row = len(self)
-        cells, numbers = self._cells.extended(encodings.probabilities)
-        self._store.append(encodings, numbers, cells)
-        self._engine.add(encodings.codes, np.arange(first_row, len(self._store)), numbers)
-        self._id_map().add(encodings.ids, first_row)
-        self._by_cell = None
-        self._cells, self._columns = cells, self._store.columns()
+        with self._mapping:
+            if self._ids is None:
+                ids, state = IdMap(), self._state
+                ids.add(state.columns.ids[state.live], state.live)
+                self._ids = ids
+            return self._ids
 
     def ids(self) -> NDArray[np.int64]:
-        """(records,) int64: all ids, in order of arrival; a read-only view."""
+        """(records,) int64: all ids, in order of arrival."""
         self._check_open()
-        return self._columns.ids
+        state = self._state
+        return state.columns.ids[state.live] if len(state.columns.removed) else state.columns.ids
 
-    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
-        return self._store.uris(rows)
+    def next_id(self) -> int:
+        """An id that is free, as are all above it: one more than the largest in the index."""
+        with self._lock.shared():
+            self._check_open()
+            return self._id_map().largest() + 1
 
-    def _get(self, rows: NDArray[np.int64]) -> Encodings:
-        columns = self._columns
-        uris = self._uris(rows)
-        return Encodings(
-            probabilities=columns.probabilities[rows],
-            codes=columns.codes[rows],
-            features=columns.features[rows],
-            ids=columns.ids[rows],
-            uris=uris if any(uri is not None for uri in uris) else None,
-        )
+    def _found(self, ids: NDArray[np.int64]) -> tuple[State, NDArray[np.int64]]:
+        """The state, and the rows of these ids in it."""
+        with self._lock.shared():
+            self._check_open()
+            rows = self._id_map().rows(ids)
+            refuse_unknown(ids, rows)
+            return self._state, rows
 
-    def _search(
+    def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        with self._lock.shared():
+            self._check_open()
+            return self._id_map().rows(ids) >= 0
+
+    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
+        state, rows = self._found(ids)
+        return state.columns.uris(rows)
+
+    def _get(self, ids: NDArray[np.int64]) -> Encodings:
+        return _gathered(*self._found(ids))
+
+    def _iterate(self, batch_size: int) -> Iterator[Encodings]:
+        state = self._state
+        order = state.live[np.argsort(state.columns.ids[state.live])]
+        return (_gathered(state, order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+
+    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        with self._lock.shared():
+            self._check_open()
+            scored = self._scored(queries, params, self._state.normalised)
+            if not len(queries) or not len(self):
+                return SearchResult.empty(len(queries), params.k)
+            return self._search_batch(queries, self._similarity.weights(queries.probabilities), params, scored)
+
+    def _search_batch(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
     ) -> SearchResult:
         if params.shortlist is not None and params.shortlist >= len(self):
             params = params.model_copy(update={"shortlist": None})
-        widest = max(len(self._cells), self.config.classes, params.shortlist or 1, params.k)
+        widest = max(len(self._state.cells), self.config.classes, params.shortlist or 1, params.k)
         threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
         chunk = max(1, min(-(-len(queries) // threads), _CHUNK_ELEMENTS // widest))
         # Queries of one class scan the same cells: one after the other they find them in the processor's cache.
@@ -177,8 +359,8 @@ class FaissIndex(SemanticIndex):
     def _search_chunk(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
     ) -> SearchResult:
-        columns = self._columns
-        kept = self._cells.prune(weights, params.cutoff)
+        columns = self._state.columns
+        kept = self._state.cells.prune(weights, params.cutoff)
         cut_off = np.zeros(len(queries), np.int64)
         if params.shortlist is None:
             unfinished = np.arange(len(queries))
@@ -220,7 +402,7 @@ class FaissIndex(SemanticIndex):
                 continue
             certain = kept.certain[asked]
             rows = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
-            settled = certain[np.arange(len(rows))[:, None], self._columns.cells[rows]]
+            settled = certain[np.arange(len(rows))[:, None], self._state.columns.cells[rows]]
             relevant = self._relevant_candidates(rows, settled, weights[asked], cutoff)
             enough = np.count_nonzero(relevant, axis=1) >= size
             done = enough | (kept.codes[asked] <= depth)
@@ -245,11 +427,13 @@ class FaissIndex(SemanticIndex):
             weights: (nq, C) float64.
         """
         relevant = rows >= 0
-        r = inner_products(weights.astype(np.float32), self._columns.probabilities, np.where(settled, -1, rows))
+        asked = np.where(settled, -1, rows)
+        probabilities = self._state.columns.probabilities(asked)
+        r = inner_products(weights.astype(np.float32), probabilities, asked)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self.config.classes) + UNDERFLOW
         query, place = np.nonzero(doubtful & relevant & ~settled)
         relevant &= settled | (r > cutoff)
-        exact = relevance(weights[query], self._columns.probabilities[rows[query, place]])
+        exact = relevance(weights[query], probabilities[rows[query, place]])
         relevant[query, place] = is_relevant(exact, cutoff)
         return relevant
 
@@ -268,7 +452,7 @@ class FaissIndex(SemanticIndex):
         """
         cells = kept.cells[query][kept.cells[query] >= 0]
         order, starts = self._rows_by_cell()
-        sizes = self._cells.sizes[cells]
+        sizes = self._state.cells.sizes[cells]
         shift = starts[cells] - (np.cumsum(sizes) - sizes)
         rows = order[np.arange(int(kept.codes[query])) + np.repeat(shift, sizes)]
         settled = np.repeat(kept.certain[query, cells], sizes)
@@ -276,17 +460,46 @@ class FaissIndex(SemanticIndex):
         dropped = len(rows) - int(np.count_nonzero(relevant))
         rows = rows[relevant]
         if params.shortlist is not None and len(rows) > params.shortlist:
-            near = np.argpartition(hamming(code, self._columns.codes[rows]), params.shortlist - 1)
+            near = np.argpartition(hamming(code, self._state.columns.codes[rows]), params.shortlist - 1)
             rows = rows[near[: params.shortlist]]
         return rows, dropped
 
     def _rows_by_cell(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows in order of their cell, and where each cell's rows start; (records,) and (cells + 1,) int64."""
+        """Rows of all records by cell, and where each cell's rows start; (records,) and (cells + 1,) int64."""
         if self._by_cell is None:
-            order = np.argsort(self._columns.cells, kind="stable")
-            starts = np.concatenate([[0], np.cumsum(self._cells.sizes)])
+            live = self._state.live
+            order = live[np.argsort(self._state.columns.cells[live], kind="stable")]
+            starts = np.concatenate([[0], np.cumsum(self._state.cells.sizes)])
             self._by_cell = (order, starts)
         return self._by_cell
+
+
+def _engine(state: State) -> IvfEngine:
+    """An engine that holds the codes of all records."""
+    engine = IvfEngine(state.cells.config.bits)
+    for start in range(0, len(state), _LOAD_ROWS):
+        rows = state.live[start : start + _LOAD_ROWS]
+        engine.add(state.columns.codes[rows], rows, state.columns.cells[rows])
+    return engine
+
+
+def _gathered(state: State, rows: NDArray[np.int64]) -> Encodings:
+    """The records in these rows, whole."""
+    columns = state.columns
+    uris = columns.uris(rows)
+    return Encodings(
+        probabilities=columns.probabilities(rows)[rows],
+        codes=columns.codes[rows],
+        features=columns.features(rows)[rows],
+        ids=columns.ids[rows],
+        uris=uris if any(uri is not None for uri in uris) else None,
+    )
+
+
+def _durability(given: Durability) -> Durability:
+    if given not in ("batch", "close"):
+        raise InvalidParameterError(f'durability = {given!r}, expected "batch" or "close"')
+    return given
 
 
 def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:

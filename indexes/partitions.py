@@ -42,7 +42,7 @@ Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -78,9 +78,10 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The cells of an index that hold records. Immutable: `extended` returns the cells after a batch.
+    """The cells of an index that hold or held records. Immutable: `extended` returns the cells after a batch.
 
-    A cell is at the same position for good; new ones come at the end.
+    A cell is at the same position until the index is compacted; new ones come at the end. After records were removed
+    lower bounds and envelopes may be wider than they need be; they are bounds as before.
 
     Attributes:
         numbers: (cells,) int64: c (3 + 2 G) + kind, as in the table above.
@@ -146,6 +147,10 @@ class Cells:
             grown.lows[present] = np.minimum(grown.lows[present], lower)
         return grown, cells
 
+    def without(self, cells: NDArray[np.int32]) -> Cells:
+        """The cells after removing records from these positions; their bounds stay, as bounds still."""
+        return replace(self, sizes=self.sizes - np.bincount(cells, minlength=len(self)))
+
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
         """The cells that can hold a record with R > cutoff: never fewer than do hold one.
 
@@ -161,8 +166,8 @@ class Cells:
         cell = order[found - query * len(self)]
 
         torn = np.flatnonzero((weights.max(axis=1) < _TORN)[query])
-        held = np.ones(len(query), bool)
-        held[torn] = self._second_bound(weights, query[torn], cell[torn]) > cutoff
+        held = self.sizes[cell] > 0
+        held[torn] &= self._second_bound(weights, query[torn], cell[torn]) > cutoff
         query, cell = query[held], cell[held]
         class_of = dominant[cell]
         own = weights[query, class_of]

@@ -1,90 +1,140 @@
-"""The records of an index, stored in a directory or in memory: column files plus a catalogue.
+"""The records of an index, stored in a directory or in memory, and what survives a crash.
 
-A directory holds `catalogue.sqlite` and one file per column (see `columns` and `catalogue`). A batch is added in three
-steps, all of them inside one SQLite transaction that holds the catalogue's write lock:
+    index/
+        catalogue.sqlite        what counts (see `catalogue`)
+        generation-<n>/         one file per column (see `columns`)
+        lock                    held by the one writer (see `lock`)
 
-1. its rows are written to every column file, after the committed rows;
-2. every column file is synced to the disk;
-3. the transaction commits the new row count, the changed cells and the uris.
+**A change** (records added, removed, or both at once):
 
-A crash before the third step leaves the index as it was before: the rows beyond the committed count are never read, and
-the next batch is written over them. A crash after it leaves the batch whole. The lock dies with its process; a second
-writer gets an error, and so does a writer whose view of the index is out of date.
+1. rows are written to the column files, behind the rows that count;
+2. every file written to is synced to the disk;
+3. one SQLite transaction changes what counts, with checksums and cells.
 
-An index in memory takes the same path, with columns and an SQLite database in memory.
+A crash before the end of step 3 leaves the index as it was: rows that do not count are never read, and the next change
+cuts them off. A crash after it leaves the change whole. With durability "close", steps 2 and 3 wait until `flush` or
+`close`, for all changes since the last one together: a crash loses all of them, never some.
+
+**Removal** appends the rows of the records to the column `removed`. **Compaction** writes the records that are left to
+a new generation beside the old one, syncs it, and lets the new one count in one transaction. The old files are deleted
+then; whoever has them open goes on reading them. A crash before the transaction leaves the old generation and a
+directory that the next writer deletes; a crash after it the new generation and the old directory, likewise deleted.
+
+**Making an index**, empty or as a backup: its catalogue is called `catalogue.new` until everything is on the disk, and
+renamed then. What a crash leaves is no index, and is overwritten when an index is made there again.
+
+Readers take no lock: they see the last commit at the time when they opened or refreshed. A writer takes the lock before
+its first change and keeps it until it is closed. An index in memory takes the same path without files.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import columns as column_files
-from indexes.catalogue import Catalogue
-from indexes.columns import NAMES, Column, Columns, MemoryColumn
-from indexes.encodings import Encodings
-from indexes.errors import IndexExistsError, NotAnIndexError, StorageError
+from indexes.catalogue import Catalogue, Committed
+from indexes.columns import NAMES, Column, Columns, Extent, MemoryColumn, specs, uri_columns
+from indexes.encodings import Encodings, loose
+from indexes.errors import DamagedIndexError, IndexExistsError, NotAnIndexError, StorageError
+from indexes.lock import NAME as LOCK
+from indexes.lock import WriterLock
 from indexes.params import IndexConfig
 from indexes.partitions import Cells
 
 CATALOGUE = "catalogue.sqlite"
+UNFINISHED = "catalogue.new"
+GENERATION = "generation-"
+_COPY_BYTES = 1 << 25
+_NO_ROWS = np.empty(0, np.int64)
+
+Durability = Literal["batch", "close"]
+Progress = Callable[[int, int], None]
+"""Told how many records, of how many, have been dealt with."""
+
+Files = dict[str, Column] | dict[str, MemoryColumn]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """An index after one change: what counts, and the arrays. It stays readable whatever happens afterwards."""
+
+    committed: Committed
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.columns) - len(self.columns.removed)
+
+    @property
+    def cells(self) -> Cells:
+        """The cells, with their sizes."""
+        return self.committed.cells
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the feature of every record has length 1."""
+        return self.committed.loose == 0
+
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """(records,) rows of the records that are not removed, in order of arrival."""
+        if not len(self.columns.removed):
+            return np.arange(len(self.columns))
+        alive = np.ones(len(self.columns), bool)
+        alive[self.columns.removed] = False
+        return np.flatnonzero(alive)
 
 
 class Store:
-    """Columns and catalogue of one index; `create` or `open` it. Not for several threads at once.
+    """Columns and catalogue of one index; `create` or `open` it. One change at a time.
 
     Attributes:
-        normalised: whether every feature has length 1.
-        cells: the cells, as of the last commit.
+        path: its directory, None in memory.
+        config: what the index is.
+        state: the index as of the last change.
     """
 
     def __init__(
-        self, path: Path | None, catalogue: Catalogue, config: IndexConfig, files: dict[str, Column | MemoryColumn]
+        self, path: Path | None, catalogue: Catalogue, durability: Durability, lock: WriterLock | None
     ) -> None:
-        self.path = path
-        self.config = config
-        self._catalogue = catalogue
-        self._files = files
-        self._rows, self.normalised, self.cells = catalogue.snapshot(config)
+        self.path, self.config = path, catalogue.config
+        self._catalogue, self._durability, self._lock = catalogue, durability, lock
+        self._files, self.state = self._load()
+        self._stored = self.state  # what the catalogue says
+        self._touched: list[NDArray[np.int64]] = []
+        self._unsynced: set[str] = set()
 
     @staticmethod
-    def create(path: Path | None, config: IndexConfig) -> Store:
+    def create(path: Path | None, config: IndexConfig, durability: Durability = "batch") -> Store:
         """Make an empty store: in a directory that is new or empty, or in memory.
 
         Raises:
             IndexExistsError: there is something at the path.
+            LockedError: somebody else is making an index there.
             StorageError: the directory cannot be made.
         """
-        if path is not None:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                occupied = any(path.iterdir())
-            except (FileExistsError, NotADirectoryError):
-                occupied = True
-            except OSError as error:
-                raise StorageError(f"cannot make the directory {path}: {error.strerror}") from None
-            if occupied:
-                raise IndexExistsError(
-                    f"{path} exists already and is not an empty directory: open the index there, or choose another path"
-                )
+        if path is None:
+            return Store(None, Catalogue.create(None, config), durability, None)
         with ExitStack() as on_error:
-            files = _open_files(path, config, on_error, create=True)
-            catalogue = Catalogue.create(None if path is None else path / CATALOGUE, config)
+            lock = _occupy(path)
+            on_error.callback(lock.release)
+            _write_new(path, config, None)
+            catalogue = Catalogue(path / CATALOGUE)
             on_error.callback(catalogue.close)
-            if path is not None:
-                _sync_directory(path)
-            store = Store(path, catalogue, config, files)
+            store = Store(path, catalogue, durability, lock)
             on_error.pop_all()
         return store
 
     @staticmethod
-    def open(path: Path) -> Store:
+    def open(path: Path, durability: Durability = "batch") -> Store:
         """Open the store in a directory, as it was at the last commit.
 
         Raises:
@@ -93,97 +143,414 @@ class Store:
         if not path.is_dir():
             raise NotAnIndexError(f"{path} is not a directory: give the directory of an index")
         if not (path / CATALOGUE).is_file():
-            raise NotAnIndexError(f"{path} is not a semcut index: it has no {CATALOGUE}")
-        with ExitStack() as on_error:
-            catalogue = Catalogue(path / CATALOGUE)
-            on_error.callback(catalogue.close)
-            config = catalogue.config()
-            store = Store(path, catalogue, config, _open_files(path, config, on_error, create=False))
-            on_error.pop_all()
-        return store
+            if (path / UNFINISHED).exists():
+                raise NotAnIndexError(f"{path} is a semcut index whose making was cut off: make it again there")
+            raise NotAnIndexError(
+                f"{path} is not a semcut index: it has no {CATALOGUE}; if it was one, restore it from a backup"
+            )
+        catalogue = Catalogue(path / CATALOGUE)
+        try:
+            return Store(path, catalogue, durability, WriterLock(path))
+        except BaseException:
+            catalogue.close()
+            raise
 
-    def __len__(self) -> int:
-        return self._rows
+    def _load(self) -> tuple[Files, State]:
+        """The files and the state that the catalogue tells of."""
+        while True:
+            committed = self._catalogue.read()
+            try:
+                files = self._open_files(committed)
+            except DamagedIndexError:  # or a compaction has just deleted them
+                if self._catalogue.version() == committed.version:
+                    raise
+                continue
+            try:
+                return files, _counted(committed, Columns(files, committed.extents), None)
+            except BaseException:
+                _close(files)
+                raise
 
-    def columns(self) -> Columns:
-        """The committed rows.
+    def _open_files(self, committed: Committed) -> Files:
+        if self.path is None:
+            return {name: MemoryColumn(spec) for name, spec in specs(self.config).items()}
+        files: dict[str, Column] = {}
+        try:
+            for name, spec in specs(self.config).items():
+                where = self.path / f"{GENERATION}{committed.generation}" / name
+                files[name] = Column(where, spec, writable=os.access(where, os.W_OK))
+                files[name].distrust(committed.extents[name])
+        except BaseException:
+            _close(files)
+            raise
+        return files
+
+    @property
+    def writing(self) -> bool:
+        """Whether this store may be changed: it is in memory, or has the lock."""
+        return self._lock is None or self._lock.held
+
+    def begin(self) -> None:
+        """Take the writer's lock, clear away what crashed writers left, and catch up with the last commit.
 
         Raises:
-            DamagedIndexError: a column file is too short for them.
+            LockedError: another writer has it.
+            StorageError: the directory cannot be written to.
         """
-        return Columns(**{name: file.view(self._rows) for name, file in self._files.items()})
+        if self.writing:
+            return
+        assert self._lock is not None
+        assert self.path is not None
+        self._lock.acquire()
+        try:
+            self.refresh()
+            current = f"{GENERATION}{self.state.committed.generation}"
+            for left in self.path.glob(f"{GENERATION}*"):
+                if left.name != current:
+                    shutil.rmtree(left, ignore_errors=True)
+            if not all(os.access(self.path / current / name, os.W_OK) for name in NAMES):
+                raise StorageError(f"files of {self.path} may not be written to: the index can be read, not changed")
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
-        """The uri of each row, None where it has none."""
-        return self._catalogue.uris(rows)
+    def refresh(self) -> State:
+        """Catch up with the last commit. The same object comes back if there was none since; that costs one query."""
+        if self._stored is self.state and self._catalogue.version() != self.state.committed.version:
+            committed = self._catalogue.read()
+            if committed.generation == self.state.committed.generation:
+                for name, file in self._files.items():
+                    file.distrust(committed.extents[name], self.state.columns.extents[name].rows)
+                self.state = _counted(committed, Columns(self._files, committed.extents), self.state)
+            else:  # the files before are closed when the last state that reads them is gone
+                self._files, self.state = self._load()
+            self._stored = self.state
+        return self.state
 
-    def column_bytes(self) -> dict[str, int]:
-        """Bytes of the committed rows, per column."""
-        return {name: self._rows * file.row_bytes for name, file in self._files.items()}
-
-    def append(self, encodings: Encodings, numbers: NDArray[np.int32], cells: Cells) -> None:
-        """Add a batch: when this returns it is committed, when it raises nothing has changed.
+    def write(self, encodings: Encodings | None, removed: NDArray[np.int64] = _NO_ROWS) -> State:
+        """Add a batch and remove records, as one change. When it raises nothing has changed.
 
         Args:
-            encodings: the batch, with ids.
-            numbers: (n,) cell of each record.
-            cells: the cells after the batch.
+            encodings: the batch, with ids, or None.
+            removed: (n,) rows of records to remove, each once.
         """
-        assert encodings.ids is not None
-        values: dict[str, NDArray[Any]] = {
-            "ids": encodings.ids,
-            "codes": encodings.codes,
-            "probabilities": encodings.probabilities,
-            "features": encodings.features,
-            "cells": numbers,
-        }
+        before = self.state.committed
+        columns, cells, gone = self.state.columns, before.cells, before.loose
+        values: dict[str, NDArray[Any]] = {}
+        touched = _NO_ROWS
+        if encodings is not None:
+            assert encodings.ids is not None
+            cells, numbers = cells.extended(encodings.probabilities)
+            touched = np.unique(numbers).astype(np.int64)
+            uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
+            ends, text = uri_columns(uris, before.extents["uri_bytes"].rows)
+            gone += loose(encodings.features)
+            values = {
+                "ids": encodings.ids,
+                "codes": encodings.codes,
+                "probabilities": encodings.probabilities,
+                "features": encodings.features,
+                "cells": numbers,
+                "uri_ends": ends,
+                "uri_bytes": text,
+            }
+        if len(removed):
+            values["removed"] = removed
+            cells = cells.without(columns.cells[removed])
+            gone -= self._loose(removed)
+        extents = dict(before.extents)
+        for name, added in values.items():
+            if len(added):
+                extents[name] = self._files[name].append(extents[name], added)
+        after = Committed(before.version + 1, before.generation, extents, gone, cells)
+        state = State(after, Columns(self._files, extents))
+        self._unsynced |= set(values)
+        self._touched.append(touched)
+        if self._durability == "batch":
+            try:
+                self._commit(state)
+            except BaseException:
+                self._touched.pop()
+                raise
+        self.state = state
+        return state
 
-        def write() -> dict[str, int]:
-            for name, file in self._files.items():
-                file.append(self._rows, values[name])
-            for file in self._files.values():
-                file.sync()
-            if self.path is None:
-                return dict.fromkeys(NAMES, 0)
-            return {name: zlib.crc32(np.ascontiguousarray(values[name]).data) for name in NAMES}
+    def _loose(self, rows: NDArray[np.int64]) -> int:
+        """How many of these records have a feature that is not of length 1."""
+        if self.state.committed.loose in (0, len(self.state)):
+            return len(rows) if self.state.committed.loose else 0
+        try:
+            return loose(self.state.columns.features(rows)[rows])
+        except DamagedIndexError:  # damaged records can be removed; until compaction some are taken for not of length 1
+            return 0
 
-        normalised = self.normalised and encodings.normalised()
-        self._catalogue.commit(
-            before=self._rows,
-            write=write,
-            rows=len(encodings),
-            cells=cells,
-            touched=np.unique(numbers).astype(np.int64),
-            normalised=normalised,
-            uris=encodings.uris,
-        )
-        self._rows += len(encodings)
-        self.normalised, self.cells = normalised, cells
+    def _commit(self, state: State) -> None:
+        for name in NAMES:
+            if name in self._unsynced:
+                self._files[name].sync()
+        touched = np.unique(np.concatenate([_NO_ROWS, *self._touched]))
+        self._catalogue.commit(self._stored.committed, state.committed, touched)
+        self._stored, self._touched, self._unsynced = state, [], set()
+
+    def flush(self) -> None:
+        """Make all changes durable. When it raises, those since the last one are lost and the store is of no more use.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        if self._stored is not self.state:
+            self._commit(self.state)
+
+    def compact(self, progress: Progress | None = None) -> State:
+        """Write the records that are left to a new generation, with cells as tight as can be. When it raises nothing
+        has changed."""
+        self.flush()
+        before = self.state
+        generation = before.committed.generation + 1
+        with ExitStack() as on_error:
+            folder = None
+            if self.path is not None:
+                folder = self.path / f"{GENERATION}{generation}"
+                on_error.callback(shutil.rmtree, folder, ignore_errors=True)
+            files = _make_files(folder, self.config)
+            on_error.callback(_close, files)
+            extents, cells, slack = dict.fromkeys(NAMES, Extent()), Cells.empty(self.config), 0
+            for rows in _parts(before, progress):
+                batch = before.columns
+                probabilities, features = batch.probabilities(rows)[rows], batch.features(rows)[rows]
+                cells, numbers = cells.extended(probabilities)
+                slack += loose(features)
+                ends, text = uri_columns(batch.uris(rows), extents["uri_bytes"].rows)
+                values: dict[str, NDArray[Any]] = {
+                    "ids": batch.ids[rows],
+                    "codes": batch.codes[rows],
+                    "probabilities": probabilities,
+                    "features": features,
+                    "cells": numbers,
+                    "uri_ends": ends,
+                    "uri_bytes": text,
+                }
+                for name, added in values.items():
+                    extents[name] = files[name].append(extents[name], added)
+            after = Committed(before.committed.version + 1, generation, extents, slack, cells)
+            state = State(after, Columns(files, extents))
+            _sync(files, folder)
+            if self.path is not None:
+                _sync_directory(self.path)
+            self._catalogue.commit(before.committed, after, _NO_ROWS)
+            on_error.pop_all()
+        self._files, self.state, self._stored = files, state, state
+        if self.path is not None:
+            shutil.rmtree(self.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
+        return state
+
+    def backup(self, path: Path, state: State, progress: Progress | None = None) -> None:
+        """Write a state to a new index, and with it whatever other files lie in the directory. Reads only.
+
+        Raises:
+            IndexExistsError: there is something at the path.
+            DamagedIndexError: what was read does not match its checksums; the backup is not made.
+            StorageError: it cannot be written.
+        """
+        if self.path is not None and path.absolute().is_relative_to(self.path.absolute()):
+            raise StorageError(f"{path} lies in the index itself: choose a place outside of it")
+        lock = _occupy(path)
+        try:
+            _write_new(path, self.config, state, self.path, progress)
+        finally:
+            lock.release()
+
+    @staticmethod
+    def files_of(path: Path) -> tuple[dict[str, Column | DamagedIndexError], dict[str, Extent]]:
+        """The column files of an index that `open` refuses, or why one is not there, and what of each should count.
+
+        Raises:
+            DamagedIndexError: the catalogue is damaged itself.
+        """
+        catalogue = Catalogue(path / CATALOGUE)
+        try:
+            committed = catalogue.read()
+        finally:
+            catalogue.close()
+        files: dict[str, Column | DamagedIndexError] = {}
+        for name, spec in specs(catalogue.config).items():
+            try:
+                files[name] = Column(path / f"{GENERATION}{committed.generation}" / name, spec, writable=False)
+            except DamagedIndexError as error:  # noqa: PERF203
+                files[name] = error
+        return files, committed.extents
+
+    def unchanged(self, state: State) -> bool:
+        """Whether nothing has become of a change that was interrupted: this state is still the last, here and there."""
+        with suppress(StorageError):
+            return self.state is state and self._catalogue.version() == self._stored.committed.version
+        return False
+
+    def complaints(self) -> list[str]:
+        """What SQLite finds wrong with the catalogue."""
+        return self._catalogue.check()
 
     def close(self) -> None:
-        """Close every file. Views of the columns stay valid."""
+        """Close every file and let go of the lock; what was not flushed is lost. Arrays in use stay valid."""
         self._catalogue.close()
-        for file in self._files.values():
-            file.close()
+        _close(self._files)
+        if self._lock is not None:
+            self._lock.release()
 
 
-def _open_files(
-    path: Path | None, config: IndexConfig, on_error: ExitStack, *, create: bool
-) -> dict[str, Column | MemoryColumn]:
-    writable = create or (path is not None and os.access(path, os.W_OK))
-    files: dict[str, Column | MemoryColumn] = {}
-    for name, (dtype, shape) in column_files.shapes(config).items():
-        if path is None:
-            files[name] = MemoryColumn(dtype, shape)
-        else:
-            files[name] = Column(path / name, dtype, shape, create=create, writable=writable)
-        on_error.callback(files[name].close)
+def _counted(committed: Committed, columns: Columns, before: State | None) -> State:
+    """The state, after filling in the sizes of cells: from scratch, or from those of a state before it."""
+    old = 0 if before is None else len(before.columns)
+    gone = 0 if before is None else len(before.columns.removed)
+    cells, removed = committed.cells, columns.removed
+    added = columns.cells[old:]
+    inside = not len(added) or (added.min() >= 0 and added.max() < len(cells))
+    known = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
+    if not inside or not known or len(np.unique(removed)) != len(removed):  # FAISS does not check numbers of lists
+        raise DamagedIndexError(
+            "the columns cells and removed contradict the catalogue: restore the index from a backup"
+        )
+    sizes = np.zeros(len(cells), np.int64)
+    if before is not None:
+        sizes[: len(before.cells)] = before.cells.sizes
+    sizes += np.bincount(added, minlength=len(cells))
+    sizes -= np.bincount(columns.cells[removed[gone:]], minlength=len(cells))
+    return State(committed._replace(cells=replace(cells, sizes=sizes)), columns)
+
+
+def _parts(state: State, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
+    """Rows of all records in order of arrival, as many at a time as make a good copy."""
+    extents = state.columns.extents
+    row_bytes = sum(spec.row_bytes for spec in specs(state.cells.config).values())
+    size = max(1, _COPY_BYTES // row_bytes)
+    assert extents["ids"].rows == len(state.columns)
+    for start in range(0, len(state), size):
+        yield state.live[start : start + size]
+        if progress is not None:
+            progress(min(start + size, len(state)), len(state))
+
+
+def _occupy(path: Path) -> WriterLock:
+    """A directory for a new index, locked; leftovers of an index that was never completed are cleared away."""
+    exists = IndexExistsError(
+        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
+    )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_if_occupied(path, exists)
+        lock = WriterLock(path)
+        lock.acquire()
+    except (FileExistsError, NotADirectoryError):
+        raise exists from None
+    except OSError as error:
+        raise StorageError(f"cannot make the directory {path}: {error.strerror}") from None
+    try:
+        _refuse_if_occupied(path, exists)
+        for left in path.iterdir():
+            if left.name.startswith(GENERATION):
+                shutil.rmtree(left)
+            elif left.name.startswith(UNFINISHED):
+                left.unlink()
+    except OSError as error:
+        lock.release()
+        raise StorageError(f"cannot clear {path}: {error.strerror}") from None
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:
+    names = {file.name for file in path.iterdir()} - {LOCK}
+    unfinished = UNFINISHED in names and all(name.startswith((UNFINISHED, GENERATION)) for name in names)
+    if names and not unfinished:
+        raise error
+
+
+def _write_new(
+    path: Path, config: IndexConfig, state: State | None, source: Path | None = None, progress: Progress | None = None
+) -> None:
+    """Write an index, empty or holding a state, into a directory that was occupied for it."""
+    generation = 0 if state is None else state.committed.generation
+    folder = path / f"{GENERATION}{generation}"
+    with ExitStack() as finally_close:
+        catalogue = Catalogue.create(path / UNFINISHED, config)
+        finally_close.callback(catalogue.close)
+        _sync_directory(path)
+        files = _make_files(folder, config)
+        finally_close.callback(_close, files)
+        extents = {} if state is None else _copy(state, files, progress)
+        _sync(files, folder)
+        if state is not None:
+            content = state.committed._replace(extents=extents)
+            catalogue.commit(catalogue.read(), content, np.arange(len(state.cells)))
+    try:
+        for extra in [] if source is None else source.iterdir():
+            if extra.is_file() and not extra.name.startswith((CATALOGUE, UNFINISHED, LOCK)):
+                shutil.copy2(extra, path / extra.name)
+        _sync_directory(path)
+        os.rename(path / UNFINISHED, path / CATALOGUE)
+        _sync_directory(path)
+    except OSError as error:
+        raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
+
+
+def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Extent]:
+    total, extents = len(state.columns), {}
+    for name, view in state.columns.raw().items():
+        extent = Extent()
+        size = max(1, _COPY_BYTES // files[name].spec.row_bytes)
+        for start in range(0, len(view), size):
+            extent = files[name].append(extent, view[start : start + size])
+            if progress is not None and name == "features":  # by far the most bytes
+                progress(extent.rows, total)
+        given = state.columns.extents[name].crcs
+        if state.columns.files() and not np.array_equal(extent.crcs, given):
+            block = int(np.argmax(extent.crcs != given))
+            raise DamagedIndexError(
+                f"the column {name} is damaged from row {block * files[name].spec.block} on: the backup was not made; "
+                "`semcut verify` lists what is damaged"
+            )
+        extents[name] = extent
+    return extents
+
+
+def _make_files(folder: Path | None, config: IndexConfig) -> Files:
+    if folder is None:
+        return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
+    files: dict[str, Column] = {}
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, spec in specs(config).items():
+            files[name] = Column(folder / name, spec, create=True)
+    except OSError as error:
+        _close(files)
+        raise StorageError(f"cannot make {folder}: {error.strerror}") from None
+    except BaseException:
+        _close(files)
+        raise
     return files
 
 
+def _sync(files: Files, folder: Path | None) -> None:
+    for file in files.values():
+        file.sync()
+    if folder is not None:
+        _sync_directory(folder)
+
+
 def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StorageError(f"cannot write {path} to disk: {error.strerror}") from None
+
+
+def _close(files: Files) -> None:
+    for file in files.values():
+        file.close()

@@ -56,6 +56,15 @@ class IvfEngine:
             self._grow(max(count, 2 * self._ivf.nlist))
         _add(self._ivf, codes, rows, cells)
 
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Take the codes of these rows out of their lists, which are all looked through."""
+        if not len(rows):
+            return
+        chosen = np.zeros(int(rows.max()) + 1, bool)
+        chosen[rows] = True
+        marks = np.packbits(chosen, bitorder="little")
+        self._ivf.remove_ids(faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(marks)))
+
     def _grow(self, count: int) -> None:
         wider = self._lists(count)
         old = self._ivf.invlists

@@ -39,7 +39,7 @@ TUNING = {
     (cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (partitions, "_CHUNK"): [1, 5],
     (rerank, "_BLOCK"): [1, 3],
-    (columns, "_BLOCK"): [101, 1000],
+    (columns, "_WRITE"): [101, 1000],
 }
 THREADS = (faiss, "threads")
 tunings = st.fixed_dictionaries(
@@ -451,9 +451,17 @@ def test_stats_count_records_partitions_cells_and_bytes(tmp_path, config, batch)
             assert stats.partitions == [2, 2, 2]
             assert stats.cells == 6  # a sure and a torn one per class
             assert stats.normalised
-            assert stats.column_bytes == {"ids": 48, "codes": 24, "probabilities": 72, "features": 96, "cells": 24}
-    for name, size in stats.column_bytes.items():
-        assert os.path.getsize(tmp_path / "index" / name) == size
+            assert stats.removed == 0
+            assert stats.column_bytes == {
+                "ids": 48, "codes": 24, "probabilities": 72, "features": 96, "cells": 24,
+                "uri_ends": 48, "uri_bytes": 24, "removed": 0,
+            }  # fmt: skip
+            index.remove([10, 30, 20])
+            assert (index.stats().records, index.stats().removed, index.stats().cells) == (3, 3, 3)
+            assert index.stats().partitions == [0, 1, 2]
+            assert index.stats().column_bytes == {**stats.column_bytes, "removed": 24}
+    for name, size in {**stats.column_bytes, "removed": 24}.items():
+        assert os.path.getsize(tmp_path / "index" / "generation-0" / name) == size
 
 
 def test_one_feature_of_another_length_makes_the_index_not_normalised(tmp_path, config, batch):
@@ -507,7 +515,7 @@ def test_an_index_that_is_dropped_without_being_closed_holds_no_file_open(tmp_pa
 def test_an_index_that_cannot_be_opened_leaves_no_file_open(tmp_path, config, batch):
     with FaissIndex.create(tmp_path / "index", config) as index:
         index.add(batch)
-    os.truncate(tmp_path / "index" / "features", 10)
+    os.truncate(tmp_path / "index" / "generation-0" / "features", 10)
     before = open_files()
     with pytest.raises(Exception, match="features"):
         FaissIndex.open(tmp_path / "index")

@@ -26,6 +26,7 @@ def test_the_names_that_are_exported():
         "IndexStats",
         "InvalidEncodingsError",
         "InvalidParameterError",
+        "LockedError",
         "MissingDependencyError",
         "NotAnIndexError",
         "SearchParams",

@@ -26,6 +26,7 @@ from indexes import (
     FormatVersionError,
     IndexConfig,
     IndexExistsError,
+    LockedError,
     NotAnIndexError,
     StorageError,
 )
@@ -60,7 +61,12 @@ def assert_holds(path: Path, batch: Encodings) -> None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def column(path: Path, name: str) -> Path:
+    """The file of a column of an index that was never compacted."""
+    return path / "generation-0" / name
 
 
 @contextmanager
@@ -123,25 +129,22 @@ def test_an_empty_index_can_be_opened_and_filled(tmp_path, config, batch):
     assert_holds(tmp_path / "index", batch)
 
 
-def test_an_index_is_one_file_per_column_and_a_catalogue(path, batch):
-    assert sorted(contents(path)) == sorted([*NAMES, CATALOGUE])
-    np.testing.assert_array_equal(np.fromfile(path / "ids", "<i8"), batch.ids[:4])
-    np.testing.assert_array_equal(np.fromfile(path / "codes", np.uint8), batch.codes[:4].ravel())
-    np.testing.assert_array_equal(np.fromfile(path / "probabilities", "<f4"), batch.probabilities[:4].ravel())
-    np.testing.assert_array_equal(np.fromfile(path / "features", "<f4"), batch.features[:4].ravel())
+def test_an_index_is_one_file_per_column_a_catalogue_and_a_lock(path, batch):
+    assert sorted(contents(path)) == sorted([*(f"generation-0/{name}" for name in NAMES), CATALOGUE, "lock"])
+    np.testing.assert_array_equal(np.fromfile(column(path, "ids"), "<i8"), batch.ids[:4])
+    np.testing.assert_array_equal(np.fromfile(column(path, "codes"), np.uint8), batch.codes[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(column(path, "probabilities"), "<f4"), batch.probabilities[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(column(path, "features"), "<f4"), batch.features[:4].ravel())
+    assert column(path, "uri_bytes").read_bytes() == b"a.jpg\0c.jpg\0d.jpg\0"
+    assert np.fromfile(column(path, "uri_ends"), "<i8").tolist() == [6, 6, 12, 18]
+    assert column(path, "removed").read_bytes() == b""
 
 
-def test_the_catalogue_lists_every_batch_with_its_checksums(path, batch):
+def test_the_catalogue_has_the_checksums_of_every_column(path):
     with catalogue(path) as db:
-        rows = db.execute(
-            f"SELECT first_row, rows, {', '.join(f'crc_{name}' for name in NAMES)} FROM batches"
-        ).fetchall()
-    assert [row[:2] for row in rows] == [(0, 2), (2, 2)]
-    for first, count, *checksums in rows:
-        for name, checksum in zip(NAMES, checksums, strict=True):
-            data = (path / name).read_bytes()
-            size = len(data) // 4  # bytes of a row
-            assert checksum == zlib.crc32(data[first * size : (first + count) * size])
+        found = dict(db.execute("SELECT name, crcs FROM checksums"))
+    filled = [name for name in NAMES if name != "removed"]
+    assert found == {name: zlib.crc32(column(path, name).read_bytes()).to_bytes(4, "little") for name in filled}
 
 
 @pytest.mark.parametrize("name", ["a b", "50% of #1?", "ü\N{SNOWMAN}", "a'b\"c", "new/nested/directory", "-x"])
@@ -278,11 +281,11 @@ def test_what_is_not_an_index_is_not_opened(tmp_path, make):
     assert (tmp_path / "index").exists() == (make is not missing)
 
 
-@pytest.mark.parametrize("version", ["0", "2", "1.0", ""])
+@pytest.mark.parametrize("version", ["0", "1", "3", "2.0", ""])
 def test_another_format_version_is_not_opened(path, version):
     with catalogue(path) as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
-    with pytest.raises(FormatVersionError, match=rf"format version {version} but this semcut reads version 1"):
+    with pytest.raises(FormatVersionError, match=rf"format version {version} but this semcut reads version 2"):
         FaissIndex.open(path)
 
 
@@ -291,47 +294,88 @@ def test_another_format_version_is_not_opened(path, version):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_column_is_damage(path, name):
-    (path / name).unlink()
+    column(path, name).unlink()
     with pytest.raises(DamagedIndexError, match=rf"{name} is missing.*backup"):
         FaissIndex.open(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "removed"])
 @pytest.mark.parametrize("lost", [1, None], ids=["one byte", "everything"])
 def test_a_column_that_was_cut_short_is_damage(path, name, lost):
-    size = (path / name).stat().st_size
-    os.truncate(path / name, 0 if lost is None else size - lost)
-    with pytest.raises(DamagedIndexError, match=rf"{name} has \d+ bytes, expected {size} for 4 records.*backup"):
+    size = column(path, name).stat().st_size
+    os.truncate(column(path, name), 0 if lost is None else size - lost)
+    with pytest.raises(DamagedIndexError, match=rf"{name} has \d+ bytes, expected {size} for \d+ rows.*backup"):
         FaissIndex.open(path)
+
+
+def forge(path: Path, name: str, values: np.ndarray) -> None:
+    """Write a column of four rows, and a checksum that matches."""
+    values.tofile(column(path, name))
+    with catalogue(path) as db:
+        crc = zlib.crc32(values.tobytes()).to_bytes(4, "little")
+        db.execute("UPDATE checksums SET crcs = ? WHERE name = ?", (crc, name))
 
 
 @pytest.mark.parametrize("cell", [4, 2**31 - 1, -1])
 def test_a_column_of_cells_that_contradicts_the_catalogue_is_damage(path, cell):
-    numbers = np.fromfile(path / "cells", "<i4")
+    numbers = np.fromfile(column(path, "cells"), "<i4")
     numbers[1] = cell  # there are cells 0 to 3
-    numbers.tofile(path / "cells")
+    forge(path, "cells", numbers)
     limit = "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))"
     done = python(f"{limit}; FaissIndex.open(sys.argv[1])", path)
     assert "DamagedIndexError" in done.stderr, f"exit status {done.returncode}: {done.stderr[-300:]}"
+
+
+@pytest.mark.parametrize("rows", [[4], [-1], [0, 0], [2**62]])
+def test_removed_rows_that_cannot_be_are_damage(path, batch, rows):
+    with FaissIndex.open(path) as index:
+        index.remove(batch.ids[: len(rows)])
+    forge(path, "removed", np.array(rows, "<i8"))
+    with pytest.raises(DamagedIndexError, match="removed"):
+        FaissIndex.open(path)
+
+
+@pytest.mark.parametrize("ends", [[6, 6, 12, 19], [6, 5, 12, 18], [-1, 6, 12, 18], [2**62] * 4])
+def test_ends_of_uris_that_cannot_be_are_damage(path, batch, ends):
+    forge(path, "uri_ends", np.array(ends, "<i8"))
+    with FaissIndex.open(path) as index, pytest.raises(DamagedIndexError, match="uri_ends"):
+        index.uris(batch.ids[:4])
+
+
+def test_uris_that_are_no_text_are_damage(path, batch):
+    forge(path, "uri_bytes", np.full(18, 0xFF, np.uint8))
+    with FaissIndex.open(path) as index, pytest.raises(DamagedIndexError, match="uri_bytes"):
+        index.get(batch.ids[:4])
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         "DELETE FROM meta WHERE key = 'config'",
-        "DELETE FROM meta WHERE key = 'normalised'",
         "UPDATE meta SET value = '{}' WHERE key = 'config'",
         "UPDATE meta SET value = 'text' WHERE key = 'config'",
-        "UPDATE batches SET rows = 3",
-        "UPDATE batches SET rows = -1",
+        "UPDATE meta SET value = replace(value, 'null', '[0.5,0.25,0.25]') WHERE key = 'config'",
+        "DELETE FROM state",
+        "UPDATE state SET records = 3",
+        "UPDATE state SET records = -1",
+        "UPDATE state SET records = 1e15",
+        "UPDATE state SET records = 1000000000000000",
+        "UPDATE state SET records = 'x'",
+        "UPDATE state SET generation = 1",
+        "UPDATE state SET loose = 3",
+        "DELETE FROM checksums WHERE name = 'ids'",
+        "UPDATE checksums SET crcs = x'00'",
+        "UPDATE checksums SET crcs = 5",
+        "UPDATE checksums SET crcs = zeroblob(8)",
+        "UPDATE checksums SET crcs = zeroblob(4) WHERE name = 'codes'",
         "DELETE FROM cells",
         "DELETE FROM cells WHERE cell = 3",
         "DELETE FROM cells WHERE cell = 0",
-        "UPDATE cells SET size = 5 WHERE cell = 1",
-        "UPDATE cells SET size = 'x' WHERE cell = 1",
         "UPDATE cells SET number = -4 WHERE cell = 1",
         "UPDATE cells SET number = 1000000 WHERE cell = 1",
+        "UPDATE cells SET low = 0.01 WHERE cell = 1",
         "UPDATE cells SET envelope = x'00' WHERE cell = 1",
+        "UPDATE cells SET envelope = zeroblob(12) WHERE cell = 1",
         "UPDATE cells SET envelope = 'twelve chars' WHERE cell = 1",
     ],
 )
@@ -342,7 +386,7 @@ def test_a_catalogue_that_contradicts_itself_is_damage(path, statement):
         FaissIndex.open(path)
 
 
-@pytest.mark.parametrize("table", ["meta", "batches", "cells"])
+@pytest.mark.parametrize("table", ["meta", "state", "checksums", "cells"])
 def test_a_catalogue_without_one_of_its_tables_is_not_opened(path, table):
     with catalogue(path) as db:
         db.execute(f"DROP TABLE {table}")
@@ -360,7 +404,7 @@ def test_a_catalogue_with_broken_pages_is_damage(path):
 
 def test_what_lies_behind_the_committed_rows_is_harmless_and_overwritten(path, batch):
     for name in NAMES:
-        with open(path / name, "ab") as file:
+        with open(column(path, name), "ab") as file:
             file.write(b"\xff" * 1001)
     assert_holds(path, batch[:4])
     with FaissIndex.open(path) as index:
@@ -368,14 +412,15 @@ def test_what_lies_behind_the_committed_rows_is_harmless_and_overwritten(path, b
     assert_holds(path, batch)
     with FaissIndex.open(path) as index:
         sizes = index.stats().column_bytes
-    assert {name: (path / name).stat().st_size for name in NAMES} == sizes
+    junk = {"removed": 1001}  # nothing was removed, so the file was not written to
+    assert {name: column(path, name).stat().st_size for name in NAMES} == {**sizes, **junk}
 
 
 # crashes
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
-@pytest.mark.parametrize("number", range(1, len(NAMES) + 1))
+@pytest.mark.parametrize("number", range(1, len(NAMES)))
 def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, call, number):
     batch = six_records()
     with FaissIndex.create(tmp_path / "index", CONFIG) as index:
@@ -404,7 +449,7 @@ def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, cal
     assert_holds(tmp_path / "index", batch)
 
 
-@pytest.mark.parametrize("statement", ["INSERT INTO batches", "COMMIT"])
+@pytest.mark.parametrize("statement", ["INSERT OR REPLACE INTO state", "COMMIT"])
 @pytest.mark.parametrize("size", [1, 3_000_000], ids=["small", "larger than SQLite's cache"])
 def test_a_process_killed_in_its_transaction_leaves_the_earlier_records(tmp_path, statement, size):
     batch = six_records()
@@ -466,7 +511,7 @@ def test_every_column_is_on_the_disk_before_the_commit(tmp_path, config, batch, 
 
         monkeypatch.setattr(os, "fsync", spy)
         index.add(batch)
-        assert sorted(synced) == sorted(NAMES)
+        assert sorted(synced) == sorted(set(NAMES) - {"removed"})
 
 
 # adds that fail
@@ -506,14 +551,14 @@ def test_a_batch_for_which_there_is_no_space_is_not_added(path, batch):
         assert_untouched(index, path, batch[:4], result)
 
 
-def test_a_batch_whose_catalogue_entries_find_no_space_is_not_added(path, batch):
+def test_a_batch_whose_uris_find_no_space_is_not_added(path, batch):
     one = batch[4:5]
     big = Encodings(
         probabilities=one.probabilities, codes=one.codes, features=one.features, ids=one.ids, uris=["x" * 10_000_000]
     )
     with FaissIndex.open(path) as index:
         result = index.search(batch[:4], k=6, cutoff=0.0)
-        with largest_file(200_000), pytest.raises(StorageError, match=CATALOGUE):
+        with largest_file(200_000), pytest.raises(StorageError, match="uri_bytes"):
             index.add(big)
         assert_untouched(index, path, batch[:4], result)
 
@@ -548,25 +593,38 @@ def test_an_interrupted_add_changes_nothing(path, batch, monkeypatch):
 # several writers
 
 
-def test_a_writer_whose_view_is_out_of_date_is_refused(path, batch):
+def test_a_second_writer_is_told_who_the_first_is(path, batch):
     with FaissIndex.open(path) as first, FaissIndex.open(path) as second:
         before = second.search(batch, k=6, cutoff=0.0)
         first.add(batch[4:5])
-        with pytest.raises(ConcurrentWriteError, match="open the index again"):
-            second.add(batch[5:])
+        for change in (lambda: second.add(batch[5:]), lambda: second.remove([10]), second.compact):
+            with pytest.raises(LockedError, match=rf"process {os.getpid()} .this process. on .*, since 2"):
+                change()
         assert len(second) == 4
         assert_same(second.search(batch, k=6, cutoff=0.0), before)
-    assert_holds(path, batch[:5])
-    with FaissIndex.open(path) as again:
-        again.add(batch[5:])
+        first.close()
+        second.add(batch[5:])  # after catching up
+        assert second.ids().tolist() == batch.ids.tolist()
     assert_holds(path, batch)
 
 
-def test_a_writer_waits_for_another_and_gives_up_in_the_end(path, batch):
+def test_a_change_in_spite_of_the_lock_is_noticed(path, batch):
+    with FaissIndex.open(path) as first, FaissIndex.open(path) as second:
+        first.add(batch[4:5])
+        (path / "lock").unlink()
+        second.add(batch[5:])
+        with pytest.raises(ConcurrentWriteError, match="in spite of the lock: open the index again"):
+            first.remove([10])
+        assert len(first) == 5
+    assert_holds(path, batch)
+
+
+def test_a_catalogue_locked_by_another_program_is_waited_for_and_reported(path, batch, monkeypatch):
+    monkeypatch.setattr("indexes.catalogue._BUSY_SECONDS", 1)
     with FaissIndex.open(path) as index:
         other = sqlite3.connect(path / CATALOGUE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(ConcurrentWriteError, match="one writer at a time"):
+        with pytest.raises(StorageError, match="locked by another program"):
             index.add(batch[4:])
         with FaissIndex.open(path) as reader:  # reading goes on meanwhile
             assert len(reader) == 4
@@ -587,10 +645,11 @@ def test_of_two_processes_that_add_at_once_one_succeeds(tmp_path):
         sys.stdin.readline()
         try:
             index.add(batch[first : first + 2])
-        except ConcurrentWriteError:
+        except LockedError:
             print("refused")
         else:
             print("added")
+            sys.stdin.readline()
     """
     writers = [
         subprocess.Popen(
@@ -607,7 +666,9 @@ def test_of_two_processes_that_add_at_once_one_succeeds(tmp_path):
     for writer in writers:
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    ends = [writer.communicate(timeout=60)[0].strip() for writer in writers]
+    ends = [writer.stdout.readline().strip() for writer in writers]
+    for writer in writers:
+        writer.communicate("close", timeout=60)
     assert sorted(ends) == ["added", "refused"]
     added = 2 + 2 * ends.index("added")
     assert_holds(tmp_path / "index", batch[[0, 1, added, added + 1]])
@@ -644,8 +705,8 @@ def test_an_index_that_may_only_be_read_is_searched_but_not_added_to(batch):
         path = Path(directory) / "index"
         with FaissIndex.create(path, CONFIG) as index:
             index.add(six_records()[:4])
-        for file in path.iterdir():
-            file.chmod(0o444)
+        for file in path.rglob("*"):
+            file.chmod(0o555 if file.is_dir() else 0o444)
         path.chmod(0o555)
         Path(directory).chmod(0o755)
         done = python(
