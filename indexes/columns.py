@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import time
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ from indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
 from indexes.params import IndexConfig
 
 _WRITE = 1 << 24
+_MAPPED = 1 << 27  # bytes of features and probabilities that may stay mapped after a search
+_FEW = 1024  # rows up to which reading them from the file beats mapping them
+_LARGE = ("probabilities", "features")
 _HUGE = 1 << 25
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names it from 3.13 on
 
@@ -196,6 +200,20 @@ class Column:
                 f"{self.path} cannot be read at row {first_row} ({error.strerror}): restore the index from a backup"
             ) from None
 
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """These rows, (n,) of them and few, read from the file into an array of their own.
+
+        Raises:
+            DamagedIndexError: the disk cannot read them.
+        """
+        size = self.spec.row_bytes
+        try:
+            parts = [os.pread(self._fd, size, offset) for offset in (rows * size).tolist()]
+            return np.frombuffer(b"".join(parts), self.spec.dtype).reshape(len(rows), *self.spec.shape)
+        except (OSError, ValueError) as error:  # a ValueError is a file that has become too short
+            reason = error.strerror if isinstance(error, OSError) else "it was cut short"
+            raise DamagedIndexError(f"{self.path} cannot be read ({reason}): restore the index from a backup") from None
+
     def sync(self) -> None:
         """Return when everything written is on the disk."""
         try:
@@ -301,7 +319,8 @@ class Columns:
     """The rows of an index at one point in time: read-only, memory-mapped. Rows that are added later do not show.
 
     Ids, codes and cells are compared with their checksums when this is made. Features, probabilities and uris are given
-    out by methods that do so for the rows asked for.
+    out by methods that do so for the rows asked for. Where features and probabilities are large, few rows are read from
+    the file, since the system maps megabytes around each row; many are used through the mapping, until `relax`.
 
     Args:
         files: the columns.
@@ -315,6 +334,9 @@ class Columns:
         self._files: dict[str, Column | MemoryColumn] = dict(files)
         self.extents = extents
         self._views = {name: file.view(extents[name].rows) for name, file in files.items()}
+        self._small = not self.files() or sum(self._views[name].nbytes for name in _LARGE) <= _MAPPED
+        self._mapped = 0 if self._small else _mapped_bytes()
+        self._relaxed = -np.inf
         for name in ("ids", "codes", "cells", "removed"):
             self._files[name].check(extents[name])
         self.ids: NDArray[np.int64] = self._views["ids"]
@@ -325,13 +347,40 @@ class Columns:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The (N, C) matrix, of which these rows (any shape, -1 for none) may be used."""
-        return self._checked("probabilities", rows)
+    def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Probabilities of rows (any shape, -1 for none): an (M, C) matrix, and where in it each of them is."""
+        return self._rows_of("probabilities", rows)
 
-    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The (N, D) matrix, of which these rows (any shape, -1 for none) may be used."""
-        return self._checked("features", rows)
+    def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features of rows (any shape, -1 for none): an (M, D) matrix, and where in it each of them is."""
+        return self._rows_of("features", rows)
+
+    def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        view, file = self._checked(name, rows), self._files[name]
+        if self._small or rows.size > _FEW or not isinstance(file, Column):
+            return view, rows
+        present = rows >= 0
+        at = np.full(rows.shape, -1, np.int64)
+        at[present] = np.arange(np.count_nonzero(present))
+        return file.gather(rows[present]), at
+
+    def relax(self, rest: float = 0) -> None:
+        """Let go of memory that mapped files take, if it has become much; they are mapped again when they are used.
+
+        Args:
+            rest: seconds since the last time before which to do nothing: mapping again can cost half as much as the
+                search of a large batch, and should not come with each.
+        """
+        now = time.monotonic()
+        if self._small or now < self._relaxed + rest:
+            return
+        if _mapped_bytes() - self._mapped > _MAPPED:
+            self._relaxed = now
+            for name in _LARGE:
+                mapping = _mapping(self._views[name])
+                if mapping is not None:
+                    mapping.madvise(mmap.MADV_DONTNEED)
+            self._mapped = _mapped_bytes()
 
     def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
         """The uri of each row, None where it has none.
@@ -376,3 +425,17 @@ def uri_columns(uris: Sequence[str | None], start: int) -> tuple[NDArray[np.int6
     texts = [b"" if uri is None else uri.encode() + b"\0" for uri in uris]
     ends = start + np.cumsum([len(text) for text in texts], dtype=np.int64)
     return ends, np.frombuffer(b"".join(texts), np.uint8)
+
+
+def _mapping(view: NDArray[Any]) -> mmap.mmap | None:
+    """What a view of a column file maps."""
+    base: object = view
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def _mapped_bytes() -> int:
+    """Bytes of mapped files that this process has in memory."""
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.read(200).split()[2]) * mmap.PAGESIZE

@@ -354,6 +354,7 @@ class FaissIndex(SemanticIndex):
         else:
             with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
                 parts = list(pool.map(search, starts))
+        self._state.columns.relax(rest=1 if len(queries) >= _SPLIT else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
     def _search_chunk(
@@ -427,13 +428,12 @@ class FaissIndex(SemanticIndex):
             weights: (nq, C) float64.
         """
         relevant = rows >= 0
-        asked = np.where(settled, -1, rows)
-        probabilities = self._state.columns.probabilities(asked)
-        r = inner_products(weights.astype(np.float32), probabilities, asked)
+        probabilities, at = self._state.columns.probabilities(np.where(settled, -1, rows))
+        r = inner_products(weights.astype(np.float32), probabilities, at)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self.config.classes) + UNDERFLOW
         query, place = np.nonzero(doubtful & relevant & ~settled)
         relevant &= settled | (r > cutoff)
-        exact = relevance(weights[query], probabilities[rows[query, place]])
+        exact = relevance(weights[query], probabilities[at[query, place]])
         relevant[query, place] = is_relevant(exact, cutoff)
         return relevant
 
@@ -487,10 +487,13 @@ def _gathered(state: State, rows: NDArray[np.int64]) -> Encodings:
     """The records in these rows, whole."""
     columns = state.columns
     uris = columns.uris(rows)
+    probabilities, place = columns.probabilities(rows)
+    features, at = columns.features(rows)
+    columns.relax()
     return Encodings(
-        probabilities=columns.probabilities(rows)[rows],
+        probabilities=probabilities[place],
         codes=columns.codes[rows],
-        features=columns.features(rows)[rows],
+        features=features[at],
         ids=columns.ids[rows],
         uris=uris if any(uri is not None for uri in uris) else None,
     )

@@ -42,11 +42,11 @@ def rank(
     """
     query, row = _contenders(queries, weights, columns, rows, params)
     ids = columns.ids[row]
-    features = columns.features(row)
+    features, at = columns.features(row)
     exact = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
-        exact[here] = distance(queries.features[query[here]], features[row[here]])
+        exact[here] = distance(queries.features[query[here]], features[at[here]])
     cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, columns, query, row), exact)
     order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
     starts = np.searchsorted(query, np.arange(len(queries)))
@@ -68,11 +68,11 @@ def _relevance(
     weights: NDArray[np.float64], columns: Columns, query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Exact R of pairs of a query and a row."""
-    probabilities = columns.probabilities(row)
+    probabilities, at = columns.probabilities(row)
     r = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
-        r[here] = relevance(weights[query[here]], probabilities[row[here]])
+        r[here] = relevance(weights[query[here]], probabilities[at[here]])
     return r
 
 
@@ -86,15 +86,15 @@ def _contenders(
     """Pairs of query and row, in order of queries, that include the k best of every query."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        features = columns.features(rows)
-        squared = squared_distances(queries.features, features, rows)
+        features, at = columns.features(rows)
+        squared = squared_distances(queries.features, features, at)
         if params.ranking == "distance":
             cost = squared
             limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(features.shape[1]))
             limit += np.float32(UNDERFLOW)
         else:
-            probabilities = columns.probabilities(rows)
-            r = inner_products(weights.astype(np.float32), probabilities, rows).astype(np.float64)
+            probabilities, at = columns.probabilities(rows)
+            r = inner_products(weights.astype(np.float32), probabilities, at).astype(np.float64)
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)

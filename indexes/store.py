@@ -280,7 +280,8 @@ class Store:
         if self.state.committed.loose in (0, len(self.state)):
             return len(rows) if self.state.committed.loose else 0
         try:
-            return loose(self.state.columns.features(rows)[rows])
+            features, at = self.state.columns.features(rows)
+            return loose(features[at])
         except DamagedIndexError:  # damaged records can be removed; until compaction some are taken for not of length 1
             return 0
 
@@ -317,7 +318,9 @@ class Store:
             extents, cells, slack = dict.fromkeys(NAMES, Extent()), Cells.empty(self.config), 0
             for rows in _parts(before, progress):
                 batch = before.columns
-                probabilities, features = batch.probabilities(rows)[rows], batch.features(rows)[rows]
+                probabilities, features = (
+                    matrix[at] for matrix, at in (batch.probabilities(rows), batch.features(rows))
+                )
                 cells, numbers = cells.extended(probabilities)
                 slack += loose(features)
                 ends, text = uri_columns(batch.uris(rows), extents["uri_bytes"].rows)
@@ -426,6 +429,7 @@ def _parts(state: State, progress: Progress | None) -> Iterator[NDArray[np.int64
     assert extents["ids"].rows == len(state.columns)
     for start in range(0, len(state), size):
         yield state.live[start : start + size]
+        state.columns.relax()
         if progress is not None:
             progress(min(start + size, len(state)), len(state))
 
@@ -502,6 +506,7 @@ def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Ex
         size = max(1, _COPY_BYTES // files[name].spec.row_bytes)
         for start in range(0, len(view), size):
             extent = files[name].append(extent, view[start : start + size])
+            state.columns.relax()
             if progress is not None and name == "features":  # by far the most bytes
                 progress(extent.rows, total)
         given = state.columns.extents[name].crcs

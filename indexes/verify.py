@@ -132,10 +132,9 @@ def _contradictions(state: State) -> list[Damage]:
     say("negative ids", live[columns.ids[live] < 0])
     for start in range(0, len(live), _ROWS):
         rows = live[start : start + _ROWS]
-        say(
-            "records outside of their cell",
-            rows[_outside(cells, columns.probabilities(rows)[rows], columns.cells[rows])],
-        )
+        probabilities, at = columns.probabilities(rows)
+        say("records outside of their cell", rows[_outside(cells, probabilities[at], columns.cells[rows])])
+        columns.relax()
         try:
             columns.uris(rows)
         except DamagedIndexError as error:

@@ -148,12 +148,12 @@ def main() -> None:
         part = queries[:n]
         return lambda: index.search(part, k=10, cutoff=args.cutoff, shortlist=args.shortlist)
 
-    kept = index._cells.prune(weights, args.cutoff)
+    kept = index._state.cells.prune(weights, args.cutoff)
     seconds = medians(
         {
             "semcut": search(args.queries),
             "flat": lambda: flat.search(queries.codes, args.shortlist),
-            "prune": lambda: index._cells.prune(weights, args.cutoff),
+            "prune": lambda: index._state.cells.prune(weights, args.cutoff),
             "scan": lambda: index._engine.search(queries.codes, kept.cells, args.shortlist),
             "semcut, one query": search(1),
             "flat, one query": lambda: flat.search(queries.codes[:1], args.shortlist),

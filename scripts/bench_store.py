@@ -1,0 +1,178 @@
+"""Speed and memory of a stored `FaissIndex`: what durability costs, what opening costs, what removed records cost.
+
+    python scripts/bench_store.py [--records 1000000] [--folder .] [--json]
+
+Records are those of `bench_core`. The index is made in a new folder below --folder, which decides which disk is
+measured, and is deleted at the end. The page cache is warm. Memory is that of a fresh process which opens the index and
+runs 1,000 single searches: everything resident, mapped files included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+from bench_core import Generator, batches, medians
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from indexes import Encodings, FaissIndex, IndexConfig
+
+READER = """
+import re, sys, time
+from pathlib import Path
+import numpy as np
+from indexes import FaissIndex, Encodings
+
+def memory(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+names = ("probabilities", "codes", "features")
+queries = Encodings(**{name: np.load(Path(sys.argv[2]) / f"{name}.npy") for name in names})
+before = memory("VmRSS")
+start = time.perf_counter()
+index = FaissIndex.open(sys.argv[1])
+opened = time.perf_counter() - start
+after = memory("VmRSS")
+size = int(sys.argv[3])
+start = time.perf_counter()
+for row in range(0, len(queries), size):
+    index.search(queries[row : row + size])
+searched = time.perf_counter() - start
+print(opened, searched / len(queries), before, after, memory("VmRSS"), memory("RssAnon"))
+"""
+
+
+def seconds(method: Callable[[], object]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    method()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--bits", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        report = measure(args, Path(folder))
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return
+    table = Table(title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float | int):
+            table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    Console().print(table)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
+    generator = Generator(args.classes, args.bits, args.dim, 9, args.seed)
+    config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim)
+    path, quiet = folder / "index", args.json
+    report: dict[str, object] = {
+        "machine": platform.machine(),
+        "threads": faiss.omp_get_max_threads(),
+        "arguments": {name: str(value) for name, value in vars(args).items()},
+    }
+
+    index, total = FaissIndex.create(path, config), -(-args.records // args.batch)
+    times = [
+        seconds(lambda batch=batch: index.add(batch))
+        for batch in track(batches(generator, args.records, args.batch), "Adding", total, disable=quiet)
+    ]
+    report["durable add, records/s"] = args.records / sum(times)
+    report["durable add, slowest batch, ms"] = 1e3 * max(times)
+    ones = [generator(1) for _ in range(50)]
+    report["durable add of one record, ms"] = 1e3 * float(
+        np.median([seconds(lambda one=one: index.add(one)) for one in ones])
+    )
+    index.remove(np.concatenate([one.ids for one in ones if one.ids is not None]))
+    queries = generator(1000)
+    for name in ("probabilities", "codes", "features"):
+        np.save(folder / name, getattr(queries, name))
+
+    small = [generator(100) for _ in range(100)]
+    with FaissIndex.create(folder / "bulk", config, durability="close") as bulk:
+        bulking = sum(seconds(lambda batch=batch: bulk.add(batch)) for batch in small) + seconds(bulk.flush)
+    with FaissIndex.create(folder / "single", config) as single:
+        singly = sum(seconds(lambda batch=batch: single.add(batch)) for batch in small)
+    report["batches of 100, durability close, records/s"] = 10_000 / bulking
+    report["batches of 100, durability batch, records/s"] = 10_000 / singly
+
+    sizes = index.stats().column_bytes
+    index.close()
+    for size in (1, 1000):
+        command = [sys.executable, "-c", READER, path, folder, str(size)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        opening, one, empty, opened, searched, private = map(float, done.stdout.split())
+        how = "one by one" if size == 1 else "in a batch"
+        report[f"first 1,000 searches after opening, {how}, ms each"] = 1e3 * one
+        report[f"resident after 1,000 searches {how}, MB"] = searched / 1e6
+    report["open, s"] = opening
+    report["resident before opening, MB"] = empty / 1e6
+    report["resident after opening, MB"] = opened / 1e6
+    report["of which private, MB"] = private / 1e6
+    report["codes and ids, MB"] = (sizes["codes"] + sizes["ids"]) / 1e6
+
+    index = FaissIndex.open(path)
+    rng = np.random.default_rng(args.seed)
+    ids = rng.permutation(index.ids())
+    hundredth, fifth = len(ids) // 100, len(ids) // 5
+    index.contains(ids[:1])
+    report["refresh without news, us"] = 1e6 * seconds(lambda: [index.refresh() for _ in range(1000)]) / 1000
+    report["remove 1 % of the records, s"] = seconds(lambda: index.remove(ids[:hundredth]))
+    index.remove(ids[hundredth:fifth])
+    report["backup, records/s"] = len(ids) / seconds(lambda: index.backup(folder / "copy"))
+    report["verify, records/s"] = len(ids) / seconds(lambda: check(index))
+    copy = FaissIndex.open(folder / "copy")
+    report["compact, records/s"] = (len(ids) - fifth) / seconds(copy.compact)
+
+    def search(of: FaissIndex, asked: Encodings) -> Callable[[], object]:
+        return lambda: of.search(asked)
+
+    speed = medians(
+        {
+            "a": search(index, queries),
+            "b": search(copy, queries),
+            "c": lambda: [index.search(queries[row : row + 1]) for row in range(200)],
+            "d": lambda: [copy.search(queries[row : row + 1]) for row in range(200)],
+        },
+        args.rounds,
+    )
+    report["batch of 1,000 with 20 % removed, us per query"] = 1e3 * speed["a"]
+    report["the same after compaction, us per query"] = 1e3 * speed["b"]
+    report["time with 20 % removed to time compacted, batch"] = speed["a"] / speed["b"]
+    report["time with 20 % removed to time compacted, one query"] = speed["c"] / speed["d"]
+    index.close()
+    copy.close()
+    return report
+
+
+def check(index: FaissIndex) -> None:
+    damage = index.verify()
+    assert not damage, damage
+
+
+if __name__ == "__main__":
+    main()
