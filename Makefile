@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-long lint types bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -21,6 +24,7 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.train
 	$(BIN)/python scripts/bench_core.py
+	$(BIN)/python scripts/bench_store.py
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info

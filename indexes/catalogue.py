@@ -171,7 +171,7 @@ class Catalogue:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin("IMMEDIATE")
         try:
             yield
             self._db.execute("COMMIT")
@@ -179,6 +179,11 @@ class Catalogue:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    def _begin(self, kind: str) -> None:
+        if self._db.in_transaction:  # an earlier rollback has failed
+            self._db.execute("ROLLBACK")
+        self._db.execute(f"BEGIN {kind}")
 
     def _config(self) -> IndexConfig:
         try:
@@ -207,7 +212,7 @@ class Catalogue:
             DamagedIndexError: it contradicts itself or the configuration.
         """
         with self._errors():
-            self._db.execute("BEGIN")
+            self._begin("DEFERRED")
             try:
                 states = self._db.execute("SELECT * FROM state").fetchall()
                 chunks = self._db.execute("SELECT name, crcs FROM checksums ORDER BY name, chunk").fetchall()

@@ -1,0 +1,94 @@
+"""A deterministic sequence of changes to an index: what it holds after k of them follows from a seed alone.
+
+So a process that was not there can tell what must be in an index from its `version`, which counts changes. A record's
+content follows from its id and the number of the change that wrote it, which also stands in its uri.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+
+CONFIG = IndexConfig(classes=7, bits=64, dim=8)
+IDS = 600
+
+
+def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
+    """The records with these ids as these changes wrote them."""
+    ids, changes = np.asarray(ids, np.int64), np.asarray(changes, np.int64)
+    mixed = (ids[:, None] * 7919 + changes[:, None] * 104_729 + np.arange(64) * 1_299_709) * 2_654_435_761 % 2**32
+    mixed = (mixed >> 7) % 1009
+    logits = mixed[:, : CONFIG.classes] / 150
+    p = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    features = mixed[:, 10 : 10 + CONFIG.dim] - 500.5
+    return Encodings(
+        probabilities=(p / p.sum(axis=1, keepdims=True)).astype(np.float32),
+        codes=np.packbits(mixed > 504, axis=1),
+        features=(features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32),
+        ids=ids,
+        uris=[
+            f"image {number}, change {change}" if number % 5 else None
+            for number, change in zip(ids, changes, strict=True)
+        ],
+    )
+
+
+class Story:
+    """Changes number 1, 2, ...; `held` is which change wrote each record that is there after the last one told."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self.told = seed, 0
+        self.held: dict[int, int] = {}
+
+    def next(self) -> tuple[str, np.ndarray]:
+        """What the next change is, and the ids that it is about; nothing happens yet."""
+        rng = np.random.default_rng([self._seed, self.told + 1])
+        kind = str(rng.choice(["add", "add", "upsert", "remove", "compact"], p=[0.3, 0.1, 0.3, 0.2, 0.1]))
+        free = np.array([number for number in range(IDS) if number not in self.held], np.int64)
+        there = np.array(sorted(self.held), np.int64)
+        if kind == "add" and len(free) < 10:
+            kind = "remove"
+        if kind == "remove" and len(there) < 10:
+            kind = "add"
+        some = int(rng.integers(1, rng.choice([2, 30, 300])))
+        pool = {"add": free, "upsert": np.arange(IDS), "remove": there, "compact": there}[kind]
+        return kind, rng.permutation(pool)[: 0 if kind == "compact" else some]
+
+    def tell(self) -> None:
+        """The next change has happened."""
+        kind, ids = self.next()
+        self.told += 1
+        for number in ids.tolist():
+            if kind == "remove":
+                del self.held[number]
+            else:
+                self.held[number] = self.told
+
+    def tell_until(self, change: int) -> None:
+        """All changes up to this one have happened."""
+        while self.told < change:
+            self.tell()
+
+    def change(self, index: FaissIndex) -> None:
+        """Make the next change."""
+        kind, ids = self.next()
+        if kind == "compact":
+            index.compact()
+        elif kind == "remove":
+            index.remove(ids)
+        else:
+            made = records(ids, np.full(len(ids), self.told + 1))
+            (index.add if kind == "add" else index.upsert)(made)
+        self.tell()
+
+    def all(self) -> Encodings:
+        """Every record that is there, in order of ids."""
+        ids = sorted(self.held)
+        return records(np.array(ids, np.int64), np.array([self.held[number] for number in ids], np.int64))
+
+    def brute_force(self) -> BruteForceIndex:
+        """The reference, holding what is there."""
+        reference = BruteForceIndex.create(None, CONFIG)
+        reference.add(self.all())
+        return reference
