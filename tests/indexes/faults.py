@@ -165,12 +165,9 @@ def content(store: Store) -> dict[int, int]:
     rows = state.live
     ids = state.columns.ids[rows]
     changes = np.array([int(uri.split()[-1]) if uri else -1 for uri in state.columns.uris(rows)], np.int64)
-    for number, row in zip(ids.tolist(), range(len(rows)), strict=True):
-        if number % 5 == 0:  # no uri: the features tell
-            fits = [
-                c for c in range(3) if np.array_equal(FEATURES[c, number], state.columns.raw()["features"][rows[row]])
-            ]
-            changes[row] = fits[0]
+    features = state.columns.raw()["features"][rows]
+    for place in np.flatnonzero(changes < 0).tolist():  # no uri: the features tell
+        changes[place] = np.flatnonzero((FEATURES[:, ids[place]] == features[place]).all(axis=1))[0]
     expected = records(ids, changes)
     for name in ("probabilities", "codes", "features"):
         assert np.array_equal(state.columns.raw()[name][rows], getattr(expected, name)), name

@@ -504,9 +504,7 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
 
 def assert_taken(given: Any, taken: Any) -> None:
     """A parameter is what was given, read as a number where it is one."""
-    if taken is None or isinstance(taken, str):
-        assert given == taken
-    elif isinstance(taken, int) and isinstance(given, int | Fraction):
+    if taken is None or isinstance(taken, str) or (isinstance(taken, int) and isinstance(given, int | Fraction)):
         assert given == taken
     elif taken > 10**300:
         assert int(given) == taken
