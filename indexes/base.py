@@ -23,6 +23,7 @@ from indexes.errors import (
     InvalidEncodingsError,
     InvalidParameterError,
     UnknownIdError,
+    shown,
 )
 from indexes.params import IndexConfig, Ranking, SearchParams
 from indexes.relevance import Similarity
@@ -231,7 +232,7 @@ class SemanticIndex(ABC):
         Returns:
             (n,) bool.
         """
-        return self._contains(self._wanted(ids))
+        return self._contains(self._wanted(ids, known=False))
 
     def iterate(self, batch_size: int = 10_000) -> Iterator[Encodings]:
         """All records in order of their ids, in batches, as they are now: later changes do not show.
@@ -244,7 +245,7 @@ class SemanticIndex(ABC):
         """
         self._check_open()
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise InvalidParameterError(f"batch_size = {batch_size!r}, expected an integer of at least 1")
+            raise InvalidParameterError(f"batch_size = {shown(batch_size)}, expected an integer of at least 1")
         return self._iterate(int(batch_size))
 
     @abstractmethod
@@ -277,8 +278,8 @@ class SemanticIndex(ABC):
             raise DuplicateIdError(f"{_some(np.unique(twice))} more than once in the batch: ids must be unique")
         return encodings
 
-    def _wanted(self, ids: Any) -> NDArray[np.int64]:
-        """(n,) ids as given by a caller; -1, which is no id, for those that cannot be one."""
+    def _wanted(self, ids: Any, *, known: bool = True) -> NDArray[np.int64]:
+        """(n,) ids as given by a caller; for one that cannot be an id an error if they must be known, -1 otherwise."""
         self._check_open()
         try:
             wanted = np.atleast_1d(np.asarray(ids))
@@ -287,9 +288,12 @@ class SemanticIndex(ABC):
         if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
             raise InvalidParameterError(f"ids are {wanted.dtype} of shape {wanted.shape}, expected (n,) integers")
         huge = wanted[wanted > np.iinfo(np.int64).max] if wanted.dtype.kind == "u" else wanted[:0]
-        if len(huge):
+        if len(huge) and known:
             raise UnknownIdError(f"{_some(huge)} not in the index")
-        return wanted.astype(np.int64)
+        taken = wanted.astype(np.int64) if wanted.size else np.empty(0, np.int64)
+        if len(huge):
+            taken[wanted > np.iinfo(np.int64).max] = -1
+        return taken
 
     def _scored(self, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
         """Whether Eq. 4 applies; an error where the search depends on it."""

@@ -90,7 +90,7 @@ def print_json(content: object) -> None:
 def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; what it gives is told how much, of how much, has been done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=ERR, disable=quiet) as progress:
+    with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

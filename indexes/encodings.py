@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexes.errors import InvalidEncodingsError
+from indexes.errors import InvalidEncodingsError, shown
 
 SUM_TOLERANCE = 1e-3
 """How far the sum of a row of probabilities may be from 1: float16 softmax outputs of 1000 classes still pass."""
@@ -154,7 +154,7 @@ def _floats(name: str, value: Any) -> NDArray[np.float32]:
         raise InvalidEncodingsError(f"{name} have dtype {array.dtype}, expected float32")
     if array.shape[1] == 0:
         raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected at least one column")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinite: refused below
         return np.require(array, np.float32, ["C", "A"])
 
 
@@ -166,16 +166,17 @@ def _ids(value: Any) -> NDArray[np.int64]:
         raise InvalidEncodingsError(
             f"ids range from {array.min()} to {array.max()}, expected 0 to 2**63 - 1 (-1 marks an empty result)"
         )
-    return np.require(array, np.int64, ["C", "A"])
+    return np.require(array, np.int64, ["C", "A"]) if array.size else np.empty(0, np.int64)
 
 
 def _uris(value: Any) -> Sequence[str | None]:
-    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    strings = isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview)
+    if not strings and not (isinstance(value, np.ndarray) and value.ndim == 1):
         raise InvalidEncodingsError(f"uris are a {type(value).__name__}, expected one string or None per image")
     uris = [str(uri) if isinstance(uri, np.str_) else uri for uri in value]
     for uri in uris:
         if uri is not None and not isinstance(uri, str):
-            raise InvalidEncodingsError(f"uri {uri!r} is a {type(uri).__name__}, expected a string or None")
+            raise InvalidEncodingsError(f"uri {shown(uri)} is a {type(uri).__name__}, expected a string or None")
     try:
         "".join(uri for uri in uris if uri).encode()
     except UnicodeEncodeError as error:

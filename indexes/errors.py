@@ -20,6 +20,15 @@ changed. The second base lets a caller who knows nothing of semcut catch them as
 """
 
 
+def shown(value: object) -> str:
+    """A value in one line of at most 60 characters, whatever it is, for a message."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class SemcutError(Exception):
     """The base of every error that semcut raises on purpose."""
 

@@ -28,7 +28,7 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import Encodings
-from indexes.errors import InvalidParameterError, SemcutError, StorageError
+from indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
 from indexes.hamming.cpu import IvfEngine
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
@@ -501,7 +501,7 @@ def _gathered(state: State, rows: NDArray[np.int64]) -> Encodings:
 
 def _durability(given: Durability) -> Durability:
     if given not in ("batch", "close"):
-        raise InvalidParameterError(f'durability = {given!r}, expected "batch" or "close"')
+        raise InvalidParameterError(f'durability = {shown(given)}, expected "batch" or "close"')
     return given
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from indexes.encodings import Encodings
-from indexes.errors import InvalidEncodingsError, InvalidParameterError
+from indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 
 Ranking = Literal["distance", "fused"]
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             complaints = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or type(self).__name__} = {_shown(item['input'])}: {item['msg']}"
+                f"{'.'.join(map(str, item['loc'])) or type(self).__name__} = {shown(item['input'])}: {item['msg']}"
                 for item in error.errors()[:3]
             )
             raise InvalidParameterError(complaints) from None
@@ -119,16 +119,25 @@ class SearchParams(Settings):
         InvalidParameterError: naming the field, the value given and the range expected.
     """
 
-    k: int = Field(default=10, ge=1)
+    k: int = Field(default=10, ge=1, le=MAX_RESULTS)
     cutoff: float = Field(default=0.2, ge=0, lt=1)
     shortlist: int | None = Field(default=100, ge=1)
     ranking: Ranking = "distance"
+
+    @field_validator("k", "cutoff", "shortlist", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, np.integer):
+            return int(value)  # pydantic reads these as floats
+        if isinstance(value, bool | np.bool_ | complex | np.complexfloating | str | bytes):
+            raise ValueError(f"a {type(value).__name__}, expected a number")
+        return value
 
     @model_validator(mode="after")
     def _shortlist_holds_k(self) -> SearchParams:
         if self.shortlist is not None and self.shortlist < self.k:
             raise ValueError(
-                f"a shortlist of {self.shortlist} cannot give k = {self.k} results: "
+                f"a shortlist of {shown(self.shortlist)} cannot give k = {self.k} results: "
                 "raise the shortlist, or pass None to rank every relevant record"
             )
         return self
@@ -140,8 +149,3 @@ class SearchParams(Settings):
                 f"{queries} queries with k = {self.k} make {queries * self.k} places, at most {MAX_RESULTS} "
                 "are given at once: lower k or search in smaller batches"
             )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -360,6 +360,10 @@ class Store:
         lock = _occupy(path)
         try:
             _write_new(path, self.config, state, self.path, progress)
+        except BaseException:
+            if not (path / CATALOGUE).exists():
+                _clear(path)
+            raise
         finally:
             lock.release()
 
@@ -450,18 +454,20 @@ def _occupy(path: Path) -> WriterLock:
         raise StorageError(f"cannot make the directory {path}: {error.strerror}") from None
     try:
         _refuse_if_occupied(path, exists)
-        for left in path.iterdir():
-            if left.name.startswith(GENERATION):
-                shutil.rmtree(left)
-            elif left.name.startswith(UNFINISHED):
-                left.unlink()
-    except OSError as error:
-        lock.release()
-        raise StorageError(f"cannot clear {path}: {error.strerror}") from None
+        _clear(path)
     except BaseException:
         lock.release()
         raise
     return lock
+
+
+def _clear(path: Path) -> None:
+    """Delete what there is of an index that was not completed, its unfinished catalogue last."""
+    for left in path.glob(f"{GENERATION}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in path.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:

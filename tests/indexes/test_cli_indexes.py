@@ -52,10 +52,9 @@ def complaint(*arguments: object, cwd: Path) -> str:
     """The one line that a command ends with when it fails."""
     done = semcut(*arguments, cwd=cwd, status=1)
     assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("semcut: ")]
-    assert len(lines) == 1
-    assert done.stderr.rstrip("\n").endswith(lines[0])
-    return lines[0]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("semcut: ")
+    return line
 
 
 def records() -> Encodings:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import (
@@ -25,9 +25,9 @@ from indexes import (
 from indexes.params import SearchParams
 from tests.indexes import generate
 from tests.indexes.conftest import CONFIG
-from tests.indexes.generate import PROPERTY, World, assert_same, assert_valid_shortlist
+from tests.indexes.generate import PROPERTY, World, assert_same, assert_valid_shortlist, threads
 
-FUZZ = settings(PROPERTY, max_examples=250)
+FUZZ = settings(PROPERTY, max_examples=300)
 
 LARGEST = 2**63 - 1
 
@@ -40,9 +40,12 @@ INTEGERS = ("i8", ">i8", "u8", ">u8")
 OTHERS = ("?", "i1", "u1", "i4", "f4", "f8", "u8", "c8", "c16", "O", "U5", "S5", "M8[s]", "m8[ns]", "i4,f4", "V3")
 
 SPECIAL = [
-    *(np.longdouble(text) for text in ("nan", "inf", "-inf", "-0.0", "5e-324", "1.4e-45", "-1.4e-45", "1e-40", "1e-4000")),
-    *(np.longdouble(text) for text in ("2", "-1", "1e-30", "1e15", "3e18", "3.2e18", "1e19", "-1e38", "1e300", "1e4000")),
-]  # fmt: skip
+    np.longdouble(text)
+    for text in (
+        *("nan", "inf", "-inf", "-0.0", "5e-324", "1.4e-45", "-1.4e-45", "1e-40", "-1e-40", "1e-4000"),
+        *("2", "-1", "1e-30", "1e15", "3e18", "3.2e18", "1e19", "-1e38", "1e300", "1e4000"),
+    )
+]
 
 SPECIAL_IDS = [-1, -(2**63), -(2**70), 0, 1, 2**31, 2**32, 2**53 + 1, 2**62, LARGEST, 2**63, 2**64 - 1, 2**64, 10**400]
 
@@ -152,7 +155,6 @@ def wanted_ids(draw: st.DrawFn) -> Any:
         return np.array([*ids.tolist(), draw(st.integers(0, 2**64 - 1))], np.uint64)
     if kind == "cast":
         array = cast(ids, draw(st.sampled_from(OTHERS)))
-        assume(array.size or array.dtype.kind not in "cV")
         return draw(st.sampled_from([ids, array, array[:, None], array.tolist(), np.repeat(array, 2)]))
     if kind == "one":
         return draw(st.sampled_from([*ids[:1].tolist(), *ids[:1], np.int8(3), np.uint64(8), np.array(5), 2**64, True]))
@@ -218,6 +220,7 @@ def attempt(call: Callable[[], Any]) -> Any:
 
 
 def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    array = np.asarray(array)  # a masked array shows what is under its mask
     return array.dtype.str, array.shape, array.tobytes()
 
 
@@ -255,7 +258,8 @@ def assert_holds(batch: Encodings, values: dict[str, Any]) -> None:
         if name == "ids":
             assert batch.ids.tolist() == np.asarray(value).tolist()
     uris = values.get("uris")
-    assert batch.uris == uris or list(batch.uris) == list(uris)
+    assert (batch.uris is None) == (uris is None)
+    assert list(batch.uris or []) == ([] if uris is None else list(uris))
 
 
 @FUZZ
@@ -311,7 +315,8 @@ class Pair:
         """Exact answers, in which both agree."""
         results = []
         for cutoff in (0.0, 0.3):
-            found, expected = (index.search(queries, k=9, cutoff=cutoff, shortlist=None) for index in self.indexes)
+            with threads(1):
+                found, expected = (index.search(queries, k=9, cutoff=cutoff, shortlist=None) for index in self.indexes)
             assert_same(found, expected)
             results.append(found)
         return results
@@ -399,13 +404,14 @@ def actions(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 @FUZZ
-@given(columns(sound=True), st.lists(actions(), min_size=1, max_size=4))
+@given(columns(sound=True), st.lists(actions(), min_size=1, max_size=3))
 def test_an_index_does_what_it_was_told_or_refuses_and_stays_as_it_was(first, story):
     pair = Pair()
-    queries = Encodings(**first)
     change(pair, "add", first)
+    queries = Encodings(**first)
+    answers = pair.answers(queries)
     for name, argument in story:
-        before, version = pair.answers(queries), pair.version
+        before, version = answers, pair.version
         if name in ("add", "upsert"):
             change(pair, name, argument)
         elif name == "remove":
@@ -415,8 +421,9 @@ def test_an_index_does_what_it_was_told_or_refuses_and_stays_as_it_was(first, st
         else:
             ask(pair, name, argument)
         pair.assert_as_it_should_be()
+        answers = pair.answers(queries)
         if pair.version == version:
-            for found, expected in zip(pair.answers(queries), before, strict=True):
+            for found, expected in zip(answers, before, strict=True):
                 assert_same(found, expected)
 
 
@@ -441,33 +448,16 @@ SEARCHED = {
     for normalised, world in WORLDS.items()
 }
 
+TOO_WIDE = generate.encodings(
+    np.random.default_rng(0), CONFIG.model_copy(update={"dim": CONFIG.dim + 1}), 2, normalised=True, records=False
+)
+
 
 def parameters() -> st.SearchStrategy[Any]:
     """Any value, most often one that is nearly right."""
-    near = [
-        0,
-        1,
-        2,
-        5,
-        24,
-        25,
-        100,
-        -1,
-        5.0,
-        5.5,
-        -0.0,
-        0.2,
-        0.5,
-        5e-324,
-        1e-50,
-        1 - 2**-53,
-        1.0,
-        "5",
-        "0.2",
-        " 7",
-        "5_0",
-    ]
-    texts = ["distance", "fused", "Fused", "nan", "1e400", np.str_("fused"), b"5", b"distance", "9" * 5000]
+    near = [0, 1, 2, 5, 24, 25, 100, -1, 5.0, 5.5, -0.0, 0.2, 0.5, 5e-324, 1e-50, 1 - 2**-53, 1.0]
+    texts = ["5", "0.2", " 7", "5_0", "nan", "1e400", "9" * 5000, b"5"]
+    texts += ["distance", "fused", "Fused", np.str_("fused"), b"distance"]
     numpy = [
         *(dtype(5) for dtype in (np.int8, np.uint64, np.float16, np.longdouble, np.bool_)),
         *(dtype("0.2") for dtype in (np.float32, np.float64, np.longdouble)),
@@ -497,7 +487,6 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
         "shortlist": draw(st.one_of(st.none(), st.integers(1, 40), parameters())),
         "ranking": draw(st.one_of(st.sampled_from(["distance", "fused"]), parameters())),
     }
-    assume(not isinstance(asked["cutoff"], complex | np.complexfloating))
     kept = draw(st.sets(st.sampled_from([*asked])))
     return {name: value for name, value in asked.items() if name in kept}
 
@@ -516,19 +505,15 @@ def assert_taken(given: Any, taken: Any) -> None:
 @given(searches(), st.booleans(), st.sampled_from(["all", "all", "all", "no", "too wide", "not"]))
 def test_a_search_gives_what_the_equations_do_or_is_refused(asked, normalised, queried):
     world, (index, reference) = WORLDS[normalised], SEARCHED[normalised]
-    others = {
-        "no": world.queries[:0],
-        "too wide": generate.encodings(np.random.default_rng(0), WIDER, 2, normalised=True),
-    }
-    queries = others.get(queried, asked if queried == "not" else world.queries)
+    others = {"no": world.queries[:0], "too wide": TOO_WIDE, "not": asked}
+    queries = others.get(queried, world.queries)
     params = attempt(lambda: SearchParams(**asked))
-    if queried == "no" and not isinstance(params, SemcutError):
-        assume(params.k <= 10**8)
-    found, expected = (attempt(lambda one=one: one.search(queries, **asked)) for one in (index, reference))
+    with threads(1):
+        found, expected = (attempt(lambda one=one: one.search(queries, **asked)) for one in (index, reference))
     assert type(found) is type(expected)
     if isinstance(params, SemcutError):
         assert isinstance(params, InvalidParameterError)
-        assert str(found) == str(expected) == str(params)
+        assert str(found) == str(expected)
         return
     for name, value in asked.items():
         assert_taken(value, getattr(params, name))
@@ -547,6 +532,3 @@ def test_a_search_gives_what_the_equations_do_or_is_refused(asked, normalised, q
         assert_valid_shortlist(
             found, world, k=params.k, cutoff=params.cutoff, shortlist=params.shortlist, ranking=params.ranking
         )
-
-
-WIDER = CONFIG.model_copy(update={"dim": CONFIG.dim + 1})

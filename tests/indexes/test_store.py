@@ -730,3 +730,86 @@ def test_an_index_that_may_only_be_read_is_searched_but_not_added_to(batch):
         assert str(six_records().ids[0]) in found
         assert refused.startswith("4 cannot ")
         assert_holds(path, six_records()[:4])
+
+
+# leftovers
+
+
+def test_an_index_that_lost_its_catalogue_is_neither_opened_nor_overwritten(path, config):
+    (path / CATALOGUE).unlink()
+    before = contents(path)
+    with pytest.raises(NotAnIndexError, match=r"has no catalogue.sqlite; if it was one, restore it from a backup"):
+        FaissIndex.open(path)
+    with pytest.raises(IndexExistsError):
+        FaissIndex.create(path, config)
+    assert contents(path) == before
+
+
+def test_the_making_of_an_index_that_was_cut_off_is_said_and_can_be_made_again(path, config, batch):
+    (path / CATALOGUE).rename(path / "catalogue.new")
+    with pytest.raises(NotAnIndexError, match="whose making was cut off: make it again there"):
+        FaissIndex.open(path)
+    with FaissIndex.create(path, config) as index:
+        index.add(batch)
+    assert_holds(path, batch)
+
+
+def test_a_writer_clears_away_the_generation_that_a_crashed_compaction_left(path, batch):
+    (path / "generation-1").mkdir()
+    (path / "generation-1" / "ids").write_bytes(bytes(100))
+    with FaissIndex.open(path) as index:
+        assert (path / "generation-1").exists()  # a reader touches nothing
+        index.add(batch[4:])
+        assert not (path / "generation-1").exists()
+        index.compact()
+    assert_holds(path, batch)
+
+
+def test_a_backup_that_fails_leaves_nothing_large(path, tmp_path):
+    data = bytearray(column(path, "features").read_bytes())
+    data[5] ^= 1
+    column(path, "features").write_bytes(data)
+    with FaissIndex.open(path) as index:
+        with pytest.raises(DamagedIndexError, match=r"features is damaged.*the backup was not made"):
+            index.backup(tmp_path / "copy")
+        assert [file.name for file in (tmp_path / "copy").iterdir()] == ["lock"]
+
+
+def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, batch):
+    (path / "connector.json").write_text("{}")
+    (path / "notes").mkdir()
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "copy")
+        with pytest.raises(StorageError, match="lies in the index itself"):
+            index.backup(path / "copy")
+        with pytest.raises(IndexExistsError):
+            index.backup(tmp_path / "copy")
+    assert (tmp_path / "copy" / "connector.json").read_text() == "{}"
+    assert_holds(tmp_path / "copy", batch[:4])
+
+
+def test_opening_reads_neither_features_nor_probabilities_nor_uris(path, monkeypatch):
+    read, real = set(), os.pread
+
+    def spy(handle, size, offset):
+        read.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        return real(handle, size, offset)
+
+    monkeypatch.setattr(os, "pread", spy)
+    with FaissIndex.open(path):
+        assert read == {"ids", "codes", "cells"}
+
+
+def test_files_are_not_kept_open_by_changes(path, batch):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+        before = open_files()
+        for _ in range(5):
+            index.remove([10])
+            index.add(batch[:1])
+            index.compact()
+            index.search(batch, k=3)
+        assert open_files() <= before
