@@ -39,7 +39,8 @@ from indexes.partitions import Cells, cell_count
 FORMAT_VERSION = 2
 _APPLICATION = 0x53454D43  # "SEMC", SQLite's application_id: tells an index from any other database
 _CHUNK = 1024
-_BUSY_SECONDS = 5
+_BUSY_SECONDS = 30
+_LARGEST = 1 << 62
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -101,7 +102,10 @@ class Catalogue:
     def create(cls, path: Path | None, config: IndexConfig) -> Catalogue:
         """Make the catalogue of an empty index; the file must not exist."""
         if path is not None:
-            path.touch(exist_ok=False)
+            try:
+                path.touch(exist_ok=False)
+            except OSError as error:
+                raise StorageError(f"cannot make {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)
         catalogue._connect(path, ":memory:" if path is None else f"{path.absolute().as_uri()}?mode=rw")
         catalogue.config, catalogue._text = config, config.model_dump_json()
@@ -214,6 +218,11 @@ class Catalogue:
         with self._errors():
             self._begin("DEFERRED")
             try:
+                kinds = set(
+                    self._db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'")
+                )
+                if kinds != {("table", name) for name in ("meta", "state", "checksums", "cells")}:
+                    raise self._damaged("its tables are not those of an index")
                 states = self._db.execute("SELECT * FROM state").fetchall()
                 chunks = self._db.execute("SELECT name, crcs FROM checksums ORDER BY name, chunk").fetchall()
                 cells = self._db.execute("SELECT cell, number, low, envelope, crc FROM cells ORDER BY cell").fetchall()
@@ -222,7 +231,7 @@ class Catalogue:
         if len(states) != 1 or any(type(value) is not int for value in states[0]):
             raise self._damaged("it has no state")
         _, version, generation, records, uri_bytes, removed, loose, crc = states[0]
-        if crc != self._state_crc(states[0][1:-1]) or min(states[0]) < 0:
+        if crc != self._state_crc(states[0][1:-1]) or min(states[0]) < 0 or max(states[0]) > _LARGEST:
             raise self._damaged("its state does not match its checksum")
         rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
         extents = {name: self._extent(name, rows[name], chunks) for name in NAMES}
@@ -290,7 +299,9 @@ class Catalogue:
             raise
         except StorageError:
             with suppress(StorageError):
-                if self.version() == after.version:  # the error came after the point of no return
+                if (
+                    not self._db.in_transaction and self.version() == after.version
+                ):  # the error came after the point of no return
                     return
             raise
 
@@ -325,17 +336,22 @@ class Catalogue:
             "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", (*values, self._state_crc(values))
         )
 
-    def check(self) -> list[str]:
-        """What SQLite finds wrong with the file: nothing, or sentences."""
-        try:
-            found = [text for (text,) in self._db.execute("PRAGMA integrity_check(20)")]
-        except sqlite3.Error as error:
-            return [str(error)]
-        return [] if found == ["ok"] else found
-
     def close(self) -> None:
         """Close the database."""
         self._close()
+
+
+def check(path: Path) -> list[str]:
+    """What SQLite finds wrong with a catalogue: nothing, or sentences."""
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
+        try:
+            found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found
 
 
 def _cell_crc(cell: int, number: int, low: float, envelope: bytes) -> int:

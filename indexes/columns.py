@@ -112,6 +112,7 @@ class Column:
             raise StorageError(f"cannot open {path}: {error.strerror}") from None
         self._close = weakref.finalize(self, os.close, self._fd)
         self._compared = np.ones(1, bool)  # per block, and a last entry that stands for no block
+        self._newest = 0  # rows of the longest extent: only with it is a block known that is not full
 
     def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
         """Write values behind the rows that count, cut off whatever else the file holds, and say what counts then.
@@ -134,6 +135,7 @@ class Column:
             raise StorageError(f"cannot write to {self.path}: {error.strerror}; {advice}, no record is lost") from None
         after = Extent(extent.rows + len(values), self._extended(extent, data))
         self._resize(len(after.crcs), len(extent.crcs))
+        self._newest = after.rows
         return after
 
     def _extended(self, extent: Extent, data: memoryview) -> NDArray[np.uint32]:
@@ -153,6 +155,7 @@ class Column:
     def distrust(self, extent: Extent, first_row: int = 0) -> None:
         """Take what another process wrote: blocks from this row on are compared before they are used."""
         first = first_row // self.spec.block
+        self._newest = extent.rows
         self._resize(len(extent.crcs), first)
         self._compared[first:-1] = False
 
@@ -177,7 +180,8 @@ class Column:
                     f"{self.path} is damaged: rows {first} to {last} do not match their checksum, restore the index "
                     f"from a backup{mend if self.path.name in ('probabilities', 'features', 'uri_ends') else ''}"
                 )
-            compared[block] = True
+            if extent.rows == self._newest or (block + 1) * self.spec.block <= extent.rows:
+                compared[block] = True
 
     def matches(self, extent: Extent, block: int) -> bool:
         """Whether the file holds what was written there; reads it."""
@@ -191,14 +195,20 @@ class Column:
             DamagedIndexError: the disk cannot read them.
         """
         size = (min(first_row + rows, extent.rows) - first_row) * self.spec.row_bytes
-        if not self._close.alive:
-            raise ClosedIndexError("the index was closed: open it again")
         try:
-            return os.pread(self._fd, size, first_row * self.spec.row_bytes)
+            data = os.pread(self._fd, size, first_row * self.spec.row_bytes)
         except OSError as error:
+            self._check_open()
             raise DamagedIndexError(
                 f"{self.path} cannot be read at row {first_row} ({error.strerror}): restore the index from a backup"
             ) from None
+        self._check_open()
+        return data
+
+    def _check_open(self) -> None:
+        """To be called after reading: a descriptor that was closed may be another file's by then."""
+        if not self._close.alive:
+            raise ClosedIndexError("the index was closed: open it again")
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """These rows, (n,) of them and few, read from the file into an array of their own.
@@ -209,10 +219,13 @@ class Column:
         size = self.spec.row_bytes
         try:
             parts = [os.pread(self._fd, size, offset) for offset in (rows * size).tolist()]
-            return np.frombuffer(b"".join(parts), self.spec.dtype).reshape(len(rows), *self.spec.shape)
+            values = np.frombuffer(b"".join(parts), self.spec.dtype).reshape(len(rows), *self.spec.shape)
         except (OSError, ValueError) as error:  # a ValueError is a file that has become too short
+            self._check_open()
             reason = error.strerror if isinstance(error, OSError) else "it was cut short"
             raise DamagedIndexError(f"{self.path} cannot be read ({reason}): restore the index from a backup") from None
+        self._check_open()
+        return values
 
     def sync(self) -> None:
         """Return when everything written is on the disk."""
@@ -221,9 +234,15 @@ class Column:
         except OSError as error:
             raise StorageError(f"cannot write {self.path} to disk: {error.strerror}") from None
 
-    def size(self) -> int:
-        """Bytes that the file has."""
-        return os.fstat(self._fd).st_size
+    def require(self, rows: int) -> None:
+        """Raise `DamagedIndexError` if the file is too short for so many rows."""
+        size = rows * self.spec.row_bytes
+        present = os.fstat(self._fd).st_size
+        if present < size:
+            raise DamagedIndexError(
+                f"{self.path} has {present} bytes, expected {size} for {rows} rows: "
+                "the index is damaged, restore it from a backup"
+            )
 
     def view(self, rows: int) -> NDArray[Any]:
         """The first rows of the column, mapped and read-only; later appends leave the view as it is.
@@ -235,12 +254,7 @@ class Column:
         size = rows * self.spec.row_bytes
         if not size:
             return np.empty(shape, self.spec.dtype)
-        present = self.size()
-        if present < size:
-            raise DamagedIndexError(
-                f"{self.path} has {present} bytes, expected {size} for {rows} rows: "
-                "the index is damaged, restore it from a backup"
-            )
+        self.require(rows)
         try:
             mapped = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ)
         except (OSError, ValueError, OverflowError) as error:
@@ -437,5 +451,8 @@ def _mapping(view: NDArray[Any]) -> mmap.mmap | None:
 
 def _mapped_bytes() -> int:
     """Bytes of mapped files that this process has in memory."""
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read(200).split()[2]) * mmap.PAGESIZE
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read(200).split()[2]) * mmap.PAGESIZE
+    except OSError:  # no descriptor left, or no such system: mappings are then kept
+        return 0

@@ -68,6 +68,7 @@ class FaissIndex(SemanticIndex):
         self._lock = SharedLock()  # searches share what they read in memory, a change has it alone
         self._changing = threading.RLock()  # one change at a time, from before its first byte is written
         self._mapping = threading.Lock()
+        self._in_change = False
 
     @classmethod
     def create(
@@ -127,8 +128,8 @@ class FaissIndex(SemanticIndex):
     def refresh(self) -> bool:
         """Move on to the last state that a writer in another process committed, and say whether there was a new one.
 
-        Costs a fraction of a millisecond where nothing has changed, the reading of what was added where records were,
-        and an `open` where the index was compacted. Without it nothing changes under a reader.
+        Costs a fraction of a millisecond where nothing has changed, the reading of the catalogue and of what was added
+        where something has, and an `open` where the index was compacted. Without it nothing changes under a reader.
 
         Raises:
             DamagedIndexError: what is there now is damaged; the state before stays in use.
@@ -167,6 +168,7 @@ class FaissIndex(SemanticIndex):
             LockedError, StorageError: as for `add`. Nothing has changed then.
         """
         with self._change():
+            self.flush()
             self._publish(self._store.compact(progress))
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
@@ -210,7 +212,8 @@ class FaissIndex(SemanticIndex):
             if self._closed:
                 return
             try:
-                self._store.flush()
+                if self._store.writing:  # not in a process that was forked from the writer's
+                    self._store.flush()
             finally:
                 self._abandon()
 
@@ -225,22 +228,26 @@ class FaissIndex(SemanticIndex):
         if that cannot be known."""
         with self._changing:
             self._check_open()
-            self._store.begin()
-            self._publish(self._store.state)
+            if self._in_change:
+                raise InvalidParameterError("an index cannot be changed while it tells its progress: do so afterwards")
+            self._in_change = True
             try:
+                self._store.begin()
+                self._publish(self._store.state)
                 yield
-            except SemcutError:
-                raise
             except BaseException as error:
-                if self._store.unchanged(self._state):
+                if isinstance(error, SemcutError) and not isinstance(error, StorageError):
                     raise
-                self._abandon()
+                if self._store.writing and not self._store.unchanged(self._state):
+                    self._abandon()
                 if isinstance(error, MemoryError):
                     raise StorageError(
-                        "there is not enough memory for this change; the index was closed, and holds all of the change "
-                        "or none of it when it is opened again"
+                        "there is not enough memory for this change: it was made whole or not at all"
+                        + ("; open the index again to see" if self._closed else "")
                     ) from None
                 raise
+            finally:
+                self._in_change = False
 
     def _publish(self, after: State) -> None:
         """Let searches see a state."""
@@ -253,18 +260,22 @@ class FaissIndex(SemanticIndex):
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]
         gone = gone[gone < rows[0]] if len(rows) else gone
-        with self._lock.exclusive():
-            if fresh:
-                self._ids = None
-            else:
-                engine.remove(gone)
-                for start in range(0, len(added), _LOAD_ROWS):
-                    part = added[start : start + _LOAD_ROWS]
-                    engine.add(after.columns.codes[part], part, after.columns.cells[part])
-                if self._ids is not None:
-                    self._ids.remove(after.columns.ids[gone])
-                    self._ids.add(after.columns.ids[added], added)
-            self._engine, self._state, self._by_cell = engine, after, None
+        try:
+            with self._lock.exclusive():
+                if fresh:
+                    self._ids = None
+                else:
+                    engine.remove(gone, after.columns.cells[gone])
+                    for start in range(0, len(added), _LOAD_ROWS):
+                        part = added[start : start + _LOAD_ROWS]
+                        engine.add(after.columns.codes[part], part, after.columns.cells[part])
+                    if self._ids is not None:
+                        self._ids.remove(after.columns.ids[gone])
+                        self._ids.add(after.columns.ids[added], added)
+                self._engine, self._state, self._by_cell = engine, after, None
+        except BaseException:  # the engine may hold a part of it
+            self._abandon()
+            raise
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
         assert encodings.ids is not None
@@ -292,7 +303,7 @@ class FaissIndex(SemanticIndex):
         """(records,) int64: all ids, in order of arrival."""
         self._check_open()
         state = self._state
-        return state.columns.ids[state.live] if len(state.columns.removed) else state.columns.ids
+        return state.columns.ids[state.live]
 
     def next_id(self) -> int:
         """An id that is free, as are all above it: one more than the largest in the index."""
@@ -466,7 +477,9 @@ class FaissIndex(SemanticIndex):
 
     def _rows_by_cell(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of all records by cell, and where each cell's rows start; (records,) and (cells + 1,) int64."""
-        if self._by_cell is None:
+        with self._mapping:
+            if self._by_cell is not None:
+                return self._by_cell
             live = self._state.live
             order = live[np.argsort(self._state.columns.cells[live], kind="stable")]
             starts = np.concatenate([[0], np.cumsum(self._state.cells.sizes)])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_PART = 1 << 12
+
 Run = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -40,7 +42,7 @@ class IdMap:
 
     def largest(self) -> int:
         """The largest id, -1 if there is none."""
-        return max((int(ids[rows >= 0].max(initial=-1)) for ids, rows in self._runs), default=-1)
+        return max((_largest(*run) for run in self._runs), default=-1)
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) int64 row of each id, -1 where there is none."""
@@ -50,6 +52,16 @@ class IdMap:
                 at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
                 rows = np.where((known[at] == ids) & (places[at] >= 0), places[at], rows)
         return rows
+
+
+def _largest(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> int:
+    """The last id with a row, found from the end."""
+    for stop in range(len(ids), 0, -_PART):
+        start = max(0, stop - _PART)
+        alive = np.flatnonzero(rows[start:stop] >= 0)
+        if len(alive):
+            return int(ids[start + alive[-1]])
+    return -1
 
 
 def _merge(left: Run, right: Run) -> Run:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from indexes.errors import LockedError, StorageError
 
 NAME = "lock"
-_OWNER_BYTES = 2000
+_OWNER_BYTES = 10_000
 
 
 class WriterLock:

@@ -41,10 +41,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalogue import Catalogue, Committed
+from indexes.catalogue import Catalogue, Committed, check
 from indexes.columns import NAMES, Column, Columns, Extent, MemoryColumn, specs, uri_columns
 from indexes.encodings import Encodings, loose
-from indexes.errors import DamagedIndexError, IndexExistsError, NotAnIndexError, StorageError
+from indexes.errors import (
+    ConcurrentWriteError,
+    DamagedIndexError,
+    IndexExistsError,
+    NotAnIndexError,
+    StorageError,
+    shown,
+)
 from indexes.lock import NAME as LOCK
 from indexes.lock import WriterLock
 from indexes.params import IndexConfig
@@ -106,6 +113,7 @@ class Store:
         self, path: Path | None, catalogue: Catalogue, durability: Durability, lock: WriterLock | None
     ) -> None:
         self.path, self.config = path, catalogue.config
+        self._identity = None if path is None else _identity(path)
         self._catalogue, self._durability, self._lock = catalogue, durability, lock
         self._files, self.state = self._load()
         self._stored = self.state  # what the catalogue says
@@ -123,6 +131,7 @@ class Store:
         """
         if path is None:
             return Store(None, Catalogue.create(None, config), durability, None)
+        path = path.absolute()
         with ExitStack() as on_error:
             lock = _occupy(path)
             on_error.callback(lock.release)
@@ -140,9 +149,15 @@ class Store:
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
         """
-        if not path.is_dir():
+        path = path.absolute()
+        try:
+            directory, complete = path.is_dir(), (path / CATALOGUE).is_file()
+        except (OSError, ValueError) as error:  # a ValueError is a zero byte in the path
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise NotAnIndexError(f"{shown(str(path))} cannot be looked at: {reason}") from None
+        if not directory:
             raise NotAnIndexError(f"{path} is not a directory: give the directory of an index")
-        if not (path / CATALOGUE).is_file():
+        if not complete:
             if (path / UNFINISHED).exists():
                 raise NotAnIndexError(f"{path} is a semcut index whose making was cut off: make it again there")
             raise NotAnIndexError(
@@ -203,16 +218,22 @@ class Store:
         assert self.path is not None
         self._lock.acquire()
         try:
+            self._check_identity()
             self.refresh()
-            current = f"{GENERATION}{self.state.committed.generation}"
-            for left in self.path.glob(f"{GENERATION}*"):
-                if left.name != current:
-                    shutil.rmtree(left, ignore_errors=True)
-            if not all(os.access(self.path / current / name, os.W_OK) for name in NAMES):
+            current = self.path / f"{GENERATION}{self.state.committed.generation}"
+            if not all(os.access(current / name, os.W_OK) for name in NAMES):
                 raise StorageError(f"files of {self.path} may not be written to: the index can be read, not changed")
+            for left in self.path.glob(f"{GENERATION}*"):
+                if left != current:
+                    shutil.rmtree(left, ignore_errors=True)
         except BaseException:
             self._lock.release()
             raise
+
+    def _check_identity(self) -> None:
+        """A directory that was moved away and made anew must not be touched by whoever had the old one open."""
+        if self.path is not None and _identity(self.path) != self._identity:
+            raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
 
     def refresh(self) -> State:
         """Catch up with the last commit. The same object comes back if there was none since; that costs one query."""
@@ -234,6 +255,11 @@ class Store:
             encodings: the batch, with ids, or None.
             removed: (n,) rows of records to remove, each once.
         """
+        self._check_identity()
+        if self._catalogue.version() != self._stored.committed.version:  # before a byte of a file is changed
+            raise ConcurrentWriteError(
+                f"another process has changed {self.path} in spite of the lock: open the index again"
+            )
         before = self.state.committed
         columns, cells, gone = self.state.columns, before.cells, before.loose
         values: dict[str, NDArray[Any]] = {}
@@ -262,15 +288,17 @@ class Store:
         for name, added in values.items():
             if len(added):
                 extents[name] = self._files[name].append(extents[name], added)
+        gone = max(0, min(gone, extents["ids"].rows - extents["removed"].rows))
         after = Committed(before.version + 1, before.generation, extents, gone, cells)
         state = State(after, Columns(self._files, extents))
         self._unsynced |= set(values)
-        self._touched.append(touched)
+        earlier = self._touched
+        self._touched = [*earlier, touched]
         if self._durability == "batch":
             try:
                 self._commit(state)
             except BaseException:
-                self._touched.pop()
+                self._touched = earlier
                 raise
         self.state = state
         return state
@@ -299,8 +327,12 @@ class Store:
         Raises:
             StorageError: the disk refused.
         """
-        if self._stored is not self.state:
-            self._commit(self.state)
+        if self._stored is self.state:
+            return
+        if not self.writing:
+            raise StorageError(f"the changes to {self.path} were made before this process was forked: flush them there")
+        self._check_identity()
+        self._commit(self.state)
 
     def compact(self, progress: Progress | None = None) -> State:
         """Write the records that are left to a new generation, with cells as tight as can be. When it raises nothing
@@ -311,8 +343,9 @@ class Store:
         with ExitStack() as on_error:
             folder = None
             if self.path is not None:
+                self._check_identity()
                 folder = self.path / f"{GENERATION}{generation}"
-                on_error.callback(shutil.rmtree, folder, ignore_errors=True)
+                on_error.callback(self._discard, folder, before)
             files = _make_files(folder, self.config)
             on_error.callback(_close, files)
             extents, cells, slack = dict.fromkeys(NAMES, Extent()), Cells.empty(self.config), 0
@@ -347,6 +380,11 @@ class Store:
             shutil.rmtree(self.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
         return state
 
+    def _discard(self, folder: Path, before: State) -> None:
+        """Delete a generation that did not come to count; where that cannot be known, the next writer will."""
+        if self.unchanged(before):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def backup(self, path: Path, state: State, progress: Progress | None = None) -> None:
         """Write a state to a new index, and with it whatever other files lie in the directory. Reads only.
 
@@ -355,15 +393,13 @@ class Store:
             DamagedIndexError: what was read does not match its checksums; the backup is not made.
             StorageError: it cannot be written.
         """
-        if self.path is not None and path.absolute().is_relative_to(self.path.absolute()):
-            raise StorageError(f"{path} lies in the index itself: choose a place outside of it")
+        path = path.absolute()
+        with suppress(OSError, ValueError):  # which are reported below
+            if self.path is not None and path.resolve().is_relative_to(self.path.resolve()):
+                raise StorageError(f"{path} lies in the index itself: choose a place outside of it")
         lock = _occupy(path)
         try:
             _write_new(path, self.config, state, self.path, progress)
-        except BaseException:
-            if not (path / CATALOGUE).exists():
-                _clear(path)
-            raise
         finally:
             lock.release()
 
@@ -395,10 +431,10 @@ class Store:
 
     def complaints(self) -> list[str]:
         """What SQLite finds wrong with the catalogue."""
-        return self._catalogue.check()
+        return [] if self.path is None else check(self.path / CATALOGUE)
 
     def close(self) -> None:
-        """Close every file and let go of the lock; what was not flushed is lost. Arrays in use stay valid."""
+        """Close every file and let go of the lock; what was not flushed is lost."""
         self._catalogue.close()
         _close(self._files)
         if self._lock is not None:
@@ -407,6 +443,11 @@ class Store:
 
 def _counted(committed: Committed, columns: Columns, before: State | None) -> State:
     """The state, after filling in the sizes of cells: from scratch, or from those of a state before it."""
+    if before is not None and (
+        any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
+        or not np.array_equal(committed.cells.numbers[: len(before.cells)], before.cells.numbers)
+    ):
+        raise DamagedIndexError("the index has lost records that were there: restore it from a backup")
     old = 0 if before is None else len(before.columns)
     gone = 0 if before is None else len(before.columns.removed)
     cells, removed = committed.cells, columns.removed
@@ -423,6 +464,15 @@ def _counted(committed: Committed, columns: Columns, before: State | None) -> St
     sizes += np.bincount(added, minlength=len(cells))
     sizes -= np.bincount(columns.cells[removed[gone:]], minlength=len(cells))
     return State(committed._replace(cells=replace(cells, sizes=sizes)), columns)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells the catalogue in a directory from any other file."""
+    try:
+        found = os.stat(path / CATALOGUE)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _parts(state: State, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
@@ -444,14 +494,18 @@ def _occupy(path: Path) -> WriterLock:
         f"{path} exists already and is not an empty directory: open the index there, or choose another path"
     )
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _sync_directory(folder.parent)
         _refuse_if_occupied(path, exists)
         lock = WriterLock(path)
         lock.acquire()
     except (FileExistsError, NotADirectoryError):
         raise exists from None
-    except OSError as error:
-        raise StorageError(f"cannot make the directory {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a ValueError is a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"cannot make the directory {shown(str(path))}: {reason}") from None
     try:
         _refuse_if_occupied(path, exists)
         _clear(path)
@@ -480,7 +534,18 @@ def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:
 def _write_new(
     path: Path, config: IndexConfig, state: State | None, source: Path | None = None, progress: Progress | None = None
 ) -> None:
-    """Write an index, empty or holding a state, into a directory that was occupied for it."""
+    """Write an index, empty or holding a state, into a directory that was occupied for it; or leave nothing there."""
+    try:
+        _complete(path, config, state, source, progress)
+    except BaseException:
+        if not (path / CATALOGUE).exists():
+            _clear(path)
+        raise
+
+
+def _complete(
+    path: Path, config: IndexConfig, state: State | None, source: Path | None, progress: Progress | None
+) -> None:
     generation = 0 if state is None else state.committed.generation
     folder = path / f"{GENERATION}{generation}"
     with ExitStack() as finally_close:
@@ -498,6 +563,7 @@ def _write_new(
         for extra in [] if source is None else source.iterdir():
             if extra.is_file() and not extra.name.startswith((CATALOGUE, UNFINISHED, LOCK)):
                 shutil.copy2(extra, path / extra.name)
+                _sync_directory(path / extra.name)
         _sync_directory(path)
         os.rename(path / UNFINISHED, path / CATALOGUE)
         _sync_directory(path)
@@ -507,6 +573,8 @@ def _write_new(
 
 def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Extent]:
     total, extents = len(state.columns), {}
+    for name, file in state.columns.files().items():
+        file.require(state.columns.extents[name].rows)
     for name, view in state.columns.raw().items():
         extent = Extent()
         size = max(1, _COPY_BYTES // files[name].spec.row_bytes)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.columns import PER_RECORD, Column, Extent
+from indexes.encodings import loose
 from indexes.errors import ClosedIndexError, DamagedIndexError
 from indexes.partitions import Cells, cell_numbers
 from indexes.store import Progress, State, Store
@@ -127,11 +128,14 @@ def _contradictions(state: State) -> list[Damage]:
         if len(rows):
             found.append(Damage("columns", what, columns.ids[rows]))
 
+    long = 0
     ids, first = np.unique(columns.ids[live], return_index=True)
     say("ids that occur more than once", np.delete(live, first) if len(ids) < len(live) else live[:0])
     say("negative ids", live[columns.ids[live] < 0])
     for start in range(0, len(live), _ROWS):
         rows = live[start : start + _ROWS]
+        features, place = columns.features(rows)
+        long += loose(features[place])
         probabilities, at = columns.probabilities(rows)
         say("records outside of their cell", rows[_outside(cells, probabilities[at], columns.cells[rows])])
         columns.relax()
@@ -139,6 +143,9 @@ def _contradictions(state: State) -> list[Damage]:
             columns.uris(rows)
         except DamagedIndexError as error:
             found.append(Damage("columns", str(error)))
+    if long != state.committed.loose:
+        what = f"counts {state.committed.loose} features that are not of length 1, there are {long}: compact the index"
+        found.append(Damage("catalogue", what))
     return found
 
 

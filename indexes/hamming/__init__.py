@@ -3,7 +3,7 @@
 An engine knows codes, row numbers and cells, and nothing of relevance, ids or features. The seam is three methods:
 
     add(codes, rows, cells)             (n, bits / 8) uint8, (n,) int64, (n,) integers
-    remove(rows)                        (n,) int64; they must be there
+    remove(rows, cells)                 as for add; they must be there
     search(codes, cells, depth)         (nq, bits / 8) uint8, (nq, w) int64 padded with -1, to
                                         rows (nq, depth) int64 padded with -1, nearest first
 

@@ -56,14 +56,21 @@ class IvfEngine:
             self._grow(max(count, 2 * self._ivf.nlist))
         _add(self._ivf, codes, rows, cells)
 
-    def remove(self, rows: NDArray[np.int64]) -> None:
-        """Take the codes of these rows out of their lists, which are all looked through."""
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+        """Take n codes out of the lists of their cells."""
         if not len(rows):
             return
-        chosen = np.zeros(int(rows.max()) + 1, bool)
-        chosen[rows] = True
-        marks = np.packbits(chosen, bitorder="little")
-        self._ivf.remove_ids(faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(marks)))
+        order = np.argsort(cells, kind="stable")
+        rows, lists = rows[order], self._ivf.invlists
+        touched, starts = np.unique(cells[order], return_index=True)
+        for cell, gone in zip(touched.tolist(), np.split(rows, starts[1:]), strict=True):
+            size = lists.list_size(cell)
+            held = faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            codes = faiss.rev_swig_ptr(lists.get_codes(cell), size * self._bits // 8).reshape(size, -1)
+            kept = np.flatnonzero(~np.isin(held, gone))
+            held[: len(kept)], codes[: len(kept)] = held[kept], codes[kept]
+            lists.resize(cell, len(kept))
+        self._ivf.ntotal -= len(rows)
 
     def _grow(self, count: int) -> None:
         wider = self._lists(count)

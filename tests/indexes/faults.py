@@ -5,13 +5,15 @@ statement of it:
 
     error   the call fails
     late    the call is made, and an error reported all the same
+    gone    the call is made, and an error reported, and all calls after it fail: nobody can tell what has happened
+    stop    the call is made, and Ctrl-C comes
     kill    the process is killed before the call
     power   the process is killed before the call, and whatever was written and not synced is lost
 
-After each, the store must hold all of the change or nothing of it (all of it if the call returned, nothing if it raised
-an error), be sound, and take the next change. It runs as a process of its own, without a second thread, because it
-forks; it works on `Store`, which is all of an index that touches the disk. Prints how many faults each operation was
-put through, as JSON.
+After each, the store must hold all of the change or nothing of it (all of it if the call returned; nothing if it raised
+an error, unless that is `gone` or `stop`), be sound, and take the next change. It runs as a process of its own, without
+a second thread, because it forks; it works on `Store`, which is all of an index that touches the disk. Prints how many
+faults each operation was put through, as JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from indexes.store import Store
 from indexes.verify import verify
 from tests.indexes.story import CONFIG, records
 
-MODES = ("error", "late", "kill", "power")
+MODES = ("error", "late", "gone", "stop", "kill", "power")
 CALLS = ("pwrite", "ftruncate", "fsync", "rename", "mkdir", "rmdir", "unlink")
 BASE = records(np.arange(300), np.zeros(300))
 BATCH = records(np.arange(300, 500), np.ones(200))
@@ -86,14 +88,16 @@ class Faults:
 
     def call(self, real: Callable, name: str) -> object:
         self.count += 1
-        if self.count != self._at:
+        if self.count != self._at and not (self._mode == "gone" and 0 < self._at < self.count):
             return real()
         if self._mode in ("kill", "power"):
             if self._mode == "power":
                 self._lose()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self._mode == "late":
+        if self._mode == "late" or (self._mode in ("gone", "stop") and self.count == self._at):
             real()
+        if self._mode == "stop":
+            raise KeyboardInterrupt
         raise sqlite3.OperationalError("disk I/O error") if name == "sqlite" else OSError(errno.EIO, os.strerror(5))
 
     def finish(self) -> None:
@@ -199,6 +203,20 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder / "index")
     path = folder / "index"
+    if mode in ("gone", "stop"):
+        store = raised = None
+        with Faults(at, mode) as faults:
+            try:
+                store = Store.open(path)
+                operation(store, path)
+            except (SemcutError, KeyboardInterrupt):
+                raised = True
+        if store is not None:
+            store.close()
+        store = Store.open(path)
+        examine_copy(path, faults.count >= at, store, label)
+        examine(store, allowed if raised else allowed[-1:], label)
+        return faults.count >= at
     if mode in ("error", "late"):
         store, raised = None, False
         with Faults(at, mode) as faults:
@@ -253,8 +271,8 @@ def create(mode: str, at: int, folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path, label = folder / "index", f"create, {mode} at call {at}"
-    if mode in ("error", "late"):
-        with Faults(at, mode) as faults, suppress(SemcutError):
+    if mode in ("error", "late", "gone", "stop"):
+        with Faults(at, mode) as faults, suppress(SemcutError, KeyboardInterrupt):
             Store.create(path, CONFIG).close()
         reached = faults.count >= at
     else:

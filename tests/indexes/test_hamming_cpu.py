@@ -103,6 +103,26 @@ def test_lists_are_made_as_cells_come_and_keep_what_they_hold():
             model.check(asked[query], everywhere[query], found)
 
 
+@PROPERTY
+@given(seed=st.integers(0, 2**32 - 1), cells=st.integers(1, 400), rows=st.integers(1, 300))
+def test_removed_codes_are_not_found_and_all_others_are(seed, cells, rows):
+    rng = np.random.default_rng(seed)
+    codes, lists = rng.integers(0, 256, (rows, 4), np.uint8), rng.integers(0, cells, rows)
+    engine, alive = IvfEngine(32), np.ones(rows, bool)
+    engine.add(codes, np.arange(rows), lists)
+    for _ in range(3):
+        gone = np.flatnonzero(alive & (rng.random(rows) < 0.4))
+        order = rng.permutation(gone)
+        engine.remove(order, lists[order])
+        alive[gone] = False
+        back = gone[rng.random(len(gone)) < 0.2]
+        engine.add(codes[back], back, lists[back])
+        alive[back] = True
+        everywhere = np.unique(lists)[None]
+        found = engine.search(codes[:1], everywhere, rows)[0]
+        assert sorted(found[found >= 0].tolist()) == np.flatnonzero(alive).tolist()
+
+
 def test_a_query_without_cells_finds_nothing():
     engine, _ = both(np.random.default_rng(0), 64, 3, [20])
     nothing = engine.search(np.zeros((2, 8), np.uint8), np.full((2, 3), -1), 4)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from indexes import (
+    ClosedIndexError,
     ConcurrentWriteError,
     DamagedIndexError,
     Encodings,
@@ -26,11 +27,13 @@ from indexes import (
     FormatVersionError,
     IndexConfig,
     IndexExistsError,
+    InvalidParameterError,
     LockedError,
     NotAnIndexError,
     StorageError,
 )
 from indexes.columns import NAMES
+from indexes.hamming.cpu import IvfEngine
 from indexes.store import CATALOGUE
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same, assert_same_records
@@ -813,3 +816,132 @@ def test_files_are_not_kept_open_by_changes(path, batch):
             index.compact()
             index.search(batch, k=3)
         assert open_files() <= before
+
+
+# an index that is no longer what was opened
+
+
+def test_an_index_put_in_the_place_of_an_open_one_is_not_touched(path, tmp_path, config, batch):
+    with FaissIndex.open(path) as index:
+        path.rename(tmp_path / "old")
+        with FaissIndex.create(path, config) as other:
+            other.add(batch[:1])
+            other.compact()
+        before = contents(path)
+        for change in (lambda: index.add(batch[4:]), lambda: index.remove([10]), index.compact):
+            with pytest.raises(StorageError, match="not the index that was opened here, it was replaced: open it"):
+                change()
+        assert len(index) == 4
+        assert {**contents(path), "lock": b""} == {**before, "lock": b""}
+    assert_holds(path, batch[:1])
+    assert_holds(tmp_path / "old", batch[:4])
+
+
+def test_a_relative_path_stays_where_it_was(path, tmp_path, config, batch, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    with FaissIndex.create(tmp_path / "elsewhere" / "index", config) as other:
+        other.compact()
+    monkeypatch.chdir(tmp_path)
+    with FaissIndex.open("index") as index:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        index.add(batch[4:])
+        index.compact()
+    assert_holds(path, batch)
+    assert_holds(tmp_path / "elsewhere" / "index", batch[:0])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_path_that_cannot_be_is_refused(tmp_path, config, name):
+    with pytest.raises(StorageError, match=r"cannot be looked at|is not a directory"):
+        FaissIndex.open(tmp_path / name)
+    with pytest.raises(StorageError, match="cannot make the directory"):
+        FaissIndex.create(tmp_path / name, config)
+
+
+@pytest.mark.parametrize("table", ["state", "checksums", "cells"])
+def test_a_catalogue_with_a_view_for_a_table_is_damage(path, table):
+    with catalogue(path) as db:
+        db.execute(f"ALTER TABLE {table} RENAME TO old")
+        db.execute(f"CREATE VIEW {table} AS SELECT * FROM old")
+    with pytest.raises(DamagedIndexError, match="its tables are not those of an index"):
+        FaissIndex.open(path)
+
+
+# interruptions
+
+
+def test_a_change_is_refused_while_a_compaction_tells_its_progress(path, batch):
+    with FaissIndex.open(path) as index:
+        with pytest.raises(InvalidParameterError, match="cannot be changed while it tells its progress"):
+            index.compact(lambda done, total: index.add(batch[4:]))
+        assert len(index) == 4
+        index.add(batch[4:])
+    assert_holds(path, batch)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "refresh"])
+def test_an_index_whose_memory_was_changed_in_part_closes_itself(path, batch, monkeypatch, change):
+    """The change itself is stored."""
+    with FaissIndex.open(path) as index, FaissIndex.open(path) as writer:
+        if change == "refresh":
+            writer.add(batch[4:])
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(IvfEngine, "remove", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                {"add": lambda: index.add(batch[4:]), "remove": lambda: index.remove([10]), "refresh": index.refresh}[
+                    change
+                ]()
+        with pytest.raises(ClosedIndexError):
+            index.search(batch)
+    with FaissIndex.open(path) as index:
+        assert index.ids().tolist() == (batch.ids[1:4] if change == "remove" else batch.ids).tolist()
+        assert index.verify() == []
+
+
+def test_a_flush_that_fails_closes_the_index_and_is_not_tried_again(path, batch, monkeypatch):
+    for action in (FaissIndex.flush, FaissIndex.compact, FaissIndex.close):
+        index = FaissIndex.open(path, durability="close")
+        index.add(batch[4:])
+        assert len(index) == 6
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+            with pytest.raises(StorageError, match="Input/output error"):
+                action(index)
+        with pytest.raises(ClosedIndexError):
+            index.flush()
+        index.close()
+        assert_holds(path, batch[:4])
+
+
+def test_what_is_read_after_closing_is_an_error_not_the_content_of_another_file(path, batch, monkeypatch):
+    monkeypatch.setattr("indexes.columns._MAPPED", 0)  # as if it were too large to be mapped at all times
+    with FaissIndex.open(path) as index:
+        parts = index.iterate(1)
+        next(parts)
+    with FaissIndex.create(path.with_name("other"), CONFIG) as other:
+        other.add(moved(batch, 1000))
+        with pytest.raises(ClosedIndexError):
+            next(parts)
+
+
+def test_a_forked_child_that_closes_an_index_leaves_the_changes_of_its_parent_alone(tmp_path):
+    done = python(
+        """
+        index = FaissIndex.create(sys.argv[1], IndexConfig(classes=3, bits=32, dim=4), durability="close")
+        index.add(batch[:2])
+        child = os.fork()
+        if not child:
+            index.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        index.add(batch[2:])
+        index.close()
+        """,
+        tmp_path / "index",
+    )
+    assert done.returncode == 0, done.stderr
+    assert_holds(tmp_path / "index", six_records())
