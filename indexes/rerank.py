@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.base import SearchResult
-from indexes.columns import Columns
 from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
 from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance
+from indexes.views import Columns
 
 _BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
 

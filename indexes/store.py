@@ -1,9 +1,4 @@
-"""The records of an index, stored in a directory or in memory, and what survives a crash.
-
-    index/
-        catalogue.sqlite        what counts (see `catalogue`)
-        generation-<n>/         one file per column (see `columns`)
-        lock                    held by the one writer (see `lock`)
+"""The records of an index, stored in a directory or in memory, and what survives a crash. `making` has the directory.
 
 **A change** (records added, removed, or both at once):
 
@@ -20,9 +15,6 @@ a new generation beside the old one, syncs it, and lets the new one count in one
 then; whoever has them open goes on reading them. A crash before the transaction leaves the old generation and a
 directory that the next writer deletes; a crash after it the new generation and the old directory, likewise deleted.
 
-**Making an index**, empty or as a backup: its catalogue is called `catalogue.new` until everything is on the disk, and
-renamed then. What a crash leaves is no index, and is overwritten when an index is made there again.
-
 Readers take no lock: they see the last commit at the time when they opened or refreshed. A writer takes the lock before
 its first change and keeps it until it is closed. An index in memory takes the same path without files.
 """
@@ -31,10 +23,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,62 +31,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.catalogue import Catalogue, Committed, check
-from indexes.columns import NAMES, Column, Columns, Extent, MemoryColumn, specs, uri_columns
+from indexes.columns import NAMES, Column, Extent, MemoryColumn, specs
 from indexes.encodings import Encodings, loose
 from indexes.errors import (
     ConcurrentWriteError,
     DamagedIndexError,
-    IndexExistsError,
     NotAnIndexError,
     StorageError,
     shown,
 )
-from indexes.lock import NAME as LOCK
 from indexes.lock import WriterLock
+from indexes.making import (
+    CATALOGUE,
+    GENERATION,
+    UNFINISHED,
+    Files,
+    close_files,
+    make_files,
+    occupy,
+    sync,
+    sync_path,
+    write_new,
+)
 from indexes.params import IndexConfig
 from indexes.partitions import Cells
+from indexes.state import Progress, State, counted
+from indexes.views import Columns, column_values
 
-CATALOGUE = "catalogue.sqlite"
-UNFINISHED = "catalogue.new"
-GENERATION = "generation-"
-_COPY_BYTES = 1 << 25
 _NO_ROWS = np.empty(0, np.int64)
 
 Durability = Literal["batch", "close"]
-Progress = Callable[[int, int], None]
-"""Told how many records, of how many, have been dealt with."""
-
-Files = dict[str, Column] | dict[str, MemoryColumn]
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """An index after one change: what counts, and the arrays. It stays readable whatever happens afterwards."""
-
-    committed: Committed
-    columns: Columns
-
-    def __len__(self) -> int:
-        return len(self.columns) - len(self.columns.removed)
-
-    @property
-    def cells(self) -> Cells:
-        """The cells, with their sizes."""
-        return self.committed.cells
-
-    @property
-    def normalised(self) -> bool:
-        """Whether the feature of every record has length 1."""
-        return self.committed.loose == 0
-
-    @cached_property
-    def live(self) -> NDArray[np.int64]:
-        """(records,) rows of the records that are not removed, in order of arrival."""
-        if not len(self.columns.removed):
-            return np.arange(len(self.columns))
-        alive = np.ones(len(self.columns), bool)
-        alive[self.columns.removed] = False
-        return np.flatnonzero(alive)
 
 
 class Store:
@@ -133,9 +96,9 @@ class Store:
             return Store(None, Catalogue.create(None, config), durability, None)
         path = path.absolute()
         with ExitStack() as on_error:
-            lock = _occupy(path)
+            lock = occupy(path)
             on_error.callback(lock.release)
-            _write_new(path, config, None)
+            write_new(path, config, None)
             catalogue = Catalogue(path / CATALOGUE)
             on_error.callback(catalogue.close)
             store = Store(path, catalogue, durability, lock)
@@ -181,9 +144,9 @@ class Store:
                     raise
                 continue
             try:
-                return files, _counted(committed, Columns(files, committed.extents), None)
+                return files, counted(committed, Columns(files, committed.extents), None)
             except BaseException:
-                _close(files)
+                close_files(files)
                 raise
 
     def _open_files(self, committed: Committed) -> Files:
@@ -196,7 +159,7 @@ class Store:
                 files[name] = Column(where, spec, writable=os.access(where, os.W_OK))
                 files[name].distrust(committed.extents[name])
         except BaseException:
-            _close(files)
+            close_files(files)
             raise
         return files
 
@@ -242,7 +205,7 @@ class Store:
             if committed.generation == self.state.committed.generation:
                 for name, file in self._files.items():
                     file.distrust(committed.extents[name], self.state.columns.extents[name].rows)
-                self.state = _counted(committed, Columns(self._files, committed.extents), self.state)
+                self.state = counted(committed, Columns(self._files, committed.extents), self.state)
             else:  # the files before are closed when the last state that reads them is gone
                 self._files, self.state = self._load()
             self._stored = self.state
@@ -265,21 +228,10 @@ class Store:
         values: dict[str, NDArray[Any]] = {}
         touched = _NO_ROWS
         if encodings is not None:
-            assert encodings.ids is not None
             cells, numbers = cells.extended(encodings.probabilities)
             touched = np.unique(numbers).astype(np.int64)
-            uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
-            ends, text = uri_columns(uris, before.extents["uri_bytes"].rows)
             gone += loose(encodings.features)
-            values = {
-                "ids": encodings.ids,
-                "codes": encodings.codes,
-                "probabilities": encodings.probabilities,
-                "features": encodings.features,
-                "cells": numbers,
-                "uri_ends": ends,
-                "uri_bytes": text,
-            }
+            values = column_values(encodings, numbers, before.extents["uri_bytes"].rows)
         if len(removed):
             values["removed"] = removed
             cells = cells.without(columns.cells[removed])
@@ -346,33 +298,21 @@ class Store:
                 self._check_identity()
                 folder = self.path / f"{GENERATION}{generation}"
                 on_error.callback(self._discard, folder, before)
-            files = _make_files(folder, self.config)
-            on_error.callback(_close, files)
+            files = make_files(folder, self.config)
+            on_error.callback(close_files, files)
             extents, cells, slack = dict.fromkeys(NAMES, Extent()), Cells.empty(self.config), 0
-            for rows in _parts(before, progress):
-                batch = before.columns
-                probabilities, features = (
-                    matrix[at] for matrix, at in (batch.probabilities(rows), batch.features(rows))
-                )
-                cells, numbers = cells.extended(probabilities)
-                slack += loose(features)
-                ends, text = uri_columns(batch.uris(rows), extents["uri_bytes"].rows)
-                values: dict[str, NDArray[Any]] = {
-                    "ids": batch.ids[rows],
-                    "codes": batch.codes[rows],
-                    "probabilities": probabilities,
-                    "features": features,
-                    "cells": numbers,
-                    "uri_ends": ends,
-                    "uri_bytes": text,
-                }
+            for rows in before.parts(progress):
+                batch = before.columns.records(rows)
+                cells, numbers = cells.extended(batch.probabilities)
+                slack += loose(batch.features)
+                values = column_values(batch, numbers, extents["uri_bytes"].rows)
                 for name, added in values.items():
                     extents[name] = files[name].append(extents[name], added)
             after = Committed(before.committed.version + 1, generation, extents, slack, cells)
             state = State(after, Columns(files, extents))
-            _sync(files, folder)
+            sync(files, folder)
             if self.path is not None:
-                _sync_directory(self.path)
+                sync_path(self.path)
             self._catalogue.commit(before.committed, after, _NO_ROWS)
             on_error.pop_all()
         self._files, self.state, self._stored = files, state, state
@@ -397,9 +337,9 @@ class Store:
         with suppress(OSError, ValueError):  # which are reported below
             if self.path is not None and path.resolve().is_relative_to(self.path.resolve()):
                 raise StorageError(f"{path} lies in the index itself: choose a place outside of it")
-        lock = _occupy(path)
+        lock = occupy(path)
         try:
-            _write_new(path, self.config, state, self.path, progress)
+            write_new(path, self.config, state, self.path, progress)
         finally:
             lock.release()
 
@@ -436,34 +376,9 @@ class Store:
     def close(self) -> None:
         """Close every file and let go of the lock; what was not flushed is lost."""
         self._catalogue.close()
-        _close(self._files)
+        close_files(self._files)
         if self._lock is not None:
             self._lock.release()
-
-
-def _counted(committed: Committed, columns: Columns, before: State | None) -> State:
-    """The state, after filling in the sizes of cells: from scratch, or from those of a state before it."""
-    if before is not None and (
-        any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
-        or not np.array_equal(committed.cells.numbers[: len(before.cells)], before.cells.numbers)
-    ):
-        raise DamagedIndexError("the index has lost records that were there: restore it from a backup")
-    old = 0 if before is None else len(before.columns)
-    gone = 0 if before is None else len(before.columns.removed)
-    cells, removed = committed.cells, columns.removed
-    added = columns.cells[old:]
-    inside = not len(added) or (added.min() >= 0 and added.max() < len(cells))
-    known = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
-    if not inside or not known or len(np.unique(removed)) != len(removed):  # FAISS does not check numbers of lists
-        raise DamagedIndexError(
-            "the columns cells and removed contradict the catalogue: restore the index from a backup"
-        )
-    sizes = np.zeros(len(cells), np.int64)
-    if before is not None:
-        sizes[: len(before.cells)] = before.cells.sizes
-    sizes += np.bincount(added, minlength=len(cells))
-    sizes -= np.bincount(columns.cells[removed[gone:]], minlength=len(cells))
-    return State(committed._replace(cells=replace(cells, sizes=sizes)), columns)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -473,163 +388,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _parts(state: State, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
-    """Rows of all records in order of arrival, as many at a time as make a good copy."""
-    extents = state.columns.extents
-    row_bytes = sum(spec.row_bytes for spec in specs(state.cells.config).values())
-    size = max(1, _COPY_BYTES // row_bytes)
-    assert extents["ids"].rows == len(state.columns)
-    for start in range(0, len(state), size):
-        yield state.live[start : start + size]
-        state.columns.relax()
-        if progress is not None:
-            progress(min(start + size, len(state)), len(state))
-
-
-def _occupy(path: Path) -> WriterLock:
-    """A directory for a new index, locked; leftovers of an index that was never completed are cleared away."""
-    exists = IndexExistsError(
-        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
-    )
-    try:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            _sync_directory(folder.parent)
-        _refuse_if_occupied(path, exists)
-        lock = WriterLock(path)
-        lock.acquire()
-    except (FileExistsError, NotADirectoryError):
-        raise exists from None
-    except (OSError, ValueError) as error:  # a ValueError is a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StorageError(f"cannot make the directory {shown(str(path))}: {reason}") from None
-    try:
-        _refuse_if_occupied(path, exists)
-        _clear(path)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
-
-
-def _clear(path: Path) -> None:
-    """Delete what there is of an index that was not completed, its unfinished catalogue last."""
-    for left in path.glob(f"{GENERATION}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for left in path.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):
-            left.unlink()
-
-
-def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:
-    names = {file.name for file in path.iterdir()} - {LOCK}
-    unfinished = UNFINISHED in names and all(name.startswith((UNFINISHED, GENERATION)) for name in names)
-    if names and not unfinished:
-        raise error
-
-
-def _write_new(
-    path: Path, config: IndexConfig, state: State | None, source: Path | None = None, progress: Progress | None = None
-) -> None:
-    """Write an index, empty or holding a state, into a directory that was occupied for it; or leave nothing there."""
-    try:
-        _complete(path, config, state, source, progress)
-    except BaseException:
-        if not (path / CATALOGUE).exists():
-            _clear(path)
-        raise
-
-
-def _complete(
-    path: Path, config: IndexConfig, state: State | None, source: Path | None, progress: Progress | None
-) -> None:
-    generation = 0 if state is None else state.committed.generation
-    folder = path / f"{GENERATION}{generation}"
-    with ExitStack() as finally_close:
-        catalogue = Catalogue.create(path / UNFINISHED, config)
-        finally_close.callback(catalogue.close)
-        _sync_directory(path)
-        files = _make_files(folder, config)
-        finally_close.callback(_close, files)
-        extents = {} if state is None else _copy(state, files, progress)
-        _sync(files, folder)
-        if state is not None:
-            content = state.committed._replace(extents=extents)
-            catalogue.commit(catalogue.read(), content, np.arange(len(state.cells)))
-    try:
-        for extra in [] if source is None else source.iterdir():
-            if extra.is_file() and not extra.name.startswith((CATALOGUE, UNFINISHED, LOCK)):
-                shutil.copy2(extra, path / extra.name)
-                _sync_directory(path / extra.name)
-        _sync_directory(path)
-        os.rename(path / UNFINISHED, path / CATALOGUE)
-        _sync_directory(path)
-    except OSError as error:
-        raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
-
-
-def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Extent]:
-    total, extents = len(state.columns), {}
-    for name, file in state.columns.files().items():
-        file.require(state.columns.extents[name].rows)
-    for name, view in state.columns.raw().items():
-        extent = Extent()
-        size = max(1, _COPY_BYTES // files[name].spec.row_bytes)
-        for start in range(0, len(view), size):
-            extent = files[name].append(extent, view[start : start + size])
-            state.columns.relax()
-            if progress is not None and name == "features":  # by far the most bytes
-                progress(extent.rows, total)
-        given = state.columns.extents[name].crcs
-        if state.columns.files() and not np.array_equal(extent.crcs, given):
-            block = int(np.argmax(extent.crcs != given))
-            raise DamagedIndexError(
-                f"the column {name} is damaged from row {block * files[name].spec.block} on: the backup was not made; "
-                "`semcut verify` lists what is damaged"
-            )
-        extents[name] = extent
-    return extents
-
-
-def _make_files(folder: Path | None, config: IndexConfig) -> Files:
-    if folder is None:
-        return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
-    files: dict[str, Column] = {}
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for name, spec in specs(config).items():
-            files[name] = Column(folder / name, spec, create=True)
-    except OSError as error:
-        _close(files)
-        raise StorageError(f"cannot make {folder}: {error.strerror}") from None
-    except BaseException:
-        _close(files)
-        raise
-    return files
-
-
-def _sync(files: Files, folder: Path | None) -> None:
-    for file in files.values():
-        file.sync()
-    if folder is not None:
-        _sync_directory(folder)
-
-
-def _sync_directory(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise StorageError(f"cannot write {path} to disk: {error.strerror}") from None
-
-
-def _close(files: Files) -> None:
-    for file in files.values():
-        file.close()

@@ -21,7 +21,8 @@ from indexes.columns import PER_RECORD, Column, Extent
 from indexes.encodings import loose
 from indexes.errors import ClosedIndexError, DamagedIndexError
 from indexes.partitions import Cells, cell_numbers
-from indexes.store import Progress, State, Store
+from indexes.state import Progress, State
+from indexes.store import Store
 
 _ROWS = 1 << 14
 _NO_IDS = np.empty(0, np.int64)

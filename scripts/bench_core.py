@@ -111,20 +111,40 @@ def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     return {name: float(np.median(measured[1:])) for name, measured in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def show(report: dict[str, object], title: str, *, as_json: bool) -> None:
+    """Print a report as JSON, or its figures as a table."""
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    table = Table(title=title)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in report.items():
+        if isinstance(value, float | int):
+            table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    Console().print(table)
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--bits", type=int, default=64)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--cutoff", type=float, default=0.2)
     parser.add_argument("--shortlist", type=int, default=100)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--groups", type=int, default=0)
     parser.add_argument("--margin", type=float, default=9, help="mean logit of the right class over the others")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args()
     quiet = args.json
 
@@ -185,16 +205,8 @@ def main() -> None:
         "memory that adding took, peak, bytes": peak,
         "peak memory per byte of the columns": peak / column_bytes,
     }
-    if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    table = Table(title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, cutoff {args.cutoff}")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    for name, value in report.items():
-        if isinstance(value, float | int):
-            table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
-    Console().print(table)
+    title = f"{args.records:,} records, {args.classes} classes, {args.bits} bits, cutoff {args.cutoff}"
+    show(report, title, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ runs 1,000 single searches: everything resident, mapped files included.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import subprocess
 import sys
@@ -21,10 +20,8 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from bench_core import Generator, batches, medians
-from rich.console import Console
+from bench_core import Generator, arguments, batches, medians, show
 from rich.progress import track
-from rich.table import Table
 
 from indexes import Encodings, FaissIndex, IndexConfig
 
@@ -61,29 +58,14 @@ def seconds(method: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--bits", type=int, default=64)
-    parser.add_argument("--dim", type=int, default=128)
+    parser = arguments(__doc__)
     parser.add_argument("--batch", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         report = measure(args, Path(folder))
-    if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    table = Table(title=f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    for name, value in report.items():
-        if isinstance(value, float | int):
-            table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
-    Console().print(table)
+    title = f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features"
+    show(report, title, as_json=args.json)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:

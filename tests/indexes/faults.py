@@ -263,6 +263,7 @@ def examine_copy(path: Path, failed: bool, store: Store, label: str) -> None:
         found = Store.open(copy)
     assert content(found) == BEFORE, label
     assert verify(found, found.state) == [], label
+    assert (copy / "connector.json").read_text() == "{}", label
     found.close()
 
 
@@ -298,6 +299,7 @@ def main() -> None:
     store.write(BASE[:150])
     store.write(BASE[150:])
     store.close()
+    (base / "connector.json").write_text("{}")
     counts = {}
     for mode in sys.argv[2:] or MODES:
         for operation in (*OPERATIONS, create):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ import numpy as np
 import pytest
 
 from indexes import Encodings, FaissIndex, IndexConfig, SearchResult
+from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
-
-SEMCUT = Path(sys.executable).with_name("semcut")
 
 CONFIG = IndexConfig(classes=10, bits=64, dim=16)
 ROWS = 300
@@ -32,20 +30,6 @@ with FaissIndex.open(sys.argv[1]) as index:
     print("locked", flush=True)
     sys.stdin.read()
 """
-
-
-def semcut(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [str(SEMCUT), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
 
 
 def complaint(*arguments: object, cwd: Path) -> str:

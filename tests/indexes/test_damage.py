@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError, columns
+from indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError, views
 from indexes.catalogue import Catalogue
 from indexes.columns import NAMES, specs
 from indexes.store import Store
@@ -101,7 +101,7 @@ def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_facto
     assert [Path(found.where).name for found in damage if "checksum" in found.what][-1] == name
     with pytest.MonkeyPatch.context() as patch:
         if not small:  # as if it were too large to be mapped at all times
-            patch.setattr(columns, "_MAPPED", 0)
+            patch.setattr(views, "_MAPPED", 0)
         assert right_or_refused(path)
     shutil.rmtree(path.parent)
 

@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, columns, faiss_index, partitions, rerank
+from indexes import (
+    BruteForceIndex,
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    columns,
+    faiss_index,
+    partitions,
+    pipeline,
+    rerank,
+)
 from indexes.hamming import cpu
 from tests.indexes.generate import (
     PROPERTY,
@@ -30,11 +40,11 @@ from tests.indexes.generate import (
 )
 
 TUNING = {
-    (faiss_index, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
-    (faiss_index, "_SPLIT"): [1, 3],  # every batch of queries on several threads
-    (faiss_index, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
-    (faiss_index, "_FIRST"): [1],
-    (faiss_index, "_DEEPER"): [2],
+    (pipeline, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
+    (pipeline, "_SPLIT"): [1, 3],  # every batch of queries on several threads
+    (pipeline, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
+    (pipeline, "_FIRST"): [1],
+    (pipeline, "_DEEPER"): [2],
     (faiss_index, "_LOAD_ROWS"): [1, 7],
     (cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (partitions, "_CHUNK"): [1, 5],
@@ -59,7 +69,7 @@ def tuned(tuning: dict):
 
 
 def forced_deeper() -> dict:
-    return {(faiss_index, "_WORTH"): 0, (faiss_index, "_DEEPER"): 2}
+    return {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2}
 
 
 # equality with brute force
@@ -484,7 +494,9 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="/proc/self/fd is missing, which lists open files"
+)
 
 
 @needs_proc

@@ -918,7 +918,7 @@ def test_a_flush_that_fails_closes_the_index_and_is_not_tried_again(path, batch,
 
 
 def test_what_is_read_after_closing_is_an_error_not_the_content_of_another_file(path, batch, monkeypatch):
-    monkeypatch.setattr("indexes.columns._MAPPED", 0)  # as if it were too large to be mapped at all times
+    monkeypatch.setattr("indexes.views._MAPPED", 0)  # as if it were too large to be mapped at all times
     with FaissIndex.open(path) as index:
         parts = index.iterate(1)
         next(parts)

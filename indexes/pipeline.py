@@ -1,0 +1,212 @@
+"""A search, step by step: prune, shortlist, cut off, re-rank.
+
+    prune       `partitions`: cells whose bound does not exceed the cutoff are skipped, exactly
+    shortlist   `hamming`: the engine gives the nearest records of the remaining cells by Hamming distance
+    cut off     records with R <= t are dropped, one by one where the cell's lower bound does not settle it
+    re-rank     `rerank`: exact distance or fused score of what is left
+
+The cutoff is applied after the scan, so where too few of the nearest records are relevant the scan goes deeper, for
+those queries only. When going deeper would mean to look at a good part of the kept cells anyway, or when no shortlist
+is asked for, all their records are looked at instead. Either way the shortlist is that of the nearest *relevant*
+records, never fewer than there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.base import SearchResult
+from indexes.compare import UNDERFLOW, error, inner_products
+from indexes.encodings import Encodings
+from indexes.hamming.cpu import IvfEngine
+from indexes.params import SearchParams
+from indexes.partitions import Kept
+from indexes.relevance import hamming, is_relevant, relevance
+from indexes.rerank import rank
+from indexes.state import State
+
+_CHUNK_ELEMENTS = 1 << 22
+_SPLIT = 64  # queries from which on a batch is split over threads, each of which runs every step for its part
+_FIRST = 1.5  # places of the first scan per place of the shortlist
+_DEEPER = 4  # how much deeper a scan goes than one that has found too few relevant records
+_WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
+
+
+class Pipeline:
+    """Searches one state of an index; several threads may at once.
+
+    Args:
+        state: the records.
+        engine: holds the codes of all of them.
+    """
+
+    def __init__(self, state: State, engine: IvfEngine) -> None:
+        self._state, self._engine = state, engine
+        self._columns, self._cells = state.columns, state.cells
+        self._by_cell: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._ordering = threading.Lock()
+
+    def search(
+        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
+    ) -> SearchResult:
+        """The k best records for every query. There must be a query and a record.
+
+        Args:
+            queries: nq of them.
+            weights: (nq, C) float64, s = S p of each query.
+            params: what is asked for.
+            scored: whether Eq. 4 applies (features are L2-normalised).
+        """
+        if params.shortlist is not None and params.shortlist >= len(self._state):
+            params = params.model_copy(update={"shortlist": None})
+        widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
+        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
+        chunk = max(1, min(-(-len(queries) // threads), _CHUNK_ELEMENTS // widest))
+        # Queries of one class scan the same cells: one after the other they find them in the processor's cache.
+        order = np.argsort(weights.argmax(axis=1), kind="stable")
+
+        def search(start: int) -> SearchResult:
+            here = order[start : start + chunk]
+            return self._chunk(queries[here], weights[here], params, scored)
+
+        starts = range(0, len(queries), chunk)
+        if threads == 1:
+            parts = [search(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+                parts = list(pool.map(search, starts))
+        self._columns.relax(rest=1 if len(queries) >= _SPLIT else 0)
+        return SearchResult.concatenate(parts).in_order(np.argsort(order))
+
+    def _chunk(
+        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
+    ) -> SearchResult:
+        columns = self._columns
+        kept = self._cells.prune(weights, params.cutoff)
+        cut_off = np.zeros(len(queries), np.int64)
+        if params.shortlist is None:
+            unfinished = np.arange(len(queries))
+            result = SearchResult.empty(len(queries), params.k)
+        else:
+            rows, cut_off, unfinished = self._shortlist(queries, weights, kept, params.cutoff, params.shortlist)
+            result = rank(queries, weights, columns, rows, params, scored)
+        for query in unfinished.tolist():
+            one = slice(query, query + 1)
+            rows, cut_off[query] = self._relevant(queries.codes[query], weights[query], kept, query, params)
+            found = rank(queries[one], weights[one], columns, rows[None], params, scored)
+            for name in ("ids", "distances", "relevance", "scores", "hamming"):
+                getattr(result, name)[one] = getattr(found, name)
+        result.partitions[:] = kept.partitions
+        result.cells[:] = kept.counts
+        result.codes[:] = kept.codes
+        result.cut_off[:] = cut_off
+        return result
+
+    def _shortlist(
+        self, queries: Encodings, weights: NDArray[np.float64], kept: Kept, cutoff: float, size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The nearest relevant rows by Hamming distance, found by scans that go deeper where they must.
+
+        Returns:
+            rows (nq, w) int64 with -1 between and behind them; dropped (nq,) int64; and the queries (n,) for which
+            looking at all kept records is the better way, whose rows are all -1.
+        """
+        width = int(_FIRST * size)
+        shortlist = np.full((len(queries), width), -1, np.int64)
+        dropped = np.zeros(len(queries), np.int64)
+        exhaustive = [np.empty(0, np.int64)]
+        tasks = [(np.arange(len(queries)), width)]
+        while tasks:
+            asked, depth = tasks.pop()
+            if len(asked) > 1 and len(asked) * depth > _CHUNK_ELEMENTS:
+                half = len(asked) // 2
+                tasks += [(asked[:half], depth), (asked[half:], depth)]
+                continue
+            certain = kept.certain[asked]
+            rows = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
+            settled = certain[np.arange(len(rows))[:, None], self._columns.cells[rows]]
+            relevant = self._relevant_candidates(rows, settled, weights[asked], cutoff)
+            enough = np.count_nonzero(relevant, axis=1) >= size
+            done = enough | (kept.codes[asked] <= depth)
+            finished = asked[done]
+            shortlist[finished] = _first(rows[done], relevant[done], size, width)
+            dropped[finished] = np.count_nonzero((rows >= 0) & ~relevant, axis=1)[done]
+            asked, depth = asked[~done], depth * _DEEPER
+            few = kept.codes[asked] <= _WORTH * depth
+            exhaustive.append(asked[few])
+            if not few.all():
+                tasks.append((asked[~few], depth))
+        return shortlist, dropped, np.concatenate(exhaustive)
+
+    def _relevant_candidates(
+        self, rows: NDArray[np.int64], settled: NDArray[np.bool_], weights: NDArray[np.float64], cutoff: float
+    ) -> NDArray[np.bool_]:
+        """Which candidates exist and pass the cutoff of Eq. 2.
+
+        Args:
+            rows: (nq, m) int64, -1 where there is none.
+            settled: (nq, m) bool; candidates that are known to pass.
+            weights: (nq, C) float64.
+        """
+        relevant = rows >= 0
+        probabilities, at = self._columns.probabilities(np.where(settled, -1, rows))
+        r = inner_products(weights.astype(np.float32), probabilities, at)
+        doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self._cells.config.classes) + UNDERFLOW
+        query, place = np.nonzero(doubtful & relevant & ~settled)
+        relevant &= settled | (r > cutoff)
+        exact = relevance(weights[query], probabilities[at[query, place]])
+        relevant[query, place] = is_relevant(exact, cutoff)
+        return relevant
+
+    def _relevant(
+        self,
+        code: NDArray[np.uint8],
+        weights: NDArray[np.float64],
+        kept: Kept,
+        query: int,
+        params: SearchParams,
+    ) -> tuple[NDArray[np.int64], int]:
+        """All relevant rows of one query, or the nearest of them, by looking at every record of the kept cells.
+
+        Returns:
+            rows (m,) int64, and how many records were dropped.
+        """
+        cells = kept.cells[query][kept.cells[query] >= 0]
+        order, starts = self._rows_by_cell()
+        sizes = self._cells.sizes[cells]
+        shift = starts[cells] - (np.cumsum(sizes) - sizes)
+        rows = order[np.arange(int(kept.codes[query])) + np.repeat(shift, sizes)]
+        settled = np.repeat(kept.certain[query, cells], sizes)
+        relevant = self._relevant_candidates(rows[None], settled[None], weights[None], params.cutoff)[0]
+        dropped = len(rows) - int(np.count_nonzero(relevant))
+        rows = rows[relevant]
+        if params.shortlist is not None and len(rows) > params.shortlist:
+            near = np.argpartition(hamming(code, self._columns.codes[rows]), params.shortlist - 1)
+            rows = rows[near[: params.shortlist]]
+        return rows, dropped
+
+    def _rows_by_cell(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of all records by cell, and where each cell's rows start; (records,) and (cells + 1,) int64."""
+        with self._ordering:  # made once, not by every thread
+            if self._by_cell is None:
+                live = self._state.live
+                order = live[np.argsort(self._columns.cells[live], kind="stable")]
+                self._by_cell = order, np.concatenate([[0], np.cumsum(self._cells.sizes)])
+            return self._by_cell
+
+
+def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:
+    """The first `size` kept entries of every row, in order, with -1 in all other places: (nq, m) to (nq, width)."""
+    place = np.cumsum(keep, axis=1, dtype=np.int32) - 1
+    keep = keep & (place < size)
+    if rows.shape[1] == width:
+        return np.where(keep, rows, -1)
+    chosen = np.full((len(rows), width), -1, np.int64)
+    query, at = np.nonzero(keep)
+    chosen[query, place[query, at]] = rows[query, at]
+    return chosen
