@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -142,8 +141,8 @@ class Columns:
 
 def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
     """A batch as rows of every column but `removed`, its uris behind `uri_start` bytes that are there already."""
-    uris: Sequence[str | None] = encodings.uris if encodings.uris is not None else [None] * len(encodings)
-    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in uris]
+    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in encodings.uris or ()]
+    lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
     assert encodings.ids is not None
     return {
         "ids": encodings.ids,
@@ -151,7 +150,7 @@ def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int
         "probabilities": encodings.probabilities,
         "features": encodings.features,
         "cells": cells,
-        "uri_ends": uri_start + np.cumsum([len(text) for text in texts], dtype=np.int64),
+        "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
     }
 
