@@ -45,7 +45,7 @@ class FaissIndex(SemanticIndex):
         try:
             self._state = store.state
             self._engine = _engine(self._state)
-            self._pipeline = Pipeline(self._state, self._engine)
+            self._pipeline = Pipeline(self._state.columns, self._state.cells, self._engine)
         except BaseException:
             store.close()
             raise
@@ -245,7 +245,7 @@ class FaissIndex(SemanticIndex):
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]
         gone = gone[gone < rows[0]] if len(rows) else gone
-        pipeline = Pipeline(after, engine)
+        pipeline = Pipeline(after.columns, after.cells, engine)
         try:
             with self._lock.exclusive():
                 if fresh:
@@ -329,6 +329,8 @@ class FaissIndex(SemanticIndex):
             scored = self._scored(queries, params, self._state.normalised)
             if not len(queries) or not len(self):
                 return SearchResult.empty(len(queries), params.k)
+            if params.shortlist is not None and params.shortlist >= len(self):
+                params = params.model_copy(update={"shortlist": None})
             return self._pipeline.search(queries, self._similarity.weights(queries.probabilities), params, scored)
 
 

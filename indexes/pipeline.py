@@ -13,8 +13,8 @@ records, never fewer than there are.
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import faiss
 import numpy as np
@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from indexes.base import SearchResult
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import Encodings
-from indexes.hamming.cpu import IvfEngine
 from indexes.params import SearchParams
-from indexes.partitions import Kept
+from indexes.partitions import Cells, Kept
 from indexes.relevance import hamming, is_relevant, relevance
-from indexes.rerank import rank
-from indexes.state import State
+from indexes.rerank import Records, rank
 
 _CHUNK_ELEMENTS = 1 << 22
 _SPLIT = 64  # queries from which on a batch is split over threads, each of which runs every step for its part
@@ -37,19 +35,42 @@ _DEEPER = 4  # how much deeper a scan goes than one that has found too few relev
 _WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
 
 
+class Engine(Protocol):
+    """Finds rows of records by the Hamming distance of their codes, or all rows of some cells.
+
+    Attributes:
+        deepest: the largest depth that `search` can take.
+    """
+
+    deepest: int
+
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+        """Rows of the nearest codes in the cells of each query, nearest first: at least those, -1 at the end of a row.
+
+        Args:
+            codes: (nq, bits / 8) uint8.
+            cells: (nq, w) int64, padded with -1.
+            depth: how many rows to give for each query: (nq, depth) int64.
+        """
+        ...
+
+    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
+        ...
+
+
 class Pipeline:
     """Searches one state of an index; several threads may at once.
 
     Args:
-        state: the records.
-        engine: holds the codes of all of them.
+        records: the records, by row.
+        cells: the cells that they are in.
+        engine: finds their rows.
+        split: whether a large batch is split over threads.
     """
 
-    def __init__(self, state: State, engine: IvfEngine) -> None:
-        self._state, self._engine = state, engine
-        self._columns, self._cells = state.columns, state.cells
-        self._by_cell: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-        self._ordering = threading.Lock()
+    def __init__(self, records: Records, cells: Cells, engine: Engine, *, split: bool = True) -> None:
+        self._records, self._cells, self._engine, self._split = records, cells, engine, split
 
     def search(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
@@ -62,10 +83,8 @@ class Pipeline:
             params: what is asked for.
             scored: whether Eq. 4 applies (features are L2-normalised).
         """
-        if params.shortlist is not None and params.shortlist >= len(self._state):
-            params = params.model_copy(update={"shortlist": None})
         widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
-        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
+        threads = faiss.omp_get_max_threads() if self._split and len(queries) >= _SPLIT else 1
         chunk = max(1, min(-(-len(queries) // threads), _CHUNK_ELEMENTS // widest))
         # Queries of one class scan the same cells: one after the other they find them in the processor's cache.
         order = np.argsort(weights.argmax(axis=1), kind="stable")
@@ -80,13 +99,13 @@ class Pipeline:
         else:
             with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
                 parts = list(pool.map(search, starts))
-        self._columns.relax(rest=1 if len(queries) >= _SPLIT else 0)
+        self._records.relax(rest=1 if len(queries) >= _SPLIT else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
     def _chunk(
         self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
     ) -> SearchResult:
-        columns = self._columns
+        records = self._records
         kept = self._cells.prune(weights, params.cutoff)
         cut_off = np.zeros(len(queries), np.int64)
         if params.shortlist is None:
@@ -94,11 +113,11 @@ class Pipeline:
             result = SearchResult.empty(len(queries), params.k)
         else:
             rows, cut_off, unfinished = self._shortlist(queries, weights, kept, params.cutoff, params.shortlist)
-            result = rank(queries, weights, columns, rows, params, scored)
+            result = rank(queries, weights, records, rows, params, scored)
         for query in unfinished.tolist():
             one = slice(query, query + 1)
             rows, cut_off[query] = self._relevant(queries.codes[query], weights[query], kept, query, params)
-            found = rank(queries[one], weights[one], columns, rows[None], params, scored)
+            found = rank(queries[one], weights[one], records, rows[None], params, scored)
             for name in ("ids", "distances", "relevance", "scores", "hamming"):
                 getattr(result, name)[one] = getattr(found, name)
         result.partitions[:] = kept.partitions
@@ -121,6 +140,8 @@ class Pipeline:
         dropped = np.zeros(len(queries), np.int64)
         exhaustive = [np.empty(0, np.int64)]
         tasks = [(np.arange(len(queries)), width)]
+        if width > self._engine.deepest:
+            return shortlist, dropped, tasks[0][0]
         while tasks:
             asked, depth = tasks.pop()
             if len(asked) > 1 and len(asked) * depth > _CHUNK_ELEMENTS:
@@ -129,15 +150,16 @@ class Pipeline:
                 continue
             certain = kept.certain[asked]
             rows = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
-            settled = certain[np.arange(len(rows))[:, None], self._columns.cells[rows]]
+            settled = certain[np.arange(len(rows))[:, None], self._records.cells[rows]]
             relevant = self._relevant_candidates(rows, settled, weights[asked], cutoff)
             enough = np.count_nonzero(relevant, axis=1) >= size
-            done = enough | (kept.codes[asked] <= depth)
+            done = enough | (rows[:, -1] < 0)
             finished = asked[done]
             shortlist[finished] = _first(rows[done], relevant[done], size, width)
             dropped[finished] = np.count_nonzero((rows >= 0) & ~relevant, axis=1)[done]
             asked, depth = asked[~done], depth * _DEEPER
-            few = kept.codes[asked] <= _WORTH * depth
+            codes = kept.codes[asked]
+            few = (codes >= 0) & (codes <= _WORTH * depth) | (depth > self._engine.deepest)
             exhaustive.append(asked[few])
             if not few.all():
                 tasks.append((asked[~few], depth))
@@ -154,7 +176,7 @@ class Pipeline:
             weights: (nq, C) float64.
         """
         relevant = rows >= 0
-        probabilities, at = self._columns.probabilities(np.where(settled, -1, rows))
+        probabilities, at = self._records.probabilities(np.where(settled, -1, rows))
         r = inner_products(weights.astype(np.float32), probabilities, at)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self._cells.config.classes) + UNDERFLOW
         query, place = np.nonzero(doubtful & relevant & ~settled)
@@ -177,27 +199,15 @@ class Pipeline:
             rows (m,) int64, and how many records were dropped.
         """
         cells = kept.cells[query][kept.cells[query] >= 0]
-        order, starts = self._rows_by_cell()
-        sizes = self._cells.sizes[cells]
-        shift = starts[cells] - (np.cumsum(sizes) - sizes)
-        rows = order[np.arange(int(kept.codes[query])) + np.repeat(shift, sizes)]
-        settled = np.repeat(kept.certain[query, cells], sizes)
+        rows, which = self._engine.rows(cells)
+        settled = kept.certain[query, cells][which]
         relevant = self._relevant_candidates(rows[None], settled[None], weights[None], params.cutoff)[0]
         dropped = len(rows) - int(np.count_nonzero(relevant))
         rows = rows[relevant]
         if params.shortlist is not None and len(rows) > params.shortlist:
-            near = np.argpartition(hamming(code, self._columns.codes[rows]), params.shortlist - 1)
+            near = np.argpartition(hamming(code, self._records.codes[rows]), params.shortlist - 1)
             rows = rows[near[: params.shortlist]]
         return rows, dropped
-
-    def _rows_by_cell(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of all records by cell, and where each cell's rows start; (records,) and (cells + 1,) int64."""
-        with self._ordering:  # made once, not by every thread
-            if self._by_cell is None:
-                live = self._state.live
-                order = live[np.argsort(self._columns.cells[live], kind="stable")]
-                self._by_cell = order, np.concatenate([[0], np.cumsum(self._cells.sizes)])
-            return self._by_cell
 
 
 def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ order and ties.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,45 @@ from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
 from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance
-from indexes.views import Columns
 
 _BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
+
+
+class Records(Protocol):
+    """Records by row number, as a search needs them. Of rows and what is asked for them, -1 is none.
+
+    Attributes:
+        ids: (n,) int64.
+        codes: (n, bits / 8) uint8.
+        cells: (n,) positions in the index's `Cells`; at least one, so that [-1] is something.
+    """
+
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+
+    @property
+    def codes(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def cells(self) -> NDArray[np.int32]: ...
+
+    def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Probabilities of rows (any shape): an (M, C) matrix, and where in it each of them is."""
+        ...
+
+    def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
+        ...
+
+    def relax(self, rest: float = 0) -> None:
+        """A search is done: memory that can be had again may be let go of."""
+        ...
 
 
 def rank(
     queries: Encodings,
     weights: NDArray[np.float64],
-    columns: Columns,
+    records: Records,
     rows: NDArray[np.int64],
     params: SearchParams,
     scored: bool,
@@ -35,19 +65,19 @@ def rank(
     Args:
         queries: nq of them.
         weights: (nq, C) float64, s = S p of each query.
-        columns: where the candidates are.
+        records: where the candidates are.
         rows: (nq, m) int64 candidates, all relevant, -1 where there is none.
         params: k and ranking.
         scored: whether Eq. 4 applies (features are L2-normalised).
     """
-    query, row = _contenders(queries, weights, columns, rows, params)
-    ids = columns.ids[row]
-    features, at = columns.features(row)
+    query, row = _contenders(queries, weights, records, rows, params)
+    ids = records.ids[row]
+    features, at = records.features(row)
     exact = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
         exact[here] = distance(queries.features[query[here]], features[at[here]])
-    cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, columns, query, row), exact)
+    cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, records, query, row), exact)
     order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
     starts = np.searchsorted(query, np.arange(len(queries)))
     place = np.arange(len(order)) - starts[query]
@@ -55,20 +85,20 @@ def rank(
     query, row, exact = query[order], row[order], exact[order]
 
     result = SearchResult.empty(len(queries), params.k)
-    r = _relevance(weights, columns, query, row)
+    r = _relevance(weights, records, query, row)
     result.ids[query, place] = ids[order]
     result.distances[query, place] = exact
     result.relevance[query, place] = r
     result.scores[query, place] = fused_score(r, exact) if scored else np.nan
-    result.hamming[query, place] = hamming(queries.codes[query], columns.codes[row])
+    result.hamming[query, place] = hamming(queries.codes[query], records.codes[row])
     return result
 
 
 def _relevance(
-    weights: NDArray[np.float64], columns: Columns, query: NDArray[np.int64], row: NDArray[np.int64]
+    weights: NDArray[np.float64], records: Records, query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Exact R of pairs of a query and a row."""
-    probabilities, at = columns.probabilities(row)
+    probabilities, at = records.probabilities(row)
     r = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
@@ -79,21 +109,21 @@ def _relevance(
 def _contenders(
     queries: Encodings,
     weights: NDArray[np.float64],
-    columns: Columns,
+    records: Records,
     rows: NDArray[np.int64],
     params: SearchParams,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of query and row, in order of queries, that include the k best of every query."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        features, at = columns.features(rows)
+        features, at = records.features(rows)
         squared = squared_distances(queries.features, features, at)
         if params.ranking == "distance":
             cost = squared
             limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(features.shape[1]))
             limit += np.float32(UNDERFLOW)
         else:
-            probabilities, at = columns.probabilities(rows)
+            probabilities, at = records.probabilities(rows)
             r = inner_products(weights.astype(np.float32), probabilities, at).astype(np.float64)
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)

@@ -34,6 +34,8 @@ class IvfEngine:
         bits: length of a code.
     """
 
+    deepest = _NO_LIMIT
+
     def __init__(self, bits: int) -> None:
         self._bits = bits
         self._ivf = self._lists(256)
@@ -95,6 +97,18 @@ class IvfEngine:
             here = slice(start, start + chunk)
             self._search(codes[here], cells[here], rows[here])
         return rows
+
+    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
+        lists = self._ivf.invlists
+        sizes = [lists.list_size(cell) for cell in cells.tolist()]
+        found = [
+            faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            for cell, size in zip(cells.tolist(), sizes, strict=True)
+            if size
+        ]
+        rows = np.concatenate(found) if found else np.empty(0, np.int64)  # copies what FAISS holds
+        return rows, np.repeat(np.arange(len(cells)), sizes)
 
     def _search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         queries, width = cells.shape

@@ -164,3 +164,17 @@ def test_searches_of_different_widths_and_depths_may_run_at_once():
             assert found.shape == (6, depth)
             for query in range(6):
                 model.check(asked[query], lists[query], found[query])
+
+
+def test_all_rows_of_some_cells():
+    """The seam that looks at every record: all rows of the cells, each with the cell that it is in."""
+    rng = np.random.default_rng(5)
+    engine, lists = IvfEngine(32), rng.integers(0, 40, 500)
+    engine.add(codes(rng, lists, 32), np.arange(500), lists)
+    engine.remove(np.arange(0, 500, 3), lists[::3])
+    cells = rng.permutation(40)[:15]
+    rows, which = engine.rows(cells)
+    there = np.flatnonzero(np.isin(lists, cells) & (np.arange(500) % 3 > 0))
+    np.testing.assert_array_equal(np.sort(rows), there)
+    np.testing.assert_array_equal(cells[which], lists[rows])
+    assert len(engine.rows(cells[:0])[0]) == 0
