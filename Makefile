@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint types bench clean
+.PHONY: demo test test-long test-milvus lint types bench clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long
+
+# Installs a real Milvus server (2.3.5 from PyPI), starts it on loopback, tests against it and stops it.
+test-milvus: $(VENV)/.milvus
+	$(BIN)/python -m pytest -m milvus
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -37,5 +41,9 @@ $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,pretrained,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,pretrained,milvus-lite,dev]'
+	touch $@
+
+$(VENV)/.milvus: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check milvus==2.3.5
 	touch $@

@@ -52,6 +52,7 @@ from indexes.errors import (  # noqa: E402
     MissingDependencyError,
     NotAnIndexError,
     SemcutError,
+    ServerError,
     StorageError,
     UnknownIdError,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "SearchResult",
     "SemanticIndex",
     "SemcutError",
+    "ServerError",
     "StorageError",
     "UnknownIdError",
 ]

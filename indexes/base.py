@@ -43,7 +43,7 @@ class SearchResult:
         hamming: (nq, k) int32, differing bits of codes.
         partitions: (nq,) int64; partitions scanned.
         cells: (nq,) int64; cells scanned.
-        codes: (nq,) int64; records in these cells.
+        codes: (nq,) int64; records in these cells; -1 in Milvus, which does not count them.
         cut_off: (nq,) int64; records that were looked at and dropped by the cutoff, Eq. 2.
     """
 
@@ -234,19 +234,21 @@ class SemanticIndex(ABC):
         """
         return self._contains(self._wanted(ids, known=False))
 
-    def iterate(self, batch_size: int = 10_000) -> Iterator[Encodings]:
+    def iterate(self, batch_size: int = 10_000, *, after: int = -1) -> Iterator[Encodings]:
         """All records in order of their ids, in batches, as they are now: later changes do not show.
 
         Args:
             batch_size: records in a batch; the last has what is left.
+            after: only records with larger ids: where to go on.
 
         Raises:
-            InvalidParameterError: a batch size below 1.
+            InvalidParameterError: a batch size below 1, or an `after` that is no integer.
         """
         self._check_open()
-        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise InvalidParameterError(f"batch_size = {shown(batch_size)}, expected an integer of at least 1")
-        return self._iterate(int(batch_size))
+        for name, value, least in (("batch_size", batch_size, 1), ("after", after, -1)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise InvalidParameterError(f"{name} = {shown(value)}, expected an integer of at least {least}")
+        return self._iterate(int(batch_size), int(after))
 
     @abstractmethod
     def ids(self) -> NDArray[np.int64]:
@@ -334,7 +336,7 @@ class SemanticIndex(ABC):
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
 
     @abstractmethod
-    def _iterate(self, batch_size: int) -> Iterator[Encodings]: ...
+    def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...
 
     @abstractmethod
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult: ...

@@ -115,11 +115,12 @@ class BruteForceIndex(SemanticIndex):
             object.__setattr__(records, "uris", None)
         return records
 
-    def _iterate(self, batch_size: int) -> Iterator[Encodings]:
+    def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         records = self._held
         assert records.ids is not None
         order = np.argsort(records.ids)
-        for start in range(0, len(records), batch_size):
+        order = order[records.ids[order] > after]
+        for start in range(0, len(order), batch_size):
             yield records[order[start : start + batch_size]]
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:

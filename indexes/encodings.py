@@ -123,10 +123,15 @@ class Encodings:
         return loose(self.features) == 0
 
 
+def is_loose(features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,) bool: which of the (n, D) features do not have length 1 within `NORM_TOLERANCE`."""
+    squared = np.vecdot(features, features)
+    return np.asarray(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE)
+
+
 def loose(features: NDArray[np.float32]) -> int:
     """How many of the (n, D) features do not have length 1 within `NORM_TOLERANCE`."""
-    squared = np.vecdot(features, features)
-    return int(np.count_nonzero(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE))
+    return int(np.count_nonzero(is_loose(features)))
 
 
 def _trusted(**columns: Any) -> Encodings:

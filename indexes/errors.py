@@ -12,6 +12,7 @@
         DamagedIndexError                      files of the index are missing, short or contradictory
         ConcurrentWriteError                   another process has written to this index in spite of the lock
           LockedError                            another writer has the index; the message says which process
+        ServerError                            a Milvus server does not answer, or refuses what was asked
       ClosedIndexError                       the index was closed
       MissingDependencyError  (ImportError)  a package that this part needs is not installed
 
@@ -78,6 +79,10 @@ class ConcurrentWriteError(StorageError):
 
 class LockedError(ConcurrentWriteError):
     """Another writer has the index."""
+
+
+class ServerError(StorageError):
+    """A Milvus server does not answer, or refuses what was asked."""
 
 
 class ClosedIndexError(SemcutError):

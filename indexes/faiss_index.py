@@ -318,9 +318,10 @@ class FaissIndex(SemanticIndex):
         state, rows = self._found(ids)
         return state.columns.records(rows)
 
-    def _iterate(self, batch_size: int) -> Iterator[Encodings]:
+    def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         state = self._state
-        order = state.live[np.argsort(state.columns.ids[state.live])]
+        order = state.live[state.columns.ids[state.live] > after]
+        order = order[np.argsort(state.columns.ids[order])]
         return (state.columns.records(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:

@@ -125,16 +125,7 @@ class Cells:
         """
         numbers, confidence = cell_numbers(self.config, probabilities)
         touched, local, added = np.unique(numbers, return_inverse=True, return_counts=True)
-        fresh = touched[~np.isin(touched, self.numbers)]
-        grown = Cells(
-            config=self.config,
-            numbers=np.concatenate([self.numbers, fresh]),
-            sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
-            lows=np.concatenate([self.lows, np.full(len(fresh), np.inf, np.float32)]),
-            envelopes=np.concatenate([self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]),
-        )
-        by_number = np.argsort(grown.numbers)
-        positions = by_number[np.searchsorted(grown.numbers, touched, sorter=by_number)]
+        grown, positions = self._with(touched)
         grown.sizes[positions] += added
         cells = positions[local].astype(np.int32)
         for start in range(0, len(cells), _CHUNK):
@@ -146,6 +137,33 @@ class Cells:
             grown.envelopes[present] = np.maximum(grown.envelopes[present], upper)
             grown.lows[present] = np.minimum(grown.lows[present], lower)
         return grown, cells
+
+    def widened(self, numbers: NDArray[np.int64], lows: NDArray[np.float32], envelopes: NDArray[np.float32]) -> Cells:
+        """The cells with bounds that hold for others with these numbers, too; new ones have no records.
+
+        Args:
+            numbers: (n,) int64; the same may occur several times.
+            lows: (n,) float32.
+            envelopes: (n, C) float32.
+        """
+        touched, local = np.unique(numbers, return_inverse=True)
+        grown, positions = self._with(touched)
+        np.minimum.at(grown.lows, positions[local], lows)
+        np.maximum.at(grown.envelopes, positions[local], envelopes)
+        return grown
+
+    def _with(self, numbers: NDArray[np.int64]) -> tuple[Cells, NDArray[np.int64]]:
+        """A copy that has these (n,) different cells, and the (n,) positions where."""
+        fresh = numbers[~np.isin(numbers, self.numbers)]
+        grown = Cells(
+            config=self.config,
+            numbers=np.concatenate([self.numbers, fresh]),
+            sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
+            lows=np.concatenate([self.lows, np.full(len(fresh), np.inf, np.float32)]),
+            envelopes=np.concatenate([self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]),
+        )
+        by_number = np.argsort(grown.numbers)
+        return grown, by_number[np.searchsorted(grown.numbers, numbers, sorter=by_number)]
 
     def without(self, cells: NDArray[np.int32]) -> Cells:
         """The cells after removing records from these positions; their bounds stay, as bounds still."""

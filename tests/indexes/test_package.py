@@ -33,6 +33,7 @@ def test_the_names_that_are_exported():
         "SearchResult",
         "SemanticIndex",
         "SemcutError",
+        "ServerError",
         "StorageError",
         "UnknownIdError",
     ]

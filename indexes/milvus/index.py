@@ -1,0 +1,466 @@
+"""`MilvusIndex`: an index of encodings on a Milvus server, a cluster, or in an embedded file (milvus-lite).
+
+The records are on the server (`layout`), what all clients share beside them (`catalogue`), and a search is the
+`pipeline` of `FaissIndex` with another engine (`hits`): pruning, cutoff, going deeper and re-ranking are the same code,
+so the answers are the same numbers.
+
+Any number of clients may read and write. Each change is acknowledged by the server before its call returns:
+
+    add       all or nothing, for every reader, whatever happens to this client or to the server meanwhile
+    upsert    record by record: each is the old one or the new one, never a mixture or none
+    remove    record by record
+
+A call that fails may have changed some records (upsert, remove). Calling it again completes it. An `add` that failed is
+not seen, and the next change of the same client undoes it; another client replaces it by adding the same records.
+Two clients that add the same id at the same time are not told: the one whose record arrives last has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from indexes.encodings import Encodings, is_loose
+from indexes.errors import (
+    DamagedIndexError,
+    FormatVersionError,
+    IndexExistsError,
+    InvalidEncodingsError,
+    NotAnIndexError,
+    ServerError,
+)
+from indexes.milvus.catalogue import (
+    Catalogue,
+    View,
+    catalogue_name,
+    is_catalogue,
+    load,
+    make,
+    read_config,
+    write_config,
+)
+from indexes.milvus.hits import Hits
+from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_ids, to_keys
+from indexes.milvus.server import Server, among, integers
+from indexes.params import IndexConfig, SearchParams
+from indexes.partitions import Cells, Kept
+from indexes.pipeline import Pipeline
+
+_REQUESTS = 8  # at the same time
+_QUERIES = 256  # of a batch that are searched together, and share what they fetch
+_ATTEMPTS = 4  # of a search whose records are removed while it goes on
+_IDS = 4096  # in one condition
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+
+class MilvusIndex(SemanticIndex):
+    """An index in Milvus. Make one with `create` or `open`."""
+
+    def __init__(self, server: Server, layout: Layout, strong: bool) -> None:
+        super().__init__(layout.config)
+        self._server, self._layout, self._strong = server, layout, strong
+        self._catalogue = Catalogue(server, layout, strong)
+        self._changing = threading.RLock()
+        self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
+
+    def _at_once(self, function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+        """A function of each item, in this order; a number of them run at the same time."""
+        try:
+            return list(self._pool.map(function, items))
+        except RuntimeError:  # the pool was shut down
+            self._check_open()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None,
+        config: IndexConfig,
+        *,
+        collection: str = "semcut",
+        token: str | None = None,
+        database: str | None = None,
+        timeout: float = 30.0,
+        strong: bool = False,
+        partition_key: bool = False,
+    ) -> Self:
+        """Make an empty index on a server.
+
+        Args:
+            path: the uri of the server, such as "http://localhost:19530", or a file name that ends in ".db" for an
+                embedded one. None takes the environment variable MILVUS_URI.
+            config: what it is.
+            collection: its name on the server.
+            token: "user:password" or an API key; None takes MILVUS_TOKEN, if it is set.
+            database: the database; None for the default one.
+            timeout: seconds that one request may take, repetitions included.
+            strong: whether every search waits until it sees what other clients have written: up to 0.2 s on Milvus 2.3.
+                Otherwise a record may be missed for some seconds after another client has added it.
+            partition_key: whether the server partitions by dominant class.
+
+        Raises:
+            IndexExistsError: there is a collection of this name.
+            ServerError: the server does not answer, or refuses.
+            InvalidParameterError: an argument cannot be, or the server cannot hold such records.
+        """
+        server = Server(path, token=token, database=database, timeout=timeout)
+        try:
+            layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
+            _make(server, layout)
+            return cls(server, layout, strong)
+        except BaseException:
+            server.close()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None,
+        *,
+        collection: str = "semcut",
+        token: str | None = None,
+        database: str | None = None,
+        timeout: float = 30.0,
+        strong: bool = False,
+    ) -> Self:
+        """Open an index on a server.
+
+        Args:
+            path, collection, token, database, timeout, strong: as for `create`.
+
+        Raises:
+            NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
+            ServerError: the server does not answer, or refuses.
+        """
+        server = Server(path, token=token, database=database, timeout=timeout)
+        try:
+            layout = read_config(server, check_name(collection))
+            for name in {layout.name, layout.records}:
+                load(server, name)
+            return cls(server, layout, strong)
+        except BaseException:
+            server.close()
+            raise
+
+    @staticmethod
+    def drop(
+        path: str | os.PathLike[str] | None,
+        *,
+        collection: str = "semcut",
+        token: str | None = None,
+        database: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """Delete an index from a server, with all of its records, or what is left of it.
+
+        Args:
+            path, collection, token, database, timeout: as for `create`.
+
+        Raises:
+            NotAnIndexError: there is none.
+            ServerError: the server does not answer, or refuses.
+        """
+        server = Server(path, token=token, database=database, timeout=timeout)
+        try:
+            layout = read_config(server, check_name(collection))
+            for name in (catalogue_name(layout.name), layout.name, layout.records):
+                if server.call("has_collection", name):
+                    server.call("drop_collection", name)
+        finally:
+            server.close()
+
+    def __len__(self) -> int:
+        self._check_open()
+        return self._server.count(self._layout.name, self._condition(), strong=self._strong)
+
+    def stats(self) -> IndexStats:
+        """The size of the index. Reads the cell of every record.
+
+        `removed` is 0 and `column_bytes` is what the values take; the server knows what its files do.
+        """
+        self._check_open()
+        view, config = self._catalogue.view(), self.config
+        condition = view.condition("id >= -1")
+        parts = [integers(rows, "cell") for rows in self._pages(condition, ["cell"])]
+        numbers, counts = np.unique(np.concatenate([np.empty(0, np.int64), *parts]), return_counts=True)
+        cells = replace(Cells.empty(config), numbers=numbers, sizes=counts.astype(np.int64))
+        records = int(counts.sum())
+        widths = {"ids": 8, "codes": config.bits // 8, "probabilities": 4 * config.classes, "features": 4 * config.dim}
+        return IndexStats(
+            records=records,
+            removed=0,
+            partitions=cells.partition_sizes().tolist(),
+            cells=len(numbers),
+            normalised=self._normalised(view),
+            column_bytes={name: width * records for name, width in widths.items()},
+        )
+
+    def ids(self) -> NDArray[np.int64]:
+        """(records,) int64: all ids, in ascending order."""
+        self._check_open()
+        parts = [integers(rows, "id") for rows in self._pages(self._condition(), [])]
+        return np.sort(to_ids(np.concatenate([np.empty(0, np.int64), *parts])))
+
+    def next_id(self) -> int:
+        """An id that is free, as are all above it: one more than the largest in the index."""
+        self._check_open()
+        view = self._catalogue.view()
+
+        def any_from(key: int) -> bool:
+            return self._server.count(self._layout.name, view.condition(f"id >= {key}"), strong=self._strong) > 0
+
+        if self._server.count(self._layout.name, view.condition("id in [-1]"), strong=self._strong):
+            return 2**63
+        low, high = 0, 2**63 - 1  # none from `high` on
+        while low < high:
+            middle = (low + high) // 2
+            if any_from(middle):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def flush(self) -> None:
+        """Have the server seal and index what was added: it can be searched before, but many times slower."""
+        self._check_open()
+        self._catalogue.tidy()
+        for name in {self._layout.name, self._layout.records, catalogue_name(self._layout.name)}:
+            self._server.call("flush", name)
+
+    def close(self) -> None:
+        """Let go of the connection. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
+        with self._changing:
+            if not self._closed:
+                super().close()
+                with contextlib.suppress(ServerError):
+                    self._catalogue.leave()
+                self._pool.shutdown()
+                self._server.close()
+
+    # changes
+
+    def _add(self, encodings: Encodings, *, replace: bool) -> None:
+        assert encodings.ids is not None
+        self._layout.check(encodings)
+        with self._changing:
+            self._check_open()
+            self._undo()
+            before, hidden = self._rows_of(encodings.ids)
+            if not replace:
+                refuse_known(encodings.ids, np.where(hidden, -1, before))
+            bounds = Cells.empty(self.config).extended(encodings.probabilities)[0]
+            self._catalogue.widen(bounds, bool(is_loose(encodings.features).any()))
+            first = secrets.randbits(61)
+            if not replace:
+                self._catalogue.begin(first, first + len(encodings) - 1)
+            for start in range(0, len(encodings), self._layout.batch):
+                part = encodings[start : start + self._layout.batch]
+                rows, records = self._layout.rows(part, first + start)
+                if records:
+                    self._server.call("upsert", self._layout.records, records)
+                self._server.call("upsert", self._layout.name, rows)
+            if not replace:
+                self._catalogue.finish()
+            self._forget(before[before >= 0])
+
+    def _undo(self) -> None:
+        """Take back a batch of which adding has failed."""
+        batch = self._catalogue.unfinished()
+        if batch is not None:
+            for name in {self._layout.name, self._layout.records}:
+                self._server.delete(name, f"row >= {batch[0]} and row <= {batch[1]}")
+            self._catalogue.finish()
+
+    def _remove(self, ids: NDArray[np.int64]) -> None:
+        with self._changing:
+            self._check_open()
+            self._undo()
+            rows, hidden = self._rows_of(ids)
+            refuse_unknown(ids, np.where(hidden, -1, rows))
+            for start in range(0, len(ids), _IDS):
+                self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + _IDS])))
+            self._forget(rows)
+
+    def _forget(self, rows: NDArray[np.int64]) -> None:
+        """Delete rows that nothing points to any more."""
+        if self._layout.records != self._layout.name:
+            for start in range(0, len(rows), _IDS):
+                self._server.delete(self._layout.records, among("row", rows[start : start + _IDS]), noticed=False)
+
+    # reading
+
+    def _condition(self) -> str:
+        return self._catalogue.view().condition("id >= -1")
+
+    def _pages(self, condition: str, fields: list[str]) -> Iterator[object]:
+        return self._server.pages(self._layout.name, "id", condition, fields, strong=self._strong)
+
+    def _rows_of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(n,) the row of each id, -1 if there is none, and (n,) whether it is of an unfinished batch."""
+        view = self._catalogue.view()
+        wanted = np.unique(ids[ids >= 0])
+
+        def get(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            rows = self._server.read(
+                "query", self._layout.name, filter=among("id", to_keys(part)), output_fields=["id", "row"],
+                strong=self._strong,
+            )  # fmt: skip
+            return to_ids(integers(rows, "id")), integers(rows, "row")
+
+        parts = self._at_once(get, [wanted[start : start + _IDS] for start in range(0, len(wanted), _IDS)])
+        found = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
+        rows = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+        order = np.argsort(found)
+        found, rows = found[order], rows[order]
+        result = np.full(len(ids), -1, np.int64)
+        if len(found):
+            at = np.minimum(np.searchsorted(found, ids), len(found) - 1)
+            result = np.where(found[at] == ids, rows[at], -1)
+        hidden = np.zeros(len(ids), bool)
+        for first, last in view.hidden:
+            hidden |= (result >= first) & (result <= last)
+        return result, hidden
+
+    def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        rows, hidden = self._rows_of(ids)
+        return (rows >= 0) & ~hidden
+
+    def _get(self, ids: NDArray[np.int64]) -> Encodings:
+        return self._whole(ids)
+
+    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
+        uris = self._whole(ids).uris
+        return [None] * len(ids) if uris is None else list(uris)
+
+    def _whole(self, ids: NDArray[np.int64]) -> Encodings:
+        """The records with these ids, in this order."""
+        for _ in range(_ATTEMPTS):  # one may be replaced while it is looked for
+            rows, hidden = self._rows_of(ids)
+            refuse_unknown(ids, np.where(hidden, -1, rows))
+            found = self._fetched(np.unique(rows if self._layout.key == "row" else to_keys(ids)))
+            assert found.ids is not None
+            order = np.argsort(found.ids)
+            at = np.searchsorted(found.ids[order], ids)
+            if len(found) and at.max(initial=0) < len(found) and np.array_equal(found.ids[order][at], ids):
+                return found[order[at]]
+            if not len(ids):
+                return found
+        raise ServerError("records are being changed faster than they can be read: try again")
+
+    def _fetched(self, keys: NDArray[np.int64]) -> Encodings:
+        """The records with these keys, in any order."""
+        layout = self._layout
+
+        def get(part: NDArray[np.int64]) -> Encodings:
+            rows = self._server.read(
+                "query", layout.records, filter=among(layout.key, part), strong=self._strong,
+                output_fields=["id", "flags", "uri", *layout.vectors],
+            )  # fmt: skip
+            try:
+                return layout.encodings(rows)
+            except InvalidEncodingsError as error:
+                raise DamagedIndexError(f"the server gave what is no record of this index: {error}") from None
+
+        step = layout.batch
+        parts = self._at_once(get, [keys[start : start + step] for start in range(0, len(keys), step)])
+        return _joined([part for part in parts if len(part)], self.config)
+
+    def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
+        """In order of ids, 16,384 at a time at most. Changes that are made meanwhile may show or not."""
+        fields = [] if self._layout.key == "id" else ["row"]
+        for condition in (f"id > {after}", "id in [-1]"):
+            pages = self._server.pages(
+                self._layout.name, "id", self._catalogue.view().condition(condition), fields, size=batch_size,
+                strong=self._strong,
+            )  # fmt: skip
+            for page in pages:
+                ids = to_ids(integers(page, "id"))
+                found = self._fetched(integers(page, self._layout.key))
+                assert found.ids is not None
+                late = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was made
+                if len(late):
+                    found = _joined([found, self._whole(late[self._contains(late)])], self.config)
+                if found.ids is not None and len(found):
+                    yield found[np.argsort(found.ids)]
+
+    def _normalised(self, view: View) -> bool:
+        if not view.loose:
+            return True
+        condition = view.condition(f"flags in [{LOOSE},{LOOSE | 2}]")
+        return self._server.count(self._layout.name, condition, strong=self._strong) == 0
+
+    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        for attempt in range(_ATTEMPTS):
+            view = self._catalogue.view()
+            scored = self._scored(queries, params, self._normalised(view))
+            if not len(queries) or not len(view.cells):
+                return SearchResult.empty(len(queries), params.k)
+            weights = self._similarity.weights(queries.probabilities)
+            order = np.argsort(weights.argmax(axis=1), kind="stable")
+            parts, missed = [], 0
+            for start in range(0, len(queries), _QUERIES):
+                here = order[start : start + _QUERIES]
+                hits = Hits(self._server, self._layout, view, self._at_once, self._strong)
+                pipeline = Pipeline(hits, _Unseen(**vars(view.cells)), hits, split=False)
+                parts.append(pipeline.search(queries[here], weights[here], params, scored))
+                missed += hits.missed
+            if not missed or attempt == _ATTEMPTS - 1:
+                break
+        return SearchResult.concatenate(parts).in_order(np.argsort(order))
+
+
+class _Unseen(Cells):
+    """Cells whose records are on a server: they are not counted, and each that is fetched is looked at."""
+
+    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
+        kept = super().prune(weights, cutoff)
+        return replace(kept, certain=np.zeros_like(kept.certain), codes=np.full_like(kept.codes, -1))
+
+
+def _make(server: Server, layout: Layout) -> None:
+    """Make the collections of an index, in place of what an attempt has left that did not come to its end."""
+    names = [layout.name, layout.records, catalogue_name(layout.name)]
+    there = [name for name in dict.fromkeys(names) if server.call("has_collection", name)]
+    if there:
+        with contextlib.suppress(NotAnIndexError, DamagedIndexError, FormatVersionError):
+            read_config(server, layout.name)
+            raise IndexExistsError(f"there is an index {layout.name} on this server: open it, or choose another name")
+        if not is_catalogue(server, layout.name):
+            raise IndexExistsError(
+                f"there is a collection {there[0]} on this server that is no index: choose another name, or drop it"
+            )
+        for name in there:  # the catalogue is the first to be made and the last to go
+            server.call("drop_collection", name)
+    preparations = [make(server, layout.name, layout.config.classes), *layout.create(server)]
+    with ThreadPoolExecutor(len(preparations)) as pool:
+        list(pool.map(lambda prepare: prepare(), preparations))
+    write_config(server, layout)
+
+
+def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
+    """All records of some batches, with uris where any has them."""
+    if not parts:
+        return Encodings(
+            probabilities=np.empty((0, config.classes), np.float32),
+            codes=np.empty((0, config.bits // 8), np.uint8),
+            features=np.empty((0, config.dim), np.float32),
+            ids=np.empty(0, np.int64),
+        )
+    whole = Encodings.concatenate(parts)
+    if all(part.uris is None for part in parts):
+        return whole
+    uris = [uri for part in parts for uri in (part.uris or [None] * len(part))]
+    return replace(whole, uris=uris)
