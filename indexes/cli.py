@@ -13,11 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from indexes import FaissIndex, SemcutError
@@ -66,19 +75,20 @@ def app() -> None:
     """Find similar images: train a network, index images, search them."""
 
 
-def main() -> None:
-    """Entry point of the console command."""
+def main(command: click.Command = app) -> None:
+    """Entry point of the console command, or of a script that is one sub-command."""
     try:
-        app()
+        command()
     except SemcutError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:  # of a file or directory that a command was told to write: a full disk, no permission
-        _fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+        fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
 
 
-def _fail(reason: str) -> None:
+def fail(reason: str, status: int = 1) -> NoReturn:
+    """End with one line on standard error."""
     ERR.print(f"[bold red]semcut:[/] {escape(reason)}", highlight=False, soft_wrap=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def print_json(content: object) -> None:
@@ -86,10 +96,18 @@ def print_json(content: object) -> None:
     click.echo(json.dumps(content, indent=2))
 
 
+class _Rate(ProgressColumn):
+    """How fast it goes."""
+
+    def render(self, task: Task) -> str:
+        speed = task.finished_speed or task.speed
+        return f"{speed:,.0f}/s" if speed else ""
+
+
 @contextmanager
 def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; what it gives is told how much, of how much, has been done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

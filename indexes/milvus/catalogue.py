@@ -31,7 +31,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from pymilvus import DataType
 
 from indexes.errors import DamagedIndexError, FormatVersionError, InvalidParameterError, NotAnIndexError
-from indexes.milvus.layout import Kind, Layout, create_collection
+from indexes.milvus.layout import Collection, Kind, Layout, Scalar, Vector
 from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
 from indexes.params import IndexConfig
 from indexes.partitions import Cells
@@ -79,17 +79,17 @@ def catalogue_name(name: str) -> str:
     return f"{name}_catalogue"
 
 
-def make(server: Server, name: str, classes: int) -> Callable[[], None]:
-    """Make the collection, without a configuration yet: see `create_collection`."""
-    scalars: list[tuple[str, DataType, dict[str, Any]]] = [
+def collection(name: str, classes: int) -> Collection:
+    """The collection of the catalogue of an index with so many classes."""
+    scalars: list[Scalar] = [
         ("key", DataType.INT64, {"is_primary": True}),
         ("cell", DataType.INT64, {}),
         ("low", DataType.FLOAT, {}),
         ("text", DataType.VARCHAR, {"max_length": 65_535}),
     ]
     # One shard keeps the order of writes: who sees a row sees those before it.
-    envelope = ("envelope", DataType.FLOAT_VECTOR, classes, "FLAT", "L2")
-    return create_collection(server, catalogue_name(name), scalars, [envelope], num_shards=1)
+    envelope: Vector = ("envelope", DataType.FLOAT_VECTOR, classes, "FLAT", "L2")
+    return Collection(catalogue_name(name), scalars, [envelope], {"num_shards": 1})
 
 
 def write_config(server: Server, layout: Layout) -> None:
@@ -273,6 +273,26 @@ class Catalogue:
                 self._open = batch
                 raise
 
+    def changed(self) -> None:
+        """Records were changed otherwise: their bounds hold, but `version` differs from now on."""
+        with self._lock:
+            self._join()
+            self._tell()
+
+    def version(self) -> str:
+        """Differs after every change that any client has made."""
+        rows = self._server.read(
+            "query",
+            self._collection,
+            filter=f"cell in [{_WRITER}]",
+            output_fields=["key", "text"],
+            limit=PAGE,
+            strong=True,
+        )
+        changes = [json.loads(text)["changes"] for text in texts(rows, "text")]
+        told = sorted(zip(integers(rows, "key").tolist(), changes, strict=True))
+        return f"{zlib.crc32(json.dumps(told).encode()):08x}"
+
     def unfinished(self) -> tuple[int, int] | None:
         """The batch that this client has begun and not finished."""
         return self._open
@@ -315,7 +335,7 @@ class Catalogue:
 
     def _tell(self, left: bool = False) -> None:
         """Write this client's own row."""
-        self._changes += 1
+        self._changes += not left
         told = {"changes": self._changes, "batch": self._open, "at": int(time.time()), "left": left}
         row = _row(key=self._me, cell=_WRITER, text=json.dumps(told))
         self._server.call("upsert", self._collection, _filled([row], self._layout))

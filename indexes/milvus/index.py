@@ -40,18 +40,10 @@ from indexes.errors import (
     NotAnIndexError,
     ServerError,
 )
-from indexes.milvus.catalogue import (
-    Catalogue,
-    View,
-    catalogue_name,
-    is_catalogue,
-    load,
-    make,
-    read_config,
-    write_config,
-)
+from indexes.milvus import catalogue
+from indexes.milvus.catalogue import Catalogue, View
 from indexes.milvus.hits import Hits
-from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_ids, to_keys
+from indexes.milvus.layout import LOOSE, Collection, Layout, check_name, choose, to_ids, to_keys
 from indexes.milvus.server import Server, among, integers
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells, Kept
@@ -147,9 +139,9 @@ class MilvusIndex(SemanticIndex):
         """
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
-            layout = read_config(server, check_name(collection))
+            layout = catalogue.read_config(server, check_name(collection))
             for name in {layout.name, layout.records}:
-                load(server, name)
+                catalogue.load(server, name)
             return cls(server, layout, strong)
         except BaseException:
             server.close()
@@ -175,12 +167,45 @@ class MilvusIndex(SemanticIndex):
         """
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
-            layout = read_config(server, check_name(collection))
-            for name in (catalogue_name(layout.name), layout.name, layout.records):
+            layout = catalogue.read_config(server, check_name(collection))
+            for name in (catalogue.catalogue_name(layout.name), layout.name, layout.records):
                 if server.call("has_collection", name):
                     server.call("drop_collection", name)
         finally:
             server.close()
+
+    @staticmethod
+    def planned(
+        path: str | os.PathLike[str] | None,
+        config: IndexConfig,
+        *,
+        collection: str = "semcut",
+        token: str | None = None,
+        database: str | None = None,
+        timeout: float = 30.0,
+        partition_key: bool = False,
+    ) -> dict[str, str]:
+        """What `create` would make: each collection, and its fields. Nothing is made.
+
+        Args:
+            path, config, collection, token, database, timeout, partition_key: as for `create`.
+
+        Raises:
+            ServerError, InvalidParameterError: as `create`.
+        """
+        server = Server(path, token=token, database=database, timeout=timeout)
+        try:
+            layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
+            fields = {one.name: str(one) for one in _collections(layout)}
+            return {"server": f"Milvus {server.version}", **fields}
+        finally:
+            server.close()
+
+    @property
+    def version(self) -> str:
+        """Differs after every change that any client has made."""
+        self._check_open()
+        return self._catalogue.version()
 
     def __len__(self) -> int:
         self._check_open()
@@ -237,7 +262,7 @@ class MilvusIndex(SemanticIndex):
         """Have the server seal and index what was added: it can be searched before, but many times slower."""
         self._check_open()
         self._catalogue.tidy()
-        for name in {self._layout.name, self._layout.records, catalogue_name(self._layout.name)}:
+        for name in {self._layout.name, self._layout.records, catalogue.catalogue_name(self._layout.name)}:
             self._server.call("flush", name)
 
     def close(self) -> None:
@@ -272,9 +297,11 @@ class MilvusIndex(SemanticIndex):
                 if records:
                     self._server.call("upsert", self._layout.records, records)
                 self._server.call("upsert", self._layout.name, rows)
-            if not replace:
-                self._catalogue.finish()
             self._forget(before[before >= 0])
+            if replace:
+                self._catalogue.changed()
+            else:
+                self._catalogue.finish()
 
     def _undo(self) -> None:
         """Take back a batch of which adding has failed."""
@@ -293,6 +320,7 @@ class MilvusIndex(SemanticIndex):
             for start in range(0, len(ids), _IDS):
                 self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + _IDS])))
             self._forget(rows)
+            self._catalogue.changed()
 
     def _forget(self, rows: NDArray[np.int64]) -> None:
         """Delete rows that nothing points to any more."""
@@ -432,22 +460,28 @@ class _Unseen(Cells):
 
 def _make(server: Server, layout: Layout) -> None:
     """Make the collections of an index, in place of what an attempt has left that did not come to its end."""
-    names = [layout.name, layout.records, catalogue_name(layout.name)]
+    names = [layout.name, layout.records, catalogue.catalogue_name(layout.name)]
     there = [name for name in dict.fromkeys(names) if server.call("has_collection", name)]
     if there:
         with contextlib.suppress(NotAnIndexError, DamagedIndexError, FormatVersionError):
-            read_config(server, layout.name)
+            catalogue.read_config(server, layout.name)
             raise IndexExistsError(f"there is an index {layout.name} on this server: open it, or choose another name")
-        if not is_catalogue(server, layout.name):
+        if not catalogue.is_catalogue(server, layout.name):
             raise IndexExistsError(
                 f"there is a collection {there[0]} on this server that is no index: choose another name, or drop it"
             )
         for name in there:  # the catalogue is the first to be made and the last to go
             server.call("drop_collection", name)
-    preparations = [make(server, layout.name, layout.config.classes), *layout.create(server)]
-    with ThreadPoolExecutor(len(preparations)) as pool:
-        list(pool.map(lambda prepare: prepare(), preparations))
-    write_config(server, layout)
+    collections = _collections(layout)
+    for one in collections:
+        one.create(server)
+    with ThreadPoolExecutor(len(collections)) as pool:
+        list(pool.map(lambda one: one.prepare(server), collections))
+    catalogue.write_config(server, layout)
+
+
+def _collections(layout: Layout) -> list[Collection]:
+    return [catalogue.collection(layout.name, layout.config.classes), *layout.collections()]
 
 
 def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:

@@ -24,7 +24,6 @@ Vectors are indexed by FLAT and BIN_FLAT, which are exact.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +47,49 @@ _MAX_DIM = 32_768
 _LARGEST = np.iinfo(np.int64).max
 _PARTITIONS = 64
 _CALL_BYTES = 1 << 23  # of vectors in one call
+
+
+Scalar = tuple[str, DataType, dict[str, Any]]
+"""A field: name, type, options."""
+
+Vector = tuple[str, DataType, int, str, str]
+"""A field: name, type, dim, kind of index, metric."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection to be made.
+
+    Attributes:
+        name, scalars, vectors, options: of it.
+    """
+
+    name: str
+    scalars: list[Scalar]
+    vectors: list[Vector]
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Its fields."""
+        fields = [f"{name} {kind.name}" for name, kind, _ in self.scalars]
+        return ", ".join(fields + [f"{name} {kind.name}({dim}) {index}" for name, kind, dim, index, _ in self.vectors])
+
+    def create(self, server: Server) -> None:
+        """Make it. It cannot be used before `prepare`."""
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="semcut")
+        for name, kind, extra in self.scalars:
+            schema.add_field(name, kind, **extra)
+        for name, kind, dim, _, _ in self.vectors:
+            schema.add_field(name, kind, dim=dim)
+        server.call("create_collection", self.name, schema=schema, consistency_level="Session", **self.options)
+
+    def prepare(self, server: Server) -> None:
+        """Index its vectors and load it, which takes seconds."""
+        indexes = MilvusClient.prepare_index_params()
+        for name, _, _, index, metric in self.vectors:
+            indexes.add_index(field_name=name, index_type=index, metric_type=metric)
+        server.call("create_index", self.name, indexes)
+        server.call("load_collection", self.name)
 
 
 @dataclass(frozen=True)
@@ -92,48 +134,45 @@ class Layout:
         width = 4 * (self.config.dim + self.config.classes + self.config.bits)
         return max(16, min(4096, _CALL_BYTES // width))
 
-    def create(self, server: Server) -> list[Callable[[], None]]:
-        """Make the collections, see `create_collection`.
+    def collections(self) -> list[Collection]:
+        """What the index consists of, but for its catalogue.
 
         Raises:
-            InvalidParameterError: records are too wide.
+            InvalidParameterError: records are too wide for it.
         """
         config = self.config
-        if self.kind == "apart" and config.dim + config.classes + config.bits // 8 > _MAX_DIM:
+        whole = config.dim + config.classes + config.bits // 8
+        if self.kind == "apart" and whole > _MAX_DIM:
             raise InvalidParameterError(
                 f"{config.dim} feature values, {config.classes} classes and {config.bits // 8} bytes of code are "
-                f"{config.dim + config.classes + config.bits // 8} together, at most {_MAX_DIM} fit on Milvus 2.3: "
-                "use 2.4 or newer"
+                f"{whole} together, at most {_MAX_DIM} fit on Milvus 2.3: use 2.4 or newer"
             )
-        if max(config.dim, config.classes) > _MAX_DIM:
+        if config.dim > _MAX_DIM:
             raise InvalidParameterError(f"Milvus holds at most {_MAX_DIM} feature values, not {config.dim}")
-        code = (
-            ("code", DataType.FLOAT_VECTOR, config.bits, "FLAT", "L2")
-            if self.kind == "floats"
-            else ("code", DataType.BINARY_VECTOR, config.bits, "BIN_FLAT", "HAMMING")
-        )
-        feature = ("feature", DataType.FLOAT_VECTOR, max(2, config.dim), "FLAT", "L2")
-        probabilities = ("probabilities", DataType.FLOAT_VECTOR, config.classes, "FLAT", "L2")
-        uri: tuple[str, DataType, dict[str, Any]] = ("uri", DataType.VARCHAR, {"max_length": MAX_URI})
-        key = {"is_partition_key": True} if self.partition_key else {}
-        scalars: list[tuple[str, DataType, dict[str, Any]]] = [
+        key: dict[str, Any] = {"is_partition_key": True} if self.partition_key else {}
+        options: dict[str, Any] = {"num_partitions": _PARTITIONS} if self.partition_key else {}
+        flags: Scalar = ("flags", DataType.INT8, {})
+        uri: Scalar = ("uri", DataType.VARCHAR, {"max_length": MAX_URI})
+        scalars: list[Scalar] = [
             ("id", DataType.INT64, {"is_primary": True}),
             ("row", DataType.INT64, {}),
             ("cell", DataType.INT64, {}),
             ("dominant", DataType.INT64, key),
-            ("flags", DataType.INT8, {}),
+            flags,
         ]
-        options = {"num_partitions": _PARTITIONS} if self.partition_key else {}
+        code: Vector = ("code", DataType.BINARY_VECTOR, config.bits, "BIN_FLAT", "HAMMING")
+        if self.kind == "floats":
+            code = ("code", DataType.FLOAT_VECTOR, config.bits, "FLAT", "L2")
         if self.kind == "apart":
-            width = config.dim + config.classes + config.bits // 8
-            plain: list[tuple[str, DataType, dict[str, Any]]]
-            plain = [("row", DataType.INT64, {"is_primary": True}), ("id", DataType.INT64, {}), scalars[4], uri]
-            record = ("record", DataType.FLOAT_VECTOR, width, "FLAT", "L2")
+            key_and_id: list[Scalar] = [("row", DataType.INT64, {"is_primary": True}), ("id", DataType.INT64, {})]
+            record: Vector = ("record", DataType.FLOAT_VECTOR, whole, "FLAT", "L2")
             return [
-                create_collection(server, self.records, plain, [record]),
-                create_collection(server, self.name, scalars, [code], **options),
+                Collection(self.records, [*key_and_id, flags, uri], [record], {}),
+                Collection(self.name, scalars, [code], options),
             ]
-        return [create_collection(server, self.name, [*scalars, uri], [code, feature, probabilities], **options)]
+        feature: Vector = ("feature", DataType.FLOAT_VECTOR, max(2, config.dim), "FLAT", "L2")
+        probabilities: Vector = ("probabilities", DataType.FLOAT_VECTOR, config.classes, "FLAT", "L2")
+        return [Collection(self.name, [*scalars, uri], [code, feature, probabilities], options)]
 
     # encodings to rows
 
@@ -223,38 +262,6 @@ def choose(server: Server) -> Kind:
     if server.release < (2, 3):
         raise SemcutError(f"this is Milvus {server.version}, expected 2.3 or newer: upgrade it")
     return "apart" if server.release < (2, 4) else "whole"
-
-
-def create_collection(
-    server: Server,
-    name: str,
-    scalars: list[tuple[str, DataType, dict[str, Any]]],
-    vectors: list[tuple[str, DataType, int, str, str]],
-    **options: Any,
-) -> Callable[[], None]:
-    """Make one collection. Calling what is returned indexes its vectors and loads it, which takes seconds.
-
-    Args:
-        server: where.
-        name: of the collection.
-        scalars: fields: name, type, options.
-        vectors: fields: name, type, dim, kind of index, metric.
-        options: of the collection.
-    """
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="semcut")
-    indexes = MilvusClient.prepare_index_params()
-    for field, kind, extra in scalars:
-        schema.add_field(field, kind, **extra)
-    for field, kind, dim, index, metric in vectors:
-        schema.add_field(field, kind, dim=dim)
-        indexes.add_index(field_name=field, index_type=index, metric_type=metric)
-    server.call("create_collection", name, schema=schema, consistency_level="Session", **options)
-
-    def prepare() -> None:
-        server.call("create_index", name, indexes)
-        server.call("load_collection", name)
-
-    return prepare
 
 
 def check_name(name: str) -> str:
