@@ -43,7 +43,7 @@ from indexes.errors import DamagedIndexError, FormatVersionError, InvalidParamet
 from indexes.milvus.layout import Collection, Kind, Layout, Scalar, Vector
 from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
 from indexes.params import IndexConfig
-from indexes.partitions import Cells
+from indexes.partitions import Cells, Kept
 
 FORMAT_VERSION = 1
 
@@ -53,17 +53,26 @@ _ROWS_BYTES = 1 << 23
 _LEFT_BEHIND = 24 * 3600  # seconds after which a batch that is not finished is given up
 
 
+class Unseen(Cells):
+    """Cells whose records are on a server: nobody counts them, so sizes are 1, and each that is fetched is looked at."""
+
+    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
+        """As `Cells.prune`; no cell is certain, and `codes` are -1."""
+        kept = super().prune(weights, cutoff)
+        return replace(kept, certain=np.zeros_like(kept.certain), codes=np.full_like(kept.codes, -1))
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """The catalogue as one client knows it.
 
     Attributes:
-        cells: with their bounds. Records are not counted here: sizes are 1.
+        cells: with their bounds.
         hidden: ranges (first, last) of rows that belong to unfinished batches.
         loose: whether there may be features that are not of length 1.
     """
 
-    cells: Cells
+    cells: Unseen
     hidden: tuple[tuple[int, int], ...]
     loose: bool
 
@@ -175,7 +184,7 @@ class Catalogue:
         self._lock = threading.RLock()
         self._writers: dict[int, str] | None = None  # the others'
         self._known: set[int] = set()  # keys of rows of bounds
-        self._view = View(Cells.empty(layout.config), (), False)
+        self._view = View(_unseen(Cells.empty(layout.config)), (), False)
         self._me = secrets.randbits(62)
         self._changes = 0
         self._joined = False
@@ -212,7 +221,7 @@ class Catalogue:
             keys, numbers = integers(rows, "key"), integers(rows, "cell")
             loose |= bool((numbers == _LOOSE).any())
             fresh += [key for key in keys[numbers >= 0].tolist() if key not in self._known]
-        cells = self._view.cells
+        cells: Cells = self._view.cells
         step = max(16, min(4096, _ROWS_BYTES // (4 * self._layout.config.classes)))
         for start in range(0, len(fresh), step):
             rows = self._server.read(
@@ -221,9 +230,9 @@ class Catalogue:
             )  # fmt: skip
             lows = np.fromiter((row["low"] for row in list.__iter__(rows)), np.float32, len(rows))
             envelopes = floats(rows, "envelope", self._layout.config.classes)
-            cells = _uncounted(cells.widened(integers(rows, "cell"), lows, envelopes))
+            cells = cells.widened(integers(rows, "cell"), lows, envelopes)
         self._known.update(fresh)
-        self._view = replace(self._view, cells=cells, loose=loose)
+        self._view = replace(self._view, cells=_unseen(cells), loose=loose)
 
     # writing
 
@@ -254,7 +263,7 @@ class Catalogue:
                 if row["cell"] in self._own:
                     self._superseded.append(self._own[row["cell"]])
                 self._own[row["cell"]] = row["key"]
-            self._view = replace(self._view, cells=_uncounted(after), loose=self._view.loose or loose)
+            self._view = replace(self._view, cells=_unseen(after), loose=self._view.loose or loose)
 
     def begin(self, first: int, last: int) -> None:
         """Rows in this range belong to a batch that is not finished."""
@@ -359,5 +368,5 @@ def _filled(rows: list[dict[str, Any]], layout: Layout) -> list[dict[str, Any]]:
     return [row if row["envelope"] is not None else {**row, "envelope": nothing} for row in rows]
 
 
-def _uncounted(cells: Cells) -> Cells:
-    return replace(cells, sizes=np.ones(len(cells), np.int64))
+def _unseen(cells: Cells) -> Unseen:
+    return Unseen(cells.config, cells.numbers, np.ones(len(cells), np.int64), cells.lows, cells.envelopes)

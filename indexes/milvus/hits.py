@@ -25,7 +25,7 @@ from indexes.milvus.server import PAGE, Server, among, integers
 MAX_BYTES = 1 << 31
 """Records that a search without a shortlist may take to this machine."""
 
-_LOOSE_GROUP = 1.25  # cells that a group asks for, per cell that its widest query keeps
+_LOOSE_GROUP = 2  # cells that a group asks for, per cell that its widest query keeps
 _LARGE_GROUP = 64  # queries
 _ALL = 0.9  # share of all cells from which on no cells are named
 _VECTOR_BYTES = 1 << 22  # in one answer
@@ -67,7 +67,7 @@ class Hits:
 
     @property
     def cells(self) -> NDArray[np.int32]:
-        """All 0: cells matter for what is certain without looking, and nothing is, see `index`."""
+        """All 0: cells matter for what is certain without looking, and nothing is, see `Unseen`."""
         return np.zeros(len(self.ids) + 1, np.int32)
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

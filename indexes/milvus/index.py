@@ -46,7 +46,7 @@ from indexes.milvus.hits import Hits
 from indexes.milvus.layout import LOOSE, Collection, Layout, check_name, choose, to_ids, to_keys
 from indexes.milvus.server import Server, among, integers
 from indexes.params import IndexConfig, SearchParams
-from indexes.partitions import Cells, Kept
+from indexes.partitions import Cells
 from indexes.pipeline import Pipeline
 
 _REQUESTS = 8  # at the same time
@@ -262,8 +262,8 @@ class MilvusIndex(SemanticIndex):
         """Have the server seal and index what was added: it can be searched before, but many times slower."""
         self._check_open()
         self._catalogue.tidy()
-        for name in {self._layout.name, self._layout.records, catalogue.catalogue_name(self._layout.name)}:
-            self._server.call("flush", name)
+        names = {self._layout.name, self._layout.records, catalogue.catalogue_name(self._layout.name)}
+        self._at_once(lambda name: self._server.call("flush", name), names)
 
     def close(self) -> None:
         """Let go of the connection. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
@@ -277,13 +277,32 @@ class MilvusIndex(SemanticIndex):
 
     # changes
 
+    def load(self, encodings: Encodings) -> None:
+        """As `upsert`, for records that are known not to be in the index: they are not looked for. For bulk loads.
+
+        Args:
+            encodings: with ids, of this index's classes, bits and feature length. Those that are in the index already
+                are replaced, but what they took on a Milvus 2.3 server is not given back.
+
+        Raises:
+            InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
+        """
+        if len(self._records(encodings)):
+            self._write(encodings, replace=True, known=True)
+
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
+        self._write(encodings, replace=replace, known=False)
+
+    def _write(self, encodings: Encodings, *, replace: bool, known: bool) -> None:
         assert encodings.ids is not None
         self._layout.check(encodings)
         with self._changing:
             self._check_open()
             self._undo()
-            before, hidden = self._rows_of(encodings.ids)
+            if known:
+                before = np.empty(0, np.int64)
+            else:
+                before, hidden = self._rows_of(encodings.ids)
             if not replace:
                 refuse_known(encodings.ids, np.where(hidden, -1, before))
             bounds = Cells.empty(self.config).extended(encodings.probabilities)[0]
@@ -294,8 +313,8 @@ class MilvusIndex(SemanticIndex):
             for start in range(0, len(encodings), self._layout.batch):
                 part = encodings[start : start + self._layout.batch]
                 rows, records = self._layout.rows(part, first + start)
-                if records:
-                    self._server.call("upsert", self._layout.records, records)
+                if records:  # their keys are new, and a repetition is the same again
+                    self._server.call("insert", self._layout.records, records)
                 self._server.call("upsert", self._layout.name, rows)
             self._forget(before[before >= 0])
             if replace:
@@ -442,20 +461,12 @@ class MilvusIndex(SemanticIndex):
             for start in range(0, len(queries), _QUERIES):
                 here = order[start : start + _QUERIES]
                 hits = Hits(self._server, self._layout, view, self._at_once, self._strong)
-                pipeline = Pipeline(hits, _Unseen(**vars(view.cells)), hits, split=False)
+                pipeline = Pipeline(hits, view.cells, hits, split=False)
                 parts.append(pipeline.search(queries[here], weights[here], params, scored))
                 missed += hits.missed
             if not missed or attempt == _ATTEMPTS - 1:
                 break
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
-
-
-class _Unseen(Cells):
-    """Cells whose records are on a server: they are not counted, and each that is fetched is looked at."""
-
-    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
-        kept = super().prune(weights, cutoff)
-        return replace(kept, certain=np.zeros_like(kept.certain), codes=np.full_like(kept.codes, -1))
 
 
 def _make(server: Server, layout: Layout) -> None:

@@ -210,8 +210,11 @@ class Migration:
             ServerError, StorageError: one side failed. What has been copied stays, and the copy can go on.
         """
         started, done = time.monotonic(), self._journal.copied
+        # Only the first batch can be in the target, in part, and only if an earlier run was cut off in it.
+        write = self._target.upsert
         for batch in self._source.iterate(self._batch_size, after=self._journal.last):
-            self._target.upsert(batch)
+            write(batch)
+            write = self._target.load if isinstance(self._target, MilvusIndex) else write
             self._journal.append(batch)
             done += len(batch)
             self._report.copied += len(batch)
