@@ -54,7 +54,7 @@ _LEFT_BEHIND = 24 * 3600  # seconds after which a batch that is not finished is 
 
 
 class Unseen(Cells):
-    """Cells whose records are on a server: nobody counts them, so sizes are 1, and each that is fetched is looked at."""
+    """Cells whose records are on a server. Nobody counts them, so sizes are 1; each that is fetched is looked at."""
 
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
         """As `Cells.prune`; no cell is certain, and `codes` are -1."""

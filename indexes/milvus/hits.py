@@ -25,10 +25,10 @@ from indexes.milvus.server import PAGE, Server, among, integers
 MAX_BYTES = 1 << 31
 """Records that a search without a shortlist may take to this machine."""
 
-_LOOSE_GROUP = 2  # cells that a group asks for, per cell that its widest query keeps
+_LOOSE_GROUP = 3  # cells that a group asks for, per cell that its widest query keeps
 _LARGE_GROUP = 64  # queries
 _ALL = 0.9  # share of all cells from which on no cells are named
-_VECTOR_BYTES = 1 << 22  # in one answer
+_VECTOR_BYTES = 1 << 21  # in one answer
 
 
 AtOnce = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
