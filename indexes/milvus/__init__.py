@@ -8,13 +8,20 @@ index        `MilvusIndex`
 migration    a stored `FaissIndex` to Milvus and back, with `semcut migrate`
 """
 
+import os
+
 from indexes.errors import MissingDependencyError
 
+# pymilvus reads this when it is imported, and fails if it is the name of a file, or no address at all.
+_uri = os.environ.pop("MILVUS_URI", None)
 try:
     import pymilvus  # noqa: F401
 except ImportError as error:
     raise MissingDependencyError(f"pymilvus does not load ({error}): run `pip install 'semcut[milvus]'`") from None
+finally:
+    if _uri is not None:
+        os.environ["MILVUS_URI"] = _uri
 
-from indexes.milvus.index import MilvusIndex
+from indexes.milvus.index import MilvusIndex  # noqa: E402
 
 __all__ = ["MilvusIndex"]

@@ -44,7 +44,7 @@ from indexes.milvus import catalogue
 from indexes.milvus.catalogue import Catalogue, View
 from indexes.milvus.hits import Hits
 from indexes.milvus.layout import LOOSE, Collection, Layout, check_name, choose, to_ids, to_keys
-from indexes.milvus.server import Server, among, integers
+from indexes.milvus.server import Server, address_of, among, integers, is_file
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
 from indexes.pipeline import Pipeline
@@ -137,6 +137,7 @@ class MilvusIndex(SemanticIndex):
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
             ServerError: the server does not answer, or refuses.
         """
+        _check_there(path)
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = catalogue.read_config(server, check_name(collection))
@@ -165,6 +166,7 @@ class MilvusIndex(SemanticIndex):
             NotAnIndexError: there is none.
             ServerError: the server does not answer, or refuses.
         """
+        _check_there(path)
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = catalogue.read_config(server, check_name(collection))
@@ -193,6 +195,10 @@ class MilvusIndex(SemanticIndex):
         Raises:
             ServerError, InvalidParameterError: as `create`.
         """
+        address = address_of(path)
+        if is_file(address) and not os.path.exists(address):
+            layout = Layout(check_name(collection), "floats", config, bool(partition_key))
+            return {"server": "a new file", **{one.name: str(one) for one in _collections(layout)}}
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
@@ -489,6 +495,13 @@ def _make(server: Server, layout: Layout) -> None:
     with ThreadPoolExecutor(len(collections)) as pool:
         list(pool.map(lambda one: one.prepare(server), collections))
     catalogue.write_config(server, layout)
+
+
+def _check_there(path: str | os.PathLike[str] | None) -> None:
+    """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
+    address = address_of(path)
+    if is_file(address) and not os.path.exists(address):
+        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
 
 
 def _collections(layout: Layout) -> list[Collection]:

@@ -14,6 +14,7 @@ A source that is changed meanwhile is noticed by its version, which counts chang
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -96,15 +97,14 @@ class Journal:
         except OSError as error:
             raise StorageError(f"the journal {path} cannot be read: {error.strerror or error}") from None
         whole = content[: content.rfind(b"\n") + 1]
-        try:
+        known = not whole
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             lines = [json.loads(line) for line in whole.splitlines()]
             if lines:
                 self.header = dict(lines[0])
                 self.batches = [{name: int(line[name]) for name in ("last", "records", "crc")} for line in lines[1:]]
                 known = self.header["format"] == FORMAT_VERSION
-        except (ValueError, TypeError, KeyError):
-            known = False
-        if lines and not known:
+        if not known:
             raise StorageError(f"{path} is no journal of a migration by this version of semcut: move it away")
         if len(whole) < len(content):
             os.truncate(path, len(whole))
@@ -186,8 +186,8 @@ class Migration:
                 )
         if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
             raise SourceChangedError(self._changed())
-        last = self._journal.last
-        if last >= 0 and not (self._target.contains([last])[0] and len(self._target) >= self._journal.copied):
+        lasts = [batch["last"] for batch in self._journal.batches]
+        if lasts and not self._target.contains(lasts).any():
             raise StorageError(
                 f"the journal {self._journal.path} says that {self._journal.copied} records are in {header['target']}, "
                 "but they are not: if that was dropped, or is on another server, delete the journal to start anew"

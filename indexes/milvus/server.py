@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -34,8 +35,8 @@ from indexes.errors import InvalidParameterError, MissingDependencyError, NotAnI
 PAGE = 16_384
 """Results that Milvus gives at once, at most."""
 
-_PASSING = {1, 2, 4, 8, 101, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902, 903, 904, 905}
-"""Codes of Milvus errors that can pass: not ready, busy, rate limits, recovering, channels, segments, nodes (merr)."""
+_PASSING = {2, 4, 8, 101, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902, 903, 904, 905}
+"""Codes of errors of Milvus that can pass: unavailable, busy, rate limits, recovering, channels, segments, nodes."""
 
 _NO_COLLECTION = 100
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -71,14 +72,16 @@ class Server:
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < 1e6:
             raise InvalidParameterError(f"timeout = {shown(timeout)}, expected a number of seconds above 0")
         self.timeout = float(timeout)
-        address = _address(os.environ.get("MILVUS_URI") if uri is None else os.fspath(uri))
+        address = address_of(uri)
         token = os.environ.get("MILVUS_TOKEN") if token is None else token
         self._secrets = [text for text in (token, address) if text]
         self._newest: dict[str, int] = {}  # collections whose next read must see the newest state
         self._lock = threading.Lock()
         self.version = ""
-        self._client: Any = self._within("connect", lambda left: self._connect(address, token, database, left))
+        self._client: Any = None
+        self._file = _take(address) if is_file(address) else None
         try:
+            self._client = self._within("connect", lambda left: self._connect(address, token, database, left))
             self.version = str(self.call("get_server_version"))
             self.embedded = "lite" in self.version and not self.version.startswith("v")
             numbers = re.findall(r"\d+", self.version)
@@ -88,22 +91,18 @@ class Server:
             raise
 
     def _connect(self, address: str, token: str | None, database: str | None, left: float) -> MilvusClient:
-        if address.endswith(".db"):
-            try:
-                import milvus_lite  # noqa: F401
-            except ImportError:
-                raise MissingDependencyError(
-                    "a file is an embedded Milvus, which needs milvus-lite: run `pip install 'semcut[milvus-lite]'`"
-                ) from None
         # Of its own, since a shared one would not notice another database or timeout.
         return MilvusClient(address, token=token or "", db_name=database or "", timeout=left, dedicated=True)
 
     def close(self) -> None:
-        """Let go of the connection."""
-        client = getattr(self, "_client", None)
+        """Let go of the connection. Closing twice is allowed."""
+        client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception), _silence():
                 client.close()
+        if self._file is not None:
+            _let_go(self._file)
+            self._file = None
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method of `MilvusClient`, within the timeout.
@@ -135,6 +134,11 @@ class Server:
         for secret in self._secrets:
             text = text.replace(secret, "...")
         text = " ".join(text.split())[:300]
+        if "Open local milvus failed" in text:
+            return ServerError(
+                "the embedded Milvus cannot be opened: another process has it open, or it is damaged; only one process "
+                "at a time can use it"
+            )
         if code == _NO_COLLECTION or "collection not found" in text or "can't find collection" in text:
             return NotAnIndexError("the collection is not on the server, or no longer: create it, or check its name")
         if code in _REFUSED or "auth check failure" in text or "unauthenticated" in text.lower():
@@ -233,26 +237,68 @@ def _packed(array: Any) -> NDArray[np.float32]:
     return np.array(array.data, np.float32)
 
 
-def _address(uri: str | None) -> str:
-    if not uri:
+def address_of(uri: str | os.PathLike[str] | None) -> str:
+    """The address that is meant.
+
+    Raises:
+        InvalidParameterError: there is none, or one that cannot be.
+    """
+    given = os.environ.get("MILVUS_URI") if uri is None else os.fspath(uri)
+    if not given:
         raise InvalidParameterError(
             "no Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in .db, "
             "or set MILVUS_URI"
         )
-    if not isinstance(uri, str) or not (uri.endswith(".db") or re.match(r"(https?|tcp|unix):", uri)):
+    if not isinstance(given, str) or not (given.endswith(".db") or re.match(r"(https?|tcp|unix):", given)):
         raise InvalidParameterError(
             "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
             "that ends in .db"
         )
-    if uri.endswith(".db") and not os.path.isdir(os.path.dirname(os.path.abspath(uri))):
+    if is_file(given) and not os.path.isdir(os.path.dirname(os.path.abspath(given))):
         raise InvalidParameterError("the directory of the embedded Milvus file does not exist: make it first")
-    return uri
+    return given
+
+
+def is_file(address: str) -> bool:
+    """Whether the address is that of an embedded Milvus."""
+    return address.endswith(".db") and not re.match(r"[a-z]+:", address)
+
+
+_files: Counter[str] = Counter()
+_files_lock = threading.Lock()
+
+
+def _take(address: str) -> str:
+    """An embedded Milvus is used once more in this process: what to give to `_let_go`."""
+    try:
+        import milvus_lite  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "a file is an embedded Milvus, which needs milvus-lite: run `pip install 'semcut[milvus-lite]'`"
+        ) from None
+    path = os.path.abspath(address)
+    with _files_lock:
+        _files[path] += 1
+    return path
+
+
+def _let_go(path: str) -> None:
+    """An embedded Milvus is used once less. Unless it is let go of at the end, no other process can open it."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    with _files_lock:
+        _files[path] -= 1
+        if not _files[path]:
+            del _files[path]
+            server_manager_instance.release_server(path)
 
 
 def _passes(error: Exception) -> bool:
     if isinstance(error, grpc.RpcError):
         return hasattr(error, "code") and error.code() == grpc.StatusCode.UNAVAILABLE
-    return isinstance(error, MilvusException) and error.code in _PASSING
+    if not isinstance(error, MilvusException):
+        return False
+    return error.code in _PASSING or error.retriable or "not ready" in str(error.message)
 
 
 @contextlib.contextmanager

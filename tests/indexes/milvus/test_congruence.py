@@ -1,0 +1,330 @@
+"""`MilvusIndex`, `FaissIndex` and `BruteForceIndex` give the same answers to the same calls, bit for bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidEncodingsError, pipeline
+from indexes.milvus import MilvusIndex, hits, layout, server
+from indexes.milvus import index as milvus_index
+from tests.indexes.generate import (
+    RANKED,
+    World,
+    assert_same,
+    assert_same_records,
+    assert_valid_shortlist,
+    classified,
+    each,
+    encodings,
+    filled,
+    threads,
+)
+from tests.indexes.milvus.pool import CONFIGS, SOME, Backend, assert_holds, small_worlds
+
+TUNING = {
+    (milvus_index, "_QUERIES"): [1, 2],
+    (milvus_index, "_IDS"): [1, 5],
+    (hits, "_LOOSE_GROUP"): [1, 100],
+    (hits, "_LARGE_GROUP"): [1, 2],
+    (hits, "_ALL"): [0, 2],
+    (hits.Hits, "deepest"): [2],
+    (layout, "_CALL_BYTES"): [1],
+    (server, "PAGE"): [3, 16],
+    (pipeline, "_CHUNK_ELEMENTS"): [1, 50],
+    (pipeline, "_WORTH"): [0, 1],
+    (pipeline, "_FIRST"): [1],
+    (pipeline, "_DEEPER"): [2],
+}
+tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in TUNING.items()})
+
+
+@contextmanager
+def tuned(tuning: dict):
+    """Borders that usually lie at thousands of records or queries, moved to where small data crosses them."""
+    with pytest.MonkeyPatch.context() as patch, threads(1):
+        for (owner, name), value in tuning.items():
+            patch.setattr(owner, name, value)
+        yield
+
+
+@contextmanager
+def three(backend: Backend, world: World, **options):
+    """The world in each kind of index: Milvus, FAISS, brute force."""
+    name = backend.take(world.config)
+    (index,) = backend.clients(name, **options)
+    try:
+        with FaissIndex.create(None, world.config) as faiss:
+            yield filled(index, world.batches), filled(faiss, world.batches), world.brute_force()
+    finally:
+        index.close()
+        backend.give_back(name)
+
+
+def assert_as_pruned(found, expected) -> None:
+    """As many cells were scanned, and as many records dropped from them, where each kept record is looked at."""
+    for counted in ("partitions", "cells", "cut_off"):
+        np.testing.assert_array_equal(getattr(found, counted), getattr(expected, counted), err_msg=counted, strict=True)
+    assert (found.codes == -1).all()
+
+
+@settings(SOME, max_examples=10)
+@given(world=small_worlds(), tuning=tunings, data=st.data())
+def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
+    count = len(world.records)
+    with tuned(tuning), three(backend, world) as (index, faiss, reference):
+        assert_holds(index, reference)
+        assert index.stats().cells == faiss.stats().cells
+        for cutoff, ranking in list(each(world))[:3]:
+            k = data.draw(st.sampled_from([1, 3, max(1, count), count + 3]))
+            asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            assert_same(found, expected)
+            same = faiss.search(world.queries, **asked)
+            assert_same(found, same)
+            if count:
+                assert_as_pruned(found, same)
+            size = data.draw(st.sampled_from([k, k + 1, 2 * k + 5]))
+            result = index.search(world.queries, **{**asked, "shortlist": size})
+            assert_valid_shortlist(result, world, k=k, cutoff=cutoff, shortlist=size, ranking=ranking)
+            if size >= count:
+                assert_same(result, expected)
+
+
+def test_a_large_batch_of_queries_gets_the_answers_of_brute_force(backend):
+    world = _plain(CONFIGS[1], 150, 280)
+    with three(backend, world) as (index, faiss, reference):
+        asked = {"k": 5, "cutoff": 0.3, "ranking": "fused"}
+        queries = world.queries[:40]
+        found = index.search(queries, shortlist=None, **asked)
+        assert_same(found, reference.search(queries, shortlist=None, **asked))
+        assert_as_pruned(found, faiss.search(queries, shortlist=None, **asked))
+        assert_same(
+            index.search(world.queries, shortlist=150, **asked),
+            reference.search(world.queries, shortlist=None, **asked),
+        )
+        result = index.search(world.queries, shortlist=9, **asked)
+        assert_valid_shortlist(result, world, k=5, cutoff=0.3, shortlist=9, ranking="fused")
+
+
+def test_a_query_gets_the_same_answer_alone_as_in_a_batch(backend):
+    world = _plain(CONFIGS[1], 60, 12)
+    with three(backend, world) as (index, _, _):
+        together = index.search(world.queries, k=60, cutoff=0.1, shortlist=60)
+        for query in range(12):
+            alone = index.search(world.queries[[query]], k=60, cutoff=0.1, shortlist=60)
+            assert_same(alone, together.in_order(np.array([query])))
+
+
+def test_searches_from_several_threads_at_once_give_what_they_give_alone(backend):
+    world = _plain(CONFIGS[1], 200, 30)
+    calls = [
+        {"queries": world.queries[start:stop], "k": 5, "cutoff": cutoff, "shortlist": shortlist}
+        for start, stop in ((0, 1), (1, 30))
+        for cutoff in (0.05, 0.3)
+        for shortlist in (None, 200)
+    ]
+    with three(backend, world) as (index, _, reference), ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda call: index.search(**call), 2 * calls))
+        for one, call in zip(found, 2 * calls, strict=True):
+            assert_same(one, reference.search(**call))
+
+
+def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_are_nearer(backend):
+    rng = np.random.default_rng(3)
+    config = CONFIGS[0]
+    rows = 400
+    p = np.tile(np.array([0.56, 0.40, 0.04], np.float32), (rows, 1))
+    p[::50] = [0.56, 0.04, 0.40]
+    codes = rng.integers(0, 256, (rows, 4), np.uint8) & rng.integers(0, 256, (rows, 4), np.uint8)
+    codes[::50] = ~codes[::50]
+    records = Encodings(probabilities=p, codes=codes, features=np.ones((rows, 1)), ids=np.arange(rows))
+    queries = Encodings(
+        probabilities=np.array([[0, 0, 1]] * 3, np.float32), codes=np.zeros((3, 4), np.uint8), features=np.ones((3, 1))
+    )
+    world = World(config=config, batches=[records], queries=queries, normalised=True, seed=0)
+    with three(backend, world) as (index, _, _):
+        for tuning in ({}, {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2}):
+            with tuned(tuning):
+                for n in (1, 4, 8, 20):
+                    result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)
+                    assert ((result.ids >= 0).sum(axis=1) == min(n, 8)).all()
+                    assert_valid_shortlist(result, world, k=n, cutoff=0.1, shortlist=n, ranking="distance")
+
+
+def _plain(config: IndexConfig, rows: int, queries: int) -> World:
+    rng = np.random.default_rng(rows)
+    records, asked = classified(rng, config, rows), classified(rng, config, queries)
+    return World(config=config, batches=[records], queries=asked, normalised=True, seed=rows)
+
+
+# shapes
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        IndexConfig(classes=2, bits=1024, dim=1, groups=1),
+        IndexConfig(classes=300, bits=64, dim=64, groups=1),
+    ],
+    ids=["long codes", "many classes"],
+)
+def test_wide_records(backend, config):
+    rng = np.random.default_rng(0)
+    records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (90, 8))
+    world = World(config=config, batches=[records[:50], records[50:]], queries=queries, normalised=True, seed=1)
+    with three(backend, world) as (index, faiss, reference):
+        for cutoff, ranking in ((0.0, "fused"), (0.1, "distance")):
+            asked = {"k": 100, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+            assert_same(index.search(queries, **{**asked, "shortlist": 100}), reference.search(queries, **asked))
+        assert_same_records(index.get(records.ids), records)
+        assert index.stats().cells == faiss.stats().cells
+
+
+def test_partitions_of_the_server_change_no_answer(backend):
+    config = CONFIGS[1]
+    rng = np.random.default_rng(8)
+    records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (120, 8))
+    world = World(config=config, batches=[records], queries=queries, normalised=True, seed=8)
+    reference, name = world.brute_force(), backend.unused()
+    with MilvusIndex.create(backend.uri, config, collection=name, partition_key=True) as index:
+        index.add(records)
+        with MilvusIndex.open(backend.uri, collection=name) as opened:
+            for one in (index, opened):
+                for cutoff, shortlist in ((0.1, None), (0.4, 120), (0.0, 120)):
+                    asked = {"k": 20, "cutoff": cutoff, "shortlist": shortlist}
+                    assert_same(one.search(queries, **asked), reference.search(queries, **asked))
+            # A record whose class is another one than before moves to another partition.
+            moved = Encodings(
+                probabilities=np.roll(records.probabilities, 1, axis=1), codes=records.codes, features=records.features,
+                ids=records.ids, uris=records.uris,
+            )  # fmt: skip
+            for one in (index, reference):
+                one.upsert(moved)
+                one.remove(records.ids[:20])
+            assert_holds(index, reference)
+            asked = {"k": 20, "cutoff": 0.1, "shortlist": None}
+            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+    MilvusIndex.drop(backend.uri, collection=name)
+
+
+# edges
+
+
+def test_nothing_is_searched_in_nothing(make, config, batch):
+    index, reference = make(config), BruteForceIndex.create(None, config)
+    for queries in (batch, batch[:0]):
+        for shortlist in (None, 10):
+            asked = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
+            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+    assert_holds(index, reference)
+    for one in (index, reference):
+        one.add(batch[:0])
+        one.upsert(batch[:0])
+        one.remove([])
+    assert_holds(index, reference)
+    for one in (index, reference):  # there are cells then, and no records in them
+        one.add(batch)
+        one.remove(batch.ids)
+    assert_holds(index, reference)
+    for shortlist in (None, 10):
+        asked = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
+        assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+
+
+def test_codes_scanned_are_not_counted(make, config, batch):
+    index = make(config)
+    index.add(batch)
+    assert index.search(batch, k=2, shortlist=3).codes.tolist() == [-1] * 6
+    assert index.search(batch, k=2, shortlist=None).codes.tolist() == [-1] * 6
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2**63 - 1], [2**63 - 1], [2**63 - 2, 2**63 - 1, 2**62]])
+def test_the_least_and_the_largest_ids(make, config, batch, numbers):
+    index, reference = make(config), BruteForceIndex.create(None, config)
+    records = Encodings(
+        probabilities=batch.probabilities[: len(numbers)], codes=batch.codes[: len(numbers)],
+        features=batch.features[: len(numbers)], ids=numbers, uris=["a", "", None][: len(numbers)],
+    )  # fmt: skip
+    for one in (index, reference):
+        one.add(records)
+    assert_holds(index, reference, batch_size=1)
+    asked = {"k": 4, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+    assert_same(index.search(batch, **{**asked, "shortlist": 5}), reference.search(batch, **asked))
+    for one in (index, reference):
+        one.upsert(records)
+        one.remove([2**63 - 1])
+    assert_holds(index, reference)
+    assert index.contains([2**63 - 1, -1]).tolist() == [False, False]
+
+
+def test_no_id_comes_after_the_largest(make, config, batch):
+    index = make(config)
+    index.add(
+        Encodings(
+            probabilities=batch.probabilities[:2], codes=batch.codes[:2], features=batch.features[:2],
+            ids=[7, 2**63 - 1],
+        )
+    )  # fmt: skip
+    assert [part.ids.tolist() for part in index.iterate(after=2**63 - 2)] == [[2**63 - 1]]
+    assert [part.ids.tolist() for part in index.iterate(after=2**63 - 1)] == []
+
+
+@pytest.mark.parametrize(
+    "uris",
+    [
+        ["", None, " ", "\n", "null\0byte", "\N{SNOWMAN} \N{GRINNING FACE}/ü.jpg"],
+        ["'; drop", '"', "\\", "%s {0}", "id in [1]", "x" * 65_535],
+        ["\N{SNOWMAN}" * 21_845, None, None, None, None, None],
+    ],
+    ids=["plain", "quotes", "long"],
+)
+def test_a_uri_may_be_any_text(make, config, batch, uris):
+    index = make(config)
+    records = Encodings(
+        probabilities=batch.probabilities, codes=batch.codes, features=batch.features, ids=batch.ids, uris=uris
+    )
+    index.add(records)
+    assert index.uris(batch.ids) == uris
+    assert_same_records(index.get(batch.ids), records)
+    assert [uri for part in index.iterate(4) for uri in part.uris or [None] * len(part)] == uris
+
+
+def test_the_fused_ranking_is_refused_until_what_is_not_normalised_is_gone(backend, make, config, batch):
+    index, reference = make(config), BruteForceIndex.create(None, config)
+    longer = Encodings(
+        probabilities=batch.probabilities[:2], codes=batch.codes[:2], features=3 * batch.features[:2], ids=[1, 2]
+    )
+    for one in (index, reference):
+        one.add(batch)
+        one.add(longer)
+    asked = {"k": 8, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **asked), reference.search(batch, **asked))  # scores are NaN
+    with pytest.raises(InvalidEncodingsError, match="the features of the index are not L2-normalised"):
+        index.search(batch, ranking="fused")
+    for one in (index, reference):
+        one.remove([1])
+    with pytest.raises(InvalidEncodingsError, match="the features of the index are not L2-normalised"):
+        index.search(batch, ranking="fused")
+    for one in (index, reference):
+        one.remove([2])
+    asked["ranking"] = "fused"
+    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+    assert_holds(index, reference)
+
+
+def test_all_numbers_of_a_result_are_of_the_same_types(make, config, batch):
+    index, reference = make(config), BruteForceIndex.create(None, config)
+    for one in (index, reference):
+        one.add(batch)
+    found, expected = (one.search(batch[:1], k=3) for one in (index, reference))
+    for name in (*RANKED, "partitions", "cells", "codes", "cut_off"):
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+        assert getattr(found, name).shape == getattr(expected, name).shape

@@ -1,0 +1,155 @@
+"""The life of records in Milvus: whatever is changed, by whichever client, the index does what brute force does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes import BruteForceIndex, Encodings
+from indexes.milvus import MilvusIndex
+from tests.indexes.generate import World, assert_same, assert_same_records, encodings
+from tests.indexes.milvus.pool import CONFIGS, SOME, assert_holds
+from tests.indexes.test_life import filled, renamed
+
+# any sequence of changes
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
+    """A world, whose batches serve as material, and what is done, each with a seed of its own."""
+    config, seed = draw(st.sampled_from(CONFIGS)), draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    normalised = draw(st.booleans())
+    world = World(
+        config=config,
+        batches=[encodings(rng, config, draw(st.integers(1, 40)), normalised=normalised)],
+        queries=encodings(rng, config, 3, normalised=normalised, records=False),
+        normalised=normalised,
+        seed=seed,
+    )
+    steps = st.sampled_from(["add", "add", "upsert", "upsert", "remove", "remove", "reopen", "flush", "drop out"])
+    return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=7))
+
+
+@settings(SOME, max_examples=6)
+@given(story=stories())
+def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
+    world, steps = story
+    material, reference = world.records, BruteForceIndex.create(None, world.config)
+    name = backend.take(world.config)
+    clients = backend.clients(name, 2, strong=True)
+    for step, seed in [("add", 0), *steps]:
+        rng = np.random.default_rng(seed)
+        writer = int(rng.integers(2))
+        known = reference.contains(material.ids)
+        some = rng.random(len(material)) < rng.choice([0.1, 0.5, 1])
+        index = clients[writer]
+        for one in (index, reference):
+            if step == "add":
+                one.add(material[np.flatnonzero(~known & some)])
+            elif step == "upsert":
+                chosen = np.random.default_rng(seed).permutation(np.flatnonzero(some))
+                one.upsert(renamed(material[chosen], material.ids[some]))
+            elif step == "remove":
+                one.remove(material.ids[known & some])
+        if step == "flush" and not backend.real:  # which takes seconds on a server
+            index.flush()
+        elif step == "reopen":
+            index.close()
+            (clients[writer],) = backend.clients(name, strong=True)
+        elif step == "drop out":  # as if it was killed: it does not say goodbye
+            (clients[writer],) = backend.clients(name, strong=True)
+            index._server.close()
+            index._pool.shutdown()
+        asked = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
+        expected = reference.search(world.queries, **asked)
+        for client in clients:
+            assert_same(client.search(world.queries, **asked), expected)
+            assert_same(client.search(world.queries, **{**asked, "shortlist": 50}), expected)
+        assert_holds(clients[seed % 2], reference)
+    for client in clients:
+        assert_holds(client, reference)
+        client.close()
+    backend.give_back(name)
+
+
+# where it differs from other indexes
+
+
+def test_ids_come_in_ascending_order(make, config, batch):
+    index = filled(make(config), batch[[5, 0, 3]])
+    index.add(batch[[4, 1, 2]])
+    index.remove([10])
+    index.add(renamed(batch[5:], [10]))
+    assert index.ids().tolist() == [10, 20, 30, 40, 50, 60]
+    assert_same_records(index.get([10]), renamed(batch[5:], [10]))
+
+
+def test_an_upsert_replaces_what_is_there_and_adds_the_rest(make, config, batch):
+    index, reference = filled(make(config), batch[:3]), filled(BruteForceIndex.create(None, config), batch[:3])
+    fresh = renamed(batch[3:], [20, 70, 10])
+    for one in (index, reference):
+        one.upsert(fresh)
+    assert len(index) == 4
+    assert_same_records(index.get([20, 70, 10]), fresh)
+    asked = {"k": 6, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+    assert_holds(index, reference)
+
+
+def test_what_is_removed_or_replaced_while_iterating_is_left_out_or_new_and_nothing_comes_twice(make, config, batch):
+    index = filled(make(config), batch)
+    parts = index.iterate(2)
+    first = next(parts)
+    index.remove([40])
+    index.upsert(renamed(batch[:1], [60]))
+    index.add(renamed(batch[:1], [45]))
+    rest = list(parts)
+    ids = [number for part in [first, *rest] for number in part.ids.tolist()]
+    assert ids == sorted(set(ids))
+    assert {10, 20, 30, 50, 60} <= set(ids) <= {10, 20, 30, 40, 45, 50, 60}
+    for part in rest:
+        for at, number in enumerate(part.ids.tolist()):
+            old = batch[batch.ids == number]
+            new = renamed(batch[:1], [number])
+            found = part[[at]]
+            assert any(len(one) and _same(found, one) for one in (old, new))
+
+
+def _same(found: Encodings, expected: Encodings) -> bool:
+    try:
+        assert_same_records(found, expected)
+    except AssertionError:
+        return False
+    return True
+
+
+# connections
+
+
+def test_an_index_that_is_closed_and_opened_again_is_as_it_was(backend, name, config, batch):
+    (index,) = backend.clients(name)
+    index.add(batch[:4])
+    index.close()
+    index.close()
+    with MilvusIndex.open(backend.uri, collection=name) as index:
+        assert index.config == config
+        assert_same_records(index.get(batch.ids[:4]), batch[:4])
+        index.add(batch[4:])
+        assert_same_records(index.get(batch.ids), batch)
+        with pytest.raises(ValueError, match="30"):
+            index.add(batch[[2]])
+
+
+def test_several_indexes_on_one_server_do_not_know_of_each_other(make, config, batch):
+    first, second = make(config), make(config)
+    first.add(batch[:3])
+    second.add(batch[2:])
+    first.remove([30])
+    second.upsert(renamed(batch[:1], [40]))
+    assert first.ids().tolist() == [10, 20]
+    assert second.ids().tolist() == [30, 40, 50, 60]
+    asked = {"k": 6, "cutoff": 0.0, "shortlist": None}
+    assert set(first.search(batch, **asked).ids.ravel().tolist()) == {-1, 10, 20}
