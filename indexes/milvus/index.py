@@ -53,6 +53,7 @@ _REQUESTS = 8  # at the same time
 _QUERIES = 256  # of a batch that are searched together, and share what they fetch
 _ATTEMPTS = 4  # of a search whose records are removed while it goes on
 _IDS = 4096  # in one condition
+_GOODBYE = 5.0  # seconds that closing may take where the server does not answer any more
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -276,7 +277,8 @@ class MilvusIndex(SemanticIndex):
         with self._changing:
             if not self._closed:
                 super().close()
-                with contextlib.suppress(ServerError):
+                self._server.timeout = min(self._server.timeout, _GOODBYE)
+                with contextlib.suppress(ServerError, NotAnIndexError):
                     self._catalogue.leave()
                 self._pool.shutdown()
                 self._server.close()
@@ -352,6 +354,24 @@ class MilvusIndex(SemanticIndex):
         if self._layout.records != self._layout.name:
             for start in range(0, len(rows), _IDS):
                 self._server.delete(self._layout.records, among("row", rows[start : start + _IDS]), noticed=False)
+
+    def sweep(self, ids: NDArray[np.int64]) -> None:
+        """Delete what clients that died have left of these records on Milvus 2.3. No other client may be writing.
+
+        Args:
+            ids: (n,) int64.
+        """
+        self._check_open()
+        if self._layout.records == self._layout.name:
+            return
+        with self._changing:
+            for start in range(0, len(ids), _IDS):
+                part = ids[start : start + _IDS]
+                rows = self._server.read(
+                    "query", self._layout.records, filter=among("id", to_keys(part)), output_fields=["row"], strong=True
+                )
+                written = integers(rows, "row")
+                self._forget(written[~np.isin(written, self._rows_of(part)[0])])
 
     # reading
 

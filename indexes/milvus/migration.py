@@ -210,11 +210,17 @@ class Migration:
             ServerError, StorageError: one side failed. What has been copied stays, and the copy can go on.
         """
         started, done = time.monotonic(), self._journal.copied
-        # Only the first batch can be in the target, in part, and only if an earlier run was cut off in it.
-        write = self._target.upsert
+        first = True
         for batch in self._source.iterate(self._batch_size, after=self._journal.last):
-            write(batch)
-            write = self._target.load if isinstance(self._target, MilvusIndex) else write
+            if isinstance(self._target, FaissIndex):
+                self._target.upsert(batch)
+            elif first:  # the only one that can be there, in part, if an earlier run was cut off in it
+                assert batch.ids is not None
+                self._target.upsert(batch)
+                self._target.sweep(batch.ids)
+            else:
+                self._target.load(batch)
+            first = False
             self._journal.append(batch)
             done += len(batch)
             self._report.copied += len(batch)

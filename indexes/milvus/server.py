@@ -314,5 +314,7 @@ def _heard(record: logging.LogRecord) -> bool:
     return not _quiet.get()
 
 
-for _name in ("pymilvus.decorators", "pymilvus.client.grpc_handler", "milvus_lite.server_manager"):
+for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite.server_manager"):
     logging.getLogger(_name).addFilter(_heard)
+    for _handler in logging.getLogger(_name).handlers:  # what loggers below log passes by here only
+        _handler.addFilter(_heard)

@@ -33,7 +33,6 @@ CONFIGS = [
     IndexConfig(classes=3, bits=32, dim=1),
     IndexConfig(classes=12, bits=72, dim=17, prior=np.array([1e-3, 1, 1e-6, 1] * 3)),
     IndexConfig(classes=4, bits=40, dim=2, similarity=_similarity(4)),
-    IndexConfig(classes=40, bits=256, dim=3, groups=2),
 ]
 """The shapes of the indexes of properties: few, since each has to be made on every server."""
 
@@ -79,13 +78,19 @@ class Backend:
 
     def empty(self, name: str) -> None:
         """Delete the records of an index, and its bounds and writers, which would stay."""
-        for collection, key, kept in (
-            (name, "id", ""),
-            (f"{name}_records", "row", ""),
-            (catalogue_name(name), "key", " and cell != -2"),
-        ):
-            if collection != f"{name}_records" or choose(self.server) == "apart":
-                self.server.delete(collection, f"{key} >= -{2**63 - 1}{kept}")
+        for collection, key in self._collections(name):
+            kept = " and cell != -2" if collection == catalogue_name(name) else ""
+            self.server.delete(collection, f"{key} >= -{2**63 - 1}{kept}")
+
+    def settle(self, name: str) -> None:
+        """Wait until the server shows everyone what anyone has written: 0.2 s for all reads, not for each."""
+        for collection, key in self._collections(name):
+            self.server.count(collection, f"{key} >= 0", strong=True)
+
+    def _collections(self, name: str) -> list[tuple[str, str]]:
+        """Those of an index, with their primary keys."""
+        records = [(f"{name}_records", "row")] if choose(self.server) == "apart" else []
+        return [(name, "id"), *records, (catalogue_name(name), "key")]
 
     def clients(self, name: str, count: int = 1, **options) -> list[MilvusIndex]:
         """Several clients of one index."""

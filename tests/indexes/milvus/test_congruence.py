@@ -166,15 +166,8 @@ def _plain(config: IndexConfig, rows: int, queries: int) -> World:
 # shapes
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        IndexConfig(classes=2, bits=1024, dim=1, groups=1),
-        IndexConfig(classes=300, bits=64, dim=64, groups=1),
-    ],
-    ids=["long codes", "many classes"],
-)
-def test_wide_records(backend, config):
+def test_wide_records(backend):
+    config = IndexConfig(classes=300, bits=1024, dim=64, groups=1)
     rng = np.random.default_rng(0)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (90, 8))
     world = World(config=config, batches=[records[:50], records[50:]], queries=queries, normalised=True, seed=1)

@@ -30,7 +30,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
         seed=seed,
     )
     steps = st.sampled_from(["add", "add", "upsert", "upsert", "remove", "remove", "reopen", "flush", "drop out"])
-    return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=7))
+    return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=6))
 
 
 @settings(SOME, max_examples=6)
@@ -39,8 +39,8 @@ def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_do
     world, steps = story
     material, reference = world.records, BruteForceIndex.create(None, world.config)
     name = backend.take(world.config)
-    clients = backend.clients(name, 2, strong=True)
-    for step, seed in [("add", 0), *steps]:
+    clients = backend.clients(name, 2)
+    for step, seed in [("add", 0), *steps[: 3 if backend.real else 6]]:  # each takes a second there
         rng = np.random.default_rng(seed)
         writer = int(rng.integers(2))
         known = reference.contains(material.ids)
@@ -58,11 +58,12 @@ def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_do
             index.flush()
         elif step == "reopen":
             index.close()
-            (clients[writer],) = backend.clients(name, strong=True)
+            (clients[writer],) = backend.clients(name)
         elif step == "drop out":  # as if it was killed: it does not say goodbye
-            (clients[writer],) = backend.clients(name, strong=True)
+            (clients[writer],) = backend.clients(name)
             index._server.close()
             index._pool.shutdown()
+        backend.settle(name)
         asked = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
         expected = reference.search(world.queries, **asked)
         for client in clients:
