@@ -33,17 +33,15 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.encodings import Encodings, is_loose
 from indexes.errors import (
-    DamagedIndexError,
-    FormatVersionError,
-    IndexExistsError,
-    InvalidEncodingsError,
     NotAnIndexError,
     ServerError,
 )
 from indexes.milvus import catalogue
 from indexes.milvus.catalogue import Catalogue, View
 from indexes.milvus.hits import Hits
-from indexes.milvus.layout import LOOSE, Collection, Layout, check_name, choose, to_ids, to_keys
+from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_keys
+from indexes.milvus.making import collections, make
+from indexes.milvus.reader import IDS, Reader
 from indexes.milvus.server import Server, address_of, among, integers, is_file
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
@@ -52,7 +50,6 @@ from indexes.pipeline import Pipeline
 _REQUESTS = 8  # at the same time
 _QUERIES = 256  # of a batch that are searched together, and share what they fetch
 _ATTEMPTS = 4  # of a search whose records are removed while it goes on
-_IDS = 4096  # in one condition
 _GOODBYE = 5.0  # seconds that closing may take where the server does not answer any more
 
 _T = TypeVar("_T")
@@ -68,6 +65,7 @@ class MilvusIndex(SemanticIndex):
         self._catalogue = Catalogue(server, layout, strong)
         self._changing = threading.RLock()
         self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
+        self._reader = Reader(server, layout, self._catalogue, self._at_once, strong)
 
     def _at_once(self, function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
         """A function of each item, in this order; a number of them run at the same time."""
@@ -112,7 +110,7 @@ class MilvusIndex(SemanticIndex):
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
-            _make(server, layout)
+            make(server, layout)
             return cls(server, layout, strong)
         except BaseException:
             server.close()
@@ -158,7 +156,7 @@ class MilvusIndex(SemanticIndex):
         database: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Delete an index from a server, with all of its records, or what is left of it.
+        """Delete an index from a server, with all of its records.
 
         Args:
             path, collection, token, database, timeout: as for `create`.
@@ -171,7 +169,7 @@ class MilvusIndex(SemanticIndex):
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = catalogue.read_config(server, check_name(collection))
-            for name in (catalogue.catalogue_name(layout.name), layout.name, layout.records):
+            for name in reversed([one.name for one in collections(layout)]):
                 if server.call("has_collection", name):
                     server.call("drop_collection", name)
         finally:
@@ -199,11 +197,11 @@ class MilvusIndex(SemanticIndex):
         address = address_of(path)
         if is_file(address) and not os.path.exists(address):
             layout = Layout(check_name(collection), "floats", config, bool(partition_key))
-            return {"server": "a new file", **{one.name: str(one) for one in _collections(layout)}}
+            return {"server": "a new file", **{one.name: str(one) for one in collections(layout)}}
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
-            fields = {one.name: str(one) for one in _collections(layout)}
+            fields = {one.name: str(one) for one in collections(layout)}
             return {"server": f"Milvus {server.version}", **fields}
         finally:
             server.close()
@@ -216,7 +214,7 @@ class MilvusIndex(SemanticIndex):
 
     def __len__(self) -> int:
         self._check_open()
-        return self._server.count(self._layout.name, self._condition(), strong=self._strong)
+        return self._reader.count()
 
     def stats(self) -> IndexStats:
         """The size of the index. Reads the cell of every record.
@@ -224,46 +222,28 @@ class MilvusIndex(SemanticIndex):
         `removed` is 0 and `column_bytes` is what the values take; the server knows what its files do.
         """
         self._check_open()
-        view, config = self._catalogue.view(), self.config
-        condition = view.condition("id >= -1")
-        parts = [integers(rows, "cell") for rows in self._pages(condition, ["cell"])]
-        numbers, counts = np.unique(np.concatenate([np.empty(0, np.int64), *parts]), return_counts=True)
-        cells = replace(Cells.empty(config), numbers=numbers, sizes=counts.astype(np.int64))
+        config = self.config
+        numbers, counts = self._reader.cells()
         records = int(counts.sum())
         widths = {"ids": 8, "codes": config.bits // 8, "probabilities": 4 * config.classes, "features": 4 * config.dim}
         return IndexStats(
             records=records,
             removed=0,
-            partitions=cells.partition_sizes().tolist(),
+            partitions=replace(Cells.empty(config), numbers=numbers, sizes=counts).partition_sizes().tolist(),
             cells=len(numbers),
-            normalised=self._normalised(view),
+            normalised=self._normalised(self._catalogue.view()),
             column_bytes={name: width * records for name, width in widths.items()},
         )
 
     def ids(self) -> NDArray[np.int64]:
         """(records,) int64: all ids, in ascending order."""
         self._check_open()
-        parts = [integers(rows, "id") for rows in self._pages(self._condition(), [])]
-        return np.sort(to_ids(np.concatenate([np.empty(0, np.int64), *parts])))
+        return self._reader.ids()
 
     def next_id(self) -> int:
         """An id that is free, as are all above it: one more than the largest in the index."""
         self._check_open()
-        view = self._catalogue.view()
-
-        def any_from(key: int) -> bool:
-            return self._server.count(self._layout.name, view.condition(f"id >= {key}"), strong=self._strong) > 0
-
-        if self._server.count(self._layout.name, view.condition("id in [-1]"), strong=self._strong):
-            return 2**63
-        low, high = 0, 2**63 - 1  # none from `high` on
-        while low < high:
-            middle = (low + high) // 2
-            if any_from(middle):
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return self._reader.largest() + 1
 
     def flush(self) -> None:
         """Have the server seal and index what was added: it can be searched before, but many times slower."""
@@ -310,7 +290,7 @@ class MilvusIndex(SemanticIndex):
             if known:
                 before = np.empty(0, np.int64)
             else:
-                before, hidden = self._rows_of(encodings.ids)
+                before, hidden = self._reader.rows_of(encodings.ids)
             if not replace:
                 refuse_known(encodings.ids, np.where(hidden, -1, before))
             bounds = Cells.empty(self.config).extended(encodings.probabilities)[0]
@@ -342,18 +322,18 @@ class MilvusIndex(SemanticIndex):
         with self._changing:
             self._check_open()
             self._undo()
-            rows, hidden = self._rows_of(ids)
+            rows, hidden = self._reader.rows_of(ids)
             refuse_unknown(ids, np.where(hidden, -1, rows))
-            for start in range(0, len(ids), _IDS):
-                self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + _IDS])))
+            for start in range(0, len(ids), IDS):
+                self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + IDS])))
             self._forget(rows)
             self._catalogue.changed()
 
     def _forget(self, rows: NDArray[np.int64]) -> None:
         """Delete rows that nothing points to any more."""
         if self._layout.records != self._layout.name:
-            for start in range(0, len(rows), _IDS):
-                self._server.delete(self._layout.records, among("row", rows[start : start + _IDS]), noticed=False)
+            for start in range(0, len(rows), IDS):
+                self._server.delete(self._layout.records, among("row", rows[start : start + IDS]), noticed=False)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
         """Delete what clients that died have left of these records on Milvus 2.3. No other client may be writing.
@@ -365,109 +345,28 @@ class MilvusIndex(SemanticIndex):
         if self._layout.records == self._layout.name:
             return
         with self._changing:
-            for start in range(0, len(ids), _IDS):
-                part = ids[start : start + _IDS]
+            for start in range(0, len(ids), IDS):
+                part = ids[start : start + IDS]
                 rows = self._server.read(
                     "query", self._layout.records, filter=among("id", to_keys(part)), output_fields=["row"], strong=True
                 )
                 written = integers(rows, "row")
-                self._forget(written[~np.isin(written, self._rows_of(part)[0])])
+                self._forget(written[~np.isin(written, self._reader.rows_of(part)[0])])
 
     # reading
 
-    def _condition(self) -> str:
-        return self._catalogue.view().condition("id >= -1")
-
-    def _pages(self, condition: str, fields: list[str]) -> Iterator[object]:
-        return self._server.pages(self._layout.name, "id", condition, fields, strong=self._strong)
-
-    def _rows_of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """(n,) the row of each id, -1 if there is none, and (n,) whether it is of an unfinished batch."""
-        view = self._catalogue.view()
-        wanted = np.unique(ids[ids >= 0])
-
-        def get(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            rows = self._server.read(
-                "query", self._layout.name, filter=among("id", to_keys(part)), output_fields=["id", "row"],
-                strong=self._strong,
-            )  # fmt: skip
-            return to_ids(integers(rows, "id")), integers(rows, "row")
-
-        parts = self._at_once(get, [wanted[start : start + _IDS] for start in range(0, len(wanted), _IDS)])
-        found = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
-        rows = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
-        order = np.argsort(found)
-        found, rows = found[order], rows[order]
-        result = np.full(len(ids), -1, np.int64)
-        if len(found):
-            at = np.minimum(np.searchsorted(found, ids), len(found) - 1)
-            result = np.where(found[at] == ids, rows[at], -1)
-        hidden = np.zeros(len(ids), bool)
-        for first, last in view.hidden:
-            hidden |= (result >= first) & (result <= last)
-        return result, hidden
-
     def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        rows, hidden = self._rows_of(ids)
-        return (rows >= 0) & ~hidden
+        return self._reader.contains(ids)
 
     def _get(self, ids: NDArray[np.int64]) -> Encodings:
-        return self._whole(ids)
+        return self._reader.get(ids)
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
-        uris = self._whole(ids).uris
+        uris = self._reader.get(ids).uris
         return [None] * len(ids) if uris is None else list(uris)
 
-    def _whole(self, ids: NDArray[np.int64]) -> Encodings:
-        """The records with these ids, in this order."""
-        for _ in range(_ATTEMPTS):  # one may be replaced while it is looked for
-            rows, hidden = self._rows_of(ids)
-            refuse_unknown(ids, np.where(hidden, -1, rows))
-            found = self._fetched(np.unique(rows if self._layout.key == "row" else to_keys(ids)))
-            assert found.ids is not None
-            order = np.argsort(found.ids)
-            at = np.searchsorted(found.ids[order], ids)
-            if len(found) and at.max(initial=0) < len(found) and np.array_equal(found.ids[order][at], ids):
-                return found[order[at]]
-            if not len(ids):
-                return found
-        raise ServerError("records are being changed faster than they can be read: try again")
-
-    def _fetched(self, keys: NDArray[np.int64]) -> Encodings:
-        """The records with these keys, in any order."""
-        layout = self._layout
-
-        def get(part: NDArray[np.int64]) -> Encodings:
-            rows = self._server.read(
-                "query", layout.records, filter=among(layout.key, part), strong=self._strong,
-                output_fields=["id", "flags", "uri", *layout.vectors],
-            )  # fmt: skip
-            try:
-                return layout.encodings(rows)
-            except InvalidEncodingsError as error:
-                raise DamagedIndexError(f"the server gave what is no record of this index: {error}") from None
-
-        step = layout.batch
-        parts = self._at_once(get, [keys[start : start + step] for start in range(0, len(keys), step)])
-        return _joined([part for part in parts if len(part)], self.config)
-
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
-        """In order of ids, 16,384 at a time at most. Changes that are made meanwhile may show or not."""
-        fields = [] if self._layout.key == "id" else ["row"]
-        for condition in (f"id > {after}", "id in [-1]"):
-            pages = self._server.pages(
-                self._layout.name, "id", self._catalogue.view().condition(condition), fields, size=batch_size,
-                strong=self._strong,
-            )  # fmt: skip
-            for page in pages:
-                ids = to_ids(integers(page, "id"))
-                found = self._fetched(integers(page, self._layout.key))
-                assert found.ids is not None
-                late = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was made
-                if len(late):
-                    found = _joined([found, self._whole(late[self._contains(late)])], self.config)
-                if found.ids is not None and len(found):
-                    yield found[np.argsort(found.ids)]
+        return self._reader.iterate(batch_size, after)
 
     def _normalised(self, view: View) -> bool:
         if not view.loose:
@@ -495,50 +394,8 @@ class MilvusIndex(SemanticIndex):
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
 
-def _make(server: Server, layout: Layout) -> None:
-    """Make the collections of an index, in place of what an attempt has left that did not come to its end."""
-    names = [layout.name, layout.records, catalogue.catalogue_name(layout.name)]
-    there = [name for name in dict.fromkeys(names) if server.call("has_collection", name)]
-    if there:
-        with contextlib.suppress(NotAnIndexError, DamagedIndexError, FormatVersionError):
-            catalogue.read_config(server, layout.name)
-            raise IndexExistsError(f"there is an index {layout.name} on this server: open it, or choose another name")
-        if not catalogue.is_catalogue(server, layout.name):
-            raise IndexExistsError(
-                f"there is a collection {there[0]} on this server that is no index: choose another name, or drop it"
-            )
-        for name in there:  # the catalogue is the first to be made and the last to go
-            server.call("drop_collection", name)
-    collections = _collections(layout)
-    for one in collections:
-        one.create(server)
-    with ThreadPoolExecutor(len(collections)) as pool:
-        list(pool.map(lambda one: one.prepare(server), collections))
-    catalogue.write_config(server, layout)
-
-
 def _check_there(path: str | os.PathLike[str] | None) -> None:
     """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
     address = address_of(path)
     if is_file(address) and not os.path.exists(address):
         raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
-
-
-def _collections(layout: Layout) -> list[Collection]:
-    return [catalogue.collection(layout.name, layout.config.classes), *layout.collections()]
-
-
-def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
-    """All records of some batches, with uris where any has them."""
-    if not parts:
-        return Encodings(
-            probabilities=np.empty((0, config.classes), np.float32),
-            codes=np.empty((0, config.bits // 8), np.uint8),
-            features=np.empty((0, config.dim), np.float32),
-            ids=np.empty(0, np.int64),
-        )
-    whole = Encodings.concatenate(parts)
-    if all(part.uris is None for part in parts):
-        return whole
-    uris = [uri for part in parts for uri in (part.uris or [None] * len(part))]
-    return replace(whole, uris=uris)

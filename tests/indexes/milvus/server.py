@@ -31,13 +31,16 @@ class RealServer:
         directory: for its data, logs and binaries (250 MB).
         authorization: whether clients need a token; that of the first user is "root:Milvus".
         binaries: the directory of another server, to share its binaries.
+
+    Attributes:
+        directory: as given.
     """
 
     def __init__(self, directory: Path, *, authorization: bool = False, binaries: Path | None = None) -> None:
         milvus = pytest.importorskip(
             "milvus", reason="the package milvus (a Milvus server) is not installed: `make test-milvus` installs it"
         )
-        self._package, self._directory, self._authorization = milvus, directory, authorization
+        self._package, self.directory, self._authorization = milvus, directory, authorization
         directory.mkdir(parents=True, exist_ok=True)
         if binaries is not None:
             (directory / BINARIES).symlink_to(binaries / BINARIES)
@@ -69,17 +72,17 @@ class RealServer:
         for part in _PARTS:
             config.set(f"{part}.ip", "127.0.0.1")
         self._server = self._package.MilvusServer(
-            config, wait_for_started=False, data_dir=str(self._directory), **self._ports
+            config, wait_for_started=False, data_dir=str(self.directory), **self._ports
         )
         self._server.webservice_port = self._health
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the package leaves sockets to the garbage collector
-            patch.setenv("ETCD_CONFIG_PATH", str(self._directory / "etcd.yaml"))
+            patch.setenv("ETCD_CONFIG_PATH", str(self.directory / "etcd.yaml"))
             self._server.start()
         end = time.monotonic() + _START
         while not self._healthy():
             if self._server.server_proc.poll() is not None or time.monotonic() > end:
-                log = (self._directory / "logs" / "milvus-stderr.log").read_text()[-3000:]
+                log = (self.directory / "logs" / "milvus-stderr.log").read_text()[-3000:]
                 self.kill()
                 raise RuntimeError(f"the Milvus server did not start:\n{log}")
             time.sleep(0.1)
@@ -97,7 +100,7 @@ class RealServer:
     def delete(self) -> None:
         """End it and delete all that it has stored."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def hanging(self):
