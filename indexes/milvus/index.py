@@ -100,7 +100,7 @@ class MilvusIndex(SemanticIndex):
             timeout: seconds that one request may take, repetitions included.
             strong: whether every search waits until it sees what other clients have written: up to 0.2 s on Milvus 2.3.
                 Otherwise a record may be missed for some seconds after another client has added it.
-            partition_key: whether the server partitions by dominant class.
+            partition_key: whether the server partitions by dominant class. Refused if it does not find them then.
 
         Raises:
             IndexExistsError: there is a collection of this name.

@@ -5,11 +5,20 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-from indexes.errors import DamagedIndexError, FormatVersionError, IndexExistsError, NotAnIndexError
+import numpy as np
+
+from indexes.encodings import Encodings
+from indexes.errors import (
+    DamagedIndexError,
+    FormatVersionError,
+    IndexExistsError,
+    InvalidParameterError,
+    NotAnIndexError,
+)
 from indexes.milvus import catalogue
 from indexes.milvus.catalogue import catalogue_name
 from indexes.milvus.layout import Collection, Layout
-from indexes.milvus.server import Server
+from indexes.milvus.server import Server, among
 
 
 def collections(layout: Layout) -> list[Collection]:
@@ -42,4 +51,31 @@ def make(server: Server, layout: Layout) -> None:
         one.create(server)
     with ThreadPoolExecutor(len(to_make)) as pool:
         list(pool.map(lambda one: one.prepare(server), to_make))
+    if layout.partition_key and not _finds_by_partition(server, layout):
+        for one in reversed(to_make):
+            server.call("drop_collection", one.name)
+        raise InvalidParameterError(
+            f"Milvus {server.version} puts upserted records into wrong partitions, where a search would not find them: "
+            "leave partition_key out, or use a newer one"
+        )
     catalogue.write_config(server, layout)
+
+
+def _finds_by_partition(server: Server, layout: Layout) -> bool:
+    """Whether records are found by their class after they were written, and written again with another class.
+
+    Milvus 2.3.5 is known to lose them: its upsert does not look at the partition key.
+    """
+    classes = min(layout.config.classes, 100)
+    for shift in (0, 1):
+        number = (np.arange(classes) + shift) % classes
+        records = Encodings(
+            probabilities=np.eye(layout.config.classes, dtype=np.float32)[number],
+            codes=np.zeros((classes, layout.config.bits // 8), np.uint8),
+            features=np.zeros((classes, layout.config.dim), np.float32),
+            ids=np.arange(classes),
+        )
+        server.call("upsert", layout.name, layout.rows(records, 0)[0])
+    found = [server.count(layout.name, among("dominant", [number]), strong=number == 0) for number in range(classes)]
+    server.delete(layout.name, "id >= 0")
+    return found == [1] * classes
