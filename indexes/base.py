@@ -248,7 +248,7 @@ class SemanticIndex(ABC):
         for name, value, least in (("batch_size", batch_size, 1), ("after", after, -1)):
             if not isinstance(value, int | np.integer) or value < least:
                 raise InvalidParameterError(f"{name} = {shown(value)}, expected an integer of at least {least}")
-        return self._iterate(int(batch_size), int(after))
+        return self._iterate(int(batch_size), min(int(after), int(np.iinfo(np.int64).max)))
 
     @abstractmethod
     def ids(self) -> NDArray[np.int64]:

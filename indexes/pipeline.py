@@ -136,12 +136,13 @@ class Pipeline:
             looking at all kept records is the better way, whose rows are all -1.
         """
         width = int(_FIRST * size)
+        if width > self._engine.deepest:
+            nothing = np.full((len(queries), 1), -1, np.int64)
+            return nothing, np.zeros(len(queries), np.int64), np.arange(len(queries))
         shortlist = np.full((len(queries), width), -1, np.int64)
         dropped = np.zeros(len(queries), np.int64)
         exhaustive = [np.empty(0, np.int64)]
         tasks = [(np.arange(len(queries)), width)]
-        if width > self._engine.deepest:
-            return shortlist, dropped, tasks[0][0]
         while tasks:
             asked, depth = tasks.pop()
             if len(asked) > 1 and len(asked) * depth > _CHUNK_ELEMENTS:

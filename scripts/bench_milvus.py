@@ -11,6 +11,7 @@ another shortlist. Without pruning the answers are as good, since the cutoff is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import tempfile
@@ -24,7 +25,7 @@ import numpy as np
 from bench_core import Generator, arguments, batches, medians, show
 from pymilvus import MilvusClient
 
-from indexes import FaissIndex, IndexConfig
+from indexes import FaissIndex, IndexConfig, NotAnIndexError
 from indexes.cli import bar
 from indexes.milvus import MilvusIndex
 from indexes.milvus.catalogue import Unseen
@@ -46,7 +47,8 @@ def main() -> None:
         try:
             report = measure(args, Path(folder))
         finally:
-            MilvusIndex.drop(args.uri, collection=COLLECTION)
+            with contextlib.suppress(NotAnIndexError):
+                MilvusIndex.drop(args.uri, collection=COLLECTION)
     show(report, f"{args.records:,} records, {args.classes} classes, {args.bits} bits", as_json=args.json)
 
 
@@ -123,6 +125,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         args.rounds,
     )
     version = index._server.version
+    at_once.shutdown()
+    client.close()
     index.close()
     source.close()
     return {

@@ -16,6 +16,7 @@ from indexes.cli import ERR, OUT, PATH, bar, fail, print_json
 from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError
 from indexes.milvus import MilvusIndex
 from indexes.milvus.migration import (
+    LARGEST_BATCH,
     RECORD_BYTES_A_SECOND,
     Journal,
     Migration,
@@ -40,7 +41,7 @@ DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
 @click.option("--verify", is_flag=True, help="Compare the copy afterwards: counts, contents, searches.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--partition-key", is_flag=True, help="Have the server partition by dominant class.")
-@click.option("--batch-size", type=click.IntRange(1, 16_384), default=5_000, show_default=True, help="Records.")
+@click.option("--batch-size", type=click.IntRange(1, LARGEST_BATCH), default=5_000, show_default=True, help="Records.")
 @click.option("--journal", type=PATH, help="Where to note what has been copied. [default: INDEX.COLLECTION.journal]")
 @click.option("--report", "report_file", type=PATH, help="Write a report there, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -54,9 +55,10 @@ def migrate(
     with it later, too.
 
     Exit status: 0 done; 1 an error; 2 misuse; 3 the copy differs from the source (--verify); 4 the source was changed
-    meanwhile; 5 the server does not answer: go on with --resume.
+    meanwhile; 5 the server does not answer: go on with --resume; 130 interrupted by hand: likewise.
     """
     uri = connection.pop("uri")
+    index = index.absolute() if index.name else index.resolve()
     noted = journal or index.with_name(f"{index.name}.{collection}.journal")
     reached = {"collection": collection, **connection}
     names = (f"{index.name}", f"collection {collection}")
@@ -101,9 +103,9 @@ def _open(
         faiss = stack.enter_context(FaissIndex.open(index))
         try:
             milvus = MilvusIndex.create(uri, faiss.config, partition_key=key, **reached)
-        except IndexExistsError:
+        except IndexExistsError as error:
             if not resume:
-                raise
+                raise IndexExistsError(f"{error}; if a copy was interrupted, go on with --resume") from None
             milvus = MilvusIndex.open(uri, **reached)
         return faiss, stack.enter_context(milvus)
     milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **reached))

@@ -31,6 +31,10 @@ _ALL = 0.9  # share of all cells from which on no cells are named
 _VECTOR_BYTES = 1 << 21  # in one answer
 
 
+class TooManyError(InvalidParameterError):
+    """One search would take too many records to this machine."""
+
+
 AtOnce = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
 
 
@@ -58,25 +62,38 @@ class Hits:
         self._keys = np.empty(0, np.int64)  # sorted
         self._rows = np.empty(0, np.int64)  # of `_keys`
         self._cell_rows: dict[int, NDArray[np.int64]] = {}
-        self.ids = np.empty(0, np.int64)
-        self.codes = np.empty((0, layout.config.bits // 8), np.uint8)
-        self._probabilities = np.empty((0, layout.config.classes), np.float32)
-        self._features = np.empty((0, layout.config.dim), np.float32)
+        self._held = 0
+        self._columns: list[NDArray[Any]] = [
+            np.empty(0, np.int64),
+            np.empty((0, layout.config.classes), np.float32),
+            np.empty((0, layout.config.bits // 8), np.uint8),
+            np.empty((0, layout.config.dim), np.float32),
+        ]  # with room for more than are held
 
     # records
 
     @property
+    def ids(self) -> NDArray[np.int64]:
+        """(n,) int64."""
+        return self._columns[0][: self._held]
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """(n, bits / 8) uint8."""
+        return self._columns[2][: self._held]
+
+    @property
     def cells(self) -> NDArray[np.int32]:
         """All 0: cells matter for what is certain without looking, and nothing is, see `Unseen`."""
-        return np.zeros(len(self.ids) + 1, np.int32)
+        return np.zeros(self._held + 1, np.int32)
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Probabilities of rows (any shape): an (M, C) matrix, and where in it each of them is."""
-        return self._probabilities, rows
+        return self._columns[1][: self._held], rows
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
-        return self._features, rows
+        return self._columns[3][: self._held], rows
 
     def relax(self, rest: float = 0) -> None:
         """Nothing to let go of."""
@@ -109,19 +126,19 @@ class Hits:
         """
         wanted = [cell for cell in cells.tolist() if cell not in self._cell_rows]
         if wanted:
-            condition = self._condition(np.array([wanted]))
-            count = self._server.count(self._layout.name, condition or "id >= -1", strong=self._strong)
+            condition = self._condition(np.array([wanted])) or "id >= -1"
+            count = self._server.count(self._layout.name, condition, strong=self._strong) + self._held
             size = count * 4 * (self._layout.config.dim + self._layout.config.classes)
             if size > MAX_BYTES:
-                raise InvalidParameterError(
+                raise TooManyError(
                     f"this search would take {count} records, {size / 2**30:.1f} GiB, from the server to rank them: "
-                    "raise the cutoff, or give a shortlist"
+                    "raise the cutoff, or ask for a shorter shortlist"
                 )
-            fields = ["cell", *([self._layout.key] if self._layout.key != "id" else [])]
-            pages = self._server.pages(self._layout.name, "id", condition or "id >= -1", fields, strong=self._strong)
-            parts = [(integers(page, self._layout.key), integers(page, "cell")) for page in pages]
-            keys = np.concatenate([part[0] for part in parts] or [np.empty(0, np.int64)])
-            numbers = np.concatenate([part[1] for part in parts] or [np.empty(0, np.int64)])
+            key = self._layout.key
+            fields = ["cell", *([key] if key != "id" else [])]
+            pages = list(self._server.pages(self._layout.name, "id", condition, fields, strong=self._strong))
+            keys = np.concatenate([np.empty(0, np.int64), *(page[key] for page in pages)])
+            numbers = np.concatenate([np.empty(0, np.int64), *(page["cell"] for page in pages)])
             self._fetch(np.unique(keys))
             rows = self._rows_of(keys)
             numbers, rows = numbers[rows >= 0], rows[rows >= 0]
@@ -131,8 +148,10 @@ class Hits:
             for cell, start, stop in zip(wanted, starts.tolist(), stops.tolist(), strict=True):
                 self._cell_rows[cell] = rows[order[start:stop]]
         found = [self._cell_rows[cell] for cell in cells.tolist()]
-        sizes = [len(part) for part in found]
-        return np.concatenate([np.empty(0, np.int64), *found]), np.repeat(np.arange(len(cells)), sizes)
+        rows = np.concatenate([np.empty(0, np.int64), *found])
+        which = np.repeat(np.arange(len(cells)), [len(part) for part in found])
+        once = np.unique(rows, return_index=True)[1]  # a record that has moved between two requests is in two cells
+        return rows[once], which[once]
 
     def _condition(self, cells: NDArray[np.int64]) -> str:
         """Records in any of these cells, -1 for none."""
@@ -173,21 +192,29 @@ class Hits:
             )
 
         steps = range(0, len(keys), self._step)
-        parts = self._at_once(get, [keys[start : start + self._step] for start in steps])
-        columns = [layout.columns(part) for part in parts if len(part)]
-        if columns:
-            got = np.concatenate([integers(part, layout.key) for part in parts if len(part)])
-            held = len(self.ids)
-            self.ids = np.concatenate([self.ids, *(to_ids(integers(part, "id")) for part in parts if len(part))])
-            self._probabilities = np.concatenate([self._probabilities, *(column[0] for column in columns)])
-            self.codes = np.concatenate([self.codes, *(column[1] for column in columns)])
-            self._features = np.concatenate([self._features, *(column[2] for column in columns)])
-            got, first = np.unique(got, return_index=True)
-            all_keys = np.concatenate([self._keys, got])
-            order = np.argsort(all_keys)
-            self._keys, self._rows = all_keys[order], np.concatenate([self._rows, held + first])[order]
-            keys = keys[~np.isin(keys, got)]
-        self.missed += len(keys)
+        parts = [
+            part for part in self._at_once(get, [keys[start : start + self._step] for start in steps]) if len(part)
+        ]
+        got = np.concatenate([np.empty(0, np.int64), *(integers(part, layout.key) for part in parts)])
+        for part in parts:
+            self._hold([to_ids(integers(part, "id")), *layout.columns(part)])
+        fresh, first = np.unique(got, return_index=True)
+        all_keys = np.concatenate([self._keys, fresh])
+        order = np.argsort(all_keys)
+        self._rows = np.concatenate([self._rows, self._held - len(got) + first])[order]
+        self._keys = all_keys[order]
+        self.missed += int(np.count_nonzero(~np.isin(keys, fresh)))
+
+    def _hold(self, columns: list[NDArray[Any]]) -> None:
+        """Append records."""
+        held = self._held + len(columns[0])
+        for place, (old, new) in enumerate(zip(self._columns, columns, strict=True)):
+            if held > len(old):
+                grown = np.empty((max(held, 2 * len(old)), *old.shape[1:]), old.dtype)
+                grown[: self._held] = old[: self._held]
+                self._columns[place] = old = grown
+            old[self._held : held] = new
+        self._held = held
 
     def _rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) rows of keys, -1 for those that are not here."""

@@ -6,13 +6,18 @@ so the answers are the same numbers.
 
 Any number of clients may read and write. Each change is acknowledged by the server before its call returns:
 
-    add       all or nothing, for every reader, whatever happens to this client or to the server meanwhile
-    upsert    record by record: each is the old one or the new one, never a mixture or none
+    add       all or nothing: a batch that is not finished is not seen, whatever happens to this client or the server
+    upsert    record by record: each is the old one or the new one, never a mixture
     remove    record by record
 
-A call that fails may have changed some records (upsert, remove). Calling it again completes it. An `add` that failed is
-not seen, and the next change of the same client undoes it; another client replaces it by adding the same records.
-Two clients that add the same id at the same time are not told: the one whose record arrives last has it.
+A call that fails may have changed some records (upsert, remove). Calling it again completes it. An `add` that failed
+does not count, and the next change of the same client takes it back, unless it turns out that only the answer of its
+last step was lost; another client replaces it by adding the same records. Two clients that write the same id at the
+same time are not told: the one whose record arrives last has it.
+
+A search takes several requests, and Milvus has no snapshot for them. What others change while it goes on may show or
+not, and while a record is being replaced, a search beside it may miss it. `catalogue` says how soon what others have
+written is seen.
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,16 +38,13 @@ from typing_extensions import Self
 
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.encodings import Encodings, is_loose
-from indexes.errors import (
-    NotAnIndexError,
-    ServerError,
-)
+from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
 from indexes.milvus import catalogue
 from indexes.milvus.catalogue import Catalogue, View
-from indexes.milvus.hits import Hits
+from indexes.milvus.hits import Hits, TooManyError
 from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_keys
-from indexes.milvus.making import collections, make
-from indexes.milvus.reader import IDS, Reader
+from indexes.milvus.making import collections, drop, make
+from indexes.milvus.reader import ATTEMPTS, IDS, Reader, busy
 from indexes.milvus.server import Server, address_of, among, integers, is_file
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
@@ -49,7 +52,7 @@ from indexes.pipeline import Pipeline
 
 _REQUESTS = 8  # at the same time
 _QUERIES = 256  # of a batch that are searched together, and share what they fetch
-_ATTEMPTS = 4  # of a search whose records are removed while it goes on
+_PAUSE = 0.05  # seconds, longer each time
 _GOODBYE = 5.0  # seconds that closing may take where the server does not answer any more
 
 _T = TypeVar("_T")
@@ -64,6 +67,7 @@ class MilvusIndex(SemanticIndex):
         self._server, self._layout, self._strong = server, layout, strong
         self._catalogue = Catalogue(server, layout, strong)
         self._changing = threading.RLock()
+        self._process = os.getpid()
         self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
         self._reader = Reader(server, layout, self._catalogue, self._at_once, strong)
 
@@ -71,9 +75,14 @@ class MilvusIndex(SemanticIndex):
         """A function of each item, in this order; a number of them run at the same time."""
         try:
             return list(self._pool.map(function, items))
-        except RuntimeError:  # the pool was shut down
+        except (RuntimeError, CancelledError):  # the pool was shut down
             self._check_open()
             raise
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        if os.getpid() != self._process:
+            raise ClosedIndexError("the index was opened before this process was forked: open it again in this one")
 
     @classmethod
     def create(
@@ -156,7 +165,7 @@ class MilvusIndex(SemanticIndex):
         database: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Delete an index from a server, with all of its records.
+        """Delete an index from a server, with all of its records, or what is left of one that was not made completely.
 
         Args:
             path, collection, token, database, timeout: as for `create`.
@@ -168,10 +177,7 @@ class MilvusIndex(SemanticIndex):
         _check_there(path)
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
-            layout = catalogue.read_config(server, check_name(collection))
-            for name in reversed([one.name for one in collections(layout)]):
-                if server.call("has_collection", name):
-                    server.call("drop_collection", name)
+            drop(server, check_name(collection))
         finally:
             server.close()
 
@@ -254,13 +260,16 @@ class MilvusIndex(SemanticIndex):
 
     def close(self) -> None:
         """Let go of the connection. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
+        if os.getpid() != self._process:  # the connection is the parent's, and its threads are not here
+            self._closed = True
+            return
         with self._changing:
             if not self._closed:
                 super().close()
                 self._server.timeout = min(self._server.timeout, _GOODBYE)
-                with contextlib.suppress(ServerError, NotAnIndexError):
+                with contextlib.suppress(ServerError, NotAnIndexError, DamagedIndexError):
                     self._catalogue.leave()
-                self._pool.shutdown()
+                self._pool.shutdown(wait=False, cancel_futures=True)
                 self._server.close()
 
     # changes
@@ -287,20 +296,18 @@ class MilvusIndex(SemanticIndex):
         with self._changing:
             self._check_open()
             self._undo()
-            if known:
-                before = np.empty(0, np.int64)
-            else:
-                before, hidden = self._reader.rows_of(encodings.ids)
-            if not replace:
-                refuse_known(encodings.ids, np.where(hidden, -1, before))
+            before = np.empty(0, np.int64)
+            if not known:
+                before, hidden = self._reader.rows_of(encodings.ids, strong=True)
+                if not replace:
+                    refuse_known(encodings.ids, np.where(hidden, -1, before))
             bounds = Cells.empty(self.config).extended(encodings.probabilities)[0]
             self._catalogue.widen(bounds, bool(is_loose(encodings.features).any()))
             first = secrets.randbits(61)
             if not replace:
                 self._catalogue.begin(first, first + len(encodings) - 1)
-            for start in range(0, len(encodings), self._layout.batch):
-                part = encodings[start : start + self._layout.batch]
-                rows, records = self._layout.rows(part, first + start)
+            for here in self._layout.parts(encodings):
+                rows, records = self._layout.rows(encodings[here], first + here.start)
                 if records:  # their keys are new, and a repetition is the same again
                     self._server.call("insert", self._layout.records, records)
                 self._server.call("upsert", self._layout.name, rows)
@@ -314,15 +321,17 @@ class MilvusIndex(SemanticIndex):
         """Take back a batch of which adding has failed."""
         batch = self._catalogue.unfinished()
         if batch is not None:
-            for name in {self._layout.name, self._layout.records}:
-                self._server.delete(name, f"row >= {batch[0]} and row <= {batch[1]}")
-            self._catalogue.finish()
+            condition = f"row >= {batch[0]} and row <= {batch[1]}"
+            self._server.delete_found(self._layout.name, "id", condition)
+            if self._layout.records != self._layout.name:
+                self._server.delete_found(self._layout.records, "row", condition)
+            self._catalogue.take_back()
 
     def _remove(self, ids: NDArray[np.int64]) -> None:
         with self._changing:
             self._check_open()
             self._undo()
-            rows, hidden = self._reader.rows_of(ids)
+            rows, hidden = self._reader.rows_of(ids, strong=True)
             refuse_unknown(ids, np.where(hidden, -1, rows))
             for start in range(0, len(ids), IDS):
                 self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + IDS])))
@@ -351,7 +360,7 @@ class MilvusIndex(SemanticIndex):
                     "query", self._layout.records, filter=among("id", to_keys(part)), output_fields=["row"], strong=True
                 )
                 written = integers(rows, "row")
-                self._forget(written[~np.isin(written, self._reader.rows_of(part)[0])])
+                self._forget(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
 
     # reading
 
@@ -375,8 +384,10 @@ class MilvusIndex(SemanticIndex):
         return self._server.count(self._layout.name, condition, strong=self._strong) == 0
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
-        for attempt in range(_ATTEMPTS):
-            view = self._catalogue.view()
+        """Again, in the newest state, if records were removed or replaced while they were on their way here."""
+        for attempt in range(ATTEMPTS):
+            strong = self._strong or attempt > 0
+            view = self._catalogue.view(strong=strong)
             scored = self._scored(queries, params, self._normalised(view))
             if not len(queries) or not len(view.cells):
                 return SearchResult.empty(len(queries), params.k)
@@ -385,13 +396,40 @@ class MilvusIndex(SemanticIndex):
             parts, missed = [], 0
             for start in range(0, len(queries), _QUERIES):
                 here = order[start : start + _QUERIES]
-                hits = Hits(self._server, self._layout, view, self._at_once, self._strong)
-                pipeline = Pipeline(hits, view.cells, hits, split=False)
-                parts.append(pipeline.search(queries[here], weights[here], params, scored))
-                missed += hits.missed
-            if not missed or attempt == _ATTEMPTS - 1:
+                part, gone = self._part(queries[here], weights[here], params, view, scored, strong)
+                parts.append(part)
+                missed += gone
+            if not missed and (not self._strong or self._catalogue.unchanged(view)):
                 break
+            time.sleep(_PAUSE * attempt)
+        else:
+            if missed:
+                raise busy()
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
+
+    def _part(
+        self,
+        queries: Encodings,
+        weights: NDArray[np.float64],
+        params: SearchParams,
+        view: View,
+        scored: bool,
+        strong: bool,
+    ) -> tuple[SearchResult, int]:
+        """The results of a part of the queries, and how many records were gone when they were fetched."""
+        hits = Hits(self._server, self._layout, view, self._at_once, strong)
+        try:
+            pipeline = Pipeline(hits, view.cells, hits, split=False)
+            return pipeline.search(queries, weights, params, scored), hits.missed
+        except TooManyError:
+            if len(queries) == 1:
+                raise
+        half = len(queries) // 2
+        parts = [
+            self._part(queries[here], weights[here], params, view, scored, strong)
+            for here in (slice(None, half), slice(half, None))
+        ]
+        return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)
 
 
 def _check_there(path: str | os.PathLike[str] | None) -> None:

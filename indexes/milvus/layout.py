@@ -24,6 +24,7 @@ Vectors are indexed by FLAT and BIN_FLAT, which are exact.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +43,9 @@ Kind = Literal["whole", "apart", "floats"]
 LOOSE, WITH_URI = 1, 2
 MAX_URI = 65_535
 """Bytes of a uri that fit."""
+
+CODES, RECORDS = {"id", "row", "cell", "dominant", "flags", "code"}, {"row", "id", "flags", "uri", "record"}
+"""Fields that the collections have by which they are known: `name`, and `name_records`."""
 
 _MAX_DIM = 32_768
 _LARGEST = np.iinfo(np.int64).max
@@ -174,6 +178,22 @@ class Layout:
         probabilities: Vector = ("probabilities", DataType.FLOAT_VECTOR, config.classes, "FLAT", "L2")
         return [Collection(self.name, [*scalars, uri], [code, feature, probabilities], options)]
 
+    def parts(self, encodings: Encodings) -> Iterator[slice]:
+        """A batch in parts, each of which goes into one call."""
+        config = self.config
+        uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
+        width = 4 * (config.dim + config.classes + config.bits)
+        ends = np.cumsum(
+            [width + (0 if uri is None else 4 * len(uri)) for uri in uris]
+        )  # a character is 4 bytes or less
+        start = 0
+        while start < len(uris):
+            done = ends[start - 1] if start else 0
+            stop = int(np.searchsorted(ends, done + _CALL_BYTES, side="right"))
+            stop = min(max(stop, start + 1), start + self.batch)
+            yield slice(start, stop)
+            start = stop
+
     # encodings to rows
 
     def check(self, encodings: Encodings) -> None:
@@ -262,6 +282,11 @@ def choose(server: Server) -> Kind:
     if server.release < (2, 3):
         raise SemcutError(f"this is Milvus {server.version}, expected 2.3 or newer: upgrade it")
     return "apart" if server.release < (2, 4) else "whole"
+
+
+def field_names(server: Server, name: str) -> set[str]:
+    """The fields of a collection that is there."""
+    return {field["name"] for field in server.call("describe_collection", name)["fields"]}
 
 
 def check_name(name: str) -> str:

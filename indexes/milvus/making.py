@@ -17,7 +17,7 @@ from indexes.errors import (
 )
 from indexes.milvus import catalogue
 from indexes.milvus.catalogue import catalogue_name
-from indexes.milvus.layout import Collection, Layout
+from indexes.milvus.layout import CODES, RECORDS, Collection, Layout, field_names
 from indexes.milvus.server import Server, among
 
 
@@ -34,19 +34,19 @@ def make(server: Server, layout: Layout) -> None:
         InvalidParameterError: the server cannot hold such records.
     """
     to_make = collections(layout)
-    names = [layout.name, f"{layout.name}_records", catalogue_name(layout.name)]
-    there = [name for name in names if server.call("has_collection", name)]
+    there = [one for one in to_make if server.call("has_collection", one.name)]
     if there:
-        if not catalogue.is_catalogue(server, layout.name):
+        if not all(_is(server, one) for one in there) or to_make[0] not in there:
             raise IndexExistsError(
-                f"there is a collection {there[0]} on this server that is no index: choose another name, or drop it"
+                f"there is a collection {there[-1].name} on this server that is no index: choose another name, or "
+                "drop it"
             )
         with contextlib.suppress(NotAnIndexError):  # there is a configuration unless making it was cut off
             with contextlib.suppress(DamagedIndexError, FormatVersionError):
                 catalogue.read_config(server, layout.name)
             raise IndexExistsError(f"there is an index {layout.name} on this server: open it, or choose another name")
-        for name in there:
-            server.call("drop_collection", name)
+        for one in reversed(there):
+            server.call("drop_collection", one.name)
     for one in to_make:
         one.create(server)
     with ThreadPoolExecutor(len(to_make)) as pool:
@@ -59,6 +59,26 @@ def make(server: Server, layout: Layout) -> None:
             "leave partition_key out, or use a newer one"
         )
     catalogue.write_config(server, layout)
+
+
+def drop(server: Server, name: str) -> None:
+    """Delete an index, also one that was not made completely.
+
+    Raises:
+        NotAnIndexError: there is none.
+    """
+    if not catalogue.is_catalogue(server, name):
+        raise NotAnIndexError(f"there is no index {name} on this server: check its name")
+    own = {f"{name}_records": RECORDS, name: CODES}
+    for one, fields in own.items():
+        if server.call("has_collection", one) and fields <= field_names(server, one):
+            server.call("drop_collection", one)
+    server.call("drop_collection", catalogue_name(name))
+
+
+def _is(server: Server, one: Collection) -> bool:
+    """Whether the collection that is there has the fields of this one."""
+    return field_names(server, one.name) == {name for name, *_ in [*one.scalars, *one.vectors]}
 
 
 def _finds_by_partition(server: Server, layout: Layout) -> bool:

@@ -27,13 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.encodings import Encodings
-from indexes.errors import InvalidParameterError, SemcutError, StorageError, UnknownIdError
+from indexes.errors import IndexExistsError, InvalidParameterError, SemcutError, StorageError, UnknownIdError, shown
 from indexes.faiss_index import FaissIndex
+from indexes.making import sync_path
+from indexes.milvus.hits import TooManyError
 from indexes.milvus.index import MilvusIndex
 from indexes.params import IndexConfig, Ranking
 from indexes.state import Progress
 
 FORMAT_VERSION = 1
+
+LARGEST_BATCH = 16_384
+"""Records in a batch, at most."""
+
 RECORD_BYTES_A_SECOND = 7_000_000
 """What a copy to Milvus 2.3 manages, roughly, in bytes of records: measured with server and client on 2 cores."""
 
@@ -123,6 +129,7 @@ class Journal:
         """Start anew."""
         self.header, self.batches = {"format": FORMAT_VERSION, **header}, []
         self._write("wb", self.header)
+        sync_path(self.path.absolute().parent)
 
     def append(self, batch: Encodings) -> None:
         """A batch is in the target."""
@@ -152,7 +159,8 @@ class Migration:
         batch_size: records that are read, written and noted together.
 
     Raises:
-        InvalidParameterError: the target has another shape.
+        InvalidParameterError: the target has another shape, or the size of batches is out of range.
+        IndexExistsError: the target holds records, and nothing is known of a copy.
         SourceChangedError: the source is not what the journal is about.
         StorageError: the target does not hold what the journal says.
     """
@@ -165,16 +173,24 @@ class Migration:
         names: tuple[str, str],
         batch_size: int = 5_000,
     ) -> None:
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise InvalidParameterError(f"batch_size = {shown(batch_size)}, expected 1 to {LARGEST_BATCH}")
         check_shape(source.config, target.config, names[1])
         self._source, self._target, self._journal, self._batch_size = source, target, journal, batch_size
         self._version = source.version
         self._size = len(source)
         self._report = Report(*names, records=self._size, resumed_at=journal.copied)
         header = {"source": names[0], "target": names[1], "version": self._version, "records": self._size}
-        if journal.header is None:
-            journal.begin(header)
-        else:
+        self._resumed = journal.header is not None
+        if self._resumed:
             self._check_journal(header)
+            return
+        if len(target):
+            raise IndexExistsError(
+                f"{names[1]} holds {len(target)} records, and the journal {journal.path} is not there that would tell "
+                "how far a copy has come: drop them to start anew, or choose another target"
+            )
+        journal.begin(header)
 
     def _check_journal(self, header: dict[str, Any]) -> None:
         before = self._journal.header or {}
@@ -210,17 +226,15 @@ class Migration:
             ServerError, StorageError: one side failed. What has been copied stays, and the copy can go on.
         """
         started, done = time.monotonic(), self._journal.copied
-        first = True
+        # An earlier run was cut off in a batch, which may be there in part. No batch is larger.
+        careful = self._report.resumed_at + (LARGEST_BATCH if self._resumed else 0)
         for batch in self._source.iterate(self._batch_size, after=self._journal.last):
-            if isinstance(self._target, FaissIndex):
-                self._target.upsert(batch)
-            elif first:  # the only one that can be there, in part, if an earlier run was cut off in it
-                assert batch.ids is not None
-                self._target.upsert(batch)
-                self._target.sweep(batch.ids)
-            else:
+            if isinstance(self._target, MilvusIndex) and done >= careful:
                 self._target.load(batch)
-            first = False
+            else:
+                self._target.upsert(batch)
+                if isinstance(self._target, MilvusIndex) and batch.ids is not None:
+                    self._target.sweep(batch.ids)
             self._journal.append(batch)
             done += len(batch)
             self._report.copied += len(batch)
@@ -231,7 +245,16 @@ class Migration:
         if self._report.copied:
             self._report.records_per_second = round(self._report.copied / max(self._report.seconds, 1e-3), 1)
         self._check_source()
+        self._count()
         return self._report
+
+    def _count(self) -> None:
+        """Compare the numbers of records."""
+        held = len(self._target)
+        if held != self._size:
+            said = f"{self._report.target} holds {held} records, {self._report.source} {self._size}"
+            if said not in self._report.differences:
+                self._report.differences.append(said)
 
     def _check_source(self) -> None:
         if isinstance(self._source, FaissIndex):
@@ -250,19 +273,17 @@ class Migration:
             SourceChangedError: the source was changed meanwhile.
         """
         different = self._report.differences
-        held = len(self._target)
-        if held != self._size:
-            different.append(f"{self._report.target} holds {held} records, {self._report.source} {self._size}")
+        self._count()
         done, after = 0, -1
         for line in self._journal.batches:
             batch = next(self._source.iterate(line["records"], after=after), None)
-            if batch is None or batch.ids is None:
+            if batch is None or batch.ids is None or (len(batch), batch.ids[-1]) != (line["records"], line["last"]):
                 raise SourceChangedError(self._changed())
             found = self._read_back(batch.ids)
             if len(found) < len(batch) or checksum(found) != line["crc"]:
                 wrong = _different(batch, found)
-                shown = ", ".join(map(str, wrong[:_SHOWN].tolist())) + (", ..." if len(wrong) > _SHOWN else "")
-                different.append(f"{len(wrong)} records are missing or not the same: {shown}")
+                some = ", ".join(map(str, wrong[:_SHOWN].tolist())) + (", ..." if len(wrong) > _SHOWN else "")
+                different.append(f"{len(wrong)} records are missing or not the same: {some}")
             after, done = line["last"], done + len(batch)
             if progress is not None:
                 progress(done, self._size)
@@ -286,19 +307,26 @@ class Migration:
             return
         chosen = np.random.default_rng(0).choice(ids, min(count, len(ids)), replace=False)
         queries = self._source.get(chosen)
-        rankings: list[Ranking] = ["distance", "fused"] if self._source.stats().normalised else ["distance"]
+        faiss = self._source if isinstance(self._source, FaissIndex) else self._target
+        rankings: list[Ranking] = ["distance", "fused"] if faiss.stats().normalised else ["distance"]
         for ranking in rankings:
-            results = [index.search(queries, shortlist=None, ranking=ranking) for index in (self._source, self._target)]
-            unequal = np.zeros(len(chosen), bool)
-            for name in _COMPARED:
-                mine, theirs = (getattr(result, name) for result in results)
-                unequal |= ~((mine == theirs) | (np.isnan(mine) & np.isnan(theirs))).all(axis=1)
-            self._report.searches += len(chosen)
-            if unequal.any():
-                shown = ", ".join(map(str, chosen[unequal][:_SHOWN].tolist()))
-                self._report.differences.append(
-                    f"{int(unequal.sum())} of {len(chosen)} searches ({ranking}) give other answers: queries {shown}"
-                )
+            wrong = []
+            for query in range(len(chosen)):  # one by one, so that the records of one are here at a time
+                try:
+                    mine, theirs = (
+                        index.search(queries[query : query + 1], shortlist=None, ranking=ranking)
+                        for index in (self._source, self._target)
+                    )
+                except TooManyError:  # would be ranked on this machine
+                    continue
+                self._report.searches += 1
+                if not all(
+                    np.array_equal(getattr(mine, name), getattr(theirs, name), equal_nan=True) for name in _COMPARED
+                ):
+                    wrong.append(int(chosen[query]))
+            if wrong:
+                some = ", ".join(map(str, wrong[:_SHOWN]))
+                self._report.differences.append(f"{len(wrong)} searches ({ranking}) give other answers: queries {some}")
 
 
 def checksum(batch: Encodings) -> int:
@@ -315,13 +343,13 @@ def check_shape(source: IndexConfig, target: IndexConfig, name: str) -> None:
     """Raise `InvalidParameterError` unless the target has the source's configuration."""
     differing = [key for key, value in source.model_dump().items() if target.model_dump()[key] != value]
     if differing:
-        shown = ", ".join(
+        different = ", ".join(
             f"{key} {getattr(target, key)} instead of {getattr(source, key)}"
             if key not in ("prior", "similarity")
             else f"another {key}"
             for key in differing
         )
-        raise InvalidParameterError(f"{name} has another shape ({shown}): choose another collection, or drop it")
+        raise InvalidParameterError(f"{name} has another shape ({different}): choose another collection, or drop it")
 
 
 def record_bytes(config: IndexConfig) -> int:

@@ -14,14 +14,15 @@ from indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from indexes.milvus.catalogue import Catalogue
 from indexes.milvus.hits import AtOnce
 from indexes.milvus.layout import Layout, to_ids, to_keys
-from indexes.milvus.server import Server, among, integers
+from indexes.milvus.server import Server, TooLargeError, among, integers
 from indexes.params import IndexConfig
 
 IDS = 4096
 """Ids in one condition."""
 
 _ALL = "id >= -1"
-_ATTEMPTS = 4  # to read records that are replaced meanwhile
+ATTEMPTS = 5
+"""To read records that others replace meanwhile."""
 
 
 class Reader:
@@ -73,21 +74,21 @@ class Reader:
         """An integer field of all records."""
         condition = self._catalogue.view().condition(_ALL)
         pages = self._server.pages(self._layout.name, "id", condition, [field], strong=self._strong)
-        return np.concatenate([np.empty(0, np.int64), *(integers(page, field) for page in pages)])
+        return np.concatenate([np.empty(0, np.int64), *(page[field] for page in pages)])
 
-    def rows_of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """(n,) the row of each id, -1 if there is none, and (n,) whether it is of an unfinished batch."""
-        view = self._catalogue.view()
+    def rows_of(self, ids: NDArray[np.int64], *, strong: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(n,) the row of each id, -1 if there is none, and (n,) whether it is of a batch that does not count."""
+        view = self._catalogue.view(strong=strong)
         wanted = np.unique(ids[ids >= 0])
 
-        def get(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        def find(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             rows = self._server.read(
                 "query", self._layout.name, filter=among("id", to_keys(part)), output_fields=["id", "row"],
-                strong=self._strong,
+                strong=strong or self._strong,
             )  # fmt: skip
             return to_ids(integers(rows, "id")), integers(rows, "row")
 
-        parts = self._at_once(get, [wanted[start : start + IDS] for start in range(0, len(wanted), IDS)])
+        parts = self._at_once(find, [wanted[start : start + IDS] for start in range(0, len(wanted), IDS)])
         found = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
         rows = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
         order = np.argsort(found)
@@ -102,49 +103,59 @@ class Reader:
         return result, hidden
 
     def get(self, ids: NDArray[np.int64]) -> Encodings:
-        """The records with these ids, in this order."""
-        for _ in range(_ATTEMPTS):  # one may be replaced while it is looked for
-            rows, hidden = self.rows_of(ids)
+        """The records with these ids, in this order.
+
+        Raises:
+            UnknownIdError: naming ids that are not there.
+            ServerError: others change these records faster than they can be read.
+        """
+        if not len(ids):
+            return _joined([], self._layout.config)
+        for attempt in range(ATTEMPTS):  # one may be replaced while it is looked for
+            rows, hidden = self.rows_of(ids, strong=attempt > 0)
             refuse_unknown(ids, np.where(hidden, -1, rows))
-            found = self._fetched(np.unique(rows if self._layout.key == "row" else to_keys(ids)))
+            found = self._fetched(np.unique(rows if self._layout.key == "row" else to_keys(ids)), strong=attempt > 0)
             assert found.ids is not None
             order = np.argsort(found.ids)
-            at = np.searchsorted(found.ids[order], ids)
-            if len(found) and at.max(initial=0) < len(found) and np.array_equal(found.ids[order][at], ids):
+            at = np.minimum(np.searchsorted(found.ids[order], ids), len(found) - 1)
+            if len(found) and np.array_equal(found.ids[order][at], ids):
                 return found[order[at]]
-            if not len(ids):
-                return found
-        raise ServerError("records are being changed faster than they can be read: try again")
+        raise busy()
 
-    def _fetched(self, keys: NDArray[np.int64]) -> Encodings:
+    def _fetched(self, keys: NDArray[np.int64], *, strong: bool = False) -> Encodings:
         """The records with these keys, in any order."""
         layout = self._layout
 
-        def get(part: NDArray[np.int64]) -> Encodings:
-            rows = self._server.read(
-                "query", layout.records, filter=among(layout.key, part), strong=self._strong,
-                output_fields=["id", "flags", "uri", *layout.vectors],
-            )  # fmt: skip
+        def fetch(part: NDArray[np.int64]) -> Encodings:
+            try:
+                rows = self._server.read(
+                    "query", layout.records, filter=among(layout.key, part), strong=strong or self._strong,
+                    output_fields=["id", "flags", "uri", *layout.vectors],
+                )  # fmt: skip
+            except TooLargeError:  # uris may be long
+                if len(part) == 1:
+                    raise
+                return _joined([fetch(half) for half in np.array_split(part, 2)], layout.config)
             try:
                 return layout.encodings(rows)
             except InvalidEncodingsError as error:
                 raise DamagedIndexError(f"the server gave what is no record of this index: {error}") from None
 
         step = layout.batch
-        parts = self._at_once(get, [keys[start : start + step] for start in range(0, len(keys), step)])
-        return _joined([part for part in parts if len(part)], self._layout.config)
+        parts = self._at_once(fetch, [keys[start : start + step] for start in range(0, len(keys), step)])
+        return _joined(parts, self._layout.config)
 
     def iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         """In order of ids, 16,384 at a time at most. Changes that are made meanwhile may show or not."""
         fields = [] if self._layout.key == "id" else ["row"]
-        for condition in (f"id > {after}", "id in [-1]"):
+        for condition in (f"id > {after}", "id in [-1]") if after < np.iinfo(np.int64).max else ():
             pages = self._server.pages(
                 self._layout.name, "id", self._catalogue.view().condition(condition), fields, size=batch_size,
                 strong=self._strong,
             )  # fmt: skip
             for page in pages:
-                ids = to_ids(integers(page, "id"))
-                found = self._fetched(integers(page, self._layout.key))
+                ids = to_ids(page["id"])
+                found = self._fetched(page[self._layout.key])
                 assert found.ids is not None
                 late = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was made
                 if len(late):
@@ -153,8 +164,14 @@ class Reader:
                     yield found[np.argsort(found.ids)]
 
 
+def busy() -> ServerError:
+    """The error of reading what others write all the time."""
+    return ServerError("other clients change these records faster than they can be read: try again")
+
+
 def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
     """All records of some batches, with uris where any has them."""
+    parts = [part for part in parts if len(part)]
     if not parts:
         return Encodings(
             probabilities=np.empty((0, config.classes), np.float32),

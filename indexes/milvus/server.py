@@ -20,9 +20,10 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
@@ -30,7 +31,14 @@ from numpy.typing import NDArray
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from indexes.errors import InvalidParameterError, MissingDependencyError, NotAnIndexError, ServerError, shown
+from indexes.errors import (
+    ClosedIndexError,
+    InvalidParameterError,
+    MissingDependencyError,
+    NotAnIndexError,
+    ServerError,
+    shown,
+)
 
 PAGE = 16_384
 """Results that Milvus gives at once, at most."""
@@ -38,11 +46,15 @@ PAGE = 16_384
 _PASSING = {2, 4, 8, 101, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902, 903, 904, 905}
 """Codes of errors of Milvus that can pass: unavailable, busy, rate limits, recovering, channels, segments, nodes."""
 
-_NO_COLLECTION = 100
+_NO_COLLECTION, _NOT_LOADED = 100, 101
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 _quiet: ContextVar[bool] = ContextVar("semcut is calling Milvus", default=False)
+
+
+class TooLargeError(ServerError):
+    """What was sent or asked for is too much for one request."""
 
 
 class Server:
@@ -74,11 +86,15 @@ class Server:
         self.timeout = float(timeout)
         address = address_of(uri)
         token = os.environ.get("MILVUS_TOKEN") if token is None else token
+        for name, value in (("token", token), ("database", database)):
+            if value is not None and (not isinstance(value, str) or not value.isascii()):
+                raise InvalidParameterError(f"the {name} is not a string of ASCII characters")
         self._secrets = [text for text in (token, address) if text]
         self._newest: dict[str, int] = {}  # collections whose next read must see the newest state
         self._lock = threading.Lock()
         self.version = ""
         self._client: Any = None
+        self._ended = False
         self._file = _take(address) if is_file(address) else None
         try:
             self._client = self._within("connect", lambda left: self._connect(address, token, database, left))
@@ -96,6 +112,7 @@ class Server:
 
     def close(self) -> None:
         """Let go of the connection. Closing twice is allowed."""
+        self._ended = True
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception), _silence():
@@ -111,18 +128,29 @@ class Server:
             ServerError: Milvus does not answer in time, or refuses.
             NotAnIndexError: the collection is not there.
         """
-        return self._within(name, lambda left: getattr(self._client, name)(*args, timeout=left, **kwargs))
+        client = self._client
+        if client is None:
+            raise _closed()
+        collection = args[0] if args and isinstance(args[0], str) else None
+        return self._within(name, lambda left: getattr(client, name)(*args, timeout=left, **kwargs), collection)
 
-    def _within(self, name: str, attempt: Any) -> Any:
+    def _within(self, name: str, attempt: Callable[[float], Any], collection: str | None = None) -> Any:
         deadline, pause = time.monotonic() + self.timeout, _FIRST_PAUSE
         while True:
-            left = deadline - time.monotonic()
+            left = max(deadline - time.monotonic(), 0.001)
             try:
                 with _silence():
-                    return attempt(max(left, 0.001))
-            except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+                    return attempt(left)
+            except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError) as error:
+                if self._ended or "Cannot invoke RPC" in str(error):
+                    raise _closed() from None
+                if isinstance(error, ValueError):
+                    raise
                 if not _passes(error) or time.monotonic() + pause > deadline:
                     raise self._described(name, error) from None
+                if getattr(error, "code", 0) == _NOT_LOADED and collection is not None and name != "load_collection":
+                    with contextlib.suppress(MilvusException, grpc.RpcError), _silence():
+                        self._client.load_collection(collection, timeout=left)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -134,6 +162,8 @@ class Server:
         for secret in self._secrets:
             text = text.replace(secret, "...")
         text = " ".join(text.split())[:300]
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED or "larger than max" in text or "results exceed" in text:
+            return TooLargeError(f"Milvus refused ({name}), since it is too much for one request: {text}")
         if "Open local milvus failed" in text:
             return ServerError(
                 "the embedded Milvus cannot be opened: another process has it open, or it is damaged; only one process "
@@ -170,8 +200,17 @@ class Server:
 
     def pages(
         self, collection: str, key: str, condition: str, fields: list[str], *, size: int = PAGE, strong: bool = False
-    ) -> Iterator[Any]:
-        """All rows that meet a condition on numbers, in ascending order of an INT64 primary key, page by page."""
+    ) -> Iterator[dict[str, NDArray[np.int64]]]:
+        """The key and integer fields of all rows that meet a condition on numbers, page by page, in order of the key.
+
+        Args:
+            collection: which.
+            key: its INT64 primary key.
+            condition: on numbers.
+            fields: further INT64 fields.
+            size: rows in a page, at most; 16,384 at most.
+            strong: whether the newest state is asked for.
+        """
         self.count(collection, f"{key} in [0]", strong=strong)  # pages cannot ask for a state; this read waits for it
         last: int | None = None
         while True:
@@ -182,8 +221,10 @@ class Server:
             )  # fmt: skip
             if not len(rows):
                 return
-            last = int(integers(rows, key).max())
-            yield rows
+            keys = integers(rows, key)
+            order = np.argsort(keys)[:size]  # Milvus 2.3 gives more, if there are several segments
+            last = int(keys[order[-1]])
+            yield {name: integers(rows, name)[order] for name in (key, *fields)}
 
     def count(self, collection: str, condition: str, *, strong: bool = False) -> int:
         """How many rows meet a condition on numbers."""
@@ -196,6 +237,11 @@ class Server:
         if noticed:
             with self._lock:
                 self._newest[collection] = self._newest.get(collection, 0) + 1
+
+    def delete_found(self, collection: str, key: str, condition: str) -> None:
+        """As `delete`, for any condition: the rows are looked up in the newest state, and deleted by INT64 key."""
+        for page in list(self.pages(collection, key, condition, [], strong=True)):
+            self.delete(collection, among(key, page[key]))
 
 
 def among(field: str, values: Sequence[int] | NDArray[np.integer[Any]]) -> str:
@@ -243,25 +289,46 @@ def address_of(uri: str | os.PathLike[str] | None) -> str:
     Raises:
         InvalidParameterError: there is none, or one that cannot be.
     """
-    given = os.environ.get("MILVUS_URI") if uri is None else os.fspath(uri)
+    given = os.environ.get("MILVUS_URI") if uri is None else uri
     if not given:
         raise InvalidParameterError(
             "no Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in .db, "
             "or set MILVUS_URI"
         )
-    if not isinstance(given, str) or not (given.endswith(".db") or re.match(r"(https?|tcp|unix):", given)):
-        raise InvalidParameterError(
-            "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
-            "that ends in .db"
-        )
-    if is_file(given) and not os.path.isdir(os.path.dirname(os.path.abspath(given))):
-        raise InvalidParameterError("the directory of the embedded Milvus file does not exist: make it first")
-    return given
+    wrong = InvalidParameterError(
+        "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
+        "that ends in .db"
+    )
+    if not isinstance(given, str | os.PathLike):
+        raise wrong
+    address = os.fspath(given)
+    try:
+        if not isinstance(address, str):
+            raise wrong
+        address.encode()
+        if is_file(address):
+            if not os.path.isdir(os.path.dirname(os.path.abspath(address))):
+                raise InvalidParameterError("the directory of the embedded Milvus file does not exist: make it first")
+            return address
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https", "tcp", "unix") or (parts.scheme != "unix" and not parts.hostname):
+            raise wrong
+        if parts.port is not None and parts.port < 1:
+            raise wrong
+    except UnicodeEncodeError:
+        raise wrong from None
+    except ValueError as error:  # what urlsplit and its parts raise
+        raise (error if isinstance(error, InvalidParameterError) else wrong) from None
+    return address
 
 
 def is_file(address: str) -> bool:
     """Whether the address is that of an embedded Milvus."""
-    return address.endswith(".db") and not re.match(r"[a-z]+:", address)
+    return address.endswith(".db") and not re.match(r"[a-z]+://", address)
+
+
+def _closed() -> ClosedIndexError:
+    return ClosedIndexError("the index was closed: open it again")
 
 
 _files: Counter[str] = Counter()
@@ -314,6 +381,7 @@ def _heard(record: logging.LogRecord) -> bool:
     return not _quiet.get()
 
 
+logging.getLogger("milvus_lite").addHandler(logging.NullHandler())  # its threads log what calls raise as well
 for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite.server_manager"):
     logging.getLogger(_name).addFilter(_heard)
     for _handler in logging.getLogger(_name).handlers:  # what loggers below log passes by here only

@@ -17,10 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError, NotAnIndexError, StorageError
+from indexes import (
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    InvalidParameterError,
+    NotAnIndexError,
+    ServerError,
+    StorageError,
+)
 from indexes.milvus import MilvusIndex
 from indexes.milvus.layout import to_keys
 from indexes.milvus.migration import Journal, Migration, SourceChangedError, check_shape, checksum
+from indexes.milvus.server import Server
 from tests.command import SEMCUT, semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.milvus.conftest import REAL
@@ -188,7 +197,35 @@ def test_what_the_journal_is_about(source, collection, uri, tmp_path):
     assert "no journal" in complaint(source, collection, "--uri", uri, "--resume", cwd=tmp_path)
     journal.unlink()
     report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path)
-    assert report["verified"] is True  # a lost journal costs time only
+    assert report["verified"] is True
+    journal.unlink()
+    line = complaint(source, collection, "--uri", uri, "--resume", cwd=tmp_path)  # whose records are these?
+    assert "is not there that would tell" in line
+
+
+def test_going_on_with_other_batches(source, collection, uri, tmp_path):
+    """Cut off in a large batch, a copy goes on with small ones, and leaves nothing behind."""
+    with FaissIndex.open(source) as reader, MilvusIndex.create(uri, CONFIG, collection=collection) as target:
+        migration = Migration(reader, target, Journal(tmp_path / "journal"), ("source", collection), 150)
+        for calls in (7, 9):
+            with pytest.MonkeyPatch.context() as patch:
+                call, made = Server.call, []
+
+                def fails(self, name, /, *args, call=call, made=made, calls=calls, **kwargs):
+                    made.append(name)
+                    if len(made) == calls:
+                        raise ServerError("the server is gone")
+                    return call(self, name, *args, **kwargs)
+
+                patch.setattr(Server, "call", fails)
+                with pytest.raises(ServerError, match="is gone"):
+                    migration.copy()
+            migration = Migration(reader, target, Journal(tmp_path / "journal"), ("source", collection), 20)
+        assert migration.copy().differences == []
+        assert migration.verify().verified is True
+        key = target._layout.key
+        rows = sum(len(page[key]) for page in target._server.pages(target._layout.records, key, f"{key} >= -1", []))
+        assert rows == len(target) == len(reader)
 
 
 def test_a_source_that_changes_is_noticed(source, collection, uri, tmp_path):
@@ -308,7 +345,7 @@ def killed_and_resumed(source: Path, collection: str, uri: str, tmp_path: Path, 
         assert milvus.stats().records == len(milvus) == total
         np.testing.assert_array_equal(milvus.ids(), np.sort(index.ids()))
         rows = milvus._server.pages(milvus._layout.records, milvus._layout.key, f"{milvus._layout.key} >= -1", [])
-        assert sum(len(page) for page in rows) == total  # nothing twice, nothing left over
+        assert sum(len(page[milvus._layout.key]) for page in rows) == total  # nothing twice, nothing left over
 
 
 def test_killed_and_resumed(source, collection, uri, tmp_path):
