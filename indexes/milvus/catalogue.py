@@ -37,13 +37,13 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType
 
-from indexes.errors import DamagedIndexError, FormatVersionError, InvalidParameterError, NotAnIndexError
+from indexes.errors import DamagedIndexError, FormatVersionError, NotAnIndexError
 from indexes.milvus.layout import Collection, Kind, Layout, Scalar, Vector, field_names
 from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
 from indexes.params import IndexConfig
@@ -162,8 +162,10 @@ def read_config(server: Server, name: str) -> Layout:
         )
     try:
         kind: Kind = content["kind"]
+        if kind not in get_args(Kind):
+            raise ValueError
         return Layout(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
-    except (KeyError, TypeError, InvalidParameterError):
+    except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is one
         raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
 
 

@@ -10,10 +10,11 @@ Any number of clients may read and write. Each change is acknowledged by the ser
     upsert    record by record: each is the old one or the new one, never a mixture
     remove    record by record
 
-A call that fails may have changed some records (upsert, remove). Calling it again completes it. An `add` that failed
-does not count, and the next change of the same client takes it back, unless it turns out that only the answer of its
-last step was lost; another client replaces it by adding the same records. Two clients that write the same id at the
-same time are not told: the one whose record arrives last has it.
+A call that fails may have changed some records (upsert, remove). An upsert is completed by calling it again, a removal
+by removing the ids that are still there. An `add` that failed does not count, and the next change of the same client
+takes it back, unless it turns out that only the answer of its last step was lost; another client replaces it by adding
+the same records. Two clients that write the same id at the same time are not told: the one whose record arrives last
+has it.
 
 A search takes several requests, and Milvus has no snapshot for them. What others change while it goes on may show or
 not, and while a record is being replaced, a search beside it may miss it. `catalogue` says how soon what others have

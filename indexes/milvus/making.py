@@ -68,7 +68,7 @@ def drop(server: Server, name: str) -> None:
         NotAnIndexError: there is none.
     """
     if not catalogue.is_catalogue(server, name):
-        raise NotAnIndexError(f"there is no index {name} on this server: check its name")
+        raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
     own = {f"{name}_records": RECORDS, name: CODES}
     for one, fields in own.items():
         if server.call("has_collection", one) and fields <= field_names(server, one):

@@ -382,7 +382,8 @@ def _heard(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("milvus_lite").addHandler(logging.NullHandler())  # its threads log what calls raise as well
-for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite.server_manager"):
+_TALKING = ("", ".decorators", ".client.connection_manager", ".client.grpc_handler", ".milvus_client")
+for _name in ("milvus_lite.server_manager", *(f"pymilvus{part}" for part in _TALKING)):
     logging.getLogger(_name).addFilter(_heard)
-    for _handler in logging.getLogger(_name).handlers:  # what loggers below log passes by here only
+    for _handler in logging.getLogger(_name).handlers:  # what other loggers below log passes by here only
         _handler.addFilter(_heard)
