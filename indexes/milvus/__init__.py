@@ -2,10 +2,12 @@
 
 server       a connection: what the server can do, calls that end in time, errors in words
 layout       collections and their fields; encodings to rows and back
-catalogue    what all clients share: the configuration, bounds of cells, batches that are being written
-hits         the shortlist engine: which records a search has asked the server for
+catalogue    what all clients share: bounds of cells, batches that are being written
+making       making, finding and dropping an index
+reader       records by id, page and number
+hits         the shortlist engine: records that a search has asked the server for
 index        `MilvusIndex`
-migration    a stored `FaissIndex` to Milvus and back, with `semcut migrate`
+migration    a stored `FaissIndex` to Milvus and back; `cli` is `semcut migrate`
 """
 
 import os

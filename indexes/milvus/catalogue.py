@@ -37,22 +37,18 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType
 
-from indexes.errors import DamagedIndexError, FormatVersionError, NotAnIndexError
-from indexes.milvus.layout import Collection, Kind, Layout, Scalar, Vector, field_names
+from indexes.errors import DamagedIndexError, NotAnIndexError
+from indexes.milvus.layout import Collection, Layout, Scalar, Vector
 from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
-from indexes.params import IndexConfig
 from indexes.partitions import Cells, Kept
 
-FORMAT_VERSION = 1
-
-_WRITER, _CONFIG, _LOOSE, _IDENTITY = -1, -2, -3, -4
-_PART = 16_000  # characters of a text in one row; a character has up to 4 bytes
+_WRITER, CONFIG, _LOOSE, IDENTITY = -1, -2, -3, -4
 _ROWS_BYTES = 1 << 23
 _LEFT_BEHIND = 24 * 3600  # seconds after which a client that has told nothing is given up
 _TAKEN_BACK = 100  # ranges of rows that a client remembers
@@ -111,78 +107,6 @@ def collection(name: str, classes: int) -> Collection:
     return Collection(catalogue_name(name), scalars, [envelope], {"num_shards": 1})
 
 
-def write_config(server: Server, layout: Layout) -> None:
-    """Write the configuration, which makes the index exist."""
-    content = {
-        "format": FORMAT_VERSION,
-        "kind": layout.kind,
-        "partition_key": layout.partition_key,
-        "config": layout.config.model_dump(mode="json"),
-    }
-    text = json.dumps(content)
-    parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]
-    rows = [_row(key=number, cell=_CONFIG, text=part, low=len(parts)) for number, part in enumerate(parts)]
-    rows.append(_row(cell=_IDENTITY, text=secrets.token_hex(16)))
-    # The first row last: without it there is no index.
-    for start in range(len(rows), 0, -100):
-        server.call("upsert", catalogue_name(layout.name), _filled(rows[max(0, start - 100) : start][::-1], layout))
-
-
-def read_config(server: Server, name: str) -> Layout:
-    """The layout of the index of this name.
-
-    Raises:
-        NotAnIndexError, FormatVersionError, DamagedIndexError: there is none, or not one that can be read.
-    """
-    collection = catalogue_name(name)
-    if not is_catalogue(server, name):
-        raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
-    if not server.call("list_indexes", collection):  # it could not be loaded
-        raise NotAnIndexError(f"the index {name} was not made completely: create it again")
-    load(server, collection)
-    rows = server.read(
-        "query",
-        collection,
-        filter=f"cell in [{_CONFIG}]",
-        output_fields=["key", "text", "low"],
-        limit=PAGE,
-        strong=True,
-    )
-    parts = dict(zip(integers(rows, "key").tolist(), texts(rows, "text"), strict=True))
-    if 0 not in parts:
-        raise NotAnIndexError(f"the index {name} was not made completely: create it again")
-    try:
-        content = json.loads("".join(parts[number] for number in range(len(parts))))
-        version = content["format"]
-    except (KeyError, TypeError, ValueError):
-        raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
-    if version != FORMAT_VERSION:
-        raise FormatVersionError(
-            f"the index {name} has format {version}, this version of semcut reads format {FORMAT_VERSION}"
-        )
-    try:
-        kind: Kind = content["kind"]
-        if kind not in get_args(Kind):
-            raise ValueError
-        return Layout(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
-    except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is one
-        raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
-
-
-def is_catalogue(server: Server, name: str) -> bool:
-    """Whether the collection of the catalogue is there and has the fields that it should have."""
-    if not server.call("has_collection", catalogue_name(name)):
-        return False
-    return field_names(server, catalogue_name(name)) == {"key", "cell", "low", "text", "envelope"}
-
-
-def load(server: Server, collection: str) -> None:
-    """Have the server load a collection, if it has not."""
-    state = server.call("get_load_state", collection)["state"]
-    if "Loaded" not in str(state):
-        server.call("load_collection", collection)
-
-
 class Catalogue:
     """One client's knowledge of the catalogue, and its own row in it. Safe for threads.
 
@@ -232,11 +156,11 @@ class Catalogue:
     def _writers(self, *, strong: bool, mine: bool = False) -> dict[int, dict[str, Any]]:
         """What the writers have told, by key; without this client's own row unless `mine`."""
         rows = self._server.read(
-            "query", self._collection, filter=f"cell in [{_WRITER},{_IDENTITY}]", output_fields=["key", "cell", "text"],
+            "query", self._collection, filter=f"cell in [{_WRITER},{IDENTITY}]", output_fields=["key", "cell", "text"],
             limit=PAGE, strong=strong or self._strong or not self._identity, bounded=True,
         )  # fmt: skip
         cells, said = integers(rows, "cell"), texts(rows, "text")
-        identity = "".join(text for text, cell in zip(said, cells.tolist(), strict=True) if cell == _IDENTITY)
+        identity = "".join(text for text, cell in zip(said, cells.tolist(), strict=True) if cell == IDENTITY)
         if not identity or self._identity not in ("", identity):
             raise NotAnIndexError("the index was dropped, or dropped and made again: open it again")
         self._identity = identity
@@ -283,16 +207,16 @@ class Catalogue:
             changed[:known] = (after.lows[:known] != before.lows) | (after.envelopes[:known] != before.envelopes).any(1)
             cells = np.flatnonzero(changed)
             rows = [
-                _row(cell=int(after.numbers[at]), low=float(after.lows[at]), envelope=after.envelopes[at])
+                row_of(cell=int(after.numbers[at]), low=float(after.lows[at]), envelope=after.envelopes[at])
                 for at in cells.tolist()
             ]
             if loose and not self._loose:
-                rows.append(_row(cell=_LOOSE))
+                rows.append(row_of(cell=_LOOSE))
             if not rows:
                 return
             step = max(16, min(4096, _ROWS_BYTES // (4 * self._layout.config.classes)))
             for start in range(0, len(rows), step):
-                self._server.call("upsert", self._collection, _filled(rows[start : start + step], self._layout))
+                self._server.call("upsert", self._collection, filled(rows[start : start + step], self._layout))
             self._bounds += 1
             self._tell()
             for row in rows:
@@ -395,11 +319,11 @@ class Catalogue:
             "at": int(time.time()),
             "left": left,
         }
-        row = _row(key=self._me, cell=_WRITER, text=json.dumps(told))
-        self._server.call("upsert", self._collection, _filled([row], self._layout))
+        row = row_of(key=self._me, cell=_WRITER, text=json.dumps(told))
+        self._server.call("upsert", self._collection, filled([row], self._layout))
 
 
-def _row(
+def row_of(
     *,
     cell: int,
     key: int | None = None,
@@ -407,11 +331,12 @@ def _row(
     text: str = "",
     envelope: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
+    """A row of the catalogue, with a random key unless one is given; to be `filled`."""
     number = secrets.randbits(62) if key is None else key
     return {"key": number, "cell": cell, "low": low, "text": text, "envelope": envelope}
 
 
-def _filled(rows: list[dict[str, Any]], layout: Layout) -> list[dict[str, Any]]:
+def filled(rows: list[dict[str, Any]], layout: Layout) -> list[dict[str, Any]]:
     """Rows with an envelope, which Milvus wants in each."""
     nothing = np.zeros(layout.config.classes, np.float32)
     return [row if row["envelope"] is not None else {**row, "envelope": nothing} for row in rows]

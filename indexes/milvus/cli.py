@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from indexes import FaissIndex, ServerError
 from indexes.cli import ERR, OUT, PATH, bar, fail, print_json
 from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError
 from indexes.milvus import MilvusIndex
+from indexes.milvus.making import planned
 from indexes.milvus.migration import (
     LARGEST_BATCH,
     RECORD_BYTES_A_SECOND,
@@ -24,6 +26,7 @@ from indexes.milvus.migration import (
     check_shape,
     record_bytes,
 )
+from indexes.milvus.server import Server, check_there
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
 """Exit statuses, beside 0 (done), 1 (an error) and 2 (misuse): see the help text."""
@@ -120,7 +123,7 @@ def _plan(
     index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, key: bool, batch_size: int
 ) -> dict[str, Any]:
     """What would be done; nothing is."""
-    there = None
+    there, made = None, {}
     if reverse:
         with MilvusIndex.open(uri, **reached) as milvus:
             config, records, made = milvus.config, len(milvus), {"directory": str(index)}
@@ -129,8 +132,10 @@ def _plan(
     else:
         with FaissIndex.open(index) as faiss:
             config, records = faiss.config, len(faiss)
-        made = MilvusIndex.planned(uri, config, partition_key=key, **reached)
         try:
+            check_there(uri)
+            with contextlib.closing(Server(uri, **{k: v for k, v in reached.items() if k != "collection"})) as server:
+                made = planned(server, reached["collection"], config, key)
             with MilvusIndex.open(uri, **reached) as milvus:
                 held = len(milvus)
                 try:
@@ -139,7 +144,7 @@ def _plan(
                 except InvalidParameterError as error:
                     there = str(error)
         except NotAnIndexError:
-            pass
+            made = made or planned(None, reached["collection"], config, key)
     size = records * record_bytes(config)
     return {
         "records": records,

@@ -40,13 +40,12 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.encodings import Encodings, is_loose
 from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
-from indexes.milvus import catalogue
-from indexes.milvus.catalogue import Catalogue, View
+from indexes.milvus.catalogue import Catalogue, View, catalogue_name
 from indexes.milvus.hits import Hits, TooManyError
 from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_keys
-from indexes.milvus.making import collections, drop, make
+from indexes.milvus.making import drop, load, make, read_config
 from indexes.milvus.reader import ATTEMPTS, IDS, Reader, busy
-from indexes.milvus.server import Server, address_of, among, integers, is_file
+from indexes.milvus.server import Server, among, check_there, integers
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
 from indexes.pipeline import Pipeline
@@ -146,12 +145,12 @@ class MilvusIndex(SemanticIndex):
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
             ServerError: the server does not answer, or refuses.
         """
-        _check_there(path)
+        check_there(path)
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
-            layout = catalogue.read_config(server, check_name(collection))
+            layout = read_config(server, check_name(collection))
             for name in {layout.name, layout.records}:
-                catalogue.load(server, name)
+                load(server, name)
             return cls(server, layout, strong)
         except BaseException:
             server.close()
@@ -175,41 +174,10 @@ class MilvusIndex(SemanticIndex):
             NotAnIndexError: there is none.
             ServerError: the server does not answer, or refuses.
         """
-        _check_there(path)
+        check_there(path)
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
             drop(server, check_name(collection))
-        finally:
-            server.close()
-
-    @staticmethod
-    def planned(
-        path: str | os.PathLike[str] | None,
-        config: IndexConfig,
-        *,
-        collection: str = "semcut",
-        token: str | None = None,
-        database: str | None = None,
-        timeout: float = 30.0,
-        partition_key: bool = False,
-    ) -> dict[str, str]:
-        """What `create` would make: each collection, and its fields. Nothing is made.
-
-        Args:
-            path, config, collection, token, database, timeout, partition_key: as for `create`.
-
-        Raises:
-            ServerError, InvalidParameterError: as `create`.
-        """
-        address = address_of(path)
-        if is_file(address) and not os.path.exists(address):
-            layout = Layout(check_name(collection), "floats", config, bool(partition_key))
-            return {"server": "a new file", **{one.name: str(one) for one in collections(layout)}}
-        server = Server(path, token=token, database=database, timeout=timeout)
-        try:
-            layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
-            fields = {one.name: str(one) for one in collections(layout)}
-            return {"server": f"Milvus {server.version}", **fields}
         finally:
             server.close()
 
@@ -224,10 +192,7 @@ class MilvusIndex(SemanticIndex):
         return self._reader.count()
 
     def stats(self) -> IndexStats:
-        """The size of the index. Reads the cell of every record.
-
-        `removed` is 0 and `column_bytes` is what the values take; the server knows what its files do.
-        """
+        """The size of the index; `column_bytes` is what the values take. Reads the cell of every record."""
         self._check_open()
         config = self.config
         numbers, counts = self._reader.cells()
@@ -256,7 +221,7 @@ class MilvusIndex(SemanticIndex):
         """Have the server seal and index what was added: it can be searched before, but many times slower."""
         self._check_open()
         self._catalogue.tidy()
-        names = {self._layout.name, self._layout.records, catalogue.catalogue_name(self._layout.name)}
+        names = {self._layout.name, self._layout.records, catalogue_name(self._layout.name)}
         self._at_once(lambda name: self._server.call("flush", name), names)
 
     def close(self) -> None:
@@ -431,10 +396,3 @@ class MilvusIndex(SemanticIndex):
             for here in (slice(None, half), slice(half, None))
         ]
         return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)
-
-
-def _check_there(path: str | os.PathLike[str] | None) -> None:
-    """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
-    address = address_of(path)
-    if is_file(address) and not os.path.exists(address):
-        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")

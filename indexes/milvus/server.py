@@ -327,6 +327,13 @@ def is_file(address: str) -> bool:
     return address.endswith(".db") and not re.match(r"[a-z]+://", address)
 
 
+def check_there(uri: str | os.PathLike[str] | None) -> None:
+    """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
+    address = address_of(uri)
+    if is_file(address) and not os.path.exists(address):
+        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
+
+
 def _closed() -> ClosedIndexError:
     return ClosedIndexError("the index was closed: open it again")
 
