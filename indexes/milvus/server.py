@@ -87,8 +87,8 @@ class Server:
         address = address_of(uri)
         token = os.environ.get("MILVUS_TOKEN") if token is None else token
         for name, value in (("token", token), ("database", database)):
-            if value is not None and (not isinstance(value, str) or not value.isascii()):
-                raise InvalidParameterError(f"the {name} is not a string of ASCII characters")
+            if value is not None and (not isinstance(value, str) or not (value.isascii() and value.isprintable())):
+                raise InvalidParameterError(f"the {name} is not a string of printable ASCII characters")
         self._secrets = [text for text in (token, address) if text]
         self._newest: dict[str, int] = {}  # collections whose next read must see the newest state
         self._lock = threading.Lock()

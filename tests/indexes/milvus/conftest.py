@@ -26,6 +26,17 @@ def real_server(tmp_path_factory) -> Iterator[RealServer]:
         server.delete()
 
 
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory, real_server) -> Iterator[RealServer]:
+    """A server that wants a token, and that a test may stop or kill if it starts it again."""
+    server = RealServer(tmp_path_factory.mktemp("guarded"), authorization=True, binaries=real_server.directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.delete()
+
+
 @pytest.fixture(scope="session", params=["lite", REAL])
 def uri(request, tmp_path_factory) -> str:
     """Where Milvus is: an embedded file, or a server."""

@@ -79,7 +79,7 @@ class Backend:
     def empty(self, name: str) -> None:
         """Delete the records of an index, and its bounds and writers, which would stay."""
         for collection, key in self._collections(name):
-            kept = " and cell != -2" if collection == catalogue_name(name) else ""
+            kept = " and cell != -2 and cell != -4" if collection == catalogue_name(name) else ""
             self.server.delete(collection, f"{key} >= -{2**63 - 1}{kept}")
 
     def settle(self, name: str) -> None:

@@ -13,11 +13,13 @@ import signal
 import socket
 import time
 import urllib.request
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+TOKEN = "root:Milvus"
+"""What the first user of a server with authorization has to give."""
 
 BINARIES = "bin"
 _PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
@@ -29,7 +31,7 @@ class RealServer:
 
     Args:
         directory: for its data, logs and binaries (250 MB).
-        authorization: whether clients need a token; that of the first user is "root:Milvus".
+        authorization: whether clients need a token, see `TOKEN`.
         binaries: the directory of another server, to share its binaries.
 
     Attributes:
@@ -68,6 +70,7 @@ class RealServer:
     def start(self) -> None:
         """Start it, and wait until it is healthy."""
         config = self._package.MilvusServerConfig()
+        config.try_bind_port = _bound
         config.set("authorization_enabled", self._authorization)
         for part in _PARTS:
             config.set(f"{part}.ip", "127.0.0.1")
@@ -75,8 +78,7 @@ class RealServer:
             config, wait_for_started=False, data_dir=str(self.directory), **self._ports
         )
         self._server.webservice_port = self._health
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # the package leaves sockets to the garbage collector
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ETCD_CONFIG_PATH", str(self.directory / "etcd.yaml"))
             self._server.start()
         end = time.monotonic() + _START
@@ -89,13 +91,12 @@ class RealServer:
 
     def kill(self) -> None:
         """End it at once (SIGKILL): on SIGTERM it goes on for more than a minute."""
-        if self._server is not None:
-            process = self._server.server_proc
-            process.kill()
-            process.wait()
-            self._server.stop()  # closes its files
-            (Path("/tmp/milvus") / f"server_id_{process.pid}").unlink(missing_ok=True)
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None and server.server_proc is not None:
+            server.server_proc.kill()
+            server.server_proc.wait()
+            (Path("/tmp/milvus") / f"server_id_{server.server_proc.pid}").unlink(missing_ok=True)
+            server.stop()  # closes its files
 
     def delete(self) -> None:
         """End it and delete all that it has stored."""
@@ -117,6 +118,18 @@ class RealServer:
                 return b"OK" in answer.read()
         except OSError:
             return False
+
+
+def _bound(port: int) -> socket.socket | None:
+    """A socket at a port that a server can have, also one that it had until now."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind(("127.0.0.1", port))
+    except OSError:
+        one.close()
+        return None
+    return one
 
 
 def free_ports(count: int) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidEncodingsError, pipeline
-from indexes.milvus import MilvusIndex, hits, layout, server
+from indexes.milvus import MilvusIndex, hits, layout, reader, server
 from indexes.milvus import index as milvus_index
 from tests.indexes.generate import (
     RANKED,
@@ -29,7 +29,7 @@ from tests.indexes.milvus.pool import CONFIGS, SOME, Backend, assert_holds, smal
 
 TUNING = {
     (milvus_index, "_QUERIES"): [1, 2],
-    (milvus_index, "_IDS"): [1, 5],
+    (reader, "IDS"): [1, 5],
     (hits, "_LOOSE_GROUP"): [1, 100],
     (hits, "_LARGE_GROUP"): [1, 2],
     (hits, "_ALL"): [0, 2],
@@ -73,7 +73,7 @@ def assert_as_pruned(found, expected) -> None:
     assert (found.codes == -1).all()
 
 
-@settings(SOME, max_examples=10)
+@settings(SOME, max_examples=7)
 @given(world=small_worlds(), tuning=tunings, data=st.data())
 def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
     count = len(world.records)
@@ -97,15 +97,15 @@ def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
 
 
 def test_a_large_batch_of_queries_gets_the_answers_of_brute_force(backend):
-    world = _plain(CONFIGS[1], 150, 280)
+    world = _plain(CONFIGS[1], 90, 270)
     with three(backend, world) as (index, faiss, reference):
         asked = {"k": 5, "cutoff": 0.3, "ranking": "fused"}
-        queries = world.queries[:40]
+        queries = world.queries[:20]
         found = index.search(queries, shortlist=None, **asked)
         assert_same(found, reference.search(queries, shortlist=None, **asked))
         assert_as_pruned(found, faiss.search(queries, shortlist=None, **asked))
         assert_same(
-            index.search(world.queries, shortlist=150, **asked),
+            index.search(world.queries, shortlist=90, **asked),
             reference.search(world.queries, shortlist=None, **asked),
         )
         result = index.search(world.queries, shortlist=9, **asked)
@@ -122,12 +122,12 @@ def test_a_query_gets_the_same_answer_alone_as_in_a_batch(backend):
 
 
 def test_searches_from_several_threads_at_once_give_what_they_give_alone(backend):
-    world = _plain(CONFIGS[1], 200, 30)
+    world = _plain(CONFIGS[1], 80, 12)
     calls = [
         {"queries": world.queries[start:stop], "k": 5, "cutoff": cutoff, "shortlist": shortlist}
-        for start, stop in ((0, 1), (1, 30))
+        for start, stop in ((0, 1), (1, 12))
         for cutoff in (0.05, 0.3)
-        for shortlist in (None, 200)
+        for shortlist in (None, 80)
     ]
     with three(backend, world) as (index, _, reference), ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda call: index.search(**call), 2 * calls))
@@ -184,26 +184,27 @@ def test_partitions_of_the_server_change_no_answer(backend):
     config = CONFIGS[1]
     rng = np.random.default_rng(8)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (120, 8))
-    world = World(config=config, batches=[records], queries=queries, normalised=True, seed=8)
-    reference, name = world.brute_force(), backend.unused()
-    with MilvusIndex.create(backend.uri, config, collection=name, partition_key=True) as index:
-        index.add(records)
-        with MilvusIndex.open(backend.uri, collection=name) as opened:
+    reference, name = BruteForceIndex.create(None, config), backend.unused()
+    try:
+        index = MilvusIndex.create(backend.uri, config, collection=name, partition_key=True)
+    except InvalidParameterError:  # as Milvus 2.3.5, where records would not be found
+        assert backend.server.release < (2, 4)
+        return
+    # A record whose class is another one than before moves to another partition.
+    moved = Encodings(
+        probabilities=np.roll(records.probabilities, 1, axis=1), codes=records.codes, features=records.features,
+        ids=records.ids, uris=records.uris,
+    )  # fmt: skip
+    with index, MilvusIndex.open(backend.uri, collection=name) as opened:
+        for change in ("add", "upsert", "remove"):
+            for one in (index, reference):
+                getattr(one, change)({"add": records, "upsert": moved, "remove": records.ids[:20]}[change])
+            backend.settle(name)
             for one in (index, opened):
                 for cutoff, shortlist in ((0.1, None), (0.4, 120), (0.0, 120)):
                     asked = {"k": 20, "cutoff": cutoff, "shortlist": shortlist}
                     assert_same(one.search(queries, **asked), reference.search(queries, **asked))
-            # A record whose class is another one than before moves to another partition.
-            moved = Encodings(
-                probabilities=np.roll(records.probabilities, 1, axis=1), codes=records.codes, features=records.features,
-                ids=records.ids, uris=records.uris,
-            )  # fmt: skip
-            for one in (index, reference):
-                one.upsert(moved)
-                one.remove(records.ids[:20])
-            assert_holds(index, reference)
-            asked = {"k": 20, "cutoff": 0.1, "shortlist": None}
-            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+            assert_holds(opened, reference)
     MilvusIndex.drop(backend.uri, collection=name)
 
 
