@@ -10,11 +10,11 @@ Any number of clients may read and write. Each change is acknowledged by the ser
     upsert    record by record: each is the old one or the new one, never a mixture
     remove    record by record
 
-A call that fails may have changed some records (upsert, remove). An upsert is completed by calling it again, a removal
-by removing the ids that are still there. An `add` that failed does not count, and the next change of the same client
-takes it back, unless it turns out that only the answer of its last step was lost; another client replaces it by adding
-the same records. Two clients that write the same id at the same time are not told: the one whose record arrives last
-has it.
+A call that fails may have changed some records (upsert, remove). Calling it again completes it; of a removal, another
+client can remove only the ids that are still there. An `add` that failed does not count, and the next change of the
+same client takes it back, unless it turns out that only the answer of its last step was lost; another client replaces
+it by adding the same records. Two clients that write the same id at the same time are not told: the one whose record
+arrives last has it.
 
 A search takes several requests, and Milvus has no snapshot for them. What others change while it goes on may show or
 not, and while a record is being replaced, a search beside it may miss it. `catalogue` says how soon what others have
@@ -68,6 +68,7 @@ class MilvusIndex(SemanticIndex):
         self._catalogue = Catalogue(server, layout, strong)
         self._changing = threading.RLock()
         self._process = os.getpid()
+        self._half_removed = np.empty(0, np.int64)  # ids of a removal that has failed
         self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
         self._reader = Reader(server, layout, self._catalogue, self._at_once, strong)
 
@@ -298,11 +299,14 @@ class MilvusIndex(SemanticIndex):
             self._check_open()
             self._undo()
             rows, hidden = self._reader.rows_of(ids, strong=True)
-            refuse_unknown(ids, np.where(hidden, -1, rows))
+            gone = np.isin(ids, self._half_removed) & (rows < 0)
+            refuse_unknown(ids[~gone], np.where(hidden, -1, rows)[~gone])
+            self._half_removed = ids
             for start in range(0, len(ids), IDS):
                 self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + IDS])))
-            self._forget(rows)
+            self._forget(rows[~gone])
             self._catalogue.changed()
+            self._half_removed = ids[:0]
 
     def _forget(self, rows: NDArray[np.int64]) -> None:
         """Delete rows that nothing points to any more."""
