@@ -171,7 +171,7 @@ class Server:
             )
         if code == _NO_COLLECTION or "collection not found" in text or "can't find collection" in text:
             return NotAnIndexError("the collection is not on the server, or no longer: create it, or check its name")
-        if code in _REFUSED or "auth check failure" in text or "unauthenticated" in text.lower():
+        if _unauthenticated(error) or "auth check failure" in text or "unauthenticated" in text.lower():
             return ServerError("Milvus does not accept the token: pass token=, or set MILVUS_TOKEN")
         late = isinstance(error, grpc.FutureTimeoutError) or code in (
             grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE
@@ -370,9 +370,18 @@ def _let_go(path: str) -> None:
 def _passes(error: Exception) -> bool:
     if isinstance(error, grpc.RpcError):
         return hasattr(error, "code") and error.code() == grpc.StatusCode.UNAVAILABLE
-    if not isinstance(error, MilvusException):
+    if not isinstance(error, MilvusException) or _unauthenticated(error):
         return False
     return error.code in _PASSING or error.retriable or "not ready" in str(error.message)
+
+
+def _unauthenticated(error: BaseException | None) -> bool:
+    """Whether the token was refused: pymilvus reports that as if nobody had answered, with the reason behind it."""
+    while error is not None:
+        if isinstance(error, grpc.RpcError) and hasattr(error, "code") and error.code() in _REFUSED:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

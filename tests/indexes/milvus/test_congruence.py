@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidEncodingsError, pipeline
+from indexes import (
+    BruteForceIndex,
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    InvalidEncodingsError,
+    InvalidParameterError,
+    pipeline,
+)
 from indexes.milvus import MilvusIndex, hits, layout, reader, server
 from indexes.milvus import index as milvus_index
 from tests.indexes.generate import (

@@ -382,9 +382,9 @@ class Fails:
         monkeypatch.setattr(Server, "call", call)
 
 
-def interrupted(backend: Backend, action) -> Iterator[int]:
-    """Does something again and again, cut off at its first call, its second, ... until nothing is cut off."""
-    for number in range(1, 60, 4 if backend.real else 1):  # seconds each on a server
+def interrupted(backend: Backend, action, first: int = 1) -> Iterator[int]:
+    """Does something again and again, cut off at one call, at a later one, ... until nothing is cut off."""
+    for number in range(first, 60, 4 if backend.real else 2):  # seconds each on a server
         with pytest.MonkeyPatch.context() as patch:
             Fails(patch, number)
             try:
@@ -412,7 +412,7 @@ def test_an_index_that_was_not_made_completely_can_be_made_again(backend, config
 
 def test_what_is_left_of_an_index_that_was_not_made_completely_can_be_dropped(backend, config):
     name, dropped = backend.unused(), 0
-    for _ in interrupted(backend, lambda: MilvusIndex.create(backend.uri, config, collection=name).close()):
+    for _ in interrupted(backend, lambda: MilvusIndex.create(backend.uri, config, collection=name).close(), 2):
         if [left for left in backend.server.call("list_collections") if left.startswith(name)]:
             MilvusIndex.drop(backend.uri, collection=name)
             assert not [left for left in backend.server.call("list_collections") if left.startswith(name)]
@@ -426,7 +426,7 @@ def test_an_index_that_was_not_dropped_completely_can_be_dropped_or_made_again(b
         name = backend.unused()
         with MilvusIndex.create(backend.uri, config, collection=name) as index:
             index.add(batch)
-        for _ in interrupted(backend, lambda name=name: MilvusIndex.drop(backend.uri, collection=name)):
+        for _ in interrupted(backend, lambda name=name: MilvusIndex.drop(backend.uri, collection=name), 1 + again):
             if again:
                 with contextlib.suppress(IndexExistsError):  # nothing of it has been dropped yet
                     MilvusIndex.create(backend.uri, config, collection=name).close()

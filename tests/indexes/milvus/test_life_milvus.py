@@ -33,7 +33,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=6))
 
 
-@settings(SOME, max_examples=5)
+@settings(SOME, max_examples=4)
 @given(story=stories())
 def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
     world, steps = story
@@ -69,9 +69,9 @@ def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_do
         for client in clients:
             assert_same(client.search(world.queries, **asked), expected)
             assert_same(client.search(world.queries, **{**asked, "shortlist": 50}), expected)
-        assert_holds(clients[seed % 2], reference)
+        assert_holds(clients[seed % 2], reference, next_id=False)
+    assert_holds(clients[0], reference)
     for client in clients:
-        assert_holds(client, reference)
         client.close()
     backend.give_back(name)
 
