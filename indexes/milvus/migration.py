@@ -310,23 +310,28 @@ class Migration:
         faiss = self._source if isinstance(self._source, FaissIndex) else self._target
         rankings: list[Ranking] = ["distance", "fused"] if faiss.stats().normalised else ["distance"]
         for ranking in rankings:
-            wrong = []
-            for query in range(len(chosen)):  # one by one, so that the records of one are here at a time
-                try:
-                    mine, theirs = (
-                        index.search(queries[query : query + 1], shortlist=None, ranking=ranking)
-                        for index in (self._source, self._target)
-                    )
-                except TooManyError:  # would be ranked on this machine
-                    continue
-                self._report.searches += 1
-                if not all(
-                    np.array_equal(getattr(mine, name), getattr(theirs, name), equal_nan=True) for name in _COMPARED
-                ):
-                    wrong.append(int(chosen[query]))
-            if wrong:
-                some = ", ".join(map(str, wrong[:_SHOWN]))
+            wrong = self._unequal(queries, ranking)
+            if len(wrong):
+                some = ", ".join(map(str, chosen[wrong][:_SHOWN].tolist()))
                 self._report.differences.append(f"{len(wrong)} searches ({ranking}) give other answers: queries {some}")
+
+    def _unequal(self, queries: Encodings, ranking: Ranking) -> NDArray[np.int64]:
+        """(n,) which of these queries get other answers from the target than from the source."""
+        try:
+            mine, theirs = (
+                index.search(queries, shortlist=None, ranking=ranking) for index in (self._source, self._target)
+            )
+        except TooManyError:  # to be ranked on this machine
+            if len(queries) == 1:
+                return np.empty(0, np.int64)
+            parts = [self._unequal(queries[query : query + 1], ranking) + query for query in range(len(queries))]
+            return np.concatenate(parts)
+        self._report.searches += len(queries)
+        unequal = np.zeros(len(queries), bool)
+        for name in _COMPARED:
+            one, other = getattr(mine, name), getattr(theirs, name)
+            unequal |= ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)
+        return np.flatnonzero(unequal)
 
 
 def checksum(batch: Encodings) -> int:
