@@ -374,7 +374,7 @@ def test_the_server_is_killed_in_the_middle(tmp_path, real_server):
     config = IndexConfig(classes=20, bits=64, dim=32)
     with FaissIndex.create(tmp_path / "source", config) as index:
         index.add(classified(np.random.default_rng(3), config, 30_000))
-    server = RealServer(tmp_path / "server", binaries=real_server._directory)
+    server = RealServer(tmp_path / "server", binaries=real_server.directory)
     try:
         server.start()
         arguments = ["source", "copy", "--uri", server.uri, "--batch-size", "500", "--timeout", "5"]
