@@ -377,7 +377,9 @@ def _passes(error: Exception) -> bool:
 
 def _unauthenticated(error: BaseException | None) -> bool:
     """Whether the token was refused: pymilvus reports that as if nobody had answered, with the reason behind it."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # pymilvus raises errors from themselves
+        seen.add(id(error))
         if isinstance(error, grpc.RpcError) and hasattr(error, "code") and error.code() in _REFUSED:
             return True
         error = error.__cause__ or error.__context__
