@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from connector.errors import CheckpointError
+from connector.labels import MODEL
 from connector.model import Architecture, SemanticHashNet
 from indexes.errors import SemcutError
 
-MODEL, WEIGHTS, TRAINING_IMAGES = "model.json", "model.safetensors", "training-images.txt"
+WEIGHTS, TRAINING_IMAGES = "model.safetensors", "training-images.txt"
 VERSION = 1
 _MAX_BYTES = 1 << 34
 

@@ -16,11 +16,12 @@ from rich.table import Table
 
 from connector import data
 from connector.checkpoint import Checkpoint
-from connector.connector import LINK, Connector, Hit, Indexed
+from connector.connector import Connector, Hit, Indexed
 from connector.contact_sheet import Tile, contact_sheet
 from connector.errors import DataError
 from connector.evaluate import Evaluation
 from connector.evaluate import evaluate as measure
+from connector.labels import LINK
 from connector.model import Architecture
 from connector.training import TrainConfig
 from connector.training import train as run_training

@@ -19,13 +19,12 @@ from PIL import Image
 from typing_extensions import Self
 
 from connector.checkpoint import Checkpoint, write_json
-from connector.data import class_of
 from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
+from connector.labels import LINK, labels_by_id
 from indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
 from indexes.params import Ranking, SearchParams
 
-LINK = "connector.json"
 _ADD = 10_000  # records per commit
 
 
@@ -165,13 +164,8 @@ class Connector:
         return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Label of the record with each id, from 0 up to the largest: the position in `classes` of the name of the
-        folder that its file lies in, -1 where that is none of them."""
-        numbers = {name: label for label, name in enumerate(classes)}
-        labels = np.full(self.index.next_id(), -1, np.int64)
-        ids = self.index.ids()
-        labels[ids] = [numbers.get(class_of(uri) or "", -1) for uri in self.index.uris(ids)]
-        return labels
+        """Label of the record with each id, -1 where it is none of `classes`: see `labels_by_id`."""
+        return labels_by_id(self.index, classes)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
         """A search's result with the uris of its records."""

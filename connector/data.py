@@ -60,8 +60,7 @@ class ImageSet:
 
     def sample(self, count: int, seed: int = 0) -> ImageSet:
         """So many images at random, as evenly over the classes as there are images; all of them if there are fewer."""
-        order = self._class_by_class(seed)
-        return self.subset(np.sort(order[:count]))
+        return self.subset(evenly(self.labels, count, seed))
 
     def split(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
         """The set without, and with, this fraction of every class's images, drawn at random (rounded, at least 1)."""
@@ -79,13 +78,14 @@ class ImageSet:
         left_out = set(files)
         return self.subset([i for i, file in enumerate(self.files) if file not in left_out])
 
-    def _class_by_class(self, seed: int) -> NDArray[np.int64]:
-        """Positions in a random order that takes one image of every class in turn."""
-        shuffled = np.random.default_rng(seed).permutation(len(self))
-        order = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
-        sizes = np.bincount(self.labels, minlength=len(self.classes))
-        turn = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return order[np.argsort(turn, kind="stable")]
+
+def evenly(labels: NDArray[np.integer[Any]], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Sorted positions of so many of (n,) labels, or of all, at random: as evenly over the classes as there are."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    sizes = np.bincount(labels)
+    turn = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[np.argsort(turn, kind="stable")][:count])
 
 
 def class_of(uri: str | None) -> str | None:
