@@ -21,9 +21,9 @@ and scaled to sum to 1, which is the softmax of those logits. The task gets easi
 **More classes**, C > C0, are J = ceil(C / C0) copies of the source's; of the last copy a random subset if C is not a
 multiple. Each copy is the whole source moved by an isometry of its own:
 
-- features are turned around the source's mean feature: a rotation Q_j that leaves this direction where it is. Distances
-  and the place of an ambiguous record between its classes are exactly the source's; classes of two copies are as far
-  apart as unrelated classes are.
+- features are turned around the source's mean feature, which stays where it is. Distances and the place of an
+  ambiguous record between its classes are exactly the source's; classes of two copies are as far apart as unrelated
+  classes are.
 - the bits of codes are permuted among bits that are set about as often: Hamming distances are exactly the source's, and
   codes of two copies differ like those of unrelated classes.
 - p_m goes to the record's own copy of class m, except for the share TAIL / (p_m + TAIL) of it, which is spread over all
