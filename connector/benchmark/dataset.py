@@ -85,7 +85,7 @@ class Dataset:
         """
         try:
             about = About(**json_of(path / _ABOUT))
-            with np.load(path / _LABELS, allow_pickle=False) as labels:
+            with (path / _LABELS).open("rb") as file, np.load(file, allow_pickle=False) as labels:
                 records, queries = labels["records"], labels["queries"]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SemcutError):
             raise DataError(

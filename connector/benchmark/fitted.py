@@ -1,17 +1,21 @@
 """Records fitted to real encodings, in any number and of any number of classes.
 
 **One record** of label y is a smoothed bootstrap (Efron, "Bootstrap methods", Annals of Statistics 7, 1979): a record i
-drawn from the source's records of that label, moved a little. With x the row of its centred logits log p (p floored at
-1e-8) and its feature, mu the mean of x over the label, and two different records j, k of the same label,
+drawn from the source's records of that label, moved a little among its like. The records of a label, sorted by dominant
+class and certainty, are cut into strata of 20 or more. With x a record's centred logits log p (p floored at 1e-8) and
+its feature, mu the mean of x over the stratum of i, and two different records j, k of that stratum,
 
     x' = mu + sqrt(1 - h^2) (x_i - mu) + h (x_j - x_k) / sqrt(2)
 
-x_j - x_k has mean 0 and twice the covariance of the label, so x' has its mean and covariance, whatever h: the kernel
-that does not widen (Silverman and Young, "The bootstrap: to smooth or not to smooth?", Biometrika 74, 1987). Then
-p = softmax, and features are L2-normalised if the source's are. The code is i's, where each bit is with probability h^2
-taken from j: every bit is set as often per label as in the source. All of p, code and feature come from the same i, j,
-k, so they stay jointly distributed. h is drawn for each record, evenly from 0.15 to 0.45; a triple that is drawn twice
-gives two different records. `likeness` compares source and result.
+x_j - x_k has mean 0 and twice the stratum's covariance, so x' has the mean and covariance of the stratum, and so of the
+label, whatever h: the kernel that does not widen (Silverman and Young, "The bootstrap: to smooth or not to smooth?",
+Biometrika 74, 1987). Then p = softmax, and features are L2-normalised if the source's are. The code is i's, where each
+bit is with probability h^2 taken from j: every bit is set as often as in the source. All of p, code and feature come
+from the same i, j, k, so they stay jointly distributed. Strata keep what is sure of a wrong class in the midst of that
+class, where it spoils answers as in reality. h is drawn for each record, evenly from 0.125 to 0.375: a triple that is
+drawn twice gives two different records. `likeness` compares source and result, which is how h was chosen. Of encodings
+of CIFAR-10, 45,000 generated from 45,000 have a mAP@10 about 2 points above the source's; 43,000 generated from 2,150
+lie 5 points above 43,000 real ones. So compare methods on the same data, never grown data with its source.
 
 Records come from the source's records, queries from its queries, each kind with its own means: no image is in both.
 
@@ -19,7 +23,7 @@ Records come from the source's records, queries from its queries, each kind with
 and scaled to sum to 1, which is the softmax of those logits. The task gets easier, as it does in reality.
 
 **More classes**, C > C0, are J = ceil(C / C0) copies of the source's; of the last copy a random subset if C is not a
-multiple. Each copy is the whole source moved by an isometry of its own:
+multiple (where it gets easier, as above). Each copy is the whole source moved by an isometry of its own:
 
 - features are turned around the source's mean feature, which stays where it is. Distances and the place of an
   ambiguous record between its classes are exactly the source's; classes of two copies are as far apart as unrelated
@@ -47,12 +51,12 @@ from numpy.typing import NDArray
 
 from connector.benchmark.copies import Layout
 from connector.benchmark.dataset import About, Dataset, begin, finish
-from connector.benchmark.source import Labels, Source, apart
+from connector.benchmark.strata import Labels, Source, apart, cut
 from connector.errors import DataError
 from indexes import Encodings, FaissIndex, IndexConfig
 from indexes.state import Progress
 
-SPREAD = 0.3  # the mean of h
+SPREAD = 0.25  # the mean of h
 _ADD = 50_000  # records per commit
 _CHUNK = 4096  # rows computed at a time, so that they stay in the cache
 _RECORDS, _QUERIES = 1, 2  # streams of random numbers
@@ -137,12 +141,14 @@ class Fit:
             queries: make queries, from the source's queries, instead of records.
 
         Raises:
-            DataError: fewer than 2 classes, a negative zipf, or bits that are no multiple of 8 or more than there are.
+            DataError: fewer than 2 classes, a negative zipf or seed, bits that are no multiple of 8 or too many.
         """
         classes = self.classes if classes is None else classes
         bits = self.bits if bits is None else bits
-        if classes < 2 or not 0 <= zipf < np.inf:
-            raise DataError(f"classes = {classes}, zipf = {zipf}: expected at least 2 classes and zipf >= 0")
+        if classes < 2 or not 0 <= zipf < np.inf or seed < 0:
+            raise DataError(
+                f"classes = {classes}, zipf = {zipf}, seed = {seed}: expected at least 2 classes, zipf and seed >= 0"
+            )
         if bits % 8 or not 8 <= bits <= self.bits:
             raise DataError(f"bits = {bits}, expected a multiple of 8, at most the {self.bits} of the source")
         rng = np.random.default_rng([seed, 0])
@@ -169,9 +175,11 @@ class Generator:
         rows = source.rows(chosen)
         self._sizes = np.diff(source.starts)[chosen]
         self._starts = np.cumsum(self._sizes) - self._sizes
+        self._edges = cut(self._sizes)
+        self._stratum = np.repeat(np.arange(len(self._edges) - 1), np.diff(self._edges))
         self._values = np.hstack([source.logits[rows][:, chosen], source.features[rows]])
-        self._means = np.add.reduceat(self._values, self._starts, axis=0, dtype=np.float64)
-        self._means = (self._means / self._sizes[:, None]).astype(np.float32)
+        self._means = np.add.reduceat(self._values, self._edges[:-1], axis=0, dtype=np.float64)
+        self._means = (self._means / np.diff(self._edges)[:, None]).astype(np.float32)
         self._codes = np.ascontiguousarray(source.codes[rows, : bits // 8])
         self._cumulated = np.cumsum(frequencies / frequencies.sum())
         self._normalised, self._layout, self._rng = source.normalised, layout, rng
@@ -191,12 +199,15 @@ class Generator:
         """Probabilities, codes and features of one record for each of these columns of `Layout`."""
         rng, n, classes = self._rng, len(columns), len(self._sizes)
         label, copy = columns % classes, columns // classes
-        size, start = self._sizes[label], self._starts[label]
-        i, j = (start + (rng.random(n) * size).astype(np.int64) for _ in range(2))
+        i = self._starts[label] + (rng.random(n) * self._sizes[label]).astype(np.int64)
+        stratum = self._stratum[i]
+        start = self._edges[stratum]
+        size = self._edges[stratum + 1] - start
+        j = start + (rng.random(n) * size).astype(np.int64)
         k = start + (j - start + 1 + (rng.random(n) * (size - 1)).astype(np.int64)) % size
         h = SPREAD * rng.uniform(0.5, 1.5, (n, 1)).astype(np.float32)
 
-        values, means, other = self._values[i], self._means[label], self._values[j]
+        values, means, other = self._values[i], self._means[stratum], self._values[j]
         values -= means
         values *= np.sqrt(1 - h * h)
         values += means

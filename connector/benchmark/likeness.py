@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connector.benchmark.fitted import Fit
-from connector.benchmark.source import Labels, Source
+from connector.benchmark.strata import Labels, Source
 from connector.evaluate import average_precision
 from indexes import Encodings
 
-_QUERIES = 1000
+_QUERIES = 2000
 _PAIRS = 100_000
 _CHUNK = 100
 
@@ -38,7 +38,7 @@ def compare(
     records: int | None = None,
     seed: int = 0,
 ) -> list[Likeness]:
-    """Figures of a source and of generated records: as many as the source has, searched by 1000 queries of either kind.
+    """Figures of a source and of generated records: as many as the source has, searched by 2000 queries of either kind.
 
     Args:
         fit: the source.

@@ -1,4 +1,4 @@
-"""Real encodings by label, in the form that records are generated from: see `fitted`."""
+"""Real encodings by label and in strata of like ones, the form that records are generated from: see `fitted`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from indexes import Encodings
 FLOOR = 1e-8
 """Smaller probabilities count as this: what a network says below it is no more than rounding."""
 
+_STRATA, _LEAST = 64, 20  # of a label at most, encodings in one at least
+
 Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Real encodings in order of their labels.
+    """Real encodings in order of their labels, in these of their dominant classes, in these of their certainty.
 
     Attributes:
         logits: (n, C0) float32, log p less its mean over the classes.
@@ -37,7 +39,7 @@ class Source:
 
     @staticmethod
     def of(encodings: Encodings, labels: Labels, what: str = "records") -> Source:
-        """Sort encodings by label.
+        """Sort encodings.
 
         Args:
             encodings: n of them.
@@ -49,7 +51,8 @@ class Source:
         """
         classes = encodings.probabilities.shape[1]
         _sizes(encodings, labels, what)
-        order = np.argsort(labels, kind="stable")
+        certainty, dominant = encodings.probabilities.max(axis=1), encodings.probabilities.argmax(axis=1)
+        order = np.lexsort((certainty, dominant, labels))
         logits = np.log(np.maximum(encodings.probabilities[order], np.float32(FLOOR)))
         logits -= logits.mean(axis=1, keepdims=True)
         return Source(
@@ -63,6 +66,13 @@ class Source:
     def rows(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of all records of these labels, label by label."""
         return np.concatenate([np.arange(self.starts[c], self.starts[c + 1]) for c in classes])
+
+
+def cut(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where strata of equal size begin, and their end, in records of (classes,) these numbers, class after class."""
+    starts, parts = np.cumsum(sizes) - sizes, np.clip(sizes // _LEAST, 1, _STRATA)
+    edges = [start + np.arange(n) * size // n for start, size, n in zip(starts, sizes, parts, strict=True)]
+    return np.append(np.concatenate(edges), sizes.sum())
 
 
 def apart(encodings: Encodings, labels: Labels, seed: int) -> NDArray[np.bool_]:
