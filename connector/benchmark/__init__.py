@@ -1,14 +1,33 @@
 """Benchmarks of semcut against FAISS's own indexes: the same data, in the same run, by the same measures.
 
-    dataset.py      what is searched: an index, labelled queries, and where they come from
-    fitted.py       records fitted to real encodings, in any number and of any number of classes
-    methods.py      what is compared: semcut and FAISS's indexes, each a small class with build and search
-    truth.py        what the right answers are: labels, and exact answers
-    measures.py     recall, average precision, latencies: computed from raw results, afterwards
-    run.py          builds and times all methods in turn, and keeps raw results
-    plots.py        pictures of a run
-    report.py       one page about a run, for people
-    cli.py          `semcut benchmark`
+    dataset.py          what is searched: an index, labelled queries, and where they come from
+    real.py, fitted.py  data sets of real encodings, and of records fitted to them in any number and of any classes
+    methods.py          what is compared: structures that are built once, and ways to search them
+    ours.py             semcut's
+    faiss_methods.py    FAISS's
+    truth.py            what the right answers are: labels, and exact answers
+    timing.py           times all methods in turn, round by round
+    profile.py          times parts of semcut's search
+    run.py              all of this for every data set
+    raw.py              raw results in files
+    measures.py         recall, average precision, latencies, losses, from raw results
+    figures.py          all figures of a run
+    targets.py          what must be reached, and whether it is
+    plots.py            pictures of a run
+    report.py           one page about a run, for people
+    cli.py              `semcut benchmark`
 
 Needs matplotlib (extra `benchmark`). Nothing here imports torch unless `--quick` has to train a network.
 """
+
+from importlib.util import find_spec
+
+from indexes.errors import MissingDependencyError
+
+
+def require_matplotlib() -> None:
+    """Raise `MissingDependencyError` where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError(
+            "matplotlib not installed, needed to draw a benchmark: run `pip install 'semcut[benchmark]'`."
+        )

@@ -1,0 +1,59 @@
+"""What the process has in memory, and by how much that grows within a block."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+
+class Memory:
+    """Growth of the process's memory within a `with` block, in bytes above the start.
+
+    Private memory (RssAnon) counts separately from pages of mapped files (RssFile), which the system takes back when
+    others need them. All are 0 on a system without /proc.
+
+    Attributes:
+        grown: private memory that is still held at the end.
+        peak: the most private memory during the block, sampled every 2 ms.
+        mapped: pages of files at the end.
+    """
+
+    def __enter__(self) -> Memory:
+        _trim()  # memory freed before would be taken again unseen
+        self._start, self._mapped = _resident()
+        self.grown = self.peak = self.mapped = 0
+        self._most = self._start
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._most = max(self._most, _resident()[0])
+        _trim()
+        private, mapped = _resident()
+        self.peak, self.grown, self.mapped = self._most - self._start, private - self._start, mapped - self._mapped
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            self._most = max(self._most, _resident()[0])
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes of RssAnon and of RssFile."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0, 0
+    found = dict(re.findall(r"(RssAnon|RssFile):\s+(\d+) kB", status))
+    return int(found.get("RssAnon", 0)) * 1024, int(found.get("RssFile", 0)) * 1024
+
+
+def _trim() -> None:
+    with suppress(AttributeError, OSError):  # a C library that has no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,47 @@
+"""What a run leaves for its readers: run.json, PNG files and the page, all made from raw results."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from connector.benchmark import figures, plots, raw, report
+
+
+def write(out: Path, command: str | None = None) -> dict[str, Any]:
+    """Compute all figures of a run and write run.json, plots/*.png and report.html.
+
+    Args:
+        out: its directory.
+        command: that made it, for the page.
+
+    Returns:
+        The content of run.json: `command` and `datasets` (see `figures`).
+    """
+    datasets: list[dict[str, Any]] = [_plain(one) for one in figures.of_run(out)]
+    content = {"command": command, "datasets": datasets}
+    raw.write_json(out / "run.json", content)
+    (out / "plots").mkdir(exist_ok=True)
+    growing = [one for one in datasets if one["grid"] == "growth"]
+    for dataset in datasets:
+        if dataset["grid"] != "growth":
+            for name, draw in (("quality", plots.quality), ("recall", plots.recall), ("scanned", plots.scanned)):
+                _keep(out, f"{dataset['name']}-{name}", draw(dataset))
+    _keep(out, "growth", plots.growth(growing))
+    (out / "report.html").write_text(report.page(content))
+    return content
+
+
+def _keep(out: Path, name: str, png: bytes | None) -> None:
+    if png is not None:
+        (out / "plots" / f"{name}.png").write_bytes(png)
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
