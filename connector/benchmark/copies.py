@@ -97,7 +97,7 @@ class Layout:
         if self.copies == 1:
             return probabilities
         rows = np.arange(len(copies))
-        lost = probabilities * (TAIL / (probabilities + TAIL))
+        lost = probabilities * (1 - probabilities) * (TAIL / (probabilities + TAIL))
         spread = self.tails[rng.integers(0, _PATTERNS, len(copies))]
         spread *= lost[:, None, :]
         spread[rows, copies] += probabilities - lost

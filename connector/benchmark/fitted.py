@@ -30,9 +30,10 @@ multiple (where it gets easier, as above). Each copy is the whole source moved b
   classes are.
 - the bits of codes are permuted among bits that are set about as often: Hamming distances are exactly the source's, and
   codes of two copies differ like those of unrelated classes.
-- p_m goes to the record's own copy of class m, except for the share TAIL / (p_m + TAIL) of it, which is spread over all
-  copies of m, unevenly. So a doubtful class stays doubtful, accuracy and certainty change by less than TAIL = 0.01, and
-  what is small fills all C columns, as a network's outputs do: envelopes of cells are not made sparser than they are.
+- p_m goes to the record's own copy of class m, except for the share (1 - p_m) TAIL / (p_m + TAIL) of it, which is
+  spread over all copies of m, unevenly. So a sure class stays sure and a doubtful one doubtful, each p changes by less
+  than TAIL = 0.01, and what is small fills all C columns, as a network's outputs do: envelopes of cells are not made
+  sparser than they are.
 
 Not kept: large confusion between copies (a class is confused with as many others as in the source, never with more),
 and the signs of features, if a network makes positive ones only.

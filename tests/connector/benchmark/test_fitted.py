@@ -118,14 +118,14 @@ def test_more_classes_are_as_far_apart_and_as_sure_as_those_of_the_source(source
     batch, labels = fit.generator(classes=classes, seed=2).batch(ROWS)
     queries, query_labels = fit.generator(classes=classes, seed=2, queries=True).batch(1000)
     assert batch.probabilities.shape == (ROWS, classes)
-    assert (batch.probabilities > 0).all()
+    assert (batch.probabilities > 0).mean() > 0.999
     assert set(np.unique(labels)) == set(range(classes))
     real, made = figures(*source, *encodings(1000, seed=5)), figures(batch, labels, queries, query_labels)
-    assert made["top-1 accuracy"] == pytest.approx(
-        real["top-1 accuracy"], abs=0.025 if classes % CLASSES == 0 else 0.045
-    )
+    easier = 1 if classes % CLASSES == 0 else 2  # where the last copy lacks classes
+    assert made["top-1 accuracy"] == pytest.approx(real["top-1 accuracy"], abs=0.025 * easier)
     assert made["top-1 accuracy of queries"] == pytest.approx(real["top-1 accuracy"], abs=0.05)
     assert made["mean of max p"] == pytest.approx(real["mean of max p"], abs=0.02)
+    assert made["max p, 75% quantile"] == pytest.approx(real["max p, 75% quantile"], abs=0.004 * easier)
     assert made["relevant at t = 0.2"] == pytest.approx(real["relevant at t = 0.2"] * CLASSES / classes, rel=0.15)
     assert made["Hamming distance in a class"] == pytest.approx(real["Hamming distance in a class"], abs=0.8)
     assert made["Hamming distance between classes"] == pytest.approx(real["Hamming distance between classes"], abs=1)
