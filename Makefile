@@ -37,11 +37,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,train,pretrained,milvus-lite,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,milvus-lite,dev]'
 	touch $@
 
 $(VENV)/.milvus: $(VENV)/.dev

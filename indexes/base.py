@@ -79,6 +79,11 @@ class SearchResult:
         """The results of the queries at these positions."""
         return SearchResult(**{field.name: getattr(self, field.name)[rows] for field in fields(SearchResult)})
 
+    def put(self, rows: NDArray[np.int64], part: SearchResult) -> None:
+        """Replace the results of the queries at these positions."""
+        for field in fields(SearchResult):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
+
     @staticmethod
     def concatenate(parts: list[SearchResult]) -> SearchResult:
         """The results of several batches of queries with the same k, as one."""

@@ -38,7 +38,7 @@ from indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
 from indexes.params import IndexConfig
 
 _WRITE = 1 << 24
-_HUGE = 1 << 25
+_HUGE = 1 << 22
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names it from 3.13 on
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
@@ -153,6 +153,16 @@ class Column:
         self._newest = extent.rows
         self._resize(len(extent.crcs), first)
         self._compared[first:-1] = False
+
+    @property
+    def block(self) -> int:
+        """Rows of a block."""
+        return self.spec.block
+
+    @property
+    def compared(self) -> NDArray[np.bool_]:
+        """(blocks + 1,) bool: which blocks have been compared with their checksums; the last entry is of none."""
+        return self._compared
 
     def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
         """Compare the blocks of these rows (any shape, -1 for none), or all blocks, with their checksums once.
@@ -297,16 +307,19 @@ class MemoryColumn:
         end = start + len(data)
         if end > self._capacity:
             raise StorageError(f"a column of {end >> 30} GiB does not fit in memory: store the index in a directory")
-        if end - self._advised >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            whole = end - end % _HUGE + _HUGE
+        if end > max(self._advised, _HUGE) and hasattr(mmap, "MADV_HUGEPAGE"):
+            ahead = min(end - end % _HUGE + 2 * _HUGE, self._capacity)  # before they are written to
             with suppress(OSError):  # a kernel without huge pages works as well, only slower
-                self._map.madvise(mmap.MADV_HUGEPAGE, self._advised, min(whole, self._capacity) - self._advised)
-            self._advised = whole
+                self._map.madvise(mmap.MADV_HUGEPAGE, self._advised, ahead - self._advised)
+            self._advised = ahead
         self._bytes[start:end] = data
         return Extent(extent.rows + len(values))
 
     def distrust(self, extent: Extent, first_row: int = 0) -> None:
         """Nobody else writes to memory."""
+
+    block = 1 << 62
+    compared: NDArray[np.bool_] = np.ones(1, bool)
 
     def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
         """There is nothing to compare with."""

@@ -1,7 +1,7 @@
 """`FaissIndex`: an index of encodings on the CPU, in memory or stored, for many threads and processes.
 
 What is stored and survives is the business of `store`, how a search goes that of `pipeline`. Here they meet: a state of
-the store, the FAISS engine with the codes of its records, and the map of their ids change together, under a lock that
+the store, the engine with the codes of its records, and the map of their ids change together, under a lock that
 searches share.
 """
 
@@ -20,10 +20,10 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.encodings import Encodings
 from indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
-from indexes.hamming.cpu import IvfEngine
+from indexes.hamming import EngineName, chosen
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
-from indexes.pipeline import Pipeline
+from indexes.searching import engine_of, search_of
 from indexes.shared_lock import SharedLock
 from indexes.state import Progress, State
 from indexes.store import Durability, Store
@@ -39,13 +39,13 @@ class FaissIndex(SemanticIndex):
     The others see it as it was when they opened it or last called `refresh`. `store` says what a crash leaves.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, engine: str) -> None:
         super().__init__(store.config)
-        self._store = store
+        self._store, self._engine_name = store, engine
         try:
             self._state = store.state
-            self._engine = _engine(self._state)
-            self._pipeline = Pipeline(self._state.columns, self._state.cells, self._engine)
+            self._engine = engine_of(self._state, engine)
+            self._pipeline = search_of(self._state, self._engine)
         except BaseException:
             store.close()
             raise
@@ -57,7 +57,12 @@ class FaissIndex(SemanticIndex):
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str] | None, config: IndexConfig, *, durability: Durability = "batch"
+        cls,
+        path: str | os.PathLike[str] | None,
+        config: IndexConfig,
+        *,
+        durability: Durability = "batch",
+        engine: EngineName = "auto",
     ) -> Self:
         """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
 
@@ -67,27 +72,34 @@ class FaissIndex(SemanticIndex):
             durability: "batch": a change is on the disk when its call returns. "close": it is when the index is flushed
                 or closed, together with all others since the last flush, and a crash before loses all of them; for
                 bulk loads in many small batches.
+            engine: what scans the codes, with the same answers: "compiled" (needs numba, extra `fast`), "faiss", or
+                "auto": what the environment variable SEMCUT_ENGINE says, else the first of them that is installed.
 
         Raises:
             IndexExistsError: there is something at the path.
             StorageError: the directory cannot be made.
+            MissingDependencyError: the engine that is asked for needs numba.
         """
-        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)))
+        name = chosen(engine)
+        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, durability: Durability = "batch") -> Self:
+    def open(
+        cls, path: str | os.PathLike[str], *, durability: Durability = "batch", engine: EngineName = "auto"
+    ) -> Self:
         """Open a stored index as it was at the last completed change.
 
         Ids, codes and cells are read now, 20 bytes a record and 64 bits; the rest, row by row when it is needed.
 
         Args:
             path: its directory.
-            durability: as for `create`.
+            durability, engine: as for `create`.
 
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
         """
-        return cls(Store.open(Path(path), _durability(durability)))
+        name = chosen(engine)
+        return cls(Store.open(Path(path), _durability(durability)), name)
 
     def __len__(self) -> int:
         return len(self._state)
@@ -240,12 +252,12 @@ class FaissIndex(SemanticIndex):
         if after is before:
             return
         fresh = after.committed.generation != before.committed.generation
-        engine = _engine(after) if fresh else self._engine
+        engine = engine_of(after, self._engine_name) if fresh else self._engine
         rows = np.arange(0 if fresh else len(before.columns), len(after.columns))
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]
         gone = gone[gone < rows[0]] if len(rows) else gone
-        pipeline = Pipeline(after.columns, after.cells, engine)
+        search = search_of(after, engine)
         try:
             with self._lock.exclusive():
                 if fresh:
@@ -258,7 +270,7 @@ class FaissIndex(SemanticIndex):
                     if self._ids is not None:
                         self._ids.remove(after.columns.ids[gone])
                         self._ids.add(after.columns.ids[added], added)
-                self._engine, self._state, self._pipeline = engine, after, pipeline
+                self._engine, self._state, self._pipeline = engine, after, search
         except BaseException:  # the engine may hold a part of it
             self._abandon()
             raise
@@ -333,15 +345,6 @@ class FaissIndex(SemanticIndex):
             if params.shortlist is not None and params.shortlist >= len(self):
                 params = params.model_copy(update={"shortlist": None})
             return self._pipeline.search(queries, self._similarity.weights(queries.probabilities), params, scored)
-
-
-def _engine(state: State) -> IvfEngine:
-    """An engine that holds the codes of all records."""
-    engine = IvfEngine(state.cells.config.bits)
-    for start in range(0, len(state), _LOAD_ROWS):
-        rows = state.live[start : start + _LOAD_ROWS]
-        engine.add(state.columns.codes[rows], rows, state.columns.cells[rows])
-    return engine
 
 
 def _durability(given: Durability) -> Durability:

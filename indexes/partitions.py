@@ -215,7 +215,7 @@ class Cells:
         own = weights[query, self.dominant()[cell]]
         two = np.partition(weights, weights.shape[1] - 2, axis=1)[:, -2:][query]
         other = np.where(own == two[:, 1], two[:, 0], two[:, 1])  # at a tie both are the same
-        p = np.where(own >= other, self._peaks[cell], self.lows[cell]).astype(np.float64)
+        p = np.where(own >= other, self.peaks[cell], self.lows[cell]).astype(np.float64)
         return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + error(self.config.classes)) + UNDERFLOW
 
     @cached_property
@@ -229,7 +229,7 @@ class Cells:
         return Products(self.envelopes[self._scan_order])
 
     @cached_property
-    def _peaks(self) -> NDArray[np.float32]:
+    def peaks(self) -> NDArray[np.float32]:
         """(cells,) float32: the largest p(c)."""
         return self.envelopes[np.arange(len(self)), self.dominant()]
 

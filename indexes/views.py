@@ -69,6 +69,11 @@ class Columns:
         at[present] = np.arange(np.count_nonzero(present))
         return file.gather(rows[present]), at
 
+    def compared(self, *names: str) -> tuple[int, list[NDArray[np.bool_]]]:
+        """Rows per block, and for some columns which blocks have been compared with their checksums, as of now."""
+        files = [self._files[name] for name in names]
+        return files[0].block, [file.compared for file in files]
+
     def relax(self, rest: float = 0) -> None:
         """Let go of memory that mapped files take, if it has become much; they are mapped again when they are used.
 

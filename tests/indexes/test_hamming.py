@@ -1,4 +1,4 @@
-"""The CPU engine gives the nearest codes of the given cells: compared with numpy over all of them."""
+"""Each engine gives the nearest codes of the given cells: compared with numpy over all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.hamming import cpu
+from indexes.hamming import available, cpu
+from indexes.hamming.compiled import CompiledEngine
 from indexes.hamming.cpu import IvfEngine
 from indexes.relevance import hamming
 from tests.indexes.generate import PROPERTY, codes, threads
+
+ENGINES = {"faiss": IvfEngine, "compiled": CompiledEngine}
+
+
+@pytest.fixture(params=ENGINES)
+def kind(request) -> type:
+    """Each engine."""
+    return ENGINES[request.param]
+
+
+def test_both_engines_are_there():
+    assert set(available()) == ENGINES.keys()
 
 
 class Model:
@@ -50,9 +63,9 @@ def some_cells(rng: np.random.Generator, queries: int, cells: int, width: int) -
     return chosen
 
 
-def both(rng: np.random.Generator, bits: int, cells: int, sizes: list[int]) -> tuple[IvfEngine, Model]:
+def both(kind: type, rng: np.random.Generator, bits: int, cells: int, sizes: list[int]) -> tuple:
     """An engine and a model with the same random codes, in batches."""
-    engine, model, first = IvfEngine(bits), Model(bits), 0
+    engine, model, first = kind(bits), Model(bits), 0
     for size in sizes:
         batch = codes(rng, rng.integers(0, 3, size), bits)
         rows, lists = first + rng.permutation(size), rng.integers(0, cells, size)
@@ -73,9 +86,11 @@ def both(rng: np.random.Generator, bits: int, cells: int, sizes: list[int]) -> t
     depth=st.sampled_from([1, 2, 10, 500]),
     counters=st.sampled_from([1, 1 << 24]),
 )
-def test_the_engine_gives_the_nearest_codes_of_the_cells(seed, bits, cells, sizes, queries, width, depth, counters):
+def test_the_engine_gives_the_nearest_codes_of_the_cells(
+    kind, seed, bits, cells, sizes, queries, width, depth, counters
+):
     rng = np.random.default_rng(seed)
-    engine, model = both(rng, bits, cells, sizes)
+    engine, model = both(kind, rng, bits, cells, sizes)
     asked = codes(rng, rng.integers(0, 3, queries), bits)
     known = int(model.cells.max(initial=0)) + 1  # cells beyond have no list: an index never asks for them
     lists = some_cells(rng, queries, known, min(width, known))
@@ -88,9 +103,9 @@ def test_the_engine_gives_the_nearest_codes_of_the_cells(seed, bits, cells, size
         model.check(asked[query], lists[query], found[query])
 
 
-def test_lists_are_made_as_cells_come_and_keep_what_they_hold():
+def test_lists_are_made_as_cells_come_and_keep_what_they_hold(kind):
     rng = np.random.default_rng(0)
-    engine, model = IvfEngine(64), Model(64)
+    engine, model = kind(64), Model(64)
     for first, cells in ((0, 10), (500, 256), (1000, 257), (1500, 700), (2000, 5000)):
         batch, rows = rng.integers(0, 256, (500, 8), np.uint8), np.arange(first, first + 500)
         lists = rng.integers(0, cells, 500)
@@ -105,10 +120,10 @@ def test_lists_are_made_as_cells_come_and_keep_what_they_hold():
 
 @PROPERTY
 @given(seed=st.integers(0, 2**32 - 1), cells=st.integers(1, 400), rows=st.integers(1, 300))
-def test_removed_codes_are_not_found_and_all_others_are(seed, cells, rows):
+def test_removed_codes_are_not_found_and_all_others_are(kind, seed, cells, rows):
     rng = np.random.default_rng(seed)
     codes, lists = rng.integers(0, 256, (rows, 4), np.uint8), rng.integers(0, cells, rows)
-    engine, alive = IvfEngine(32), np.ones(rows, bool)
+    engine, alive = kind(32), np.ones(rows, bool)
     engine.add(codes, np.arange(rows), lists)
     for _ in range(3):
         gone = np.flatnonzero(alive & (rng.random(rows) < 0.4))
@@ -123,27 +138,27 @@ def test_removed_codes_are_not_found_and_all_others_are(seed, cells, rows):
         assert sorted(found[found >= 0].tolist()) == np.flatnonzero(alive).tolist()
 
 
-def test_a_query_without_cells_finds_nothing():
-    engine, _ = both(np.random.default_rng(0), 64, 3, [20])
+def test_a_query_without_cells_finds_nothing(kind):
+    engine, _ = both(kind, np.random.default_rng(0), 64, 3, [20])
     nothing = engine.search(np.zeros((2, 8), np.uint8), np.full((2, 3), -1), 4)
     assert nothing.tolist() == [[-1] * 4] * 2
     assert engine.search(np.zeros((2, 8), np.uint8), np.empty((2, 0), np.int64), 4).tolist() == [[-1] * 4] * 2
 
 
-def test_an_empty_engine_finds_nothing():
-    assert IvfEngine(32).search(np.zeros((1, 4), np.uint8), np.array([[0]]), 2).tolist() == [[-1, -1]]
+def test_an_empty_engine_finds_nothing(kind):
+    assert kind(32).search(np.zeros((1, 4), np.uint8), np.array([[0]]), 2).tolist() == [[-1, -1]]
 
 
-def test_adding_no_codes_changes_nothing():
-    engine = IvfEngine(32)
+def test_adding_no_codes_changes_nothing(kind):
+    engine = kind(32)
     engine.add(np.empty((0, 4), np.uint8), np.empty(0, np.int64), np.empty(0, np.int32))
     assert engine.search(np.zeros((1, 4), np.uint8), np.array([[0]]), 1).tolist() == [[-1]]
 
 
-def test_codes_rows_and_cells_of_any_layout_are_taken():
+def test_codes_rows_and_cells_of_any_layout_are_taken(kind):
     rng = np.random.default_rng(3)
     batch, lists = rng.integers(0, 256, (30, 8), np.uint8), rng.integers(0, 4, 30)
-    plain, odd = IvfEngine(64), IvfEngine(64)
+    plain, odd = kind(64), kind(64)
     plain.add(batch, np.arange(30), lists)
     odd.add(
         np.asfortranarray(batch), np.arange(0, 60, 2, dtype=np.int32) // 2, np.repeat(lists, 2)[::2].astype(np.int32)
@@ -154,9 +169,9 @@ def test_codes_rows_and_cells_of_any_layout_are_taken():
     np.testing.assert_array_equal(odd.search(np.asfortranarray(asked), np.asfortranarray(everywhere), 30), expected)
 
 
-def test_searches_of_different_widths_and_depths_may_run_at_once():
+def test_searches_of_different_widths_and_depths_may_run_at_once(kind):
     rng = np.random.default_rng(4)
-    engine, model = both(rng, 64, 40, [2000])
+    engine, model = both(kind, rng, 64, 40, [2000])
     asked = rng.integers(0, 256, (6, 8), np.uint8)
     calls = [(some_cells(rng, 6, 40, width), depth) for width in (1, 5, 40) for depth in (1, 30, 300)] * 4
     with ThreadPoolExecutor(6) as pool:
@@ -166,10 +181,10 @@ def test_searches_of_different_widths_and_depths_may_run_at_once():
                 model.check(asked[query], lists[query], found[query])
 
 
-def test_all_rows_of_some_cells():
+def test_all_rows_of_some_cells(kind):
     """The seam that looks at every record: all rows of the cells, each with the cell that it is in."""
     rng = np.random.default_rng(5)
-    engine, lists = IvfEngine(32), rng.integers(0, 40, 500)
+    engine, lists = kind(32), rng.integers(0, 40, 500)
     engine.add(codes(rng, lists, 32), np.arange(500), lists)
     engine.remove(np.arange(0, 500, 3), lists[::3])
     cells = rng.permutation(40)[:15]

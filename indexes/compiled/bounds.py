@@ -1,0 +1,189 @@
+"""The cells that can hold a relevant record, without looking at every cell. `partitions` has cells and their bounds.
+
+Most weights s_m of a query are tiny. Those above t / 8 are its *large* weights, B; with `tail` the largest of the
+others,
+
+    R(q, b)  <=  sum over B of s_m p_b(m)  +  tail        since the probabilities of a record sum to 1
+             <=  sum over B of s_m M_L(m)  +  tail        for every record b of a cell L
+
+and the second line can exceed t only if M_L(m) > (t - tail) / sum of s_m over B for some m of B. So for every class
+the cells are listed by envelope, largest first, and a query looks at the beginnings of the lists of its large weights:
+a few dozen cells out of thousands. What they leave is decided by the line above, by the whole product s . M_L and by
+the second bound of `partitions`; each of them is exact.
+
+A list ends at `FLOOR`. Queries for which it would have to go on look at all cells instead.
+
+Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
+"Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.compare import UNDERFLOW
+from indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
+from indexes.encodings import SUM_TOLERANCE
+
+FLOOR = 0.01
+_SHARE = 0.125
+
+
+class Bounds(NamedTuple):
+    """What `Cells` hold, as kernels read it.
+
+    Attributes:
+        starts: (C + 1,) int64: where the list of each class starts, and ends.
+        cells: (m,) int32, of all lists.
+        values: (m,) float32: M_L(class) of each.
+        envelopes: (cells, C) float32.
+        dominant: (cells,) int32.
+        lows: (cells,) float32, the smallest p(dominant).
+        peaks: (cells,) float32, the largest.
+        sizes: (cells,) int64.
+    """
+
+    starts: NDArray[np.int64]
+    cells: NDArray[np.int32]
+    values: NDArray[np.float32]
+    envelopes: NDArray[np.float32]
+    dominant: NDArray[np.int32]
+    lows: NDArray[np.float32]
+    peaks: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+
+
+class Room(NamedTuple):
+    """Room to prune in, for one query after the other.
+
+    Attributes:
+        large: (C,) int32, classes of large weights.
+        found: (cells / 64,) uint64: bits of cells that are looked at; all 0 between queries.
+        kept: (cells,) int32, cells to scan, ascending.
+        certain: (cells,) bool, whether all records of each of these are relevant.
+        seen: (C,) int64, the last query that scans each partition.
+    """
+
+    large: NDArray[np.int32]
+    found: NDArray[np.uint64]
+    kept: NDArray[np.int32]
+    certain: NDArray[np.bool_]
+    seen: NDArray[np.int64]
+
+
+@compiled
+def room_to_prune(cells: int, classes: int) -> Room:
+    """Room for an index of so many cells and classes."""
+    return Room(
+        np.empty(classes, np.int32),
+        np.zeros(cells // 64 + 1, np.uint64),
+        np.empty(cells, np.int32),
+        np.empty(cells, np.bool_),
+        np.full(classes, -1, np.int64),
+    )
+
+
+@compiled
+def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np.int32]) -> tuple[int, float]:
+    """Fill `large` with the classes of large weights; says how many, and the largest of the other weights."""
+    least = max(cutoff * _SHARE, 1e-3)
+    count, tail = 0, 0.0
+    for m in range(weights.shape[0]):
+        weight = weights[m]
+        if weight > least:
+            large[count] = m
+            count += 1
+        elif weight > tail:
+            tail = weight
+    return count, tail
+
+
+@compiled
+def prune(
+    weights: NDArray[np.float64],
+    cutoff: float,
+    slack: float,
+    bounds: Bounds,
+    number: int,
+    large: int,
+    tail: float,
+    room: Room,
+) -> tuple[int, int, int]:
+    """Find the cells that can hold a record with R > cutoff.
+
+    Args:
+        weights: (C,) s of the query.
+        cutoff: t of Eq. 2.
+        slack: the error bound of `compare` for C terms.
+        bounds: of the cells.
+        number: of the query, another one for each.
+        large, tail: from `large_weights`; the classes are in `room`.
+        room: its `kept` and `certain` are filled.
+
+    Returns:
+        How many cells are kept, how many records they hold, and of how many partitions they are.
+    """
+    limit = (cutoff - UNDERFLOW) * (1 - slack)
+    first, second, total = 0.0, 0.0, 0.0
+    for place in range(large):
+        weight = weights[room.large[place]]
+        total += weight
+        if weight > first:
+            first, second = weight, first
+        elif weight > second:
+            second = weight
+    second = max(second, tail) if first > 0 else tail
+    first = max(first, tail)
+    reach = (limit - tail * (1 + SUM_TOLERANCE)) / total * (1 - 1e-9) if total > 0 else np.inf
+    if reach >= FLOOR:
+        for place in range(large):
+            m = room.large[place]
+            for entry in range(bounds.starts[m], bounds.starts[m + 1]):
+                if bounds.values[entry] <= reach:
+                    break
+                cell = np.int64(bounds.cells[entry])
+                room.found[cell >> 6] |= np.uint64(1) << np.uint64(cell & 63)
+    else:
+        room.found[:] = ~np.uint64(0)
+    kept = codes = partitions = 0
+    for word in range(room.found.shape[0]):
+        while room.found[word] != np.uint64(0):
+            cell = word * 64 + np.int64(trailing_zeros(room.found[word]))
+            room.found[word] &= room.found[word] - np.uint64(1)
+            if cell >= bounds.sizes.shape[0] or bounds.sizes[cell] == 0:
+                continue
+            dominant = bounds.dominant[cell]
+            own, low = weights[dominant], np.float64(bounds.lows[cell])
+            if limit >= 0:
+                envelope = bounds.envelopes[cell]
+                bound = tail * (1 + SUM_TOLERANCE)
+                for m in room.large[:large]:
+                    bound += weights[m] * envelope[m]
+                if bound <= limit:
+                    continue
+                other = second if own == first else first
+                p = np.float64(bounds.peaks[cell]) if own >= other else low
+                if (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + slack) + UNDERFLOW <= cutoff:
+                    continue
+                if bounds.sizes[cell] >= weights.shape[0] and dot(weights, envelope) <= limit:
+                    continue
+            codes += bounds.sizes[cell]
+            if room.seen[dominant] != number:
+                room.seen[dominant] = number
+                partitions += 1
+            room.kept[kept] = cell
+            room.certain[kept] = own * low * (1 - slack) > cutoff + UNDERFLOW
+            kept += 1
+    return kept, codes, partitions
+
+
+@compiled_sum
+def dot(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> float:
+    """s . p in float64, added in any order."""
+    total = 0.0
+    for m in range(weights.shape[0]):
+        total += weights[m] * np.float64(probabilities[m])
+    return total

@@ -1,0 +1,92 @@
+"""The compiled search from Python: threads, and which queries `pipeline` has to answer after all."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.base import SearchResult
+from indexes.compare import error
+from indexes.compiled.bounds import FLOOR, Bounds
+from indexes.compiled.fused import ANSWERED, Found, Queries, Rows, Task, search
+from indexes.encodings import Encodings
+from indexes.hamming.compiled import CompiledEngine, in_threads
+from indexes.params import SearchParams
+from indexes.partitions import Cells
+from indexes.pipeline import Pipeline
+from indexes.views import Columns
+
+_MOST = 1024  # results a query, above which `pipeline` sorts faster
+_SPLIT = 16  # queries from which on threads share them
+_DOUBT = 1.0
+
+
+class CompiledPipeline:
+    """Searches one state of an index, as `Pipeline` does; several threads may at once.
+
+    Args:
+        columns: the records, by row.
+        cells: the cells that they are in.
+        engine: their codes.
+    """
+
+    def __init__(self, columns: Columns, cells: Cells, engine: CompiledEngine) -> None:
+        self._columns, self._cells, self._engine = columns, cells, engine
+        self._pipeline = Pipeline(columns, cells, engine)
+
+    def search(
+        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
+    ) -> SearchResult:
+        """As `Pipeline.search`."""
+        if params.k > _MOST:
+            return self._pipeline.search(queries, weights, params, scored)
+        result = SearchResult.empty(len(queries), params.k)
+        found = Found(
+            result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
+            result.cells, result.codes, result.cut_off, np.zeros(len(queries), np.int8),
+        )  # fmt: skip
+        asked = Queries(self._engine.words(queries.codes), weights, np.ascontiguousarray(queries.features))
+        task = Task(
+            cutoff=float(params.cutoff),
+            shortlist=-1 if params.shortlist is None else params.shortlist,
+            slack=error(self._cells.config.classes),
+            fused=params.ranking == "fused",
+            scored=scored,
+            doubt=_DOUBT,
+        )
+        bounds, lists, rows, bits = self._bounds, self._engine.lists, self._rows(), self._cells.config.bits
+        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
+        in_threads(
+            lambda part: search(part, asked, task, bounds, lists, rows, bits, found), np.arange(len(queries)), threads
+        )
+        left = np.flatnonzero(found.reason != ANSWERED)
+        if len(left):
+            result.put(left, self._pipeline.search(queries[left], weights[left], params, scored))
+        self._columns.relax(rest=1 if threads > 1 else 0)
+        return result
+
+    def _rows(self) -> Rows:
+        raw = self._columns.raw()
+        block, (probabilities, features) = self._columns.compared("probabilities", "features")
+        shift = block.bit_length() - 1
+        return Rows(self._columns.ids, raw["probabilities"], raw["features"], shift, probabilities, features)
+
+    @cached_property
+    def _bounds(self) -> Bounds:
+        cells = self._cells
+        cell, m = np.nonzero(cells.envelopes >= FLOOR)
+        values = cells.envelopes[cell, m]
+        order = np.lexsort((-values, m))
+        return Bounds(
+            starts=np.searchsorted(m[order], np.arange(cells.config.classes + 1)),
+            cells=cell[order].astype(np.int32),
+            values=values[order],
+            envelopes=cells.envelopes,
+            dominant=cells.dominant().astype(np.int32),
+            lows=cells.lows,
+            peaks=cells.peaks,
+            sizes=cells.sizes,
+        )
