@@ -124,8 +124,8 @@ def benchmark(
     """Compare semcut with FAISS's own indexes on the same encodings, and write a report to the directory OUT.
 
     Every method is built and timed in one process, in turn: quality by label, recall of exact answers, queries a
-    second, latencies, memory. OUT gets report.html for reading, run.json with all figures, plots/ and raw results. A run that
-    was interrupted goes on when the same command is given again.
+    second, latencies, memory. OUT gets report.html for reading, run.json with all figures, plots/ and raw results. A
+    run that was interrupted goes on when the same command is given again.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 from connector.benchmark import require_matplotlib
@@ -29,6 +30,23 @@ _KINDS = {
     "dark": {"semcut": "#56b4e9", "codes": "#9a9a9a", "codes + re-rank": "#e69f00", "features": "#2fc79a"},
 }
 _MARKERS = "osD^vPX<>*"
+
+
+def of_run(datasets: list[dict[str, Any]]) -> dict[str, tuple[bytes, bytes]]:
+    """All pictures of a run that there is something to show in, by name, light and dark.
+
+    Args:
+        datasets: figures of each (see `figures`).
+    """
+    drawn: dict[str, Callable[[Theme], bytes | None]] = {
+        f"{dataset['name']}-{name}": partial(draw, dataset)
+        for dataset in datasets
+        if dataset["grid"] != "growth"
+        for name, draw in (("quality", quality), ("recall", recall), ("scanned", scanned))
+    }
+    drawn["growth"] = partial(growth, [dataset for dataset in datasets if dataset["grid"] == "growth"])
+    pairs = {name: (draw("light"), draw("dark")) for name, draw in drawn.items()}
+    return {name: (light, dark) for name, (light, dark) in pairs.items() if light is not None and dark is not None}
 
 
 def kind(family: str) -> str:
@@ -55,7 +73,6 @@ def quality(dataset: dict[str, Any], theme: Theme = "light") -> bytes:
     k, batch = dataset["plan"]["k"], _batch(dataset)
     _families(axes, dataset, lambda method: method["map"], theme)
     _labelled(axes, f"mAP@{k}, by labels", f"queries/s, batch of {batch}")
-    axes.set_yscale("log")
     return _png(figure, dataset, "Quality and speed: right and up is better", theme)
 
 
@@ -73,14 +90,13 @@ def recall(dataset: dict[str, Any], theme: Theme = "light") -> bytes:
                 name = f"t = {method['parameters']['cutoff']:g}"
                 curves.setdefault(name, []).append((method["recall_equations"], _speed(method, batch)))
         shades = _shades(len(curves), theme)
+        panels[1].set_yscale("log")
         _curves(panels[1], {name: (sorted(points), shades[i], _MARKERS[i % 10])
                             for i, (name, points) in enumerate(curves.items())}, theme)  # fmt: skip
         _labelled(
             panels[1], f"recall@{k} of Eq. 2-4 at the same cutoff, by size of shortlist ({ours[-1]['structure']})",
             f"queries/s, batch of {batch}",
         )  # fmt: skip
-    for axes in panels:
-        axes.set_yscale("log")
     return _png(figure, dataset, "Exact answers found, and speed", theme)
 
 
@@ -107,9 +123,9 @@ def scanned(dataset: dict[str, Any], theme: Theme = "light") -> bytes | None:
     curves["records relevant"] = (
         sorted((float(cutoff), 100 * share) for cutoff, share in dataset["relevant"].items()), ink, "D",
     )  # fmt: skip
+    axes.set_yscale("log")
     _curves(axes, curves, theme)
     _labelled(axes, "cutoff t", "share of all, %")
-    axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return _png(figure, dataset, "What a query scans, and what is relevant to it", theme)
 
@@ -183,7 +199,7 @@ def _curves(axes: Axes, curves: dict[str, tuple[list[Point], str, str]], theme: 
                 zorder=4 if wide > 2 else 3,
             )  # fmt: skip
     axes.margins(0.06)
-    axes.figure.canvas.draw()  # transforms are known from now on
+    axes.get_xlim(), axes.get_ylim()  # transforms are known from now on: scales must be set before
     names = [name for name, (points, _, _) in curves.items() if points]
     ends = {
         name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()

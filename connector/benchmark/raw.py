@@ -123,7 +123,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
         DataError: it is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # a damaged archive raises anything from zipfile, zlib and numpy
         raise DataError(f"{path} cannot be read ({error}): delete its directory, and it is measured again") from None

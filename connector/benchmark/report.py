@@ -7,7 +7,7 @@ script nor font to fetch.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,21 +15,23 @@ from connector.benchmark import plots
 from connector.benchmark.wording import ABOUT, CONVENTIONS, STYLE, bytes_of, number, percent
 
 Row = Sequence[str]
+Pictures = Mapping[str, tuple[bytes, bytes]]
 
 
-def page(content: dict[str, Any]) -> str:
+def page(content: dict[str, Any], pictures: Pictures) -> str:
     """The page.
 
     Args:
         content: of run.json (see `results`).
+        pictures: of the run (see `plots.of_run`).
     """
     datasets = content["datasets"]
     single = [one for one in datasets if one["grid"] != "growth"]
     growing = [one for one in datasets if one["grid"] == "growth"]
     parts = [
         _head(content),
-        *(_dataset(one) for one in single),
-        _growth(growing) if growing else "",
+        *(_dataset(one, pictures) for one in single),
+        _growth(growing, pictures) if growing else "",
         f"<section><h2>How to read this</h2>{CONVENTIONS}</section>",
     ]
     body = "\n".join(part for part in parts if part)
@@ -67,7 +69,7 @@ def _machine(machine: dict[str, Any], threads: int) -> str:
     )
 
 
-def _dataset(dataset: dict[str, Any]) -> str:
+def _dataset(dataset: dict[str, Any], pictures: Pictures) -> str:
     about, plan = dataset["about"], dataset["plan"]
     zipf = f", frequencies of classes 1/rank^{about['zipf']:g}" if about["zipf"] else ""
     queries = max((method["queries"] for method in dataset["methods"]), default=0)
@@ -81,18 +83,18 @@ def _dataset(dataset: dict[str, Any]) -> str:
         f'<section id="{escape(dataset["name"])}"><h2>{escape(about["name"])}</h2><p>{escape(facts)}.</p>',
         _targets(dataset["targets"]),
         _picture(
-            lambda theme: plots.quality(dataset, theme),
+            pictures.get(f"{dataset['name']}-quality"),
             "Each point is a method; a curve goes through the best points of a family. Right is better answers by "
             "label, up is more queries a second. The dashed line is the Pareto front of all methods.",
         ),
         _picture(
-            lambda theme: plots.recall(dataset, theme),
+            pictures.get(f"{dataset['name']}-recall"),
             "Above: how many of the truly nearest features are found, which is what FAISS's indexes approximate; "
             "a search that disregards records of other classes gives some of them up on purpose. Below: how many of "
             "the answers that semcut promises (Eq. 2-4 with the same cutoff) a shortlist still finds.",
         ),
         _picture(
-            lambda theme: plots.scanned(dataset, theme),
+            pictures.get(f"{dataset['name']}-scanned"),
             "What pruning leaves to be scanned. It is exact, so it can never be less than what is relevant.",
         ),
         _methods(dataset),
@@ -187,8 +189,8 @@ def _steps(dataset: dict[str, Any]) -> str:
         "<h3>What semcut's steps scan and lose</h3>"
         "<p>Shares of all records (or cells, partitions), mean over queries. <i>Cut off</i>: records that were looked "
         f"at and dropped. The last four columns follow the {k} best records of the whole index, found without any "
-        "cutoff: what the cutoff disregards, as it was told to; what pruning loses beyond that, which is nothing because it is "
-        "exact; what the shortlist misses; and what is found in the end.</p>"
+        "cutoff: what pruning loses of the relevant ones, which is nothing because it is exact; what the cutoff "
+        "disregards, as it was told to; what the shortlist misses; and what is found in the end.</p>"
         f"<details{' open' if len(rows) < 25 else ''}><summary>{len(rows)} searches</summary>{_table(head, rows)}"
         "</details>"
     )
@@ -213,13 +215,13 @@ def _structures(dataset: dict[str, Any]) -> str:
     return (
         "<h3>What is built</h3><p>Memory is what the process holds privately after building, above what it held "
         f"before. semcut keeps every column, probabilities and features too ({bytes_of(columns)} here); FAISS's "
-        "indexes of codes keep codes alone and need the features beside them for a re-rank. The last two columns are an "
-        "index that is opened from disk instead, after a batch of searches: mapped pages are the system's to take back.</p>"
-        + _table(head, rows)
+        "indexes of codes keep codes alone and need the features beside them for a re-rank. The last two columns are "
+        "an index that is opened from the disk instead, after a batch of searches: mapped pages are the system's to "
+        "take back.</p>" + _table(head, rows)
     )
 
 
-def _growth(datasets: list[dict[str, Any]]) -> str:
+def _growth(datasets: list[dict[str, Any]], pictures: Pictures) -> str:
     datasets = sorted(datasets, key=lambda one: one["about"]["records"])
     rows = []
     for dataset in datasets:
@@ -245,7 +247,7 @@ def _growth(datasets: list[dict[str, Any]]) -> str:
         f"{about['bits']} bits. semcut's index is built on the disk and searched through its mapping here, and the "
         "re-rank of IndexBinaryFlat reads the same mapped features, since at the largest size memory holds neither "
         "twice.</p>"
-        + _picture(lambda theme: plots.growth(datasets, theme), "Both axes are logarithmic; the dotted line is in "
+        + _picture(pictures.get("growth"), "Both axes are logarithmic; the dotted line is in "
                    "proportion to the number of records.")
         + _table(head, rows)
         + "</section>"
@@ -257,10 +259,10 @@ def _qps(method: dict[str, Any], batch: int) -> float:
     return value
 
 
-def _picture(draw: Callable[[plots.Theme], bytes | None], caption: str) -> str:
-    light, dark = draw("light"), draw("dark")
-    if light is None or dark is None:
+def _picture(themes: tuple[bytes, bytes] | None, caption: str) -> str:
+    if themes is None:
         return ""
+    light, dark = themes
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{_inline(dark)}">'
         f'<img src="{_inline(light)}" alt="{escape(caption)}"></picture>'

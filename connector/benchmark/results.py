@@ -19,29 +19,21 @@ def write(out: Path, command: str | None = None) -> dict[str, Any]:
     Returns:
         The content of run.json: `command` and `datasets` (see `figures`).
     """
-    datasets: list[dict[str, Any]] = [_plain(one) for one in figures.of_run(out)]
+    datasets: list[dict[str, Any]] = [plain(one) for one in figures.of_run(out)]
     content = {"command": command, "datasets": datasets}
     raw.write_json(out / "run.json", content)
     (out / "plots").mkdir(exist_ok=True)
-    growing = [one for one in datasets if one["grid"] == "growth"]
-    for dataset in datasets:
-        if dataset["grid"] != "growth":
-            for name, draw in (("quality", plots.quality), ("recall", plots.recall), ("scanned", plots.scanned)):
-                _keep(out, f"{dataset['name']}-{name}", draw(dataset))
-    _keep(out, "growth", plots.growth(growing))
-    (out / "report.html").write_text(report.page(content))
+    pictures = plots.of_run(datasets)
+    for name, (light, _) in pictures.items():
+        (out / "plots" / f"{name}.png").write_bytes(light)
+    (out / "report.html").write_text(report.page(content, pictures))
     return content
 
 
-def _keep(out: Path, name: str, png: bytes | None) -> None:
-    if png is not None:
-        (out / "plots" / f"{name}.png").write_bytes(png)
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: plain(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

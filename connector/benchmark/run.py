@@ -33,7 +33,6 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of it, of how much, is done."""
 
 _WHOLE_CHUNK = 1 << 22
-_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,6 @@ def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]
 
 
 def _run(directory: Path, task: Task, path: Path, plan: Plan, progress: Progress) -> None:
-    if task.grid == "growth":  # the largest sizes are the point of it: whole batches, however long they take
-        plan = plan.model_copy(update={"call_seconds": _PATIENCE * plan.call_seconds})
     dataset = Dataset.open(path)
     built: list[Structure] = []
     try:

@@ -60,7 +60,7 @@ def measure(
         k: results per query.
         batches: sizes of batch; the largest gives the results.
         rounds: measured, after one to warm up.
-        seconds: that one call of the largest batch may take; larger ones are cut.
+        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a tenth.
         probes: run once per round between the methods; each gives seconds by name.
         progress: told how many groups, of how many, are done.
 

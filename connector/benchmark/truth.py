@@ -94,7 +94,7 @@ class Truth:
         """Read it from a file; None if there is none, or not a whole one."""
         exact: dict[Point, dict[str, Any]] = {}
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 for key in arrays.files:
                     if " " in key:
                         cutoff, ranking, name = key.split(" ")

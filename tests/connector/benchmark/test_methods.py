@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+
+from connector.benchmark import faiss_methods, ours
+from connector.benchmark.memory import Memory
+from connector.benchmark.methods import rerank
+from connector.benchmark.ours import Semcut
+from indexes.relevance import distance, hamming
+from tests.connector.benchmark.conftest import RECORDS
+
+STRUCTURES = [*faiss_methods.binary(), *faiss_methods.features(), *faiss_methods.on_gpu()]
+
+
+@pytest.fixture(params=STRUCTURES, ids=lambda structure: structure.name)
+def built(request, data):
+    structure = request.param
+    seconds = structure.build(data)
+    assert 0 < seconds < 60
+    yield structure
+    structure.close()
+
+
+def some(dataset, rows=40):
+    return dataset.queries.get(np.arange(rows))
+
+
+def test_every_method_gives_valid_ids_and_a_rerank_orders_them_by_distance(built, dataset, data):
+    queries = some(dataset)
+    methods = built.methods()
+    assert len({method.name for method in methods}) == len(methods)
+    for method in methods:
+        for part in (queries, queries[:1]):
+            ids = method.search(part, 10)
+            assert ids.shape == (len(part), 10)
+            assert ids.dtype == np.int64
+            assert ids.min() >= -1
+            assert ids.max() < RECORDS
+            for row in ids:
+                found = row[row >= 0]
+                assert len(np.unique(found)) == len(found)
+                assert (row[len(found) :] == -1).all()
+        if method.reranks:
+            ids = method.search(queries, 10)
+            d = np.where(ids < 0, 9, distance(queries.features[:, None], data.features[ids]))
+            assert (np.diff(d, axis=1) >= -1e-5).all()
+    assert built.bytes() > 0
+
+
+@pytest.mark.parametrize("name", ["IndexBinaryFlat", "IndexFlatL2"])
+def test_a_flat_index_is_exact_and_so_is_its_whole_ranking(name, dataset, data):
+    structure = next(one for one in STRUCTURES if one.name == name)
+    structure.build(data)
+    method, queries = structure.methods()[0], some(dataset, 10)
+    binary = "Binary" in name
+    every = np.stack(
+        [
+            hamming(query[None], data.codes) if binary else distance(query[None], data.features)
+            for query in (queries.codes if binary else queries.features)
+        ]
+    ).astype(np.float64)
+    ids = method.search(queries, 10)
+    np.testing.assert_allclose(
+        np.take_along_axis(every, ids, 1), np.sort(every, axis=1)[:, :10], atol=1e-4
+    )  # FAISS expands squared distances into products
+    assert method.everything is not None
+    ranking = method.everything(queries)
+    assert (np.sort(ranking, axis=1) == np.arange(RECORDS)).all()
+    assert (np.diff(np.take_along_axis(every, ranking, 1), axis=1) >= -1e-6).all()
+    structure.close()
+
+
+@pytest.mark.parametrize("k", [1, 5, 40, 60])
+def test_rerank_is_brute_force_over_the_shortlist_with_ties_by_row(k):
+    rng = np.random.default_rng(k)
+    features = rng.integers(-1, 2, (300, 3)).astype(np.float32)  # many equal distances, all exact
+    queries = rng.integers(-1, 2, (30, 3)).astype(np.float32)
+    rows = np.stack([rng.permutation(300)[:40] for _ in queries])
+    rows[rng.random(rows.shape) < 0.2] = -1
+    rows[0] = -1
+    found = rerank(queries, features, rows, k)
+    for query, shortlist, given in zip(queries, rows, found, strict=True):
+        ordered = sorted((float(((query - features[row]) ** 2).sum()), row) for row in shortlist if row >= 0)
+        expected = [row for _, row in ordered[:k]]
+        assert given.tolist() == expected + [-1] * (k - len(expected))
+
+
+def test_semcuts_methods_are_searches_of_one_index_and_say_what_they_did(dataset, data):
+    engine = ours.engines()[0]
+    structure = Semcut(engine)
+    structure.build(data)
+    queries, methods = some(dataset), structure.methods()
+    assert len(methods) == len(ours.CUTOFFS) * len(ours.SHORTLISTS) * len(ours.RANKINGS)
+    for method in methods:
+        expected = dataset.index.search(queries, k=10, **method.parameters)
+        np.testing.assert_array_equal(method.search(queries, 10), expected.ids)
+        assert method.steps is not None
+        np.testing.assert_array_equal(method.steps(queries, 10)["codes"], expected.codes)
+    assert structure.bytes() > RECORDS * (8 + 4 * 24 + 4 * 12)
+    structure.close()
+
+
+def test_a_stored_structure_is_built_on_the_disk_and_leaves_nothing_there(dataset, data):
+    before = sorted(data.path.parent.iterdir())
+    structure = Semcut(ours.engines()[0], cutoffs=(0.2,), shortlists=(100,), rankings=("distance",), stored=True)
+    assert structure.build(data) > 0
+    queries = some(dataset)
+    expected = dataset.index.search(queries, k=10, cutoff=0.2, shortlist=100).ids
+    np.testing.assert_array_equal(structure.methods()[0].search(queries, 10), expected)
+    structure.close()
+    assert sorted(data.path.parent.iterdir()) == before
+
+
+def test_no_card_no_methods_for_one():
+    assert bool(faiss_methods.on_gpu()) == (faiss.get_num_gpus() > 0)
+
+
+def test_memory_sees_what_is_held_and_what_was_held_in_between():
+    with Memory() as memory:
+        held = np.ones(8_000_000)
+        passing = np.ones(8_000_000)
+        del passing
+    assert 60e6 < memory.grown < 100e6
+    assert memory.peak > 120e6
+    assert held.sum() == 8_000_000

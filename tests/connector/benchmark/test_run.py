@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from connector.benchmark import figures, raw, results, run
+from connector.benchmark.raw import Plan
+from connector.benchmark.run import Task
+from connector.errors import DataError
+
+ROOT = Path(__file__).parents[3]
+
+
+def only(datasets, name):
+    return next(one for one in datasets if one["name"] == name)
+
+
+@pytest.fixture(scope="module")
+def small_figures(out):
+    return only(figures.of_run(out), "small")
+
+
+def plan_of(out):
+    return Plan(**json.loads((out / "plan.json").read_text()))
+
+
+def test_every_method_has_raw_results_of_every_query_and_call(out, small_figures):
+    facts = raw.finished(out / "raw" / "small")
+    assert facts is not None
+    files = {path.name for path in (out / "raw" / "small").glob("*.npz")}
+    assert {method["file"] for method in facts["methods"]} | {"truth.npz", "queries.npz", "probes.npz"} == files
+    for method in facts["methods"]:
+        arrays = raw.load(out / "raw" / "small" / method["file"])
+        queries = arrays["ids"].shape[0]
+        assert arrays["ids"].shape == arrays["distances"].shape == arrays["labels"].shape == (queries, 10)
+        assert queries == arrays["size_128"]
+        assert len(arrays["seconds_1"]) >= 10
+        assert len(arrays["seconds_128"]) == 1
+    assert {"processor", "cores", "memory_bytes", "versions"} <= set(facts["machine"])
+    assert {"python", "numpy", "semcut"} <= set(facts["machine"]["versions"])
+
+
+def test_all_kinds_of_methods_are_in_the_figures(small_figures):
+    families = {method["family"] for method in small_figures["methods"]}
+    for name in ("BinaryFlat", "BinaryIVF", "BinaryHNSW", "BinaryHash", "BinaryMultiHash"):
+        assert {f"Index{name}", f"Index{name} + re-rank"} <= families
+    assert {"IndexFlatL2", "IndexIVFFlat", "IndexHNSWFlat", "IndexIVFPQ + refine"} <= families
+    assert any(family.startswith("semcut") and family.endswith("by fused") for family in families)
+
+
+def test_exact_methods_have_full_recall_and_pruning_loses_nothing(small_figures):
+    for method in small_figures["methods"]:
+        if method["name"] == "IndexFlatL2":
+            assert method["recall"] == 1
+        if method["semcut"]:
+            lost = method["lost"]
+            assert lost["pruning"] == 0
+            assert sum(lost.values()) == pytest.approx(1)
+            assert method["scanned"]["codes"] >= small_figures["relevant"][f"{method['parameters']['cutoff']:g}"] - 1e-9
+            if method["parameters"]["shortlist"] is None:
+                assert method["recall_equations"] == 1
+                assert lost["shortlist"] == 0
+            if method["parameters"]["cutoff"] == 0:
+                assert lost["cutoff"] == 0
+
+
+def test_whole_rankings_are_measured_where_there_are_any(small_figures):
+    whole = {method["name"] for method in small_figures["methods"] if method["map_all"] is not None}
+    assert {"IndexBinaryFlat", "IndexFlatL2"} <= whole
+    assert all(name in ("IndexBinaryFlat", "IndexFlatL2") or "shortlist all" in name for name in whole)
+    for method in small_figures["methods"]:
+        if method["map_all"] is not None:
+            assert 0 < method["map_all"] <= 1
+
+
+def test_figures_are_those_of_evaluate(dataset, small_figures):
+    from connector.evaluate import evaluate
+
+    name = next(method["structure"] for method in small_figures["methods"] if method["semcut"])
+    method = next(m for m in small_figures["methods"] if m["name"] == f"{name}, t=0.2, shortlist 100, distance")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(dataset.queries))[:128])[: method["queries"]]
+    measured = evaluate(
+        dataset.index, dataset.record_labels, dataset.queries.get(chosen), dataset.query_labels[chosen],
+        tuple(map(str, range(12))),
+    )  # fmt: skip
+    assert method["map"] == pytest.approx(measured.overall.map_k)
+    assert method["precision"] == pytest.approx(measured.overall.precision_k)
+    assert method["scanned"]["codes"] == pytest.approx(measured.codes_scanned)
+    assert method["scanned"]["cells"] == pytest.approx(measured.cells_scanned)
+
+
+def test_what_is_complete_is_not_run_again_and_gives_the_same_figures(out, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    before = figures.of_run(copy)
+
+    def never() -> Path:
+        raise AssertionError("run again")
+
+    tasks = [Task(one["name"], one["grid"], never) for one in before]
+    run.run(copy, tasks, plan_of(copy), lambda what, done, total: None)
+    assert figures.of_run(copy) == before
+
+
+def test_a_directory_of_something_else_is_refused(out, tmp_path):
+    with pytest.raises(DataError, match="holds a run with rounds 1 and not 2"):
+        run.run(out, [], plan_of(out).model_copy(update={"rounds": 2}), lambda what, done, total: None)
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(DataError, match="holds no run of a benchmark"):
+        run.run(tmp_path, [], plan_of(out), lambda what, done, total: None)
+    with pytest.raises(DataError, match="not a directory"):
+        run.run(tmp_path / "letter.txt", [], plan_of(out), lambda what, done, total: None)
+
+
+def test_damaged_raw_results_are_one_error(out, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    victim = next((copy / "raw" / "small").glob("IndexFlatL2*"))
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read"):
+        figures.of_run(copy)
+
+
+def test_methods_can_be_chosen_by_the_beginning_of_their_names():
+    names = [structure.name for structure in run.structures("full", ["indexbinaryh", "IndexFlatL2"])]
+    assert names == ["IndexBinaryHNSW", "IndexBinaryHash", "IndexFlatL2"]
+    with pytest.raises(DataError, match="no method begins with annoy: there are semcut"):
+        run.structures("full", ["annoy"])
+
+
+def test_a_killed_run_goes_on_with_what_is_missing(pair, tmp_path):
+    command = [
+        sys.executable, str(ROOT / "scripts" / "benchmark.py"), "out", "--data", *map(str, pair), "--bits", "64",
+        "--bits", "32", "--quick", "--methods", "semcut,IndexBinaryFlat", "--rounds", "1", "--json",
+    ]  # fmt: skip
+    first = tmp_path / "out" / "raw" / "small-64bits"
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 100
+    while not (first / "dataset.json").is_file():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "run.json").exists()
+    kept = {path.name: path.read_bytes() for path in first.iterdir()}
+    before = figures.of_dataset(first, raw.finished(first))
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == kept
+    content = json.loads(done.stdout)
+    assert [one["name"] for one in content["datasets"]] == ["small-64bits", "small-32bits"]
+    assert only(content["datasets"], "small-64bits") == json.loads(json.dumps(results.plain(before)))
+    assert content["datasets"][1]["about"]["bits"] == 32

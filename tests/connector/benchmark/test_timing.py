@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from connector.benchmark import faiss_methods, ours, profile, timing
+from connector.benchmark.methods import Method
+from connector.benchmark.ours import Semcut
+
+
+def fake(name, calls, seconds=0.0):
+    """A method that notes how many queries it was asked."""
+
+    def search(queries, k):
+        calls.append((name, len(queries)))
+        time.sleep(seconds * len(queries))
+        return np.tile(np.arange(k), (len(queries), 1))
+
+    return Method(name=name, family=name, parameters={}, structure=None, search=search)
+
+
+def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset):
+    queries, calls = dataset.queries.get(np.arange(100)), []
+    methods = [fake("a", calls), fake("b", calls)]
+    probed = []
+    times, probes = timing.measure(
+        methods, queries, k=3, batches=(64,), rounds=3, seconds=5,
+        probes={"p": lambda: probed.append(1) or {"part": 0.5}},
+    )  # fmt: skip
+    assert calls[-8:] == [("a", 64), ("b", 64)] * 4
+    assert [len(times[name].seconds[64]) for name in "ab"] == [3, 3]
+    assert len(probed) == 4
+    np.testing.assert_array_equal(probes["part"], [0.5] * 3)
+    assert times["a"].ids.shape == (64, 3)
+
+
+def test_what_is_slow_gets_smaller_batches_and_fewer_calls(dataset):
+    queries, calls = dataset.queries.get(np.arange(100)), []
+    times, _ = timing.measure(
+        [fake("slow", calls, 0.002), fake("fast", calls)], queries, k=3, batches=(1, 32, 1024), rounds=1, seconds=0.1
+    )
+    assert times["fast"].sizes == {1: 1, 32: 32, 1024: 100}
+    assert 4 <= times["slow"].sizes[1024] <= 50
+    assert times["slow"].sizes[1] == 1
+    assert len(times["fast"].seconds[1]) > 3 * len(times["slow"].seconds[1])
+    assert len(times["slow"].ids) == times["slow"].sizes[1024]
+
+
+def test_results_are_those_of_the_first_queries(dataset, data):
+    structure = faiss_methods.flat_with_rerank()
+    structure.build(data)
+    queries, methods = dataset.queries.get(np.arange(150)), structure.methods()
+    times, _ = timing.measure(methods, queries, k=5, batches=(1, 64), rounds=2, seconds=5)
+    for method in methods:
+        np.testing.assert_array_equal(times[method.name].ids, method.search(queries[:64], 5))
+    structure.close()
+
+
+def test_the_parts_of_a_search_are_not_more_than_the_whole(dataset, data):
+    engine = next((name for name in ours.engines() if name == "faiss"), ours.engines()[0])
+    structure = Semcut(engine)
+    structure.build(data)
+    queries = dataset.queries.get(np.arange(150))
+    for probe in profile.probes([structure], queries, 10).values():
+        found = probe()
+        assert all(seconds > 0 for seconds in found.values())
+        if f"total {structure.name}" in found:
+            assert (
+                found[f"in scan {structure.name}"] + found[f"in re-rank {structure.name}"]
+                < found[f"total {structure.name}"]
+            )
+    expected = dataset.index.search(queries, k=10).ids
+    np.testing.assert_array_equal(structure.index.search(queries, k=10).ids, expected)  # the clocks are gone again
+    structure.close()
