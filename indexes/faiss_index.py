@@ -45,7 +45,7 @@ class FaissIndex(SemanticIndex):
         try:
             self._state = store.state
             self._engine = engine_of(self._state, engine)
-            self._pipeline = search_of(self._state, self._engine)
+            self._pipeline = search_of(self._state, self._engine, self._similarity)
         except BaseException:
             store.close()
             raise
@@ -257,7 +257,7 @@ class FaissIndex(SemanticIndex):
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]
         gone = gone[gone < rows[0]] if len(rows) else gone
-        search = search_of(after, engine)
+        search = search_of(after, engine, self._similarity)
         try:
             with self._lock.exclusive():
                 if fresh:
@@ -344,7 +344,7 @@ class FaissIndex(SemanticIndex):
                 return SearchResult.empty(len(queries), params.k)
             if params.shortlist is not None and params.shortlist >= len(self):
                 params = params.model_copy(update={"shortlist": None})
-            return self._pipeline.search(queries, self._similarity.weights(queries.probabilities), params, scored)
+            return self._pipeline.search(queries, params, scored)
 
 
 def _durability(given: Durability) -> Durability:

@@ -25,7 +25,7 @@ from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.partitions import Cells, Kept
-from indexes.relevance import hamming, is_relevant, relevance
+from indexes.relevance import Similarity, hamming, is_relevant, relevance
 from indexes.rerank import Records, rank
 
 _CHUNK_ELEMENTS = 1 << 22
@@ -66,23 +66,25 @@ class Pipeline:
         records: the records, by row.
         cells: the cells that they are in.
         engine: finds their rows.
+        similarity: the S of the index.
         split: whether a large batch is split over threads.
     """
 
-    def __init__(self, records: Records, cells: Cells, engine: Engine, *, split: bool = True) -> None:
-        self._records, self._cells, self._engine, self._split = records, cells, engine, split
+    def __init__(
+        self, records: Records, cells: Cells, engine: Engine, similarity: Similarity, *, split: bool = True
+    ) -> None:
+        self._records, self._cells, self._engine = records, cells, engine
+        self._similarity, self._split = similarity, split
 
-    def search(
-        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
-    ) -> SearchResult:
+    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
         """The k best records for every query. There must be a query and a record.
 
         Args:
             queries: nq of them.
-            weights: (nq, C) float64, s = S p of each query.
             params: what is asked for.
             scored: whether Eq. 4 applies (features are L2-normalised).
         """
+        weights = self._similarity.weights(queries.probabilities)
         widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
         threads = faiss.omp_get_max_threads() if self._split and len(queries) >= _SPLIT else 1
         chunk = max(1, min(-(-len(queries) // threads), _CHUNK_ELEMENTS // widest))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from indexes.base import SearchResult
 from indexes.encodings import Encodings
 from indexes.hamming.cpu import IvfEngine
 from indexes.params import SearchParams
 from indexes.pipeline import Pipeline
+from indexes.relevance import Similarity
 from indexes.state import State
 
 if TYPE_CHECKING:
@@ -25,9 +23,7 @@ _LOAD_ROWS = 1 << 18
 class Search(Protocol):
     """A search of one state of an index."""
 
-    def search(
-        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
-    ) -> SearchResult:
+    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
         """As `Pipeline.search`."""
         ...
 
@@ -50,10 +46,10 @@ def engine_of(state: State, name: str) -> Engine:
     return engine
 
 
-def search_of(state: State, engine: Engine) -> Search:
+def search_of(state: State, engine: Engine, similarity: Similarity) -> Search:
     """How to search a state whose codes an engine holds."""
     if isinstance(engine, IvfEngine):
-        return Pipeline(state.columns, state.cells, engine)
+        return Pipeline(state.columns, state.cells, engine, similarity)
     from indexes.compiled.search import CompiledPipeline
 
-    return CompiledPipeline(state.columns, state.cells, engine)
+    return CompiledPipeline(state.columns, state.cells, engine, similarity)

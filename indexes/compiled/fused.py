@@ -35,7 +35,7 @@ ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
 _YES, _NO, _MAYBE = 0, 1, 2
 _FIRST = 1.5  # records within the first radius per place of the shortlist
 _DEEPER = 4
-_AHEAD = 6  # candidates whose rows are asked for in advance
+_AHEAD = 12  # candidates whose rows are asked for in advance
 _LINES = 8  # of a feature, of 16 values each, which are asked for
 _ROUNDING = 2.0**-51
 
@@ -64,6 +64,7 @@ class Queries(NamedTuple):
     """nq queries.
 
     Attributes:
+
         codes: (nq, words) uint64.
         weights: (nq, C) float64, s = S p.
         features: (nq, D) float32.
@@ -127,7 +128,6 @@ class Best(NamedTuple):
 
 @compiled
 def search(
-    asked: NDArray[np.int64],
     queries: Queries,
     task: Task,
     bounds: Bounds,
@@ -136,11 +136,10 @@ def search(
     bits: int,
     found: Found,
 ) -> None:
-    """Answer some of the queries: fill in their rows of `found`, which hold an empty result.
+    """Answer queries: fill in `found`, which holds an empty result.
 
     Args:
-        asked: which of the queries.
-        queries: all of them.
+        queries: what is looked for.
         task: what is asked for.
         bounds, lists, rows: the index.
         bits: length of a code.
@@ -152,11 +151,10 @@ def search(
     cells = bounds.sizes.shape[0]
     scan = room_to_scan(0, cells, bits)
     near = np.empty(0, np.int32)
-    for position in range(asked.shape[0]):
-        query = asked[position]
+    for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
         large, tail = large_weights(weights, task.cutoff, pruned.large)
-        kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, position, large, tail, pruned)
+        kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, query, large, tail, pruned)
         found.partitions[query], found.cells[query], found.codes[query] = partitions, kept, codes
         if codes == 0:
             continue
@@ -292,6 +290,7 @@ def _rank(
     weights, feature = queries.weights[query], queries.features[query]
     k, count, taken = best.cost.shape[0], 0, near.shape[0]
     rounding = (feature.shape[0] + 8) * _ROUNDING * task.doubt
+    roughness = (feature.shape[0] + 8) * 2.0**-23
     for candidate in range(taken):
         if candidate + 2 * _AHEAD < taken:
             prefetch(lists.rows, np.int64(near[candidate + 2 * _AHEAD]))
@@ -302,6 +301,13 @@ def _rank(
         row = lists.rows[near[candidate]]
         if not rows.features_compared[row >> rows.shift]:
             return UNCHECKED
+        if count == k:
+            rough = np.float64(_rough_squared_distance(feature, rows.features[row]))
+            least = (
+                np.float32(np.sqrt(rough * (1 - roughness)) * (1 - rounding)) if np.isfinite(rough) else np.float32(0)
+            )
+            if not task.fused and least > best.cost[k - 1]:
+                continue
         length = np.sqrt(_squared_distance(feature, rows.features[row]))
         nearest = np.float32(length * (1 - rounding))
         sure = nearest == np.float32(length * (1 + rounding))
@@ -312,8 +318,8 @@ def _rank(
             most = _most(weights, classes, tail, rows.probabilities[row])
             if count == k and -_score(np.float32(most * (1 + rounding)), nearest) > best.cost[k - 1]:
                 continue
-            least, r = _relevance(weights, rows.probabilities[row], task.doubt)
-            sure &= least == r
+            smallest, r = _relevance(weights, rows.probabilities[row], task.doubt)
+            sure &= smallest == r
             cost = -_score(r, nearest)  # the lowest that it can be
         if count == k and cost > best.cost[k - 1]:
             continue
@@ -323,6 +329,10 @@ def _rank(
     for place in range(count):
         at = best.places[place]
         row = lists.rows[at]
+        if place + 1 < count:
+            ahead = np.int64(lists.rows[best.places[place + 1]])
+            for column in range(0, weights.shape[0], 16):
+                prefetch_at(rows.probabilities, ahead, column)
         if not rows.probabilities_compared[row >> rows.shift]:
             return UNCHECKED
         least, r = _relevance(weights, rows.probabilities[row], task.doubt)
@@ -386,5 +396,14 @@ def _squared_distance(query: NDArray[np.float32], feature: NDArray[np.float32]) 
     total = 0.0
     for column in range(query.shape[0]):
         difference = np.float64(query[column]) - np.float64(feature[column])
+        total += difference * difference
+    return total
+
+
+@compiled_sum
+def _rough_squared_distance(query: NDArray[np.float32], feature: NDArray[np.float32]) -> np.float32:
+    total = np.float32(0)
+    for column in range(query.shape[0]):
+        difference = query[column] - feature[column]
         total += difference * difference
     return total

@@ -57,7 +57,6 @@ def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gon
 
 @compiled
 def search(
-    asked: NDArray[np.int64],
     codes: NDArray[np.uint64],
     cells: NDArray[np.int64],
     lists: Lists,
@@ -67,7 +66,7 @@ def search(
     depth = rows.shape[1]
     scan = room_to_scan(0, lists.sizes.shape[0], bits)
     chosen = np.empty(cells.shape[1], np.int32)
-    for query in asked:
+    for query in range(codes.shape[0]):
         count = 0
         for cell in cells[query]:
             if 0 <= cell < lists.sizes.shape[0]:

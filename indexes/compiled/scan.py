@@ -234,16 +234,16 @@ def _distances(
     elif len(query) == 1:
         word = query[0]
         for i in range(np.uint64(count)):
-            place = np.uint64(i)
-            buffer[to + place] = popcount(codes[one + place, np.uint64(0)] ^ word)
+            offset = np.uint64(i)
+            buffer[to + offset] = popcount(codes[one + offset, np.uint64(0)] ^ word)
     elif len(query) == 2:
         word, other = query[0], query[1]
         for i in range(np.uint64(count)):
-            place = np.uint64(i)
-            both = popcount(codes[one + place, np.uint64(0)] ^ word) + popcount(
-                codes[one + place, np.uint64(1)] ^ other
+            offset = np.uint64(i)
+            both = popcount(codes[one + offset, np.uint64(0)] ^ word) + popcount(
+                codes[one + offset, np.uint64(1)] ^ other
             )
-            buffer[to + place] = min(both, np.uint64(_LARGEST))
+            buffer[to + offset] = min(both, np.uint64(_LARGEST))
     else:
         for place in range(count):
             buffer[filled + place] = min(distance(codes, start + place, query), np.uint64(_LARGEST))

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from indexes.base import SearchResult
 from indexes.compare import error
@@ -17,6 +16,7 @@ from indexes.hamming.compiled import CompiledEngine, in_threads
 from indexes.params import SearchParams
 from indexes.partitions import Cells
 from indexes.pipeline import Pipeline
+from indexes.relevance import Similarity
 from indexes.views import Columns
 
 _MOST = 1024  # results a query, above which `pipeline` sorts faster
@@ -31,24 +31,19 @@ class CompiledPipeline:
         columns: the records, by row.
         cells: the cells that they are in.
         engine: their codes.
+        similarity: the S of the index.
     """
 
-    def __init__(self, columns: Columns, cells: Cells, engine: CompiledEngine) -> None:
-        self._columns, self._cells, self._engine = columns, cells, engine
-        self._pipeline = Pipeline(columns, cells, engine)
+    def __init__(self, columns: Columns, cells: Cells, engine: CompiledEngine, similarity: Similarity) -> None:
+        self._columns, self._cells, self._engine, self._similarity = columns, cells, engine, similarity
+        self._pipeline = Pipeline(columns, cells, engine, similarity)
 
-    def search(
-        self, queries: Encodings, weights: NDArray[np.float64], params: SearchParams, scored: bool
-    ) -> SearchResult:
+    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
         """As `Pipeline.search`."""
         if params.k > _MOST:
-            return self._pipeline.search(queries, weights, params, scored)
+            return self._pipeline.search(queries, params, scored)
         result = SearchResult.empty(len(queries), params.k)
-        found = Found(
-            result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
-            result.cells, result.codes, result.cut_off, np.zeros(len(queries), np.int8),
-        )  # fmt: skip
-        asked = Queries(self._engine.words(queries.codes), weights, np.ascontiguousarray(queries.features))
+        reasons = np.zeros(len(queries), np.int8)
         task = Task(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
@@ -58,13 +53,25 @@ class CompiledPipeline:
             doubt=_DOUBT,
         )
         bounds, lists, rows, bits = self._bounds, self._engine.lists, self._rows(), self._cells.config.bits
+
+        def answer(part: slice) -> None:
+            asked = Queries(
+                self._engine.words(queries.codes[part]),
+                self._similarity.weights(queries.probabilities[part]),
+                queries.features[part],
+            )
+            found = Found(
+                result.ids[part], result.distances[part], result.relevance[part], result.scores[part],
+                result.hamming[part], result.partitions[part], result.cells[part], result.codes[part],
+                result.cut_off[part], reasons[part],
+            )  # fmt: skip
+            search(asked, task, bounds, lists, rows, bits, found)
+
         threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
-        in_threads(
-            lambda part: search(part, asked, task, bounds, lists, rows, bits, found), np.arange(len(queries)), threads
-        )
-        left = np.flatnonzero(found.reason != ANSWERED)
+        in_threads(answer, len(queries), threads)
+        left = np.flatnonzero(reasons != ANSWERED)
         if len(left):
-            result.put(left, self._pipeline.search(queries[left], weights[left], params, scored))
+            result.put(left, self._pipeline.search(queries[left], params, scored))
         self._columns.relax(rest=1 if threads > 1 else 0)
         return result
 

@@ -9,6 +9,7 @@ Source: the seam is that of `hamming`; selection by counting as in FAISS (faiss/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +22,8 @@ from indexes.compiled.scan import Lists
 from indexes.errors import StorageError
 
 _SPLIT = 64  # queries from which on threads share them
+_PART = 128  # queries at a time at most,
+_PARTS = 4  # and per thread so many parts, if there are few
 _ROWS = 2**31 - 1
 
 
@@ -99,10 +102,10 @@ class CompiledEngine:
         words, cells = self.words(codes), np.ascontiguousarray(cells)
         threads = faiss.omp_get_max_threads() if len(codes) >= _SPLIT else 1
 
-        def search(part: NDArray[np.int64]) -> None:
-            kernels.search(part, words, cells, self.lists, self._bits, rows)
+        def search(part: slice) -> None:
+            kernels.search(words[part], cells[part], self.lists, self._bits, rows[part])
 
-        in_threads(search, np.arange(len(codes)), threads)
+        in_threads(search, len(codes), threads)
         return rows
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -113,15 +116,23 @@ class CompiledEngine:
         return self.lists.rows[at].astype(np.int64), which
 
 
-def in_threads(search: Any, queries: NDArray[np.int64], threads: int) -> None:
-    """Call a function with parts of the queries, in several threads at once, one of which is this one."""
-    if threads == 1:
-        search(queries)
+def in_threads(search: Callable[[slice], None], queries: int, threads: int) -> None:
+    """Call a function with parts of so many queries, in so many threads at once, one of which is this one."""
+    size = max(1, min(_PART, -(-queries // (threads * _PARTS)))) if threads > 1 else _PART
+    parts = [slice(start, start + size) for start in range(0, queries, size)]
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            search(part)
         return
+    left = iter(parts)  # whoever is done takes the next one
+
+    def work() -> None:
+        for part in left:
+            search(part)
+
     with ThreadPoolExecutor(threads - 1) as pool:
-        parts = np.array_split(queries, threads)
-        others = [pool.submit(search, part) for part in parts[1:]]
-        search(parts[0])
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
         for other in others:
             other.result()
 

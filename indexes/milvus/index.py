@@ -361,12 +361,11 @@ class MilvusIndex(SemanticIndex):
             scored = self._scored(queries, params, self._normalised(view))
             if not len(queries) or not len(view.cells):
                 return SearchResult.empty(len(queries), params.k)
-            weights = self._similarity.weights(queries.probabilities)
-            order = np.argsort(weights.argmax(axis=1), kind="stable")
+            order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             parts, missed = [], 0
             for start in range(0, len(queries), _QUERIES):
                 here = order[start : start + _QUERIES]
-                part, gone = self._part(queries[here], weights[here], params, view, scored, strong)
+                part, gone = self._part(queries[here], params, view, scored, strong)
                 parts.append(part)
                 missed += gone
             if not missed and (not self._strong or self._catalogue.unchanged(view)):
@@ -380,7 +379,6 @@ class MilvusIndex(SemanticIndex):
     def _part(
         self,
         queries: Encodings,
-        weights: NDArray[np.float64],
         params: SearchParams,
         view: View,
         scored: bool,
@@ -389,14 +387,13 @@ class MilvusIndex(SemanticIndex):
         """The results of a part of the queries, and how many records were gone when they were fetched."""
         hits = Hits(self._server, self._layout, view, self._at_once, strong)
         try:
-            pipeline = Pipeline(hits, view.cells, hits, split=False)
-            return pipeline.search(queries, weights, params, scored), hits.missed
+            pipeline = Pipeline(hits, view.cells, hits, self._similarity, split=False)
+            return pipeline.search(queries, params, scored), hits.missed
         except TooManyError:
             if len(queries) == 1:
                 raise
         half = len(queries) // 2
         parts = [
-            self._part(queries[here], weights[here], params, view, scored, strong)
-            for here in (slice(None, half), slice(half, None))
+            self._part(queries[here], params, view, scored, strong) for here in (slice(None, half), slice(half, None))
         ]
         return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)
