@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-import indexes.hamming
 from connector.benchmark.methods import Data, Ids, Method, Steps
 from indexes import Encodings, FaissIndex
+from indexes.hamming import EngineName
 from indexes.params import Ranking
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -26,17 +26,11 @@ CUTOFF, SHORTLIST = 0.2, 100
 """The defaults of a search."""
 
 
-def engines() -> tuple[str | None, ...]:
-    """Names of the engines that can scan codes; None stands for the only one there is."""
-    available: Any = getattr(indexes.hamming, "available", None)
-    return (None,) if available is None else tuple(available())
-
-
 class Semcut:
     """A `FaissIndex` of an engine.
 
     Args:
-        engine: what scans the codes.
+        engine: what scans the codes: one of `indexes.hamming.available`.
         cutoffs, shortlists, rankings: the grid; all combinations.
         stored: search the data set's own stored index through its mapping; what is built to see how long that takes is
             a stored one too, and deleted. For data that memory cannot hold twice.
@@ -45,7 +39,7 @@ class Semcut:
 
     def __init__(
         self,
-        engine: str | None,
+        engine: EngineName,
         *,
         cutoffs: Sequence[float] = CUTOFFS,
         shortlists: Sequence[int | None] = SHORTLISTS,
@@ -53,8 +47,8 @@ class Semcut:
         stored: bool = False,
         whole: bool = True,
     ) -> None:
-        self.name = "semcut" if engine is None else f"semcut, {engine} engine"
-        self.options: dict[str, Any] = {} if engine is None else {"engine": engine}
+        self.name = f"semcut, {engine} engine"
+        self.engine = engine
         self._grid = [(t, n, ranking) for ranking in rankings for t in cutoffs for n in shortlists]
         self._stored, self._whole = stored, whole
         self.index: FaissIndex
@@ -63,15 +57,15 @@ class Semcut:
         """Add all records."""
         self._bytes = sum(file.stat().st_size for file in data.path.rglob("*") if file.is_file())
         if not self._stored:
-            self.index = FaissIndex.create(None, data.config, **self.options)
+            self.index = FaissIndex.create(None, data.config, engine=self.engine)
             return _filled(self.index, data)
         with tempfile.TemporaryDirectory(dir=data.path.parent, prefix=".build-") as scratch:
-            index = FaissIndex.create(Path(scratch) / "index", data.config, durability="close", **self.options)
+            index = FaissIndex.create(Path(scratch) / "index", data.config, durability="close", engine=self.engine)
             seconds = _filled(index, data)
             start = time.perf_counter()
             index.close()
             seconds += time.perf_counter() - start
-        self.index = FaissIndex.open(data.path, **self.options)
+        self.index = FaissIndex.open(data.path, engine=self.engine)
         return seconds
 
     def bytes(self) -> int:

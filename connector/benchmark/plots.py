@@ -86,7 +86,7 @@ def recall(dataset: dict[str, Any], theme: Theme = "light") -> bytes:
     if ours:
         curves: dict[str, list[Point]] = {}
         for method in ours:
-            if method["structure"] == ours[-1]["structure"] and method["parameters"]["ranking"] == "distance":
+            if method["structure"] == ours[0]["structure"] and method["parameters"]["ranking"] == "distance":
                 name = f"t = {method['parameters']['cutoff']:g}"
                 curves.setdefault(name, []).append((method["recall_equations"], _speed(method, batch)))
         shades = _shades(len(curves), theme)
@@ -94,7 +94,7 @@ def recall(dataset: dict[str, Any], theme: Theme = "light") -> bytes:
         _curves(panels[1], {name: (sorted(points), shades[i], _MARKERS[i % 10])
                             for i, (name, points) in enumerate(curves.items())}, theme)  # fmt: skip
         _labelled(
-            panels[1], f"recall@{k} of Eq. 2-4 at the same cutoff, by size of shortlist ({ours[-1]['structure']})",
+            panels[1], f"recall@{k} of Eq. 2-4 at the same cutoff, by size of shortlist ({ours[0]['structure']})",
             f"queries/s, batch of {batch}",
         )  # fmt: skip
     return _png(figure, dataset, "Exact answers found, and speed", theme)
@@ -105,8 +105,8 @@ def scanned(dataset: dict[str, Any], theme: Theme = "light") -> bytes | None:
     ours = [method for method in dataset["methods"] if method.get("scanned")]
     ours = [
         method for method in ours if all(
-            method["parameters"][name] == ours[-1]["parameters"][name] for name in ("shortlist", "ranking")
-        ) and method["structure"] == ours[-1]["structure"]
+            method["parameters"][name] == ours[0]["parameters"][name] for name in ("shortlist", "ranking")
+        ) and method["structure"] == ours[0]["structure"]
     ]  # fmt: skip
     if len(ours) < 2:
         return None

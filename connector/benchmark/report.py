@@ -167,7 +167,7 @@ def _steps(dataset: dict[str, Any]) -> str:
     ours = [method for method in dataset["methods"] if method.get("scanned")]
     if not ours:
         return ""
-    ours = [method for method in ours if method["structure"] == ours[-1]["structure"]]
+    ours = [method for method in ours if method["structure"] == ours[0]["structure"]]
     rows = []
     for method in ours:
         given, lost = method["parameters"], method["lost"] or {}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from connector.benchmark.raw import Plan
 from connector.errors import DataError
 from connector.evaluate import average_precision
 from indexes import Encodings, FaissIndex
+from indexes.hamming import EngineName, available
 from indexes.relevance import distance, relevance
 
 Grid = Literal["full", "quick", "growth"]
@@ -93,7 +94,8 @@ def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]
         options = {
             "cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",), "stored": True,
         }  # fmt: skip
-    found: list[Structure] = [Semcut(engine, whole=i == 0, **options) for i, engine in enumerate(ours.engines())]
+    engines = cast(tuple[EngineName, ...], available())
+    found: list[Structure] = [Semcut(engine, whole=i == 0, **options) for i, engine in enumerate(engines)]
     if grid == "growth":
         found.append(faiss_methods.flat_with_rerank())
     else:
@@ -182,7 +184,7 @@ def _build(structure: Structure, data: Data, queries: Encodings) -> dict[str, fl
     facts: dict[str, float] = {"build_seconds": seconds, "memory_bytes": memory.grown, "memory_peak": memory.peak}
     if isinstance(structure, Semcut):
         with Memory() as memory:
-            reader = FaissIndex.open(data.path, **structure.options)
+            reader = FaissIndex.open(data.path, engine=structure.engine)
             reader.search(queries, k=1, cutoff=ours.CUTOFF, shortlist=ours.SHORTLIST)
         reader.close()
         facts |= {"reader_memory_bytes": memory.grown, "reader_mapped_bytes": memory.mapped}

@@ -34,7 +34,7 @@ def targets(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     ours = _ours(dataset)
     if not ours:
         return []
-    best = ours[-1]  # the engine that is used where it is installed
+    best = ours[0]  # the engine that is used by default
     lines = [_scan(dataset, at.get("scan"))]
     flat = methods.get("IndexBinaryFlat" + _RERANK)
     big, name = _largest(best), best["structure"]
@@ -74,7 +74,7 @@ def targets(dataset: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ours(dataset: dict[str, Any]) -> list[dict[str, Any]]:
-    """semcut with the defaults, one per engine."""
+    """semcut with the defaults, one per engine, its default engine first."""
     wanted = {"cutoff": CUTOFF, "shortlist": SHORTLIST, "ranking": "distance"}
     return [method for method in dataset["methods"] if method["parameters"] == wanted]
 

@@ -49,7 +49,7 @@ def data(dataset: Dataset) -> Data:
 
 @pytest.fixture(scope="session")
 def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run of all methods, and of two sizes of a growth curve."""
+    """The directory of a run of a few methods of every structure, and of two sizes of a growth curve."""
     out = tmp_path_factory.mktemp("run") / "out"
     half = tmp_path_factory.mktemp("data") / "half"
     place = tmp_path_factory.mktemp("half")
@@ -63,7 +63,7 @@ def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         batches=(1, 32, 128),
     )  # fmt: skip
     tasks = [
-        Task("small", "full", lambda: small),
+        Task("small", "quick", lambda: small),
         Task("growth-half", "growth", lambda: half),
         Task("growth-small", "growth", lambda: small),
     ]

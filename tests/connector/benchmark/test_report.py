@@ -95,8 +95,8 @@ def figures(classes=100, records=1_000_000, hnsw=((16, 900, 0.5), (64, 400, 0.8)
             "in re-rank semcut, faiss engine": 0.2,
         },
         "methods": [
-            method("semcut, faiss engine", "semcut", 500, 0.5, 0.75, parameters=ours, scanned={"codes": 0.015}),
             method("semcut, compiled engine", "semcut", 1000, 0.1, 0.75, parameters=ours, scanned={"codes": 0.015}),
+            method("semcut, faiss engine", "semcut", 500, 0.5, 0.75, parameters=ours, scanned={"codes": 0.015}),
             method("IndexBinaryFlat", "IndexBinaryFlat", 60, 1.2, 0.6),
             method("IndexBinaryFlat + re-rank of 100", "IndexBinaryFlat + re-rank", 50, 1.3, 0.74),
             *(
