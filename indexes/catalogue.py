@@ -165,7 +165,7 @@ class Catalogue:
                 ) from None
             advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
             raise StorageError(f"cannot use {where}: {error}; {advice}") from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # text is decoded when it is fetched
             raise self._damaged(str(error)) from None
         except sqlite3.Error as error:
             raise StorageError(f"cannot use {where}: {error}") from None

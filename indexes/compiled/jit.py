@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T", bound=np.generic)
 
 _HERE = Path(__file__).parent
 _FILES = (*sorted(_HERE.glob("*.py")), _HERE.parent / "compare.py", _HERE.parent / "encodings.py")
 _SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+
+
+def frozen(array: NDArray[_T]) -> NDArray[_T]:
+    """A view that cannot be written to. Kernels are compiled anew for every combination of arrays that can and that
+    cannot; so whatever comes from outside is passed like this."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def compiled(function: _F) -> _F:

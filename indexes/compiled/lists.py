@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +27,7 @@ def move(
 
 
 @compiled
-def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
     for i in range(codes.shape[0]):
         cell = cells[i]
         at = lists.starts[cell] + lists.sizes[cell]

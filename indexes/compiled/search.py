@@ -11,6 +11,7 @@ from indexes.base import SearchResult
 from indexes.compare import error
 from indexes.compiled.bounds import FLOOR, Bounds
 from indexes.compiled.fused import ANSWERED, Found, Queries, Rows, Task, search
+from indexes.compiled.jit import frozen
 from indexes.encodings import Encodings
 from indexes.hamming.compiled import CompiledEngine, in_threads
 from indexes.params import SearchParams
@@ -57,8 +58,8 @@ class CompiledPipeline:
         def answer(part: slice) -> None:
             asked = Queries(
                 self._engine.words(queries.codes[part]),
-                self._similarity.weights(queries.probabilities[part]),
-                queries.features[part],
+                frozen(self._similarity.weights(queries.probabilities[part])),
+                frozen(queries.features[part]),
             )
             found = Found(
                 result.ids[part], result.distances[part], result.relevance[part], result.scores[part],
@@ -79,21 +80,26 @@ class CompiledPipeline:
         raw = self._columns.raw()
         block, (probabilities, features) = self._columns.compared("probabilities", "features")
         shift = block.bit_length() - 1
-        return Rows(self._columns.ids, raw["probabilities"], raw["features"], shift, probabilities, features)
+        ids, p, g = (frozen(raw[name]) for name in ("ids", "probabilities", "features"))
+        return Rows(ids, p, g, shift, probabilities, features)
 
     @cached_property
     def _bounds(self) -> Bounds:
-        cells = self._cells
-        cell, m = np.nonzero(cells.envelopes >= FLOOR)
-        values = cells.envelopes[cell, m]
-        order = np.lexsort((-values, m))
-        return Bounds(
-            starts=np.searchsorted(m[order], np.arange(cells.config.classes + 1)),
-            cells=cell[order].astype(np.int32),
-            values=values[order],
-            envelopes=cells.envelopes,
-            dominant=cells.dominant().astype(np.int32),
-            lows=cells.lows,
-            peaks=cells.peaks,
-            sizes=cells.sizes,
-        )
+        return bounds_of(self._cells)
+
+
+def bounds_of(cells: Cells) -> Bounds:
+    """The bounds of cells, with a list for every class."""
+    cell, m = np.nonzero(cells.envelopes >= FLOOR)
+    values = cells.envelopes[cell, m]
+    order = np.lexsort((-values, m))
+    return Bounds(
+        starts=frozen(np.searchsorted(m[order], np.arange(cells.config.classes + 1))),
+        cells=frozen(cell[order].astype(np.int32)),
+        values=frozen(values[order]),
+        envelopes=frozen(cells.envelopes),
+        dominant=frozen(cells.dominant().astype(np.int32)),
+        lows=frozen(cells.lows),
+        peaks=frozen(cells.peaks),
+        sizes=frozen(cells.sizes),
+    )

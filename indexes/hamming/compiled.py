@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.compiled import lists as kernels
+from indexes.compiled.jit import frozen
 from indexes.compiled.scan import Lists
 from indexes.errors import StorageError
 
@@ -51,7 +52,7 @@ class CompiledEngine:
         width = 8 * self.lists.codes.shape[1]
         if codes.shape[1] != width:
             codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
-        return np.ascontiguousarray(codes).view(np.uint64)
+        return frozen(np.ascontiguousarray(codes).view(np.uint64))
 
     def add(self, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
         """Add n codes under their row numbers to the lists of their cells.
@@ -82,7 +83,7 @@ class CompiledEngine:
             )
         kernels.move(lists, starts, sizes, fresh, targets, moved)
         fresh = fresh._replace(starts=targets, sizes=sizes)
-        kernels.append(fresh, self.words(codes), rows, cells)
+        kernels.append(fresh, self.words(codes), _whole(rows), _whole(cells))
         self.lists, self._room, self._end = fresh, room, end
 
     def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
@@ -91,7 +92,7 @@ class CompiledEngine:
             return
         order = np.lexsort((rows, cells))
         touched, first = np.unique(cells[order], return_index=True)
-        kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), rows[order])
+        kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), _whole(rows[order]))
 
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
         """The `depth` rows nearest to each query within its cells: (nq, depth) int64, nearest first, then -1.
@@ -99,7 +100,7 @@ class CompiledEngine:
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
         """
         rows = np.full((len(codes), depth), -1, np.int64)
-        words, cells = self.words(codes), np.ascontiguousarray(cells)
+        words, cells = self.words(codes), _whole(cells)
         threads = faiss.omp_get_max_threads() if len(codes) >= _SPLIT else 1
 
         def search(part: slice) -> None:
@@ -135,6 +136,10 @@ def in_threads(search: Callable[[slice], None], queries: int, threads: int) -> N
         work()
         for other in others:
             other.result()
+
+
+def _whole(numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    return frozen(np.ascontiguousarray(numbers, np.int64))
 
 
 def _longer(array: NDArray[np.int64], count: int) -> NDArray[np.int64]:
