@@ -13,9 +13,10 @@ Biometrika 74, 1987). Then p = softmax, and features are L2-normalised if the so
 bit is with probability h^2 taken from j: every bit is set as often as in the source. All of p, code and feature come
 from the same i, j, k, so they stay jointly distributed. Strata keep what is sure of a wrong class in the midst of that
 class, where it spoils answers as in reality. h is drawn for each record, evenly from 0.125 to 0.375: a triple that is
-drawn twice gives two different records. `likeness` compares source and result, which is how h was chosen. Of encodings
-of CIFAR-10, 34,000 generated from 34,000 have a mAP@10 about 2 points above the source's; 43,000 generated from 2,150
-lie 5 points above 43,000 real ones. So compare methods on the same data, never grown data with its source.
+drawn twice gives two different records. `likeness` compares source and result, which is how h was chosen. As many
+records as the source has have a mAP@10 2 points above it (CIFAR-10, 50,000: 0.742 and 0.724; Tiny-ImageNet-200, 20,000:
+0.395 and 0.375). It grows more than with real images: 43,000 generated from 2,150 of CIFAR-10 lie 5 points above 43,000
+real ones. So compare methods on the same data, never grown data with its source.
 
 Records come from the source's records, queries from its queries, each kind with its own means: no image is in both.
 
