@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-milvus lint types bench clean
+.PHONY: demo test test-long test-milvus lint types bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
+# The tests of the indexes run twice: with the compiled engine, which is the default, and with FAISS's scanner.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+	SEMCUT_ENGINE=faiss $(BIN)/python -m pytest tests/indexes --ignore=tests/indexes/milvus
 
 test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -m long
@@ -30,14 +32,18 @@ bench: $(VENV)/.train
 	$(BIN)/python scripts/bench_core.py
 	$(BIN)/python scripts/bench_store.py
 
+# Under two minutes: semcut beside FAISS's own indexes on scanned digits, and a page about it.
+benchmark: $(VENV)/.train
+	$(BIN)/python scripts/benchmark.py benchmark --quick
+
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info
+	rm -rf $(VENV) build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,benchmark]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
