@@ -131,7 +131,7 @@ def benchmark(
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
     if quick and not data and not fitted and not growth:
         fitted = (Wanted(20_000, 100),)
-    hurry: dict[str, Any] = {"call_seconds": 0.2, "truth_seconds": 1.0} if quick else {}
+    hurry: dict[str, Any] = {"call_seconds": 0.1, "truth_seconds": 0.5} if quick else {}
     plan = Plan(
         threads=threads or _cores(),
         seed=seed,

@@ -26,6 +26,7 @@ Made = tuple[Any, dict[str, Any]]
 """An empty or filled index, and the object that holds each of its search parameters."""
 
 _TRAINED_ON = 64
+_TRAINED_PQ = 40  # FAISS warns below 39
 _BLOCK = 64
 _SEED = 1234  # FAISS's own default
 
@@ -122,7 +123,7 @@ class FaissStructure:
 def binary(*, quick: bool = False) -> list[FaissStructure]:
     """Indexes of codes, by Hamming distance."""
     sizes = (100,) if quick else (100, 500)
-    probes, flips = ((4, 16), (0, 2)) if quick else ((1, 4, 16, 64), (0, 1, 2))
+    probes, flips = ((4, 16), (1,)) if quick else ((1, 4, 16, 64), (0, 1, 2))
     efs = (64, 256) if quick else (16, 64, 128, 256)
     return [
         FaissStructure("IndexBinaryFlat", _binary_flat, shortlists=sizes, everything=by_hamming),
@@ -142,7 +143,8 @@ def features(*, quick: bool = False) -> list[FaissStructure]:
     """Indexes of features, by Euclidean distance."""
     probes = (4, 16) if quick else (1, 4, 16, 64)
     efs = (16, 64) if quick else (8, 16, 32, 64, 128, 256)
-    refined = [{"nprobe": n, "k_factor": factor} for n in probes[1:] for factor in ((10,) if quick else (4, 10))]
+    factors = (10,) if quick else (4, 10)
+    refined = [{"nprobe": n, "k_factor": factor} for n in probes[1:] for factor in factors]
     return [
         FaissStructure("IndexFlatL2", _flat, everything=by_distance),
         FaissStructure("IndexIVFFlat", _ivf_flat, grid=_grid(nprobe=probes)),
@@ -275,6 +277,6 @@ def _ivf_pq(data: Data) -> Made:
     base = faiss.IndexIVFPQ(quantizer, dim, lists, parts, bits)
     base.cp.min_points_per_centroid = base.pq.cp.min_points_per_centroid = 1
     index = faiss.IndexRefineFlat(base)
-    index.train(_sample(data.features, lists, least=256 * _TRAINED_ON))
+    index.train(_sample(data.features, lists, least=256 * _TRAINED_PQ))
     index.add(data.features)
     return index, {"nprobe": base, "k_factor": index}

@@ -47,7 +47,7 @@ class Semcut:
         stored: bool = False,
         whole: bool = True,
     ) -> None:
-        self.name = f"semcut, {engine} engine"
+        self.name = f"semcut ({engine})"
         self.engine = engine
         self._grid = [(t, n, ranking) for ranking in rankings for t in cutoffs for n in shortlists]
         self._stored, self._whole = stored, whole

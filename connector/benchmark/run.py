@@ -33,7 +33,7 @@ Grid = Literal["full", "quick", "growth"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of it, of how much, is done."""
 
-_WHOLE_CHUNK = 1 << 22
+_WHOLE_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,12 @@ def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]
         DataError: none of them begins so.
     """
     quick = grid == "quick"
-    options: dict[str, Any] = {}
-    if quick:
-        options = {"cutoffs": (0.0, 0.05, 0.2, 0.5), "shortlists": (100, None)}
-    if grid == "growth":
-        options = {
-            "cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",), "stored": True,
-        }  # fmt: skip
-    engines = cast(tuple[EngineName, ...], available())
-    found: list[Structure] = [Semcut(engine, whole=i == 0, **options) for i, engine in enumerate(engines)]
+    default: dict[str, Any] = {"cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",)}
+    few: dict[str, Any] = {"cutoffs": (0.0, ours.CUTOFF, 0.5), "shortlists": (ours.SHORTLIST, None)}
+    found: list[Structure] = []
+    for place, engine in enumerate(cast(tuple[EngineName, ...], available())):
+        options = {"full": {}, "quick": default if place else few, "growth": {**default, "stored": True}}[grid]
+        found.append(Semcut(engine, whole=place == 0, **options))
     if grid == "growth":
         found.append(faiss_methods.flat_with_rerank())
     else:

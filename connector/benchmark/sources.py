@@ -116,7 +116,7 @@ def digits(progress: Progress) -> Pair:
     training, queries = data.load("digits/train"), data.load("digits/test")
     place.mkdir(parents=True, exist_ok=True)
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
-    config = TrainConfig(epochs=12, augment="shift")
+    config = TrainConfig(epochs=6, augment="shift")
 
     def report(epoch: int, seen: int, of: int, loss: float) -> None:
         progress("digits: training a small network", of * epoch + seen, of * config.epochs)

@@ -26,13 +26,13 @@ def benchmark(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Comp
 
 def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path):
     done = benchmark(
-        "out", "--data", *pair, "--fitted", "2e3x20:1", "--growth", "1000,2000", "--quick", "--methods",
-        "semcut,IndexBinaryFlat", "--rounds", 1, "--threads", 1, cwd=tmp_path,
+        "out", "--data", *pair, "--fitted", "1e3x20:1", "--growth", "1000,2000", "--quick", "--methods",
+        "semcut (faiss),IndexBinaryFlat", "--rounds", 1, "--threads", 1, cwd=tmp_path,
     )  # fmt: skip
     content = json.loads((tmp_path / "out" / "run.json").read_text())
     names = [(one["name"], one["grid"], one["about"]["classes"]) for one in content["datasets"]]
     assert names == [
-        ("small", "quick", 12), ("fitted-2000x20-zipf1", "quick", 20),
+        ("small", "quick", 12), ("fitted-1000x20-zipf1", "quick", 20),
         ("growth-1000", "growth", 200), ("growth-2000", "growth", 200),
     ]  # fmt: skip
     assert all(one["plan"]["threads"] == 1 for one in content["datasets"])

@@ -90,13 +90,13 @@ def figures(classes=100, records=1_000_000, hnsw=((16, 900, 0.5), (64, 400, 0.8)
         "about": {"classes": classes, "records": records},
         "relevant": {"0.2": 0.01},
         "probes": {
-            "scan semcut, faiss engine": 0.3, "scan semcut, compiled engine": 0.1,
-            "total semcut, faiss engine": 1.0, "in scan semcut, faiss engine": 0.5,
-            "in re-rank semcut, faiss engine": 0.2,
+            "scan semcut (faiss)": 0.3, "scan semcut (compiled)": 0.1,
+            "total semcut (faiss)": 1.0, "in scan semcut (faiss)": 0.5,
+            "in re-rank semcut (faiss)": 0.2,
         },
         "methods": [
-            method("semcut, compiled engine", "semcut", 1000, 0.1, 0.75, parameters=ours, scanned={"codes": 0.015}),
-            method("semcut, faiss engine", "semcut", 500, 0.5, 0.75, parameters=ours, scanned={"codes": 0.015}),
+            method("semcut (compiled)", "semcut", 1000, 0.1, 0.75, parameters=ours, scanned={"codes": 0.015}),
+            method("semcut (faiss)", "semcut", 500, 0.5, 0.75, parameters=ours, scanned={"codes": 0.015}),
             method("IndexBinaryFlat", "IndexBinaryFlat", 60, 1.2, 0.6),
             method("IndexBinaryFlat + re-rank of 100", "IndexBinaryFlat + re-rank", 50, 1.3, 0.74),
             *(
