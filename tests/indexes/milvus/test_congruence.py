@@ -67,7 +67,7 @@ def three(backend: Backend, world: World, **options):
     name = backend.take(world.config)
     (index,) = backend.clients(name, **options)
     try:
-        with FaissIndex.create(None, world.config) as faiss:
+        with FaissIndex.create(None, world.config, engine="faiss") as faiss:  # which prunes as Milvus does
             yield filled(index, world.batches), filled(faiss, world.batches), world.brute_force()
     finally:
         index.close()
