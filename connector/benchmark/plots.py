@@ -112,17 +112,15 @@ def scanned(dataset: dict[str, Any], theme: Theme = "light") -> bytes | None:
         return None
     figure, (axes,) = _figure(theme, (8.5, 4.8), 1)
     shades, ink = _KINDS[theme], _INK[theme][1]
-    curves = {
-        f"{what} scanned": (
-            sorted((method["parameters"]["cutoff"], 100 * method["scanned"][what]) for method in ours), colour, marker
-        )
-        for what, colour, marker in (
-            ("partitions", shades["codes"], "^"), ("cells", shades["features"], "s"), ("codes", shades["semcut"], "o"),
-        )
-    }  # fmt: skip
-    curves["records relevant"] = (
-        sorted((float(cutoff), 100 * share) for cutoff, share in dataset["relevant"].items()), ink, "D",
-    )  # fmt: skip
+    relevant = sorted((float(cutoff), 100 * share) for cutoff, share in dataset["relevant"].items())
+    curves = {"records relevant": (relevant, ink, "D")}
+    for what, colour, marker in (
+        ("partitions", shades["codes"], "^"),
+        ("cells", shades["features"], "s"),
+        ("codes", shades["semcut"], "o"),
+    ):
+        points = sorted((method["parameters"]["cutoff"], 100 * method["scanned"][what]) for method in ours)
+        curves[f"{what} scanned"] = (points, colour, marker)
     axes.set_yscale("log")
     _curves(axes, curves, theme)
     _labelled(axes, "cutoff t", "share of all, %")
@@ -207,13 +205,7 @@ def _curves(axes: Axes, curves: dict[str, tuple[list[Point], str, str]], theme: 
     }
     step = 0.085 if small else 0.052
     names.sort(key=lambda name: ends[name][1])
-    heights: list[float] = []
-    for name in names:
-        heights.append(max(ends[name][1], heights[-1] + step if heights else 0.0))
-    over = max(0.0, heights[-1] - 1) if heights else 0.0
-    for i in range(len(heights) - 1, -1, -1):  # push the top ones down again, and others as far as they are in the way
-        limit = heights[i + 1] - step if i + 1 < len(heights) else heights[i] - over
-        heights[i] = min(heights[i], limit)
+    heights = spread([ends[name][1] for name in names], step)
     for name, height in zip(names, heights, strict=True):
         axes.annotate(
             name, xy=(ends[name][0], ends[name][1]), xytext=(1.03, height), xycoords="axes fraction",
@@ -221,6 +213,23 @@ def _curves(axes: Axes, curves: dict[str, tuple[list[Point], str, str]], theme: 
             arrowprops={"arrowstyle": "-", "color": curves[name][1], "linewidth": 0.5, "alpha": 0.5},
             annotation_clip=False,
         )  # fmt: skip
+
+
+def spread(wanted: list[float], step: float) -> list[float]:
+    """Heights as near as can be to those wanted, which ascend, but at least a step apart and not above 1.
+
+    Without the steps between them they must ascend: isotonic regression, by pooling neighbours that do not.
+    """
+    blocks: list[tuple[float, int]] = []  # mean and count
+    for place, height in enumerate(wanted):
+        mean, count = height - place * step, 1
+        while blocks and blocks[-1][0] > mean:
+            before, many = blocks.pop()
+            mean, count = (before * many + mean * count) / (many + count), many + count
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    highest = 1 - (len(wanted) - 1) * step
+    return [min(mean, highest) + place * step for place, mean in enumerate(flat)]
 
 
 def _figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -41,7 +41,7 @@ class Plan(Settings):
         batches: queries of a call.
         rounds: measured rounds over all methods.
         call_seconds: what one call may take; larger batches are cut.
-        truth_seconds: for exact answers, per cutoff and ranking, and for each whole ranking.
+        truth_seconds: for exact answers, per cutoff and ranking; for whole rankings, per method, a third of it.
         whole: records up to which mAP@all is measured.
         threads: of FAISS and of the compiled engine.
         seed: of the choice of queries.

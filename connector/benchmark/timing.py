@@ -21,8 +21,10 @@ from indexes import Encodings
 _PAUSE = 0.02
 _CALLS = {1: (10, 100), 32: (2, 10)}
 """Calls in a group, at least and at most, by size of batch; one of any other size."""
-_GROUP = 0.1
+_GROUP = 0.05
 """Seconds for a group of calls, of those for the largest batch."""
+_CUT = 0.25
+"""Of the seconds, what a call of a cut batch may take: slow methods are many, and need no more."""
 _LEAST = 4
 
 
@@ -60,7 +62,7 @@ def measure(
         k: results per query.
         batches: sizes of batch; the largest gives the results.
         rounds: measured, after one to warm up.
-        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a tenth.
+        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a twentieth.
         probes: run once per round between the methods; each gives seconds by name.
         progress: told how many groups, of how many, are done.
 
@@ -117,9 +119,10 @@ def _size(
         if size == largest or rate * size > seconds / 8:
             break
         size = min(largest, 4 * size)
+    affordable = largest if rate * largest <= seconds else max(_LEAST, int(_CUT * seconds / rate))
     for batch in batches:
-        here = min(batch, len(queries), max(_LEAST, int(seconds / rate)))
-        times.sizes[batch] = min(batch, here)
+        here = min(batch, len(queries), affordable)
+        times.sizes[batch] = here
         least, most = _CALLS.get(batch, (1, 1))
         calls[method.name, batch] = int(np.clip(seconds * _GROUP / (rate * here), least, most))
 
