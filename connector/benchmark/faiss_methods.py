@@ -271,7 +271,7 @@ def _hnsw_flat(data: Data) -> Made:
 
 def _ivf_pq(data: Data) -> Made:
     dim, lists = data.config.dim, _lists(len(data))
-    parts = next(count for count in (32, 16, 8, 4, 2, 1) if dim % count == 0 and (dim // count >= 4 or count == 1))
+    parts = next(count for count in (16, 8, 4, 2, 1) if dim % count == 0 and (dim // count >= 4 or count == 1))
     bits = 8 if len(data) >= 10_000 else 4
     quantizer = faiss.IndexFlatL2(dim)
     base = faiss.IndexIVFPQ(quantizer, dim, lists, parts, bits)

@@ -1,8 +1,9 @@
 """All figures of a run, from its raw results: one dictionary per data set, and one per method in it.
 
 A method's figures: `batches` (see `measures.latencies`), `map`, `precision`, `map_all` and `recall` (Euclidean),
-`recall_equations` with `lost` and `scanned` for semcut, `build_seconds`, `disk_bytes`, `memory_bytes`, and `queries`,
-how many its results are of. What cannot be had is None.
+`recall_equations` with `lost` and `scanned` for semcut, `build_seconds`, `disk_bytes`, `memory_bytes`, `queries`, how
+many its results are of, and `complete`, whether these are all: quality is compared between such methods only. What
+cannot be had is None.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def of_dataset(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"{directory / 'truth.npz'} cannot be read: delete its directory, and it is measured again")
     queries, probes = raw.load(directory / "queries.npz"), raw.load(directory / "probes.npz")
     methods = [_method(directory, facts, method, truth, queries) for method in facts["methods"]]
+    most = max((method["queries"] for method in methods), default=0)
+    for method in methods:
+        method["complete"] = method["queries"] == most
     records = facts["about"]["records"]
     found = {
         "name": directory.name,

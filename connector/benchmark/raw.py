@@ -52,7 +52,7 @@ class Plan(Settings):
     queries: int = Field(default=1024, ge=1)
     batches: tuple[int, ...] = (1, 32, 1024)
     rounds: int = Field(default=3, ge=1)
-    call_seconds: float = Field(default=2.0, gt=0)
+    call_seconds: float = Field(default=5.0, gt=0)
     truth_seconds: float = Field(default=15.0, gt=0)
     whole: int = 50_000
     threads: int = Field(ge=1)

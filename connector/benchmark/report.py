@@ -124,7 +124,8 @@ def _methods(dataset: dict[str, Any]) -> str:
     whole = any(method["map_all"] is not None for method in dataset["methods"])
     ordered = sorted(dataset["methods"], key=_order)
     speeds = {batch: [method["batches"][str(batch)]["queries_per_second"] for method in ordered] for batch in batches}
-    best = set(plots.front((method["map"], speed) for method, speed in zip(ordered, speeds[batches[-1]], strict=True)))
+    pairs = zip(ordered, speeds[batches[-1]], strict=True)
+    best = set(plots.front((method["map"], speed) for method, speed in pairs if method["complete"]))
     head = (
         "Method", f"mAP@{k}", f"P@{k}", *(["mAP@all"] if whole else []), f"recall@{k} L2", f"recall@{k} Eq. 2-4",
         *(f"q/s, {batch}" for batch in reversed(batches)), f"ms, {batches[0]}: p50", "p95", "p99", "queries",
@@ -133,7 +134,7 @@ def _methods(dataset: dict[str, Any]) -> str:
     for i, method in enumerate(ordered):
         latency = method["batches"][str(batches[0])]
         name = escape(method["name"])
-        if (method["map"], speeds[batches[-1]][i]) in best:
+        if method["complete"] and (method["map"], speeds[batches[-1]][i]) in best:
             name = f"<b>{name}</b>"
         row = (
             name,
@@ -149,7 +150,7 @@ def _methods(dataset: dict[str, Any]) -> str:
         rows.setdefault(plots.kind(method["family"]), []).append(row)
     return (
         "<h3>Every method</h3><p>Best answers first within each kind; in bold what is on the Pareto front of mAP and "
-        "queries/s. <i>q/s, n</i>: queries a second in batches of n.</p>"
+        "queries/s, of those that were given all queries. <i>q/s, n</i>: queries a second in batches of n.</p>"
         + "".join(
             f"<details{' open' if len(found) < 25 else ''}><summary>{escape(name)}: {len(found)} methods</summary>"
             f"{_table(head, found)}</details>"

@@ -21,9 +21,9 @@ from indexes import Encodings
 _PAUSE = 0.02
 _CALLS = {1: (10, 100), 32: (2, 10)}
 """Calls in a group, at least and at most, by size of batch; one of any other size."""
-_GROUP = 0.05
+_GROUP = 0.02
 """Seconds for a group of calls, of those for the largest batch."""
-_CUT = 0.25
+_CUT = 0.1
 """Of the seconds, what a call of a cut batch may take: slow methods are many, and need no more."""
 _LEAST = 4
 
@@ -62,7 +62,7 @@ def measure(
         k: results per query.
         batches: sizes of batch; the largest gives the results.
         rounds: measured, after one to warm up.
-        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a twentieth.
+        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a fiftieth.
         probes: run once per round between the methods; each gives seconds by name.
         progress: told how many groups, of how many, are done.
 
