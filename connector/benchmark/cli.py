@@ -22,6 +22,7 @@ from indexes.cli import ERR, OUT, PATH, print_json
 require_matplotlib()
 
 from connector.benchmark import plots, results, run  # noqa: E402
+from connector.benchmark.grids import structures  # noqa: E402
 from connector.benchmark.raw import Plan  # noqa: E402
 from connector.benchmark.sources import Pair, Wanted, tasks  # noqa: E402
 
@@ -139,7 +140,7 @@ def benchmark(
         rounds=rounds or (2 if quick else 3),
         **hurry,
     )
-    run.structures("quick", plan.methods)  # a wrong name is an error before anything is made
+    structures("quick", plan.methods)  # a wrong name is an error before anything is made
     pairs = [Pair(_name(index), index, queries) for index, queries in data]
     with _progress() as progress:
         wanted = tasks(out, pairs, fitted, growth, bits, quick=quick, seed=seed, progress=progress)

@@ -12,24 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark import faiss_methods, machine, ours, profile, raw, timing, truth
+from connector.benchmark import machine, ours, profile, raw, timing, truth
 from connector.benchmark.dataset import Dataset
+from connector.benchmark.grids import Grid, structures
 from connector.benchmark.memory import Memory
 from connector.benchmark.methods import Data, Method, Structure
 from connector.benchmark.ours import Semcut
 from connector.benchmark.raw import Plan
-from connector.errors import DataError
 from connector.evaluate import average_precision
 from indexes import Encodings, FaissIndex
-from indexes.hamming import EngineName, available
 from indexes.relevance import distance, relevance
 
-Grid = Literal["full", "quick", "growth"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of it, of how much, is done."""
 
@@ -74,37 +72,6 @@ def run(out: Path, tasks: Iterable[Task], plan: Plan, progress: Progress) -> Non
             directory.mkdir(parents=True)
             _run(directory, task, path, plan, progress)
             gc.collect()
-
-
-def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]:
-    """What is built for a grid.
-
-    Args:
-        grid: which methods.
-        only: beginnings of names, in any case; None: all.
-
-    Raises:
-        DataError: none of them begins so.
-    """
-    quick = grid == "quick"
-    default: dict[str, Any] = {"cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",)}
-    few: dict[str, Any] = {"cutoffs": (0.0, ours.CUTOFF, 0.5), "shortlists": (ours.SHORTLIST, None)}
-    found: list[Structure] = []
-    for place, engine in enumerate(cast(tuple[EngineName, ...], available())):
-        options = {"full": {}, "quick": default if place else few, "growth": {**default, "stored": True}}[grid]
-        found.append(Semcut(engine, whole=place == 0, **options))
-    if grid == "growth":
-        found.append(faiss_methods.flat_with_rerank())
-    else:
-        found += [
-            *faiss_methods.binary(quick=quick),
-            *faiss_methods.features(quick=quick),
-            *faiss_methods.on_gpu(quick=quick),
-        ]
-    chosen = [one for one in found if only is None or any(one.name.lower().startswith(name.lower()) for name in only)]
-    if not chosen:
-        raise DataError(f"no method begins with {', '.join(only or ())}: there are {', '.join(x.name for x in found)}")
-    return chosen
 
 
 def _run(directory: Path, task: Task, path: Path, plan: Plan, progress: Progress) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from connector.benchmark.dataset import Dataset
 from connector.benchmark.fitted import Fit, fitted_dataset
+from connector.benchmark.grids import Grid
 from connector.benchmark.real import real_dataset
-from connector.benchmark.run import Grid, Progress, Task
+from connector.benchmark.run import Progress, Task
 from connector.errors import DataError
 
 GROWTH_CLASSES = 200

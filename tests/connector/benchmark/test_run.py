@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from connector.benchmark import figures, raw, results, run
+from connector.benchmark.grids import structures
 from connector.benchmark.raw import Plan
 from connector.benchmark.run import Task
 from connector.errors import DataError
@@ -131,10 +132,10 @@ def test_damaged_raw_results_are_one_error(out, tmp_path):
 
 
 def test_methods_can_be_chosen_by_the_beginning_of_their_names():
-    names = [structure.name for structure in run.structures("full", ["indexbinaryh", "IndexFlatL2"])]
+    names = [structure.name for structure in structures("full", ["indexbinaryh", "IndexFlatL2"])]
     assert names == ["IndexBinaryHNSW", "IndexBinaryHash", "IndexFlatL2"]
     with pytest.raises(DataError, match="no method begins with annoy: there are semcut"):
-        run.structures("full", ["annoy"])
+        structures("full", ["annoy"])
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(pair, tmp_path):

@@ -1,0 +1,45 @@
+"""Which structures, with which points of their parameters, a data set is searched with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from connector.benchmark import faiss_methods, ours
+from connector.benchmark.methods import Structure
+from connector.benchmark.ours import Semcut
+from connector.errors import DataError
+from indexes.hamming import EngineName, available
+
+Grid = Literal["full", "quick", "growth"]
+
+
+def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]:
+    """What is built for a grid.
+
+    Args:
+        grid: which methods.
+        only: beginnings of names, in any case; None: all.
+
+    Raises:
+        DataError: none of them begins so.
+    """
+    quick = grid == "quick"
+    default: dict[str, Any] = {"cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",)}
+    few: dict[str, Any] = {"cutoffs": (0.0, ours.CUTOFF, 0.5), "shortlists": (ours.SHORTLIST, None)}
+    found: list[Structure] = []
+    for place, engine in enumerate(cast(tuple[EngineName, ...], available())):
+        options = {"full": {}, "quick": default if place else few, "growth": {**default, "stored": True}}[grid]
+        found.append(Semcut(engine, whole=place == 0, **options))
+    if grid == "growth":
+        found.append(faiss_methods.flat_with_rerank())
+    else:
+        found += [
+            *faiss_methods.binary(quick=quick),
+            *faiss_methods.features(quick=quick),
+            *faiss_methods.on_gpu(quick=quick),
+        ]
+    chosen = [one for one in found if only is None or any(one.name.lower().startswith(name.lower()) for name in only)]
+    if not chosen:
+        raise DataError(f"no method begins with {', '.join(only or ())}: there are {', '.join(x.name for x in found)}")
+    return chosen
