@@ -30,6 +30,7 @@ from indexes.encodings import SUM_TOLERANCE
 
 FLOOR = 0.01
 _SHARE = 0.125
+_LEVELS = 8
 
 
 class Bounds(NamedTuple):
@@ -62,8 +63,11 @@ class Room(NamedTuple):
     Attributes:
         large: (C,) int32, classes of large weights.
         found: (cells / 64,) uint64: bits of cells that are looked at; all 0 between queries.
-        kept: (cells,) int32, cells to scan, ascending.
+        kept: (cells,) int32, cells to scan.
         certain: (cells,) bool, whether all records of each of these are relevant.
+        least: (cells,) float64, how relevant they are at least.
+        levels: (levels + 1,) int64, to sort by.
+        spare: (cells,) int32.
         seen: (C,) int64, the last query that scans each partition.
     """
 
@@ -71,6 +75,9 @@ class Room(NamedTuple):
     found: NDArray[np.uint64]
     kept: NDArray[np.int32]
     certain: NDArray[np.bool_]
+    least: NDArray[np.float64]
+    levels: NDArray[np.int64]
+    spare: NDArray[np.int32]
     seen: NDArray[np.int64]
 
 
@@ -82,6 +89,9 @@ def room_to_prune(cells: int, classes: int) -> Room:
         np.zeros(cells // 64 + 1, np.uint64),
         np.empty(cells, np.int32),
         np.empty(cells, np.bool_),
+        np.empty(cells, np.float64),
+        np.empty(_LEVELS + 1, np.int64),
+        np.empty(cells, np.int32),
         np.full(classes, -1, np.int64),
     )
 
@@ -137,7 +147,8 @@ def prune(
             second = weight
     second = max(second, tail) if first > 0 else tail
     first = max(first, tail)
-    reach = (limit - tail * (1 + SUM_TOLERANCE)) / total * (1 - 1e-9) if total > 0 else np.inf
+    left = limit - tail * (1 + SUM_TOLERANCE)
+    reach = left / total * (1 - 1e-9) if total > 0 else np.inf if left >= 0 else -1.0
     if reach >= FLOOR:
         for place in range(large):
             m = room.large[place]
@@ -175,9 +186,37 @@ def prune(
                 room.seen[dominant] = number
                 partitions += 1
             room.kept[kept] = cell
-            room.certain[kept] = own * low * (1 - slack) > cutoff + UNDERFLOW
+            room.least[kept] = own * low
             kept += 1
+    _most_relevant_first(room, kept)
+    for place in range(kept):
+        cell = room.kept[place]
+        least = weights[bounds.dominant[cell]] * np.float64(bounds.lows[cell])
+        room.certain[place] = least * (1 - slack) > cutoff + UNDERFLOW
     return kept, codes, partitions
+
+
+@compiled
+def _most_relevant_first(room: Room, kept: int) -> None:
+    """Sort the kept cells into a few levels of what R is at least.
+
+    Of records at the same Hamming distance those that are scanned first come first. Where a short code is shared by
+    more records than a shortlist holds, that decides what the answer is worth.
+    """
+    most = 0.0
+    for place in range(kept):
+        most = max(most, room.least[place])
+    scale = (_LEVELS - 1) / most if most > 0 else 0.0
+    room.levels[:] = 0
+    for place in range(kept):
+        room.spare[place] = room.kept[place]
+        room.levels[_LEVELS - int(room.least[place] * scale)] += 1
+    for level in range(1, _LEVELS + 1):
+        room.levels[level] += room.levels[level - 1]
+    for place in range(kept):
+        level = _LEVELS - 1 - int(room.least[place] * scale)
+        room.kept[room.levels[level]] = room.spare[place]
+        room.levels[level] += 1
 
 
 @compiled_sum

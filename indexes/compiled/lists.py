@@ -70,7 +70,6 @@ def search(
             if 0 <= cell < lists.sizes.shape[0]:
                 chosen[count] = cell
                 count += 1
-        chosen[:count].sort()
         runs, size = find_runs(chosen[:count], lists, scan)
         if size > scan.places.shape[0]:
             scan = room_to_scan(size + size // 4, lists.sizes.shape[0], bits)

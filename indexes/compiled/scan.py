@@ -58,7 +58,7 @@ class Scan(NamedTuple):
         runs: (m,) int64, where each run starts in `Lists`.
         lengths: (m,) int64, how many codes each has.
         firsts: (m,) int64, which of the query's cells is its first.
-        places: hits: where in `Lists` they are, ascending within a run,
+        places: hits: where in `Lists` they are, run by run,
         near: their distances, uint16,
         owners: and which of the query's cells they are in, int32.
         ordered: int32, positions of hits in order of distance.

@@ -97,7 +97,7 @@ class CompiledEngine:
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
         """The `depth` rows nearest to each query within its cells: (nq, depth) int64, nearest first, then -1.
 
-        Records at the same Hamming distance come in any order, and any of them may be left out at the end.
+        Records at the same Hamming distance come in the order of their cells, and those left out are the last ones.
         """
         rows = np.full((len(codes), depth), -1, np.int64)
         words, cells = self.words(codes), _whole(cells)

@@ -60,6 +60,17 @@ def test_pruning_keeps_every_cell_that_holds_a_relevant_record(world: World):
             assert partitions == len(np.unique(cells.dominant()[kept]))
 
 
+@pytest.mark.parametrize("weight", [1e-2, 1e-4, 1e-18, 1e-300, 0.0])
+@pytest.mark.parametrize("cutoff", [0.0, 1e-40, 1e-19, 1e-5, 0.05])
+def test_pruning_knows_queries_that_hardly_have_a_weight(weight, cutoff):
+    """As they occur with a similarity of classes that gives some of them nothing."""
+    records = np.array([[0.95, 0.05], [0.05, 0.95], [1, 0]], np.float32)
+    cells, of_record = Cells.empty(IndexConfig(classes=2, bits=32, dim=1)).extended(records)
+    weights = np.array([0.0, weight])
+    kept, _, _ = kept_cells(cells, weights, cutoff)
+    assert np.isin(of_record[is_relevant(relevance(weights, records), cutoff)], kept).all()
+
+
 def test_pruning_keeps_hardly_more_than_all_bounds_of_all_cells_would():
     """The lists find the cells; what they leave is as tight as the products of all cells."""
     rng = np.random.default_rng(0)
@@ -88,6 +99,21 @@ def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
                 assert_same(found, expected)
             found = index.search(world.queries, k=3, cutoff=cutoff, shortlist=5, ranking=ranking)
             assert_valid_shortlist(found, world, k=3, cutoff=cutoff, shortlist=5, ranking=ranking)
+
+
+def test_of_records_with_the_same_code_those_that_are_surely_relevant_are_preferred():
+    """Where more records share a code than a shortlist holds, that decides what the answer is worth."""
+    rng = np.random.default_rng(4)
+    records = classified(rng, CONFIG, 20_000)
+    records.codes[:] = 0
+    queries = classified(rng, CONFIG, 100)
+    found = {}
+    for engine in ("compiled", "faiss"):
+        index = filled(FaissIndex.create(None, CONFIG, engine=engine), [records])
+        found[engine] = index.search(queries, k=10, cutoff=0.2, shortlist=20).relevance.mean()
+    assert found["compiled"] > 0.99 * found["faiss"]
+    everything = index.search(queries, k=10, cutoff=0.2, shortlist=None).relevance.mean()
+    assert found["compiled"] > 1.1 * everything
 
 
 def test_only_queries_in_doubt_are_left_to_the_pipeline(monkeypatch):
