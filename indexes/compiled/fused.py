@@ -177,7 +177,7 @@ def search(
             step = take_sample(code, runs, width, wanted, lists, scan)
             while True:
                 radius = radius_of(scan.histogram, step, wanted, above + 1)
-                hits = find_hits(code, chosen, runs, above, radius, lists, scan)
+                hits = find_hits(code, chosen, runs, width, above, radius, lists, scan)
                 taken, gone, reason = _cut_off(
                     weights, task, classes, tail, pruned.certain, lists, rows, scan, hits, near[:size], taken
                 )

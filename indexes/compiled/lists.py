@@ -78,7 +78,7 @@ def search(
         step = take_sample(codes[query], runs, size, wanted, lists, scan)
         while True:
             radius = radius_of(scan.histogram, step, wanted, radius + 1)
-            hits = find_hits(codes[query], chosen[:count], runs, -1, radius, lists, scan)
+            hits = find_hits(codes[query], chosen[:count], runs, size, -1, radius, lists, scan)
             if hits >= depth or radius == bits:
                 break
             wanted *= 2

@@ -3,9 +3,11 @@
 The codes of an index lie in one array, cell by cell (`Lists`); those of a query's cells are a few *runs* of it, since
 cells that lie side by side, or almost, are scanned as one. What is scanned between two cells does not count.
 
-A sample of the distances gives a radius within which there should be enough codes. Then the runs are scanned: distances
-go to a buffer of bytes, one run behind the other, and those within the radius are picked out of it. Distances above 127
-are 127 there; for the rare radius above 126, of long codes, the buffer holds whether a code is within it instead.
+A sample of the distances gives a radius within which there should be enough codes. The runs are scanned: distances go
+to a buffer of bytes, one run behind the other, and those within the radius are picked out of it. What fits in the
+buffer is scanned once, before the sample is taken; of more codes the sample is taken first, and each radius is a scan.
+Distances above 127 are 127 there; for the rare radius above 126, of long codes, the buffer holds whether a code is
+within it instead.
 
 **Comparing eight at once.** A 64-bit word holds eight distances of at most 127. For a radius r, d + (127 - r) has the
 highest bit of its byte set just if d > r, and never carries into the next one.
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from indexes.compiled.jit import compiled, popcount, prefetch, trailing_zeros
 
 _LARGEST = 127  # distance in the buffer
-_BUFFER = 1 << 15
+_BUFFER = 1 << 16
 _ONES = 0x0101010101010101
 _TOPS = 0x8080808080808080
 _MOST_ASKED = 2048  # codes
@@ -126,15 +128,50 @@ def take_sample(code: NDArray[np.uint64], count: int, size: int, wanted: int, li
     """
     scan.histogram[:] = 0
     step = max(1, min(wanted // _IN_SAMPLE, size // _SAMPLE))
+    farthest = len(scan.histogram) - 1  # between cells there may be anything
     place = step // 2
+    if _fits(size, scan):
+        filled = 0
+        for run in range(count):
+            filled = _fill(code, run, 0, scan.lengths[run], count, 0, filled, lists, scan)
+        while place < size:
+            away = np.int64(scan.buffer[place])
+            scan.histogram[away if away < farthest else farthest] += 1
+            place += step
+        return step
     for run in range(count):
         start, length = scan.runs[run], scan.lengths[run]
         while place < length:
-            far = np.int64(distance(lists.codes, start + place, code))
-            scan.histogram[min(far, scan.histogram.shape[0] - 1)] += 1  # between cells there may be anything
+            away = np.int64(distance(lists.codes, start + place, code))
+            scan.histogram[away if away < farthest else farthest] += 1
             place += step
         place -= length
     return step
+
+
+@compiled
+def _fits(size: int, scan: Scan) -> bool:
+    """Whether the buffer holds the distances of all runs, so that they are computed once."""
+    return size <= _BUFFER and len(scan.histogram) <= _LARGEST + 2
+
+
+@compiled
+def _fill(
+    code: NDArray[np.uint64],
+    run: int,
+    done: int,
+    taken: int,
+    count: int,
+    radius: int,
+    filled: int,
+    lists: Lists,
+    scan: Scan,
+) -> int:
+    """Put `taken` distances of a run, behind those that are done, into the buffer; says how far it is filled then."""
+    if run + 1 < count:
+        _ask_for(lists.codes, scan.runs[run + 1], min(scan.lengths[run + 1], _MOST_ASKED))
+    _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
+    return filled + taken
 
 
 @compiled
@@ -150,14 +187,21 @@ def radius_of(histogram: NDArray[np.int64], step: int, wanted: int, least: int) 
 
 @compiled
 def find_hits(
-    code: NDArray[np.uint64], cells: NDArray[np.int32], count: int, above: int, radius: int, lists: Lists, scan: Scan
+    code: NDArray[np.uint64],
+    cells: NDArray[np.int32],
+    count: int,
+    size: int,
+    above: int,
+    radius: int,
+    lists: Lists,
+    scan: Scan,
 ) -> int:
     """Find the codes of the cells whose distance is above one radius and at most another, and sort them by distance.
 
     Args:
         code: (words,) the query's.
         cells: those that were cut into runs.
-        count: of runs.
+        count, size: of runs and their codes, of which a sample was taken.
         above: -1 for no lower limit.
         radius: at most bits.
         lists: with the codes.
@@ -167,14 +211,15 @@ def find_hits(
         How many there are.
     """
     hits = run = done = 0
+    there = _fits(size, scan) and radius < _LARGEST
     while run < count:
         first, skipped, filled = run, done, 0
+        if there:
+            run, filled = count, size
         while run < count and filled < _BUFFER:
             taken = min(scan.lengths[run] - done, _BUFFER - filled)
-            if run + 1 < count:
-                _ask_for(lists.codes, scan.runs[run + 1], min(scan.lengths[run + 1], _MOST_ASKED))
-            _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
-            filled, done = filled + taken, done + taken
+            filled = _fill(code, run, done, taken, count, radius, filled, lists, scan)
+            done += taken
             if done == scan.lengths[run]:
                 run, done = run + 1, 0
         found = _pick(scan, filled, min(radius, _LARGEST - 1), hits)
