@@ -61,7 +61,7 @@ def targets(dataset: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )
     lines += [_outside(dataset, ours, at), _codes(dataset, best, at)]
-    if flat is not None:
+    if flat is not None and flat["queries"] == best["queries"]:  # of others the mAP says nothing beside it
         lines.append(
             _line(
                 "mAP@k, semcut less IndexBinaryFlat + the same re-rank",
@@ -102,7 +102,11 @@ def _scan(dataset: dict[str, Any], target: float | None) -> dict[str, Any] | Non
 def _against_hnsw(
     dataset: dict[str, Any], best: dict[str, Any], batch: int, target: float | None
 ) -> dict[str, Any] | None:
-    tuned = [method for method in dataset["methods"] if method["family"] == "IndexHNSWFlat"]
+    tuned = [
+        method
+        for method in dataset["methods"]
+        if method["family"] == "IndexHNSWFlat" and method["queries"] == best["queries"]
+    ]
     if not tuned:
         return None
     as_good = [method for method in tuned if method["map"] >= best["map"] - _SLACK]

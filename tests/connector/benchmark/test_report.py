@@ -98,6 +98,7 @@ def method(name, family, speed, p50, quality, **more):
         "parameters": {},
         "batches": batches,
         "map": quality,
+        "queries": 1024,
     } | more
 
 
@@ -145,6 +146,18 @@ def test_the_rival_graph_is_the_fastest_of_at_least_the_same_map_or_else_the_bes
     _, found = lines(figures(hnsw=((16, 900, 0.5), (64, 400, 0.6))))
     assert found[2]["value"] == pytest.approx(2.5)
     assert "no efSearch has semcut's mAP of 0.7500; the best is 0.6000 at efSearch 64" in found[2]["note"]
+
+
+def test_quality_is_not_compared_with_that_of_fewer_queries():
+    whole, some = figures(), figures()
+    for one in some["methods"]:
+        if "semcut" not in one["name"]:
+            one["queries"] = 54
+    said = [[line["what"] for line in targets(one)] for one in (whole, some)]
+    gone = set(said[0]) - set(said[1])
+    assert any("mAP@k" in what for what in gone)
+    assert any("HNSW" in what for what in gone)
+    assert len(gone) == 2
 
 
 def test_targets_depend_on_the_classes_and_small_data_has_none():
