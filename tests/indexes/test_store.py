@@ -33,7 +33,6 @@ from indexes import (
     StorageError,
 )
 from indexes.columns import NAMES
-from indexes.hamming.cpu import IvfEngine
 from indexes.store import CATALOGUE
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same, assert_same_records
@@ -87,7 +86,7 @@ HEAD = """
 import errno, os, resource, signal, sys
 import numpy as np
 from indexes import *
-from tests.indexes.test_store import six_records
+from tests.indexes.test_store import CONFIG, six_records
 batch = six_records()
 """
 
@@ -714,6 +713,9 @@ def test_an_index_that_may_only_be_read_is_searched_but_not_added_to(batch):
         Path(directory).chmod(0o755)
         done = python(
             """
+            with FaissIndex.create(None, CONFIG) as other:  # imports what that user may perhaps not read
+                other.add(batch)
+                other.search(batch, k=1)
             if os.geteuid() == 0:  # whom permissions do not bind
                 os.setgid(65534)
                 os.setuid(65534)
@@ -890,7 +892,7 @@ def test_an_index_whose_memory_was_changed_in_part_closes_itself(path, batch, mo
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(IvfEngine, "remove", interrupt)
+            patch.setattr(type(index._engine), "remove", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 {"add": lambda: index.add(batch[4:]), "remove": lambda: index.remove([10]), "refresh": index.refresh}[
                     change
