@@ -2,6 +2,8 @@
 
     dataset.py          what is searched: an index, labelled queries, and where they come from
     real.py, fitted.py  data sets of real encodings, and of records fitted to them in any number and of any classes
+    strata.py, copies.py, likeness.py  of fitted records: what they are drawn from, more classes than the source has,
+                        and how like the source they are
     methods.py          what is compared: structures that are built once, and ways to search them
     ours.py             semcut's
     faiss_methods.py    FAISS's
