@@ -36,7 +36,7 @@ from indexes.errors import (
 from indexes.params import IndexConfig
 from indexes.partitions import Cells, cell_count
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _APPLICATION = 0x53454D43  # "SEMC", SQLite's application_id: tells an index from any other database
 _CHUNK = 1024
 _BUSY_SECONDS = 30

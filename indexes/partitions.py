@@ -6,12 +6,11 @@ probability, a partition is cut into these cells, of which those without a recor
     kind                        records
     0                           sure:       p1 >= 0.95
     1                           confident:  p1 >= 0.8
-    2                           vague:      p2 < 0.15 (and p1 < 0.8: the rest is spread over many classes)
-    3 ... 3 + 2 G - 1           torn:       the others, by their runner-up class r: kind 3 + r mod 2 G if C > G, else
-                                            there is room for each class twice: 3 + 2 r, or 3 + 2 r + 1 if
-                                            p1 + p2 > 0.85
+    2 + W band                  vague:      the others with p2 < 0.15: what is left is spread over many classes
+    2 + W band + 1 + r mod 2 G  torn:       the rest, by their runner-up class r
 
-A record's cell follows from its probabilities alone, cell = c (3 + 2 G) + kind, and there are at most C (3 + 2 G) of
+A band is an interval of p1: 0 for p1 >= 0.5, 1 for p1 >= 0.3, 2 below that; W = 1 + min(C, 2 G) is the number of kinds
+in a band. A record's cell follows from its probabilities alone, cell = c (2 + 3 W) + kind, and there are at most C (2 + 3 W) of
 them, whatever the number of records.
 
 **The upper bound.** A cell L keeps its envelope M_L(m) = max p(m) over its records. For a query with weights s,
@@ -19,8 +18,8 @@ them, whatever the number of records.
     R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
 
 so a cell with U_L(q) <= t holds nothing relevant and is skipped. Cells finer than partitions make the envelopes tight:
-grouping by runner-up keeps the second largest probabilities of different classes apart, and `vague` keeps the records
-without a notable second class out of all groups.
+grouping by runner-up keeps the second largest probabilities of different classes apart, `vague` keeps the records
+without a notable second class out of all groups, and bands make the first term, s_c M_L(c), tight.
 
 Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with s' the largest weight of the
 other classes and p(c) in [lo_L, M_L(c)]:
@@ -52,7 +51,7 @@ from indexes.compare import UNDERFLOW, Products, error
 from indexes.encodings import SUM_TOLERANCE
 from indexes.params import IndexConfig
 
-SURE, CONFIDENT, VAGUE, PAIR = 0.95, 0.8, 0.15, 0.85
+SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
 _TORN = 0.35  # queries whose largest weight is below this get the second bound
 _CHUNK = 1 << 14
 
@@ -84,7 +83,7 @@ class Cells:
     lower bounds and envelopes may be wider than they need be; they are bounds as before.
 
     Attributes:
-        numbers: (cells,) int64: c (3 + 2 G) + kind, as in the table above.
+        numbers: (cells,) int64: c (2 + 3 W) + kind, as in the table above.
         sizes: (cells,) int64: records.
         lows: (cells,) float32: the smallest p(c).
         envelopes: (cells, C) float32: the largest p(m).
@@ -256,9 +255,9 @@ def cell_numbers(
         part[row, dominant] = -1
         runner_up = part.argmax(axis=1)
         p2 = part[row, runner_up]
-        by_class = 2 * runner_up + (p1 + p2 > PAIR)
-        torn = runner_up % (2 * config.groups) if config.classes > config.groups else by_class
-        kind = np.select([p1 >= SURE, p1 >= CONFIDENT, p2 < VAGUE], [0, 1, 2], 3 + torn)
+        band = np.count_nonzero([p1 < edge for edge in BANDS], axis=0)
+        group = np.where(p2 < VAGUE, 0, 1 + runner_up % (2 * config.groups))
+        kind = np.select([p1 >= SURE, p1 >= CONFIDENT], [0, 1], 2 + _width(config) * band + group)
         numbers[here] = dominant * _kinds(config) + kind
         confidence[here] = p1
     return numbers, confidence
@@ -270,4 +269,9 @@ def cell_count(config: IndexConfig) -> int:
 
 
 def _kinds(config: IndexConfig) -> int:
-    return 3 + 2 * config.groups
+    return 2 + (len(BANDS) + 1) * _width(config)
+
+
+def _width(config: IndexConfig) -> int:
+    """W: kinds of cells in a band."""
+    return 1 + min(config.classes, 2 * config.groups)

@@ -6,9 +6,10 @@ others,
     R(q, b)  <=  sum over B of s_m p_b(m)  +  tail        since the probabilities of a record sum to 1
              <=  sum over B of s_m M_L(m)  +  tail        for every record b of a cell L
 
-and the second line can exceed t only if M_L(m) > (t - tail) / sum of s_m over B for some m of B. So for every class
-the cells are listed by envelope, largest first, and a query looks at the beginnings of the lists of its large weights:
-a few dozen cells out of thousands. What they leave is decided by the line above, by the whole product s . M_L and by
+and the second line can exceed t only if M_L(m) > (t - tail) / sum of s_m over B for some m of B. The same holds with
+the j largest weights for B and the next one for the tail, and the j is taken for which that is largest. So for every
+class the cells are listed by envelope, largest first, and a query looks at the beginnings of a few lists: at dozens of
+cells out of thousands. What they leave is decided by the line above, by the whole product s . M_L and by
 the second bound of `partitions`; each of them is exact.
 
 A list ends at `FLOOR`. Queries for which it would have to go on look at all cells instead.
@@ -25,12 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.compare import UNDERFLOW
-from indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
+from indexes.compiled.jit import compiled, compiled_sum, prefetch_at, trailing_zeros
 from indexes.encodings import SUM_TOLERANCE
 
 FLOOR = 0.01
 _SHARE = 0.125
 _LEVELS = 8
+_SORTED = 64  # large weights
+_AHEAD = 8  # cells whose envelopes are asked for in advance,
+_ASKED = 16  # at so many classes
 
 
 class Bounds(NamedTuple):
@@ -98,7 +102,8 @@ def room_to_prune(cells: int, classes: int) -> Room:
 
 @compiled
 def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np.int32]) -> tuple[int, float]:
-    """Fill `large` with the classes of large weights; says how many, and the largest of the other weights."""
+    """Fill `large` with the classes of large weights, the largest first unless they are very many; says how many they
+    are, and the largest of the other weights."""
     least = max(cutoff * _SHARE, 1e-3)
     count, tail = 0, 0.0
     for m in range(weights.shape[0]):
@@ -108,7 +113,31 @@ def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np
             count += 1
         elif weight > tail:
             tail = weight
+    if count <= _SORTED:
+        for place in range(1, count):
+            m = large[place]
+            while place > 0 and weights[large[place - 1]] < weights[m]:
+                large[place] = large[place - 1]
+                place -= 1
+            large[place] = m
     return count, tail
+
+
+@compiled
+def _reach(weights: NDArray[np.float64], limit: float, large: NDArray[np.int32], tail: float) -> tuple[int, float]:
+    """How many of the large weights, the largest ones, need their lists looked at, and down to which envelope."""
+    lists, reach, total = 0, -1.0, 0.0
+    for place in range(large.shape[0]):
+        total += weights[large[place]]
+        rest = tail
+        if place + 1 < large.shape[0]:
+            if large.shape[0] > _SORTED:
+                continue
+            rest = weights[large[place + 1]]
+        far = (limit - rest * (1 + SUM_TOLERANCE)) / total * (1 - 1e-9)
+        if far > reach:
+            lists, reach = place + 1, far
+    return lists, reach
 
 
 @compiled
@@ -137,20 +166,20 @@ def prune(
         How many cells are kept, how many records they hold, and of how many partitions they are.
     """
     limit = (cutoff - UNDERFLOW) * (1 - slack)
-    first, second, total = 0.0, 0.0, 0.0
+    first = second = 0.0
     for place in range(large):
         weight = weights[room.large[place]]
-        total += weight
         if weight > first:
             first, second = weight, first
         elif weight > second:
             second = weight
     second = max(second, tail) if first > 0 else tail
     first = max(first, tail)
-    left = limit - tail * (1 + SUM_TOLERANCE)
-    reach = left / total * (1 - 1e-9) if total > 0 else np.inf if left >= 0 else -1.0
+    chosen, reach = _reach(weights, limit, room.large[:large], tail)
+    if large == 0 and limit >= tail * (1 + SUM_TOLERANCE):
+        return 0, 0, 0
     if reach >= FLOOR:
-        for place in range(large):
+        for place in range(chosen):
             m = room.large[place]
             for entry in range(bounds.starts[m], bounds.starts[m + 1]):
                 if bounds.values[entry] <= reach:
@@ -159,41 +188,60 @@ def prune(
                 room.found[cell >> 6] |= np.uint64(1) << np.uint64(cell & 63)
     else:
         room.found[:] = ~np.uint64(0)
+    looked_at = _cells_of(room.found, bounds.sizes, room.spare)
     kept = codes = partitions = 0
-    for word in range(room.found.shape[0]):
-        while room.found[word] != np.uint64(0):
-            cell = word * 64 + np.int64(trailing_zeros(room.found[word]))
-            room.found[word] &= room.found[word] - np.uint64(1)
-            if cell >= bounds.sizes.shape[0] or bounds.sizes[cell] == 0:
+    for place in range(-_AHEAD, looked_at):
+        if place + _AHEAD < looked_at:
+            ahead = np.int64(room.spare[place + _AHEAD])
+            for m in room.large[: min(large, _ASKED)]:
+                prefetch_at(bounds.envelopes, ahead, np.int64(m))
+        if place < 0:
+            continue
+        cell = room.spare[place]
+        dominant = bounds.dominant[cell]
+        own, low = weights[dominant], np.float64(bounds.lows[cell])
+        if limit >= 0:
+            part = 0.0
+            for m in room.large[:large]:
+                part += weights[m] * bounds.envelopes[cell, m]
+            if part + tail * (1 + SUM_TOLERANCE) <= limit:
                 continue
-            dominant = bounds.dominant[cell]
-            own, low = weights[dominant], np.float64(bounds.lows[cell])
-            if limit >= 0:
-                envelope = bounds.envelopes[cell]
-                bound = tail * (1 + SUM_TOLERANCE)
-                for m in room.large[:large]:
-                    bound += weights[m] * envelope[m]
-                if bound <= limit:
-                    continue
-                other = second if own == first else first
-                p = np.float64(bounds.peaks[cell]) if own >= other else low
-                if (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + slack) + UNDERFLOW <= cutoff:
-                    continue
-                if bounds.sizes[cell] >= weights.shape[0] and dot(weights, envelope) <= limit:
-                    continue
-            codes += bounds.sizes[cell]
-            if room.seen[dominant] != number:
-                room.seen[dominant] = number
-                partitions += 1
-            room.kept[kept] = cell
-            room.least[kept] = own * low
-            kept += 1
+            other = second if own == first else first
+            p = np.float64(bounds.peaks[cell]) if own >= other else low
+            if (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + slack) + UNDERFLOW <= cutoff:
+                continue
+            worth_it = part * (1 - slack) <= limit and bounds.sizes[cell] >= weights.shape[0]
+            if worth_it and dot(weights, bounds.envelopes[cell]) <= limit:
+                continue
+        codes += bounds.sizes[cell]
+        if room.seen[dominant] != number:
+            room.seen[dominant] = number
+            partitions += 1
+        room.kept[kept] = cell
+        room.least[kept] = own * low
+        kept += 1
     _most_relevant_first(room, kept)
     for place in range(kept):
         cell = room.kept[place]
         least = weights[bounds.dominant[cell]] * np.float64(bounds.lows[cell])
         room.certain[place] = least * (1 - slack) > cutoff + UNDERFLOW
     return kept, codes, partitions
+
+
+@compiled
+def _cells_of(found: NDArray[np.uint64], sizes: NDArray[np.int64], cells: NDArray[np.int32]) -> int:
+    """Turn bits into a list of the cells that hold records, and clear them; says how many cells there are."""
+    count = 0
+    for word in range(found.shape[0]):
+        bits = found[word]
+        found[word] = np.uint64(0)
+        while bits != np.uint64(0):
+            cell = word * 64 + np.int64(trailing_zeros(bits))
+            bits &= bits - np.uint64(1)
+            if cell < sizes.shape[0] and sizes[cell] > 0:
+                cells[count] = cell
+                count += 1
+    return count
 
 
 @compiled

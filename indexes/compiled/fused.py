@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.compiled.bounds import Bounds, dot, large_weights, prune, room_to_prune
-from indexes.compiled.jit import compiled, compiled_sum, prefetch, prefetch_at
+from indexes.compiled.jit import compiled, compiled_sum, prefetch_at
 from indexes.compiled.scan import (
     Lists,
     Scan,
@@ -36,7 +36,9 @@ _YES, _NO, _MAYBE = 0, 1, 2
 _FIRST = 1.5  # records within the first radius per place of the shortlist
 _DEEPER = 4
 _AHEAD = 12  # candidates whose rows are asked for in advance
-_LINES = 8  # of a feature, of 16 values each, which are asked for
+_ASKED = 16  # values of a row of probabilities,
+_LINES = 8  # and lines of a feature, of 16 values each, which are asked for
+_ROWS_AHEAD = 2  # results whose probabilities are asked for in advance
 _ROUNDING = 2.0**-51
 
 
@@ -223,14 +225,14 @@ def _cut_off(
         How many are filled then, how many hits were dropped, and a reason to give up.
     """
     dropped = 0
-    for hit in range(hits):
-        if hit + 2 * _AHEAD < hits:
-            prefetch(lists.rows, np.int64(scan.places[scan.ordered[hit + 2 * _AHEAD]]))
+    for hit in range(-_AHEAD, hits):
         if hit + _AHEAD < hits:
             ahead = scan.ordered[hit + _AHEAD]
             if not certain[scan.owners[ahead]]:
-                for m in classes[:4]:
+                for m in classes[:_ASKED]:
                     prefetch_at(rows.probabilities, np.int64(lists.rows[scan.places[ahead]]), np.int64(m))
+        if hit < 0:
+            continue
         at = scan.ordered[hit]
         if not certain[scan.owners[at]]:
             row = lists.rows[scan.places[at]]
@@ -244,6 +246,8 @@ def _cut_off(
                 continue
         near[taken] = scan.places[at]
         taken += 1
+        for column in range(0, min(_LINES * 16, rows.features.shape[1]), 16):
+            prefetch_at(rows.features, np.int64(lists.rows[scan.places[at]]), column)
         if taken == near.shape[0]:
             break
     return taken, dropped, ANSWERED
@@ -292,12 +296,6 @@ def _rank(
     rounding = (feature.shape[0] + 8) * _ROUNDING * task.doubt
     roughness = (feature.shape[0] + 8) * 2.0**-23
     for candidate in range(taken):
-        if candidate + 2 * _AHEAD < taken:
-            prefetch(lists.rows, np.int64(near[candidate + 2 * _AHEAD]))
-        if candidate + _AHEAD < taken:
-            ahead = np.int64(lists.rows[near[candidate + _AHEAD]])
-            for column in range(0, min(_LINES * 16, feature.shape[0]), 16):
-                prefetch_at(rows.features, ahead, column)
         row = lists.rows[near[candidate]]
         if not rows.features_compared[row >> rows.shift]:
             return UNCHECKED
@@ -326,13 +324,15 @@ def _rank(
         if not sure:
             return DOUBTFUL
         count = _insert(best, count, cost, rows.ids[row], near[candidate], nearest)
-    for place in range(count):
-        at = best.places[place]
-        row = lists.rows[at]
-        if place + 1 < count:
-            ahead = np.int64(lists.rows[best.places[place + 1]])
+    for place in range(-_ROWS_AHEAD, count):
+        if place + _ROWS_AHEAD < count:
+            ahead = np.int64(lists.rows[best.places[place + _ROWS_AHEAD]])
             for column in range(0, weights.shape[0], 16):
                 prefetch_at(rows.probabilities, ahead, column)
+        if place < 0:
+            continue
+        at = best.places[place]
+        row = lists.rows[at]
         if not rows.probabilities_compared[row >> rows.shift]:
             return UNCHECKED
         least, r = _relevance(weights, rows.probabilities[row], task.doubt)

@@ -133,7 +133,10 @@ def take_sample(code: NDArray[np.uint64], count: int, size: int, wanted: int, li
     if _fits(size, scan):
         filled = 0
         for run in range(count):
-            filled = _fill(code, run, 0, scan.lengths[run], count, 0, filled, lists, scan)
+            if run + 1 < count:
+                _ask_for(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+            _distances(lists.codes, scan.runs[run], scan.lengths[run], code, 0, scan.buffer, filled)
+            filled += scan.lengths[run]
         while place < size:
             away = np.int64(scan.buffer[place])
             scan.histogram[away if away < farthest else farthest] += 1
@@ -153,25 +156,6 @@ def take_sample(code: NDArray[np.uint64], count: int, size: int, wanted: int, li
 def _fits(size: int, scan: Scan) -> bool:
     """Whether the buffer holds the distances of all runs, so that they are computed once."""
     return size <= _BUFFER and len(scan.histogram) <= _LARGEST + 2
-
-
-@compiled
-def _fill(
-    code: NDArray[np.uint64],
-    run: int,
-    done: int,
-    taken: int,
-    count: int,
-    radius: int,
-    filled: int,
-    lists: Lists,
-    scan: Scan,
-) -> int:
-    """Put `taken` distances of a run, behind those that are done, into the buffer; says how far it is filled then."""
-    if run + 1 < count:
-        _ask_for(lists.codes, scan.runs[run + 1], min(scan.lengths[run + 1], _MOST_ASKED))
-    _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
-    return filled + taken
 
 
 @compiled
@@ -218,8 +202,10 @@ def find_hits(
             run, filled = count, size
         while run < count and filled < _BUFFER:
             taken = min(scan.lengths[run] - done, _BUFFER - filled)
-            filled = _fill(code, run, done, taken, count, radius, filled, lists, scan)
-            done += taken
+            if run + 1 < count:
+                _ask_for(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+            _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
+            filled, done = filled + taken, done + taken
             if done == scan.lengths[run]:
                 run, done = run + 1, 0
         found = _pick(scan, filled, min(radius, _LARGEST - 1), hits)
@@ -236,6 +222,7 @@ def find_hits(
             if place >= lists.starts[cells[owner]]:
                 away = np.int64(distance(lists.codes, place, code))
                 if away > above:
+                    prefetch(lists.rows, place)
                     scan.places[hits], scan.owners[hits], scan.near[hits] = place, owner, away
                     hits += 1
     _sort_hits(hits, scan)
@@ -298,7 +285,7 @@ def _distances(
 def _ask_for(codes: NDArray[np.uint64], start: int, size: int) -> None:
     """Have codes brought to the cache: runs are too short for the processor to see that they will be needed."""
     step = max(1, _LINE // (8 * codes.shape[1]))
-    for place in range(0, size, step):
+    for place in range(0, min(size, _MOST_ASKED), step):
         prefetch(codes, start + place)
 
 

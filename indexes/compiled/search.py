@@ -43,6 +43,11 @@ class CompiledPipeline:
         """As `Pipeline.search`."""
         if params.k > _MOST:
             return self._pipeline.search(queries, params, scored)
+        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
+        order = None
+        if len(queries) >= _SPLIT:  # queries of one class, one after the other, find records in the processor's cache
+            order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
+            queries = queries[order]
         result = SearchResult.empty(len(queries), params.k)
         reasons = np.zeros(len(queries), np.int8)
         task = Task(
@@ -68,13 +73,12 @@ class CompiledPipeline:
             )  # fmt: skip
             search(asked, task, bounds, lists, rows, bits, found)
 
-        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
         in_threads(answer, len(queries), threads)
         left = np.flatnonzero(reasons != ANSWERED)
         if len(left):
             result.put(left, self._pipeline.search(queries[left], params, scored))
         self._columns.relax(rest=1 if threads > 1 else 0)
-        return result
+        return result if order is None else result.in_order(np.argsort(order))
 
     def _rows(self) -> Rows:
         raw = self._columns.raw()

@@ -28,7 +28,7 @@ from indexes.milvus.layout import CODES, RECORDS, Collection, Kind, Layout, chec
 from indexes.milvus.server import PAGE, Server, among, integers, texts
 from indexes.params import IndexConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _PART = 16_000  # characters of a text in one row; a character has up to 4 bytes
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes import IndexConfig, partitions
-from indexes.partitions import Cells, Kept, cell_numbers
+from indexes.partitions import Cells, Kept, cell_count, cell_numbers
 from indexes.relevance import Similarity, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
@@ -220,15 +220,15 @@ def test_cells_before_a_batch_are_not_changed_by_it():
         ([0.9, 0.1, 0, 0], 1),
         ([0.8, 0.2, 0, 0], 1),
         ([0.72, 0.14, 0.14, 0], 2),
-        ([0.6, 0, 0.4, 0], 3 + 2 * 2 + 1),
-        ([0.4, 0.3, 0.15, 0.15], 3 + 2 * 1),
-        ([0.25, 0.25, 0.25, 0.25], 3 + 2 * 1),  # equal probabilities go to the lower class
-        ([0, 0, 0.5, 0.5], 2 * 11 + 3 + 2 * 3 + 1),
-        ([0, 0, 0.1, 0.9], 3 * 11 + 1),
+        ([0.6, 0, 0.4, 0], 2 + 1 + 2),
+        ([0.4, 0.3, 0.15, 0.15], 2 + 5 + 1 + 1),
+        ([0.25, 0.25, 0.25, 0.25], 2 + 2 * 5 + 1 + 1),  # equal probabilities go to the lower class
+        ([0, 0, 0.5, 0.5], 2 * 17 + 2 + 1 + 3),
+        ([0, 0, 0.1, 0.9], 3 * 17 + 1),
     ],
 )
 def test_the_cell_of_a_record_follows_from_its_two_largest_probabilities(row, number):
-    config = IndexConfig(classes=4, bits=32, dim=1, groups=4)  # 11 kinds of cells
+    config = IndexConfig(classes=4, bits=32, dim=1, groups=4)  # W = 5, 17 kinds of cells
     numbers, confidence = cell_numbers(config, np.array([row], np.float32))
     assert numbers.tolist() == [number]
     assert confidence.tolist() == [np.float32(max(row))]
@@ -240,4 +240,4 @@ def test_there_are_never_more_cells_than_the_table_has(seed, classes, groups):
     config = IndexConfig(classes=classes, bits=32, dim=1, groups=groups)
     numbers, _ = cell_numbers(config, probabilities(np.random.default_rng(seed), 200, classes))
     assert numbers.min() >= 0
-    assert numbers.max() < classes * (3 + 2 * config.groups)
+    assert numbers.max() < cell_count(config) <= classes * (5 + 6 * config.groups)

@@ -352,7 +352,7 @@ def another(content: dict, **changes) -> str:
 
 
 DAMAGES = {
-    "another format": (lambda content: another(content, format=2), FormatVersionError, "has format 2, this version"),
+    "another format": (lambda content: another(content, format=3), FormatVersionError, "has format 3, this version"),
     "no text": (lambda content: "", DamagedIndexError, "the catalogue of .* cannot be read"),
     "cut off": (lambda content: json.dumps(content)[:-9], DamagedIndexError, "the catalogue of .* cannot be read"),
     "no object": (lambda content: "[1, 2]", DamagedIndexError, "the catalogue of .* cannot be read"),
