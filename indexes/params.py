@@ -55,8 +55,8 @@ class IndexConfig(Settings):
         dim: D, the length of a feature.
         prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
         similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
-        groups: G; runners-up are told apart modulo 2 G, and a partition has at most 5 + 6 G cells (see `partitions`). 0,
-            the default, takes as many as keep the number of cells reasonable: C if few, 16 for hundreds, then fewer.
+        groups: G; runners-up are told apart modulo 2 G, and a partition has at most 5 + 6 G cells (see `partitions`).
+            0, the default, takes as many as keep the number of cells reasonable: C if few, 16 for hundreds, then fewer.
 
     Raises:
         InvalidParameterError: naming the field, the value given and the range expected.

@@ -10,16 +10,17 @@ probability, a partition is cut into these cells, of which those without a recor
     2 + W band + 1 + r mod 2 G  torn:       the rest, by their runner-up class r
 
 A band is an interval of p1: 0 for p1 >= 0.5, 1 for p1 >= 0.3, 2 below that; W = 1 + min(C, 2 G) is the number of kinds
-in a band. A record's cell follows from its probabilities alone, cell = c (2 + 3 W) + kind, and there are at most C (2 + 3 W) of
-them, whatever the number of records.
+in a band. A record's cell follows from its probabilities alone, cell = c (2 + 3 W) + kind, and there are at most
+C (2 + 3 W) of them, whatever the number of records.
 
 **The upper bound.** A cell L keeps its envelope M_L(m) = max p(m) over its records. For a query with weights s,
 
     R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
 
-so a cell with U_L(q) <= t holds nothing relevant and is skipped. Cells finer than partitions make the envelopes tight:
-grouping by runner-up keeps the second largest probabilities of different classes apart, `vague` keeps the records
-without a notable second class out of all groups, and bands make the first term, s_c M_L(c), tight.
+so a cell with U_L(q) <= t holds nothing relevant and is skipped; where there are many cells, `reach` finds the others
+fast. Cells finer than partitions make the envelopes tight: grouping by runner-up keeps the second largest probabilities
+of different classes apart, `vague` keeps the records without a notable second class out of all groups, and bands make
+the first term, s_c M_L(c), tight.
 
 Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with s' the largest weight of the
 other classes and p(c) in [lo_L, M_L(c)]:
@@ -50,9 +51,11 @@ from numpy.typing import NDArray
 from indexes.compare import UNDERFLOW, Products, error
 from indexes.encodings import SUM_TOLERANCE
 from indexes.params import IndexConfig
+from indexes.reach import Large, Lists
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
 _TORN = 0.35  # queries whose largest weight is below this get the second bound
+_MANY = 1 << 21  # values of envelopes, from which on lists of them are faster than their products
 _CHUNK = 1 << 14
 
 
@@ -176,12 +179,8 @@ class Cells:
             cutoff: t of Eq. 2.
         """
         queries, slack = len(weights), error(self.config.classes)
-        order, dominant = self._scan_order, self.dominant()
-        limit = np.float32((cutoff - UNDERFLOW) * (1 - slack))  # on the sums instead of raising each of them
-        found = np.flatnonzero(self._sums(weights.astype(np.float32)) > limit)
-        query = found // max(1, len(self))
-        cell = order[found - query * len(self)]
-
+        dominant = self.dominant()
+        query, cell = self._reached(weights, cutoff, (cutoff - UNDERFLOW) * (1 - slack))
         torn = np.flatnonzero((weights.max(axis=1) < _TORN)[query])
         held = self.sizes[cell] > 0
         held[torn] &= self._second_bound(weights, query[torn], cell[torn]) > cutoff
@@ -207,6 +206,31 @@ class Cells:
             partitions=np.count_nonzero(partitions, axis=1),
         )
 
+    def _reached(
+        self, weights: NDArray[np.float64], cutoff: float, limit: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of a query and a cell whose first bound exceeds a limit, in order of queries and of scans."""
+        if self.envelopes.size < _MANY:
+            return self._products(np.arange(len(weights)), weights, limit)
+        large = Large.of(weights, cutoff)
+        query, cell, others = self.lists.pairs(large, limit)
+        part, _ = large.sums(query, cell, self.envelopes)
+        keep = part + large.tails[query] * (1 + SUM_TOLERANCE) > limit
+        rest, cells = self._products(others, weights[others], limit)
+        query, cell = np.concatenate([query[keep], rest]), np.concatenate([cell[keep], cells])
+        order = np.lexsort((self._scan_place[cell], query))
+        return query[order], cell[order]
+
+    def _products(
+        self, queries: NDArray[np.int64], weights: NDArray[np.float64], limit: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The same from the products of these queries with all envelopes."""
+        if not len(queries):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        found = np.flatnonzero(self._sums(weights.astype(np.float32)) > np.float32(limit))
+        at = found // max(1, len(self))
+        return queries[at], self._scan_order[found - at * len(self)]
+
     def _second_bound(
         self, weights: NDArray[np.float64], query: NDArray[np.int64], cell: NDArray[np.int64]
     ) -> NDArray[np.float64]:
@@ -221,6 +245,16 @@ class Cells:
     def _scan_order(self) -> NDArray[np.int64]:
         """Positions by kind: a scan that starts with the sure cells has the nearest codes early, drops others fast."""
         return np.argsort(self.numbers % _kinds(self.config), kind="stable")
+
+    @cached_property
+    def _scan_place(self) -> NDArray[np.int64]:
+        """Where in that order each cell is."""
+        return np.argsort(self._scan_order)
+
+    @cached_property
+    def lists(self) -> Lists:
+        """The cells of each class, by envelope."""
+        return Lists.of(self.envelopes)
 
     @cached_property
     def _sums(self) -> Products:

@@ -13,6 +13,7 @@ records, never fewer than there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -22,16 +23,19 @@ from numpy.typing import NDArray
 
 from indexes.base import SearchResult
 from indexes.compare import UNDERFLOW, error, inner_products
-from indexes.encodings import Encodings
+from indexes.encodings import SUM_TOLERANCE, Encodings
 from indexes.params import SearchParams
 from indexes.partitions import Cells, Kept
+from indexes.reach import Large
 from indexes.relevance import Similarity, hamming, is_relevant, relevance
 from indexes.rerank import Records, rank
 
 _CHUNK_ELEMENTS = 1 << 22
+_LOOKED_AT = 1 << 20
 _SPLIT = 64  # queries from which on a batch is split over threads, each of which runs every step for its part
 _FIRST = 1.5  # places of the first scan per place of the shortlist
 _DEEPER = 4  # how much deeper a scan goes than one that has found too few relevant records
+_WIDE = 256  # classes from which on rows of probabilities are read in part
 _WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
 
 
@@ -116,12 +120,10 @@ class Pipeline:
         else:
             rows, cut_off, unfinished = self._shortlist(queries, weights, kept, params.cutoff, params.shortlist)
             result = rank(queries, weights, records, rows, params, scored)
-        for query in unfinished.tolist():
-            one = slice(query, query + 1)
-            rows, cut_off[query] = self._relevant(queries.codes[query], weights[query], kept, query, params)
-            found = rank(queries[one], weights[one], records, rows[None], params, scored)
-            for name in ("ids", "distances", "relevance", "scores", "hamming"):
-                getattr(result, name)[one] = getattr(found, name)
+        for some in _parts(unfinished, kept.codes[unfinished]):
+            rows, cut_off[some] = self._relevant(queries.codes[some], weights[some], kept, some, params)
+            found = rank(queries[some], weights[some], records, rows, params, scored)
+            result.put(some, found)
         result.partitions[:] = kept.partitions
         result.cells[:] = kept.counts
         result.codes[:] = kept.codes
@@ -180,6 +182,11 @@ class Pipeline:
         """
         relevant = rows >= 0
         probabilities, at = self._records.probabilities(np.where(settled, -1, rows))
+        if probabilities.shape[1] >= _WIDE:
+            query, place = np.nonzero(relevant & ~settled)
+            passes = self._passes(query, at[query, place], probabilities, weights, cutoff)
+            relevant[query, place] = passes
+            return relevant
         r = inner_products(weights.astype(np.float32), probabilities, at)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self._cells.config.classes) + UNDERFLOW
         query, place = np.nonzero(doubtful & relevant & ~settled)
@@ -188,29 +195,75 @@ class Pipeline:
         relevant[query, place] = is_relevant(exact, cutoff)
         return relevant
 
+    def _passes(
+        self,
+        query: NDArray[np.int64],
+        at: NDArray[np.int64],
+        probabilities: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        cutoff: float,
+    ) -> NDArray[np.bool_]:
+        """Which (n,) pairs of a query and a row of a wide matrix pass the cutoff: the large weights decide most, and
+        the few values that they need are read instead of rows."""
+        large, slack = Large.of(weights, cutoff), error(probabilities.shape[1])
+        least, mass = large.sums(query, at, probabilities)
+        most = least + large.tails[query] * np.maximum(0, 1 + SUM_TOLERANCE - mass)
+        passes = least * (1 - slack) > cutoff + UNDERFLOW
+        open_ = np.flatnonzero(~passes & (most * (1 + slack) + UNDERFLOW > cutoff))
+        passes[open_] = is_relevant(relevance(weights[query[open_]], probabilities[at[open_]]), cutoff)
+        return passes
+
     def _relevant(
         self,
-        code: NDArray[np.uint8],
+        codes: NDArray[np.uint8],
         weights: NDArray[np.float64],
         kept: Kept,
-        query: int,
+        asked: NDArray[np.int64],
         params: SearchParams,
-    ) -> tuple[NDArray[np.int64], int]:
-        """All relevant rows of one query, or the nearest of them, by looking at every record of the kept cells.
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All relevant rows of some queries, or the nearest of them, by looking at every record of the kept cells.
+
+        Args:
+            codes: (nq, bits / 8) uint8, of these queries, as the weights are.
+            weights: (nq, C) float64.
+            kept: what pruning has left of all queries.
+            asked: (nq,) int64, which of them these are.
+            params: with the cutoff and the size of the shortlist.
 
         Returns:
-            rows (m,) int64, and how many records were dropped.
+            rows (nq, m) int64 with -1 between and behind them, and (nq,) int64 how many records were dropped.
         """
-        cells = kept.cells[query][kept.cells[query] >= 0]
-        rows, which = self._engine.rows(cells)
-        settled = kept.certain[query, cells][which]
-        relevant = self._relevant_candidates(rows[None], settled[None], weights[None], params.cutoff)[0]
-        dropped = len(rows) - int(np.count_nonzero(relevant))
-        rows = rows[relevant]
-        if params.shortlist is not None and len(rows) > params.shortlist:
-            near = np.argpartition(hamming(code, self._records.codes[rows]), params.shortlist - 1)
-            rows = rows[near[: params.shortlist]]
-        return rows, dropped
+        place = np.nonzero(kept.cells[asked] >= 0)
+        cells = kept.cells[asked][place]
+        found, which = self._engine.rows(cells)
+        query, cell = place[0][which], cells[which]
+        counts = np.bincount(query, minlength=len(asked))
+        at = np.arange(len(query)) - (np.cumsum(counts) - counts)[query]
+        rows = np.full((len(asked), int(counts.max(initial=1))), -1, np.int64)
+        settled = np.zeros(rows.shape, bool)
+        rows[query, at] = found
+        settled[query, at] = kept.certain[asked[query], cell]
+        relevant = self._relevant_candidates(rows, settled, weights, params.cutoff)
+        left = np.count_nonzero(relevant, axis=1)
+        rows[~relevant] = -1
+        if params.shortlist is not None and left.max() > params.shortlist:
+            away = np.full(rows.shape, np.iinfo(np.int32).max, np.int32)
+            query, at = np.nonzero(relevant)
+            away[query, at] = hamming(codes[query], self._records.codes[rows[query, at]])
+            near = np.argpartition(away, params.shortlist - 1, axis=1)[:, : params.shortlist]
+            rows = np.take_along_axis(rows, near, axis=1)
+        return rows, counts - left
+
+
+def _parts(queries: NDArray[np.int64], codes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Queries with about as many codes to look at, as many together as there is room for; of unknown codes, one."""
+    order = np.argsort(codes, kind="stable")
+    end = len(order)
+    while end:
+        most = int(codes[order[end - 1]])
+        count = max(1, min(end, _LOOKED_AT // max(1, most))) if most >= 0 else 1
+        yield queries[order[end - count : end]]
+        end -= count
 
 
 def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:

@@ -12,14 +12,10 @@ are added.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import platform
-import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -27,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from connector.benchmark.memory import Memory
 from indexes import Encodings, FaissIndex, IndexConfig
 
 
@@ -62,35 +59,6 @@ class Generator:
             features=features,
             ids=np.arange(self._next - n, self._next),
         )
-
-
-class PrivateMemory:
-    """Private memory of the process (RssAnon) within a `with` block: its peak and its growth, bytes above the start."""
-
-    def __enter__(self) -> PrivateMemory:
-        ctypes.CDLL(None).malloc_trim(0)  # memory freed before would be taken again unseen
-        self._start = self.peak = self._now()
-        self.grown = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._now()) - self._start
-        ctypes.CDLL(None).malloc_trim(0)
-        self.grown = self._now() - self._start
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
-            self.peak = max(self.peak, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found.group(1)) * 1024 if found else 0
 
 
 def batches(generator: Generator, records: int, size: int) -> Iterator[Encodings]:
@@ -155,7 +123,7 @@ def main() -> None:
     adding, peak, held, size = 0.0, 0, 0, 50_000
     total = -(-args.records // size)
     for batch in track(batches(generator, args.records, size), "Adding", total, disable=quiet):
-        with PrivateMemory() as memory:
+        with Memory() as memory:
             start = time.perf_counter()
             index.add(batch)
             adding += time.perf_counter() - start

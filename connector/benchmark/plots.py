@@ -110,7 +110,7 @@ def scanned(dataset: dict[str, Any], theme: Theme = "light") -> bytes | None:
     ]  # fmt: skip
     if len(ours) < 2:
         return None
-    figure, (axes,) = _figure(theme, (8.5, 4.8), 1)
+    figure, (axes,) = _figure(theme, (9.5, 5.2), 1)
     shades, ink = _KINDS[theme], _INK[theme][1]
     relevant = sorted((float(cutoff), 100 * share) for cutoff, share in dataset["relevant"].items())
     curves = {"records relevant": (relevant, ink, "D")}
@@ -168,13 +168,10 @@ def _families(
 ) -> None:
     batch = _batch(dataset)
     families: dict[str, list[Point]] = {}
-    whole: dict[str, list[Point]] = {}  # of all queries: quality of a few is no match for that
     for method in dataset["methods"]:
         x = value(method)
-        if x is not None and x == x:
+        if x is not None and method["complete"]:  # quality of a few queries is no match for that of all
             families.setdefault(method["family"], []).append((x, _speed(method, batch)))
-            if method["complete"]:
-                whole.setdefault(method["family"], []).append((x, _speed(method, batch)))
     curves: dict[str, tuple[list[Point], str, str]] = {}
     counts: dict[str, int] = {}
     for family, points in families.items():
@@ -183,8 +180,8 @@ def _families(
         counts[group] = counts.get(group, 0) + 1
         across, up = zip(*points, strict=True)
         axes.scatter(across, up, s=10, marker=marker, color=shade, alpha=0.3, linewidths=0, zorder=2)
-        curves[family] = (front(whole.get(family, points)), shade, marker)
-    best = front(point for points in whole.values() for point in points)
+        curves[family] = (front(points), shade, marker)
+    best = front(point for points in families.values() for point in points)
     axes.plot(*zip(*best, strict=True), "--", color=_INK[theme][1], linewidth=1, alpha=0.6, zorder=1)
     axes.set_yscale("log")
     _curves(axes, curves, theme)

@@ -1,7 +1,7 @@
 """Raw results of a run in its directory: what was found and how long it took, query by query, call by call.
 
     plan.json                       `Plan`: what was asked for, the same for every data set
-    raw/DATASET/METHOD.npz          ids, distances, relevance and labels (nq, k) of the largest batch; seconds_B, one
+    raw/DATASET/METHOD.npz          ids, distances, relevance and labels (nq, k) of all queries; seconds_B, one
                                     per call, of batches of nominally B queries, and size_B, how many there were;
                                     steps_* (nq,) and average_precision (m,) of the whole ranking, where there are any
     raw/DATASET/truth.npz           exact answers (see `truth`)
@@ -40,7 +40,7 @@ class Plan(Settings):
         queries: how many, of those that a data set has; also the largest batch.
         batches: queries of a call.
         rounds: measured rounds over all methods.
-        call_seconds: what one call may take; larger batches are cut.
+        call_seconds: what one call may take; larger batches are cut. Six times that for results of all queries.
         truth_seconds: for exact answers, per cutoff and ranking; for whole rankings, per method, a third of it.
         whole: records up to which mAP@all is measured.
         threads: of FAISS and of the compiled engine.

@@ -2,7 +2,8 @@
 
 A round runs, for each method and each size of batch, one group of calls, after a pause in which threads of the method
 before stop spinning. The first round only warms up. Where a full batch would take too long it is cut, and so is the
-number of calls in a group; how large the batch really was is kept with the times.
+number of calls in a group; how large the batch really was is kept with the times. Results are of a full batch
+nevertheless, where it takes no more than a few times a call's seconds: quality of other queries is no comparison.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _GROUP = 0.02
 _CUT = 0.1
 """Of the seconds, what a call of a cut batch may take: slow methods are many, and need no more."""
 _LEAST = 4
+_WHOLE = 6
+"""Times the seconds of a call, what the results of the queries that were cut off may take."""
 
 
 @dataclass(eq=False)
@@ -35,7 +38,7 @@ class Times:
     Attributes:
         seconds: by nominal size of batch, seconds of every call of the measured rounds.
         sizes: by nominal size of batch, how many queries a call really had.
-        ids: (nq, k) int64, results of the largest batch.
+        ids: (nq, k) int64, results of a full batch of the largest size, or of a cut one where that would take too long.
     """
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -96,6 +99,8 @@ def measure(
             for name, value in probe().items():
                 if turn:
                     probed.setdefault(name, []).append(value)
+    for method in methods:
+        _complete(method, queries[: max(batches)], k, seconds * _WHOLE, times[method.name], max(batches))
     return times, {name: np.asarray(values) for name, values in probed.items()}
 
 
@@ -141,6 +146,14 @@ def _group(
         ids = method.search(part, k)
         taken.append(time.perf_counter() - start)
     return taken, ids
+
+
+def _complete(method: Method, queries: Encodings, k: int, seconds: float, times: Times, largest: int) -> None:
+    """Get the results of the queries behind the largest batch, if they take no more than so many seconds."""
+    size, left = times.sizes[largest], len(queries) - times.sizes[largest]
+    if left and left * float(np.median(times.seconds[largest])) / size <= seconds:
+        parts = [method.search(queries[start : start + size], k) for start in range(size, len(queries), size)]
+        times.ids = np.concatenate([times.ids, *parts])
 
 
 def _taken(queries: Encodings, start: int, size: int) -> Encodings:

@@ -1,21 +1,8 @@
-"""The cells that can hold a relevant record, without looking at every cell. `partitions` has cells and their bounds.
+"""The cells that can hold a relevant record, query by query. `partitions` has cells and their bounds.
 
-Most weights s_m of a query are tiny. Those above t / 8 are its *large* weights, B; with `tail` the largest of the
-others,
-
-    R(q, b)  <=  sum over B of s_m p_b(m)  +  tail        since the probabilities of a record sum to 1
-             <=  sum over B of s_m M_L(m)  +  tail        for every record b of a cell L
-
-and the second line can exceed t only if M_L(m) > (t - tail) / sum of s_m over B for some m of B. The same holds with
-the j largest weights for B and the next one for the tail, and the j is taken for which that is largest. So for every
-class the cells are listed by envelope, largest first, and a query looks at the beginnings of a few lists: at dozens of
-cells out of thousands. What they leave is decided by the line above, by the whole product s . M_L and by
-the second bound of `partitions`; each of them is exact.
-
-A list ends at `FLOOR`. Queries for which it would have to go on look at all cells instead.
-
-Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
-"Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.
+The cells that a query can `reach` are collected from the lists there. Those whose sum over all large weights, and the
+tail of the others, does not exceed the cutoff go; so do those that the whole product s . M_L or the second bound of
+`partitions` rules out. Each of these is exact.
 """
 
 from __future__ import annotations
@@ -28,9 +15,8 @@ from numpy.typing import NDArray
 from indexes.compare import UNDERFLOW
 from indexes.compiled.jit import compiled, compiled_sum, prefetch_at, trailing_zeros
 from indexes.encodings import SUM_TOLERANCE
+from indexes.reach import FLOOR, MARGIN, SHARE, SMALLEST
 
-FLOOR = 0.01
-_SHARE = 0.125
 _LEVELS = 8
 _SORTED = 64  # large weights
 _AHEAD = 8  # cells whose envelopes are asked for in advance,
@@ -104,7 +90,7 @@ def room_to_prune(cells: int, classes: int) -> Room:
 def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np.int32]) -> tuple[int, float]:
     """Fill `large` with the classes of large weights, the largest first unless they are very many; says how many they
     are, and the largest of the other weights."""
-    least = max(cutoff * _SHARE, 1e-3)
+    least = max(cutoff * SHARE, SMALLEST)
     count, tail = 0, 0.0
     for m in range(weights.shape[0]):
         weight = weights[m]
@@ -134,7 +120,7 @@ def _reach(weights: NDArray[np.float64], limit: float, large: NDArray[np.int32],
             if large.shape[0] > _SORTED:
                 continue
             rest = weights[large[place + 1]]
-        far = (limit - rest * (1 + SUM_TOLERANCE)) / total * (1 - 1e-9)
+        far = (limit - rest * (1 + SUM_TOLERANCE)) / total * (1 - MARGIN)
         if far > reach:
             lists, reach = place + 1, far
     return lists, reach

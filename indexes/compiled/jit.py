@@ -24,7 +24,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)
 
 _HERE = Path(__file__).parent
-_FILES = (*sorted(_HERE.glob("*.py")), _HERE.parent / "compare.py", _HERE.parent / "encodings.py")
+_CONSTANTS = ("compare.py", "encodings.py", "reach.py")
+_FILES = (*sorted(_HERE.glob("*.py")), *(_HERE.parent / name for name in _CONSTANTS))
 _SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from indexes.base import SearchResult
 from indexes.compare import error
-from indexes.compiled.bounds import FLOOR, Bounds
+from indexes.compiled.bounds import Bounds
 from indexes.compiled.fused import ANSWERED, Found, Queries, Rows, Task, search
 from indexes.compiled.jit import frozen
 from indexes.encodings import Encodings
@@ -94,13 +94,11 @@ class CompiledPipeline:
 
 def bounds_of(cells: Cells) -> Bounds:
     """The bounds of cells, with a list for every class."""
-    cell, m = np.nonzero(cells.envelopes >= FLOOR)
-    values = cells.envelopes[cell, m]
-    order = np.lexsort((-values, m))
+    lists = cells.lists
     return Bounds(
-        starts=frozen(np.searchsorted(m[order], np.arange(cells.config.classes + 1))),
-        cells=frozen(cell[order].astype(np.int32)),
-        values=frozen(values[order]),
+        starts=frozen(lists.starts),
+        cells=frozen(lists.cells),
+        values=frozen(lists.values),
         envelopes=frozen(cells.envelopes),
         dominant=frozen(cells.dominant().astype(np.int32)),
         lows=frozen(cells.lows),

@@ -43,6 +43,9 @@ TUNING = {
     (pipeline, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
     (pipeline, "_SPLIT"): [1, 3],  # every batch of queries on several threads
     (pipeline, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
+    (pipeline, "_LOOKED_AT"): [1, 100],  # what remains one by one, and together
+    (pipeline, "_WIDE"): [0],  # the cutoff from a few values of each row
+    (partitions, "_MANY"): [0],  # pruning by lists
     (pipeline, "_FIRST"): [1],
     (pipeline, "_DEEPER"): [2],
     (faiss_index, "_LOAD_ROWS"): [1, 7],

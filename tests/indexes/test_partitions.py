@@ -56,28 +56,35 @@ def pruned(world: World, cutoff: float) -> tuple[Cells, Kept, np.ndarray, np.nda
 
 
 @PROPERTY
-@given(world=worlds(), torn=st.sampled_from([0, 0.5, 1e9]))
-def test_no_relevant_record_is_ever_pruned(world, torn):
+@given(world=worlds(), torn=st.sampled_from([0, 0.5, 1e9]), many=st.sampled_from([0, 1 << 40]))
+def test_no_relevant_record_is_ever_pruned(world, torn, many):
     with threads(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "_TORN", torn)  # the second bound for no query, some, all
+        patch.setattr(partitions, "_MANY", many)  # by lists, by products
         for cutoff in world.cutoffs():
             check_pruning(*pruned(world, cutoff))
 
 
 @PROPERTY
-@given(world=worlds(rows=(1, 40)), data=st.data())
-def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, data):
+@given(world=worlds(rows=(1, 40)), many=st.sampled_from([0, 1 << 40]), data=st.data())
+def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, many, data):
     occurring = world.relevances().ravel()
     r = float(data.draw(st.sampled_from(occurring.tolist())))
-    with threads(1):
+    with threads(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "_MANY", many)
         for cutoff in (r, np.nextafter(r, -1), np.nextafter(r, 2), float(np.nextafter(np.float32(r), np.float32(-1)))):
             if 0 <= cutoff < 1:
                 check_pruning(*pruned(world, cutoff))
 
 
 @PROPERTY
-@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12), scale=st.sampled_from([1e-30, 1e-6, 1, 50, 1e6]))
-def test_the_size_of_the_weights_does_not_matter(seed, classes, scale):
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(2, 12),
+    scale=st.sampled_from([1e-30, 1e-6, 1, 50, 1e6]),
+    many=st.sampled_from([0, 1 << 40]),
+)
+def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
     """Whatever S is: queries' weights are any numbers that are not negative."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=32, dim=1)
@@ -85,7 +92,8 @@ def test_the_size_of_the_weights_does_not_matter(seed, classes, scale):
     cells, of_record = cells_of(config, [p])
     weights = rng.random((8, classes)) * rng.choice([0, 1e-6, 1], (8, classes)) * scale
     r = relevance(weights[:, None], p[None])
-    with threads(1):
+    with threads(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "_MANY", many)
         for cutoff in (0.0, 0.2, min(float(r.max()), 0.99), float(np.median(r.clip(0, 0.99)))):
             check_pruning(cells, cells.prune(weights, cutoff), of_record, is_relevant(r, cutoff))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
 from connector.benchmark import faiss_methods, profile, timing
 from connector.benchmark.methods import Method
@@ -44,7 +45,14 @@ def test_what_is_slow_gets_smaller_batches_and_fewer_calls(dataset):
     assert 4 <= times["slow"].sizes[1024] <= 50
     assert times["slow"].sizes[1] == 1
     assert len(times["fast"].seconds[1]) > 3 * len(times["slow"].seconds[1])
-    assert len(times["slow"].ids) == times["slow"].sizes[1024]
+
+
+@pytest.mark.parametrize(("seconds", "complete"), [(0.001, True), (0.02, False)])
+def test_results_are_of_all_queries_unless_these_take_too_long(dataset, seconds, complete):
+    queries, calls = dataset.queries.get(np.arange(100)), []
+    times, _ = timing.measure([fake("slow", calls, seconds)], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.05)
+    assert times["slow"].sizes[1024] < 100
+    assert len(times["slow"].ids) == (100 if complete else times["slow"].sizes[1024])
 
 
 def test_results_are_those_of_the_first_queries(dataset, data):
