@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.compiled.bounds import Bounds, dot, large_weights, prune, room_to_prune
-from indexes.compiled.jit import compiled, compiled_sum, prefetch_at
+from indexes.compiled.jit import compiled, compiled_sum, kernel, prefetch_at
 from indexes.compiled.scan import (
     Lists,
     Scan,
@@ -128,7 +128,7 @@ class Best(NamedTuple):
     distances: NDArray[np.float32]
 
 
-@compiled
+@kernel
 def search(
     queries: Queries,
     task: Task,

@@ -37,8 +37,14 @@ def frozen(array: NDArray[_T]) -> NDArray[_T]:
     return view
 
 
+def kernel(function: _F) -> _F:
+    """Compile what Python calls, without the interpreter's lock, so that threads run side by side; and keep the result
+    on the disk."""
+    return _compiled(function, no_cpython_wrapper=False)
+
+
 def compiled(function: _F) -> _F:
-    """Compile without the interpreter's lock, so that threads run side by side, and keep the result on the disk."""
+    """Compile what only other compiled functions call: to call it from Python would end the process."""
     return _compiled(function)
 
 
@@ -48,7 +54,13 @@ def compiled_sum(function: _F) -> _F:
 
 
 def _compiled(function: _F, **options: Any) -> _F:
-    options |= {"nogil": True, "error_model": "numpy"}
+    options = {
+        "nogil": True,
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,  # each takes time to compile
+        "no_cfunc_wrapper": True,
+        **options,
+    }
     try:
         kept = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no directory where it could be kept

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.jit import compiled
+from indexes.compiled.jit import kernel
 from indexes.compiled.scan import Lists, find_hits, find_runs, radius_of, room_to_scan, take_sample
 
 _FIRST = 1.5  # records within the first radius per place
 
 
-@compiled
+@kernel
 def move(
     lists: Lists,
     starts: NDArray[np.int64],
@@ -26,7 +26,7 @@ def move(
         fresh.rows[target : target + size] = lists.rows[source : source + size]
 
 
-@compiled
+@kernel
 def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
     for i in range(codes.shape[0]):
         cell = cells[i]
@@ -36,7 +36,7 @@ def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cel
         lists.sizes[cell] += 1
 
 
-@compiled
+@kernel
 def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
     for i in range(cells.shape[0]):
         cell = cells[i]
@@ -53,7 +53,7 @@ def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gon
         lists.sizes[cell] = kept - start
 
 
-@compiled
+@kernel
 def search(
     codes: NDArray[np.uint64],
     cells: NDArray[np.int64],

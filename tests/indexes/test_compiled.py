@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,12 +36,18 @@ from tests.indexes.generate import (
 CONFIG = IndexConfig(classes=40, bits=64, dim=8)
 
 
+@numba.njit
+def pruned(weights, cutoff, slack, bounds):
+    room = room_to_prune(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
+    large, tail = large_weights(weights, cutoff, room.large)
+    counts = prune(weights, cutoff, slack, bounds, 0, large, tail, room)
+    return room.kept[: counts[0]], room.certain[: counts[0]], counts
+
+
 def kept_cells(cells: Cells, weights: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, tuple]:
     """What the compiled pruning keeps for one query: (n,) cells, (n,) whether they are certain, and its counts."""
-    room = room_to_prune(len(cells), cells.config.classes)
-    large, tail = large_weights(weights, cutoff, room.large)
-    counts = prune(weights, cutoff, error(cells.config.classes), bounds_of(cells), 0, large, tail, room)
-    return room.kept[: counts[0]].copy(), room.certain[: counts[0]].copy(), counts
+    found: tuple[np.ndarray, np.ndarray, tuple] = pruned(weights, cutoff, error(cells.config.classes), bounds_of(cells))
+    return found
 
 
 @PROPERTY
@@ -222,6 +229,7 @@ def test_kernels_are_compiled_anew_when_another_file_of_theirs_has_changed(tmp_p
     """What numba has kept of a function also contains what that took from other files."""
     shutil.copytree(Path(indexes.__file__).parent, tmp_path / "indexes", ignore=shutil.ignore_patterns("__pycache__"))
     script = """
+import numba
 import numpy as np
 from indexes.compiled.lists import search
 from indexes.compiled.scan import Lists
