@@ -3,7 +3,9 @@
     jit.py          how functions are compiled, and the processor instructions that numba has no name for
     scan.py         Hamming distances of contiguous codes, and the nearest of them by counting
     lists.py        the codes of an index: adding, moving, removing them, and searching given cells
-    bounds.py       the cells that can hold a relevant record, without looking at every cell
+    bounds.py       the cells that can hold a relevant record
+    arrays.py       what a search is given and gives
+    rerank.py       the k best of a query's candidates
     fused.py        the whole search of one query after the other
     search.py       the same from Python: threads, and which queries `pipeline` has to answer after all
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from indexes.base import SearchResult
 from indexes.compare import error
+from indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
 from indexes.compiled.bounds import Bounds
-from indexes.compiled.fused import ANSWERED, Found, Queries, Rows, Task, search
+from indexes.compiled.fused import search
 from indexes.compiled.jit import frozen
 from indexes.encodings import Encodings
 from indexes.hamming.compiled import CompiledEngine, in_threads
