@@ -19,6 +19,7 @@ from connector.benchmark.grids import Grid
 from connector.benchmark.real import real_dataset
 from connector.benchmark.run import Progress, Task
 from connector.errors import DataError
+from indexes.catalogue import FORMAT_VERSION
 
 GROWTH_CLASSES = 200
 QUERIES = 4096
@@ -110,25 +111,25 @@ def digits(progress: Progress) -> Pair:
     from connector.model import Architecture
     from connector.training import TrainConfig, train
 
-    place = data.cache() / "benchmark-digits-1"
-    pair = Pair("digits", place / "encodings" / "index", place / "encodings" / "queries")
-    if pair.index.is_dir():
+    place = data.cache() / f"benchmark-digits-{FORMAT_VERSION}"
+    pair = Pair("digits", place / "index", place / "queries")
+    if place.is_dir():
         return pair
     training, queries = data.load("digits/train"), data.load("digits/test")
-    place.mkdir(parents=True, exist_ok=True)
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=6, augment="shift")
 
     def report(epoch: int, seen: int, of: int, loss: float) -> None:
         progress("digits: training a small network", of * epoch + seen, of * config.epochs)
 
-    train(training, architecture, config, place / "model", resume=True, progress=report)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".encodings-") as scratch:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".digits-") as scratch:
+        made = Path(scratch) / "made"
+        train(training, architecture, config, made / "model", progress=report)
         for name, images in (("index", training), ("queries", queries)):
             progress(f"digits: encoding {name}", 0, 1)
-            with Connector.create(Path(scratch) / "both" / name, place / "model") as connector:
+            with Connector.create(made / name, made / "model") as connector:
                 connector.add_files(list(images.files))
-        os.replace(Path(scratch) / "both", place / "encodings")
+        os.replace(made, place)
     return pair
 
 
