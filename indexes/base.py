@@ -25,7 +25,7 @@ from indexes.errors import (
     UnknownIdError,
     shown,
 )
-from indexes.params import IndexConfig, Ranking, SearchParams
+from indexes.params import IndexConfig, Ranking, SearchParams, search_params
 from indexes.relevance import Similarity
 
 
@@ -200,7 +200,7 @@ class SemanticIndex(ABC):
             InvalidParameterError: an argument is out of range.
             InvalidEncodingsError: widths are not the index's, or fused ranking of features not L2-normalised.
         """
-        params = SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        params = search_params(k, cutoff, shortlist, ranking)
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))

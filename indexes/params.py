@@ -5,6 +5,7 @@ An `IndexConfig` is fixed when an index is created and stored with it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -149,3 +150,16 @@ class SearchParams(Settings):
                 f"{queries} queries with k = {self.k} make {queries * self.k} places, at most {MAX_RESULTS} "
                 "are given at once: lower k or search in smaller batches"
             )
+
+
+def search_params(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
+    """`SearchParams` of these values, checked once for all searches that ask for the same."""
+    try:
+        return _known(k, cutoff, shortlist, ranking)
+    except TypeError:  # a value that cannot be remembered
+        return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+
+
+@lru_cache(maxsize=64, typed=True)  # 1 and True are equal, but only one of them is a number of results
+def _known(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
+    return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)

@@ -17,10 +17,10 @@ C (2 + 3 W) of them, whatever the number of records.
 
     R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
 
-so a cell with U_L(q) <= t holds nothing relevant and is skipped; where there are many cells, `reach` finds the others
-fast. Cells finer than partitions make the envelopes tight: grouping by runner-up keeps the second largest probabilities
-of different classes apart, `vague` keeps the records without a notable second class out of all groups, and bands make
-the first term, s_c M_L(c), tight.
+so a cell with U_L(q) <= t holds nothing relevant and is skipped. Where there are many cells, a similar bound that takes
+only the large s_m finds the others fast (`reach`). Cells finer than partitions make the envelopes tight: grouping by
+runner-up keeps the second largest probabilities of different classes apart, `vague` keeps the records without a notable
+second class out of all groups, and bands make the first term, s_c M_L(c), tight.
 
 Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with s' the largest weight of the
 other classes and p(c) in [lo_L, M_L(c)]:
@@ -28,7 +28,7 @@ other classes and p(c) in [lo_L, M_L(c)]:
     R(q, b) <= s_c p(c) + s' (1 - p(c))
 
 at the end of the interval that makes it larger. It is what spares a query that is itself torn between many classes
-from scanning cells whose envelopes sum to far more than 1, and is computed for such queries only.
+from scanning cells whose envelopes sum to far more than 1; `prune` computes it for such queries only.
 
 **The lower bound.** lo_L = min p(c) over its records; s_c lo_L > t means that every record of L is relevant and needs
 no check of its own.
@@ -209,7 +209,7 @@ class Cells:
     def _reached(
         self, weights: NDArray[np.float64], cutoff: float, limit: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of a query and a cell whose first bound exceeds a limit, in order of queries and of scans."""
+        """Pairs of a query and a cell that the first bound, or that of `reach`, leaves, by query, as scanned."""
         if self.envelopes.size < _MANY:
             return self._products(np.arange(len(weights)), weights, limit)
         large = Large.of(weights, cutoff)

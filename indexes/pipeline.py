@@ -180,38 +180,23 @@ class Pipeline:
             settled: (nq, m) bool; candidates that are known to pass.
             weights: (nq, C) float64.
         """
-        relevant = rows >= 0
-        probabilities, at = self._records.probabilities(np.where(settled, -1, rows))
+        present = rows >= 0
+        relevant, unsettled = present & settled, present & ~settled
+        probabilities, at = self._records.probabilities(np.where(unsettled, rows, -1))
         if probabilities.shape[1] >= _WIDE:
-            query, place = np.nonzero(relevant & ~settled)
-            passes = self._passes(query, at[query, place], probabilities, weights, cutoff)
+            query, place = np.nonzero(unsettled)
+            passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff)
             relevant[query, place] = passes
-            return relevant
-        r = inner_products(weights.astype(np.float32), probabilities, at)
-        doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self._cells.config.classes) + UNDERFLOW
-        query, place = np.nonzero(doubtful & relevant & ~settled)
-        relevant &= settled | (r > cutoff)
-        exact = relevance(weights[query], probabilities[at[query, place]])
-        relevant[query, place] = is_relevant(exact, cutoff)
+            unsettled[query, place] = ~passes & ~fails
+            at = np.where(unsettled, at, -1)
+        if unsettled.any():
+            r = inner_products(weights.astype(np.float32), probabilities, at)
+            doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(self._cells.config.classes) + UNDERFLOW
+            relevant |= unsettled & (r > cutoff)
+            query, place = np.nonzero(doubtful & unsettled)
+            exact = relevance(weights[query], probabilities[at[query, place]])
+            relevant[query, place] = is_relevant(exact, cutoff)
         return relevant
-
-    def _passes(
-        self,
-        query: NDArray[np.int64],
-        at: NDArray[np.int64],
-        probabilities: NDArray[np.float32],
-        weights: NDArray[np.float64],
-        cutoff: float,
-    ) -> NDArray[np.bool_]:
-        """Which (n,) pairs of a query and a row of a wide matrix pass the cutoff: the large weights decide most, and
-        the few values that they need are read instead of rows."""
-        large, slack = Large.of(weights, cutoff), error(probabilities.shape[1])
-        least, mass = large.sums(query, at, probabilities)
-        most = least + large.tails[query] * np.maximum(0, 1 + SUM_TOLERANCE - mass)
-        passes = least * (1 - slack) > cutoff + UNDERFLOW
-        open_ = np.flatnonzero(~passes & (most * (1 + slack) + UNDERFLOW > cutoff))
-        passes[open_] = is_relevant(relevance(weights[query[open_]], probabilities[at[open_]]), cutoff)
-        return passes
 
     def _relevant(
         self,
@@ -253,6 +238,26 @@ class Pipeline:
             near = np.argpartition(away, params.shortlist - 1, axis=1)[:, : params.shortlist]
             rows = np.take_along_axis(rows, near, axis=1)
         return rows, counts - left
+
+
+def _bounded(
+    query: NDArray[np.int64],
+    at: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    cutoff: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which (n,) pairs of a query and a row surely pass the cutoff, and which surely fail, from the large weights of
+    queries that have few: that takes a few values of each row instead of all."""
+    large, slack = Large.of(weights, cutoff), error(probabilities.shape[1])
+    passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
+    few = np.flatnonzero(large.few[query])
+    query, at = query[few], at[few]
+    least, mass = large.sums(query, at, probabilities)
+    most = least + large.tails[query] * np.maximum(0, 1 + SUM_TOLERANCE - mass)
+    passes[few] = least * (1 - slack) > cutoff + UNDERFLOW
+    fails[few] = most * (1 + slack) + UNDERFLOW <= cutoff
+    return passes, fails
 
 
 def _parts(queries: NDArray[np.int64], codes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -10,7 +10,8 @@ and the second line can exceed t only if M_L(m) > (t - rest) / sum of s_m over B
 threshold, over j, is the query's *reach*. So for every class the cells are listed by envelope, largest first, and a
 query looks at the beginnings of a few lists: at dozens of cells out of thousands.
 
-Lists end at `FLOOR`. A query that reaches further has to look at all cells.
+Lists end at `FLOOR`. A query that reaches further, or whose lists are longer than there are cells, has to look at all
+cells, and so has one with more than `MOST` large weights, as a matrix S of overlapping classes can give it.
 
 Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
 "Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.
@@ -29,8 +30,11 @@ from indexes.encodings import SUM_TOLERANCE
 FLOOR = 0.01
 SHARE, SMALLEST = 0.125, 1e-3
 """A weight above this share of t, and above this, is a large one."""
+MOST = 64
 MARGIN = 1e-9
-"""By how much less than its exact value a reach is, relatively, so that rounding never shortens a list."""
+"""By how much less than its exact value a reach is, relatively and, for the keys below, absolutely: so that rounding
+never shortens a list."""
+_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +73,15 @@ class Lists:
         """
         chosen, reach = large.reach(limit)
         near = reach >= FLOOR
+        width = 1 + int(self.cells.max(initial=0))
         query = np.repeat(np.arange(len(large)), np.where(near, chosen, 0))
         m = large.classes[large.starts[query] + _places(query, len(large))]
         ends = np.searchsorted(self._keys, m * 2.0 - reach[query])
         counts = np.maximum(ends - self.starts[m], 0)
+        near &= np.bincount(query, weights=counts, minlength=len(large)) <= width
+        query, m, counts = (array[near[query]] for array in (query, m, counts))
         owner = np.repeat(np.arange(len(query)), counts)
         cell = self.cells[self.starts[m][owner] + _places(owner, len(query))]
-        width = 1 + int(self.cells.max(initial=0))
         pairs = np.sort(query[owner] * width + cell)
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         found = pairs // width
@@ -96,17 +102,21 @@ class Large:
         classes: (n,) int64.
         weights: (n,) float64.
         tails: (nq,) float64: the largest of the other weights.
+        few: (nq,) bool: whether a query has no more than `MOST`; of others there are none here, and all are the tail.
     """
 
     starts: NDArray[np.int64]
     classes: NDArray[np.int64]
     weights: NDArray[np.float64]
     tails: NDArray[np.float64]
+    few: NDArray[np.bool_]
 
     @staticmethod
     def of(weights: NDArray[np.float64], cutoff: float) -> Large:
         """Of (nq, C) float64 weights."""
         is_large = weights > max(cutoff * SHARE, SMALLEST)
+        few = np.count_nonzero(is_large, axis=1) <= MOST
+        is_large &= few[:, None]
         query, m = np.nonzero(is_large)
         s = weights[query, m]
         order = np.lexsort((-s, query))
@@ -115,36 +125,44 @@ class Large:
             classes=m[order],
             weights=s[order],
             tails=np.where(is_large, 0, weights).max(axis=1),
+            few=few,
         )
 
     def __len__(self) -> int:
         return len(self.tails)
 
     def reach(self, limit: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """How many lists each query looks at, (nq,) int64, and down to which envelope, (nq,) float64; -1 if a query
-        without large weights has to look at all cells, infinity if it can skip all."""
+        """How many lists each query looks at, (nq,) int64, and down to which envelope, (nq,) float64: negative for a
+        query that has to look at all cells, infinite for one that can skip all."""
         counts = np.diff(self.starts)
-        some = np.flatnonzero(counts)
-        last = self.starts[1:][some] - 1
-        rest = np.append(self.weights[1:], 0)
-        rest[last] = self.tails[some]
-        first = np.repeat(self.starts[:-1][some], counts[some])
-        sums = np.cumsum(self.weights)
-        sums -= (sums - self.weights)[first]
-        far = (limit - rest * (1 + SUM_TOLERANCE)) / sums * (1 - MARGIN) - MARGIN
-        reach = np.where(self.tails * (1 + SUM_TOLERANCE) <= limit, np.inf, -1.0)
-        lists = np.zeros(len(self), np.int64)
-        if len(some):
-            reach[some] = np.maximum.reduceat(far, self.starts[:-1][some])
-            best = np.flatnonzero(far == np.repeat(reach[some], counts[some]))[::-1]
-            owner = np.searchsorted(self.starts, best, side="right") - 1
-            lists[owner] = best - self.starts[owner] + 1  # of several the first, which is written last
-        return lists, reach
+        place = np.arange(int(counts.max(initial=0)))
+        there = place < counts[:, None]
+        s = np.zeros((len(self), len(place) + 1))
+        s[:, :-1][there] = self.weights  # in their order: sums of one query know nothing of the others
+        rest = s[:, 1:].copy()
+        last = np.flatnonzero(counts)
+        rest[last, counts[last] - 1] = self.tails[last]
+        sums = np.where(there, np.cumsum(s[:, :-1], axis=1), 1)
+        far = np.where(there, (limit - rest * (1 + SUM_TOLERANCE)) / sums * (1 - MARGIN) - MARGIN, -1)
+        none = np.where(self.tails * (1 + SUM_TOLERANCE) <= limit, np.inf, -1.0)
+        if not len(place):
+            return counts, none
+        return np.where(counts, far.argmax(axis=1) + 1, 0), np.where(counts, far.max(axis=1), none)
 
     def sums(
         self, query: NDArray[np.int64], row: NDArray[np.int64], matrix: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Sum of s_m x(m), and of x(m), over the large weights, for (n,) pairs of a query and a row x of a matrix."""
+        sums, masses = np.empty(len(query)), np.empty(len(query))
+        step = _ELEMENTS // MOST
+        for start in range(0, len(query), step):
+            here = slice(start, start + step)
+            sums[here], masses[here] = self._sums(query[here], row[here], matrix)
+        return sums, masses
+
+    def _sums(
+        self, query: NDArray[np.int64], row: NDArray[np.int64], matrix: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         counts = np.diff(self.starts)[query]
         owner = np.repeat(np.arange(len(query)), counts)
         at = self.starts[query][owner] + _places(owner, len(query))

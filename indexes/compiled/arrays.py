@@ -35,7 +35,6 @@ class Queries(NamedTuple):
     """nq queries.
 
     Attributes:
-
         codes: (nq, words) uint64.
         weights: (nq, C) float64, s = S p.
         features: (nq, D) float32.

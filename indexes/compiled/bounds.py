@@ -52,7 +52,7 @@ class Room(NamedTuple):
 
     Attributes:
         large: (C,) int32, classes of large weights.
-        found: (cells / 64,) uint64: bits of cells that are looked at; all 0 between queries.
+        found: (cells // 64 + 1,) uint64: bits of cells that are looked at; all 0 between queries.
         kept: (cells,) int32, cells to scan.
         certain: (cells,) bool, whether all records of each of these are relevant.
         least: (cells,) float64, how relevant they are at least.
@@ -240,7 +240,7 @@ def _most_relevant_first(room: Room, kept: int) -> None:
     most = 0.0
     for place in range(kept):
         most = max(most, room.least[place])
-    scale = (_LEVELS - 1) / most if most > 0 else 0.0
+    scale = (_LEVELS - 1) / most if most > 1e-300 else 0.0  # of less it would be infinite
     room.levels[:] = 0
     for place in range(kept):
         room.spare[place] = room.kept[place]

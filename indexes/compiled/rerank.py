@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.compare import UNDERFLOW
 from indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Found, Queries, Rows, Task
 from indexes.compiled.bounds import dot
 from indexes.compiled.jit import compiled, compiled_sum, prefetch_at
@@ -61,9 +62,9 @@ def rank(
             return UNCHECKED
         if count == k:
             rough = np.float64(_rough_squared_distance(feature, rows.features[row]))
-            least = (
-                np.float32(np.sqrt(rough * (1 - roughness)) * (1 - rounding)) if np.isfinite(rough) else np.float32(0)
-            )
+            least = np.float32(0)
+            if np.isfinite(rough):
+                least = np.float32(np.sqrt(max(0.0, rough * (1 - roughness) - UNDERFLOW)) * (1 - rounding))
             if not task.fused and least > best.cost[k - 1]:
                 continue
         length = np.sqrt(_squared_distance(feature, rows.features[row]))
@@ -131,7 +132,7 @@ def most_relevant(
         p = np.float64(probabilities[m])
         part += weights[m] * p
         mass += p
-    return part + tail * max(0.0, 1 + 2 * SUM_TOLERANCE - mass)
+    return part + tail * max(0.0, 1 + SUM_TOLERANCE - mass)
 
 
 @compiled

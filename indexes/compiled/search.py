@@ -6,6 +6,7 @@ from functools import cached_property
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from indexes.base import SearchResult
 from indexes.compare import error
@@ -75,18 +76,20 @@ class CompiledPipeline:
             search(asked, task, bounds, lists, rows, bits, found)
 
         in_threads(answer, len(queries), threads)
-        left = np.flatnonzero(reasons != ANSWERED)
-        if len(left):
+        if reasons.any():
+            left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._pipeline.search(queries[left], params, scored))
         self._columns.relax(rest=1 if threads > 1 else 0)
         return result if order is None else result.in_order(np.argsort(order))
 
     def _rows(self) -> Rows:
-        raw = self._columns.raw()
         block, (probabilities, features) = self._columns.compared("probabilities", "features")
-        shift = block.bit_length() - 1
-        ids, p, g = (frozen(raw[name]) for name in ("ids", "probabilities", "features"))
-        return Rows(ids, p, g, shift, probabilities, features)
+        return Rows(*self._read_by_row, block.bit_length() - 1, probabilities, features)
+
+    @cached_property
+    def _read_by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        raw = self._columns.raw()
+        return frozen(raw["ids"]), frozen(raw["probabilities"]), frozen(raw["features"])
 
     @cached_property
     def _bounds(self) -> Bounds:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import indexes
-from indexes import FaissIndex, IndexConfig, InvalidParameterError
+from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from indexes.compare import error
 from indexes.compiled import fused, lists, search
 from indexes.compiled.bounds import large_weights, prune, room_to_prune
@@ -67,7 +67,7 @@ def test_pruning_keeps_every_cell_that_holds_a_relevant_record(world: World):
             assert partitions == len(np.unique(cells.dominant()[kept]))
 
 
-@pytest.mark.parametrize("weight", [1e-2, 1e-4, 1e-18, 1e-300, 0.0])
+@pytest.mark.parametrize("weight", [1e-2, 1e-4, 1e-18, 1e-300, 1e-310, 0.0])
 @pytest.mark.parametrize("cutoff", [0.0, 1e-40, 1e-19, 1e-5, 0.05])
 def test_pruning_knows_queries_that_hardly_have_a_weight(weight, cutoff):
     """As they occur with a similarity of classes that gives some of them nothing."""
@@ -88,6 +88,31 @@ def test_pruning_keeps_hardly_more_than_all_bounds_of_all_cells_would():
         found = sum(kept_cells(cells, s, cutoff)[2][1] for s in weights)
         assert found <= 1.1 * cells.prune(weights, cutoff).codes.sum()
     assert len(cells) > 300
+
+
+def test_weights_and_distances_that_underflow():
+    """Squares of which float32 keeps a bit or none, and a weight that has no reciprocal."""
+    config = IndexConfig(classes=2, bits=32, dim=1, similarity=[[1, 1e-310], [1e-310, 1]])
+    reference = BruteForceIndex(config)
+    index = FaissIndex.create(None, config, engine="compiled")
+    features = np.array([3.3e-23, 3.2e-23, 3.1e-23, 1e-40, 2e-40], np.float32)[:, None]
+    records = Encodings(
+        probabilities=np.tile(np.array([0, 1], np.float32), (5, 1)),
+        codes=np.zeros((5, 4), np.uint8),
+        features=features,
+        ids=np.arange(5),
+    )
+    for one in (reference, index):
+        one.add(records)
+    queries = Encodings(
+        probabilities=np.array([[1, 0], [0, 1], [0, 1]], np.float32),
+        codes=np.zeros((3, 4), np.uint8),
+        features=np.array([[0], [0], [3.15e-23]], np.float32),
+    )
+    for k, cutoff in ((1, 0.0), (2, 0.0), (3, 0.2)):
+        for shortlist in (None, 5):
+            asked = {"k": k, "cutoff": cutoff, "shortlist": shortlist}
+            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
 
 
 @PROPERTY

@@ -22,6 +22,7 @@ from indexes import (
     faiss_index,
     partitions,
     pipeline,
+    reach,
     rerank,
 )
 from indexes.hamming import cpu
@@ -46,6 +47,8 @@ TUNING = {
     (pipeline, "_LOOKED_AT"): [1, 100],  # what remains one by one, and together
     (pipeline, "_WIDE"): [0],  # the cutoff from a few values of each row
     (partitions, "_MANY"): [0],  # pruning by lists
+    (reach, "MOST"): [1],  # and of some queries by products all the same
+    (reach, "_ELEMENTS"): [64, 300],
     (pipeline, "_FIRST"): [1],
     (pipeline, "_DEEPER"): [2],
     (faiss_index, "_LOAD_ROWS"): [1, 7],

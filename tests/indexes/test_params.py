@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from indexes import IndexConfig, InvalidParameterError, SearchParams
+from indexes.params import search_params
 from tests.indexes.generate import PROPERTY, configs
 
 GOOD = {"classes": 3, "bits": 64, "dim": 8}
@@ -137,3 +140,16 @@ def test_results_that_would_fill_the_memory_are_refused():
     SearchParams(k=10, shortlist=None).check(10**7)
     with pytest.raises(InvalidParameterError, match=r"10000001 queries with k = 10 .*at most 100000000"):
         SearchParams(k=10, shortlist=None).check(10**7 + 1)
+
+
+@pytest.mark.parametrize("k", [1, np.int64(1), True, 1.0, "1", np.array(1), [1], None])
+def test_parameters_that_were_checked_before_let_nothing_else_through(k):
+    """What is equal to a number is not always one."""
+    search_params(1, 0.5, 1, "distance")
+    try:
+        expected = SearchParams(k=k, cutoff=0.5, shortlist=1, ranking="distance")
+    except InvalidParameterError as error:
+        with pytest.raises(InvalidParameterError, match=re.escape(str(error))):
+            search_params(k, 0.5, 1, "distance")
+    else:
+        assert search_params(k, 0.5, 1, "distance") == expected

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from indexes import IndexConfig, partitions
 from indexes.partitions import Cells, Kept, cell_count, cell_numbers
+from indexes.reach import Large, Lists
 from indexes.relevance import Similarity, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
@@ -85,17 +86,47 @@ def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, m
     many=st.sampled_from([0, 1 << 40]),
 )
 def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
-    """Whatever S is: queries' weights are any numbers that are not negative."""
+    """Whatever S is: queries' weights are any numbers that are not negative, in one batch of any size."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=32, dim=1)
     p = probabilities(rng, 60, classes)
     cells, of_record = cells_of(config, [p])
-    weights = rng.random((8, classes)) * rng.choice([0, 1e-6, 1], (8, classes)) * scale
+    weights = rng.random((8, classes)) * rng.choice([0, 1e-6, 1], (8, classes)) * rng.choice([1, scale], (8, 1))
     r = relevance(weights[:, None], p[None])
     with threads(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "_MANY", many)
         for cutoff in (0.0, 0.2, min(float(r.max()), 0.99), float(np.median(r.clip(0, 0.99)))):
             check_pruning(cells, cells.prune(weights, cutoff), of_record, is_relevant(r, cutoff))
+
+
+def test_a_query_is_pruned_as_if_it_were_alone():
+    """Queries of much larger weights before it must not take digits from its sums."""
+    rng = np.random.default_rng(0)
+    config = IndexConfig(classes=80, bits=32, dim=1)
+    cells, _ = cells_of(config, [peaked(rng, 5000, 80, sharpness=9)])
+    huge = np.where(np.arange(80) < 60, 1e12, 0.0)
+    weights = np.vstack([np.tile(huge, (50, 1)), peaked(rng, 20, 80, sharpness=9).astype(np.float64)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "_MANY", 0)
+        together, alone = cells.prune(weights, 0.2), cells.prune(weights[50:], 0.2)
+    np.testing.assert_array_equal(together.counts[50:], alone.counts)
+    assert alone.counts.min() > 0
+
+
+def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
+    """As a matrix S of overlapping classes makes them: pruned like the others, and in no more memory."""
+    rng = np.random.default_rng(0)
+    config = IndexConfig(classes=100, bits=32, dim=1)
+    p = peaked(rng, 3000, 100, sharpness=9)
+    cells, of_record = cells_of(config, [p])
+    weights = np.vstack([rng.uniform(0.05, 0.5, (4, 100)), np.where(np.arange(100) < 60, 0.3, 0.0)[None]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "_MANY", 0)
+        for cutoff in (0.0, 1e-6, 0.05, 0.2, 0.4):
+            kept = cells.prune(weights, cutoff)
+            check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
+    assert Large.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
+    assert Lists.of(cells.envelopes).pairs(Large.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
