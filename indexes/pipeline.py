@@ -31,7 +31,7 @@ from indexes.relevance import Similarity, hamming, is_relevant, relevance
 from indexes.rerank import Records, rank
 
 _CHUNK_ELEMENTS = 1 << 22
-_LOOKED_AT = 1 << 20
+_LOOKED_AT = 1 << 20  # records of which all are looked at, at a time
 _SPLIT = 64  # queries from which on a batch is split over threads, each of which runs every step for its part
 _FIRST = 1.5  # places of the first scan per place of the shortlist
 _DEEPER = 4  # how much deeper a scan goes than one that has found too few relevant records

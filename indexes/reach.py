@@ -31,10 +31,11 @@ FLOOR = 0.01
 SHARE, SMALLEST = 0.125, 1e-3
 """A weight above this share of t, and above this, is a large one."""
 MOST = 64
+"""Large weights of a query, up to which it is worth telling them apart."""
 MARGIN = 1e-9
 """By how much less than its exact value a reach is, relatively and, for the keys below, absolutely: so that rounding
 never shortens a list."""
-_ELEMENTS = 1 << 20
+_ELEMENTS = 1 << 20  # values of rows taken at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,5 +174,5 @@ class Large:
 
 
 def _places(owner: NDArray[np.int64], owners: int) -> NDArray[np.int64]:
-    """Of (n,) ascending numbers, the how manieth of its number each is, from 0 on."""
+    """Of (n,) ascending numbers, how many of the same number come before each."""
     return np.arange(len(owner)) - np.searchsorted(owner, np.arange(owners))[owner]

@@ -129,7 +129,11 @@ def digits(progress: Progress) -> Pair:
             progress(f"digits: encoding {name}", 0, 1)
             with Connector.create(made / name, made / "model") as connector:
                 connector.add_files(list(images.files))
-        os.replace(made, place)
+        try:
+            os.replace(made, place)
+        except OSError:  # another process was faster
+            if not place.is_dir():
+                raise
     return pair
 
 

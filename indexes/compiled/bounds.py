@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from indexes.compare import UNDERFLOW
 from indexes.compiled.jit import compiled, compiled_sum, prefetch_at, trailing_zeros
 from indexes.encodings import SUM_TOLERANCE
-from indexes.reach import FLOOR, MARGIN, SHARE, SMALLEST
+from indexes.reach import FLOOR, MARGIN, MOST, SHARE, SMALLEST
 
 _LEVELS = 8
-_SORTED = 64  # large weights
 _AHEAD = 8  # cells whose envelopes are asked for in advance,
 _ASKED = 16  # at so many classes
 
@@ -99,7 +98,7 @@ def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np
             count += 1
         elif weight > tail:
             tail = weight
-    if count <= _SORTED:
+    if count <= MOST:
         for place in range(1, count):
             m = large[place]
             while place > 0 and weights[large[place - 1]] < weights[m]:
@@ -117,7 +116,7 @@ def _reach(weights: NDArray[np.float64], limit: float, large: NDArray[np.int32],
         total += weights[large[place]]
         rest = tail
         if place + 1 < large.shape[0]:
-            if large.shape[0] > _SORTED:
+            if large.shape[0] > MOST:
                 continue
             rest = weights[large[place + 1]]
         far = (limit - rest * (1 + SUM_TOLERANCE)) / total * (1 - MARGIN)

@@ -1,5 +1,6 @@
 """`MilvusIndex`: the same index on a Milvus server, a cluster, or in an embedded file.
 
+address      which server or file is meant
 server       a connection: what the server can do, calls that end in time, errors in words
 layout       collections and their fields; encodings to rows and back
 catalogue    what all clients share: bounds of cells, batches that are being written

@@ -16,6 +16,7 @@ from indexes import FaissIndex, ServerError
 from indexes.cli import ERR, OUT, PATH, bar, fail, print_json
 from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError
 from indexes.milvus import MilvusIndex
+from indexes.milvus.address import check_there
 from indexes.milvus.making import planned
 from indexes.milvus.migration import (
     LARGEST_BATCH,
@@ -26,7 +27,7 @@ from indexes.milvus.migration import (
     check_shape,
     record_bytes,
 )
-from indexes.milvus.server import Server, check_there
+from indexes.milvus.server import Server
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
 """Exit statuses, beside 0 (done), 1 (an error) and 2 (misuse): see the help text."""

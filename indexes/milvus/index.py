@@ -40,12 +40,13 @@ from typing_extensions import Self
 from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
 from indexes.encodings import Encodings, is_loose
 from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
+from indexes.milvus.address import check_there
 from indexes.milvus.catalogue import Catalogue, View, catalogue_name
 from indexes.milvus.hits import Hits, TooManyError
 from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_keys
 from indexes.milvus.making import drop, load, make, read_config
 from indexes.milvus.reader import ATTEMPTS, IDS, Reader, busy
-from indexes.milvus.server import Server, among, check_there, integers
+from indexes.milvus.server import Server, among, integers
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
 from indexes.pipeline import Pipeline

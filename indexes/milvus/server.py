@@ -19,11 +19,9 @@ import os
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
-from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
@@ -34,11 +32,11 @@ from pymilvus.exceptions import MilvusException
 from indexes.errors import (
     ClosedIndexError,
     InvalidParameterError,
-    MissingDependencyError,
     NotAnIndexError,
     ServerError,
     shown,
 )
+from indexes.milvus.address import address_of, is_file, let_go, take
 
 PAGE = 16_384
 """Results that Milvus gives at once, at most."""
@@ -95,7 +93,7 @@ class Server:
         self.version = ""
         self._client: Any = None
         self._ended = False
-        self._file = _take(address) if is_file(address) else None
+        self._file = take(address) if is_file(address) else None
         try:
             self._client = self._within("connect", lambda left: self._connect(address, token, database, left))
             self.version = str(self.call("get_server_version"))
@@ -118,7 +116,7 @@ class Server:
             with contextlib.suppress(Exception), _silence():
                 client.close()
         if self._file is not None:
-            _let_go(self._file)
+            let_go(self._file)
             self._file = None
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -283,88 +281,8 @@ def _packed(array: Any) -> NDArray[np.float32]:
     return np.array(array.data, np.float32)
 
 
-def address_of(uri: str | os.PathLike[str] | None) -> str:
-    """The address that is meant.
-
-    Raises:
-        InvalidParameterError: there is none, or one that cannot be.
-    """
-    given = os.environ.get("MILVUS_URI") if uri is None else uri
-    if not given:
-        raise InvalidParameterError(
-            "no Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in .db, "
-            "or set MILVUS_URI"
-        )
-    wrong = InvalidParameterError(
-        "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
-        "that ends in .db"
-    )
-    if not isinstance(given, str | os.PathLike):
-        raise wrong
-    address = os.fspath(given)
-    try:
-        if not isinstance(address, str):
-            raise wrong
-        address.encode()
-        if is_file(address):
-            if not os.path.isdir(os.path.dirname(os.path.abspath(address))):
-                raise InvalidParameterError("the directory of the embedded Milvus file does not exist: make it first")
-            return address
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https", "tcp", "unix") or (parts.scheme != "unix" and not parts.hostname):
-            raise wrong
-        if parts.port is not None and parts.port < 1:
-            raise wrong
-    except UnicodeEncodeError:
-        raise wrong from None
-    except ValueError as error:  # what urlsplit and its parts raise
-        raise (error if isinstance(error, InvalidParameterError) else wrong) from None
-    return address
-
-
-def is_file(address: str) -> bool:
-    """Whether the address is that of an embedded Milvus."""
-    return address.endswith(".db") and not re.match(r"[a-z]+://", address)
-
-
-def check_there(uri: str | os.PathLike[str] | None) -> None:
-    """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
-    address = address_of(uri)
-    if is_file(address) and not os.path.exists(address):
-        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
-
-
 def _closed() -> ClosedIndexError:
     return ClosedIndexError("the index was closed: open it again")
-
-
-_files: Counter[str] = Counter()
-_files_lock = threading.Lock()
-
-
-def _take(address: str) -> str:
-    """An embedded Milvus is used once more in this process: what to give to `_let_go`."""
-    try:
-        import milvus_lite  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            "a file is an embedded Milvus, which needs milvus-lite: run `pip install 'semcut[milvus-lite]'`"
-        ) from None
-    path = os.path.abspath(address)
-    with _files_lock:
-        _files[path] += 1
-    return path
-
-
-def _let_go(path: str) -> None:
-    """An embedded Milvus is used once less. Unless it is let go of at the end, no other process can open it."""
-    from milvus_lite.server_manager import server_manager_instance
-
-    with _files_lock:
-        _files[path] -= 1
-        if not _files[path]:
-            del _files[path]
-            server_manager_instance.release_server(path)
 
 
 def _passes(error: Exception) -> bool:

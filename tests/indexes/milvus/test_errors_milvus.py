@@ -31,8 +31,9 @@ from indexes import (
     ServerError,
 )
 from indexes.milvus import MilvusIndex
+from indexes.milvus.address import address_of
 from indexes.milvus.catalogue import catalogue_name
-from indexes.milvus.server import Server, address_of
+from indexes.milvus.server import Server
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server import TOKEN, free_ports
