@@ -133,7 +133,7 @@ def growth(datasets: list[dict[str, Any]], theme: Theme = "light") -> bytes | No
     if len(datasets) < 2:
         return None
     datasets = sorted(datasets, key=lambda one: one["about"]["records"])
-    figure, panels = _figure(theme, (9.5, 7.6), 4, columns=2)
+    figure, panels = _figure(theme, (11, 7.6), 4, columns=2)
     batch = _batch(datasets[-1])
     what: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
         (f"µs per query, batch of {batch}", lambda method: 1e6 / _speed(method, batch)),
@@ -247,8 +247,8 @@ def _figure(theme: Theme, size: tuple[float, float], panels: int, columns: int =
             spine.set_color(line)
         axes.set_axisbelow(True)
         found.append(axes)
-    right = 0.69 if columns == 1 else 0.84
-    figure.subplots_adjust(left=0.085, right=right, top=0.9, bottom=0.1, hspace=0.32, wspace=0.75)
+    right, between = (0.69, 0.0) if columns == 1 else (0.82, 0.95)
+    figure.subplots_adjust(left=0.085, right=right, top=0.9, bottom=0.1, hspace=0.32, wspace=between)
     return figure, found
 
 

@@ -47,6 +47,21 @@ def test_what_is_slow_gets_smaller_batches_and_fewer_calls(dataset):
     assert len(times["fast"].seconds[1]) > 3 * len(times["slow"].seconds[1])
 
 
+def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset):
+    """As those of a stored index are, whose blocks are compared with their checksums then."""
+    queries, known = dataset.queries.get(np.arange(100)), set()
+
+    def search(asked, k):
+        fresh = {row.tobytes() for row in asked.features} - known
+        known.update(fresh)
+        time.sleep(0.005 * len(fresh))
+        return np.tile(np.arange(k), (len(asked), 1))
+
+    method = Method(name="stored", family="stored", parameters={}, structure=None, search=search)
+    times, _ = timing.measure([method], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.2)
+    assert times["stored"].sizes[1024] == 100
+
+
 @pytest.mark.parametrize(("seconds", "complete"), [(0.001, True), (0.02, False)])
 def test_results_are_of_all_queries_unless_these_take_too_long(dataset, seconds, complete):
     queries, calls = dataset.queries.get(np.arange(100)), []
