@@ -28,6 +28,9 @@ from indexes.errors import (
 from indexes.params import IndexConfig, Ranking, SearchParams, search_params
 from indexes.relevance import Similarity
 
+_NOTHING = {"ids": -1, "distances": np.inf, "hamming": -1}
+"""What stands in a place without a record; of other arrays 0."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SearchResult:
@@ -61,19 +64,27 @@ class SearchResult:
         return len(self.ids)
 
     @staticmethod
+    def unfilled(queries: int, k: int) -> SearchResult:
+        """A result that says nothing yet: whoever asks for it fills every place of it."""
+        return SearchResult(
+            ids=np.empty((queries, k), np.int64),
+            distances=np.empty((queries, k), np.float32),
+            relevance=np.empty((queries, k), np.float32),
+            scores=np.empty((queries, k), np.float32),
+            hamming=np.empty((queries, k), np.int32),
+            partitions=np.empty(queries, np.int64),
+            cells=np.empty(queries, np.int64),
+            codes=np.empty(queries, np.int64),
+            cut_off=np.empty(queries, np.int64),
+        )
+
+    @staticmethod
     def empty(queries: int, k: int) -> SearchResult:
         """A result without a record."""
-        return SearchResult(
-            ids=np.full((queries, k), -1, np.int64),
-            distances=np.full((queries, k), np.inf, np.float32),
-            relevance=np.zeros((queries, k), np.float32),
-            scores=np.zeros((queries, k), np.float32),
-            hamming=np.full((queries, k), -1, np.int32),
-            partitions=np.zeros(queries, np.int64),
-            cells=np.zeros(queries, np.int64),
-            codes=np.zeros(queries, np.int64),
-            cut_off=np.zeros(queries, np.int64),
-        )
+        result = SearchResult.unfilled(queries, k)
+        for field in fields(SearchResult):
+            getattr(result, field.name).fill(_NOTHING.get(field.name, 0))
+        return result
 
     def in_order(self, rows: NDArray[np.int64]) -> SearchResult:
         """The results of the queries at these positions."""

@@ -1,9 +1,10 @@
 """How long searches take: all methods in turn, round by round, so that what disturbs the machine disturbs all alike.
 
 A round runs, for each method and each size of batch, one group of calls, after a pause in which threads of the method
-before stop spinning. The first round only warms up. Where a full batch would take too long it is cut, and so is the
-number of calls in a group; how large the batch really was is kept with the times. Results are of a full batch
-nevertheless, where it takes no more than a few times a call's seconds: quality of other queries is no comparison.
+before stop spinning, and some calls that are not timed, since processors are slow at first. The first round only warms
+up. Where a full batch would take too long it is cut, and so is the number of calls in a group; how large the batch
+really was is kept with the times. Results are of a full batch nevertheless, where it takes no more than a few times a
+call's seconds: quality of other queries is no comparison.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from connector.benchmark.methods import Ids, Method
 from indexes import Encodings
 
-_PAUSE = 0.02
+_PAUSE = _WAKE = 0.02
+"""Seconds of the pause, and of the calls behind it that are not timed."""
 _CALLS = {1: (10, 100), 32: (2, 10)}
 """Calls in a group, at least and at most, by size of batch; one of any other size."""
 _GROUP = 0.02
@@ -74,19 +76,20 @@ def measure(
     """
     times = {method.name: Times() for method in methods}
     calls: dict[tuple[str, int], int] = {}
+    waking: dict[str, int] = {}
     probed: dict[str, list[float]] = {}
     total, done = len(methods) * (rounds + 2), 0
     for method in methods:
-        _size(method, queries, k, batches, seconds, times[method.name], calls)
+        rate = _size(method, queries, k, batches, seconds, times[method.name], calls)
+        waking[method.name] = max(1, int(_WAKE / rate))
         done += 1
         if progress is not None:
             progress(done, total)
     for turn in range(rounds + 1):
         for method in methods:
             for batch in batches:
-                taken, ids = _group(
-                    method, queries, k, times[method.name].sizes[batch], calls[method.name, batch], turn
-                )
+                size, count = times[method.name].sizes[batch], calls[method.name, batch]
+                taken, ids = _group(method, queries, k, size, count, turn, waking[method.name])
                 if turn:
                     times[method.name].seconds.setdefault(batch, []).extend(taken)
                 if batch == max(batches):
@@ -112,8 +115,9 @@ def _size(
     seconds: float,
     times: Times,
     calls: dict[tuple[str, int], int],
-) -> None:
-    """Find how large batches may be and how many calls make a group, from batches that grow while they are quick."""
+) -> float:
+    """Find how large batches may be and how many calls make a group, from batches that grow while they are quick; and
+    say how many seconds a query takes in a large one."""
     largest = min(max(batches), len(queries))
     size, rate = min(_LEAST, largest), 0.0
     method.search(queries[:1], k)
@@ -137,17 +141,22 @@ def _size(
         times.sizes[batch] = here
         least, most = _CALLS.get(batch, (1, 1))
         calls[method.name, batch] = int(np.clip(seconds * _GROUP / (rate * here), least, most))
+    return rate
 
 
 def _group(
-    method: Method, queries: Encodings, k: int, size: int, calls: int, turn: int
+    method: Method, queries: Encodings, k: int, size: int, calls: int, turn: int, waking: int
 ) -> tuple[list[float], NDArray[Any]]:
-    """Seconds of each call of a group, and the results of the last."""
+    """Seconds of each call of a group, and the results of the last. Before, calls with the queries that come next, so
+    many at a time, bring the processor out of the pause."""
     parts = [_taken(queries, (turn * calls + call) * size, size) for call in range(calls)]
     if calls == 1:
         parts = [queries[:size]]  # the results that are kept are those of the first queries
     taken = []
     time.sleep(_PAUSE)
+    following, awake = _taken(queries, (turn + 1) * calls * size, min(size, waking)), time.perf_counter() + _WAKE
+    while time.perf_counter() < awake:
+        method.search(following, k)
     for part in parts:
         start = time.perf_counter()
         ids = method.search(part, k)

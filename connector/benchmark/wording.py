@@ -23,7 +23,8 @@ them are of the right class. Neither figure alone says which is better: labels d
 records by feature that semcut has, in C++ on the same threads. IndexFlatL2, IndexIVFFlat, IndexHNSWFlat, IndexIVFPQ
 with refinement: Euclidean distance of features. One graph or set of lists is built per kind and searched with a grid of
 its one knob.</li>
-<li><b>Time.</b> Rounds over all methods in turn, after one to warm up, with a pause before each group of calls;
+<li><b>Time.</b> Rounds over all methods in turn, after one to warm up. Before each group of calls there is a pause, in
+which threads of the method before stop, and 20 ms of queries that are not timed, since processors are slow at first;
 queries/s is the size of the batch over the median time of a call. A latency is one call with one query, so p99 includes
 what else the machine does. FAISS searches one query on one thread in most of its indexes. Where a batch would take too
 long it is cut: <i>queries</i> says how many results a line is of.</li>

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.compare import UNDERFLOW
-from indexes.compiled.jit import compiled, compiled_sum, prefetch_at, trailing_zeros
+from indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
 from indexes.encodings import SUM_TOLERANCE
 from indexes.reach import FLOOR, MARGIN, MOST, SHARE, SMALLEST
 
 _LEVELS = 8
-_AHEAD = 8  # cells whose envelopes are asked for in advance,
-_ASKED = 16  # at so many classes
 
 
 class Bounds(NamedTuple):
@@ -57,6 +55,7 @@ class Room(NamedTuple):
         least: (cells,) float64, how relevant they are at least.
         levels: (levels + 1,) int64, to sort by.
         spare: (cells,) int32.
+        sums: (cells,) float64.
         seen: (C,) int64, the last query that scans each partition.
     """
 
@@ -67,6 +66,7 @@ class Room(NamedTuple):
     least: NDArray[np.float64]
     levels: NDArray[np.int64]
     spare: NDArray[np.int32]
+    sums: NDArray[np.float64]
     seen: NDArray[np.int64]
 
 
@@ -81,6 +81,7 @@ def room_to_prune(cells: int, classes: int) -> Room:
         np.empty(cells, np.float64),
         np.empty(_LEVELS + 1, np.int64),
         np.empty(cells, np.int32),
+        np.empty(cells, np.float64),
         np.full(classes, -1, np.int64),
     )
 
@@ -173,65 +174,84 @@ def prune(
                 room.found[cell >> 6] |= np.uint64(1) << np.uint64(cell & 63)
     else:
         room.found[:] = ~np.uint64(0)
-    looked_at = _cells_of(room.found, bounds.sizes, room.spare)
+    near = _cells_of(room.found, bounds.sizes.shape[0], room.spare)
+    if limit >= 0:
+        near = _near(weights, limit, bounds, room.large[:large], tail, near, room)
     kept = codes = partitions = 0
-    for place in range(-_AHEAD, looked_at):
-        if place + _AHEAD < looked_at:
-            ahead = np.int64(room.spare[place + _AHEAD])
-            for m in room.large[: min(large, _ASKED)]:
-                prefetch_at(bounds.envelopes, ahead, np.int64(m))
-        if place < 0:
-            continue
+    for place in range(near):
         cell = room.spare[place]
-        dominant = bounds.dominant[cell]
+        size, dominant = bounds.sizes[cell], bounds.dominant[cell]
         own, low = weights[dominant], np.float64(bounds.lows[cell])
+        if size == 0:
+            continue
         if limit >= 0:
-            part = 0.0
-            for m in room.large[:large]:
-                part += weights[m] * bounds.envelopes[cell, m]
-            if part + tail * (1 + SUM_TOLERANCE) <= limit:
-                continue
             other = second if own == first else first
             p = np.float64(bounds.peaks[cell]) if own >= other else low
             if (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + slack) + UNDERFLOW <= cutoff:
                 continue
-            worth_it = part * (1 - slack) <= limit and bounds.sizes[cell] >= weights.shape[0]
+            worth_it = room.sums[place] * (1 - slack) <= limit and size >= weights.shape[0]
             if worth_it and dot(weights, bounds.envelopes[cell]) <= limit:
                 continue
-        codes += bounds.sizes[cell]
+        codes += size
         if room.seen[dominant] != number:
             room.seen[dominant] = number
             partitions += 1
         room.kept[kept] = cell
         room.least[kept] = own * low
         kept += 1
-    _most_relevant_first(room, kept)
-    for place in range(kept):
-        cell = room.kept[place]
-        least = weights[bounds.dominant[cell]] * np.float64(bounds.lows[cell])
-        room.certain[place] = least * (1 - slack) > cutoff + UNDERFLOW
+    _most_relevant_first(room, kept, cutoff, slack)
     return kept, codes, partitions
 
 
 @compiled
-def _cells_of(found: NDArray[np.uint64], sizes: NDArray[np.int64], cells: NDArray[np.int32]) -> int:
-    """Turn bits into a list of the cells that hold records, and clear them; says how many cells there are."""
-    count = 0
+def _near(
+    weights: NDArray[np.float64],
+    limit: float,
+    bounds: Bounds,
+    classes: NDArray[np.int32],
+    tail: float,
+    count: int,
+    room: Room,
+) -> int:
+    """Leave only those of the first `count` cells in `spare` whose sum over the large weights and the tail is above the
+    limit, and put these sums, without the tail, in `sums`; says how many cells there are then.
+
+    Class by class, so that no processor has to wait for one envelope before it asks for the next, and without a branch:
+    about every second cell goes.
+    """
+    number = np.uint64(count)
+    for place in range(number):
+        room.sums[place] = 0.0
+    for m in classes:
+        for place in range(number):
+            room.sums[place] += weights[m] * bounds.envelopes[np.uint64(room.spare[place]), np.uint64(m)]
+    rest, near = tail * (1 + SUM_TOLERANCE), 0
+    for place in range(number):
+        total = room.sums[place]
+        room.spare[near], room.sums[near] = room.spare[place], total
+        near += int(total + rest > limit)
+    return near
+
+
+@compiled
+def _cells_of(found: NDArray[np.uint64], count: int, cells: NDArray[np.int32]) -> int:
+    """Turn bits into a list of cells, of which there are `count` in all, and clear them; says how many are listed."""
+    listed = 0
     for word in range(found.shape[0]):
         bits = found[word]
         found[word] = np.uint64(0)
         while bits != np.uint64(0):
             cell = word * 64 + np.int64(trailing_zeros(bits))
             bits &= bits - np.uint64(1)
-            if cell < sizes.shape[0] and sizes[cell] > 0:
-                cells[count] = cell
-                count += 1
-    return count
+            if cell < count:
+                cells[listed] = cell
+                listed += 1
+    return listed
 
 
 @compiled
-def _most_relevant_first(room: Room, kept: int) -> None:
-    """Sort the kept cells into a few levels of what R is at least.
+def _most_relevant_first(room: Room, kept: int, cutoff: float, slack: float) -> None:
+    """Sort the kept cells into a few levels of what R is at least, and say of which all records are relevant.
 
     Of records at the same Hamming distance those that are scanned first come first. Where a short code is shared by
     more records than a shortlist holds, that decides what the answer is worth.
@@ -249,6 +269,7 @@ def _most_relevant_first(room: Room, kept: int) -> None:
     for place in range(kept):
         level = _LEVELS - 1 - int(room.least[place] * scale)
         room.kept[room.levels[level]] = room.spare[place]
+        room.certain[room.levels[level]] = room.least[place] * (1 - slack) > cutoff + UNDERFLOW
         room.levels[level] += 1
 
 

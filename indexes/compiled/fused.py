@@ -33,7 +33,7 @@ _FIRST = 1.5  # records within the first radius per place of the shortlist
 _DEEPER = 4
 _AHEAD = 12  # candidates whose rows are asked for in advance
 _ASKED = 16  # values of a row of probabilities,
-_LINES = 8  # and lines of a feature, of 16 values each, which are asked for
+_FEATURE = 128  # and of a feature, which are asked for
 
 
 @kernel
@@ -46,7 +46,7 @@ def search(
     bits: int,
     found: Found,
 ) -> None:
-    """Answer queries: fill in `found`, which holds an empty result.
+    """Answer queries: fill in `found`.
 
     Args:
         queries: what is looked for.
@@ -63,6 +63,7 @@ def search(
     near = np.empty(0, np.int32)
     for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
+        _nothing(query, found)
         large, tail = large_weights(weights, task.cutoff, pruned.large)
         kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, query, large, tail, pruned)
         found.partitions[query], found.cells[query], found.codes[query] = partitions, kept, codes
@@ -102,6 +103,16 @@ def search(
 
 
 @compiled
+def _nothing(query: int, found: Found) -> None:
+    """Make the answer to a query that of `SearchResult.empty`."""
+    for place in range(found.ids.shape[1]):
+        found.ids[query, place], found.hamming[query, place] = -1, -1
+        found.distances[query, place] = np.inf
+        found.relevance[query, place] = found.scores[query, place] = 0
+    found.cut_off[query], found.reason[query] = 0, ANSWERED
+
+
+@compiled
 def _everything(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> int:
     """Make all records of the cells hits, whatever their distance."""
     hits = 0
@@ -132,12 +143,13 @@ def _cut_off(
     Returns:
         How many are filled then, how many hits were dropped, and a reason to give up.
     """
-    dropped = 0
+    dropped, asked = 0, classes[:_ASKED]
+    columns = min(_FEATURE, rows.features.shape[1])
     for hit in range(-_AHEAD, hits):
         if hit + _AHEAD < hits:
             ahead = scan.ordered[hit + _AHEAD]
             if not certain[scan.owners[ahead]]:
-                for m in classes[:_ASKED]:
+                for m in asked:
                     prefetch_at(rows.probabilities, np.int64(lists.rows[scan.places[ahead]]), np.int64(m))
         if hit < 0:
             continue
@@ -154,7 +166,7 @@ def _cut_off(
                 continue
         near[taken] = scan.places[at]
         taken += 1
-        for column in range(0, min(_LINES * 16, rows.features.shape[1]), 16):
+        for column in range(0, columns, 16):
             prefetch_at(rows.features, np.int64(lists.rows[scan.places[at]]), column)
         if taken == near.shape[0]:
             break

@@ -195,7 +195,8 @@ def find_hits(
         How many there are.
     """
     hits = run = done = 0
-    there = _fits(size, scan) and radius < _LARGEST
+    flags = radius >= _LARGEST  # in the buffer, instead of distances
+    there = _fits(size, scan) and not flags
     while run < count:
         first, skipped, filled = run, done, 0
         if there:
@@ -212,15 +213,16 @@ def find_hits(
         end = scan.lengths[first] - skipped
         shift, owner = scan.runs[first] + skipped, scan.firsts[first]
         for hit in range(hits, found):
-            while scan.places[hit] >= end:
+            at = scan.places[hit]
+            while at >= end:
                 first += 1
                 shift, owner = scan.runs[first] - end, scan.firsts[first]
                 end += scan.lengths[first]
-            place = scan.places[hit] + shift
+            place = at + shift
             while lists.starts[cells[owner]] + lists.sizes[cells[owner]] <= place:
                 owner += 1
             if place >= lists.starts[cells[owner]]:
-                away = np.int64(distance(lists.codes, place, code))
+                away = np.int64(distance(lists.codes, place, code)) if flags else np.int64(scan.buffer[at])
                 if away > above:
                     prefetch(lists.rows, place)
                     scan.places[hits], scan.owners[hits], scan.near[hits] = place, owner, away

@@ -50,8 +50,8 @@ class CompiledPipeline:
         if len(queries) >= _SPLIT:  # queries of one class, one after the other, find records in the processor's cache
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             queries = queries[order]
-        result = SearchResult.empty(len(queries), params.k)
-        reasons = np.zeros(len(queries), np.int8)
+        result = SearchResult.unfilled(len(queries), params.k)
+        reasons = np.empty(len(queries), np.int8)
         task = Task(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
