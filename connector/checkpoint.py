@@ -23,7 +23,9 @@ from connector.model import Architecture, SemanticHashNet
 from indexes.errors import SemcutError
 
 WEIGHTS, TRAINING_IMAGES = "model.safetensors", "training-images.txt"
-VERSION = 1
+VERSION = 2
+_RENAMED = ("auxiliary.", "head.classifier.")
+"""What version 1 called the parameters of its head, and what they are called now; it knew no temperature."""
 _MAX_BYTES = 1 << 34
 
 
@@ -84,8 +86,8 @@ class Checkpoint:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path / MODEL} cannot be read as a model's description: {error!r}") from None
-        if version != VERSION:
-            raise CheckpointError(f"{path} has model version {version} but this semcut reads version {VERSION}")
+        if version not in (1, VERSION):
+            raise CheckpointError(f"{path} has model version {version} but this semcut reads versions 1 to {VERSION}")
         try:
             architecture = Architecture(**settings)
             net = SemanticHashNet(architecture)
@@ -97,7 +99,11 @@ class Checkpoint:
                 f"{path / WEIGHTS} is damaged or belongs to another model: its SHA-256 is not the one in {MODEL}"
             )
         try:
-            net.load_state_dict(load_file(path / WEIGHTS))
+            state = load_file(path / WEIGHTS)
+            if version == 1:
+                state = {key.replace(*_RENAMED): value for key, value in state.items()}
+                state["temperature"] = net.temperature
+            net.load_state_dict(state)
         except Exception as error:  # safetensors and torch complain in their own ways
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(

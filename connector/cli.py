@@ -1,9 +1,9 @@
-"""The sub-commands that need a network: train, index, search, evaluate, demo. Thin: the work is in the library."""
+"""The sub-commands that need a network: train, index, search, demo. Thin: the work is in the library."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import click
 import numpy as np
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from connector import data
@@ -19,58 +18,15 @@ from connector.checkpoint import Checkpoint
 from connector.connector import Connector, Hit, Indexed
 from connector.contact_sheet import Tile, contact_sheet
 from connector.errors import DataError
-from connector.evaluate import Evaluation
-from connector.evaluate import evaluate as measure
+from connector.evaluate_cli import encoded, measured, report
 from connector.labels import LINK
+from connector.losses import HEADS, HeadName
 from connector.model import Architecture
+from connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
+from connector.protocols import ProtocolName, parts
 from connector.training import TrainConfig
 from connector.training import train as run_training
-from indexes import Encodings
 from indexes.cli import ERR, OUT, PATH, print_json
-from indexes.params import Ranking
-
-
-class Shortlist(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """A number of records, or "all"."""
-
-    name = "n|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """The number, None for all."""
-        if value is None or value == "all":
-            return None
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor all", param, ctx)
-
-
-def _search_options(k: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in (
-            click.option("--ranking", type=click.Choice(["distance", "fused"]), default="distance", show_default=True,
-                         help="Order by distance of features, or by relevance and distance together (Eq. 4)."),
-            click.option("--shortlist", type=Shortlist(), default=100, show_default=True,
-                         help="How many records nearest by code are ranked; all ranks every relevant one."),
-            click.option("--cutoff", "-t", default=0.2, show_default=True,
-                         help="Disregard records whose relevance is not above this."),
-            click.option("-k", default=k, show_default=True, help="How many records to find."),
-            click.option("--model", type=PATH, help="Where the network is, if it was moved."),
-            click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0."),
-        ):  # fmt: skip
-            command = option(command)
-        return command
-
-    return add
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=ERR
-    )
 
 
 @click.command()
@@ -88,7 +44,15 @@ def _progress() -> Progress:
 @click.option("--image-size", type=int, help="Pixels a side.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
 @click.option("--dim", type=int, help="Length of the feature.  [default: the backbone's own]")
+@click.option(
+    "--head",
+    type=click.Choice(list(HEADS)),
+    default="paper",
+    show_default=True,
+    help="What the hash code is trained for: the paper's cross-entropy, CSQ, OrthoHash or DPN.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use so many of the images, evenly over the classes.")
+@protocol_option
 @click.option("--epochs", default=30, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--learning-rate", type=float, help="Highest of the schedule.  [default: 0.003, with weights 0.002]")
@@ -101,28 +65,29 @@ def _progress() -> Progress:
     show_default=True,
     help="shift moves, scales and turns a little; flip also mirrors.",
 )
+@click.option("--freeze", is_flag=True, help="Leave the backbone as it is: a start in minutes, of less quality.")
+@click.option("--calibrate", is_flag=True, help="Fit on the validation part how sure the network may be.")
 @click.option("--label-smoothing", default=0.0, show_default=True)
 @click.option("--validation", default=0.1, show_default=True, help="Share of the images kept to choose the epoch.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
 @click.option("--resume", is_flag=True, help="Go on where a stopped run in the directory ended, to the same result.")
-@_json
+@json_option
 def train(
     images: str, out: Path, backbone: str, weights: str | None, image_size: int | None, bits: int, dim: int | None,
-    limit: int | None, learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool,
-    **settings: Any,
+    head: HeadName, limit: int | None, protocol: ProtocolName | None, learning_rate: float | None,
+    backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network on IMAGES: a folder or tar archive of class folders, digits/train, or torchvision:NAME/train."""
-    found = data.load(images)
-    if limit is not None:
-        found = found.sample(limit, settings["seed"])
+    found = images_of(images, limit, protocol, "training", settings["seed"])
     architecture = Architecture(
         backbone=backbone,
         classes=found.classes,
         image_size=(32 if backbone == "small" else 224) if image_size is None else image_size,
         bits=bits,
         dim=dim,
+        head=head,
     )
     config = TrainConfig(
         learning_rate=(0.003 if weights is None else 0.002) if learning_rate is None else learning_rate,
@@ -134,7 +99,7 @@ def train(
     if as_json:
         print_json({"model": str(out), "images": len(found), **kept})
         return
-    _table(
+    show_table(
         f"{out}: epoch {kept['epoch']} of {config.epochs} kept",
         {
             "images": f"{len(found):,} in {len(found.classes)} classes",
@@ -152,7 +117,7 @@ def _train(
     weights: str | None,
     resume: bool,
 ) -> Checkpoint:
-    with _progress() as bar:
+    with progress() as bar:
         task = bar.add_task("Training", total=None)
 
         def report(epoch: int, seen: int, of: int, loss: float) -> None:
@@ -167,11 +132,21 @@ def _train(
 @click.option("--model", type=PATH, required=True, help="Run directory of a trained network.")
 @click.option("--out", type=PATH, required=True, help="Directory of the index to make: new or empty.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
+@protocol_option
+@click.option("--seed", default=0, show_default=True, help="Of what the protocol draws.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
-@_json
-def index(images: str, model: Path, out: Path, exclude_training: bool, device: str, as_json: bool) -> None:
+@json_option
+def index(
+    images: str, model: Path, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int, device: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Encode all IMAGES in a folder or archive, at any depth, and store them in a new index."""
-    files = data.files_under(data.folder(images))
+    if protocol is None:
+        files = data.files_under(data.folder(images))
+    else:
+        if exclude_training:
+            raise click.UsageError("--protocol says what is in the index: leave out --exclude-training")
+        files = list(parts(protocol, images, seed).database.files)
     result = _index(files, model, out, exclude_training, device)
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
@@ -188,7 +163,7 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
     # Folders come class by class, and of records at the same Hamming distance the earlier ones make the shortlist: in
     # that order they would be those of the first class. A fixed shuffle gives every class the same chance.
     files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
-    with Connector.create(out, model, device=device) as connector, _progress() as bar:
+    with Connector.create(out, model, device=device) as connector, progress() as bar:
         task = bar.add_task("Indexing", total=len(files))
         result = connector.add_files(files, progress=lambda done: bar.update(task, completed=done))
     for file, reason in result.skipped[:20]:
@@ -201,9 +176,9 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@_search_options(k=5)
+@search_options(k=5)
 @click.option("--picture", type=PATH, help="Write a contact sheet of the results to this PNG file.")
-@_json
+@json_option
 def search(
     index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
     **settings: Any,
@@ -252,93 +227,9 @@ def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path
 
 
 @click.command()
-@click.argument("index", type=PATH)
-@click.argument("queries")
-@click.option("--limit", type=click.IntRange(min=1), help="Use so many of the queries, evenly over the classes.")
-@click.option("--seed", default=0, show_default=True, help="For the choice of queries.")
-@_search_options(k=10)
-@_json
-def evaluate(
-    index: Path, queries: str, limit: int | None, seed: int, model: Path | None, device: str, as_json: bool,
-    **settings: Any,
-) -> None:  # fmt: skip
-    """Measure INDEX with labelled QUERIES, a folder or archive of class folders: mAP, precision, share scanned."""
-    images = data.load(queries)
-    if limit is not None:
-        images = images.sample(limit, seed)
-    with Connector.open(index, model, device=device) as connector:
-        result = _evaluate(connector, images, **settings)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        _report(result)
-
-
-def _evaluate(
-    connector: Connector, images: data.ImageSet, *, k: int, cutoff: float, shortlist: int | None, ranking: Ranking
-) -> Evaluation:
-    with _progress() as bar:
-        task = bar.add_task("Encoding queries", total=len(images))
-        parts, kept = [], []
-        for batch in connector.encoder.encode_files(images.files):
-            parts.append(batch.encodings)
-            assert batch.encodings.ids is not None
-            kept.append(batch.encodings.ids)
-            bar.advance(task, len(batch.encodings) + len(batch.skipped))
-            for file, reason in batch.skipped:
-                ERR.print(f"skipped {escape(file)}: {escape(reason)}", highlight=False, soft_wrap=True)
-    return measure(
-        connector.index,
-        connector.labels(images.classes),
-        Encodings.concatenate(parts),
-        images.labels[np.concatenate(kept)],
-        images.classes,
-        k=k,
-        cutoff=cutoff,
-        shortlist=shortlist,
-        ranking=ranking,
-    )
-
-
-def _report(result: Evaluation) -> None:
-    shortlist = "all" if result.shortlist is None else result.shortlist
-    table = Table(
-        "class", "queries", "mAP@all", f"mAP@{result.k}", f"precision@{result.k}",
-        title=f"{result.records:,} records, cutoff {result.cutoff}, shortlist {shortlist}, by {result.ranking}",
-    )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, figures in [*result.per_class.items(), ("all", result.overall)]:
-        table.add_row(
-            escape(name), str(figures.queries), f"{figures.map_all:.3f}", f"{figures.map_k:.3f}",
-            f"{figures.precision_k:.3f}", style="bold" if name == "all" else None,
-        )  # fmt: skip
-    OUT.print(table)
-    _table(
-        "What a query costs (mean)",
-        {
-            "partitions scanned": f"{result.partitions_scanned:.1%}",
-            "cells scanned": f"{result.cells_scanned:.1%}",
-            "codes scanned": f"{result.codes_scanned:.1%}",
-            "records looked at and cut off": f"{result.cut_off:.1f}",
-            "ms per query, in one batch": f"{result.ms_per_query_batch:.3f}",
-            "ms per query, one at a time": f"{result.ms_per_query_single:.3f}",
-        },
-    )
-
-
-def _table(title: str, rows: dict[str, str]) -> None:
-    table = Table("", "", title=title, show_header=False)
-    table.columns[1].justify = "right"
-    for name, value in rows.items():
-        table.add_row(name, value)
-    OUT.print(table)
-
-
-@click.command()
 @click.option("--out", type=PATH, default=Path("demo"), show_default=True, help="Where model, index and picture go.")
 @click.option("--seed", default=0, show_default=True)
-@_json
+@json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Do everything once on scikit-learn's scanned digits: train, index, search, evaluate, draw. About a minute."""
     training, queries = data.load("digits/train"), data.load("digits/test")
@@ -356,9 +247,12 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             examples.append(str(shutil.copyfile(file, copy)))
         _picture(examples, connector.search(examples, k=5), out / "digits.png")
-        result = _evaluate(connector, queries, k=10, cutoff=0.2, shortlist=100, ranking="fused")
+        encodings, labels = encoded(connector, queries)
+        result = measured(
+            connector, queries.classes, encodings, labels, k=10, cutoff=0.2, shortlist=100, ranking="fused"
+        )
     if as_json:
         print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
         return
-    _report(result)
+    report(result)
     OUT.print(f"\nNow try: semcut search {out / 'index'} {examples[0]}", highlight=False, soft_wrap=True)

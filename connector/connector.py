@@ -67,7 +67,12 @@ class Connector:
         encoder = Encoder(checkpoint, device)
         index = FaissIndex.create(path, encoder.index_config())
         if path is not None:
-            content = {"model": str(checkpoint.path.absolute()), "sha256": checkpoint.digest}
+            content = {
+                "model": str(checkpoint.path.absolute()),
+                "sha256": checkpoint.digest,
+                "head": checkpoint.net.architecture.head,
+                "binarisation": checkpoint.net.head.binarisation,
+            }
             write_json(Path(path) / LINK, content)
         return cls(encoder, index)
 

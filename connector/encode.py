@@ -38,7 +38,7 @@ class Encoder:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", batch_size: int = 128, workers: int = 2) -> None:
         self.architecture = checkpoint.net.architecture
-        self.digest = checkpoint.digest
+        self.checkpoint = checkpoint
         self._device = device_named(device)
         self._net = checkpoint.net.to(self._device).to(memory_format=torch.channels_last)
         self._batch_size, self._workers = batch_size, workers
@@ -93,8 +93,8 @@ class Encoder:
         dead = features.norm(dim=1) < 0.5  # a feature of zeros has no direction; any unit vector will do
         features[dead] = features.shape[1] ** -0.5
         return Encodings(
-            probabilities=torch.softmax(output.logits.double(), dim=1).float().cpu().numpy(),
-            codes=pack(binarise(output.hash)),
+            probabilities=self._net.probabilities(output.logits).float().cpu().numpy(),
+            codes=pack(binarise(output.hash, self._net.head.binarisation)),
             features=features.float().cpu().numpy(),
             ids=ids,
             uris=uris,

@@ -18,26 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connector.errors import DataError
+from connector.metrics import average_precision
 from indexes import Encodings, FaissIndex, SearchResult
 from indexes.params import Ranking
 
 _PLACES = 1 << 22
-
-
-def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Average precision of every query.
-
-    Args:
-        right: (nq, m) bool; whether the result at each place is right, best first.
-        relevant: (nq,) int64, at least 1; what to divide by.
-
-    Returns:
-        (nq,) float64.
-    """
-    places = np.arange(1, right.shape[1] + 1)
-    precision = np.cumsum(right, axis=1) / places
-    total: NDArray[np.float64] = np.where(right, precision, 0).sum(axis=1) / relevant
-    return total
 
 
 @dataclass(frozen=True)

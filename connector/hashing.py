@@ -1,4 +1,4 @@
-"""Eq. 3: from hash-layer outputs to packed codes.
+"""From the outputs of a head to packed codes: Eq. 3, or signs.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
 """
@@ -9,16 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from connector.losses.head import Binarisation
 
-def binarise(outputs: torch.Tensor) -> torch.Tensor:
-    """Eq. 3: H_i = 1 if sigmoid(x_i) - mean_j sigmoid(x_j) > 0, the mean taken over the bits of the same image.
+
+def binarise(outputs: torch.Tensor, binarisation: Binarisation) -> torch.Tensor:
+    """The bits that a head's outputs stand for.
 
     Args:
-        outputs: (n, bits) hash-layer outputs x.
+        outputs: (n, bits) x.
+        binarisation: "mean" is Eq. 3: H_i = 1 if sigmoid(x_i) - mean_j sigmoid(x_j) > 0, the mean taken over the bits
+            of the same image; "sign": H_i = 1 if x_i > 0.
 
     Returns:
         (n, bits) bool.
     """
+    if binarisation == "sign":
+        return outputs > 0
     activations = torch.sigmoid(outputs.double())
     return activations - activations.mean(dim=1, keepdim=True) > 0
 

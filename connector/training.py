@@ -29,18 +29,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from connector.calibration import temperature
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
+from connector.frozen import Layers, Outputs, outputs_of
 from connector.images import read_batches
-from connector.losses import paper_loss
-from connector.model import Architecture, SemanticHashNet, device_named
+from connector.losses import total_loss
+from connector.model import Architecture, Output, SemanticHashNet, device_named
 from indexes.params import Settings
 
 STATE, METRICS = "training.safetensors", "metrics.jsonl"
 
 Progress = Callable[[int, int, int, float], None]
 """Called after every step with the epoch, the images seen in it, the images of an epoch, and the loss."""
+
+
+Inputs = torch.Tensor | Layers
+"""Pixels, or what a frozen backbone has made of them."""
 
 
 class TrainConfig(Settings):
@@ -53,6 +59,8 @@ class TrainConfig(Settings):
         schedule: "one-cycle" (up over the first 20 % of the steps, then down) or "cosine" (down from the start).
         weight_decay: of AdamW.
         label_smoothing, hash_weight: see `losses`.
+        freeze: leave the backbone as it is, and compute what it makes of every image once: see `frozen`.
+        calibrate: fit a temperature on the validation part: see `calibration`.
         augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors.
         validation: share of the images of each class kept to choose the epoch.
         seed: of everything random.
@@ -68,6 +76,8 @@ class TrainConfig(Settings):
     weight_decay: float = Field(default=1e-2, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     hash_weight: float = Field(default=1.0, ge=0)
+    freeze: bool = False
+    calibrate: bool = False
     augment: Literal["none", "shift", "flip"] = "flip"
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -149,6 +159,8 @@ class _Run:
             weight_decay=config.weight_decay,
         )
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
+        self._outputs: Outputs | None = None
+        self._held_out_outputs: Outputs | None = None
         self._best: dict[str, torch.Tensor] = {}
         self._best_metrics: dict[str, Any] = {}
         self._metrics: list[dict[str, Any]] = []
@@ -156,6 +168,11 @@ class _Run:
     def finish(self, resume: bool) -> Checkpoint:
         if resume and (self._path / STATE).is_file():
             self._load()
+        if self._config.freeze and len(self._metrics) < self._config.epochs:
+            self._net.eval()
+            mirror = self._config.augment == "flip"
+            self._outputs = outputs_of(self._net, self._batches(self._part), self._device, mirror=mirror)
+            self._held_out_outputs = outputs_of(self._net, self._batches(self._held_out), self._device, mirror=False)
         for epoch in range(len(self._metrics), self._config.epochs):
             start = time.perf_counter()
             loss, rate = self._train_epoch(epoch)
@@ -167,6 +184,10 @@ class _Run:
                 self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
             self._save()
+        if self._config.calibrate:
+            self._net.load_state_dict(self._best)
+            logits, labels = self._held_out_logits()
+            self._best["temperature"] = torch.tensor(temperature(logits, labels), dtype=torch.float64)
         Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
         return Checkpoint.load(self._path)
 
@@ -177,17 +198,20 @@ class _Run:
         order = torch.randperm(len(self._part), generator=generator).tolist()
         steps = math.ceil(len(order) / config.batch_size)
         total, seen, rate = 0.0, 0, 0.0
-        for step, (pixels, labels) in enumerate(self._batches(self._part.subset(order))):
+        if self._outputs is not None:
+            net.backbone.eval()
+        for step, (inputs, labels) in enumerate(self._inputs(order, generator)):
             if len(labels) < 2:  # batch normalisation cannot learn from one image
                 continue
             rate = config.learning_rate * _rate(epoch * steps + step, config.epochs * steps, config.schedule)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate * group["share"]
-            images = augment(pixels.float(), config.augment, generator)
             with self._precision():
-                output = net(images.to(self._device).contiguous(memory_format=torch.channels_last))
-                loss = paper_loss(
-                    output,
+                output = self._answers(inputs)
+                loss = total_loss(
+                    net.head,
+                    output.logits,
+                    output.hash,
                     labels.to(self._device),
                     hash_weight=config.hash_weight,
                     label_smoothing=config.label_smoothing,
@@ -204,18 +228,45 @@ class _Run:
                 self._progress(epoch, seen, len(order), value)
         return total / max(1, seen), rate
 
+    def _inputs(self, order: list[int], generator: torch.Generator) -> Iterator[tuple[Inputs, torch.Tensor]]:
+        """What the network is trained on in an epoch, batch by batch, with labels."""
+        if self._outputs is not None:
+            places = torch.tensor(order)
+            yield from self._outputs.batches(places[places < len(self._outputs)], self._config.batch_size, generator)
+            return
+        for pixels, labels in self._batches(self._part.subset(order)):
+            yield augment(pixels.float(), self._config.augment, generator), labels
+
+    def _answers(self, inputs: Inputs) -> Output:
+        if isinstance(inputs, tuple):
+            return self._net.answers(tuple(layer.to(self._device) for layer in inputs))
+        output: Output = self._net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
+        return output
+
     @torch.no_grad()
+    def _held_out_answers(self) -> Iterator[tuple[Output, torch.Tensor]]:
+        """Answers for the validation images, batch by batch, with labels."""
+        self._net.eval()
+        batches: Iterator[tuple[Inputs, torch.Tensor]] = self._batches(self._held_out)
+        if self._held_out_outputs is not None:
+            every, size = torch.arange(len(self._held_out_outputs)), self._config.batch_size
+            batches = self._held_out_outputs.batches(every, size, torch.Generator())
+        for inputs, labels in batches:
+            with self._precision():
+                output = self._answers(inputs)
+            yield output, labels.to(self._device)
+
+    def _held_out_logits(self) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = [(output.logits.float().cpu(), labels.cpu()) for output, labels in self._held_out_answers()]
+        return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
     def _validate(self) -> dict[str, float]:
-        net = self._net.eval()
         right = hash_right = seen = 0
         loss = 0.0
-        for pixels, labels in self._batches(self._held_out):
-            labels = labels.to(self._device)
-            with self._precision():
-                output = net(pixels.to(self._device).contiguous(memory_format=torch.channels_last))
+        for output, labels in self._held_out_answers():
             loss += functional.cross_entropy(output.logits.float(), labels, reduction="sum").item()
             right += int((output.logits.argmax(dim=1) == labels).sum())
-            hash_right += int((output.auxiliary.argmax(dim=1) == labels).sum())
+            hash_right += int((self._net.head.fits(output.hash).argmax(dim=1) == labels).sum())
             seen += len(labels)
         if not seen:
             raise DataError("none of the validation images can be read")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from connector.benchmark.fitted import Fit
 from connector.benchmark.strata import Labels, Source
-from connector.evaluate import average_precision
+from connector.metrics import average_precision
 from indexes import Encodings
 
 _QUERIES = 2000

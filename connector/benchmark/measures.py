@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connector.benchmark.truth import Exact
-from connector.evaluate import average_precision
+from connector.metrics import average_precision
 from indexes.relevance import fused_score, is_relevant
 
 EPSILON = 1e-5

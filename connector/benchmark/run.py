@@ -24,7 +24,7 @@ from connector.benchmark.memory import Memory
 from connector.benchmark.methods import Data, Method, Structure
 from connector.benchmark.ours import Semcut
 from connector.benchmark.raw import Plan
-from connector.evaluate import average_precision
+from connector.metrics import average_precision
 from indexes import Encodings, FaissIndex
 from indexes.relevance import distance, relevance
 

@@ -35,6 +35,19 @@ def test_it_gives_the_network_back(model: Checkpoint) -> None:
     assert torch.equal(loaded.net(images).hash, model.net.cpu()(images).hash)
 
 
+def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> None:
+    """Its only head was the paper's, whose parameters had another name."""
+    state = load_file(copy / WEIGHTS)
+    save_file({key.replace("head.classifier.", "auxiliary."): value for key, value in state.items()}, copy / WEIGHTS)
+    content = json.loads((copy / MODEL).read_text())
+    del content["architecture"]["head"]
+    change(copy, semcut_model=1, architecture=content["architecture"], sha256=_digest(copy / WEIGHTS))
+    loaded = Checkpoint.load(copy)
+    assert loaded.net.architecture == model.net.architecture
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(loaded.net(images).hash, model.net.cpu()(images).hash)
+
+
 def test_a_directory_without_a_model(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(CheckpointError, match="holds no model"):

@@ -6,31 +6,9 @@ import numpy as np
 import pytest
 
 from connector.errors import DataError
-from connector.evaluate import average_precision, evaluate
+from connector.evaluate import evaluate
 from indexes import Encodings, FaissIndex, IndexConfig
-
-
-def slow_average_precision(right: list[bool], total: int) -> float:
-    found, score = 0, 0.0
-    for place, is_right in enumerate(right, 1):
-        if is_right:
-            found += 1
-            score += found / place
-    return score / total
-
-
-def test_average_precision() -> None:
-    rng = np.random.default_rng(0)
-    right = rng.random((40, 17)) < 0.4
-    total = right.sum(axis=1) + rng.integers(1, 5, 40)
-    expected = [slow_average_precision(right[i].tolist(), int(total[i])) for i in range(40)]
-    assert average_precision(right, total) == pytest.approx(expected)
-
-
-def test_average_precision_of_a_known_list() -> None:
-    right = np.array([[True, False, True, False]])
-    assert average_precision(right, np.array([2])) == pytest.approx([(1 + 2 / 3) / 2])
-    assert average_precision(right, np.array([4])) == pytest.approx([(1 + 2 / 3) / 4])
+from tests.connector.test_metrics import slow_average_precision
 
 
 def encodings(rng: np.random.Generator, labels: np.ndarray, *, ids: bool) -> Encodings:

@@ -110,7 +110,7 @@ def test_dim_puts_a_shorter_feature_before_the_split() -> None:
     assert output.features.shape == (2, 24)
     assert output.logits.shape == (2, 3)
     assert output.hash.shape == (2, 32)
-    assert output.auxiliary.shape == (2, 3)
+    assert net.head.fits(output.hash).shape == (2, 3)
 
 
 def test_images_too_small_for_the_backbone_are_refused() -> None:
@@ -118,7 +118,9 @@ def test_images_too_small_for_the_backbone_are_refused() -> None:
         SemanticHashNet(Architecture(backbone="alexnet", classes=CLASSES, image_size=16))
 
 
-@pytest.mark.parametrize("wrong", [{"bits": 63}, {"classes": ("one",)}, {"image_size": 2}, {"dim": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"bits": 63}, {"head": "deep"}, {"classes": ("one",)}, {"image_size": 2}, {"dim": 0}]
+)
 def test_architectures_are_validated(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
         Architecture(**{"classes": CLASSES, **wrong})

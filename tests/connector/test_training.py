@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
+from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
-from connector.model import Architecture
+from connector.frozen import outputs_of
+from connector.model import Architecture, SemanticHashNet
 from connector.training import METRICS, STATE, TrainConfig, augment, train
 from indexes import InvalidParameterError
 
@@ -114,6 +116,62 @@ def test_settings_are_validated(wrong: dict[str, object]) -> None:
 def test_a_device_that_is_not_there_says_so(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="use cpu"):
         train(digits.sample(50), architecture, TrainConfig(device="nonsense"), tmp_path / "run")
+
+
+def test_a_frozen_backbone_stays_as_it_is_and_the_rest_learns(digits: ImageSet, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs semcut[pretrained]")
+    architecture = Architecture(backbone="efficientnet_lite0", classes=digits.classes, image_size=48, dim=32)
+    config = TrainConfig(epochs=8, freeze=True, augment="flip", learning_rate=0.005, seed=3)
+    images = digits.sample(300)
+    straight = train(images, architecture, config, tmp_path / "straight", weights="imagenet")
+    with pytest.raises(Stop):
+        train(images, architecture, config, tmp_path / "stopped", weights="imagenet", progress=stop_in(4))
+    resumed = train(images, architecture, config, tmp_path / "stopped", weights="imagenet", resume=True)
+    assert resumed.digest == straight.digest
+    before = SemanticHashNet(architecture, "imagenet").backbone.state_dict()
+    after = straight.net.backbone.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    lines = [json.loads(line) for line in (tmp_path / "straight" / METRICS).read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert straight.training["kept"]["validation_accuracy"] > 0.6
+
+
+def test_outputs_that_were_computed_once_are_those_of_the_network(architecture: Architecture) -> None:
+    net, pixels = SemanticHashNet(architecture).eval(), torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.arange(7)
+    outputs = outputs_of(net, [(pixels[:4], labels[:4]), (pixels[4:], labels[4:])], torch.device("cpu"), mirror=True)
+    assert len(outputs) == 7
+    seen = set()
+    for seed in range(10):
+        order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
+        batches = list(outputs.batches(order, 3, torch.Generator().manual_seed(seed)))
+        assert torch.cat([of_batch for _, of_batch in batches]).tolist() == order.tolist()
+        for layers, of_batch in batches:
+            for layer, label in zip(layers[0], of_batch.tolist(), strict=True):
+                shown = [net.middle_outputs(one)[0][0] for one in (pixels[[label]], pixels[[label]].flip(3))]
+                same = [torch.allclose(layer, one, atol=1e-5) for one in shown]
+                assert any(same)
+                seen.add((label, same.index(True)))
+    assert len(seen) == 14
+
+
+def test_calibration_changes_how_sure_the_network_is_and_nothing_else(
+    digits: ImageSet, digits_test: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    images, config = digits.sample(300), TrainConfig(epochs=4, augment="shift")
+    plain = train(images, architecture, config, tmp_path / "plain")
+    calibrated = train(images, architecture, config.model_copy(update={"calibrate": True}), tmp_path / "calibrated")
+    fitted = float(calibrated.net.temperature)
+    assert float(plain.net.temperature) == 1
+    assert fitted != pytest.approx(1, abs=1e-3)
+    assert plain.digest != calibrated.digest
+    files = list(digits_test.files[:50])
+    first, second = (Encoder(one).encode(files) for one in (plain, Checkpoint.load(calibrated.path)))
+    assert (first.codes == second.codes).all()
+    assert (first.features == second.features).all()
+    assert (first.probabilities.argmax(axis=1) == second.probabilities.argmax(axis=1)).all()
+    expected = first.probabilities.astype(float) ** (1 / fitted)
+    assert second.probabilities == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-6)
 
 
 def test_augmentation_moves_pixels_and_nothing_else() -> None:
