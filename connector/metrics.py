@@ -65,29 +65,3 @@ def tied_average_precision(
     sums = share * ((right_before + 1) * inverse + others * (seen - (before + 1) * inverse))
     total: NDArray[np.float64] = sums.sum(axis=1) / relevant
     return total
-
-
-def hamming_groups(
-    queries: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
-    query_labels: NDArray[np.int64],
-    labels: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many records, and how many right ones, lie at each Hamming distance of each query.
-
-    Args:
-        queries: (nq, bits / 8) uint8.
-        codes: (n, bits / 8) uint8.
-        query_labels: (nq,) int64.
-        labels: (n,) int64 of the records.
-
-    Returns:
-        right (nq, bits + 1) int64 and every (nq, bits + 1) int64.
-    """
-    width = 8 * codes.shape[1] + 1
-    right, every = (np.empty((len(queries), width), np.int64) for _ in range(2))
-    for place, (code, label) in enumerate(zip(queries, query_labels, strict=True)):
-        apart = np.bitwise_count(codes ^ code).sum(axis=1, dtype=np.int64)
-        every[place] = np.bincount(apart, minlength=width)
-        right[place] = np.bincount(apart[labels == label], minlength=width)
-    return right, every

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from connector.metrics import average_precision, hamming_groups, tied_average_precision
+from connector.metrics import average_precision, tied_average_precision
 
 
 def slow_average_precision(right: list[bool], total: int) -> float:
@@ -64,16 +64,3 @@ def test_without_ties_both_are_the_same() -> None:
         assert tied_average_precision(right.astype(np.int64), ones, total, k) == pytest.approx(
             average_precision(right[:, :k], total)
         )
-
-
-def test_groups_of_hamming_distance() -> None:
-    rng = np.random.default_rng(3)
-    queries, codes = (rng.integers(0, 256, (n, 4), dtype=np.uint8) for n in (5, 200))
-    query_labels, labels = rng.integers(0, 3, 5), rng.integers(-1, 3, 200)
-    right, every = hamming_groups(queries, codes, query_labels, labels)
-    for query in range(5):
-        apart = [bin(int.from_bytes(bytes(code)) ^ int.from_bytes(bytes(queries[query]))).count("1") for code in codes]
-        for distance in range(33):
-            there = [i for i in range(200) if apart[i] == distance]
-            assert every[query, distance] == len(there)
-            assert right[query, distance] == sum(labels[i] == query_labels[query] for i in there)
