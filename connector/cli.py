@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector import data
+from connector.allocator import keep_freed_memory
 from connector.checkpoint import Checkpoint
 from connector.connector import Connector, Hit, Indexed
 from connector.contact_sheet import Tile, contact_sheet
@@ -117,6 +118,7 @@ def _train(
     weights: str | None,
     resume: bool,
 ) -> Checkpoint:
+    keep_freed_memory()
     with progress() as bar:
         task = bar.add_task("Training", total=None)
 
@@ -155,6 +157,7 @@ def index(
 
 
 def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str) -> Indexed:
+    keep_freed_memory()
     if exclude_training:
         trained = set(Checkpoint.load(model).training_images())
         files = [file for file in files if file not in trained]

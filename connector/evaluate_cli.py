@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector import data
+from connector.allocator import keep_freed_memory
 from connector.connector import Connector
 from connector.evaluate import Evaluation
 from connector.evaluate import evaluate as measure
@@ -60,6 +61,7 @@ def evaluate(
 
 def encoded(connector: Connector, images: data.ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
     """Encodings and labels of the images that can be read."""
+    keep_freed_memory()
     with progress() as bar:
         task = bar.add_task("Encoding queries", total=len(images))
         batches, kept = [], []
