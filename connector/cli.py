@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -42,6 +41,11 @@ from indexes.cli import ERR, OUT, PATH, print_json
     help="small, alexnet, efficientnet_lite0 or a torchvision classification model.",
 )
 @click.option("--weights", help="Weights of the backbone to start from: imagenet, a name of torchvision's, or a file.")
+@click.option(
+    "--start",
+    type=PATH,
+    help="Start from this trained network, which has the same backbone, sizes and head, like one made with --freeze.",
+)
 @click.option("--image-size", type=int, help="Pixels a side.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
 @click.option("--dim", type=int, help="Length of the feature.  [default: the backbone's own]")
@@ -56,17 +60,21 @@ from indexes.cli import ERR, OUT, PATH, print_json
 @protocol_option
 @click.option("--epochs", default=30, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
-@click.option("--learning-rate", type=float, help="Highest of the schedule.  [default: 0.003, with weights 0.002]")
-@click.option("--backbone-rate", type=float, help="Its share for the backbone.  [default: 1, with weights 0.25]")
+@click.option("--learning-rate", type=float, help="Highest of the schedule.  [default: 0.003; from weights 0.002]")
+@click.option("--backbone-rate", type=float, help="Its share for the backbone.  [default: 1; from weights 0.25]")
 @click.option("--schedule", type=click.Choice(["one-cycle", "cosine"]), default="one-cycle", show_default=True)
 @click.option(
     "--augment",
-    type=click.Choice(["none", "shift", "flip"]),
+    type=click.Choice(["none", "shift", "flip", "strong"]),
     default="flip",
     show_default=True,
-    help="shift moves, scales and turns a little; flip also mirrors.",
+    help="shift moves, scales and turns a little; flip also mirrors; strong also changes colours and covers parts.",
 )
-@click.option("--freeze", is_flag=True, help="Leave the backbone as it is: a start in minutes, of less quality.")
+@click.option(
+    "--freeze",
+    is_flag=True,
+    help="Leave the backbone as it is: a start in minutes, of less quality; of --augment it takes the mirroring only.",
+)
 @click.option("--calibrate", is_flag=True, help="Fit on the validation part how sure the network may be.")
 @click.option("--label-smoothing", default=0.0, show_default=True)
 @click.option("--validation", default=0.1, show_default=True, help="Share of the images kept to choose the epoch.")
@@ -76,11 +84,14 @@ from indexes.cli import ERR, OUT, PATH, print_json
 @click.option("--resume", is_flag=True, help="Go on where a stopped run in the directory ended, to the same result.")
 @json_option
 def train(
-    images: str, out: Path, backbone: str, weights: str | None, image_size: int | None, bits: int, dim: int | None,
-    head: HeadName, limit: int | None, protocol: ProtocolName | None, learning_rate: float | None,
-    backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
+    images: str, out: Path, backbone: str, weights: str | None, start: Path | None, image_size: int | None,
+    bits: int, dim: int | None, head: HeadName, limit: int | None, protocol: ProtocolName | None,
+    learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network on IMAGES: a folder or tar archive of class folders, digits/train, or torchvision:NAME/train."""
+    if weights is not None and start is not None:
+        raise click.UsageError("--start and --weights both say where to start: leave out one")
+    fresh = weights is None and start is None
     found = images_of(images, limit, protocol, "training", settings["seed"])
     architecture = Architecture(
         backbone=backbone,
@@ -91,11 +102,11 @@ def train(
         head=head,
     )
     config = TrainConfig(
-        learning_rate=(0.003 if weights is None else 0.002) if learning_rate is None else learning_rate,
-        backbone_rate=(1.0 if weights is None else 0.25) if backbone_rate is None else backbone_rate,
+        learning_rate=(0.003 if fresh else 0.002) if learning_rate is None else learning_rate,
+        backbone_rate=(1.0 if fresh else 0.25) if backbone_rate is None else backbone_rate,
         **settings,
     )
-    checkpoint = _train(found, architecture, config, out, weights, resume)
+    checkpoint = _train(found, architecture, config, out, weights, start, resume)
     kept = checkpoint.training["kept"]
     if as_json:
         print_json({"model": str(out), "images": len(found), **kept})
@@ -116,6 +127,7 @@ def _train(
     config: TrainConfig,
     out: Path,
     weights: str | None,
+    start: Path | None,
     resume: bool,
 ) -> Checkpoint:
     keep_freed_memory()
@@ -126,7 +138,9 @@ def _train(
             bar.update(task, total=of * config.epochs, completed=of * epoch + seen,
                        description=f"Training, epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}")  # fmt: skip
 
-        return run_training(images, architecture, config, out, weights=weights, resume=resume, progress=report)
+        return run_training(
+            images, architecture, config, out, weights=weights, start=start, resume=resume, progress=report
+        )
 
 
 @click.command()
@@ -163,9 +177,7 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
         files = [file for file in files if file not in trained]
     if not files:
         raise DataError("there are no images to index")
-    # Folders come class by class, and of records at the same Hamming distance the earlier ones make the shortlist: in
-    # that order they would be those of the first class. A fixed shuffle gives every class the same chance.
-    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    files = data.shuffled(files)
     with Connector.create(out, model, device=device) as connector, progress() as bar:
         task = bar.add_task("Indexing", total=len(files))
         result = connector.add_files(files, progress=lambda done: bar.update(task, completed=done))
@@ -239,7 +251,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     ERR.print(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=25, augment="shift", seed=seed)
-    _train(training, architecture, config, out / "model", None, resume=True)
+    _train(training, architecture, config, out / "model", None, None, resume=True)
     if (out / "index" / LINK).is_file():
         shutil.rmtree(out / "index")
     _index(list(training.files), out / "model", out / "index", False, "cpu")

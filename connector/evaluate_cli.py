@@ -116,9 +116,9 @@ def _rankings(
             queries,
             labels,
             connector.index.config,
-            k=PROTOCOLS[protocol].k,
+            ks=(PROTOCOLS[protocol].k,),
             progress=lambda done, of: bar.update(task, completed=done),
-        )
+        ).figures(PROTOCOLS[protocol].k)
 
 
 def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:

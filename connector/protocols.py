@@ -43,7 +43,8 @@ class Protocol:
         queries, training: how many; None for all.
         database: "training": the training images; "others": all but queries and training images; "rest": all but
             queries.
-        k: places that mAP@k counts; published results on CIFAR-10 are of all places.
+        k: places that mAP@k counts.
+        published_k: places that published results count; None for all.
     """
 
     queries_from: str
@@ -51,13 +52,14 @@ class Protocol:
     training: int | None
     database: Literal["training", "others", "rest"]
     k: int
+    published_k: int | None = None
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "cifar10": Protocol("test", 1000, 5000, "others", 100),
     "cifar10-1": Protocol("test", 1000, 5000, "rest", 100),
     "cifar10-2": Protocol("test", None, None, "training", 100),
-    "tin200": Protocol("val", None, None, "training", 1000),
+    "tin200": Protocol("val", None, None, "training", 1000, 1000),
 }
 
 

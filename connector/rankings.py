@@ -15,13 +15,16 @@ the share of codes that it scans is asked of the cells that it would have.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from connector.errors import DataError
 from connector.metrics import tied_average_precision
 from indexes import Encodings, IndexConfig
 from indexes.partitions import Cells
@@ -31,7 +34,7 @@ RankingName = Literal["hamming", "euclidean", "shortlist", "relevance", "fused"]
 NAMES: tuple[RankingName, ...] = get_args(RankingName)
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
-_PAIRS = 1 << 23
+_PAIRS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,44 @@ class Figures:
     scanned: float
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All rankings at all cutoffs, query by query.
+
+    Attributes:
+        cutoffs: the t of them, ascending.
+        ks: places that are counted.
+        at_all: (rankings, t, nq) float64; average precision, in order of `NAMES`.
+        at_k, precision: (rankings, t, nq, ks) float64; AP@k and precision@k.
+        relevant, scanned: (t, nq) float64; shares of the records.
+    """
+
+    cutoffs: tuple[float, ...]
+    ks: tuple[int, ...]
+    at_all: NDArray[np.float64]
+    at_k: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    relevant: NDArray[np.float64]
+    scanned: NDArray[np.float64]
+
+    def figures(self, k: int) -> list[Figures]:
+        """Means over the queries, with k one of `ks`."""
+        place = self.ks.index(k)
+        return [
+            Figures(
+                name,
+                t,
+                map_all=float(self.at_all[i, j].mean()),
+                map_k=float(self.at_k[i, j, :, place].mean()),
+                precision_k=float(self.precision[i, j, :, place].mean()),
+                relevant=float(self.relevant[j].mean()),
+                scanned=float(self.scanned[j].mean()),
+            )
+            for i, name in enumerate(NAMES)
+            for j, t in enumerate(self.cutoffs)
+        ]
+
+
 def compare(
     records: Encodings,
     labels: NDArray[np.int64],
@@ -63,118 +104,161 @@ def compare(
     query_labels: NDArray[np.int64],
     config: IndexConfig,
     *,
-    k: int,
+    ks: Sequence[int],
     shortlist: int = 100,
     cutoffs: Sequence[float] = CUTOFFS,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Figures]:
+) -> Comparison:
     """All rankings at all cutoffs.
 
     Args:
         records: n of them, with features that are L2-normalised.
         labels: (n,) int64.
         queries: nq of them.
-        query_labels: (nq,) int64; each has a right record.
+        query_labels: (nq,) int64.
         config: of the index that they would be in.
-        k: places of mAP@k and precision@k; AP@k divides by min(k, right records).
+        ks: places of AP@k, which divides by min(k, right records), and of precision@k.
         shortlist: of the ranking of that name.
         cutoffs: t.
         progress: told how many queries, of how many, are done.
+
+    Raises:
+        DataError: there is no record of a query's class.
     """
-    right_of = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
-    sums = {(name, t): np.zeros(3) for name in NAMES for t in cutoffs}
-    relevant, scanned = np.zeros(len(cutoffs)), np.zeros(len(cutoffs))
+    cutoffs, ks = tuple(sorted(cutoffs)), tuple(ks)
+    total = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
+    shape = (len(NAMES), len(cutoffs), len(queries))
+    found = Comparison(
+        cutoffs,
+        ks,
+        at_all=np.empty(shape),
+        at_k=np.empty((*shape, len(ks))),
+        precision=np.empty((*shape, len(ks))),
+        relevant=np.empty(shape[1:]),
+        scanned=np.empty(shape[1:]),
+    )
+    if (total < 1).any():
+        raise DataError(f"{np.count_nonzero(total < 1)} of {len(queries)} queries have no record of their class")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    step = max(1, min(_PAIRS // threads // max(1, len(records)), 256))
     cells, _ = Cells.empty(config).extended(records.probabilities)
     similarity = Similarity(config)
-    step = max(1, _PAIRS // max(1, len(records)))
-    for start in range(0, len(queries), step):
-        part, total = queries[start : start + step], right_of[start : start + step]
+    probabilities, features = (a.T.astype(np.float64) for a in (records.probabilities, records.features))
+
+    def measure(start: int) -> int:
+        here = slice(start, start + step)
+        part = queries[here]
         weights = similarity.weights(part.probabilities)
-        r = (weights @ records.probabilities.T.astype(np.float64)).astype(np.float32)
-        apart = _hamming(part.codes, records.codes)
-        squared = 2 - 2 * (part.features.astype(np.float64) @ records.features.T.astype(np.float64))
-        d = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
-        same = labels[None] == query_labels[start : start + step, None]
-        orders = {
-            "euclidean": np.argsort(d, axis=1, kind="stable"),
-            "relevance": np.argsort(-r, axis=1, kind="stable"),
-            "fused": np.argsort(-r * (1 - np.minimum(d / 2, 1)), axis=1, kind="stable"),
-        }
+        relevance = (weights @ probabilities).astype(np.float32)
+        squared = 2 - 2 * (part.features.astype(np.float64) @ features)
+        distances = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
+        apart = hamming(part.codes, records.codes)
         for place, t in enumerate(cutoffs):
-            kept = is_relevant(r, t)
-            relevant[place] += kept.mean(axis=1).sum()
-            scanned[place] += cells.prune(weights, t).codes.sum() / len(records)
-            sums["hamming", t] += _of_groups(apart, kept, same, total, k, 8 * records.codes.shape[1] + 1)
-            for name, order in (*orders.items(), ("shortlist", _shortlisted(apart, d, kept, shortlist))):
-                sums[name, t] += _of_order(order, kept, same, total, k)  # type: ignore[index]
-        if progress is not None:
-            progress(min(start + step, len(queries)), len(queries))
-    count, found = len(queries), []
-    for name in NAMES:
-        for place, t in enumerate(cutoffs):
-            map_all, map_k, precision_k = (sums[name, t] / count).tolist()
-            found.append(Figures(name, t, map_all, map_k, precision_k, relevant[place] / count, scanned[place] / count))
+            found.scanned[place, here] = cells.prune(weights, t).codes / len(records)
+        every, right = np.zeros((2, len(part), len(cutoffs), 8 * records.codes.shape[1] + 1), np.int64)
+        for i, query in enumerate(range(start, start + len(part))):
+            same = labels == query_labels[query]
+            for place, t in enumerate(cutoffs):
+                kept = is_relevant(relevance[i], t)
+                found.relevant[place, query] = kept.mean()
+                every[i, place] = np.bincount(apart[i][kept], minlength=every.shape[2])
+                right[i, place] = np.bincount(apart[i][kept & same], minlength=every.shape[2])
+            for name, order in _orders(relevance[i], distances[i], apart[i], cutoffs, shortlist):
+                for place, rows in enumerate(order):
+                    at = (NAMES.index(name), place, query)
+                    _of_list(found, at, np.flatnonzero(same[rows]), total[query])
+        for place in range(len(cutoffs)):
+            hits, groups = right[:, place], every[:, place]
+            found.at_all[0, place, here] = tied_average_precision(hits, groups, total[here])
+            before = np.cumsum(groups, axis=1) - groups
+            for nth, k in enumerate(ks):
+                found.at_k[0, place, here, nth] = tied_average_precision(hits, groups, np.minimum(k, total[here]), k)
+                seen = hits * np.clip(k - before, 0, groups) / np.maximum(groups, 1)
+                found.precision[0, place, here, nth] = seen.sum(axis=1) / k
+        return len(part)
+
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for count in pool.map(measure, range(0, len(queries), step)):
+            done += count
+            if progress is not None:
+                progress(done, len(queries))
     return found
 
 
-def _hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """(nq, n) distances of all pairs."""
+def by_code(
+    codes: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    queries: NDArray[np.uint8],
+    query_labels: NDArray[np.int64],
+    *,
+    ks: Sequence[int],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average precision of all records by Hamming distance, for codes that come without anything else.
+
+    Args:
+        codes: (n, bytes) packed.
+        labels: (n,) int64.
+        queries: (nq, bytes) packed.
+        query_labels: (nq,) int64; each has a right record.
+        ks: places of AP@k.
+
+    Returns:
+        (nq,) AP@all and (nq, ks) AP@k, float64.
+    """
+    total = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
+    every, right = np.zeros((2, len(queries), 8 * codes.shape[1] + 1), np.int64)
+    for i, query in enumerate(queries):
+        apart = hamming(query[None], codes)[0]
+        every[i] = np.bincount(apart, minlength=every.shape[1])
+        right[i] = np.bincount(apart[labels == query_labels[i]], minlength=every.shape[1])
+    at_k = [tied_average_precision(right, every, np.minimum(k, total), k) for k in ks]
+    return tied_average_precision(right, every, total), np.stack(at_k, axis=1)
+
+
+def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """(nq, n) Hamming distances of all pairs of (nq, bytes) and (n, bytes) codes."""
     apart = np.zeros((len(queries), len(codes)), np.int16)
     for byte in range(codes.shape[1]):
         apart += np.bitwise_count(queries[:, byte, None] ^ codes[None, :, byte])
     return apart
 
 
-def _shortlisted(
-    apart: NDArray[np.int16], d: NDArray[np.float32], kept: NDArray[np.bool_], size: int
-) -> NDArray[np.int64]:
-    """(nq, n) order: the relevant records nearest by code, by distance of features, then the others by code."""
-    order = np.argsort(np.where(kept, apart, np.iinfo(np.int16).max), axis=1, kind="stable")
-    first = order[:, :size]
-    left_out = ~np.take_along_axis(kept, first, 1)
-    cost = np.where(left_out, np.inf, np.take_along_axis(d, first, 1))
-    order[:, :size] = np.take_along_axis(first, np.argsort(cost, axis=1, kind="stable"), 1)
-    return order
-
-
-def _of_order(
-    order: NDArray[np.int64], kept: NDArray[np.bool_], same: NDArray[np.bool_], total: NDArray[np.int64], k: int
-) -> NDArray[np.float64]:
-    """Sums over queries of AP@all, AP@k and precision@k of an order of all records, of which only the kept ones are
-    there."""
-    there = np.take_along_axis(kept, order, 1)
-    right = np.take_along_axis(same, order, 1) & there
-    places = np.cumsum(there, axis=1)
-    precision = np.where(right, np.cumsum(right, axis=1) / np.maximum(places, 1), 0)
-    early = places <= k
-    return np.array(
-        [
-            (precision.sum(axis=1) / total).sum(),
-            (np.where(early, precision, 0).sum(axis=1) / np.minimum(k, total)).sum(),
-            ((right & early).sum(axis=1) / k).sum(),
-        ]
-    )
-
-
-def _of_groups(
+def _orders(
+    relevance: NDArray[np.float32],
+    distances: NDArray[np.float32],
     apart: NDArray[np.int16],
-    kept: NDArray[np.bool_],
-    same: NDArray[np.bool_],
-    total: NDArray[np.int64],
-    k: int,
-    width: int,
-) -> NDArray[np.float64]:
-    """The same of groups of records at one distance."""
-    at = np.arange(len(apart))[:, None] * width + apart
-    shape = (len(apart), width)
-    every = np.bincount(at[kept], minlength=at.shape[0] * width).reshape(shape)
-    right = np.bincount(at[kept & same], minlength=at.shape[0] * width).reshape(shape)
-    before = np.cumsum(every, axis=1) - every
-    seen = right * np.clip(k - before, 0, every) / np.maximum(every, 1)
-    return np.array(
-        [
-            tied_average_precision(right, every, total).sum(),
-            tied_average_precision(right, every, np.minimum(k, total), k).sum(),
-            (seen.sum(axis=1) / k).sum(),
-        ]
-    )
+    cutoffs: Sequence[float],
+    shortlist: int,
+) -> list[tuple[RankingName, list[NDArray[np.int64]]]]:
+    """For every ranking without ties the relevant records at each cutoff, ascending, of one query, best first."""
+    score = relevance * (1 - np.minimum(distances / 2, 1))
+    keys: dict[RankingName, NDArray[np.generic]] = {
+        "euclidean": distances,
+        "relevance": -relevance,
+        "fused": -score,
+        "shortlist": apart,
+    }
+    found = []
+    for name, key in keys.items():
+        order, lists = np.argsort(key, kind="stable"), []
+        for t in cutoffs:
+            order = order[is_relevant(relevance[order], t)]
+            listed = order
+            if name == "shortlist":
+                near = order[:shortlist]
+                nearest = near[np.argsort(distances[near], kind="stable")]
+                listed = np.concatenate([nearest, order[shortlist:]])
+            lists.append(listed)
+        found.append((name, lists))
+    return found
+
+
+def _of_list(found: Comparison, at: tuple[int, int, int], places: NDArray[np.int64], total: int) -> None:
+    """Enter the figures of a list with right records at these places, from 0, ascending."""
+    precision = np.arange(1, len(places) + 1) / (places + 1)
+    found.at_all[at] = precision.sum() / total
+    for nth, k in enumerate(found.ks):
+        early = int(np.searchsorted(places, k))
+        found.at_k[(*at, nth)] = precision[:early].sum() / min(k, total)
+        found.precision[(*at, nth)] = early / k

@@ -33,10 +33,11 @@ from connector.calibration import temperature
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
-from connector.frozen import Layers, Outputs, outputs_of
+from connector.frozen import Layers, Outputs, kept_outputs
 from connector.images import read_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
+from indexes.errors import shown
 from indexes.params import Settings
 
 STATE, METRICS = "training.safetensors", "metrics.jsonl"
@@ -61,7 +62,8 @@ class TrainConfig(Settings):
         label_smoothing, hash_weight: see `losses`.
         freeze: leave the backbone as it is, and compute what it makes of every image once: see `frozen`.
         calibrate: fit a temperature on the validation part: see `calibration`.
-        augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors.
+        augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors; "strong" also changes colours
+            and covers a square, for few images and many epochs.
         validation: share of the images of each class kept to choose the epoch.
         seed: of everything random.
         workers: threads that decode images.
@@ -78,7 +80,7 @@ class TrainConfig(Settings):
     hash_weight: float = Field(default=1.0, ge=0)
     freeze: bool = False
     calibrate: bool = False
-    augment: Literal["none", "shift", "flip"] = "flip"
+    augment: Literal["none", "shift", "flip", "strong"] = "flip"
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=2, ge=1, le=256)
@@ -92,6 +94,7 @@ def train(
     path: str | os.PathLike[str],
     *,
     weights: str | None = None,
+    start: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Checkpoint:
@@ -103,12 +106,15 @@ def train(
         config: how.
         path: the run directory: new, empty, or with `resume` that of an unfinished run.
         weights: of the backbone to start from, see `backbones`.
+        start: run directory of a network of the same architecture, whose weights to start from instead. It was trained
+            on the same images with the same part for validation, so that none of that part has been learned.
         resume: go on where an earlier run in `path` with the same settings stopped; start if there is none.
         progress: told of every step.
 
     Raises:
         DataError: the directory is in use, or images cannot be read.
-        CheckpointError: the state in `path` is of a run with other settings.
+        CheckpointError: the state in `path` is of a run with other settings, or the network to start from is of another
+            architecture or of other images.
     """
     path = Path(path)
     if images.classes != architecture.classes:
@@ -118,7 +124,7 @@ def train(
     part, held_out = images.split(config.validation, config.seed)
     if len(part) < 2:
         raise DataError(f"{len(part)} images are left for training after validation, expected at least 2")
-    run = _Run(part, held_out, architecture, config, path, weights, progress)
+    run = _Run(part, held_out, architecture, config, path, weights, start, progress)
     path.mkdir(parents=True, exist_ok=True)
     (path / TRAINING_IMAGES).write_text("".join(f"{file}\n" for file in images.files))
     return run.finish(resume)
@@ -135,19 +141,24 @@ class _Run:
         config: TrainConfig,
         path: Path,
         weights: str | None,
+        start: str | os.PathLike[str] | None,
         progress: Progress | None,
     ) -> None:
         self._part, self._held_out, self._config, self._path = part, held_out, config, path
         self._architecture, self._progress = architecture, progress
+        begin = None if start is None else _beginning(start, [*part.files, *held_out.files], architecture, config)
         self._settings = {
             "config": config.model_dump(mode="json", exclude={"workers", "device"}),
             "architecture": architecture.model_dump(mode="json"),
             "backbone_weights": weights,
+            **({} if begin is None else {"start": {"sha256": begin.digest, **begin.training}}),
             "images": len(part) + len(held_out),
         }
         torch.manual_seed(config.seed)
         self._device = device_named(config.device)
-        self._net = SemanticHashNet(architecture, weights).to(self._device).to(memory_format=torch.channels_last)
+        net = SemanticHashNet(architecture, weights) if begin is None else begin.net
+        net.temperature.fill_(1)
+        self._net = net.to(self._device).to(memory_format=torch.channels_last)
         backbone = list(self._net.backbone.parameters())
         ours = {id(parameter) for parameter in backbone}
         self._optimiser = torch.optim.AdamW(
@@ -168,13 +179,17 @@ class _Run:
     def finish(self, resume: bool) -> Checkpoint:
         if resume and (self._path / STATE).is_file():
             self._load()
+        start = time.perf_counter()
         if self._config.freeze and len(self._metrics) < self._config.epochs:
             self._net.eval()
-            mirror = self._config.augment == "flip"
-            self._outputs = outputs_of(self._net, self._batches(self._part), self._device, mirror=mirror)
-            self._held_out_outputs = outputs_of(self._net, self._batches(self._held_out), self._device, mirror=False)
+            mirror = self._config.augment in ("flip", "strong")
+            parts = (self._part, self._held_out)
+            keep = any(self._settings.get(name) is not None for name in ("backbone_weights", "start"))
+            self._outputs, held_out = kept_outputs(
+                self._net, parts, self._batches, self._device, mirror=mirror, keep=keep
+            )
+            self._held_out_outputs = Outputs(held_out.copies[:1], held_out.labels)
         for epoch in range(len(self._metrics), self._config.epochs):
-            start = time.perf_counter()
             loss, rate = self._train_epoch(epoch)
             metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate, **self._validate()}
             better = (-metrics["validation_accuracy"], metrics["validation_loss"])
@@ -184,6 +199,7 @@ class _Run:
                 self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
             self._save()
+            start = time.perf_counter()
         if self._config.calibrate:
             self._net.load_state_dict(self._best)
             logits, labels = self._held_out_logits()
@@ -317,7 +333,8 @@ class _Run:
         except Exception as error:  # safetensors has an error type of its own for broken files
             raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
         if content["settings"] != self._settings:
-            different = [key for key, value in self._settings.items() if content["settings"].get(key) != value]
+            before, now = content["settings"], self._settings
+            different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
             raise CheckpointError(
                 f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones, "
                 "or train into another directory"
@@ -339,7 +356,8 @@ class _Run:
 
 
 def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """Move, scale and turn each image a little, and mirror half of them if `kind` is "flip".
+    """Move, scale and turn each image a little; mirror half of them if `kind` is "flip"; if it is "strong" also change
+    their colours, and cover a square of half of them.
 
     Args:
         images: (n, 3, size, size) float.
@@ -355,7 +373,7 @@ def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torc
 
     angle, scale = uniform(-0.15, 0.15), uniform(0.8, 1.1)
     mirror = torch.ones(count)
-    if kind == "flip":
+    if kind != "shift":
         mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
     matrix = torch.stack(
@@ -366,7 +384,43 @@ def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torc
         dim=1,
     )
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    if kind != "strong":
+        return images
+    for part in (images.mean(dim=1, keepdim=True), images.mean(dim=(1, 2, 3), keepdim=True)):  # saturation, contrast
+        images = part + (images - part) * uniform(0.6, 1.4).view(-1, 1, 1, 1)
+    images = (images * uniform(0.7, 1.3).view(-1, 1, 1, 1)).clamp(0, 255)
+    size, side = images.shape[2], torch.where(uniform(0, 1) < 0.5, uniform(0.2, 0.5), 0.0)
+    places = (torch.arange(size) + 0.5) / size
+    covered = [((places > low) & (places < low + side[:, None])) for low in
+               ((uniform(0, 1) * (1 - side))[:, None] for _ in range(2))]  # fmt: skip
+    hidden = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
+    return torch.where(hidden, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def _beginning(
+    start: str | os.PathLike[str], files: list[str], architecture: Architecture, config: TrainConfig
+) -> Checkpoint:
+    """The network to start from.
+
+    Raises:
+        CheckpointError: there is none, or it is of another architecture or of other images.
+    """
+    begin = Checkpoint.load(start)
+    theirs, ours = begin.net.architecture.model_dump(), architecture.model_dump()
+    different = [
+        f"{name} {shown(theirs[name])}, expected {shown(ours[name])}" for name in ours if theirs[name] != ours[name]
+    ]
+    if different:
+        raise CheckpointError(f"start = {start}: that network has another architecture ({'; '.join(different)})")
+    split = {name: begin.training.get("config", {}).get(name) for name in ("seed", "validation")}
+    if set(begin.training_images()) != set(files) or split != {"seed": config.seed, "validation": config.validation}:
+        raise CheckpointError(
+            f"start = {start}: that network was trained on other images, or kept others for validation "
+            f"(seed {split['seed']}, validation {split['validation']}): start from one with the same images, seed and "
+            "share for validation, since epochs are chosen by images that were never learned"
+        )
+    return begin
 
 
 def _rate(step: int, steps: int, schedule: str) -> float:

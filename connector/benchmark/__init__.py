@@ -25,15 +25,3 @@
 
 Needs matplotlib (extra `benchmark`). Nothing here imports torch unless `--quick` has to train a network.
 """
-
-from importlib.util import find_spec
-
-from indexes.errors import MissingDependencyError
-
-
-def require_matplotlib() -> None:
-    """Raise `MissingDependencyError` where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError(
-            "matplotlib not installed, needed to draw a benchmark: run `pip install 'semcut[benchmark]'`."
-        )

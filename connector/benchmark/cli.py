@@ -16,15 +16,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from connector.benchmark import require_matplotlib
+from connector.benchmark import plots, results, run
+from connector.benchmark.grids import structures
+from connector.benchmark.raw import Plan
+from connector.benchmark.sources import Pair, Wanted, tasks
 from indexes.cli import ERR, OUT, PATH, print_json
-
-require_matplotlib()
-
-from connector.benchmark import plots, results, run  # noqa: E402
-from connector.benchmark.grids import structures  # noqa: E402
-from connector.benchmark.raw import Plan  # noqa: E402
-from connector.benchmark.sources import Pair, Wanted, tasks  # noqa: E402
 
 
 class Records(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only

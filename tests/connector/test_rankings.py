@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from connector.errors import DataError
 from connector.metrics import average_precision, tied_average_precision
-from connector.rankings import NAMES, compare
+from connector.rankings import NAMES, Comparison, by_code, compare
 from indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.test_evaluate import encodings
 from tests.connector.test_metrics import slow_average_precision
 
 CONFIG = IndexConfig(classes=4, bits=32, dim=8)
-K, SHORTLIST, CUTOFFS = 15, 40, (0.0, 0.2, 0.6)
+KS, SHORTLIST, CUTOFFS = (1, 15, 120, 400), 40, (0.0, 0.2, 0.6)  # few, more than are right, more than there are
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,8 @@ def world() -> tuple[Encodings, np.ndarray, Encodings, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def found(world):
-    rows = compare(*world, CONFIG, k=K, shortlist=SHORTLIST, cutoffs=CUTOFFS)
-    return {(row.ranking, row.cutoff): row for row in rows}
+def found(world) -> Comparison:
+    return compare(*world, CONFIG, ks=KS, shortlist=SHORTLIST, cutoffs=CUTOFFS)
 
 
 def key(name, r, d, apart, row, place):
@@ -42,7 +42,7 @@ def key(name, r, d, apart, row, place):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "hamming"])
 def test_figures_are_those_of_lists(name, cutoff, world, found):
     records, labels, queries, query_labels = world
-    at_all, at_k, precision = [], [], []
+    at = NAMES.index(name), CUTOFFS.index(cutoff)
     for query in range(len(queries)):
         r = [float(queries.probabilities[query].astype(float) @ p.astype(float)) for p in records.probabilities]
         d = [float(np.linalg.norm(queries.features[query].astype(float) - g)) for g in records.features]
@@ -52,13 +52,11 @@ def test_figures_are_those_of_lists(name, cutoff, world, found):
         order = sorted(kept, key=lambda row: key(name, r[row], d[row], apart[row], row, place[row]))
         right = [bool(labels[row] == query_labels[query]) for row in order]
         total = int((labels == query_labels[query]).sum())
-        at_all.append(slow_average_precision(right, total))
-        at_k.append(slow_average_precision(right[:K], min(K, total)))
-        precision.append(sum(right[:K]) / K)
-    row = found[name, cutoff]
-    assert row.map_all == pytest.approx(np.mean(at_all))
-    assert row.map_k == pytest.approx(np.mean(at_k))
-    assert row.precision_k == pytest.approx(np.mean(precision))
+        assert found.at_all[at][query] == pytest.approx(slow_average_precision(right, total))
+        for nth, k in enumerate(KS):
+            assert found.at_k[at][query, nth] == pytest.approx(slow_average_precision(right[:k], min(k, total)))
+            assert found.precision[at][query, nth] == pytest.approx(sum(right[:k]) / k)
+        assert found.relevant[at[1], query] == pytest.approx(len(kept) / 300)
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
@@ -66,21 +64,45 @@ def test_hamming_counts_all_orders_of_ties(cutoff, world, found):
     records, labels, queries, query_labels = world
     total = np.bincount(labels)[query_labels]
     r = queries.probabilities.astype(float) @ records.probabilities.T.astype(float)
-    parts = []
+    at = 0, CUTOFFS.index(cutoff)
     for query in range(len(queries)):
         kept = np.flatnonzero(r[query] > cutoff)
         one = slice(query, query + 1)
         apart = [bin(int.from_bytes(a) ^ int.from_bytes(queries.codes[query])).count("1") for a in records.codes[kept]]
         same = labels[kept] == query_labels[query]
         groups = [np.bincount(np.array(apart, np.int64)[rows], minlength=33)[None] for rows in (same, slice(None))]
-        parts.append(
-            [
-                tied_average_precision(*groups, total[one])[0],
-                tied_average_precision(*groups, np.minimum(K, total[one]), K)[0],
-            ]
-        )
-    row = found["hamming", cutoff]
-    assert [row.map_all, row.map_k] == pytest.approx(np.mean(parts, axis=0))
+        assert found.at_all[at][query] == pytest.approx(tied_average_precision(*groups, total[one])[0])
+        for nth, k in enumerate(KS):
+            expected = tied_average_precision(*groups, np.minimum(k, total[one]), k)[0]
+            assert found.at_k[at][query, nth] == pytest.approx(expected)
+            chance = 0.0  # that a right record is among the first k, summed over them
+            for mine, right in zip(apart, same, strict=True):
+                before, tied = sum(other < mine for other in apart), sum(other == mine for other in apart)
+                chance += bool(right) * min(1.0, max(0, k - before) / tied)
+            assert found.precision[at][query, nth] == pytest.approx(chance / k)
+
+
+def test_codes_alone_are_ranked_like_those_of_records(world, found):
+    records, labels, queries, query_labels = world
+    at_all, at_k = by_code(records.codes, labels, queries.codes, query_labels, ks=KS)
+    assert at_all == pytest.approx(found.at_all[0, 0])
+    assert at_k == pytest.approx(found.at_k[0, 0])
+
+
+def test_means_are_over_queries(found):
+    for row in found.figures(15):
+        at = NAMES.index(row.ranking), CUTOFFS.index(row.cutoff)
+        assert row.map_all == pytest.approx(found.at_all[at].mean())
+        assert row.map_k == pytest.approx(found.at_k[at][:, 1].mean())
+        assert row.precision_k == pytest.approx(found.precision[at][:, 1].mean())
+        assert row.relevant == pytest.approx(found.relevant[at[1]].mean())
+        assert row.scanned == pytest.approx(found.scanned[at[1]].mean())
+
+
+def test_a_query_of_a_class_without_records_is_refused(world):
+    records, labels, queries, query_labels = world
+    with pytest.raises(DataError, match="3 of 20 queries have no record of their class"):
+        compare(records, labels, queries, np.concatenate([[4] * 3, query_labels[3:]]), CONFIG, ks=(1,))
 
 
 @pytest.mark.parametrize(("name", "ranking"), [("euclidean", "distance"), ("fused", "fused")])
@@ -91,20 +113,22 @@ def test_an_index_gives_the_same(name, ranking, cutoff, world, found):
     index.add(records)
     result = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking)
     right = (result.ids >= 0) & (labels[result.ids] == query_labels[:, None])
-    row = found[name, cutoff]
-    assert row.map_all == pytest.approx(average_precision(right, np.bincount(labels)[query_labels]).mean())
-    assert row.scanned == pytest.approx(result.codes.mean() / 300, rel=0.05)
-    assert row.relevant == pytest.approx((result.ids >= 0).mean())
-    assert row.relevant <= row.scanned <= 1
+    at = NAMES.index(name), CUTOFFS.index(cutoff)
+    total = np.bincount(labels)[query_labels]
+    assert found.at_all[at] == pytest.approx(average_precision(right, total))
+    assert found.scanned[at[1]].mean() == pytest.approx(result.codes.mean() / 300, rel=0.05)
+    assert found.relevant[at[1]] == pytest.approx((result.ids >= 0).mean(axis=1))
+    assert (found.relevant[at[1]] <= found.scanned[at[1]]).all()
 
 
-def test_chunks_of_queries_make_no_difference(world, found, monkeypatch):
-    monkeypatch.setattr("connector.rankings._PAIRS", 700)
+@pytest.mark.parametrize("pairs", [1, 700])
+def test_chunks_of_queries_make_no_difference(pairs, world, found, monkeypatch):
+    monkeypatch.setattr("connector.rankings._PAIRS", pairs)
     seen = []
     again = compare(
-        *world, CONFIG, k=K, shortlist=SHORTLIST, cutoffs=CUTOFFS, progress=lambda done, of: seen.append((done, of))
+        *world, CONFIG, ks=KS, shortlist=SHORTLIST, cutoffs=CUTOFFS, progress=lambda done, of: seen.append((done, of))
     )
     assert seen[-1] == (20, 20)
-    assert len(seen) == 10
-    for row in again:
-        assert vars(row) == pytest.approx(vars(found[row.ranking, row.cutoff]))
+    assert len(seen) >= 10
+    for name in ("at_all", "at_k", "precision", "relevant", "scanned"):
+        np.testing.assert_allclose(getattr(again, name), getattr(found, name), err_msg=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,8 @@ from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
-from connector.frozen import outputs_of
+from connector.frozen import kept_outputs, outputs_of
+from connector.images import load, read_batches
 from connector.model import Architecture, SemanticHashNet
 from connector.training import METRICS, STATE, TrainConfig, augment, train
 from indexes import InvalidParameterError
@@ -155,6 +157,61 @@ def test_outputs_that_were_computed_once_are_those_of_the_network(architecture: 
     assert len(seen) == 14
 
 
+def test_outputs_are_kept_for_other_splits_and_heads(
+    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
+    images, cpu = digits.sample(60), torch.device("cpu")
+    net, read = SemanticHashNet(architecture).eval(), []
+
+    def batches(wanted: ImageSet):
+        read.append(len(wanted))
+        for batch in read_batches(wanted.files, 16, 7):
+            yield torch.from_numpy(batch.pixels), torch.from_numpy(wanted.labels[batch.positions])
+
+    for seed in range(3):
+        parts = images.split(0.3, seed)
+        for part, outputs in zip(parts, kept_outputs(net, parts, batches, cpu, mirror=True), strict=True):
+            assert outputs.labels.tolist() == part.labels.tolist()
+            pixels = torch.stack([torch.from_numpy(load(file, 16)) for file in part.files])
+            for copy, seen in zip(outputs.copies, (pixels, pixels.flip(3)), strict=True):
+                assert torch.allclose(copy[0], net.middle_outputs(seen)[0], atol=1e-5)
+    assert read == [60]
+    kept_outputs(net, parts, batches, cpu, mirror=True, keep=False)
+    kept_outputs(net, parts, batches, cpu, mirror=False)
+    with torch.no_grad():
+        next(net.backbone.parameters()).mul_(1.01)
+    kept_outputs(net, parts, batches, cpu, mirror=True)
+    assert read == [60] * 4
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(b"damaged")
+    kept_outputs(net, parts, batches, cpu, mirror=True)
+    monkeypatch.setenv("SEMCUT_CACHE", "/dev/null/nowhere")
+    kept_outputs(net, parts, batches, cpu, mirror=True)
+    assert read == [60] * 6
+
+
+def test_outputs_without_some_that_could_not_be_read_are_not_kept(
+    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    some = digits.sample(20)
+    images = ImageSet((str(broken), *some.files), np.concatenate([[3], some.labels]), some.classes)
+    net, read = SemanticHashNet(architecture).eval(), []
+
+    def batches(wanted: ImageSet):
+        read.append(len(wanted))
+        for batch in read_batches(wanted.files, 16, 7):
+            yield torch.from_numpy(batch.pixels), torch.from_numpy(wanted.labels[batch.positions])
+
+    for _ in range(2):
+        (outputs,) = kept_outputs(net, [images], batches, torch.device("cpu"), mirror=False)
+        assert outputs.labels.tolist() == some.labels.tolist()
+    assert read == [21, 21]
+
+
 def test_calibration_changes_how_sure_the_network_is_and_nothing_else(
     digits: ImageSet, digits_test: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
@@ -195,3 +252,59 @@ def test_only_flip_mirrors() -> None:
 
     assert mirrored("shift") == 0
     assert 0.2 < mirrored("flip") < 0.8
+    assert 0.2 < mirrored("strong") < 0.8
+
+
+def test_strong_augmentation_changes_colours_and_covers_a_square_of_half_of_the_images() -> None:
+    images = torch.rand(64, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 50 + 100
+    moved = augment(images, "strong", torch.Generator().manual_seed(1))
+    assert 0 <= moved.min() <= moved.max() <= 255
+    means = moved.mean(dim=(1, 2, 3))
+    assert 85 < means.min() < 100
+    assert 150 < means.max() < 165
+    for image in moved:
+        same = (image[:, 1:] == image[:, :-1]).all(dim=0)
+        rows, columns = same.any(dim=1).sum().item(), same.any(dim=0).sum().item()
+        assert (rows, columns) == (0, 0) or (0.15 * 40 <= columns <= 0.55 * 40 and abs(rows + 1 - columns) <= 1)
+    covered = [(image[:, 1:] == image[:, :-1]).all(dim=0).any().item() for image in moved]
+    assert 0.3 < sum(covered) / 64 < 0.7
+
+
+def test_a_network_goes_on_from_another(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
+    images = digits.sample(200)
+    first = train(images, architecture, TrainConfig(epochs=3, freeze=True, calibrate=True), tmp_path / "first")
+    config = TrainConfig(epochs=1, learning_rate=1e-9, augment="none")
+    second = train(images, architecture, config, tmp_path / "second", start=tmp_path / "first")
+    assert second.training["start"]["sha256"] == first.digest
+    assert second.training["start"]["config"]["freeze"]
+    assert float(second.net.temperature) == 1
+    for (name, one), other in zip(first.net.named_parameters(), second.net.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), name
+    longer = TrainConfig(epochs=2, learning_rate=1e-9, augment="none")
+    with pytest.raises(Stop):
+        train(images, architecture, longer, tmp_path / "stopped", start=tmp_path / "first", progress=stop_in(1))
+    with pytest.raises(CheckpointError, match=r"has other settings \(start\)"):
+        train(images, architecture, longer, tmp_path / "stopped", resume=True)
+
+
+def test_a_network_starts_only_from_one_that_has_not_learned_its_validation_images(
+    digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    images, config = digits.sample(100), TrainConfig(epochs=1)
+    train(images, architecture, config, tmp_path / "first")
+    for case, (others, made, settings, reason) in enumerate(
+        [
+            (
+                images,
+                architecture.model_copy(update={"head": "csq"}),
+                {},
+                "another architecture .head 'paper', expected",
+            ),
+            (digits.sample(120), architecture, {}, "was trained on other images"),
+            (images, architecture, {"seed": 1}, r"kept others for validation \(seed 0, validation 0.1\)"),
+            (images, architecture, {"validation": 0.2}, "kept others for validation"),
+        ]
+    ):
+        with pytest.raises(CheckpointError, match=reason):
+            train(others, made, TrainConfig(epochs=1, **settings), tmp_path / f"case {case}", start=tmp_path / "first")
+        assert not (tmp_path / f"case {case}").exists()

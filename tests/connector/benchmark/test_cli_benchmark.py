@@ -86,6 +86,4 @@ def test_without_matplotlib_it_is_one_line(tmp_path):
         "except MissingDependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        "matplotlib not installed, needed to draw a benchmark: run `pip install 'semcut[benchmark]'`.\n"
-    )
+    assert done.stdout == ("matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`.\n")

@@ -1,0 +1,120 @@
+"""How semcut draws: curves that are labelled where they end, colours that stay apart, in a light and a dark theme.
+
+Colours tell kinds of things apart and stay apart for colour-blind readers (Okabe and Ito), markers tell the things of a
+kind apart. Needs matplotlib (extra `benchmark`).
+"""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from typing import Literal
+
+from indexes.errors import MissingDependencyError
+
+if find_spec("matplotlib") is None:
+    raise MissingDependencyError(
+        "matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`."
+    )
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+Theme = Literal["light", "dark"]
+Point = tuple[float, float]
+Curves = dict[str, tuple[list[Point], str, str]]
+"""Points from left to right, colour and marker, by name."""
+
+INK = {"light": ("#ffffff", "#222222", "#d9d9d9"), "dark": ("#17191c", "#e6e6e6", "#3a3d42")}
+MARKERS = "osD^vPX<>*"
+
+
+def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches, and its panels."""
+    paper, ink, line = INK[theme]
+    figure = Figure(figsize=size, dpi=110, facecolor=paper)
+    FigureCanvasAgg(figure)
+    found = []
+    for place in range(panels):
+        axes = figure.add_subplot(-(-panels // columns), columns, place + 1, facecolor=paper)
+        axes.grid(True, which="major", color=line, linewidth=0.6)
+        axes.tick_params(colors=ink, labelsize=8, which="both")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(line)
+        axes.set_axisbelow(True)
+        found.append(axes)
+    right, between = (0.69, 0.0) if columns == 1 else (0.82, 0.95)
+    figure.subplots_adjust(left=0.085, right=right, top=0.9, bottom=0.1, hspace=0.32, wspace=between)
+    return figure, found
+
+
+def label_axes(axes: Axes, x: str, y: str) -> None:
+    """What its axes show."""
+    ink = axes.xaxis.get_ticklabels()[0].get_color() if axes.xaxis.get_ticklabels() else "black"
+    axes.set_xlabel(x, fontsize=9, color=ink)
+    axes.set_ylabel(y, fontsize=9, color=ink)
+
+
+def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False) -> None:
+    """Curves with their names to the right, each at the height of its last point or as near as there is room."""
+    for name, (points, shade, marker) in curves.items():
+        if points:
+            wide = 2.2 if name.startswith("semcut") else 1.2
+            axes.plot(
+                *zip(*points, strict=True), marker=marker, markersize=4.5, color=shade, linewidth=wide,
+                zorder=4 if wide > 2 else 3,
+            )  # fmt: skip
+    axes.margins(0.06)
+    axes.get_xlim(), axes.get_ylim()  # transforms are known from now on: scales must be set before
+    names = [name for name, (points, _, _) in curves.items() if points]
+    ends = {
+        name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()
+        for name in names
+    }
+    step = 0.085 if small else 0.052
+    names.sort(key=lambda name: ends[name][1])
+    heights = spread([ends[name][1] for name in names], step)
+    for name, height in zip(names, heights, strict=True):
+        axes.annotate(
+            name, xy=(ends[name][0], ends[name][1]), xytext=(1.03, height), xycoords="axes fraction",
+            textcoords="axes fraction", va="center", fontsize=7 if small else 8, color=curves[name][1],
+            arrowprops={"arrowstyle": "-", "color": curves[name][1], "linewidth": 0.5, "alpha": 0.5},
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(wanted: list[float], step: float) -> list[float]:
+    """Heights as near as can be to those wanted, which ascend, but at least a step apart and not above 1.
+
+    Without the steps between them they must ascend: isotonic regression, by pooling neighbours that do not.
+    """
+    blocks: list[tuple[float, int]] = []  # mean and count
+    for place, height in enumerate(wanted):
+        mean, count = height - place * step, 1
+        while blocks and blocks[-1][0] > mean:
+            before, many = blocks.pop()
+            mean, count = (before * many + mean * count) / (many + count), many + count
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    highest = 1 - (len(wanted) - 1) * step
+    return [min(mean, highest) + place * step for place, mean in enumerate(flat)]
+
+
+def shades(count: int, theme: Theme) -> list[str]:
+    """Colours from light to dark for something that is ordered."""
+    ends = ("#9ccbe6", "#003f66") if theme == "light" else ("#24577a", "#bfe3f7")
+    low, high = ([int(end[i : i + 2], 16) for i in (1, 3, 5)] for end in ends)
+    steps = [i / max(1, count - 1) for i in range(count)]
+    return ["#" + "".join(f"{round(a + s * (b - a)):02x}" for a, b in zip(low, high, strict=True)) for s in steps]
+
+
+def png(figure: Figure, title: str, theme: Theme) -> bytes:
+    """The figure with its title, as a PNG file."""
+    figure.suptitle(title, fontsize=10.5, x=0.085, ha="left", color=INK[theme][1])
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    return target.getvalue()

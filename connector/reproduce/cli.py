@@ -1,0 +1,94 @@
+"""`semcut reproduce`: measures networks by a protocol, and makes the page. Thin: the work is in the library."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from connector.allocator import keep_freed_memory
+from connector.checkpoint import write_json
+from connector.options import json_option, progress
+from connector.protocols import PROTOCOLS, ProtocolName
+from connector.reproduce import page, tables
+from connector.reproduce.groups import groups_of, headline
+from connector.reproduce.measured import measure
+from indexes.cli import OUT, PATH, print_json
+
+_COMMANDS = "commands.json"
+
+
+@click.command()
+@click.argument("out", type=PATH)
+@click.argument("networks", type=PATH, nargs=-1)
+@click.option("--data", help="Folder or archive with train and test or val, that the networks were trained on.")
+@click.option("--protocol", type=click.Choice(list(PROTOCOLS)), help="By which the networks were trained.")
+@click.option("--speed", type=PATH, help="A benchmark with records of several numbers of classes, for Table III.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
+@json_option
+def reproduce(
+    out: Path, networks: tuple[Path, ...], data: str | None, protocol: ProtocolName | None, speed: Path | None,
+    device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Make the paper's tables and Fig. 4 from trained NETWORKS, in the directory OUT.
+
+    Each network, trained with the same --protocol, is indexed, asked all queries and measured, once: what is in OUT is
+    not measured again. Networks that differ in their seed alone count as one, with mean and spread. The page,
+    OUT/results.md, has everything that was ever measured in OUT.
+    """
+    if networks and (data is None or protocol is None):
+        raise click.UsageError("networks are measured with --data and --protocol: give both")
+    if speed is not None:
+        page.keep_speed(out, speed)
+    keep_freed_memory()
+    with progress() as bar:
+        task = bar.add_task("", total=None)
+
+        def told(what: str, done: int, of: int) -> None:
+            bar.update(task, description=escape(what), completed=done, total=of)
+
+        if data is not None and protocol is not None:
+            for network in networks:
+                measure(network, data, protocol, out, device=device, progress=told)
+    where = page.write(out, _commands(out) if networks or speed else _kept(out))
+    if as_json:
+        print_json({"page": str(where), "networks": _summary(out)})
+        return
+    for name, measured in page.networks_in(out).items():
+        table = tables.methods(groups_of(measured), headline(name))
+        OUT.print(table.rich(f"{name}, {table.title}"))
+    OUT.print(f"\nPage: {escape(str(where))}", highlight=False, soft_wrap=True)
+
+
+def _kept(out: Path) -> list[str]:
+    try:
+        return [str(command) for command in json.loads((out / _COMMANDS).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _commands(out: Path) -> list[str]:
+    """All commands that have measured something in a directory, with this one."""
+    commands = list(dict.fromkeys([*_kept(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
+    write_json(out / _COMMANDS, commands)
+    return commands
+
+
+def _summary(out: Path) -> list[dict[str, object]]:
+    return [
+        {
+            "name": one.about["name"],
+            "protocol": name,
+            "head": one.about["architecture"]["head"],
+            "seed": one.about["config"]["seed"],
+            "accuracy": float(one.right.mean()),
+            **{f"{ranking} {cutoff:g}": float(headline(name).of(one, ranking, cutoff).mean())
+               for ranking in ("hamming", "fused") for cutoff in one.comparison.cutoffs},
+        }
+        for name, measured in page.networks_in(out).items()
+        for one in measured
+    ]  # fmt: skip

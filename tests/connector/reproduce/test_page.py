@@ -1,0 +1,182 @@
+"""Tables, pictures and the page: means over seeds, from what was measured and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import shutil
+import statistics
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from connector.errors import DataError
+from connector.rankings import CUTOFFS, NAMES
+from connector.reproduce import page, tables
+from connector.reproduce.groups import Metric, Stat, best, groups_of
+from tests.connector.reproduce.conftest import PROTOCOL
+
+
+@pytest.fixture(scope="module")
+def groups(results):
+    return groups_of(list(results[1].values()))
+
+
+def test_networks_that_differ_in_their_seed_alone_are_one_group(groups):
+    assert [(group.label, group.seeds) for group in groups] == [("paper", [0]), ("orthohash", [0, 1])]
+
+
+def like(one, **about):
+    return type(one)({**one.about, **about}, one.curve, one.labels, one.right, one.comparison, one.baselines)
+
+
+def test_groups_are_told_apart_by_all_that_differs(results):
+    measured = list(results[1].values())
+    one = measured[1]
+    other = like(one, config={**one.about["config"], "epochs": 9, "calibrate": True})
+    labels = [group.label for group in groups_of([*measured, other])]
+    assert labels == [
+        "paper, no calibrate, epochs 3",
+        "orthohash, calibrate, epochs 9",
+        "orthohash, no calibrate, epochs 3",
+    ]
+    began = {"config": {**one.about["config"], "freeze": True}, "backbone_weights": "imagenet", "sha256": "0"}
+    labels = [group.label for group in groups_of([*measured, like(one, start=began)])]
+    assert labels == ["paper, no start", "orthohash, no start", "orthohash, start (freeze, weights imagenet)"]
+
+
+def test_networks_of_different_images_are_not_compared(results):
+    measured = list(results[1].values())
+    for fact in ({"records": 7}, {"queries": 7}, {"classes": ["a", "b"]}):
+        with pytest.raises(DataError, match="were measured on different images"):
+            groups_of([*measured, like(measured[0], **fact)])
+
+
+def test_a_figure_is_the_mean_over_networks(groups, results):
+    metric = Metric(100)
+    values = [metric.of(results[1][name], "hamming", 0.0).mean() for name in ("ortho-0", "ortho-1")]
+    stat = groups[1].map(metric, "hamming", 0.0)
+    assert stat == Stat(pytest.approx(statistics.fmean(values)), pytest.approx(statistics.stdev(values)))
+    assert str(Stat(0.8512, 0.0036)) == "0.851 ± 0.004"
+    assert str(groups[0].map(metric, "hamming", 0.0)).count("±") == 0
+    assert best(groups, metric) is max(groups, key=lambda group: group.map(metric, "hamming", 0.0).mean)
+
+
+def test_tables_have_every_method_category_and_cutoff(groups):
+    table = tables.methods(groups, Metric(None))
+    assert table.columns == ("", "paper", "orthohash")
+    assert [row[0] for row in table.rows][:4] == [
+        "LSH codes of the features",
+        "ITQ codes of the features",
+        "features, Euclidean, exhaustive",
+        "codes, Hamming, exhaustive",
+    ]
+    assert [row[0] for row in tables.categories(groups).rows] == [str(digit) for digit in range(10)]
+    fig4 = tables.cutoffs(groups[1])
+    assert [float(row[0]) for row in fig4.rows] == list(CUTOFFS)
+    assert fig4.rows[0][-1] == "100.0%"
+    assert table.markdown().splitlines()[2:4] == ["|  | paper | orthohash |", "|---|---:|---:|"]
+
+
+def test_ratios_are_those_of_the_tables(groups):
+    rows = dict(tables.ratios(groups).rows)
+    first = best(groups, Metric(None))
+    codes = first.map(Metric(None), "hamming", 0.0).mean
+    fused = max(first.map(Metric(None), "fused", t).mean for t in CUTOFFS)
+    assert any(value == f"{fused / codes:.2f}" for name, value in rows.items() if "fused ranking (t =" in name)
+
+
+def test_a_network_that_finds_nothing_relevant_has_a_page_all_the_same(results):
+    one = results[1]["paper-0"]
+    nothing = dataclasses.replace(one.comparison, relevant=np.zeros_like(one.comparison.relevant))
+    rows = tables.ratios(
+        groups_of([type(one)(one.about, one.curve, one.labels, one.right, nothing, one.baselines)])
+    ).rows
+    assert rows[-1][1] == "none is relevant"
+
+
+def test_cells_are_escaped():
+    table = tables.Table("t", ("a|b", "[red]"), (("x|y", "[bold]z"),))
+    assert table.markdown().splitlines()[-1] == "| x\\|y | [bold]z |"
+    console = Console(width=80, file=io.StringIO())
+    console.print(table.rich("t"))
+    assert "[bold]z" in console.file.getvalue()
+
+
+def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):
+    measured = results[1]
+    rows = list(csv.DictReader(io.StringIO(tables.figures_csv(measured.values()))))
+    assert len(rows) == 3 * (len(NAMES) * len(CUTOFFS) + 2)
+    name = measured["ortho-1"].about["name"]
+    row = next(row for row in rows if (row["network"], row["ranking"], row["t"]) == (name, "fused", "0.2"))
+    one = measured["ortho-1"].comparison
+    at = NAMES.index("fused"), CUTOFFS.index(0.2)
+    assert float(row["mAP@all"]) == pytest.approx(one.at_all[at].mean(), abs=1e-6)
+    assert float(row["scanned"]) == pytest.approx(one.scanned[at[1]].mean(), abs=1e-6)
+    rows = list(csv.DictReader(io.StringIO(tables.categories_csv(measured.values()))))
+    assert sum(int(row["queries"]) for row in rows if row["network"] == name and row["ranking"] == "fused") == 355
+
+
+def test_the_page_has_everything_and_its_commands(results, tmp_path):
+    out = shutil.copytree(results[0], tmp_path / "out")
+    where = page.write(out, ["semcut reproduce out"])
+    text = where.read_text()
+    assert "semcut train DATA --protocol cifar10-2 --head orthohash --backbone small --image-size 16 --bits 32" in text
+    assert "--learning-rate 0.004 --backbone-rate 1 --epochs 3 --augment shift --seed $seed --out NETWORK-$seed" in text
+    assert "$ for seed in 0 1; do semcut train DATA" in text
+    assert "$ semcut reproduce out" in text
+    for part in ("mAP@all by method and head", "mAP@100 by method and head", "mAP@all by category", "The networks"):
+        assert f"**{part}" in text
+    for name in ("fig4.png", "training.png"):
+        assert f"({PROTOCOL}/{name})" in text
+        with Image.open(out / PROTOCOL / name) as picture:
+            assert picture.width > 500
+    assert "Time by number of categories" not in text
+
+
+def test_without_results_there_is_no_page(tmp_path):
+    with pytest.raises(DataError, match="nothing has been measured there"):
+        page.write(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def run_of(*classes: int, semcut: bool = True) -> dict:
+    batches = {"1": {"queries_per_second": 1000.0, "p50_ms": 0.25}, "1024": {"queries_per_second": 40_000.0}}
+    default = {"cutoff": 0.2, "shortlist": 100, "ranking": "distance"}
+    methods = [{"name": "IndexFlatL2", "parameters": {}, "batches": batches}]
+    if semcut:
+        methods.append({"name": "semcut", "parameters": default, "batches": batches})
+    return {
+        "command": "semcut benchmark run",
+        "datasets": [
+            {"grid": "full", "about": {"source": "fitted to x", "classes": many, "records": 1_000_000},
+             "methods": methods, "machine": {"processor": "a processor"}, "plan": {"threads": 2, "k": 10}}
+            for many in classes
+        ],
+    }  # fmt: skip
+
+
+def test_times_by_number_of_categories_come_from_a_benchmark(results, tmp_path):
+    out = shutil.copytree(results[0], tmp_path / "out")
+    (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10)))
+    page.keep_speed(out, tmp_path)
+    text = page.write(out).read_text()
+    assert "$ semcut benchmark run" in text
+    assert "| 10 | 1,000,000 | 25 µs; 0.25 ms |  | 25 µs; 0.25 ms |" in text
+    assert text.index("| 10 |") < text.index("| 200 |")
+    (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10, semcut=False)))
+    page.keep_speed(out, tmp_path)
+    assert "| 10 | 1,000,000 |  |  | 25 µs; 0.25 ms |" in page.write(out).read_text()
+
+
+@pytest.mark.parametrize("content", [None, "{}", json.dumps(run_of(100))])
+def test_a_benchmark_without_such_times_is_refused(content, tmp_path):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match="semcut benchmark"):
+        page.keep_speed(tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out").exists()
