@@ -14,6 +14,7 @@
           LockedError                            another writer has the index; the message says which process
         ServerError                            a Milvus server does not answer, or refuses what was asked
       ClosedIndexError                       the index was closed
+      DeviceError                            a card is not there, or is out of memory
       MissingDependencyError  (ImportError)  a package that this part needs is not installed
 
 Each message says what was given, what was expected and what to do. When one of these is raised, nothing was
@@ -91,3 +92,7 @@ class ClosedIndexError(SemcutError):
 
 class MissingDependencyError(SemcutError, ImportError):
     """A package that this part needs is not installed."""
+
+
+class DeviceError(SemcutError):
+    """A card is not there, or is out of memory."""

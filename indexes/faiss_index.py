@@ -23,7 +23,7 @@ from indexes.errors import InvalidParameterError, SemcutError, StorageError, sho
 from indexes.hamming import EngineName, chosen
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
-from indexes.searching import engine_of, search_of
+from indexes.searching import devices_of, engine_of, search_of
 from indexes.shared_lock import SharedLock
 from indexes.state import Progress, State
 from indexes.store import Durability, Store
@@ -39,12 +39,12 @@ class FaissIndex(SemanticIndex):
     The others see it as it was when they opened it or last called `refresh`. `store` says what a crash leaves.
     """
 
-    def __init__(self, store: Store, engine: str) -> None:
+    def __init__(self, store: Store, engine: str, device: str) -> None:
         super().__init__(store.config)
-        self._store, self._engine_name = store, engine
+        self._store, self._engine_name, self._device = store, engine, device
         try:
             self._state = store.state
-            self._engine = engine_of(self._state, engine)
+            self._engine = engine_of(self._state, engine, device)
             self._pipeline = search_of(self._state, self._engine, self._similarity)
         except BaseException:
             store.close()
@@ -63,6 +63,7 @@ class FaissIndex(SemanticIndex):
         *,
         durability: Durability = "batch",
         engine: EngineName = "auto",
+        device: str = "cpu",
     ) -> Self:
         """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
 
@@ -72,20 +73,29 @@ class FaissIndex(SemanticIndex):
             durability: "batch": a change is on the disk when its call returns. "close": it is when the index is flushed
                 or closed, together with all others since the last flush, and a crash before loses all of them; for
                 bulk loads in many small batches.
-            engine: what scans the codes, with the same answers: "compiled" (needs numba, extra `fast`), "faiss", or
-                "auto": what the environment variable SEMCUT_ENGINE says, else the first of them that is installed.
+            engine: what scans the codes, with the same answers: "compiled" (needs numba, extra `fast`), "faiss",
+                or for cards "torch" (needs torch) and "flat" (needs faiss-gpu). "auto" is "torch" on a card, and on the
+                processor what the environment variable SEMCUT_ENGINE says, else "compiled" where numba is installed.
+            device: where codes are kept and scanned: "cpu"; "cuda:0", a card; "cuda", all cards.
 
         Raises:
             IndexExistsError: there is something at the path.
             StorageError: the directory cannot be made.
-            MissingDependencyError: the engine that is asked for needs numba.
+            MissingDependencyError: the engine that is asked for needs numba or torch.
+            DeviceError: the device is not there.
         """
-        name = chosen(engine)
-        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name)
+        name = chosen(engine, device)
+        devices_of(name, device)  # before anything is made
+        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name, device)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, durability: Durability = "batch", engine: EngineName = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "batch",
+        engine: EngineName = "auto",
+        device: str = "cpu",
     ) -> Self:
         """Open a stored index as it was at the last completed change.
 
@@ -93,13 +103,14 @@ class FaissIndex(SemanticIndex):
 
         Args:
             path: its directory.
-            durability, engine: as for `create`.
+            durability, engine, device: as for `create`.
 
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
+            DeviceError: the device is not there, or is out of memory.
         """
-        name = chosen(engine)
-        return cls(Store.open(Path(path), _durability(durability)), name)
+        name = chosen(engine, device)
+        return cls(Store.open(Path(path), _durability(durability)), name, device)
 
     def __len__(self) -> int:
         return len(self._state)
@@ -252,7 +263,7 @@ class FaissIndex(SemanticIndex):
         if after is before:
             return
         fresh = after.committed.generation != before.committed.generation
-        engine = engine_of(after, self._engine_name) if fresh else self._engine
+        engine = engine_of(after, self._engine_name, self._device) if fresh else self._engine
         rows = np.arange(0 if fresh else len(before.columns), len(after.columns))
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]

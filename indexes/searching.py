@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from indexes.base import SearchResult
 from indexes.encodings import Encodings
+from indexes.hamming import flat
 from indexes.hamming.cpu import IvfEngine
 from indexes.params import SearchParams
 from indexes.pipeline import Pipeline
@@ -14,8 +15,9 @@ from indexes.state import State
 
 if TYPE_CHECKING:
     from indexes.hamming.compiled import CompiledEngine
+    from indexes.hamming.segments import SegmentedEngine
 
-Engine: TypeAlias = "IvfEngine | CompiledEngine"
+Engine: TypeAlias = "IvfEngine | CompiledEngine | SegmentedEngine[Any]"
 
 _LOAD_ROWS = 1 << 18
 
@@ -28,28 +30,56 @@ class Search(Protocol):
         ...
 
 
-def engine_of(state: State, name: str) -> Engine:
-    """An engine, of a name that `hamming.chosen` gave, with the codes of all records."""
+def devices_of(name: str, device: str) -> tuple[str, ...]:
+    """The devices that an engine is to use.
+
+    Raises:
+        DeviceError: they are not there.
+    """
+    if name == "torch":
+        from indexes.hamming import torch_engine
+
+        return torch_engine.devices_named(device)
+    return flat.devices_named(device)
+
+
+def engine_of(state: State, name: str, device: str) -> Engine:
+    """An engine, of a name that `hamming.chosen` gave, with the codes of all records.
+
+    Raises:
+        DeviceError: the device is not there, or out of memory.
+    """
+    engine, rows = _empty(name, state.cells.config.bits, device), state.live
+    codes, cells = state.columns.codes, state.columns.cells
+    if name == "faiss":
+        for start in range(0, len(rows), _LOAD_ROWS):
+            part = rows[start : start + _LOAD_ROWS]
+            engine.add(codes[part], part, cells[part])
+    elif len(rows) == len(state.columns):
+        engine.add(codes, rows, cells)
+    else:
+        engine.add(codes[rows], rows, cells[rows])
+    return engine
+
+
+def _empty(name: str, bits: int, device: str) -> Engine:
     if name == "compiled":
         from indexes.hamming.compiled import CompiledEngine
 
-        compiled = CompiledEngine(state.cells.config.bits)
-        rows = state.live
-        whole = len(rows) == len(state.columns)
-        codes, cells = state.columns.codes, state.columns.cells
-        compiled.add(codes if whole else codes[rows], rows, cells if whole else cells[rows])
-        return compiled
-    engine = IvfEngine(state.cells.config.bits)
-    for start in range(0, len(state), _LOAD_ROWS):
-        rows = state.live[start : start + _LOAD_ROWS]
-        engine.add(state.columns.codes[rows], rows, state.columns.cells[rows])
-    return engine
+        return CompiledEngine(bits)
+    if name == "torch":
+        from indexes.hamming.torch_engine import TorchEngine
+
+        return TorchEngine(bits, devices_of(name, device))
+    if name == "flat":
+        return flat.FlatEngine(bits, devices_of(name, device))
+    return IvfEngine(bits)
 
 
 def search_of(state: State, engine: Engine, similarity: Similarity) -> Search:
     """How to search a state whose codes an engine holds."""
-    if isinstance(engine, IvfEngine):
-        return Pipeline(state.columns, state.cells, engine, similarity)
-    from indexes.compiled.search import CompiledPipeline
+    if engine.fused:
+        from indexes.compiled.search import CompiledPipeline
 
-    return CompiledPipeline(state.columns, state.cells, engine, similarity)
+        return CompiledPipeline(state.columns, state.cells, cast("CompiledEngine", engine), similarity)
+    return Pipeline(state.columns, state.cells, engine, similarity)

@@ -2,6 +2,9 @@
 
     cpu.py          "faiss": FAISS's inverted lists
     compiled.py     "compiled": semcut's own scan, several times faster; needs numba (extra `fast`)
+    torch_engine.py "torch": for cards, products of matrices; needs torch, imported only where this engine is asked for
+    flat.py         "flat": for cards, FAISS's flat indexes; needs faiss-gpu there
+    segments.py     what the last two have in common; they also work on the processor, where they are tested
 
 An engine knows codes, row numbers and cells, and nothing of relevance, ids or features. The seam is four methods:
 
@@ -11,6 +14,12 @@ An engine knows codes, row numbers and cells, and nothing of relevance, ids or f
                                         rows (nq, depth) int64 padded with -1, nearest first
     rows(cells)                         (m,) int64, to all their rows (n,) int64 and which of the cells each is in
 
+and two facts: `deepest`, the largest depth that a search may have, and `fused`, whether `compiled.search` does all of a
+search on what the engine holds.
+
+What "flat" finds may be rows of other cells, too; a search drops them, since cells are left out because nothing in them
+is relevant.
+
 A cell that is searched must have been added to: FAISS does not survive a list number that it does not know. Searches
 may run at the same time as each other; an add or a removal may not run beside anything.
 """
@@ -18,37 +27,52 @@ may run at the same time as each other; an add or a removal may not run beside a
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from typing import Literal
 
 from indexes.errors import InvalidParameterError, MissingDependencyError, shown
 
-EngineName = Literal["auto", "compiled", "faiss"]
+EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
 
 VARIABLE = "SEMCUT_ENGINE"
-"""The environment variable that says what "auto" stands for."""
+"""The environment variable that says what "auto" stands for, on the processor."""
+
+_CARD = re.compile(r"cuda(:\d+)?")
 
 
 def available() -> tuple[str, ...]:
-    """Names of the engines that can be used here, the default first."""
+    """Names of the engines that are made for the processor and can be used here, the default first."""
     return ("compiled", "faiss") if find_spec("numba") is not None else ("faiss",)
 
 
-def chosen(engine: str) -> str:
-    """The name of the engine to use: "auto" is what the environment variable says, or else the default.
+def chosen(engine: str, device: str = "cpu") -> str:
+    """The name of the engine to use.
+
+    Args:
+        engine: its name; "auto" is what the environment variable says, or else the default, and on a card "torch".
+        device: "cpu", "cuda:0" for a card, or "cuda" for all of them.
 
     Raises:
-        InvalidParameterError: there is no such engine.
+        InvalidParameterError: there is no such engine, or not for this device.
         MissingDependencyError: what it needs is not installed.
     """
-    known = ("auto", "compiled", "faiss")
+    known = ("auto", "compiled", "faiss", "torch", "flat")
     if engine not in known:
         raise InvalidParameterError(f"engine = {shown(engine)}, expected one of {', '.join(known)}")
+    if device != "cpu" and not (isinstance(device, str) and _CARD.fullmatch(device)):
+        raise InvalidParameterError(f"device = {shown(device)}, expected cpu, cuda or cuda with a number, like cuda:0")
+    if device != "cpu":
+        if engine not in ("auto", "torch", "flat"):
+            raise InvalidParameterError(f"engine = {engine} is for device = cpu: on {device} use torch or flat")
+        engine = "torch" if engine == "auto" else engine
     if engine == "auto":
         engine = os.environ.get(VARIABLE) or available()[0]
         if engine not in known[1:]:
-            raise InvalidParameterError(f"{VARIABLE} = {shown(engine)}, expected compiled or faiss")
-    if engine not in available():
+            raise InvalidParameterError(f"{VARIABLE} = {shown(engine)}, expected one of {', '.join(known[1:])}")
+    if engine == "torch" and find_spec("torch") is None:
+        raise MissingDependencyError("torch is not installed, which the torch engine needs: pip install torch")
+    if engine == "compiled" and find_spec("numba") is None:
         raise MissingDependencyError(
             "numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'"
         )

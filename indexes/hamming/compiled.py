@@ -39,6 +39,7 @@ class CompiledEngine:
     """
 
     deepest = 1 << 60
+    fused = True
 
     def __init__(self, bits: int) -> None:
         self._bits = bits

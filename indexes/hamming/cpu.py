@@ -35,6 +35,7 @@ class IvfEngine:
     """
 
     deepest = _NO_LIMIT
+    fused = False
 
     def __init__(self, bits: int) -> None:
         self._bits = bits

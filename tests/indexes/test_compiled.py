@@ -220,10 +220,14 @@ def test_the_engine_is_chosen_by_name_and_by_the_environment(monkeypatch):
     monkeypatch.setenv("SEMCUT_ENGINE", "faiss")
     assert engine_of() == engine_of(engine="faiss") == "IvfEngine"
     assert engine_of(engine="compiled") == "CompiledEngine"
-    with pytest.raises(InvalidParameterError, match=r"engine = 'fast', expected one of auto, compiled, faiss"):
+    with pytest.raises(
+        InvalidParameterError, match=r"engine = 'fast', expected one of auto, compiled, faiss, torch, flat"
+    ):
         FaissIndex.create(None, CONFIG, engine="fast")
     monkeypatch.setenv("SEMCUT_ENGINE", "fast")
-    with pytest.raises(InvalidParameterError, match=r"SEMCUT_ENGINE = 'fast', expected compiled or faiss"):
+    with pytest.raises(
+        InvalidParameterError, match=r"SEMCUT_ENGINE = 'fast', expected one of compiled, faiss, torch, flat"
+    ):
         FaissIndex.create(None, CONFIG)
 
 

@@ -9,23 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.hamming import available, cpu
+from indexes.hamming import available, cpu, flat
 from indexes.hamming.compiled import CompiledEngine
 from indexes.hamming.cpu import IvfEngine
+from indexes.hamming.flat import FlatEngine
+from indexes.hamming.torch_engine import TorchEngine
 from indexes.relevance import hamming
 from tests.indexes.generate import PROPERTY, codes, threads
 
-ENGINES = {"faiss": IvfEngine, "compiled": CompiledEngine}
+ENGINES = {
+    "faiss": IvfEngine,
+    "compiled": CompiledEngine,
+    "torch": TorchEngine,
+    "torch, two devices": lambda bits: TorchEngine(bits, ["cpu", "cpu:0"]),
+    "flat": FlatEngine,
+}
 
 
 @pytest.fixture(params=ENGINES)
-def kind(request) -> type:
-    """Each engine."""
+def kind(request, monkeypatch) -> type:
+    """Each engine; where cells share shelves, "flat" also finds what it was not asked for."""
+    monkeypatch.setattr(flat, "SHELF", 1)
     return ENGINES[request.param]
 
 
-def test_both_engines_are_there():
-    assert set(available()) == ENGINES.keys()
+def test_the_engines_for_the_processor_are_there():
+    assert available() == ("compiled", "faiss")
 
 
 class Model:

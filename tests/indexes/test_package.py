@@ -17,6 +17,7 @@ def test_the_names_that_are_exported():
         "ClosedIndexError",
         "ConcurrentWriteError",
         "DamagedIndexError",
+        "DeviceError",
         "DuplicateIdError",
         "Encodings",
         "FaissIndex",

@@ -1,0 +1,143 @@
+"""The engines for cards, on the processor: they give what brute force gives, and say what is not there."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes import DeviceError, FaissIndex, IndexConfig, InvalidParameterError, pipeline
+from indexes.hamming import flat, segments, torch_engine
+from tests.indexes.generate import (
+    PROPERTY,
+    assert_same,
+    assert_valid_shortlist,
+    classified,
+    each,
+    filled,
+    threads,
+    worlds,
+)
+
+CONFIG = IndexConfig(classes=6, bits=64, dim=8)
+ENGINES = ("torch", "flat")
+TUNING = st.fixed_dictionaries(
+    {},
+    optional={
+        (flat, "SHELF"): st.sampled_from([1, 8]),
+        (segments, "MASKED"): st.sampled_from([0, 5]),
+        (torch_engine.TorchEngine, "block"): st.sampled_from([1, 3]),
+        (torch_engine, "_PAIRS"): st.just({"cpu": 7}),
+        (pipeline, "_WORTH"): st.just(0),
+        (pipeline, "_FIRST"): st.just(1),
+        (pipeline, "_DEEPER"): st.just(2),
+    },
+)
+
+
+def without_cards(library: str) -> bool:
+    return faiss.get_num_gpus() == 0 if library == "flat" else not torch.cuda.is_available()
+
+
+@settings(PROPERTY, max_examples=50)
+@given(world=worlds(), tuning=TUNING, gone=st.floats(0, 0.6), seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_results_are_those_of_brute_force(engine, world, tuning, gone, seed):
+    rng = np.random.default_rng(seed)
+    removed = world.records.ids[rng.random(len(world.records)) < gone]
+    reference = world.brute_force()
+    with threads(1), pytest.MonkeyPatch.context() as patch:
+        for (owner, name), value in tuning.items():
+            patch.setattr(owner, name, value)
+        index = filled(FaissIndex.create(None, world.config, engine=engine), world.batches)
+        for cutoff, ranking in each(world):
+            asked = {"cutoff": cutoff, "ranking": ranking}
+            result = index.search(world.queries, k=3, shortlist=5, **asked)
+            assert_valid_shortlist(result, world, k=3, shortlist=5, **asked)
+        for one in (index, reference):
+            one.remove(removed)
+        for cutoff, ranking in each(world):
+            asked = {"k": 4, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            asked["shortlist"] = 6
+            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            assert np.array_equal(found.ids >= 0, expected.ids >= 0)
+            assert not np.isin(found.ids[found.ids >= 0], removed).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shortlists_beyond_what_a_card_gives_at_once(engine):
+    rng = np.random.default_rng(0)
+    records, queries = classified(rng, CONFIG, 6000), classified(rng, CONFIG, 5)
+    both = [filled(FaissIndex.create(None, CONFIG, engine=name), [records]) for name in (engine, "faiss")]
+    for shortlist in (1500, 3000):
+        found, expected = (index.search(queries, k=1200, cutoff=0.1, shortlist=shortlist) for index in both)
+        assert ((found.ids >= 0).sum(axis=1) == (expected.ids >= 0).sum(axis=1)).all()
+        assert np.array_equal(found.hamming.max(axis=1), expected.hamming.max(axis=1))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_card_that_is_not_there_is_one_error_and_nothing_is_made(engine, device, tmp_path):
+    if not without_cards(engine):
+        pytest.skip("there is a card here")
+    with pytest.raises(DeviceError, match=f'device = {device} is not here: .*use device="cpu"'):
+        FaissIndex.create(tmp_path / "index", CONFIG, engine=engine, device=device)
+    assert not (tmp_path / "index").exists()
+    FaissIndex.create(tmp_path / "index", CONFIG).close()
+    with pytest.raises(DeviceError):
+        FaissIndex.open(tmp_path / "index", engine=engine, device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", 0, None])
+def test_a_device_of_another_name_is_refused(device):
+    with pytest.raises(InvalidParameterError, match=r"device = .*, expected cpu, cuda or cuda with a number"):
+        FaissIndex.create(None, CONFIG, device=device)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "faiss"])
+def test_engines_for_the_processor_do_not_run_on_cards(engine):
+    with pytest.raises(InvalidParameterError, match="is for device = cpu: on cuda use torch or flat"):
+        FaissIndex.create(None, CONFIG, engine=engine, device="cuda")
+
+
+def full(*arguments):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore of it.")
+
+
+def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
+    rng = np.random.default_rng(1)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    index = filled(FaissIndex.create(None, CONFIG, engine="torch"), [records])
+    before = index.search(queries, k=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_engine, "_signs", full)
+        with pytest.raises(
+            DeviceError, match=r"cpu is out of memory \(CUDA out of memory. Tried to allocate 20.00 MiB.\)"
+        ):
+            index.search(queries, k=5)
+    assert_same(index.search(queries, k=5), before)
+
+
+@pytest.mark.parametrize("kind", [torch_engine.TorchEngine, flat.FlatEngine])
+def test_segments_stay_few(kind):
+    engine = kind(64)
+    rng = np.random.default_rng(2)
+    for first in range(0, 4000, 40):
+        engine.add(rng.integers(0, 256, (40, 8), np.uint8), np.arange(first, first + 40), rng.integers(0, 9, 40))
+    (held,) = engine._segments.values()
+    assert sum(map(len, held)) == 4000
+    assert len(held) <= 8
+
+
+def test_codes_are_divided_evenly_and_by_cells():
+    engine = torch_engine.TorchEngine(64, ["cpu", "cpu:0"])
+    rng = np.random.default_rng(3)
+    cells = rng.integers(0, 50, 10_000)
+    engine.add(rng.integers(0, 256, (10_000, 8), np.uint8), np.arange(10_000), cells)
+    first, second = (held[0].cells() for held in engine._segments.values())
+    assert not set(first.tolist()) & set(second.tolist())
+    assert abs(len(first) - len(second)) < 500
