@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from connector import drawing
 from connector.benchmark import plots, results
 from connector.benchmark.targets import targets
 
@@ -74,7 +75,7 @@ def test_a_front_holds_what_nothing_beats():
 def test_labels_keep_their_distance_and_their_order_and_move_no_more_than_they_must(seed):
     rng = np.random.default_rng(seed)
     wanted = np.sort(rng.random(int(rng.integers(1, 12))) * rng.choice([0.1, 1]))
-    heights = np.array(plots.spread(wanted.tolist(), 0.05))
+    heights = np.array(drawing.spread(wanted.tolist(), 0.05))
     assert (np.diff(heights) > 0.05 - 1e-9).all()
     assert heights[-1] <= 1 + 1e-9
     if len(wanted) == 1 or np.diff(wanted).min() >= 0.05:
