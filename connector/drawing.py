@@ -88,7 +88,7 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
 
 
 def spread(wanted: list[float], step: float) -> list[float]:
-    """Heights as near as can be to those wanted, which ascend, but at least a step apart and not above 1.
+    """Heights as near as can be to those wanted, which ascend, but at least a step apart, from 0 to 1 if there is room.
 
     Without the steps between them they must ascend: isotonic regression, by pooling neighbours that do not.
     """
@@ -101,7 +101,7 @@ def spread(wanted: list[float], step: float) -> list[float]:
         blocks.append((mean, count))
     flat = [mean for mean, count in blocks for _ in range(count)]
     highest = 1 - (len(wanted) - 1) * step
-    return [min(mean, highest) + place * step for place, mean in enumerate(flat)]
+    return [min(max(mean, 0), highest) + place * step for place, mean in enumerate(flat)]
 
 
 def shades(count: int, theme: Theme) -> list[str]:
