@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from connector.augment import augment
 from connector.calibration import temperature
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
@@ -353,49 +354,6 @@ class _Run:
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
-
-
-def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """Move, scale and turn each image a little; mirror half of them if `kind` is "flip"; if it is "strong" also change
-    their colours, and cover a square of half of them.
-
-    Args:
-        images: (n, 3, size, size) float.
-        kind: see `TrainConfig`.
-        generator: on the CPU.
-    """
-    if kind == "none":
-        return images
-    count = len(images)
-
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(count, generator=generator) * (high - low) + low
-
-    angle, scale = uniform(-0.15, 0.15), uniform(0.8, 1.1)
-    mirror = torch.ones(count)
-    if kind != "shift":
-        mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    matrix = torch.stack(
-        [
-            torch.stack([cosine * mirror, -sine, uniform(-0.15, 0.15)], dim=1),
-            torch.stack([sine * mirror, cosine, uniform(-0.15, 0.15)], dim=1),
-        ],
-        dim=1,
-    )
-    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    if kind != "strong":
-        return images
-    for part in (images.mean(dim=1, keepdim=True), images.mean(dim=(1, 2, 3), keepdim=True)):  # saturation, contrast
-        images = part + (images - part) * uniform(0.6, 1.4).view(-1, 1, 1, 1)
-    images = (images * uniform(0.7, 1.3).view(-1, 1, 1, 1)).clamp(0, 255)
-    size, side = images.shape[2], torch.where(uniform(0, 1) < 0.5, uniform(0.2, 0.5), 0.0)
-    places = (torch.arange(size) + 0.5) / size
-    covered = [((places > low) & (places < low + side[:, None])) for low in
-               ((uniform(0, 1) * (1 - side))[:, None] for _ in range(2))]  # fmt: skip
-    hidden = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
-    return torch.where(hidden, images.mean(dim=(2, 3), keepdim=True), images)
 
 
 def _beginning(

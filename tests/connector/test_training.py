@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from connector.augment import augment
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.encode import Encoder
@@ -17,7 +18,7 @@ from connector.errors import CheckpointError, DataError
 from connector.frozen import kept_outputs, outputs_of
 from connector.images import load, read_batches
 from connector.model import Architecture, SemanticHashNet
-from connector.training import METRICS, STATE, TrainConfig, augment, train
+from connector.training import METRICS, STATE, TrainConfig, train
 from indexes import InvalidParameterError
 
 
