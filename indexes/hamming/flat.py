@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import DeviceError
-from indexes.hamming.segments import MASKED, Answer, Segment, SegmentedEngine
+from indexes.hamming.segments import MASKED, Answer, Segment, SegmentedEngine, devices_among
 
 SHELF = 4096
 _MOST = 2048
@@ -55,14 +55,7 @@ def devices_named(name: str) -> tuple[str, ...]:
     Raises:
         DeviceError: there is no such card, or this FAISS is not for cards.
     """
-    if name == "cpu":
-        return ("cpu",)
-    cards = [f"cuda:{number}" for number in range(faiss.get_num_gpus())]  # making an index without a card is fatal
-    wanted = cards if name == "cuda" else [name]
-    if not cards or not set(wanted) <= set(cards):
-        there = f"there are {', '.join(cards)}" if cards else "FAISS finds no card, or is faiss-cpu"
-        raise DeviceError(f'device = {name} is not here: {there}; install semcut[gpu], or use device="cpu"')
-    return tuple(wanted)
+    return devices_among(name, faiss.get_num_gpus(), "FAISS finds no card, or is faiss-cpu")
 
 
 class FlatEngine(SegmentedEngine[_Held]):

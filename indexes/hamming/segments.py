@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.errors import DeviceError
+
 MASKED = 256
 _SHARE = 0.25
 
@@ -219,6 +221,27 @@ class SegmentedEngine(ABC, Generic[Held]):
 
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.integer[Any]]]
+
+
+def devices_among(name: str, cards: int, none: str) -> tuple[str, ...]:
+    """The devices that a name of `hamming.chosen` stands for, where there are so many cards.
+
+    Args:
+        name: "cpu", "cuda" for all cards, or "cuda:0".
+        cards: how many there are.
+        none: what to say where there is none.
+
+    Raises:
+        DeviceError: there is no such card.
+    """
+    if name == "cpu":
+        return ("cpu",)
+    known = [f"cuda:{number}" for number in range(cards)]
+    wanted = known if name == "cuda" else [name]
+    if not known or not set(wanted) <= set(known):
+        there = f"there are {', '.join(known)}" if known else none
+        raise DeviceError(f'device = {name} is not here: {there}; use device="cpu"')
+    return tuple(wanted)
 
 
 def _left(segment: Segment[Any]) -> Batch:

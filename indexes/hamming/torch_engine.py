@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexes.errors import DeviceError
-from indexes.hamming.segments import Answer, Segment, SegmentedEngine
+from indexes.hamming.segments import Answer, Segment, SegmentedEngine, devices_among
 
 _PAIRS = {"cuda": 1 << 27, "cpu": 1 << 21}  # of a query and a code at a time
 
@@ -38,14 +38,8 @@ def devices_named(name: str) -> tuple[str, ...]:
     Raises:
         DeviceError: there is no such card.
     """
-    if name == "cpu":
-        return ("cpu",)
-    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    wanted = cards if name == "cuda" else [name]
-    if not cards or not set(wanted) <= set(cards):
-        there = f"there are {', '.join(cards)}" if cards else "torch finds no card that it can use"
-        raise DeviceError(f'device = {name} is not here: {there}; use device="cpu"')
-    return tuple(wanted)
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return devices_among(name, cards, "torch finds no card that it can use")
 
 
 class TorchEngine(SegmentedEngine[_Held]):

@@ -122,6 +122,14 @@ def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
     assert_same(index.search(queries, k=5), before)
 
 
+def test_devices_by_name():
+    assert segments.devices_among("cpu", 0, "none") == ("cpu",)
+    assert segments.devices_among("cuda", 2, "none") == ("cuda:0", "cuda:1")
+    assert segments.devices_among("cuda:1", 2, "none") == ("cuda:1",)
+    with pytest.raises(DeviceError, match="there are cuda:0, cuda:1"):
+        segments.devices_among("cuda:2", 2, "none")
+
+
 @pytest.mark.parametrize("kind", [torch_engine.TorchEngine, flat.FlatEngine])
 def test_segments_stay_few(kind):
     engine = kind(64)
