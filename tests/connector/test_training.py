@@ -158,17 +158,24 @@ def test_outputs_that_were_computed_once_are_those_of_the_network(architecture: 
     assert len(seen) == 14
 
 
-def test_outputs_are_kept_for_other_splits_and_heads(
-    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
-    images, cpu = digits.sample(60), torch.device("cpu")
-    net, read = SemanticHashNet(architecture).eval(), []
+def reader():
+    """A list, and a function that reads batches of images and notes in the list how many it was asked for."""
+    read: list[int] = []
 
     def batches(wanted: ImageSet):
         read.append(len(wanted))
         for batch in read_batches(wanted.files, 16, 7):
             yield torch.from_numpy(batch.pixels), torch.from_numpy(wanted.labels[batch.positions])
+
+    return read, batches
+
+
+def test_outputs_are_kept_for_other_splits_and_heads(
+    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
+    images, cpu = digits.sample(60), torch.device("cpu")
+    net, read, batches = SemanticHashNet(architecture).eval(), *reader()
 
     for seed in range(3):
         parts = images.split(0.3, seed)
@@ -200,12 +207,7 @@ def test_outputs_without_some_that_could_not_be_read_are_not_kept(
     broken.write_bytes(b"not an image")
     some = digits.sample(20)
     images = ImageSet((str(broken), *some.files), np.concatenate([[3], some.labels]), some.classes)
-    net, read = SemanticHashNet(architecture).eval(), []
-
-    def batches(wanted: ImageSet):
-        read.append(len(wanted))
-        for batch in read_batches(wanted.files, 16, 7):
-            yield torch.from_numpy(batch.pixels), torch.from_numpy(wanted.labels[batch.positions])
+    net, read, batches = SemanticHashNet(architecture).eval(), *reader()
 
     for _ in range(2):
         (outputs,) = kept_outputs(net, [images], batches, torch.device("cpu"), mirror=False)
