@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-milvus lint types bench benchmark clean
+.PHONY: demo test test-long test-milvus test-gpu-wheel lint types bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -23,6 +23,11 @@ test-long: $(VENV)/.dev
 test-milvus: $(VENV)/.milvus
 	$(BIN)/python -m pytest -m milvus
 
+# The core with faiss-gpu in place of faiss-cpu, in an environment of its own, which cannot have milvus-lite since that
+# brings faiss-cpu. Needs no card; where there is one, FAISS's engine for cards is tested on it.
+test-gpu-wheel: $(VENV)-gpu/.dev
+	$(VENV)-gpu/bin/python -m pytest tests/indexes --ignore tests/indexes/milvus
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +44,7 @@ benchmark: $(VENV)/.train
 	$(BIN)/python scripts/benchmark.py benchmark --quick
 
 clean:
-	rm -rf $(VENV) build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info
+	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,4 +59,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.train
 
 $(VENV)/.milvus: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check milvus==2.3.5
+	touch $@
+
+$(VENV)-gpu/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu,fast,train,dev]'
 	touch $@

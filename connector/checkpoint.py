@@ -22,7 +22,7 @@ from connector.labels import MODEL
 from connector.model import Architecture, SemanticHashNet
 from indexes.errors import SemcutError
 
-WEIGHTS, TRAINING_IMAGES = "model.safetensors", "training-images.txt"
+WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2
 _RENAMED = ("auxiliary.", "head.classifier.")
 """What version 1 called the parameters of its head, and what they are called now; it knew no temperature."""
@@ -116,6 +116,21 @@ class Checkpoint:
         """The image files that it was trained and validated on; empty if that was not recorded."""
         file = self.path / TRAINING_IMAGES
         return file.read_text().splitlines() if file.is_file() else []
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """What was measured after every epoch of training, first of those of the network that it started from.
+
+        Raises:
+            CheckpointError: that was not recorded.
+        """
+        try:
+            before = self.training.get("start", {}).get("epochs", [])
+            return [*before, *map(json.loads, (self.path / METRICS).read_text().splitlines())]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path} does not say how its network was trained ({error!r}): give a directory that training "
+                "has written"
+            ) from None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -44,7 +44,8 @@ from indexes.cli import ERR, OUT, PATH, print_json
 @click.option(
     "--start",
     type=PATH,
-    help="Start from this trained network, which has the same backbone, sizes and head, like one made with --freeze.",
+    help="Start from this trained network, of the same backbone, bits, dim and head: one made with --freeze, or of "
+    "smaller images.",
 )
 @click.option("--image-size", type=int, help="Pixels a side.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")

@@ -30,18 +30,18 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from connector.augment import augment
+from connector.beginning import beginning
 from connector.calibration import temperature
-from connector.checkpoint import TRAINING_IMAGES, Checkpoint
+from connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
 from connector.frozen import Layers, Outputs, kept_outputs
 from connector.images import read_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
-from indexes.errors import shown
 from indexes.params import Settings
 
-STATE, METRICS = "training.safetensors", "metrics.jsonl"
+STATE = "training.safetensors"
 
 Progress = Callable[[int, int, int, float], None]
 """Called after every step with the epoch, the images seen in it, the images of an epoch, and the loss."""
@@ -107,8 +107,9 @@ def train(
         config: how.
         path: the run directory: new, empty, or with `resume` that of an unfinished run.
         weights: of the backbone to start from, see `backbones`.
-        start: run directory of a network of the same architecture, whose weights to start from instead. It was trained
-            on the same images with the same part for validation, so that none of that part has been learned.
+        start: run directory of a network whose weights to start from instead, of the same architecture, or of one that
+            differs in the size of images alone. It was trained on the same images with the same part for validation,
+            so that none of that part has been learned.
         resume: go on where an earlier run in `path` with the same settings stopped; start if there is none.
         progress: told of every step.
 
@@ -147,12 +148,18 @@ class _Run:
     ) -> None:
         self._part, self._held_out, self._config, self._path = part, held_out, config, path
         self._architecture, self._progress = architecture, progress
-        begin = None if start is None else _beginning(start, [*part.files, *held_out.files], architecture, config)
+        begin = (
+            None
+            if start is None
+            else beginning(start, [*part.files, *held_out.files], architecture, config.seed, config.validation)
+        )
         self._settings = {
             "config": config.model_dump(mode="json", exclude={"workers", "device"}),
             "architecture": architecture.model_dump(mode="json"),
             "backbone_weights": weights,
-            **({} if begin is None else {"start": {"sha256": begin.digest, **begin.training}}),
+            **(
+                {} if begin is None else {"start": {"sha256": begin.digest, **begin.training, "epochs": begin.epochs()}}
+            ),
             "images": len(part) + len(held_out),
         }
         torch.manual_seed(config.seed)
@@ -354,31 +361,6 @@ class _Run:
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
-
-
-def _beginning(
-    start: str | os.PathLike[str], files: list[str], architecture: Architecture, config: TrainConfig
-) -> Checkpoint:
-    """The network to start from.
-
-    Raises:
-        CheckpointError: there is none, or it is of another architecture or of other images.
-    """
-    begin = Checkpoint.load(start)
-    theirs, ours = begin.net.architecture.model_dump(), architecture.model_dump()
-    different = [
-        f"{name} {shown(theirs[name])}, expected {shown(ours[name])}" for name in ours if theirs[name] != ours[name]
-    ]
-    if different:
-        raise CheckpointError(f"start = {start}: that network has another architecture ({'; '.join(different)})")
-    split = {name: begin.training.get("config", {}).get(name) for name in ("seed", "validation")}
-    if set(begin.training_images()) != set(files) or split != {"seed": config.seed, "validation": config.validation}:
-        raise CheckpointError(
-            f"start = {start}: that network was trained on other images, or kept others for validation "
-            f"(seed {split['seed']}, validation {split['validation']}): start from one with the same images, seed and "
-            "share for validation, since epochs are chosen by images that were never learned"
-        )
-    return begin
 
 
 def _rate(step: int, steps: int, schedule: str) -> float:

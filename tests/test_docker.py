@@ -1,6 +1,6 @@
-"""docker/compose.yaml: valid for the compose specification, pinned, checked for health, closed to others.
+"""docker/: a compose file that is valid, pinned, checked for health and closed to others, and two Dockerfiles.
 
-Nothing is started: these tests need no Docker.
+Nothing is built and nothing is started: these tests need no Docker.
 """
 
 from __future__ import annotations
@@ -9,22 +9,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker" / "compose.yaml"
 STACK = yaml.safe_load(COMPOSE.read_text())
-SERVICES = STACK["services"]
+EVERYTHING = STACK["services"]
+SERVICES = {name: service for name, service in EVERYTHING.items() if "profiles" not in service}
+DOCKERFILES = {name: ROOT / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}
 
 EXACT_VERSION = re.compile(r"v\d+\.\d+\.\d+|RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
 REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^{}]+\}")  # Compose refuses to start when it is unset or empty
 CREDENTIAL = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|ROOT_USER", re.IGNORECASE)
 
 each_service = pytest.mark.parametrize("service", SERVICES)
+each_dockerfile = pytest.mark.parametrize("name", DOCKERFILES)
 
 
 def scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,23 +86,23 @@ def test_it_comes_back_and_its_log_is_bounded(service: str) -> None:
 
 def test_data_are_in_named_volumes() -> None:
     """Each service has its own, and none is declared in vain."""
-    used = [mount.split(":")[0] for service in SERVICES.values() for mount in service["volumes"]]
+    used = [mount.split(":")[0] for service in EVERYTHING.values() for mount in service["volumes"]]
     assert sorted(used) == sorted(STACK["volumes"])
-    assert all(service["volumes"] for service in SERVICES.values())
+    assert all(service["volumes"] for service in EVERYTHING.values())
 
 
 def test_one_port_is_published_and_to_this_machine_only() -> None:
-    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    published = {name: service["ports"] for name, service in EVERYTHING.items() if "ports" in service}
     assert published == {"milvus": ["127.0.0.1:19530:19530"]}
-    assert not any("network_mode" in service for service in SERVICES.values())
+    assert not any("network_mode" in service for service in EVERYTHING.values())
 
 
 def test_passwords_are_asked_for_and_never_written_down() -> None:
     credentials = [(name, value) for name, value in scalars(STACK) if CREDENTIAL.search(f"{name} {value}")]
-    assert len(credentials) >= 5
+    assert len(credentials) >= 6
     for name, value in credentials:
-        assert REQUIRED.fullmatch(str(value)), f"{name}: {value}"
-    assert all("env_file" not in service for service in SERVICES.values())
+        assert REQUIRED.fullmatch(str(value).removeprefix("root:")), f"{name}: {value}"
+    assert all("env_file" not in service for service in EVERYTHING.values())
 
 
 def test_milvus_asks_who_is_there() -> None:
@@ -108,6 +114,17 @@ def test_milvus_asks_who_is_there() -> None:
     assert milvus["MINIO_SECRET_ACCESS_KEY"] == minio["MINIO_ROOT_PASSWORD"]
 
 
+def test_semcut_is_beside_milvus_and_knows_where_it_is() -> None:
+    semcut, milvus = EVERYTHING["semcut"], SERVICES["milvus"]["environment"]
+    assert semcut["image"] == f"semcut:{version('semcut')}"
+    assert (COMPOSE.parent / semcut["build"]["context"] / semcut["build"]["dockerfile"]).is_file()
+    assert semcut["depends_on"] == {"milvus": {"condition": "service_healthy"}}
+    host, port = semcut["environment"]["MILVUS_URI"].removeprefix("http://").split(":")
+    assert (host, port) == ("milvus", SERVICES["milvus"]["ports"][0].rpartition(":")[2])
+    assert semcut["environment"]["MILVUS_TOKEN"] == f"root:{milvus['COMMON_SECURITY_DEFAULTROOTPASSWORD']}"
+    assert semcut["volumes"] == [f"semcut:{last(DOCKERFILES['Dockerfile'], 'WORKDIR')}"]
+
+
 def test_the_example_names_every_variable_and_gives_none_a_value() -> None:
     used = {name for _, value in scalars(STACK) for name in re.findall(r"\$\{?(\w+)", str(value))}
     lines = (ROOT / "docker" / ".env.example").read_text().splitlines()
@@ -117,3 +134,64 @@ def test_the_example_names_every_variable_and_gives_none_a_value() -> None:
 
 def test_the_passwords_stay_out_of_git() -> None:
     assert "/docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Instructions with what they are given, on one line, comments left out."""
+    lines = [line for line in dockerfile.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    whole = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in whole)]
+
+
+def last(dockerfile: Path, word: str) -> str:
+    """What the last of these instructions is given."""
+    return [rest for other, rest in instructions(dockerfile) if other == word][-1]
+
+
+@each_dockerfile
+def test_hadolint_finds_nothing(name: str) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, DOCKERFILES[name]], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@each_dockerfile
+def test_images_are_made_from_exact_ones(name: str) -> None:
+    bases = [rest for word, rest in instructions(DOCKERFILES[name]) if word == "FROM"]
+    assert len(bases) == 2
+    for base in bases:
+        assert re.fullmatch(r"[\w/]+:\d+\.\d+\.\d+-[\w.-]+@sha256:[0-9a-f]{64}( AS \w+)?", base), base
+
+
+@each_dockerfile
+def test_an_image_is_not_run_by_root_and_runs_semcut(name: str) -> None:
+    assert int(last(DOCKERFILES[name], "USER")) >= 10_000
+    assert last(DOCKERFILES[name], "ENTRYPOINT") == '["semcut"]'
+
+
+@each_dockerfile
+def test_what_is_copied_into_an_image_is_there_and_not_left_out(name: str) -> None:
+    wanted = (ROOT / ".dockerignore").read_text().splitlines()
+    for word, rest in instructions(DOCKERFILES[name]):
+        if word == "COPY":
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source}" in wanted
+    assert "!docker/constraints.txt" in wanted
+
+
+@each_dockerfile
+def test_every_package_that_an_image_asks_for_has_an_exact_version_that_semcut_accepts(name: str) -> None:
+    lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    (extras,) = re.findall(r"\.whl\)\[([\w,-]+)\]", DOCKERFILES[name].read_text())
+    asked = [Requirement(text) for text in metadata("semcut").get_all("Requires-Dist") or []]
+    chosen = [
+        one
+        for one in asked
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras.split(","))
+    ]
+    assert len(chosen) >= 15
+    for one in chosen:
+        assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
+    assert ("gpu" if name == "Dockerfile.gpu" else "cpu") in extras.split(",")

@@ -138,14 +138,21 @@ def best(groups: Sequence[Group], metric: Metric) -> Group:
 
 
 def _settings(network: Measured) -> dict[str, Any]:
-    """All that a network depends on but its seed; of a network that it started from, too."""
-    about, start = network.about, network.about["start"]
-    config = {name: value for name, value in about["config"].items() if name != "seed"}
-    began = None
-    if start is not None:
-        other = {name: value for name, value in start["config"].items() if config.get(name, value) != value}
-        began = {**other, "weights": start["backbone_weights"]}
-    return {**about["architecture"], **config, "weights": about["weights"], "start": began}
+    """All that a network depends on but its seed; of a network that it started from, what was otherwise."""
+    about = network.about
+    own = {**about["architecture"], **about["config"], "weights": about["weights"]}
+    return {**{name: value for name, value in own.items() if name != "seed"}, "start": _began(about["start"], own)}
+
+
+def _began(start: dict[str, Any] | None, then: dict[str, Any]) -> dict[str, Any] | None:
+    """What was otherwise when the network was trained that another one, trained as `then` says, started from."""
+    if start is None:
+        return None
+    own = {**start["architecture"], **start["config"], "weights": start["backbone_weights"]}
+    names = [name for name in own if name in then and name not in ("classes", "seed")]
+    other = {name: own[name] for name in names if own[name] != then[name]}
+    before = _began(start.get("start"), own)
+    return other if before is None else {**other, "start": before}
 
 
 def _worded(name: str, value: Any) -> str:

@@ -29,7 +29,7 @@ from connector.errors import CheckpointError, DataError
 from connector.protocols import ProtocolName, check, parts
 from connector.rankings import CUTOFFS, Comparison, by_code, compare
 from connector.reproduce.baselines import baseline_codes
-from connector.training import METRICS, TrainConfig
+from connector.training import TrainConfig
 from indexes import Encodings
 
 FILE = "figures.safetensors"
@@ -49,7 +49,7 @@ class Measured:
         about: `name`, `protocol`, `sha256`, `architecture` and `config` of the network, `weights` of its backbone, how
             the network at its `start` was trained if there was one, the `kept` epoch, `classes`, their `names` for
             people, how many `training` images, `records` and `queries`.
-        curve: a line per epoch of training.
+        curve: a line per epoch of training, that of the network at its start first.
         labels: (nq,) int64 of the queries.
         right: (nq,) bool; whether the class of the largest probability is the query's.
         comparison: rankings at cutoffs, see `rankings`.
@@ -200,9 +200,8 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, An
         training = dict(checkpoint.training)
         training["config"] = {**TrainConfig().model_dump(mode="json"), **training["config"]}
         training["backbone_weights"], training["kept"]["epoch"]
-        lines = (checkpoint.path / METRICS).read_text().splitlines()
-        return training, [json.loads(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return training, checkpoint.epochs()
+    except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint.path} does not say how its network was trained ({error!r}): give a directory that semcut "
             "train has written"

@@ -102,21 +102,31 @@ def _protocol(name: ProtocolName, groups: Sequence[Group], first: Group) -> list
 
 def training_commands(group: Group) -> list[str]:
     """The `semcut train` commands that a group's networks come from, a loop where there are several seeds."""
-    about = group.about
+    about, seeds = group.about, " ".join(map(str, group.seeds))
+    chain = [(about["architecture"], about["config"], about["weights"])]
     start = about["start"]
-    commands = []
-    if start is not None:
-        commands.append(_train(about, start["config"], start["backbone_weights"], "START-$seed", None))
-    commands.append(_train(about, about["config"], about["weights"], "NETWORK-$seed", start and "START-$seed"))
-    seeds = " ".join(map(str, group.seeds))
+    while start is not None:
+        chain.append((start["architecture"], start["config"], start["backbone_weights"]))
+        start = start.get("start")
+    names = ["NETWORK-$seed", "START-$seed", *(f"START{number}-$seed" for number in range(2, len(chain)))]
+    commands = [
+        _train(about["protocol"], *chain[place], names[place], names[place + 1] if place + 1 < len(chain) else None)
+        for place in reversed(range(len(chain)))
+    ]
     return [f"for seed in {seeds}; do {one}; done" for one in commands]
 
 
-def _train(about: dict[str, Any], config: dict[str, Any], weights: str | None, out: str, start: str | None) -> str:
-    architecture = about["architecture"]
+def _train(
+    protocol: str,
+    architecture: dict[str, Any],
+    config: dict[str, Any],
+    weights: str | None,
+    out: str,
+    start: str | None,
+) -> str:
     usual = TrainConfig().model_dump(mode="json")
     options: dict[str, Any] = {
-        "protocol": about["protocol"],
+        "protocol": protocol,
         "head": architecture["head"],
         "backbone": architecture["backbone"],
         "weights": weights,

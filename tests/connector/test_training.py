@@ -290,6 +290,20 @@ def test_a_network_goes_on_from_another(digits: ImageSet, architecture: Architec
         train(images, architecture, longer, tmp_path / "stopped", resume=True)
 
 
+def test_a_network_goes_on_with_larger_images(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
+    images, config = digits.sample(200), TrainConfig(epochs=2, learning_rate=1e-9, augment="none")
+    small = architecture.model_copy(update={"image_size": architecture.image_size // 2})
+    first = train(images, small, TrainConfig(epochs=3), tmp_path / "first")
+    second = train(images, architecture, config, tmp_path / "second", start=tmp_path / "first")
+    third = train(images, architecture, config, tmp_path / "third", start=tmp_path / "second")
+    assert second.net.architecture == architecture
+    assert second.training["start"]["architecture"] == small.model_dump(mode="json")
+    for (name, one), other in zip(first.net.named_parameters(), second.net.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), name
+    assert [line["epoch"] for line in third.epochs()] == [1, 2, 3, 1, 2, 1, 2]
+    assert third.epochs()[:3] == first.epochs()
+
+
 def test_a_network_starts_only_from_one_that_has_not_learned_its_validation_images(
     digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:

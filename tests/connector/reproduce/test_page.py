@@ -44,9 +44,20 @@ def test_groups_are_told_apart_by_all_that_differs(results):
         "orthohash, calibrate, epochs 9",
         "orthohash, no calibrate, epochs 3",
     ]
-    began = {"config": {**one.about["config"], "freeze": True}, "backbone_weights": "imagenet", "sha256": "0"}
-    labels = [group.label for group in groups_of([*measured, like(one, start=began)])]
-    assert labels == ["paper, no start", "orthohash, no start", "orthohash, start (freeze, weights imagenet)"]
+    frozen = {
+        "architecture": {**one.about["architecture"], "classes": ["a", "b"]},
+        "config": {**one.about["config"], "freeze": True, "seed": 9},
+        "backbone_weights": "imagenet",
+        "sha256": "0",
+    }
+    small = {**frozen, "architecture": {**frozen["architecture"], "image_size": 8}, "start": frozen}
+    groups = groups_of([*measured, like(one, start=frozen), like(one, start=small)])
+    assert [group.label for group in groups] == [
+        "paper, no start",
+        "orthohash, no start",
+        "orthohash, start (freeze, image size 8, start (image size 16), weights imagenet)",
+        "orthohash, start (freeze, weights imagenet)",
+    ]
 
 
 def test_networks_of_different_images_are_not_compared(results):
