@@ -23,7 +23,7 @@ from indexes.errors import InvalidParameterError, SemcutError, StorageError, sho
 from indexes.hamming import EngineName, chosen
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
-from indexes.searching import devices_of, engine_of, search_of
+from indexes.searching import devices_of, engine_of, features_of, search_of
 from indexes.shared_lock import SharedLock
 from indexes.state import Progress, State
 from indexes.store import Durability, Store
@@ -45,7 +45,8 @@ class FaissIndex(SemanticIndex):
         try:
             self._state = store.state
             self._engine = engine_of(self._state, engine, device)
-            self._pipeline = search_of(self._state, self._engine, self._similarity)
+            self._features = features_of(self._state, device)
+            self._pipeline = search_of(self._state, self._engine, self._similarity, self._features)
         except BaseException:
             store.close()
             raise
@@ -268,7 +269,8 @@ class FaissIndex(SemanticIndex):
         gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
         added = rows[~np.isin(rows, gone)]
         gone = gone[gone < rows[0]] if len(rows) else gone
-        search = search_of(after, engine, self._similarity)
+        features = features_of(after, self._device) if fresh else self._features
+        search = search_of(after, engine, self._similarity, features)
         try:
             with self._lock.exclusive():
                 if fresh:
@@ -281,7 +283,7 @@ class FaissIndex(SemanticIndex):
                     if self._ids is not None:
                         self._ids.remove(after.columns.ids[gone])
                         self._ids.add(after.columns.ids[added], added)
-                self._engine, self._state, self._pipeline = engine, after, search
+                self._engine, self._features, self._state, self._pipeline = engine, features, after, search
         except BaseException:  # the engine may hold a part of it
             self._abandon()
             raise

@@ -28,7 +28,7 @@ from indexes.params import SearchParams
 from indexes.partitions import Cells, Kept
 from indexes.reach import Large
 from indexes.relevance import Similarity, hamming, is_relevant, relevance
-from indexes.rerank import Records, rank
+from indexes.rerank import Distances, Records, rank
 
 _CHUNK_ELEMENTS = 1 << 22
 _LOOKED_AT = 1 << 20  # records of which all are looked at, at a time
@@ -72,13 +72,21 @@ class Pipeline:
         engine: finds their rows.
         similarity: the S of the index.
         split: whether a large batch is split over threads.
+        distances: see `rerank.rank`.
     """
 
     def __init__(
-        self, records: Records, cells: Cells, engine: Engine, similarity: Similarity, *, split: bool = True
+        self,
+        records: Records,
+        cells: Cells,
+        engine: Engine,
+        similarity: Similarity,
+        *,
+        split: bool = True,
+        distances: Distances | None = None,
     ) -> None:
         self._records, self._cells, self._engine = records, cells, engine
-        self._similarity, self._split = similarity, split
+        self._similarity, self._split, self._distances = similarity, split, distances
 
     def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
         """The k best records for every query. There must be a query and a record.
@@ -119,10 +127,10 @@ class Pipeline:
             result = SearchResult.empty(len(queries), params.k)
         else:
             rows, cut_off, unfinished = self._shortlist(queries, weights, kept, params.cutoff, params.shortlist)
-            result = rank(queries, weights, records, rows, params, scored)
+            result = rank(queries, weights, records, rows, params, scored, self._distances)
         for some in _parts(unfinished, kept.codes[unfinished]):
             rows, cut_off[some] = self._relevant(queries.codes[some], weights[some], kept, some, params)
-            found = rank(queries[some], weights[some], records, rows, params, scored)
+            found = rank(queries[some], weights[some], records, rows, params, scored, self._distances)
             result.put(some, found)
         result.partitions[:] = kept.partitions
         result.cells[:] = kept.counts

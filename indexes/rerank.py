@@ -7,7 +7,8 @@ order and ties.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
 from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance
+
+Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+"""Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`."""
 
 _BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
 
@@ -59,6 +63,7 @@ def rank(
     rows: NDArray[np.int64],
     params: SearchParams,
     scored: bool,
+    distances: Distances | None = None,
 ) -> SearchResult:
     """The k best of each query's candidates; what a search did is left at 0.
 
@@ -69,8 +74,9 @@ def rank(
         rows: (nq, m) int64 candidates, all relevant, -1 where there is none.
         params: k and ranking.
         scored: whether Eq. 4 applies (features are L2-normalised).
+        distances: what compares all candidates; None for the processor.
     """
-    query, row = _contenders(queries, weights, records, rows, params)
+    query, row = _contenders(queries, weights, records, rows, params, distances)
     ids = records.ids[row]
     features, at = records.features(row)
     exact = np.empty(len(row), np.float32)
@@ -112,15 +118,20 @@ def _contenders(
     records: Records,
     rows: NDArray[np.int64],
     params: SearchParams,
+    distances: Distances | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of query and row, in order of queries, that include the k best of every query."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        features, at = records.features(rows)
-        squared = squared_distances(queries.features, features, at)
+        if distances is not None:
+            squared = distances(queries.features, rows)
+        else:
+            features, at = records.features(rows)
+            squared = squared_distances(queries.features, features, at)
+        dim = queries.features.shape[1]
         if params.ranking == "distance":
             cost = squared
-            limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(features.shape[1]))
+            limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(dim))
             limit += np.float32(UNDERFLOW)
         else:
             probabilities, at = records.probabilities(rows)
@@ -128,7 +139,7 @@ def _contenders(
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)
-            slack = error(features.shape[1]) + error(probabilities.shape[1])
+            slack = error(dim) + error(probabilities.shape[1])
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit
     query, place = np.nonzero(present)

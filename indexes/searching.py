@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from indexes.base import SearchResult
 from indexes.encodings import Encodings
+from indexes.errors import DeviceError
 from indexes.hamming import flat
 from indexes.hamming.cpu import IvfEngine
 from indexes.params import SearchParams
@@ -14,6 +16,7 @@ from indexes.relevance import Similarity
 from indexes.state import State
 
 if TYPE_CHECKING:
+    from indexes.card_features import CardFeatures
     from indexes.hamming.compiled import CompiledEngine
     from indexes.hamming.segments import SegmentedEngine
 
@@ -76,10 +79,25 @@ def _empty(name: str, bits: int, device: str) -> Engine:
     return IvfEngine(bits)
 
 
-def search_of(state: State, engine: Engine, similarity: Similarity) -> Search:
-    """How to search a state whose codes an engine holds."""
+def features_of(state: State, device: str) -> CardFeatures | None:
+    """What will have the features of an index on a card, the first if there are several; None where there is none, or
+    no torch that can use it."""
+    if device == "cpu" or find_spec("torch") is None:
+        return None
+    from indexes.card_features import CardFeatures
+    from indexes.hamming import torch_engine
+
+    try:
+        return CardFeatures(torch_engine.devices_named(device)[0], state.cells.config.dim)
+    except DeviceError:
+        return None
+
+
+def search_of(state: State, engine: Engine, similarity: Similarity, features: CardFeatures | None = None) -> Search:
+    """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
     if engine.fused:
         from indexes.compiled.search import CompiledPipeline
 
         return CompiledPipeline(state.columns, state.cells, cast("CompiledEngine", engine), similarity)
-    return Pipeline(state.columns, state.cells, engine, similarity)
+    distances = features.squared_distances if features is not None and features.extend(state.columns) else None
+    return Pipeline(state.columns, state.cells, engine, similarity, distances=distances)

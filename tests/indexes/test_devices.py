@@ -1,4 +1,5 @@
-"""The engines for cards, on the processor: they give what brute force gives, and say what is not there."""
+"""The engines for cards, on the processor and where there is one on a card: they give what brute force gives, and say
+what is not there."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import DeviceError, FaissIndex, IndexConfig, InvalidParameterError, pipeline
+from indexes import (
+    DeviceError,
+    FaissIndex,
+    IndexConfig,
+    InvalidParameterError,
+    card_features,
+    faiss_index,
+    pipeline,
+)
+from indexes.card_features import CardFeatures
 from indexes.hamming import flat, segments, torch_engine
 from tests.indexes.generate import (
     PROPERTY,
@@ -24,6 +34,11 @@ from tests.indexes.generate import (
 
 CONFIG = IndexConfig(classes=6, bits=64, dim=8)
 ENGINES = ("torch", "flat")
+FEATURES = {
+    "the processor": lambda state, device: None,
+    "the device": lambda state, device: CardFeatures(torch_engine.devices_named(device)[0], state.cells.config.dim),
+}
+each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 TUNING = st.fixed_dictionaries(
     {},
     optional={
@@ -31,6 +46,9 @@ TUNING = st.fixed_dictionaries(
         (segments, "MASKED"): st.sampled_from([0, 5]),
         (torch_engine.TorchEngine, "block"): st.sampled_from([1, 3]),
         (torch_engine, "_PAIRS"): st.just({"cpu": 7}),
+        (card_features, "_ROWS"): st.just(7),
+        (card_features, "_ELEMENTS"): st.just(50),
+        (card_features, "_SPARE"): st.just(3),
         (pipeline, "_WORTH"): st.just(0),
         (pipeline, "_FIRST"): st.just(1),
         (pipeline, "_DEEPER"): st.just(2),
@@ -38,21 +56,31 @@ TUNING = st.fixed_dictionaries(
 )
 
 
-def without_cards(library: str) -> bool:
-    return faiss.get_num_gpus() == 0 if library == "flat" else not torch.cuda.is_available()
+def without_cards(engine: str) -> bool:
+    return faiss.get_num_gpus() == 0 if engine == "flat" else not torch.cuda.is_available()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> str:
+    """Each engine, and on a card those that find one."""
+    if request.node.get_closest_marker("gpu") and without_cards(request.param):
+        pytest.skip(f"no card here that {'FAISS' if request.param == 'flat' else 'torch'} can use")
+    return request.param
 
 
 @settings(PROPERTY, max_examples=50)
 @given(world=worlds(), tuning=TUNING, gone=st.floats(0, 0.6), seed=st.integers(0, 2**32 - 1))
-@pytest.mark.parametrize("engine", ENGINES)
-def test_results_are_those_of_brute_force(engine, world, tuning, gone, seed):
+@each_device
+@pytest.mark.parametrize("features", FEATURES)
+def test_results_are_those_of_brute_force(features, engine, device, world, tuning, gone, seed):
     rng = np.random.default_rng(seed)
     removed = world.records.ids[rng.random(len(world.records)) < gone]
     reference = world.brute_force()
     with threads(1), pytest.MonkeyPatch.context() as patch:
         for (owner, name), value in tuning.items():
             patch.setattr(owner, name, value)
-        index = filled(FaissIndex.create(None, world.config, engine=engine), world.batches)
+        patch.setattr(faiss_index, "features_of", FEATURES[features])
+        index = filled(FaissIndex.create(None, world.config, engine=engine, device=device), world.batches)
         for cutoff, ranking in each(world):
             asked = {"cutoff": cutoff, "ranking": ranking}
             result = index.search(world.queries, k=3, shortlist=5, **asked)
@@ -68,18 +96,20 @@ def test_results_are_those_of_brute_force(engine, world, tuning, gone, seed):
             assert not np.isin(found.ids[found.ids >= 0], removed).any()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_shortlists_beyond_what_a_card_gives_at_once(engine):
+@each_device
+def test_shortlists_beyond_what_a_card_gives_at_once(engine, device):
     rng = np.random.default_rng(0)
     records, queries = classified(rng, CONFIG, 6000), classified(rng, CONFIG, 5)
-    both = [filled(FaissIndex.create(None, CONFIG, engine=name), [records]) for name in (engine, "faiss")]
+    both = [
+        filled(FaissIndex.create(None, CONFIG, engine=name, device=where), [records])
+        for name, where in ((engine, device), ("faiss", "cpu"))
+    ]
     for shortlist in (1500, 3000):
         found, expected = (index.search(queries, k=1200, cutoff=0.1, shortlist=shortlist) for index in both)
         assert ((found.ids >= 0).sum(axis=1) == (expected.ids >= 0).sum(axis=1)).all()
         assert np.array_equal(found.hamming.max(axis=1), expected.hamming.max(axis=1))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_card_that_is_not_there_is_one_error_and_nothing_is_made(engine, device, tmp_path):
     if not without_cards(engine):
@@ -120,6 +150,33 @@ def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
         ):
             index.search(queries, k=5)
     assert_same(index.search(queries, k=5), before)
+
+
+def test_features_that_do_not_fit_are_compared_on_the_processor(tmp_path):
+    rng = np.random.default_rng(4)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    compared = []
+
+    class Watched(CardFeatures):
+        def squared_distances(self, queries, rows):
+            compared.append(self._rows)
+            return super().squared_distances(queries, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss_index, "features_of", lambda state, device: Watched("cpu", CONFIG.dim))
+        index = filled(FaissIndex.create(tmp_path / "index", CONFIG, engine="torch"), [records[:100]])
+        index.search(queries, k=5)
+        assert set(compared) == {100}
+        patch.setattr(Watched, "_room", lambda self, rows: None)
+        index.add(records[100:])
+        found = index.search(queries, k=5, shortlist=None)
+        assert set(compared) == {100}
+        patch.undo()
+        patch.setattr(faiss_index, "features_of", lambda state, device: Watched("cpu", CONFIG.dim))
+        index.compact()
+        assert_same(index.search(queries, k=5, shortlist=None), found)
+        assert set(compared) == {100, 300}
+    assert_same(filled(FaissIndex.create(None, CONFIG), [records]).search(queries, k=5, shortlist=None), found)
 
 
 def test_devices_by_name():
