@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-milvus test-gpu-wheel lint types bench benchmark clean
+.PHONY: demo test test-long test-milvus test-devices test-gpu-wheel lint types bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -22,6 +22,11 @@ test-long: $(VENV)/.dev
 # Installs a real Milvus server (2.3.5 from PyPI), starts it on loopback, tests against it and stops it.
 test-milvus: $(VENV)/.milvus
 	$(BIN)/python -m pytest -m milvus
+
+# The core with the engines for cards, on the processor; what is marked gpu runs on a card, where there is one.
+test-devices: $(VENV)/.dev
+	SEMCUT_ENGINE=torch $(BIN)/python -m pytest $(WITH_ENGINE:%=tests/indexes/test_%.py) tests/indexes/test_devices.py
+	SEMCUT_ENGINE=flat $(BIN)/python -m pytest $(WITH_ENGINE:%=tests/indexes/test_%.py)
 
 # The core with faiss-gpu in place of faiss-cpu, in an environment of its own, which cannot have milvus-lite since that
 # brings faiss-cpu. Needs no card; where there is one, FAISS's engine for cards is tested on it.

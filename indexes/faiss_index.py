@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
 from indexes.encodings import Encodings
 from indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
+from indexes.explain import ExplainedIndex
 from indexes.hamming import EngineName, chosen
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
+from indexes.partitions import Cells
 from indexes.searching import devices_of, engine_of, features_of, search_of
 from indexes.shared_lock import SharedLock
 from indexes.state import Progress, State
@@ -32,7 +34,7 @@ from indexes.verify import Damage, verify
 _LOAD_ROWS = 1 << 18
 
 
-class FaissIndex(SemanticIndex):
+class FaissIndex(ExplainedIndex):
     """An index in memory or in a directory, searched on the CPU. Make one with `create` or `open`.
 
     Of the processes that have a stored index open, one may change it: the first that does has it until it closes it.
@@ -348,6 +350,21 @@ class FaissIndex(SemanticIndex):
         order = state.live[state.columns.ids[state.live] > after]
         order = order[np.argsort(state.columns.ids[order])]
         return (state.columns.records(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+
+    def _cells(self) -> Cells:
+        return self._state.cells
+
+    def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
+        with self._lock.shared():
+            self._check_open()
+            cells = self._state.cells
+            wanted = cells.of_partition(partition, ambiguous=ambiguous)
+            if ambiguous:  # as few cells as have enough
+                wanted = wanted[: 1 + int(np.searchsorted(np.cumsum(cells.sizes[wanted]), limit))]
+            rows, _ = self._engine.rows(wanted)
+            if not ambiguous:
+                rows = rows[np.linspace(0, max(0, len(rows) - 1), min(limit, len(rows))).astype(np.int64)]
+            return self._state.columns.ids[rows[:limit]]
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
         with self._lock.shared():

@@ -231,6 +231,14 @@ class Cells:
         at = found // max(1, len(self))
         return queries[at], self._scan_order[found - at * len(self)]
 
+    def bounds(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The smaller of both bounds for every cell: (nq, C) float64 to (nq, cells) float64, rounded up."""
+        first = np.empty((len(weights), len(self)))
+        first[:, self._scan_order] = self._sums(weights.astype(np.float32))
+        query, cell = np.divmod(np.arange(first.size), max(1, len(self)))
+        second = self._second_bound(weights, query, cell).reshape(first.shape)
+        return np.minimum(first * (1 + error(self.config.classes)) + UNDERFLOW, second)
+
     def _second_bound(
         self, weights: NDArray[np.float64], query: NDArray[np.int64], cell: NDArray[np.int64]
     ) -> NDArray[np.float64]:
@@ -265,6 +273,11 @@ class Cells:
     def peaks(self) -> NDArray[np.float32]:
         """(cells,) float32: the largest p(c)."""
         return self.envelopes[np.arange(len(self)), self.dominant()]
+
+    def of_partition(self, partition: int, *, ambiguous: bool = False) -> NDArray[np.int64]:
+        """Positions of the cells of a partition that hold records, those with the least sure records first if asked."""
+        found = np.flatnonzero((self.dominant() == partition) & (self.sizes > 0))
+        return found[np.argsort(self.peaks[found], kind="stable")] if ambiguous else found
 
     def partition_sizes(self) -> NDArray[np.int64]:
         """(C,) int64: records per partition."""

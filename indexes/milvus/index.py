@@ -37,9 +37,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
 from indexes.encodings import Encodings, is_loose
 from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
+from indexes.explain import ExplainedIndex
 from indexes.milvus.address import check_there
 from indexes.milvus.catalogue import Catalogue, View, catalogue_name
 from indexes.milvus.hits import Hits, TooManyError
@@ -60,8 +61,10 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-class MilvusIndex(SemanticIndex):
+class MilvusIndex(ExplainedIndex):
     """An index in Milvus. Make one with `create` or `open`."""
+
+    _counted = False
 
     def __init__(self, server: Server, layout: Layout, strong: bool) -> None:
         super().__init__(layout.config)
@@ -347,6 +350,14 @@ class MilvusIndex(SemanticIndex):
 
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         return self._reader.iterate(batch_size, after)
+
+    def _cells(self) -> Cells:
+        return self._catalogue.view(strong=self._strong).cells
+
+    def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
+        cells = self._cells()
+        numbers = cells.numbers[cells.of_partition(partition, ambiguous=ambiguous)]
+        return self._reader.members(numbers, limit, in_order=ambiguous)
 
     def _normalised(self, view: View) -> bool:
         if not view.loose:

@@ -14,11 +14,14 @@ from indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from indexes.milvus.catalogue import Catalogue
 from indexes.milvus.hits import AtOnce
 from indexes.milvus.layout import Layout, to_ids, to_keys
-from indexes.milvus.server import Server, TooLargeError, among, integers
+from indexes.milvus.server import PAGE, Server, TooLargeError, among, integers
 from indexes.params import IndexConfig
 
 IDS = 4096
 """Ids in one condition."""
+
+_CELLS = 100
+"""Cells in one condition."""
 
 _ALL = "id >= -1"
 ATTEMPTS = 5
@@ -69,6 +72,19 @@ class Reader:
         """(n,) whether there are records with these ids."""
         rows, hidden = self.rows_of(ids)
         return (rows >= 0) & ~hidden
+
+    def members(self, cells: NDArray[np.int64], limit: int, in_order: bool) -> NDArray[np.int64]:
+        """Ids of records in the cells with these numbers: (n,) int64, at most `limit`; of the first cells if asked."""
+        view, found = self._catalogue.view(), np.empty(0, np.int64)
+        start, step = 0, 1 if in_order else _CELLS
+        while start < len(cells) and len(found) < limit:
+            rows = self._server.read(
+                "query", self._layout.name, filter=view.condition(among("cell", cells[start : start + step])),
+                output_fields=["id"], limit=min(PAGE, limit - len(found)), strong=self._strong,
+            )  # fmt: skip
+            found = np.concatenate([found, to_ids(integers(rows, "id"))])
+            start, step = start + step, min(2 * step, _CELLS)
+        return found
 
     def _column(self, field: str) -> NDArray[np.int64]:
         """An integer field of all records."""

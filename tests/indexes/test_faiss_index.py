@@ -25,7 +25,7 @@ from indexes import (
     reach,
     rerank,
 )
-from indexes.hamming import cpu
+from indexes.hamming import available, chosen, cpu
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -403,6 +403,7 @@ def test_searches_from_several_threads_at_once_give_what_they_give_alone():
         for start, stop in ((0, 1), (1, 30), (30, 160))
         for cutoff in (0.05, 0.3)
         for shortlist, ranking in ((None, "fused"), (20, "distance"))
+        if shortlist is None or chosen("auto") in available()  # on cards ties in a shortlist fall as they like
     ]
 
     def search(call):
