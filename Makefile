@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-long test-milvus test-devices test-gpu-wheel lint types bench benchmark clean
+.PHONY: demo test test-long test-milvus test-browser test-devices test-gpu-wheel lint types bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -22,6 +23,12 @@ test-long: $(VENV)/.dev
 # Installs a real Milvus server (2.3.5 from PyPI), starts it on loopback, tests against it and stops it.
 test-milvus: $(VENV)/.milvus
 	$(BIN)/python -m pytest -m milvus
+
+# The page of `semcut explore` in a real browser. Where Chromium is not there, Debian's is installed.
+test-browser: $(VENV)/.dev
+	command -v chromium chromium-browser google-chrome | grep -q . || \
+	    { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # The core with the engines for cards, on the processor; what is marked gpu runs on a card, where there is one.
 test-devices: $(VENV)/.dev
@@ -59,7 +66,7 @@ $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,milvus-lite,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,explore,milvus-lite,dev]'
 	touch $@
 
 $(VENV)/.milvus: $(VENV)/.dev

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from connector.errors import DataError
 
 MAX_PIXELS = 1 << 26
 """Images of more pixels than this (67 million) are refused."""
+
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is read: Pillow decodes these itself. For others it runs programs of the system (EPS)."""
 
 
 class UnreadableImage(Exception):
@@ -40,7 +45,7 @@ class ImageBatch:
     skipped: list[tuple[str, str]]
 
 
-def open_image(source: str | Path | Image.Image) -> Image.Image:
+def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     """An image in RGB, upright and decoded.
 
     Raises:
@@ -49,7 +54,7 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decoded(source)
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=FORMATS) as image:
             return _decoded(image)
     except UnreadableImage:
         raise

@@ -97,7 +97,7 @@ def _explanation(cells: Cells, weights: NDArray[np.float64], cutoff: float, coun
     dominant, present = cells.dominant(), cells.sizes > 0
     bounds = np.zeros((queries, classes))
     of_cells = np.where(present, cells.bounds(weights), 0)
-    np.maximum.at(bounds, (slice(None), dominant), of_cells)
+    np.maximum.at(bounds.T, dominant, of_cells.T)
     query, cell = np.nonzero(of_cells > cutoff)
     kept_cells, kept_codes = np.zeros((2, queries, classes), np.int64)
     np.add.at(kept_cells, (query, dominant[cell]), 1)

@@ -89,3 +89,9 @@ def test_fit_takes_the_middle_square() -> None:
 def test_one_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.png: no such file"):
         load(tmp_path / "missing.png", 8)
+
+
+def test_formats_that_pillow_has_other_programs_read_are_no_images(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.eps", "EPS")
+    with pytest.raises(DataError, match="not an image"):
+        load(tmp_path / "a.eps", 8)

@@ -1,0 +1,80 @@
+"""An index of scanned digits with its network, and servers of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from connector import Connector
+from connector.checkpoint import Checkpoint
+from connector.data import ImageSet
+from connector.explore.app import create_app
+from connector.explore.served import Served
+from indexes import FaissIndex
+
+
+@pytest.fixture(scope="session")
+def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explored") / "digits"
+    with Connector.create(path, model.path) as connector:
+        connector.add_files(digits.files)
+    return path
+
+
+@pytest.fixture(scope="session")
+def connector(stored: Path) -> Iterator[Connector]:
+    with Connector.open(stored) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def served(connector: Connector, digits: ImageSet) -> Served:
+    return Served(connector.index, digits.classes, connector.encoder.encode)
+
+
+@pytest.fixture(scope="session")
+def client(served: Served) -> Iterator[TestClient]:
+    with client_of(served) as opened:
+        yield opened
+
+
+def client_of(served: Served, **settings: object) -> TestClient:
+    """Asks an application without a network between them; what goes wrong inside is an answer, not an exception."""
+    app = create_app(served, **settings)  # type: ignore[arg-type]
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[[Served], str]]:
+    """Starts real servers on loopback, and gives their addresses."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(served: Served) -> str:
+        server = uvicorn.Server(uvicorn.Config(create_app(served), port=0, log_level="warning"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def written(model: Checkpoint, digits: ImageSet, tmp_path: Path) -> Iterator[tuple[Connector, FaissIndex]]:
+    """An index of 20 digits, with its writer, and a reader of it."""
+    with Connector.create(tmp_path / "index", model.path) as writer:
+        writer.add_files(digits.files[:20])
+        with FaissIndex.open(tmp_path / "index") as reader:
+            yield writer, reader

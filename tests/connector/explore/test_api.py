@@ -1,0 +1,429 @@
+"""The API: answers are those of the index, errors are sentences, and nothing that is sent brings it down."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from connector.explore import app as application
+from connector.explore import brute_force
+from connector.explore.served import Served
+from indexes import Encodings, FaissIndex, IndexConfig
+from tests.connector.explore.conftest import client_of
+
+
+def image_in_base64(file: str) -> str:
+    return base64.b64encode(Path(file).read_bytes()).decode()
+
+
+def picture(answer: httpx2.Response) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    image = Image.open(io.BytesIO(answer.content))
+    image.load()
+    return image
+
+
+def test_it_is_up_and_says_what_it_holds(client, connector, digits):
+    assert client.get("/health").json() == {"status": "ok"}
+    stats = client.get("/stats").json()
+    assert stats["records"] == len(digits)
+    assert stats["classes"] == list(digits.classes)
+    assert (stats["bits"], stats["dim"], stats["images"], stats["comparable"]) == (64, 32, True, True)
+    assert stats["partitions"] == np.count_nonzero(connector.index.stats().partitions)
+
+
+@pytest.mark.parametrize("ranking", ["distance", "fused"])
+@pytest.mark.parametrize("shortlist", [None, 20])
+def test_a_search_by_record_is_that_of_the_index(ranking, shortlist, client, connector):
+    for one in (0, 700, 1441):
+        asked = {"k": 7, "cutoff": 0.3, "shortlist": shortlist, "ranking": ranking}
+        answer = client.post("/search", json={"id": one, **asked}).json()
+        result = connector.index.search(connector.index.get([one]), **asked)
+        found = result.ids[0][result.ids[0] >= 0]
+        assert [hit["record"]["id"] for hit in answer["hits"]] == list(map(str, found))
+        for field, values in (("distance", result.distances), ("relevance", result.relevance),
+                              ("score", result.scores), ("hamming", result.hamming)):  # fmt: skip
+            assert [hit[field] for hit in answer["hits"]] == pytest.approx(values[0][: len(found)].tolist())
+        records = connector.index.get(found)
+        partitions = [hit["record"]["classes"][0]["partition"] for hit in answer["hits"]]
+        assert partitions == records.probabilities.argmax(axis=1).tolist()
+        assert [hit["record"]["uri"] for hit in answer["hits"]] == list(records.uris)
+        done = answer["done"]
+        assert (done["codes"], done["cells"]) == (result.codes[0], result.cells[0])
+        assert done["records"] == len(connector.index)
+        assert answer["query"]["id"] == str(one)
+        assert answer["partitions"] is answer["compared"] is None
+
+
+def test_a_search_by_image_is_that_of_the_index(client, connector, digits_test):
+    for file in digits_test.files[:3]:
+        answer = client.post("/search", json={"image": image_in_base64(file), "k": 5}).json()
+        assert [int(hit["record"]["id"]) for hit in answer["hits"]] == [
+            hit.id for hit in connector.search([file], k=5)[0]
+        ]
+        assert answer["query"]["id"] is None
+        assert sum(one["probability"] for one in answer["query"]["classes"]) <= 1.0001
+
+
+def test_partitions_of_a_query_are_explained(client, connector, digits):
+    answer = client.post("/search", json={"id": 3, "cutoff": 0.4, "explain": True}).json()
+    query = connector.index.get([3])
+    expected, sizes = connector.index.explain(query, cutoff=0.4), connector.index.stats().partitions
+    shown = {one["partition"]: one for one in answer["partitions"]}
+    assert set(shown) == set(np.flatnonzero(sizes).tolist())
+    for partition, one in shown.items():
+        assert one["bound"] == pytest.approx(expected.bounds[0, partition])
+        assert one["kept_records"] == expected.kept_codes[0, partition]
+        assert (one["records"], one["name"]) == (sizes[partition], digits.classes[partition])
+    bounds = [one["bound"] for one in answer["partitions"]]
+    assert bounds == sorted(bounds, reverse=True)
+    wide = client.post("/search", json={"id": 3, "cutoff": 0.0, "explain": True}).json()
+    assert wide["done"]["codes"] > answer["done"]["codes"]
+
+
+@pytest.mark.parametrize("ranking", ["distance", "fused"])
+def test_brute_force_is_put_beside_and_agrees(ranking, client, monkeypatch):
+    monkeypatch.setattr(brute_force, "_BATCH", 100)
+    whole = {"k": 20, "cutoff": 0.2, "shortlist": None, "ranking": ranking, "compare": True}
+    for one in range(0, 1400, 200):
+        answer = client.post("/search", json={"id": one, **whole}).json()
+        compared = answer["compared"]
+        assert compared["same"]
+        assert compared["missing"] == []
+        assert compared["hits"] == answer["hits"]
+
+
+def test_what_a_shortlist_leaves_out_is_named(client):
+    differing = 0
+    for one in range(0, 1400, 100):
+        answer = client.post("/search", json={"id": one, "k": 10, "shortlist": 10, "compare": True}).json()
+        found = [hit["record"]["id"] for hit in answer["hits"]]
+        best = [hit["record"]["id"] for hit in answer["compared"]["hits"]]
+        assert answer["compared"]["missing"] == [one for one in best if one not in found]
+        assert answer["compared"]["same"] == (found == best)
+        differing += found != best
+    assert differing
+
+
+def test_comparing_too_much_is_refused_and_said_before(served, monkeypatch):
+    monkeypatch.setattr(brute_force, "MOST_VALUES", 1000)
+    client = client_of(served)
+    assert not client.get("/stats").json()["comparable"]
+    answer = client.post("/search", json={"id": 1, "compare": True})
+    assert answer.status_code == 400
+    assert "comparing with every one of 1,442 records would take too long" in answer.json()["error"]
+    assert client.post("/search", json={"id": 1}).status_code == 200
+
+
+def test_records_partitions_and_samples(client, connector, digits):
+    record = client.get("/records/5").json()
+    assert (record["id"], record["uri"]) == ("5", digits.files[5])
+    probabilities = connector.index.get([5]).probabilities[0]
+    assert [one["probability"] for one in record["classes"]] == pytest.approx(np.sort(probabilities)[::-1][:3].tolist())
+    listed = client.get("/partitions", params={"limit": 3, "samples": 4}).json()
+    sizes = connector.index.stats().partitions
+    assert listed["total"] == np.count_nonzero(sizes)
+    assert [one["records"] for one in listed["partitions"]] == sorted(sizes, reverse=True)[:3]
+    rest = client.get("/partitions", params={"limit": 200, "offset": 3}).json()["partitions"]
+    assert sum(one["records"] for one in [*listed["partitions"], *rest]) == len(digits)
+    for one in listed["partitions"]:
+        members = connector.index.get(list(map(int, one["sample"])))
+        assert len(members) == 4
+        assert set(members.probabilities.argmax(axis=1)) == {one["partition"]}
+        assert 0.3 < one["confidence"] <= 1
+    unsure = client.get(f"/partitions/{one['partition']}", params={"ambiguous": True, "limit": 10}).json()["records"]
+    surest = [record["classes"][0]["probability"] for record in unsure]
+    assert surest == sorted(surest)
+    assert np.mean(surest) < one["confidence"]
+    drawn = [client.get("/records", params={"count": 30, "seed": seed}).json()["records"] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len({record["id"] for record in drawn[0]}) > 20
+
+
+def test_thumbnails_are_pictures_of_the_record(client, digits):
+    small = picture(client.get("/records/7/thumbnail"))
+    with Image.open(digits.files[7]) as original:
+        assert small.size == original.size
+        assert np.array_equal(np.asarray(small), np.asarray(original.convert("RGB")))
+
+
+def index_of(uris: list[str | None]) -> FaissIndex:
+    index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
+    count = len(uris)
+    encodings = Encodings(
+        probabilities=np.full((count, 2), 0.5, np.float32), codes=np.zeros((count, 4), np.uint8),
+        features=np.full((count, 2), 0.5, np.float32), ids=np.arange(count), uris=uris,
+    )  # fmt: skip
+    index.add(encodings)
+    return index
+
+
+def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path):
+    Image.new("RGB", (900, 300), (200, 10, 10)).save(tmp_path / "large.png")
+    (tmp_path / "text.jpg").write_text("no image")
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    (tmp_path / "secret").write_text("password")
+    names = ("large.png", "text.jpg", "pipe.png", "bomb.png", "none.png", "secret", "")
+    uris = [*(str(tmp_path / name) for name in names), "\0", "https://elsewhere/x.png", None]
+    client = client_of(Served(index_of(uris), None, None))
+    assert picture(client.get("/records/0/thumbnail?size=90")).size == (90, 30)
+    for record in range(1, 10):
+        answer = client.get(f"/records/{record}/thumbnail?size=100")
+        assert picture(answer).size == (100, 100)
+        assert b"password" not in answer.content
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_index_without_a_network_is_searched_by_record_only(connector):
+    client = client_of(Served(connector.index, None, None))
+    stats = client.get("/stats").json()
+    assert not stats["images"]
+    assert stats["classes"][3] == "class 3"
+    answer = client.post("/search", json={"image": base64.b64encode(b"x").decode()})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400, "the network of this index is not here, so it cannot be searched with images: give an id",
+    )  # fmt: skip
+    assert client.post("/search", json={"id": 1}).status_code == 200
+
+
+def test_an_empty_index_is_served():
+    client = client_of(Served(FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2)), ["a", "b"], None))
+    assert client.get("/stats").json()["records"] == 0
+    assert client.get("/records").json() == {"records": []}
+    assert client.get("/partitions").json() == {"total": 0, "partitions": []}
+    assert client.get("/partitions/1").json()["records"] == []
+    assert client.post("/search", json={"id": 0}).status_code == 404
+
+
+def test_large_ids_survive():
+    index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
+    index.add(
+        Encodings(
+            probabilities=np.array([[1, 0]], np.float32),
+            codes=np.zeros((1, 4), np.uint8),
+            features=np.array([[1, 0]], np.float32),
+            ids=np.array([2**63 - 1]),
+        )
+    )
+    client, large = client_of(Served(index, None, None)), str(2**63 - 1)
+    for one in (large, int(large)):
+        answer = client.post("/search", json={"id": one, "compare": True}).json()
+        assert [hit["record"]["id"] for hit in answer["hits"]] == [large]
+        assert answer["compared"]["same"]
+    assert client.get(f"/records/{large}").json()["id"] == large
+    assert client.get("/records").json()["records"][0]["id"] == large
+
+
+def test_a_change_by_the_writer_is_seen(written, digits):
+    writer, reader = written
+    client = client_of(Served(reader, digits.classes, None))
+    before = client.get("/stats").json()
+    assert client.get("/records/25").status_code == 404
+    writer.add_files(digits.files[20:30])
+    assert client.get("/records/25").json()["uri"] == digits.files[25]
+    after = client.get("/stats").json()
+    assert (before["records"], after["records"]) == (20, 30)
+    assert before["version"] != after["version"]
+    writer.index.remove([25])
+    assert client.post("/search", json={"id": 25}).status_code == 404
+    writer.index.compact()
+    assert client.get("/stats").json()["removed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "reason"),
+    [
+        ({}, 422, "give an id or an image, one of the two"),
+        ({"id": 1, "image": "aaaa"}, 422, "give an id or an image, one of the two"),
+        ({"id": -1}, 422, "id: Input should be greater than or equal to 0, got -1"),
+        ({"id": 2**63}, 422, "id: Input should be less than or equal to"),
+        ({"id": "../../etc/passwd"}, 422, "id: Input should be a valid integer"),
+        ({"id": 1.5}, 422, "id: "),
+        ({"id": [1]}, 422, "id: "),
+        ({"id": 999_999}, 404, "id 999999 is not in the index"),
+        ({"id": 1, "k": 0}, 422, "k: Input should be greater than or equal to 1, got 0"),
+        ({"id": 1, "k": 10**9}, 422, "k: Input should be less than or equal to 500"),
+        ({"id": 1, "cutoff": 1}, 422, "cutoff: Input should be less than 1, got 1"),
+        ({"id": 1, "cutoff": "NaN"}, 422, "cutoff: Input should be"),
+        ({"id": 1, "k": 20, "shortlist": 10}, 422, "a shortlist of 10 cannot give k = 20 records"),
+        ({"id": 1, "ranking": "best"}, 422, "ranking: Input should be 'distance' or 'fused', got 'best'"),
+        ({"id": 1, "colour": "red"}, 422, "colour: Extra inputs are not permitted"),
+        ({"image": "@@@"}, 400, "not an image (expected one of JPEG, PNG"),
+        ({"image": base64.b64encode(b"no image").decode()}, 400, "not an image (expected one of JPEG, PNG"),
+        ([], 422, "Input should be a valid dictionary"),
+        ("text", 422, "Input should be a valid dictionary"),
+        (None, 422, "Field required"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(content, status, reason, client):
+    answer = client.post("/search", json=content)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    assert reason in answer.json()["error"]
+    assert len(answer.text) < 600
+
+
+def test_what_is_no_json_is_said(client):
+    for body in (b"{", b"\xff\xfe", b'{"id": 1', b"[" * 100_000):
+        answer = client.post("/search", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422), answer.text
+        assert list(answer.json()) == ["error"]
+
+
+def images() -> dict[str, bytes]:
+    """Files that are hard to read."""
+    whole, bomb = io.BytesIO(), io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(whole, "PNG")
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    return {"cut off": whole.getvalue()[:3000], "bomb": bomb.getvalue(), "empty": b"",
+            "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "eps": b"%!PS-Adobe-3.0 EPSF-3.0"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", images())
+def test_broken_and_huge_images_are_refused(kind, client):
+    start = time.perf_counter()
+    answer = client.post("/search", json={"image": base64.b64encode(images()[kind]).decode()})
+    assert answer.status_code == 400, answer.text
+    assert "the file that was sent cannot be searched with" in answer.json()["error"]
+    assert time.perf_counter() - start < 5
+    assert client.get("/health").status_code == 200
+
+
+def test_more_than_may_be_sent_is_refused(client, served):
+    large = b'{"image": "' + b"A" * (30 << 20) + b'"}'
+    for content in (large, iter([large[:1000], large[1000:]])):  # with its length said before, and without
+        answer = client.post("/search", content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]) == (413, "the request is too large: at most 21 MB are read")
+    answer = client.post("/search", content=b"{}", headers={"content-length": "many"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../app.py",
+        "/page/%2e%2e%2fapp.py",
+        "/page/..%5capp.py",
+        "/page//etc/passwd",
+        "/page/%00",
+        "/records/../../x",
+        "/records/1/thumbnail/../../../etc/passwd",
+        "/records/%2e%2e",
+        "/records/1%2f..%2f2/thumbnail",
+        "/nothing",
+    ],
+)
+def test_no_path_reaches_the_file_system(path, client):
+    answer = client.get(path)
+    assert answer.status_code in (404, 422), answer.text
+    assert list(answer.json()) == ["error"]
+
+
+def test_other_names_of_the_server_are_refused(client):
+    for host in ("elsewhere.example", "localhost.elsewhere.example", "169.254.0.1:8765", ""):
+        answer = client.get("/stats", headers={"host": host})
+        assert answer.status_code == 400
+        assert "this server is not known as" in answer.json()["error"]
+    for host in ("localhost:8765", "127.0.0.1", "[::1]:80", "[::1]", "LOCALHOST"):
+        assert client.get("/stats", headers={"host": host}).status_code == 200
+
+
+def test_a_token_is_wanted_where_there_is_one(served):
+    client = client_of(served, token="open sesame", hosts=["localhost"])
+    assert client.get("/health").status_code == 200
+    for path in ("/stats", "/", "/page/explore.js", "/docs", "/openapi.json", "/records/1/thumbnail"):
+        assert client.get(path).status_code == 401
+    for header in ("Bearer wrong", "Basic open sesame", "Bearer", "Bearer open sesame "):
+        expected = 200 if header.strip() == "Bearer open sesame" else 401
+        assert client.get("/stats", headers={"authorization": header}).status_code == expected
+    assert client.get("/stats", headers={"authorization": "Bearer open sesame"}).status_code == 200
+    assert client.get("/?token=wrong", follow_redirects=False).status_code == 401
+    answer = client.get("/?token=open%20sesame", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert {"HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
+    assert client.get("/stats").status_code == 200  # with the cookie
+    assert client.get("/stats", headers={"cookie": "semcut_token=no; \x01"}).status_code == 401
+
+
+def test_nothing_may_be_loaded_from_elsewhere(client):
+    for path in ("/", "/stats", "/docs", "/nothing", "/records/1/thumbnail"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "://" not in policy
+        assert ("unsafe-inline" in policy) == (path == "/docs")
+    for path in ("/", "/docs", "/redoc", "/page/explore.js", "/page/explore.css"):
+        assert not set(_addresses(client.get(path).text)), path
+
+
+def _addresses(text: str) -> list[str]:
+    """What a browser would load from other hosts."""
+    return re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']+|(?:fetch|import)\(["']https?://|url\(https?://""", text)
+
+
+def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
+    served = Served(connector.index, digits.classes, None)
+    monkeypatch.setattr(served, "stats", lambda: time.sleep(1))
+    client = client_of(served, seconds=0.1)
+    start = time.perf_counter()
+    answer = client.get("/stats")
+    assert (answer.status_code, answer.json()["error"]) == (503, "this took longer than 0.1 seconds")
+    assert time.perf_counter() - start < 0.9
+    assert client.get("/health").status_code == 200
+
+
+def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
+    served = Served(connector.index, digits.classes, None)
+
+    def broken() -> None:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr(served, "stats", broken)
+    answer = client_of(served).get("/stats")
+    assert (answer.status_code, list(answer.json())) == (500, ["error"])
+    assert "secret" not in answer.text
+
+
+def test_a_damaged_index_is_said_and_the_server_stays(written, digits, tmp_path):
+    _, reader = written
+    client = client_of(Served(reader, digits.classes, None))
+    reader.close()
+    answer = client.post("/search", json={"id": 1})
+    assert answer.status_code == 400
+    assert "the index was closed" in answer.json()["error"]
+    assert client.get("/health").status_code == 200
+
+
+def test_a_hundred_at_once_get_what_one_gets(serve, served, connector):
+    address = serve(served)
+
+    def ask(one: int) -> list[int]:
+        with httpx2.Client(base_url=address, timeout=60) as client:
+            answer = client.post("/search", json={"id": one, "k": 5, "explain": True})
+        assert answer.status_code == 200, answer.text
+        return [int(hit["record"]["id"]) for hit in answer.json()["hits"]]
+
+    wanted = list(range(0, 1400, 14))
+    with ThreadPoolExecutor(100) as pool:
+        found = list(pool.map(ask, wanted))
+    expected = connector.index.search(connector.index.get(wanted), k=5)
+    assert found == [row[row >= 0].tolist() for row in expected.ids]
+    assert httpx2.get(f"{address}/health").status_code == 200
+
+
+def test_the_page_and_its_description_are_there(client):
+    assert "<title>" in client.get("/").text
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {path.split("/")[1] for path in paths} == {"health", "stats", "search", "records", "partitions"}
+    assert application.PAGE.joinpath("explore.js").is_file()

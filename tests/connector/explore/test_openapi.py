@@ -1,0 +1,46 @@
+"""The API does what its own description says, whatever is sent."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case
+from schemathesis.schemas import APIOperation, BaseSchema
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from connector.explore.app import create_app
+from connector.explore.served import Served
+
+
+@pytest.fixture(scope="module")
+def description(served: Served) -> BaseSchema:
+    return schemathesis.openapi.from_asgi("/openapi.json", create_app(served, hosts=["testserver"]))
+
+
+OPERATIONS = ["GET /health", "GET /stats", "POST /search", "GET /records", "GET /records/{record}",
+              "GET /records/{record}/thumbnail", "GET /partitions", "GET /partitions/{partition}"]  # fmt: skip
+
+
+BEYOND = {"POST /search": [positive_data_acceptance]}
+"""What a description cannot say: that a shortlist is as long as k, and which bytes are an image."""
+
+
+def operations(description: BaseSchema) -> dict[str, APIOperation]:
+    return {found.ok().label: found.ok() for found in description.get_all_operations()}
+
+
+def test_all_are_tried(description: BaseSchema) -> None:
+    assert sorted(operations(description)) == sorted(OPERATIONS)
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_answer_is_as_described(label: str, description: BaseSchema) -> None:
+    operation = operations(description)[label]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(case=operation.as_strategy())
+    def every_answer(case: Case) -> None:
+        case.call_and_validate(excluded_checks=BEYOND.get(label, []))
+
+    every_answer()
