@@ -53,7 +53,7 @@ def explore(
         served = Served(opened, classes, encode)
         app = create_app(served, token=token, hosts=_hosts(host, names))
         try:
-            listening = stack.enter_context(socket.create_server((host, port), family=_family(host), backlog=512))
+            listening = stack.enter_context(_listening(host, port))
         except OSError as error:
             raise click.ClickException(f"{host} port {port} cannot be used ({error.strerror}): try --port 0") from None
         served.warm()
@@ -138,8 +138,19 @@ def _hosts(host: str, names: Sequence[str]) -> set[str]:
     return own
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket to accept connections on. Its protocol is named, or asyncio would not send answers without delay."""
+    listening = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(512)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 def _show(address: str) -> None:
