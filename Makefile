@@ -26,8 +26,9 @@ test-milvus: $(VENV)/.milvus
 
 # The page of `semcut explore` in a real browser. Where Chromium is not there, Debian's is installed.
 test-browser: $(VENV)/.dev
-	command -v chromium chromium-browser google-chrome | grep -q . || \
-	    { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium; }
+	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
+	    $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium \
+	    || { echo 'There is no Chromium here, and apt-get cannot install it: install one.'; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
 # The core with the engines for cards, on the processor; what is marked gpu runs on a card, where there is one.

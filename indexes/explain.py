@@ -20,7 +20,7 @@ from indexes.partitions import Cells
 MAX_MEMBERS = 10_000
 """Records of a partition that are named at once."""
 
-_MOST = 1 << 27  # bounds of cells at a time
+_MOST = 1 << 22  # bounds of cells at a time
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

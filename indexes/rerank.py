@@ -19,8 +19,9 @@ from indexes.encodings import Encodings
 from indexes.params import SearchParams
 from indexes.relevance import distance, fused_score, hamming, relevance
 
-Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
-"""Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`."""
+Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
+"""Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`;
+None if the processor has to compare them."""
 
 _BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
 
@@ -123,9 +124,8 @@ def _contenders(
     """Pairs of query and row, in order of queries, that include the k best of every query."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        if distances is not None:
-            squared = distances(queries.features, rows)
-        else:
+        squared = None if distances is None else distances(queries.features, rows)
+        if squared is None:
             features, at = records.features(rows)
             squared = squared_distances(queries.features, features, at)
         dim = queries.features.shape[1]

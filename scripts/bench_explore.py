@@ -133,7 +133,7 @@ def server(path: Path) -> Iterator[int]:
             raise SystemExit("the server did not start")
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.communicate(timeout=60)
 
 
 def summary(times: NDArray[np.float64], seconds: float) -> dict[str, float]:

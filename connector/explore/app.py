@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import anyio
-from anyio.to_thread import run_sync
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
+from connector.errors import DataError
 from connector.explore.guard import Guard, problem
 from connector.explore.schemas import (
     MAX_UPLOAD,
@@ -33,11 +35,10 @@ from connector.explore.schemas import (
     Stats,
 )
 from connector.explore.served import Served
-from indexes import DamagedIndexError, SemcutError, ServerError, StorageError, UnknownIdError
+from indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
 from indexes.errors import shown
 
 PAGE = Path(__file__).parent / "page"
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 SECONDS = 30.0
 
 _BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # an image in base64, and the rest
@@ -46,32 +47,34 @@ _T = TypeVar("_T")
 
 
 def create_app(
-    served: Served, *, token: str | None = None, hosts: Iterable[str] = LOCAL, seconds: float = SECONDS
+    served: Served, *, token: str | None = None, hosts: Iterable[str] = ("localhost",), seconds: float = SECONDS
 ) -> Guard:
     """The application, guarded.
 
     Args:
         served: the index.
         token: what must be shown by whoever asks; None for nothing.
-        hosts: names that the server is known by.
+        hosts: names that the server is known by, beside addresses.
         seconds: that a request may take.
     """
-    app = FastAPIOffline(
+    app: FastAPI = FastAPIOffline(
         title="semcut",
         description='Search an index of images. Errors are `{"error": "a sentence"}`.',
-        responses={status: {"model": Problem} for status in (400, 401, 413, 422, 503)},
+        responses={status: {"model": Problem} for status in (400, 401, 403, 413, 415, 422, 503)},
     )
-    searching, comparing = anyio.CapacityLimiter(2 * (os.cpu_count() or 1)), anyio.CapacityLimiter(1)
+    # A thread that nobody waits for any more keeps its place, so that there are never more of them.
+    searching, comparing = ThreadPoolExecutor(2 * (os.cpu_count() or 1)), ThreadPoolExecutor(1)
 
     async def run(call: Callable[[], _T]) -> _T:
-        return await run_sync(call, abandon_on_cancel=True, limiter=searching)
+        return await asyncio.get_running_loop().run_in_executor(searching, call)
 
     _errors(app)
     not_found: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether the server is up."""
+        """Whether the server is up, and the index can be read."""
+        await run(served.version)
         return Health()
 
     @app.get("/stats")
@@ -84,10 +87,17 @@ def create_app(
         """The best records for a record or an image."""
         if not asked.compare:
             return await run(partial(served.search, asked))
-        async with comparing:  # one after the other; who moves a slider asks often and waits for the last answer alone
-            if await request.is_disconnected():
-                raise HTTPException(400, "nobody waits for this answer")
-            return await run(partial(served.search, asked))
+        stop = threading.Event()
+        found = asyncio.get_running_loop().run_in_executor(comparing, partial(served.search, asked, stop.is_set))
+        try:
+            # Who moves a slider asks often, and waits for the last answer alone.
+            while not (await asyncio.wait({found}, timeout=0.1))[0]:
+                if await request.is_disconnected():
+                    raise HTTPException(400, "nobody waits for this answer")
+            return await found
+        finally:
+            stop.set()
+            found.cancel()
 
     @app.get("/records")
     async def sample(
@@ -154,9 +164,10 @@ def _errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         parts = []
         for item in error.errors()[:3]:
-            where = ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0])
+            where = ".".join(str(part) for part in item["loc"][1:])[:100]
             reason = re.sub(r"^Value error, ", "", item["msg"])
-            parts.append(f"{where}: {reason}, got {shown(item['input'])}" if where != "body" else reason)
+            plain = not where or item["type"] == "json_invalid"
+            parts.append(reason if plain else f"{where}: {reason}, got {shown(item['input'])}")
         return problem(422, "; ".join(parts))
 
     @app.exception_handler(HTTPException)
@@ -169,8 +180,8 @@ def _errors(app: FastAPI) -> None:
     async def failed(request: Request, error: SemcutError) -> JSONResponse:
         if isinstance(error, UnknownIdError):
             return problem(404, str(error))
-        broken = isinstance(error, DamagedIndexError | ServerError | StorageError)
-        return problem(503 if broken else 400, str(error))
+        theirs = isinstance(error, DataError | InvalidEncodingsError | InvalidParameterError)
+        return problem(400 if theirs else 503, str(error))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:

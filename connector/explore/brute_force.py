@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from connector.errors import DataError
 from indexes import BruteForceIndex, Encodings, SearchResult
 from indexes.explain import ExplainedIndex
 from indexes.params import Ranking
@@ -19,16 +22,32 @@ def comparable(index: ExplainedIndex, records: int) -> bool:
     return records * (index.config.classes + index.config.dim) <= MOST_VALUES
 
 
-def best_of_all(index: ExplainedIndex, query: Encodings, *, k: int, cutoff: float, ranking: Ranking) -> SearchResult:
+def best_of_all(
+    index: ExplainedIndex,
+    query: Encodings,
+    *,
+    k: int,
+    cutoff: float,
+    ranking: Ranking,
+    scored: bool,
+    stop: Callable[[], bool] = lambda: False,
+) -> SearchResult:
     """The k best of all records that are relevant to one query: the reference, a batch of records at a time.
 
     Args:
         index: to read.
         query: one.
         k, cutoff, ranking: as for a search.
+        scored: whether Eq. 4 applies, which depends on all records.
+        stop: asked before every batch whether nobody waits any more.
+
+    Raises:
+        DataError: nobody does.
     """
     found = [SearchResult.empty(1, k)]
     for batch in index.iterate(_BATCH):
+        if stop():
+            raise DataError("nobody waits for this answer")
         with BruteForceIndex.create(None, index.config) as reference:
             reference.add(batch)
             found.append(reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
@@ -41,4 +60,6 @@ def best_of_all(index: ExplainedIndex, query: Encodings, *, k: int, cutoff: floa
     best = SearchResult.empty(1, k)
     for name, values in columns.items():
         getattr(best, name)[0] = values[order]
+    if not scored:
+        best.scores[best.ids >= 0] = np.nan
     return best

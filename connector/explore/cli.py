@@ -16,7 +16,7 @@ import click
 import uvicorn
 from PIL import Image
 
-from connector.explore.app import LOCAL, create_app
+from connector.explore.app import create_app
 from connector.explore.served import Encode, Served
 from connector.labels import LINK, MODEL, network_classes
 from indexes import Encodings, FaissIndex
@@ -46,7 +46,9 @@ def explore(
     which is described at /docs. With the network that made the index, images can be searched with, too.
     """
     local = host in ("127.0.0.1", "localhost", "::1")
-    if not local and not token:
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise click.UsageError("--token has to be a text of ASCII characters")
+    if not local and token is None:
         raise click.UsageError(f"--host {host} lets others in: give a --token that they have to know, or SEMCUT_TOKEN")
     with ExitStack() as stack:
         opened, classes, encode = _opened(stack, index, model, uri, milvus_token, device)
@@ -57,12 +59,17 @@ def explore(
         except OSError as error:
             raise click.ClickException(f"{host} port {port} cannot be used ({error.strerror}): try --port 0") from None
         served.warm()
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        ERR.print(f"{len(opened):,} records at {address} (Ctrl-C ends it)", markup=False, highlight=False)
-        if browser and local:
-            shown = f"{address}?token={token}" if token else address
-            threading.Timer(1, _show, (shown,)).start()
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=5, server_header=False)
+        everywhere = host in ("0.0.0.0", "::")
+        name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listening.getsockname()[1]}/"
+        how = "" if token is None else "?token=..., with the token"
+        ERR.print(f"{len(opened):,} records at {address}{how} (Ctrl-C ends it)", markup=False, highlight=False)
+        if browser and token is None:
+            threading.Timer(1, _show, (address,)).start()
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
+            timeout_keep_alive=5, timeout_graceful_shutdown=5,
+        )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
@@ -84,7 +91,7 @@ def _opened(
         link = json.loads((path / LINK).read_text())
         made_by = Path(link["model"]), str(link["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
-        return opened, None, None
+        return opened, *_network(model, None, device)
     classes, encode = _network(model or made_by[0], made_by[1], device)
     return opened, classes or network_classes(path), encode
 
@@ -102,6 +109,8 @@ def _network(model: Path | None, sha256: str | None, device: str) -> tuple[tuple
     if sha256 not in (None, digest):
         ERR.print(f"the network in {model} did not make this index: searching with records only", markup=False)
         return None, None
+    if sha256 is None:
+        ERR.print(f"nothing here says which network made the index: {model} is taken for it", markup=False)
     return classes, _Lazily(lambda: _encoder(model, device))
 
 
@@ -129,13 +138,8 @@ def _encoder(model: Path, device: str) -> Any:
 
 
 def _hosts(host: str, names: Sequence[str]) -> set[str]:
-    """Names that requests may use for this server."""
-    own = {f"[{host}]" if ":" in host else host.lower(), *map(str.lower, names), *LOCAL}
-    if host in ("0.0.0.0", "::"):
-        own |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        with contextlib.suppress(OSError):
-            own |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
-    return own
+    """Names that requests may use for this server, beside addresses."""
+    return {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower(), *map(str.lower, names)}
 
 
 def _listening(host: str, port: int) -> socket.socket:

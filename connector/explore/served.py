@@ -1,16 +1,18 @@
 """An index that is looked at, its network if there is one, and everything that is asked of them.
 
-Calls may come from several threads at once. Each sees the index as of its last change.
+Calls may come from several threads at once. Each sees the index as of its last change, and one state of it: a call
+during which the index has changed is made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +38,26 @@ from connector.explore.schemas import (
 )
 from connector.explore.thumbnails import Thumbnail, thumbnail
 from connector.images import FORMATS, UnreadableImage, open_image
-from indexes import Encodings, FaissIndex, IndexStats, InvalidParameterError, SearchResult
+from indexes import (
+    Encodings,
+    FaissIndex,
+    IndexStats,
+    InvalidParameterError,
+    SearchResult,
+    ServerError,
+    UnknownIdError,
+)
 from indexes.explain import ExplainedIndex
 
 Encode = Callable[[Sequence[Image.Image]], Encodings]
 
 _TOP = 3  # classes that are named of each record
 _CONFIDENCE = 64  # records that the mean confidence of a partition is of
+_ATTEMPTS = 5  # at an answer of one state of the index
+_REMEMBERED = 16  # encodings of images that were sent: of one that stands as the query every setting asks again
+_FRESH = 60.0  # seconds for which the sizes of an index on a server are taken for the same
+
+_T = TypeVar("_T")
 
 
 class Served:
@@ -60,8 +75,9 @@ class Served:
             names = None
         self._index, self._encode = index, encode
         self._names = [f"class {number}" for number in range(classes)] if names is None else list(names)
-        self._encoding = threading.Lock()
-        self._sized = lru_cache(maxsize=1)(self._sizes)
+        self._encoding, self._sizing = threading.Lock(), threading.Lock()
+        self._encoded: OrderedDict[bytes, Encodings] = OrderedDict()
+        self._sizes: tuple[str, float, IndexStats] | None = None
 
     @property
     def classes(self) -> int:
@@ -72,10 +88,36 @@ class Served:
         """Of the index, as of its last change."""
         if isinstance(self._index, FaissIndex):
             self._index.refresh()
+        return self._version()
+
+    def _version(self) -> str:
         return str(self._index.version)  # type: ignore[attr-defined]
 
-    def _sizes(self, version: str) -> IndexStats:
-        return self._index.stats()
+    def _of_one_state(self, call: Callable[[str], _T]) -> _T:
+        """What a call gives that is told the version, when the index has not changed meanwhile."""
+        for _ in range(_ATTEMPTS):
+            version = self.version()
+            try:
+                found = call(version)
+            except UnknownIdError:
+                if self._version() == version:
+                    raise
+                continue
+            if self._version() == version:
+                return found
+        raise ServerError("the index changes faster than it can be read: try again")
+
+    def _sized(self, version: str) -> IndexStats:
+        """The size of the index; on a server, where each record has to be read for it, as of the last minute."""
+        with self._sizing:
+            if self._sizes is not None:
+                known, when, stats = self._sizes
+                young = not isinstance(self._index, FaissIndex) and time.monotonic() < when + _FRESH
+                if known == version or young:
+                    return stats
+            stats = self._index.stats()
+            self._sizes = version, time.monotonic(), stats
+            return stats
 
     def warm(self) -> None:
         """Search once, so that the first who asks does not wait for what is loaded then."""
@@ -85,7 +127,9 @@ class Served:
 
     def stats(self) -> Stats:
         """The size of the index."""
-        version = self.version()
+        return self._of_one_state(self._stats)
+
+    def _stats(self, version: str) -> Stats:
         stats, config = self._sized(version), self._index.config
         return Stats(
             records=stats.records,
@@ -107,8 +151,7 @@ class Served:
         Raises:
             UnknownIdError: there is none of that id.
         """
-        self.version()
-        return self._records([record])[0]
+        return self._of_one_state(lambda version: self._records([record])[0])
 
     def _records(self, ids: Any) -> list[Record]:
         found = self._index.get(ids)
@@ -121,12 +164,14 @@ class Served:
 
     def thumbnail(self, record: int, size: int) -> Thumbnail:
         """A picture of a record."""
-        self.version()
-        return thumbnail(self._index.uris([record])[0], size)
+        return thumbnail(self._of_one_state(lambda version: self._index.uris([record])[0]), size)
 
     def sample(self, count: int, seed: int) -> Sample:
         """Records drawn at random: of a random partition each, so that small ones are seen, too."""
-        rng, sizes = np.random.default_rng(seed), np.array(self._sized(self.version()).partitions)
+        return self._of_one_state(lambda version: self._sample(count, seed, version))
+
+    def _sample(self, count: int, seed: int, version: str) -> Sample:
+        rng, sizes = np.random.default_rng(seed), np.array(self._sized(version).partitions)
         chosen = rng.choice(np.flatnonzero(sizes), count) if sizes.any() else np.empty(0, np.int64)
         ids = []
         for partition, wanted in zip(*np.unique(chosen, return_counts=True), strict=True):
@@ -137,7 +182,10 @@ class Served:
 
     def partitions(self, offset: int, limit: int, samples: int) -> Partitions:
         """Partitions with records, the largest first, and some records of each."""
-        sizes = np.array(self._sized(self.version()).partitions)
+        return self._of_one_state(lambda version: self._partitions(offset, limit, samples, version))
+
+    def _partitions(self, offset: int, limit: int, samples: int, version: str) -> Partitions:
+        sizes = np.array(self._sized(version).partitions)
         order = np.argsort(-sizes, kind="stable")
         order = order[sizes[order] > 0]
         cells = self._cells()
@@ -164,22 +212,32 @@ class Served:
         Raises:
             InvalidParameterError: there is no such partition.
         """
-        sizes = self._sized(self.version()).partitions
+        return self._of_one_state(lambda version: self._members(partition, limit, ambiguous, version))
+
+    def _members(self, partition: int, limit: int, ambiguous: bool, version: str) -> Members:
+        sizes = self._sized(version).partitions
         records = self._records(self._index.members(partition, limit, ambiguous=ambiguous))
         if ambiguous:
             records.sort(key=lambda record: record.classes[0].probability)
         return Members(partition=partition, name=self._names[partition], total=sizes[partition], records=records)
 
-    def search(self, asked: Asked) -> Answer:
+    def search(self, asked: Asked, stop: Callable[[], bool] = lambda: False) -> Answer:
         """Search.
+
+        Args:
+            asked: for what.
+            stop: asked now and then, while every record is compared, whether nobody waits any more.
 
         Raises:
             UnknownIdError: there is no record of that id.
-            DataError: the image cannot be read, or there is no network.
+            DataError: the image cannot be read, there is no network, or nobody waits.
             InvalidEncodingsError: fused ranking of features that are not of length 1.
             InvalidParameterError: comparing with every record would take too long.
+            ServerError: the index changes all the time.
         """
-        version = self.version()
+        return self._of_one_state(lambda version: self._search(asked, version, stop))
+
+    def _search(self, asked: Asked, version: str, stop: Callable[[], bool]) -> Answer:
         stats = self._sized(version)
         if asked.compare and not comparable(self._index, stats.records):
             raise InvalidParameterError(
@@ -205,7 +263,7 @@ class Served:
             ),
             version=version,
             partitions=self._pruned(query, asked.cutoff, stats) if asked.explain else None,
-            compared=self._compared(query, result, asked) if asked.compare else None,
+            compared=self._compared(query, result, asked, stop) if asked.compare else None,
         )
 
     def _query(self, asked: Asked) -> tuple[Encodings, str | None]:
@@ -215,14 +273,26 @@ class Served:
         assert asked.image is not None
         if self._encode is None:
             raise DataError("the network of this index is not here, so it cannot be searched with images: give an id")
-        try:
-            image = open_image(io.BytesIO(asked.image))
-        except UnreadableImage as error:
-            raise DataError(
-                f"the file that was sent cannot be searched with: {error} (expected one of {', '.join(FORMATS)})"
-            ) from None
-        with self._encoding:  # images are encoded one after the other, on all cores
-            return self._encode([image]), None
+        return self._encoding_of(asked.image), None
+
+    def _encoding_of(self, content: bytes) -> Encodings:
+        """The encoding of an image file: images are decoded and encoded one after the other, on all cores."""
+        assert self._encode is not None
+        digest = hashlib.sha256(content).digest()
+        with self._encoding:
+            if digest not in self._encoded:
+                try:
+                    image = open_image(io.BytesIO(content))
+                except UnreadableImage as error:
+                    formats = ", ".join(FORMATS)
+                    raise DataError(
+                        f"the file that was sent cannot be searched with: {error} (expected one of {formats})"
+                    ) from None
+                self._encoded[digest] = self._encode([image])
+            self._encoded.move_to_end(digest)
+            while len(self._encoded) > _REMEMBERED:
+                self._encoded.popitem(last=False)
+            return self._encoded[digest]
 
     def _hits(self, result: SearchResult) -> list[Hit]:
         filled = np.flatnonzero(result.ids[0] >= 0)
@@ -255,9 +325,12 @@ class Served:
             if found.cells[partition]
         ]
 
-    def _compared(self, query: Encodings, result: SearchResult, asked: Asked) -> Compared:
+    def _compared(self, query: Encodings, result: SearchResult, asked: Asked, stop: Callable[[], bool]) -> Compared:
+        scored = not np.isnan(result.scores).any()
         start = time.perf_counter()
-        best = best_of_all(self._index, query, k=asked.k, cutoff=asked.cutoff, ranking=asked.ranking)
+        best = best_of_all(
+            self._index, query, k=asked.k, cutoff=asked.cutoff, ranking=asked.ranking, scored=scored, stop=stop
+        )
         spent = time.perf_counter() - start
         hits = self._hits(best)
         known = set(result.ids[0].tolist())

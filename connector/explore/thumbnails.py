@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from connector.images import UnreadableImage, open_image
 
 MAX_BYTES = 64 << 20
 _KEPT = 4096
 _QUALITY = 85
+_AT_ONCE = threading.BoundedSemaphore(2)
+"""Images are decoded at a time: one can take hundreds of megabytes."""
 
 
 class Thumbnail(NamedTuple):
@@ -44,18 +47,18 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
         return _placeholder("no such file", size)
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
         return _placeholder("no image", size)
-    return _of_file(uri, size, facts.st_mtime_ns, facts.st_size)
+    try:
+        return _of_file(uri, size, facts.st_mtime_ns, facts.st_size)
+    except UnreadableImage:
+        return _placeholder("no image", size)
 
 
 @lru_cache(maxsize=_KEPT)
 def _of_file(uri: str, size: int, changed: int, length: int) -> Thumbnail:
-    try:
+    with _AT_ONCE:
         image = open_image(uri)
-    except UnreadableImage:
-        return _placeholder("no image", size)
-    if max(image.size) > size:
-        image = ImageOps.contain(image, (size, size))
-    return _encoded(image, None)
+        image.thumbnail((size, size))
+        return _encoded(image, None)
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import (
+    DamagedIndexError,
     DeviceError,
     FaissIndex,
     IndexConfig,
@@ -24,6 +25,7 @@ from indexes.hamming import flat, segments, torch_engine
 from tests.indexes.generate import (
     PROPERTY,
     assert_same,
+    assert_same_records,
     assert_valid_shortlist,
     classified,
     each,
@@ -46,9 +48,8 @@ TUNING = st.fixed_dictionaries(
         (segments, "MASKED"): st.sampled_from([0, 5]),
         (torch_engine.TorchEngine, "block"): st.sampled_from([1, 3]),
         (torch_engine, "_PAIRS"): st.just({"cpu": 7}),
-        (card_features, "_ROWS"): st.just(7),
+        (card_features, "_BLOCK_BYTES"): st.sampled_from([1, 300]),
         (card_features, "_ELEMENTS"): st.just(50),
-        (card_features, "_SPARE"): st.just(3),
         (pipeline, "_WORTH"): st.just(0),
         (pipeline, "_FIRST"): st.just(1),
         (pipeline, "_DEEPER"): st.just(2),
@@ -152,31 +153,70 @@ def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
     assert_same(index.search(queries, k=5), before)
 
 
-def test_features_that_do_not_fit_are_compared_on_the_processor(tmp_path):
+class Watched(CardFeatures):
+    """Features on the processor, as on a card; `compared` has how many rows there were when they were compared."""
+
+    def __init__(self, compared: list[int]) -> None:
+        super().__init__("cpu", CONFIG.dim)
+        self._compared = compared
+
+    def squared_distances(self, queries, rows):
+        self._compared.append(self._rows)
+        return super().squared_distances(queries, rows)
+
+
+@pytest.fixture
+def compared(monkeypatch) -> list[int]:
+    """Indexes have their features in `Watched`."""
+    compared: list[int] = []
+    monkeypatch.setattr(faiss_index, "features_of", lambda state, device: Watched(compared))
+    return compared
+
+
+def test_features_that_do_not_fit_are_compared_on_the_processor(compared, tmp_path, monkeypatch):
     rng = np.random.default_rng(4)
     records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
-    compared = []
-
-    class Watched(CardFeatures):
-        def squared_distances(self, queries, rows):
-            compared.append(self._rows)
-            return super().squared_distances(queries, rows)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faiss_index, "features_of", lambda state, device: Watched("cpu", CONFIG.dim))
-        index = filled(FaissIndex.create(tmp_path / "index", CONFIG, engine="torch"), [records[:100]])
-        index.search(queries, k=5)
-        assert set(compared) == {100}
-        patch.setattr(Watched, "_room", lambda self, rows: None)
-        index.add(records[100:])
-        found = index.search(queries, k=5, shortlist=None)
-        assert set(compared) == {100}
-        patch.undo()
-        patch.setattr(faiss_index, "features_of", lambda state, device: Watched("cpu", CONFIG.dim))
-        index.compact()
-        assert_same(index.search(queries, k=5, shortlist=None), found)
-        assert set(compared) == {100, 300}
+    monkeypatch.setattr(card_features, "_BLOCK_BYTES", 4 * CONFIG.dim * 64)
+    index = filled(FaissIndex.create(tmp_path / "index", CONFIG, engine="torch"), [records[:100]])
+    index.search(queries, k=5)
+    index.add(records[100:110])
+    index.search(queries, k=5)
+    assert set(compared) == {100, 110}
+    with monkeypatch.context() as patch:
+        patch.setattr(Watched, "_empty", full)
+        index.add(records[110:])
+    found = index.search(queries, k=5, shortlist=None)
+    assert set(compared) == {100, 110}
+    assert index._features._blocks == []
+    index.compact()
+    assert_same(index.search(queries, k=5, shortlist=None), found)
+    assert set(compared) == {100, 110, 300}
     assert_same(filled(FaissIndex.create(None, CONFIG), [records]).search(queries, k=5, shortlist=None), found)
+
+
+def test_a_card_without_room_to_compare_leaves_it_to_the_processor(compared, monkeypatch):
+    rng = np.random.default_rng(5)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    index = filled(FaissIndex.create(None, CONFIG, engine="torch"), [records])
+    expected = index.search(queries, k=5, shortlist=None)
+    monkeypatch.setattr(torch.Tensor, "square_", full)
+    assert_same(index.search(queries, k=5, shortlist=None), expected)
+    assert len(compared) >= 2
+
+
+def test_damaged_features_do_not_keep_an_index_from_opening(compared, tmp_path):
+    rng = np.random.default_rng(6)
+    records = classified(rng, CONFIG, 1000)
+    filled(FaissIndex.create(tmp_path / "index", CONFIG), [records]).close()
+    (file,) = (tmp_path / "index").glob("**/features*")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1  # of the last record
+    file.write_bytes(content)
+    with FaissIndex.open(tmp_path / "index", engine="torch") as index:
+        assert_same_records(index.get(records.ids[:50]), records[:50])
+        with pytest.raises(DamagedIndexError):
+            index.get(records.ids[-1:])
+    assert compared == []
 
 
 def test_devices_by_name():

@@ -39,7 +39,13 @@ let timer = 0;
 class Failure extends Error {}
 
 const $ = (id) => document.getElementById(id);
-const complain = (text) => ($("alert").textContent = text);
+let complainedOf = ""; // the kind of work that failed, or the user's input
+
+function complain(text, of = "input") {
+  $("alert").textContent = text;
+  complainedOf = of;
+}
+
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 const count = (number) => number.toLocaleString("en");
 const counted = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
@@ -108,14 +114,14 @@ function cancel(kind) {
 }
 
 function recover(kind) {
-  complain("");
+  if (complainedOf === kind) complain("");
   dim(kind, false);
 }
 
 function fail(kind, error) {
   if (!(error instanceof Failure)) console.error(error);
   const reason = error instanceof Failure ? error.message : "the page has a mistake; the browser's console says more.";
-  complain(`${FAILED[kind]}: ${reason}`);
+  complain(`${FAILED[kind]}: ${reason}`, kind);
   dim(kind, true);
 }
 
@@ -162,6 +168,7 @@ function fromHash(hash) {
 /** Change the state, the address and the page; `replace` makes no step to go back to. */
 function go(changes, { replace = false } = {}) {
   settle();
+  recover("input");
   Object.assign(state, changes);
   const hash = toHash();
   if (hash !== location.hash) history[replace ? "replaceState" : "pushState"](null, "", hash);
@@ -215,12 +222,12 @@ function showControls() {
 
 // Cards
 
-const picture = (id, size) => pictureAt(`/records/${id}/thumbnail?size=${size}`);
+const picture = (id, size) => pictureAt(`/records/${id}/thumbnail?size=${size}`, size);
 
-function pictureAt(url) {
+function pictureAt(url, size) {
   const made = node("img", { class: "picture", alt: "", loading: "lazy", decoding: "async" });
   made.addEventListener("load", () => {
-    made.dataset.small = String(Math.max(made.naturalWidth, made.naturalHeight) < 65);
+    made.dataset.small = String(Math.max(made.naturalWidth, made.naturalHeight) < Math.min(65, size));
   });
   made.src = url;
   return made;
@@ -356,7 +363,7 @@ function showAnswer() {
 
 function showQuery({ id, uri, classes }, asked) {
   const upload = asked.image === null ? null : uploads[asked.image - 1];
-  const drawn = upload ? pictureAt(upload.url) : picture(id, 320);
+  const drawn = upload ? pictureAt(upload.url, 320) : picture(id, 320);
   drawn.alt = "Picture of the query";
   const file = upload ? upload.file.name : uri;
   $("query-picture").replaceChildren(drawn);
@@ -364,7 +371,7 @@ function showQuery({ id, uri, classes }, asked) {
   $("query-file").textContent = file === null ? "no file recorded" : file.split(/[\\/]/).pop();
   $("query-file").title = file ?? "";
   $("query-classes").replaceChildren(...classes.map((one) => node("li", {}, likely(one))));
-  $("id-field").value = id ?? "";
+  if (document.activeElement !== $("id-field") || $("id-field").value.trim() === "") $("id-field").value = id ?? "";
   document.title = upload ? "your image · semcut" : `record ${id} · semcut`;
 }
 
@@ -449,8 +456,10 @@ function closePartition() {
 
 function readPartitions() {
   latest("partitions", async (signal) => {
-    const before = listed.length;
+    const earlier = listed;
+    const before = earlier.length;
     const { total, partitions } = await ask(`/partitions?offset=${before}&limit=${PAGE_OF_PARTITIONS}`, signal);
+    if (listed !== earlier) return; // the list was begun anew meanwhile
     const entries = partitions.map(entry);
     const asked = document.activeElement === $("partitions-more");
     listed = [...listed, ...partitions];

@@ -68,7 +68,8 @@ def serve() -> Iterator[Callable[[Served], str]]:
     yield start
     for server, thread in running:
         server.should_exit = True
-        thread.join()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 @pytest.fixture

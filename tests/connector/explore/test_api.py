@@ -6,7 +6,9 @@ import base64
 import io
 import os
 import re
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from connector.errors import DataError
 from connector.explore import app as application
 from connector.explore import brute_force
+from connector.explore import served as service
 from connector.explore.served import Served
 from indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.explore.conftest import client_of
@@ -170,15 +174,17 @@ def index_of(uris: list[str | None]) -> FaissIndex:
 
 def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path):
     Image.new("RGB", (900, 300), (200, 10, 10)).save(tmp_path / "large.png")
+    Image.new("RGB", (2000, 1), (200, 10, 10)).save(tmp_path / "thin.png")
     (tmp_path / "text.jpg").write_text("no image")
     os.mkfifo(tmp_path / "pipe.png")
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
     (tmp_path / "secret").write_text("password")
-    names = ("large.png", "text.jpg", "pipe.png", "bomb.png", "none.png", "secret", "")
+    names = ("large.png", "thin.png", "text.jpg", "pipe.png", "bomb.png", "none.png", "secret", "")
     uris = [*(str(tmp_path / name) for name in names), "\0", "https://elsewhere/x.png", None]
     client = client_of(Served(index_of(uris), None, None))
     assert picture(client.get("/records/0/thumbnail?size=90")).size == (90, 30)
-    for record in range(1, 10):
+    assert picture(client.get("/records/1/thumbnail?size=100")).size == (100, 1)
+    for record in range(2, 11):
         answer = client.get(f"/records/{record}/thumbnail?size=100")
         assert picture(answer).size == (100, 100)
         assert b"password" not in answer.content
@@ -263,7 +269,7 @@ def test_a_change_by_the_writer_is_seen(written, digits):
         ({"image": base64.b64encode(b"no image").decode()}, 400, "not an image (expected one of JPEG, PNG"),
         ([], 422, "Input should be a valid dictionary"),
         ("text", 422, "Input should be a valid dictionary"),
-        (None, 422, "Field required"),
+        (None, 415, "send JSON"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(content, status, reason, client):
@@ -305,8 +311,14 @@ def test_more_than_may_be_sent_is_refused(client, served):
     for content in (large, iter([large[:1000], large[1000:]])):  # with its length said before, and without
         answer = client.post("/search", content=content, headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()["error"]) == (413, "the request is too large: at most 21 MB are read")
+    fields = ", ".join(f'"{number}": 1' for number in range(300_000))
+    start = time.perf_counter()
+    answer = client.post("/search", content=f"{{{fields}}}", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "the request has more fields than there are")
+    assert time.perf_counter() - start < 1
     answer = client.post("/search", content=b"{}", headers={"content-length": "many"})
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 415)
+    assert len(client.post("/search", json={"id": 1, "x" * 50_000: 1}).text) < 600
 
 
 @pytest.mark.parametrize(
@@ -331,29 +343,44 @@ def test_no_path_reaches_the_file_system(path, client):
 
 
 def test_other_names_of_the_server_are_refused(client):
-    for host in ("elsewhere.example", "localhost.elsewhere.example", "169.254.0.1:8765", ""):
+    for host in ("elsewhere.example", "localhost.elsewhere.example", "127.0.0.1.example:8765", ""):
         answer = client.get("/stats", headers={"host": host})
         assert answer.status_code == 400
-        assert "this server is not known as" in answer.json()["error"]
-    for host in ("localhost:8765", "127.0.0.1", "[::1]:80", "[::1]", "LOCALHOST"):
+        assert "this server is not known by that name" in answer.json()["error"]
+    for host in ("localhost:8765", "127.0.0.1", "[::1]:80", "[::1]", "LOCALHOST", "192.168.1.5:8765"):
         assert client.get("/stats", headers={"host": host}).status_code == 200
 
 
+def test_other_sites_may_not_ask(client):
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert client.get("/records/1/thumbnail", headers={"sec-fetch-site": site}).status_code == status
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # somebody follows a link
+    assert client.get("/stats").headers["cross-origin-resource-policy"] == "same-origin"
+    form = {"content-type": "text/plain"}
+    assert client.post("/search", content=b'{"id": 1}', headers=form).status_code == 415
+
+
 def test_a_token_is_wanted_where_there_is_one(served):
-    client = client_of(served, token="open sesame", hosts=["localhost"])
+    client = client_of(served, token="open+sesame", hosts=["localhost"])
     assert client.get("/health").status_code == 200
     for path in ("/stats", "/", "/page/explore.js", "/docs", "/openapi.json", "/records/1/thumbnail"):
         assert client.get(path).status_code == 401
-    for header in ("Bearer wrong", "Basic open sesame", "Bearer", "Bearer open sesame "):
-        expected = 200 if header.strip() == "Bearer open sesame" else 401
-        assert client.get("/stats", headers={"authorization": header}).status_code == expected
-    assert client.get("/stats", headers={"authorization": "Bearer open sesame"}).status_code == 200
+    for header in ("Bearer wrong", "Basic open+sesame", "Bearer", "open+sesame", "Bearer пароль".encode()):
+        assert client.get("/stats", headers={"authorization": header}).status_code == 401
+    assert client.get("/stats", headers={"authorization": "Bearer open+sesame"}).status_code == 200
     assert client.get("/?token=wrong", follow_redirects=False).status_code == 401
-    answer = client.get("/?token=open%20sesame", follow_redirects=False)
+    assert client.get("/?token=%ff%00", follow_redirects=False).status_code == 401
+    assert client.get("/stats", headers={"cookie": "semcut=" + "\\" * 60_000}).status_code == 401
+    answer = client.get("/?token=open%2Bsesame", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert {"HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
-    assert client.get("/stats").status_code == 200  # with the cookie
-    assert client.get("/stats", headers={"cookie": "semcut_token=no; \x01"}).status_code == 401
+    cookie = answer.headers["set-cookie"].split(";")[0]
+    assert "sesame" not in cookie
+    client.cookies.clear()
+    for other in ("", '{"a": 1}; ', "x; y=[ä]; "):  # of other servers on this machine
+        headers = {"cookie": f"{other}{cookie}".encode("latin-1")}
+        assert client.get("/stats", headers=headers).status_code == 200
+    assert client_of(served, token="another").get("/stats", headers={"cookie": cookie}).status_code == 401
 
 
 def test_nothing_may_be_loaded_from_elsewhere(client):
@@ -372,14 +399,94 @@ def _addresses(text: str) -> list[str]:
 
 
 def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
-    served = Served(connector.index, digits.classes, None)
-    monkeypatch.setattr(served, "stats", lambda: time.sleep(1))
+    served, end = Served(connector.index, digits.classes, None), threading.Event()
+    monkeypatch.setattr(served, "stats", lambda: end.wait(60))
     client = client_of(served, seconds=0.1)
-    start = time.perf_counter()
-    answer = client.get("/stats")
-    assert (answer.status_code, answer.json()["error"]) == (503, "this took longer than 0.1 seconds")
-    assert time.perf_counter() - start < 0.9
+    try:
+        answer = client.get("/stats")
+        assert (answer.status_code, answer.json()["error"]) == (503, "this took longer than 0.1 seconds")
+        assert client.get("/health").status_code == 200
+    finally:
+        end.set()
+
+
+def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connector, digits, monkeypatch):
+    monkeypatch.setattr(brute_force, "_BATCH", 10)
+    running, most, ended = [], [0], []
+
+    def slow(*arguments: object, stop: Callable[[], bool], **settings: object) -> None:
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        while not stop():
+            time.sleep(0.005)
+        running.pop()
+        ended.append(1)
+        raise DataError("nobody waits")
+
+    monkeypatch.setattr(service, "best_of_all", slow)
+    client = client_of(Served(connector.index, digits.classes, None), seconds=0.1)
+    for _ in range(8):
+        assert client.post("/search", json={"id": 1, "compare": True}).status_code == 503
     assert client.get("/health").status_code == 200
+    for _ in range(1000):
+        if not running:
+            break
+        time.sleep(0.01)
+    assert (most[0], len(running)) == (1, 0)
+    assert ended
+
+
+def test_answers_are_of_one_state_while_a_writer_changes_the_index(written, digits):
+    writer, reader = written
+    client, end = client_of(Served(reader, digits.classes, None)), threading.Event()
+
+    def change() -> None:
+        while not end.is_set():
+            writer.index.remove(range(10, 20))
+            writer.index.compact()
+            writer.index.add(records)
+
+    records = writer.index.get(range(10, 20))
+    with ThreadPoolExecutor(5) as pool:
+        changing = pool.submit(change)
+
+        def ask(one: int) -> None:
+            asked = {"id": one % 10, "k": 20, "cutoff": 0, "shortlist": None, "compare": True, "explain": True}
+            answer = client.post("/search", json=asked)
+            if answer.status_code == 503:
+                assert "changes faster than it can be read" in answer.json()["error"]
+                return
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            assert found["compared"]["same"]
+            assert len(found["hits"]) == found["done"]["records"] == sum(one["records"] for one in found["partitions"])
+            answered.append(one)
+
+        answered: list[int] = []
+        try:
+            list(pool.map(ask, range(60)))
+        finally:
+            end.set()
+        changing.result()
+    assert answered
+
+
+def test_an_image_is_encoded_once_whatever_is_asked_of_it(connector, digits, digits_test):
+    encoded = []
+
+    def encode(images):
+        encoded.append(len(images))
+        return connector.encoder.encode(images)
+
+    client = client_of(Served(connector.index, digits.classes, encode))
+    for cutoff in (0.1, 0.2, 0.3):
+        client.post("/search", json={"image": image_in_base64(digits_test.files[0]), "cutoff": cutoff})
+    assert encoded == [1]
+    for file in digits_test.files[:20]:
+        client.post("/search", json={"image": image_in_base64(file)})
+    assert len(encoded) == 20
+    client.post("/search", json={"image": image_in_base64(digits_test.files[0])})
+    assert len(encoded) == 21  # it has been forgotten
 
 
 def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
@@ -394,14 +501,23 @@ def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
     assert "secret" not in answer.text
 
 
-def test_a_damaged_index_is_said_and_the_server_stays(written, digits, tmp_path):
-    _, reader = written
+def test_a_damaged_index_is_said_and_the_server_stays(written, digits):
+    writer, reader = written
     client = client_of(Served(reader, digits.classes, None))
-    reader.close()
+    writer.close()
+    (file,) = reader._store.path.glob("**/features*")
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1
+    file.write_bytes(content)
     answer = client.post("/search", json={"id": 1})
-    assert answer.status_code == 400
-    assert "the index was closed" in answer.json()["error"]
+    assert answer.status_code == 503
+    assert "features" in answer.json()["error"]
     assert client.get("/health").status_code == 200
+    reader.close()
+    for path in ("/stats", "/health"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert "the index was closed" in answer.json()["error"]
 
 
 def test_a_hundred_at_once_get_what_one_gets(serve, served, connector):

@@ -42,7 +42,10 @@ def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[str]:
             raise AssertionError("".join(said))
     finally:
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=30)[1]
+        try:
+            rest = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()  # does nothing to one that has ended
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
 
