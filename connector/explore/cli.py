@@ -62,8 +62,8 @@ def explore(
         everywhere = host in ("0.0.0.0", "::")
         name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/"
-        how = "" if token is None else "?token=..., with the token"
-        ERR.print(f"{len(opened):,} records at {address}{how} (Ctrl-C ends it)", markup=False, highlight=False)
+        how = "Ctrl-C ends it" if token is None else "open it with ?token=TOKEN behind; Ctrl-C ends it"
+        ERR.print(f"{len(opened):,} records at {address} ({how})", markup=False, highlight=False)
         if browser and token is None:
             threading.Timer(1, _show, (address,)).start()
         config = uvicorn.Config(

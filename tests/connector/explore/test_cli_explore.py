@@ -98,7 +98,7 @@ def test_strangers_need_a_token(stored: Path) -> None:
     assert "lets others in: give a --token" in " ".join(said.split())
     arguments = (stored, "--host", "0.0.0.0", "--name", "photos.example")
     with running(*arguments, cwd=stored.parent, SEMCUT_TOKEN="secret") as address:
-        address = address.replace("0.0.0.0", "127.0.0.1")
+        address = re.sub(r"//.*:", "//127.0.0.1:", address)
         assert httpx2.get(f"{address}stats").status_code == 401
         shown = {"authorization": "Bearer secret"}
         assert httpx2.get(f"{address}stats", headers=shown).status_code == 200
