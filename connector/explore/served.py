@@ -158,8 +158,8 @@ class Served:
         assert found.ids is not None
         uris = found.uris if found.uris is not None else [None] * len(found)
         return [
-            Record(id=str(one), uri=uri, classes=self._likely(row))
-            for one, uri, row in zip(found.ids.tolist(), uris, found.probabilities, strict=True)
+            Record(id=str(one), uri=uri, classes=classes)
+            for one, uri, classes in zip(found.ids.tolist(), uris, self._likely(found.probabilities), strict=True)
         ]
 
     def thumbnail(self, record: int, size: int) -> Thumbnail:
@@ -250,7 +250,7 @@ class Served:
         spent = time.perf_counter() - start
         return Answer(
             query=Query(
-                id=None if asked.id is None else str(asked.id), uri=uri, classes=self._likely(query.probabilities[0])
+                id=None if asked.id is None else str(asked.id), uri=uri, classes=self._likely(query.probabilities)[0]
             ),
             hits=self._hits(result),
             done=Done(
@@ -341,10 +341,13 @@ class Served:
             milliseconds=1000 * spent,
         )
 
-    def _likely(self, probabilities: NDArray[np.float32]) -> list[Likely]:
-        top = np.argsort(-probabilities, kind="stable")[:_TOP]
+    def _likely(self, probabilities: NDArray[np.float32]) -> list[list[Likely]]:
+        """The likeliest classes of each of n records, from (n, C) probabilities."""
+        top = np.argsort(-probabilities, axis=1, kind="stable")[:, :_TOP]
+        values = np.take_along_axis(probabilities, top, axis=1)
         return [
-            Likely(partition=one, name=self._names[one], probability=float(probabilities[one])) for one in top.tolist()
+            [Likely(partition=one, name=self._names[one], probability=value) for one, value in zip(*row, strict=True)]
+            for row in zip(top.tolist(), values.tolist(), strict=True)
         ]
 
     def _cells(self) -> NDArray[np.int64]:
