@@ -93,6 +93,11 @@ def test_the_packages_are_typed(clean: Path) -> None:
         assert (site(clean) / package / "py.typed").is_file()
 
 
+def test_the_page_comes_with_the_package(clean: Path) -> None:
+    page = site(clean) / "connector" / "explore" / "page"
+    assert {file.name for file in page.iterdir()} == {"index.html", "explore.css", "explore.js"}
+
+
 def test_two_faiss_wheels_at_once_are_refused(clean: Path, tmp_path: Path) -> None:
     other = site(clean) / "faiss_gpu-1.15.1.dist-info"
     other.mkdir()
