@@ -81,11 +81,20 @@ class ExplainedIndex(SemanticIndex):
                 raise InvalidParameterError(f"{name} = {shown(value)}, expected an integer from {least} to {most}")
         return self._members(int(partition), int(limit), ambiguous)
 
+    def cells_per_partition(self) -> NDArray[np.int64]:
+        """(C,) int64: cells of each partition that hold records."""
+        self._check_open()
+        return _per_partition(self._cells())
+
     @abstractmethod
     def _cells(self) -> Cells: ...
 
     @abstractmethod
     def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]: ...
+
+
+def _per_partition(cells: Cells) -> NDArray[np.int64]:
+    return np.bincount(cells.dominant()[cells.sizes > 0], minlength=cells.config.classes)
 
 
 def _explanation(cells: Cells, weights: NDArray[np.float64], cutoff: float, counted: bool) -> Explanation:
@@ -103,7 +112,7 @@ def _explanation(cells: Cells, weights: NDArray[np.float64], cutoff: float, coun
     np.add.at(kept_cells, (query, dominant[cell]), 1)
     np.add.at(kept_codes, (query, dominant[cell]), cells.sizes[cell])
     return Explanation(
-        cells=np.bincount(dominant[present], minlength=classes),
+        cells=_per_partition(cells),
         bounds=bounds,
         kept_cells=kept_cells,
         kept_codes=kept_codes if counted else np.full_like(kept_codes, -1),

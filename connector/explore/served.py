@@ -188,7 +188,7 @@ class Served:
         sizes = np.array(self._sized(version).partitions)
         order = np.argsort(-sizes, kind="stable")
         order = order[sizes[order] > 0]
-        cells = self._cells()
+        cells = self._index.cells_per_partition()
         found = []
         for partition in order[offset : offset + limit].tolist():
             some = self._index.members(partition, max(samples, _CONFIDENCE))
@@ -349,13 +349,3 @@ class Served:
             [Likely(partition=one, name=self._names[one], probability=value) for one, value in zip(*row, strict=True)]
             for row in zip(top.tolist(), values.tolist(), strict=True)
         ]
-
-    def _cells(self) -> NDArray[np.int64]:
-        """(C,) int64: cells of each partition that hold records."""
-        config = self._index.config
-        nobody = Encodings(
-            probabilities=np.full((1, config.classes), 1 / config.classes, np.float32),
-            codes=np.zeros((1, config.bits // 8), np.uint8),
-            features=np.zeros((1, config.dim), np.float32),
-        )
-        return self._index.explain(nobody, cutoff=0).cells

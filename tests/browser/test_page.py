@@ -16,8 +16,8 @@ from connector.checkpoint import Checkpoint
 from connector.data import ImageSet
 from connector.explore.served import Served
 from indexes import FaissIndex, IndexConfig
-from tests.connector.conftest import architecture, cache, digits, digits_test, model
-from tests.connector.explore.conftest import connector, serve, served, stored
+from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
+from tests.connector.explore.conftest import connector, serve, served
 
 __all__ = ["architecture", "cache", "connector", "digits", "digits_test", "model", "serve", "served", "stored"]
 

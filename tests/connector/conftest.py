@@ -1,4 +1,4 @@
-"""A cache folder of the tests' own, and one small network trained on digits for all of them."""
+"""A cache folder of the tests' own, and for all of them one small network trained on digits, and an index of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from connector import Connector
 from connector.checkpoint import Checkpoint
 from connector.data import ImageSet, load
 from connector.model import Architecture
@@ -40,3 +41,12 @@ def architecture(digits: ImageSet) -> Architecture:
 def model(digits: ImageSet, architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("model") / "run"
     return train(digits.sample(600), architecture, TrainConfig(epochs=5, augment="shift"), path)
+
+
+@pytest.fixture(scope="session")
+def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of all digits with that network, which no test changes."""
+    path = tmp_path_factory.mktemp("stored") / "digits"
+    with Connector.create(path, model.path) as connector:
+        connector.add_files(digits.files)
+    return path

@@ -19,14 +19,6 @@ from connector.training import TrainConfig, train
 from indexes import FaissIndex, IndexExistsError, NotAnIndexError
 
 
-@pytest.fixture(scope="module")
-def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("index") / "digits"
-    with Connector.create(path, model.path) as connector:
-        connector.add_files(digits.files)
-    return path
-
-
 def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> None:
     with Connector.open(stored) as connector:
         hits = connector.search(digits.files[::100], k=3)

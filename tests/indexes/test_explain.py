@@ -30,6 +30,7 @@ def test_bounds_hold_and_no_more_is_left_than_a_search_scans(world, gone, seed):
         assert (surely.kept_codes.sum(axis=1) <= result.codes).all()
         assert (surely.kept_cells.sum(axis=1) <= result.cells).all()
         assert found.cells.sum() == index.stats().cells
+        assert np.array_equal(index.cells_per_partition(), found.cells)
         assert (found.kept_cells <= found.cells).all()
         for query in range(len(world.queries)):
             for partition in range(world.config.classes):

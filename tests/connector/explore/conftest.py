@@ -20,14 +20,6 @@ from indexes import FaissIndex
 
 
 @pytest.fixture(scope="session")
-def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("explored") / "digits"
-    with Connector.create(path, model.path) as connector:
-        connector.add_files(digits.files)
-    return path
-
-
-@pytest.fixture(scope="session")
 def connector(stored: Path) -> Iterator[Connector]:
     with Connector.open(stored) as opened:
         yield opened
