@@ -88,7 +88,15 @@ class Encoder:
                 uris=uris,
             )
         images = torch.from_numpy(pixels).to(self._device)
-        output = self._net(images.contiguous(memory_format=torch.channels_last))
+        layers = self._net.middle_outputs(images.contiguous(memory_format=torch.channels_last))
+        return self._encodings(layers, ids, uris)
+
+    @torch.inference_mode()
+    def _encodings(
+        self, layers: tuple[torch.Tensor, ...], ids: NDArray[np.int64] | None, uris: list[str] | None
+    ) -> Encodings:
+        """Encodings of what the backbone has made of images."""
+        output = self._net.answers(layers)
         features = functional.normalize(output.features.double(), dim=1)
         dead = features.norm(dim=1) < 0.5  # a feature of zeros has no direction; any unit vector will do
         features[dead] = features.shape[1] ** -0.5

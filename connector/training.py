@@ -5,8 +5,9 @@ learning rate is a function of the step alone, so the state after an epoch decid
 weights and optimiser and the best weights so far, is written in one step after every epoch to `training.safetensors`;
 on the same machine with the same number of threads, a resumed run ends with the same weights, bit for bit.
 
-The epoch that is kept is the one with the best accuracy on a validation part of the training images, at a tie the one
-with the smaller loss. Queries and test images are never looked at.
+The epoch that is kept is the one that names the classes of a validation part of the training images best, by the mean
+accuracy of both branches, at a tie the one with the smaller loss: the softmax branch is done before the codes are, and
+overfits while they get better. Queries and test images are never looked at.
 
 A run directory holds `metrics.jsonl` (a line per epoch), `training-images.txt`, `training.safetensors`, and, once
 training is done, the checkpoint.
@@ -200,9 +201,7 @@ class _Run:
         for epoch in range(len(self._metrics), self._config.epochs):
             loss, rate = self._train_epoch(epoch)
             metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate, **self._validate()}
-            better = (-metrics["validation_accuracy"], metrics["validation_loss"])
-            best = self._best_metrics
-            if not best or better < (-best["validation_accuracy"], best["validation_loss"]):
+            if not self._best_metrics or _quality(metrics) > _quality(self._best_metrics):
                 self._best_metrics = metrics
                 self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
@@ -361,6 +360,11 @@ class _Run:
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
+
+
+def _quality(metrics: dict[str, Any]) -> tuple[float, float]:
+    """By which the epoch is chosen that is kept; larger is better."""
+    return metrics["validation_accuracy"] + metrics["validation_hash_accuracy"], -metrics["validation_loss"]
 
 
 def _rate(step: int, steps: int, schedule: str) -> float:

@@ -25,10 +25,12 @@ from safetensors.numpy import save_file
 from connector import data
 from connector.checkpoint import Checkpoint
 from connector.connector import Connector
+from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from connector.protocols import ProtocolName, check, parts
 from connector.rankings import CUTOFFS, Comparison, by_code, compare
 from connector.reproduce.baselines import baseline_codes
+from connector.reproduce.frozen_encoder import FrozenEncoder
 from connector.training import TrainConfig
 from indexes import Encodings
 
@@ -135,10 +137,15 @@ def measure(
     divided = parts(protocol, source, training["config"]["seed"])
     check(protocol, divided, checkpoint.training_images(), divided.database.files)
 
-    def indexing(done: int, of: int) -> None:
-        progress(f"{name}: indexing", done, of)
+    def told(what: str) -> Callable[[int, int], None]:
+        return lambda done, of: progress(f"{name}: {what}", done, of)
 
-    with _index(checkpoint, divided.database, place, device, indexing) as connector:
+    if training["config"]["freeze"]:
+        files = [*divided.database.files, *divided.queries.files]
+        encoder: Encoder = FrozenEncoder(checkpoint, files, device, told("encoding all images"))
+    else:
+        encoder = Encoder(checkpoint, device)
+    with _index(encoder, divided.database, place, told("indexing")) as connector:
         batches, rows = [], []
         for batch in connector.encoder.encode_files(divided.queries.files):
             if batch.skipped:
@@ -146,7 +153,7 @@ def measure(
             assert batch.encodings.ids is not None
             batches.append(batch.encodings)
             rows.append(batch.encodings.ids)
-            progress(f"{name}: encoding queries", sum(map(len, rows)), len(divided.queries))
+            told("encoding queries")(sum(map(len, rows)), len(divided.queries))
         queries, labels = Encodings.concatenate(batches), divided.queries.labels[np.concatenate(rows)]
         records = Encodings.concatenate(list(connector.index.iterate()))
         assert records.ids is not None
@@ -160,7 +167,7 @@ def measure(
             ks=KS,
             shortlist=SHORTLIST,
             cutoffs=CUTOFFS,
-            progress=lambda done, of: progress(f"{name}: ranking", done, of),
+            progress=told("ranking"),
         )
     baselines: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {
         method: by_code(theirs, record_labels, ours, labels, ks=KS)
@@ -218,10 +225,8 @@ def _names(root: Path) -> dict[str, str]:
     return {folder: name.split(",")[0].strip() for folder, name in pairs}
 
 
-def _index(
-    checkpoint: Checkpoint, images: data.ImageSet, place: Path, device: str, progress: Callable[[int, int], None]
-) -> Connector:
-    """The network's index of these images, in its folder; made if it is not there.
+def _index(encoder: Encoder, images: data.ImageSet, place: Path, progress: Callable[[int, int], None]) -> Connector:
+    """The network's index of these images, in its folder, with this encoder; made if it is not there.
 
     Raises:
         DataError: there is an index of other images, or an image cannot be read.
@@ -231,12 +236,14 @@ def _index(
         shutil.rmtree(scratch, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         files = data.shuffled(images.files)
-        with Connector.create(scratch, checkpoint.path, device=device) as connector:
+        with Connector.create(scratch, encoder.checkpoint.path) as connector:
+            connector.encoder = encoder
             result = connector.add_files(files, progress=lambda done: progress(done, len(files)))
         if result.skipped:
             raise DataError(f"{result.skipped[0][0]} cannot be read: {result.skipped[0][1]}")
         os.replace(scratch, path)
-    connector = Connector.open(path, checkpoint.path, device=device)
+    connector = Connector.open(path, encoder.checkpoint.path)
+    connector.encoder = encoder
     if set(connector.index.uris(connector.index.ids())) != set(images.files):
         connector.close()
         raise DataError(f"{path} is an index of other images than {len(images):,} of this protocol: delete it")

@@ -155,7 +155,7 @@ def trainings(groups: Sequence[Group]) -> Table:
             group.label,
             str(member.about["config"]["seed"]),
             f"{member.about['kept']['epoch']} of {member.about['config']['epochs']}",
-            f"{sum(line['seconds'] for line in member.curve) / 60:.0f}",
+            _minutes(sum(line["seconds"] for line in member.curve)),
             f"{member.about['kept']['validation_accuracy']:.3f}",
             f"{member.right.mean():.3f}",
         )
@@ -164,6 +164,10 @@ def trainings(groups: Sequence[Group]) -> Table:
     ]
     columns = ("network", "head", "seed", "epoch kept", "minutes", "class named, validation", "class named, queries")
     return Table("The networks", columns, tuple(rows))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
 
 
 def speed(run: dict[str, Any]) -> Table | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from connector.evaluate import evaluate
 from connector.labels import labels_by_id
+from connector.protocols import parts
 from connector.rankings import NAMES
 from connector.reproduce import page
 from connector.reproduce.baselines import baseline_codes
 from connector.reproduce.measured import FILE, KS, Measured, measure
-from indexes import FaissIndex
+from connector.training import TrainConfig, train
+from indexes import Encodings, FaissIndex
 from tests.connector.reproduce.conftest import PROTOCOL, place_of
 from tests.connector.test_metrics import slow_average_precision
 
@@ -45,6 +48,42 @@ def test_figures_are_those_of_the_index(networks, results):
                 assert one.comparison.at_all[at].mean() == pytest.approx(expected.overall.map_all, abs=1e-5)
                 at_k = one.comparison.at_k[at][:, KS.index(100)].mean()
                 assert at_k == pytest.approx(expected.overall.map_k, abs=1e-5)
+
+
+def test_networks_of_one_frozen_backbone_share_what_it_makes_of_the_images(networks, tmp_path):
+    divided, start = parts(PROTOCOL, "digits", 0), networks["ortho-0"]
+    architecture, seen = Checkpoint.load(start).net.architecture, []
+    config = TrainConfig(epochs=1, learning_rate=4e-3, augment="none", freeze=True, seed=0)
+    for name, bits in (("one", {}), ("other", {"weight_decay": 0.0})):
+        train(divided.training, architecture, TrainConfig(**{**config.model_dump(), **bits}), tmp_path / name,
+              start=start)  # fmt: skip
+        found = measure(tmp_path / name, "digits", PROTOCOL, tmp_path / "out",
+                        progress=lambda what, done, of: seen.append((what.split(": ")[1], done, of)))  # fmt: skip
+        with FaissIndex.open(tmp_path / "out" / PROTOCOL / str(found.about["name"]) / "index") as index:
+            kept = Encodings.concatenate(list(index.iterate()))
+            files = index.uris(kept.ids)
+        plain = Encoder(Checkpoint.load(tmp_path / name))
+        expected = plain.encode(files)
+        assert np.allclose(kept.probabilities, expected.probabilities, atol=1e-5)
+        assert np.allclose(kept.features, expected.features, atol=1e-5)
+        assert (np.bitwise_count(kept.codes ^ expected.codes).sum(axis=1) > 0).mean() < 0.01
+        queries = plain.encode(divided.queries.files)
+        assert found.right.mean() == (queries.probabilities.argmax(axis=1) == divided.queries.labels).mean()
+    passes = [of for what, done, of in seen if what == "encoding all images" and done == of]
+    assert passes == [len(divided.database) + len(divided.queries)]
+
+
+def test_a_query_that_cannot_be_read_ends_the_measurement_of_a_frozen_network(networks, tmp_path, monkeypatch):
+    root = tmp_path / "digits"
+    shutil.copytree(Path(data.load("digits/train").files[0]).parents[2], root)
+    monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
+    divided = parts(PROTOCOL, str(root), 0)
+    config = TrainConfig(epochs=1, freeze=True, augment="none")
+    architecture = Checkpoint.load(networks["ortho-0"]).net.architecture
+    train(divided.training, architecture, config, tmp_path / "frozen")
+    Path(divided.queries.files[7]).write_bytes(b"not an image")
+    with pytest.raises(DataError, match=f"the query {divided.queries.files[7]} cannot be read"):
+        measure(tmp_path / "frozen", str(root), PROTOCOL, tmp_path / "out", progress=nothing)
 
 
 def test_baselines_are_ranked_by_their_codes(results):
