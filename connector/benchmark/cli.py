@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from connector.benchmark import plots, results, run
-from connector.benchmark.grids import structures
+from connector.benchmark.grids import Grid, structures
 from connector.benchmark.raw import Plan
 from connector.benchmark.sources import Pair, Wanted, tasks
 from indexes.cli import ERR, OUT, PATH, print_json
@@ -97,6 +97,12 @@ def _whole(text: str) -> int:
     "digits (the first time a small network is trained) and 20,000 records fitted to them.",
 )
 @click.option(
+    "--defaults",
+    is_flag=True,
+    help="semcut at its default cutoff and shortlist alone, and few points of the others: much faster than everything, "
+    "and timed as well.",
+)
+@click.option(
     "--methods",
     metavar="NAME,...",
     help="Only what begins so, like semcut,IndexBinaryFlat,IndexHNSWFlat.  [default: everything]",
@@ -112,6 +118,7 @@ def benchmark(
     growth: tuple[int, ...],
     bits: tuple[int, ...],
     quick: bool,
+    defaults: bool,
     methods: str | None,
     threads: int | None,
     rounds: int | None,
@@ -126,6 +133,8 @@ def benchmark(
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
+    if quick and defaults:
+        raise click.UsageError("--quick and --defaults both say which points to measure: leave out one")
     if quick and not data and not fitted and not growth:
         fitted = (Wanted(20_000, 100),)
     hurry: dict[str, Any] = {"call_seconds": 0.3, "truth_seconds": 0.5} if quick else {}
@@ -136,10 +145,11 @@ def benchmark(
         rounds=rounds or (2 if quick else 3),
         **hurry,
     )
-    structures("quick", plan.methods)  # a wrong name is an error before anything is made
+    grid: Grid = "quick" if quick else "defaults" if defaults else "full"
+    structures(grid, plan.methods)  # a wrong name is an error before anything is made
     pairs = [Pair(_name(index), index, queries) for index, queries in data]
     with _progress() as progress:
-        wanted = tasks(out, pairs, fitted, growth, bits, quick=quick, seed=seed, progress=progress)
+        wanted = tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
         try:
             run.run(out, wanted, plan, progress)
         except KeyboardInterrupt:

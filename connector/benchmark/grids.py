@@ -1,4 +1,10 @@
-"""Which structures, with which points of their parameters, a data set is searched with."""
+"""Which structures, with which points of their parameters, a data set is searched with.
+
+full        everything
+quick       a few points of every structure
+defaults    the same, and semcut at its default cutoff and shortlist alone
+growth      the defaults of semcut, stored, and a flat scan of the codes, for a growth curve
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from connector.benchmark.ours import Semcut
 from connector.errors import DataError
 from indexes.hamming import EngineName, available
 
-Grid = Literal["full", "quick", "growth"]
+Grid = Literal["full", "quick", "defaults", "growth"]
 
 
 def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]:
@@ -24,12 +30,17 @@ def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]
     Raises:
         DataError: none of them begins so.
     """
-    quick = grid == "quick"
+    quick = grid in ("quick", "defaults")
     default: dict[str, Any] = {"cutoffs": (ours.CUTOFF,), "shortlists": (ours.SHORTLIST,), "rankings": ("distance",)}
     few: dict[str, Any] = {"cutoffs": (0.0, ours.CUTOFF, 0.5), "shortlists": (ours.SHORTLIST, None)}
     found: list[Structure] = []
     for place, engine in enumerate(cast(tuple[EngineName, ...], available())):
-        options = {"full": {}, "quick": default if place else few, "growth": {**default, "stored": True}}[grid]
+        options = {
+            "full": {},
+            "quick": default if place else few,
+            "defaults": default,
+            "growth": {**default, "stored": True},
+        }[grid]
         found.append(Semcut(engine, whole=place == 0, **options))
     if grid == "growth":
         found.append(faiss_methods.flat_with_rerank())

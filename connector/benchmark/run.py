@@ -40,7 +40,7 @@ class Task:
 
     Attributes:
         name: of its directory of results.
-        grid: which methods: all, a few of each, or those of a growth curve alone.
+        grid: which methods, see `grids`.
         data: makes the data set if it must, and says where it is.
     """
 

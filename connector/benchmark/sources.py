@@ -61,7 +61,7 @@ def tasks(
     growth: Sequence[int],
     bits: Sequence[int],
     *,
-    quick: bool,
+    grid: Grid,
     seed: int,
     progress: Progress,
 ) -> list[Task]:
@@ -73,18 +73,17 @@ def tasks(
         fitted: data sets to make.
         growth: numbers of records of a growth curve.
         bits: of the codes, all combinations with the others; empty: as they are.
-        quick: a few points of every grid only.
+        grid: of all but the growth curve.
         seed: of fitted data.
         progress: told about the making.
 
     Raises:
         DataError: two data sets would have the same name.
     """
-    grid: Grid = "quick" if quick else "full"
     first = _once(lambda: pairs[0] if pairs else digits(progress))
     found: list[Task] = []
     real: list[tuple[str, Callable[[], Pair]]] = [(pair.name, partial(_given, pair)) for pair in pairs]
-    if quick and not pairs:
+    if grid == "quick" and not pairs:
         real.append(("digits", first))
     lengths: list[int | None] = [*bits] or [None]
     for count in lengths:

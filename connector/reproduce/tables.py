@@ -107,7 +107,7 @@ def cutoffs(group: Group) -> Table:
                 f"{t:g}",
                 *(f"{stat.mean:.3f}" for stat in maps),
                 f"{group.map(near, 'fused', t).mean:.3f}",
-                *(f"{stat.mean:.1%}" for stat in shares),
+                *(_share(stat.mean) for stat in shares),
             )
         )
     columns = ("t", *NAMES, f"fused, {near}", "records relevant", "records scanned")
@@ -164,6 +164,10 @@ def trainings(groups: Sequence[Group]) -> Table:
     ]
     columns = ("network", "head", "seed", "epoch kept", "minutes", "class named, validation", "class named, queries")
     return Table("The networks", columns, tuple(rows))
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value >= 0.01 else f"{value:.2%}"
 
 
 def _minutes(seconds: float) -> str:

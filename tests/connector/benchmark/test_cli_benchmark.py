@@ -46,6 +46,7 @@ def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path):
     ("arguments", "message", "status"),
     [
         (["out"], "nothing to run: give --data", 2),
+        (["out", "--quick", "--defaults"], "--quick and --defaults both say which points", 2),
         (["out", "--fitted", "many"], "is not like 1e6x100", 2),
         (["out", "--growth", "1e5,some"], "is not like 1e5,1e6,1e7", 2),
         (["out", "--quick", "--methods", "annoy"], "no method begins with annoy", 1),
@@ -65,7 +66,16 @@ def test_errors_are_one_line(tmp_path, arguments, message, status):
 
 def test_help_is_for_people(tmp_path):
     shown = benchmark("--help", cwd=tmp_path).stdout
-    for option in ("--data INDEX QUERIES", "--fitted", "--growth", "--quick", "--methods", "--threads", "--json"):
+    for option in (
+        "--data INDEX QUERIES",
+        "--fitted",
+        "--growth",
+        "--quick",
+        "--defaults",
+        "--methods",
+        "--threads",
+        "--json",
+    ):
         assert option in shown
 
 

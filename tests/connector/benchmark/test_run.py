@@ -17,6 +17,7 @@ from connector.benchmark.grids import structures
 from connector.benchmark.raw import Plan
 from connector.benchmark.run import Task
 from connector.errors import DataError
+from indexes.hamming import available
 
 ROOT = Path(__file__).parents[3]
 
@@ -136,6 +137,14 @@ def test_methods_can_be_chosen_by_the_beginning_of_their_names():
     assert names == ["IndexBinaryHNSW", "IndexBinaryHash", "IndexFlatL2"]
     with pytest.raises(DataError, match="no method begins with annoy: there are semcut"):
         structures("full", ["annoy"])
+
+
+def test_defaults_are_one_point_of_every_engine():
+    found = {one.name: [method.parameters for method in one.methods()] for one in structures("defaults", ["semcut"])}
+    default = {"cutoff": 0.2, "shortlist": 100, "ranking": "distance"}
+    assert found == {f"semcut ({engine})": [default] for engine in available()}
+    others = [one.name for one in structures("defaults") if not one.name.startswith("semcut")]
+    assert others == [one.name for one in structures("quick") if not one.name.startswith("semcut")]
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(pair, tmp_path):

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shlex
 import shutil
 import statistics
 
@@ -14,10 +15,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from connector.cli import train
 from connector.errors import DataError
 from connector.rankings import CUTOFFS, NAMES
 from connector.reproduce import page, tables
 from connector.reproduce.groups import Metric, Stat, best, groups_of
+from connector.training import TrainConfig
 from tests.connector.reproduce.conftest import PROTOCOL
 
 
@@ -58,6 +61,21 @@ def test_groups_are_told_apart_by_all_that_differs(results):
         "orthohash, start (freeze, image size 8, start (image size 16), weights imagenet)",
         "orthohash, start (freeze, weights imagenet)",
     ]
+
+
+def test_every_setting_of_a_training_is_an_option_of_the_command_that_the_page_shows(results):
+    one = results[1]["ortho-0"]
+    config = {"epochs": 3, "batch_size": 9, "learning_rate": 0.25, "backbone_rate": 0.5, "schedule": "cosine",
+              "weight_decay": 0.5, "label_smoothing": 0.5, "hash_weight": 0.5, "freeze": True, "calibrate": True,
+              "augment": "none", "validation": 0.5, "seed": 7, "workers": 1, "device": "cpu"}  # fmt: skip
+    assert set(config) == set(TrainConfig.model_fields)
+    (group,) = groups_of([like(one, config=config)])
+    (line,) = page.training_commands(group)
+    words = shlex.split(line.partition("; do ")[2].partition(";")[0])
+    assert words[:3] == ["semcut", "train", "DATA"]
+    asked = {word for word in words if word.startswith("--")}
+    assert asked <= {name for option in train.params for name in option.opts}
+    assert {f"--{name.replace('_', '-')}" for name in config} - asked == {"--workers", "--device"}
 
 
 def test_networks_of_different_images_are_not_compared(results):
