@@ -160,7 +160,10 @@ def _speed(run: dict[str, Any]) -> list[str]:
     if table is None:
         return []
     machine, plan = (run["datasets"][0][name] for name in ("machine", "plan"))
-    facts = f"{machine['processor']}, {plan['threads']} threads, k = {plan['k']}."
+    facts = (
+        f"{machine['processor']}, {plan['threads']} threads, k = {plan['k']}. A batch is of {max(plan['batches']):,} "
+        f"queries; of a method that would take over {plan['call_seconds']:g} s for them, of fewer."
+    )
     return ["## Time by number of categories", facts, _console([run["command"]]), table.markdown()]
 
 

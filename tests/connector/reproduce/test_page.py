@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from connector.benchmark.raw import Plan
 from connector.cli import train
 from connector.errors import DataError
 from connector.rankings import CUTOFFS, NAMES
@@ -173,6 +174,9 @@ def test_without_results_there_is_no_page(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+PLAN = Plan(threads=2).model_dump(mode="json")
+
+
 def run_of(*classes: int, semcut: bool = True) -> dict:
     batches = {"1": {"queries_per_second": 1000.0, "p50_ms": 0.25}, "1024": {"queries_per_second": 40_000.0}}
     default = {"cutoff": 0.2, "shortlist": 100, "ranking": "distance"}
@@ -183,7 +187,7 @@ def run_of(*classes: int, semcut: bool = True) -> dict:
         "command": "semcut benchmark run",
         "datasets": [
             {"grid": "full", "about": {"source": "fitted to x", "classes": many, "records": 1_000_000},
-             "methods": methods, "machine": {"processor": "a processor"}, "plan": {"threads": 2, "k": 10}}
+             "methods": methods, "machine": {"processor": "a processor"}, "plan": PLAN}
             for many in classes
         ],
     }  # fmt: skip
@@ -195,6 +199,7 @@ def test_times_by_number_of_categories_come_from_a_benchmark(results, tmp_path):
     page.keep_speed(out, tmp_path)
     text = page.write(out).read_text()
     assert "$ semcut benchmark run" in text
+    assert "a processor, 2 threads, k = 10. A batch is of 1,024 queries; of a method that would take over 5 s" in text
     assert "| 10 | 1,000,000 | 25 µs; 0.25 ms |  | 25 µs; 0.25 ms |" in text
     assert text.index("| 10 |") < text.index("| 200 |")
     (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10, semcut=False)))
