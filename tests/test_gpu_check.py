@@ -43,7 +43,7 @@ def test_it_runs_on_the_processor(tmp_path: Path) -> None:
 
 def test_without_a_card_it_says_so() -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a card here")
+        pytest.skip("needs a machine without a card: here is one")
     done = check(status=1)
     assert "torch: device = cuda:0 is not here: torch finds no card that it can use" in done.stderr
     assert "flat: device = cuda:0 is not here: FAISS finds no card, or is faiss-cpu" in done.stderr

@@ -114,7 +114,7 @@ def test_shortlists_beyond_what_a_card_gives_at_once(engine, device):
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_card_that_is_not_there_is_one_error_and_nothing_is_made(engine, device, tmp_path):
     if not without_cards(engine):
-        pytest.skip("there is a card here")
+        pytest.skip("needs a machine without a card: here is one")
     with pytest.raises(DeviceError, match=f'device = {device} is not here: .*use device="cpu"'):
         FaissIndex.create(tmp_path / "index", CONFIG, engine=engine, device=device)
     assert not (tmp_path / "index").exists()
