@@ -216,6 +216,39 @@ def by_code(
     return tied_average_precision(right, every, total), np.stack(at_k, axis=1)
 
 
+def among_themselves(
+    codes: NDArray[np.uint8], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[float, float] | None:
+    """mAP@all by Hamming distance, and by R with S = I, where each record is searched for among all others.
+
+    Args:
+        codes: (n, bytes) packed.
+        probabilities: (n, C) float64.
+        labels: (n,) int64.
+
+    Returns:
+        The two, mean over the records that are not alone in their class; None if all are.
+    """
+    total = np.bincount(labels)[labels] - 1
+    asked = np.flatnonzero(total)
+    if not len(asked):
+        return None
+    every, right = np.zeros((2, len(asked), 8 * codes.shape[1] + 1), np.int64)
+    by_relevance = np.empty(len(asked))
+    for at, row in enumerate(asked):
+        same = labels == labels[row]
+        apart = hamming(codes[row, None], codes)[0]
+        every[at] = np.bincount(apart, minlength=every.shape[1])
+        right[at] = np.bincount(apart[same], minlength=every.shape[1])
+        relevance = probabilities @ probabilities[row]
+        relevance[row] = -1  # the last one
+        places = np.flatnonzero(same[np.argsort(-relevance, kind="stable")[:-1]])
+        by_relevance[at] = (np.arange(1, len(places) + 1) / (places + 1)).mean()
+    every[:, 0] -= 1  # the record itself
+    right[:, 0] -= 1
+    return float(tied_average_precision(right, every, total[asked]).mean()), float(by_relevance.mean())
+
+
 def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
     """(nq, n) Hamming distances of all pairs of (nq, bytes) and (n, bytes) codes."""
     apart = np.zeros((len(queries), len(codes)), np.int16)

@@ -6,6 +6,7 @@ layout       collections and their fields; encodings to rows and back
 catalogue    what all clients share: bounds of cells, batches that are being written
 making       making, finding and dropping an index
 reader       records by id, page and number
+writer       changes, in an order that leaves whole records behind, wherever they stop
 hits         the shortlist engine: records that a search has asked the server for
 index        `MilvusIndex`
 migration    a stored `FaissIndex` to Milvus and back; `cli` is `semcut migrate`

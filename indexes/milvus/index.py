@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,17 +36,18 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
-from indexes.encodings import Encodings, is_loose
+from indexes.base import IndexStats, SearchResult
+from indexes.encodings import Encodings
 from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
 from indexes.explain import ExplainedIndex
 from indexes.milvus.address import check_there
 from indexes.milvus.catalogue import Catalogue, View, catalogue_name
 from indexes.milvus.hits import Hits, TooManyError
-from indexes.milvus.layout import LOOSE, Layout, check_name, choose, to_keys
+from indexes.milvus.layout import LOOSE, Layout, check_name, choose
 from indexes.milvus.making import drop, load, make, read_config
-from indexes.milvus.reader import ATTEMPTS, IDS, Reader, busy
-from indexes.milvus.server import Server, among, integers
+from indexes.milvus.reader import ATTEMPTS, Reader, busy
+from indexes.milvus.server import Server
+from indexes.milvus.writer import Writer
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
 from indexes.pipeline import Pipeline
@@ -72,9 +72,9 @@ class MilvusIndex(ExplainedIndex):
         self._catalogue = Catalogue(server, layout, strong)
         self._changing = threading.RLock()
         self._process = os.getpid()
-        self._half_removed = np.empty(0, np.int64)  # ids of a removal that has failed
         self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
         self._reader = Reader(server, layout, self._catalogue, self._at_once, strong)
+        self._writer = Writer(server, layout, self._catalogue, self._reader)
 
     def _at_once(self, function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
         """A function of each item, in this order; a number of them run at the same time."""
@@ -262,61 +262,14 @@ class MilvusIndex(ExplainedIndex):
         self._write(encodings, replace=replace, known=False)
 
     def _write(self, encodings: Encodings, *, replace: bool, known: bool) -> None:
-        assert encodings.ids is not None
-        self._layout.check(encodings)
         with self._changing:
             self._check_open()
-            self._undo()
-            before = np.empty(0, np.int64)
-            if not known:
-                before, hidden = self._reader.rows_of(encodings.ids, strong=True)
-                if not replace:
-                    refuse_known(encodings.ids, np.where(hidden, -1, before))
-            bounds = Cells.empty(self.config).extended(encodings.probabilities)[0]
-            self._catalogue.widen(bounds, bool(is_loose(encodings.features).any()))
-            first = secrets.randbits(61)
-            if not replace:
-                self._catalogue.begin(first, first + len(encodings) - 1)
-            for here in self._layout.parts(encodings):
-                rows, records = self._layout.rows(encodings[here], first + here.start)
-                if records:  # their keys are new, and a repetition is the same again
-                    self._server.call("insert", self._layout.records, records)
-                self._server.call("upsert", self._layout.name, rows)
-            self._forget(before[before >= 0])
-            if replace:
-                self._catalogue.changed()
-            else:
-                self._catalogue.finish()
-
-    def _undo(self) -> None:
-        """Take back a batch of which adding has failed."""
-        batch = self._catalogue.unfinished()
-        if batch is not None:
-            condition = f"row >= {batch[0]} and row <= {batch[1]}"
-            self._server.delete_found(self._layout.name, "id", condition)
-            if self._layout.records != self._layout.name:
-                self._server.delete_found(self._layout.records, "row", condition)
-            self._catalogue.take_back()
+            self._writer.write(encodings, replace=replace, known=known)
 
     def _remove(self, ids: NDArray[np.int64]) -> None:
         with self._changing:
             self._check_open()
-            self._undo()
-            rows, hidden = self._reader.rows_of(ids, strong=True)
-            gone = np.isin(ids, self._half_removed) & (rows < 0)
-            refuse_unknown(ids[~gone], np.where(hidden, -1, rows)[~gone])
-            self._half_removed = ids
-            for start in range(0, len(ids), IDS):
-                self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + IDS])))
-            self._forget(rows[~gone])
-            self._catalogue.changed()
-            self._half_removed = ids[:0]
-
-    def _forget(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows that nothing points to any more."""
-        if self._layout.records != self._layout.name:
-            for start in range(0, len(rows), IDS):
-                self._server.delete(self._layout.records, among("row", rows[start : start + IDS]), noticed=False)
+            self._writer.remove(ids)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
         """Delete what clients that died have left of these records on Milvus 2.3. No other client may be writing.
@@ -324,17 +277,9 @@ class MilvusIndex(ExplainedIndex):
         Args:
             ids: (n,) int64.
         """
-        self._check_open()
-        if self._layout.records == self._layout.name:
-            return
         with self._changing:
-            for start in range(0, len(ids), IDS):
-                part = ids[start : start + IDS]
-                rows = self._server.read(
-                    "query", self._layout.records, filter=among("id", to_keys(part)), output_fields=["row"], strong=True
-                )
-                written = integers(rows, "row")
-                self._forget(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
+            self._check_open()
+            self._writer.sweep(ids)
 
     # reading
 

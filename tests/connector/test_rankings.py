@@ -7,7 +7,7 @@ import pytest
 
 from connector.errors import DataError
 from connector.metrics import average_precision, tied_average_precision
-from connector.rankings import NAMES, Comparison, by_code, compare
+from connector.rankings import NAMES, Comparison, among_themselves, by_code, compare
 from indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.test_evaluate import encodings
 from tests.connector.test_metrics import slow_average_precision
@@ -132,3 +132,19 @@ def test_chunks_of_queries_make_no_difference(pairs, world, found, monkeypatch):
     assert len(seen) >= 10
     for name in ("at_all", "at_k", "precision", "relevant", "scanned"):
         np.testing.assert_allclose(getattr(again, name), getattr(found, name), err_msg=name)
+
+
+def test_records_among_themselves_are_as_queries_with_one_record_less(world):
+    records, labels, _, _ = world
+    labels = labels.copy()
+    labels[7] = 4  # alone in its class
+    found = among_themselves(records.codes, records.probabilities.astype(float), labels)
+    rows = np.delete(np.arange(len(labels)), 7)
+    precisions = []
+    for row in rows:
+        others = np.delete(np.arange(len(labels)), row)
+        one = slice(row, row + 1)
+        alone = compare(records[others], labels[others], records[one], labels[one], CONFIG, ks=(1,), cutoffs=(0.0,))
+        precisions.append([alone.at_all[NAMES.index(name), 0, 0] for name in ("hamming", "relevance")])
+    assert found == pytest.approx(np.mean(precisions, axis=0).tolist(), rel=1e-6)
+    assert among_themselves(records.codes[:1], records.probabilities[:1].astype(float), labels[:1]) is None

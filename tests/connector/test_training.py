@@ -19,6 +19,7 @@ from connector.errors import CheckpointError, DataError
 from connector.frozen import kept_outputs, outputs_of
 from connector.images import load, read_batches
 from connector.model import Architecture, SemanticHashNet
+from connector.rankings import NAMES, compare
 from connector.training import METRICS, STATE, TrainConfig, train
 from indexes import InvalidParameterError
 
@@ -63,23 +64,55 @@ def test_another_seed_gives_another_network(digits: ImageSet, architecture: Arch
 def test_the_epoch_with_the_best_validation_is_kept(model: Checkpoint) -> None:
     lines = [json.loads(line) for line in (model.path / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
-    best = max(
-        lines,
-        key=lambda line: (line["validation_accuracy"] + line["validation_hash_accuracy"], -line["validation_loss"]),
-    )
+    best = max(lines, key=lambda line: line["validation_hamming_map"] + line["validation_relevance_map"])
     assert model.training["kept"]["epoch"] == best["epoch"]
     assert best["validation_accuracy"] > 0.85
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
-def test_the_epoch_that_is_kept_is_good_for_codes_too(
-    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("found", ["map", "accuracy"])
+def test_the_epoch_that_is_kept_is_good_for_codes_and_relevance(
+    found: str, digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shown = iter([(0.9, 0.2, 0.1), (0.8, 0.7, 0.4), (0.7, 0.8, 0.3), (0.6, 0.8, 0.2)])
-    names = ("validation_accuracy", "validation_hash_accuracy", "validation_loss")
+    """By mAP; where every class has one validation image, which cannot be searched for, by accuracy."""
+    names = ["validation_accuracy", "validation_hash_accuracy", "validation_loss"]
+    epochs = [(0.9, 0.2, 0.1), (0.8, 0.7, 0.4), (0.7, 0.8, 0.3), (0.6, 0.8, 0.2)]
+    if found == "map":
+        names += ["validation_relevance_map", "validation_hamming_map"]
+        epochs = [(1.0, 1.0, loss, *two) for (*two, loss) in epochs]
+    shown = iter(epochs)
     monkeypatch.setattr(training._Run, "_validate", lambda run: dict(zip(names, next(shown), strict=True)))
     checkpoint = train(digits.sample(60), architecture, TrainConfig(epochs=4), tmp_path / "run")
     assert checkpoint.training["kept"]["epoch"] == 3
+
+
+def test_an_epoch_is_measured_by_searching_for_validation_images(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    _, held_out = digits.sample(600).split(model.training["config"]["validation"], model.training["config"]["seed"])
+    encoder = Encoder(model)
+    shown = encoder.encode(list(held_out.files))
+    assert len(held_out) > 20
+    kept = model.training["kept"]
+    precisions = []
+    for row in range(len(held_out)):
+        others = np.delete(np.arange(len(held_out)), row)
+        found = compare(
+            shown[others], held_out.labels[others], shown[row : row + 1], held_out.labels[row : row + 1],
+            encoder.index_config(), ks=(1,), cutoffs=(-1.0,),
+        )  # fmt: skip
+        precisions.append([found.at_all[NAMES.index(name), 0, 0] for name in ("hamming", "relevance")])
+    hamming, by_relevance = np.mean(precisions, axis=0)
+    assert kept["validation_hamming_map"] == pytest.approx(hamming, abs=1e-6)
+    assert kept["validation_relevance_map"] == pytest.approx(by_relevance, abs=1e-3)
+
+
+def test_one_validation_image_of_a_class_is_not_searched_for(
+    digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    kept = train(digits.sample(60), architecture, TrainConfig(epochs=1), tmp_path / "run").training["kept"]
+    assert kept["validation_loss"] > 0
+    assert "validation_hamming_map" not in kept
 
 
 def test_the_images_used_are_recorded(model: Checkpoint, digits: ImageSet) -> None:
