@@ -5,11 +5,8 @@ learning rate is a function of the step alone, so the state after an epoch decid
 weights and optimiser and the best weights so far, is written in one step after every epoch to `training.safetensors`;
 on the same machine with the same number of threads, a resumed run ends with the same weights, bit for bit.
 
-The epoch that is kept is the one that finds images best, of a validation part of the training images that it has not
-learned: each is searched for among the others, by codes and by relevance, and the mean of the two mAP counts; at a tie
-the smaller loss. Either branch alone would do harm to the other: the softmax branch is done before the codes are, and
-overfits while they get better. Accuracy would say less: a class that is named rightly by chance counts fully. Queries
-and test images are never looked at.
+The epoch that is kept is the one that finds images of a validation part of the training images best: see `validation`.
+Queries and test images are never looked at.
 
 A run directory holds `metrics.jsonl` (a line per epoch), `training-images.txt`, `training.safetensors`, and, once
 training is done, the checkpoint.
@@ -24,34 +21,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing_extensions import Self
 
-from connector.augment import augment
+from connector.augment import augment, mixed
 from connector.beginning import beginning
 from connector.calibration import temperature
 from connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
 from connector.frozen import Layers, Outputs, kept_outputs
-from connector.hashing import binarise, pack
 from connector.images import read_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
-from connector.rankings import among_themselves
+from connector.validation import measure, quality
 from indexes.params import Settings
 
 STATE = "training.safetensors"
-
-_SEARCHED = 4000
-"""Validation images that are searched for after an epoch, if there are more: two seconds."""
 
 Progress = Callable[[int, int, int, float], None]
 """Called after every step with the epoch, the images seen in it, the images of an epoch, and the loss."""
@@ -75,6 +68,10 @@ class TrainConfig(Settings):
         calibrate: fit a temperature on the validation part: see `calibration`.
         augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors; "strong" also changes colours
             and covers a square, for few images and many epochs.
+        mix: share of the batches whose images are mixed with each other, labels and all: see `augment`. Not with
+            `freeze`.
+        ema_decay: of a moving average of the weights after each step, which is what is validated and kept; 0 keeps the
+            weights themselves. About 1 - 1 / n is the mean of the last n steps.
         validation: share of the images of each class kept to choose the epoch.
         seed: of everything random.
         workers: threads that decode images.
@@ -92,10 +89,18 @@ class TrainConfig(Settings):
     freeze: bool = False
     calibrate: bool = False
     augment: Literal["none", "shift", "flip", "strong"] = "flip"
+    mix: float = Field(default=0.0, ge=0, le=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=2, ge=1, le=256)
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.freeze and self.mix:
+            raise ValueError(f"mix = {self.mix:g} mixes pixels, which a frozen backbone sees once: leave out one")
+        return self
 
 
 def train(
@@ -178,6 +183,10 @@ class _Run:
         net = SemanticHashNet(architecture, weights) if begin is None else begin.net
         net.temperature.fill_(1)
         self._net = net.to(self._device).to(memory_format=torch.channels_last)
+        self._average: AveragedModel | None = None
+        if config.ema_decay:
+            decay = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self._net, multi_avg_fn=decay, use_buffers=True)
         backbone = list(self._net.backbone.parameters())
         ours = {id(parameter) for parameter in backbone}
         self._optimiser = torch.optim.AdamW(
@@ -210,19 +219,25 @@ class _Run:
             self._held_out_outputs = Outputs(held_out.copies[:1], held_out.labels)
         for epoch in range(len(self._metrics), self._config.epochs):
             loss, rate = self._train_epoch(epoch)
-            metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate, **self._validate()}
-            if not self._best_metrics or _quality(metrics) > _quality(self._best_metrics):
+            metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate}
+            metrics |= measure(self._kept, self._held_out_answers())
+            if not self._best_metrics or quality(metrics) > quality(self._best_metrics):
                 self._best_metrics = metrics
-                self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
+                self._best = {key: value.detach().cpu().clone() for key, value in self._kept.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
             self._save()
             start = time.perf_counter()
         if self._config.calibrate:
-            self._net.load_state_dict(self._best)
+            self._kept.load_state_dict(self._best)
             logits, labels = self._held_out_logits()
             self._best["temperature"] = torch.tensor(temperature(logits, labels), dtype=torch.float64)
         Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
         return Checkpoint.load(self._path)
+
+    @property
+    def _kept(self) -> SemanticHashNet:
+        """The network that is validated and kept."""
+        return self._net if self._average is None else cast(SemanticHashNet, self._average.module)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         config, net = self._config, self._net.train()
@@ -239,20 +254,20 @@ class _Run:
             rate = config.learning_rate * _rate(epoch * steps + step, config.epochs * steps, config.schedule)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate * group["share"]
+            share = 1.0
+            if config.mix and not isinstance(inputs, tuple) and torch.rand((), generator=generator) < config.mix:
+                inputs, partners, share = mixed(inputs, generator)
             with self._precision():
-                output = self._answers(inputs)
-                loss = total_loss(
-                    net.head,
-                    output.logits,
-                    output.hash,
-                    labels.to(self._device),
-                    hash_weight=config.hash_weight,
-                    label_smoothing=config.label_smoothing,
-                )
+                output = self._answers(self._net, inputs)
+                loss = self._loss(output, labels)
+                if share < 1:
+                    loss = share * loss + (1 - share) * self._loss(output, labels[partners])
             self._optimiser.zero_grad()
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.step(self._optimiser)
             self._scaler.update()
+            if self._average is not None:
+                self._average.update_parameters(self._net)
             value = loss.item()
             if not math.isfinite(value):
                 raise DataError(f"the loss became {value} in epoch {epoch + 1}: lower the learning rate")
@@ -270,53 +285,38 @@ class _Run:
         for pixels, labels in self._batches(self._part.subset(order)):
             yield augment(pixels.float(), self._config.augment, generator), labels
 
-    def _answers(self, inputs: Inputs) -> Output:
+    def _answers(self, net: SemanticHashNet, inputs: Inputs) -> Output:
         if isinstance(inputs, tuple):
-            return self._net.answers(tuple(layer.to(self._device) for layer in inputs))
-        output: Output = self._net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
+            return net.answers(tuple(layer.to(self._device) for layer in inputs))
+        output: Output = net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
         return output
+
+    def _loss(self, output: Output, labels: torch.Tensor) -> torch.Tensor:
+        return total_loss(
+            self._net.head,
+            output.logits,
+            output.hash,
+            labels.to(self._device),
+            hash_weight=self._config.hash_weight,
+            label_smoothing=self._config.label_smoothing,
+        )
 
     @torch.no_grad()
     def _held_out_answers(self) -> Iterator[tuple[Output, torch.Tensor]]:
         """Answers for the validation images, batch by batch, with labels."""
-        self._net.eval()
+        net = self._kept.eval()
         batches: Iterator[tuple[Inputs, torch.Tensor]] = self._batches(self._held_out)
         if self._held_out_outputs is not None:
             every, size = torch.arange(len(self._held_out_outputs)), self._config.batch_size
             batches = self._held_out_outputs.batches(every, size, torch.Generator())
         for inputs, labels in batches:
             with self._precision():
-                output = self._answers(inputs)
+                output = self._answers(net, inputs)
             yield output, labels.to(self._device)
 
     def _held_out_logits(self) -> tuple[torch.Tensor, torch.Tensor]:
         pairs = [(output.logits.float().cpu(), labels.cpu()) for output, labels in self._held_out_answers()]
         return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
-
-    def _validate(self) -> dict[str, float]:
-        right = hash_right = seen = 0
-        loss = 0.0
-        searched: list[tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.int64]]] = []
-        for output, labels in self._held_out_answers():
-            loss += functional.cross_entropy(output.logits.float(), labels, reduction="sum").item()
-            right += int((output.logits.argmax(dim=1) == labels).sum())
-            hash_right += int((self._net.head.fits(output.hash).argmax(dim=1) == labels).sum())
-            if seen < _SEARCHED:
-                codes = pack(binarise(output.hash.float(), self._net.head.binarisation))
-                searched.append((codes, self._net.probabilities(output.logits).cpu().numpy(), labels.cpu().numpy()))
-            seen += len(labels)
-        if not seen:
-            raise DataError("none of the validation images can be read")
-        metrics = {
-            "validation_accuracy": right / seen,
-            "validation_hash_accuracy": hash_right / seen,
-            "validation_loss": loss / seen,
-        }
-        codes, probabilities, truth = (np.concatenate(column)[:_SEARCHED] for column in zip(*searched, strict=True))
-        found = among_themselves(codes, probabilities, truth)
-        if found is not None:
-            metrics |= {"validation_hamming_map": found[0], "validation_relevance_map": found[1]}
-        return metrics
 
     def _batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Pixels (n, 3, size, size) uint8 and labels (n,); images that cannot be read are left out."""
@@ -333,6 +333,8 @@ class _Run:
         """Write the state after an epoch in one step, then the metrics."""
         tensors = {f"net.{key}": value for key, value in self._net.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        if self._average is not None:
+            tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
         for number, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
         content = {
@@ -370,6 +372,8 @@ class _Run:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         self._net.load_state_dict(part("net."))
+        if self._average is not None:
+            self._average.load_state_dict(part("average."))
         self._best, self._best_metrics, self._metrics = part("best."), content["best"], content["metrics"]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in part("optimiser.").items():
@@ -379,14 +383,6 @@ class _Run:
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
-
-
-def _quality(metrics: dict[str, Any]) -> tuple[float, float]:
-    """By which the epoch is chosen that is kept; larger is better. One validation image of a class is never found."""
-    names = ("validation_hamming_map", "validation_relevance_map")
-    if names[0] not in metrics:
-        names = ("validation_accuracy", "validation_hash_accuracy")
-    return sum(metrics[name] for name in names), -metrics["validation_loss"]
 
 
 def _rate(step: int, steps: int, schedule: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from connector import training
-from connector.augment import augment
+from connector.augment import augment, mixed
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.encode import Encoder
@@ -36,11 +37,11 @@ def stop_in(epoch: int):
     return progress
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+@pytest.mark.parametrize("more", [{"schedule": "one-cycle"}, {"schedule": "cosine"}, {"mix": 0.5, "ema_decay": 0.9}])
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
-    schedule: str, digits: ImageSet, architecture: Architecture, tmp_path: Path
+    more: dict[str, Any], digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    images, config = digits.sample(200), TrainConfig(epochs=4, schedule=schedule, seed=5)
+    images, config = digits.sample(200), TrainConfig(epochs=4, seed=5, **more)
     straight = train(images, architecture, config, tmp_path / "straight")
     for epoch in (0, 2, 3):
         with pytest.raises(Stop):
@@ -81,7 +82,7 @@ def test_the_epoch_that_is_kept_is_good_for_codes_and_relevance(
         names += ["validation_relevance_map", "validation_hamming_map"]
         epochs = [(1.0, 1.0, loss, *two) for (*two, loss) in epochs]
     shown = iter(epochs)
-    monkeypatch.setattr(training._Run, "_validate", lambda run: dict(zip(names, next(shown), strict=True)))
+    monkeypatch.setattr(training, "measure", lambda net, answers: dict(zip(names, next(shown), strict=True)))
     checkpoint = train(digits.sample(60), architecture, TrainConfig(epochs=4), tmp_path / "run")
     assert checkpoint.training["kept"]["epoch"] == 3
 
@@ -318,6 +319,75 @@ def test_strong_augmentation_changes_colours_and_covers_a_square_of_half_of_the_
         assert (rows, columns) == (0, 0) or (0.15 * 40 <= columns <= 0.55 * 40 and abs(rows + 1 - columns) <= 1)
     covered = [(image[:, 1:] == image[:, :-1]).all(dim=0).any().item() for image in moved]
     assert 0.3 < sum(covered) / 64 < 0.7
+
+
+def test_mixed_images_are_of_two_in_the_shares_that_are_told() -> None:
+    """Each image is of one brightness of its own, so every pixel shows what it is made of."""
+    own = torch.arange(16.0) * 10
+    images = own.view(16, 1, 1, 1).expand(16, 3, 20, 20)
+    kinds, shares = [], []
+    for seed in range(60):
+        result, partners, share = mixed(images, torch.Generator().manual_seed(seed))
+        other = own[partners]
+        assert sorted(partners.tolist()) == list(range(16))
+        torch.testing.assert_close(result.mean(dim=(1, 2, 3)), share * own + (1 - share) * other)
+        blended = (share * own + (1 - share) * other).view(16, 1, 1, 1).expand_as(result)
+        pasted = (result == own.view(16, 1, 1, 1)) | (result == other.view(16, 1, 1, 1))
+        kinds.append("mixup" if torch.allclose(result, blended) else "cutmix")
+        assert kinds[-1] == "mixup" or pasted.all()
+        shares.append(share)
+    assert 15 < kinds.count("mixup") < 45
+    assert min(shares) < 0.1 < 0.9 < max(shares)
+    assert own.tolist() == images[:, 0, 0, 0].tolist()
+
+
+def test_the_loss_of_mixed_images_is_that_of_both_labels_in_their_shares(
+    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Paired with itself, in whatever share, an image's loss is what it was; with another one it is larger."""
+
+    def losses(shift: int, mix: float) -> list[float]:
+        monkeypatch.setattr(
+            training, "mixed", lambda images, generator: (images, torch.arange(len(images)).roll(shift), 0.5)
+        )
+        config = TrainConfig(epochs=6, augment="none", batch_size=32, mix=mix)
+        path = tmp_path / f"{shift}-{mix}"
+        train(digits.sample(128), architecture, config, path)
+        return [json.loads(line)["loss"] for line in (path / METRICS).read_text().splitlines()]
+
+    alone, half = losses(0, 1.0), losses(1, 1.0)
+    assert alone == pytest.approx(losses(0, 0.0), rel=1e-3)
+    assert half[-1] > alone[-1] + 1
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(
+    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Against the mean computed step by step from the weights."""
+    steps: list[dict[str, torch.Tensor]] = []
+    update = torch.optim.AdamW.step
+
+    def step(optimiser: torch.optim.AdamW, *arguments: Any) -> Any:
+        result = update(optimiser, *arguments)
+        tensors = [p for group in optimiser.param_groups for p in group["params"]]
+        steps.append({str(i): p.detach().clone() for i, p in enumerate(tensors)})
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    checkpoint = train(digits.sample(100), architecture, TrainConfig(epochs=1, ema_decay=0.7), tmp_path / "run")
+    expected = steps[0]
+    for weights in steps[1:]:
+        expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in weights.items()}
+    own = {id(p) for p in checkpoint.net.backbone.parameters()}
+    kept = [*checkpoint.net.backbone.parameters(), *(p for p in checkpoint.net.parameters() if id(p) not in own)]
+    assert len(steps) > 1
+    for number, parameter in enumerate(kept):
+        torch.testing.assert_close(parameter.detach(), expected[str(number)], rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_are_not_mixed_behind_a_frozen_backbone() -> None:
+    with pytest.raises(InvalidParameterError, match=r"mix = 0\.5 mixes pixels, .* frozen"):
+        TrainConfig(freeze=True, mix=0.5)
 
 
 def test_a_network_goes_on_from_another(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
