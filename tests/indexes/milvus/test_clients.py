@@ -385,7 +385,7 @@ def old_or_new(found: Encodings, *possible: BruteForceIndex) -> Encodings:
 @AFTER
 def test_a_removal_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch, after):
     """Each record is there or gone; repeating it completes it, whoever does."""
-    monkeypatch.setattr("indexes.milvus.index.IDS", 4)
+    monkeypatch.setattr("indexes.milvus.writer.IDS", 4)
     base, gone = written(0, 20), np.arange(0, 20, 2)
     whole = reference_of(base[1::2])
     for client, observer, repeats, fault in faults(backend, story, base, after=after):

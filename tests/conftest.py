@@ -1,0 +1,8 @@
+"""Ctrl-C reaches the commands that tests start, also where a shell that ignores it runs the tests in its background."""
+
+from __future__ import annotations
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
