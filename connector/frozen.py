@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def kept_outputs(
         parts: of the images; however they are divided, it is the same file in the cache.
         read: gives batches of images, see `outputs_of`; what cannot be read is left out.
         net, device, mirror: see there.
-        keep: whether to use the cache: of a backbone that nobody else has it would only take room.
+        keep: whether to use the cache, see `others_have_it`: otherwise it would only take room.
 
     Raises:
         DataError: there is no image.
@@ -128,6 +129,11 @@ def kept_outputs(
         rows, labels = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(dim=1)
         found.append(Outputs(tuple(tuple(layer[rows] for layer in copy) for copy in every.copies), labels))
     return found
+
+
+def others_have_it(training: Mapping[str, Any]) -> bool:
+    """Whether other networks have this one's frozen backbone, too: `training` says how it began, see `Checkpoint`."""
+    return any(training.get(name) is not None for name in ("backbone_weights", "start"))
 
 
 def _read(file: Path) -> Outputs | None:

@@ -37,8 +37,8 @@ from connector.calibration import temperature
 from connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
-from connector.frozen import Layers, Outputs, kept_outputs
-from connector.images import read_batches
+from connector.frozen import Layers, Outputs, kept_outputs, others_have_it
+from connector.images import labelled_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
 from connector.validation import measure, quality
@@ -212,7 +212,7 @@ class _Run:
             self._net.eval()
             mirror = self._config.augment in ("flip", "strong")
             parts = (self._part, self._held_out)
-            keep = any(self._settings.get(name) is not None for name in ("backbone_weights", "start"))
+            keep = others_have_it(self._settings)
             self._outputs, held_out = kept_outputs(
                 self._net, parts, self._batches, self._device, mirror=mirror, keep=keep
             )
@@ -319,12 +319,8 @@ class _Run:
         return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
     def _batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pixels (n, 3, size, size) uint8 and labels (n,); images that cannot be read are left out."""
         size, config = self._architecture.image_size, self._config
-        labels = torch.from_numpy(images.labels)
-        for batch in read_batches(images.files, size, config.batch_size, config.workers):
-            if len(batch.positions):
-                yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
+        return labelled_batches(images.files, images.labels, size, config.batch_size, config.workers)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()

@@ -10,8 +10,8 @@ import torch
 from connector.checkpoint import Checkpoint
 from connector.data import ImageSet
 from connector.encode import EncodedFiles, Encoder
-from connector.frozen import kept_outputs
-from connector.images import read_batches
+from connector.frozen import kept_outputs, others_have_it
+from connector.images import labelled_batches
 
 
 class FrozenEncoder(Encoder):
@@ -34,13 +34,13 @@ class FrozenEncoder(Encoder):
         images = ImageSet(tuple(files), np.arange(len(files)), self.architecture.classes)
 
         def read(images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            size, labels = self.architecture.image_size, torch.from_numpy(images.labels)
-            for batch in read_batches(images.files, size, self._batch_size, self._workers):
-                if len(batch.positions):
-                    yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
-                    progress(int(batch.positions[-1]) + 1, len(images))
+            size = self.architecture.image_size
+            for pixels, numbers in labelled_batches(images.files, images.labels, size, self._batch_size, self._workers):
+                yield pixels, numbers
+                progress(int(numbers[-1]) + 1, len(images))
 
-        (found,) = kept_outputs(self._net, [images], read, self._device, mirror=False)
+        keep = others_have_it(checkpoint.training)
+        (found,) = kept_outputs(self._net, [images], read, self._device, mirror=False, keep=keep)
         self._layers = found.copies[0]
         self._row_of = {files[number]: row for row, number in enumerate(found.labels.tolist())}
 

@@ -73,7 +73,7 @@ def test_networks_of_one_frozen_backbone_share_what_it_makes_of_the_images(netwo
     assert passes == [len(divided.database) + len(divided.queries)]
 
 
-def test_a_query_that_cannot_be_read_ends_the_measurement_of_a_frozen_network(networks, tmp_path, monkeypatch):
+def test_a_network_with_a_frozen_backbone_of_its_own_and_a_query_that_cannot_be_read(networks, tmp_path, monkeypatch):
     root = tmp_path / "digits"
     shutil.copytree(Path(data.load("digits/train").files[0]).parents[2], root)
     monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
@@ -81,6 +81,8 @@ def test_a_query_that_cannot_be_read_ends_the_measurement_of_a_frozen_network(ne
     config = TrainConfig(epochs=1, freeze=True, augment="none")
     architecture = Checkpoint.load(networks["ortho-0"]).net.architecture
     train(divided.training, architecture, config, tmp_path / "frozen")
+    measure(tmp_path / "frozen", str(root), PROTOCOL, tmp_path / "whole", progress=nothing)
+    assert not list((tmp_path / "cache").glob("frozen-*"))  # no other network has this backbone, of random weights
     Path(divided.queries.files[7]).write_bytes(b"not an image")
     with pytest.raises(DataError, match=f"the query {divided.queries.files[7]} cannot be read"):
         measure(tmp_path / "frozen", str(root), PROTOCOL, tmp_path / "out", progress=nothing)
