@@ -30,14 +30,14 @@ def fig4(group: Group) -> bytes:
 
 
 def training(groups: Sequence[Group]) -> bytes:
-    """Accuracy on validation images against minutes of training, of the first network of each group."""
+    """mAP of the codes of validation images against minutes of training, of the first network of each group."""
     figure, (axes,) = new_figure("light", (8.5, 4.5), 1)
     curves = Curves()
     for group, colour, marker in zip(groups, itertools.cycle(_COLOURS), itertools.cycle(MARKERS), strict=False):
         lines = group.members[0].curve
         minutes = itertools.accumulate(line["seconds"] / 60 for line in lines)
-        accuracies = [line["validation_accuracy"] for line in lines]
-        curves[group.label] = (list(zip(minutes, accuracies, strict=True)), colour, marker)
+        points = [(at, line.get("validation_hamming_map")) for at, line in zip(minutes, lines, strict=True)]
+        curves[group.label] = ([(at, found) for at, found in points if found is not None], colour, marker)
     draw_curves(axes, curves, "light")
-    label_axes(axes, "minutes of training", "class named, validation images")
+    label_axes(axes, "minutes of training", "mAP of codes, validation images")
     return png(figure, f"Training, {groups[0].about['protocol']}", "light")
