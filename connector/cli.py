@@ -71,7 +71,7 @@ from indexes.cli import ERR, OUT, PATH, print_json
     show_default=True,
     help="shift moves, scales and turns a little; flip also mirrors; strong also changes colours and covers parts.",
 )
-@click.option("--mix", default=0.0, show_default=True, help="Share of the batches whose images are mixed.")
+@click.option("--mix", default=0.0, show_default=True, help="Share of the batches to mix, not with --freeze.")
 @click.option(
     "--freeze",
     is_flag=True,
@@ -122,6 +122,11 @@ def train(
             "images": f"{len(found):,} in {len(found.classes)} classes",
             "validation accuracy": f"{kept['validation_accuracy']:.3f}",
             "validation accuracy of the hash layer": f"{kept['validation_hash_accuracy']:.3f}",
+            **{
+                f"validation mAP by {name}": f"{kept[key]:.3f}"
+                for name, key in (("code", "validation_hamming_map"), ("relevance", "validation_relevance_map"))
+                if key in kept
+            },
         },
     )
 

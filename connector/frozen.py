@@ -4,8 +4,9 @@ With the "flip" and "strong" augmentations there is a second copy, of the mirror
 mean to compute everything anew, and is left out.
 
 It is kept in the cache (see `data`), so that it need not be computed again for another head, or another seed if that
-draws the same images. A file there is named by the SHA-256 of all that it depends on: the backbone's weights, how
-images are scaled, and path, length and time of every file. Deleting it costs only the time to compute it again.
+draws the same images; unless the backbone is random, and so nobody else's. A file there is named by the SHA-256 of all
+that it depends on: the backbone's weights, how images are scaled, and path, length and time of every file. Deleting it
+costs only the time to compute it again.
 """
 
 from __future__ import annotations

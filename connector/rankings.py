@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connector.errors import DataError
-from connector.metrics import tied_average_precision
+from connector.metrics import average_precision, tied_average_precision
 from indexes import Encodings, IndexConfig
 from indexes.partitions import Cells
 from indexes.relevance import Similarity, is_relevant
@@ -35,6 +35,7 @@ NAMES: tuple[RankingName, ...] = get_args(RankingName)
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 _PAIRS = 1 << 24
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -233,20 +234,24 @@ def among_themselves(
     asked = np.flatnonzero(total)
     if not len(asked):
         return None
-    every, right = np.zeros((2, len(asked), 8 * codes.shape[1] + 1), np.int64)
-    by_relevance = np.empty(len(asked))
-    for at, row in enumerate(asked):
-        same = labels == labels[row]
-        apart = hamming(codes[row, None], codes)[0]
-        every[at] = np.bincount(apart, minlength=every.shape[1])
-        right[at] = np.bincount(apart[same], minlength=every.shape[1])
-        relevance = probabilities @ probabilities[row]
-        relevance[row] = -1  # the last one
-        places = np.flatnonzero(same[np.argsort(-relevance, kind="stable")[:-1]])
-        by_relevance[at] = (np.arange(1, len(places) + 1) / (places + 1)).mean()
-    every[:, 0] -= 1  # the record itself
-    right[:, 0] -= 1
-    return float(tied_average_precision(right, every, total[asked]).mean()), float(by_relevance.mean())
+    bins = 8 * codes.shape[1] + 1
+    by_code, by_relevance = np.empty((2, len(asked)))
+    for start in range(0, len(asked), _BLOCK):
+        rows = asked[start : start + _BLOCK]
+        here = np.arange(len(rows))
+        same = labels[rows, None] == labels
+        places = hamming(codes[rows], codes) + bins * here[:, None]
+        every = np.bincount(places.ravel(), minlength=bins * len(rows)).reshape(-1, bins)
+        right = np.bincount(places[same], minlength=bins * len(rows)).reshape(-1, bins)
+        every[:, 0] -= 1  # the record itself
+        right[:, 0] -= 1
+        by_code[start : start + _BLOCK] = tied_average_precision(right, every, total[rows])
+        relevance = probabilities[rows] @ probabilities.T
+        relevance[here, rows] = -1  # the last one
+        order = np.argsort(-relevance, axis=1, kind="stable")[:, :-1]
+        listed = np.take_along_axis(same, order, axis=1)
+        by_relevance[start : start + _BLOCK] = average_precision(listed, total[rows])
+    return float(by_code.mean()), float(by_relevance.mean())
 
 
 def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:

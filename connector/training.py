@@ -360,8 +360,8 @@ class _Run:
             before, now = content["settings"], self._settings
             different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
             raise CheckpointError(
-                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones, "
-                "or train into another directory"
+                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones "
+                "and the same version of semcut, or train into another directory"
             )
 
         def part(prefix: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 from connector.checkpoint import Checkpoint
 from connector.data import ImageSet
 from connector.encode import EncodedFiles, Encoder
-from connector.frozen import kept_outputs, others_have_it
+from connector.frozen import kept_outputs
 from connector.images import labelled_batches
 
 
@@ -39,8 +39,7 @@ class FrozenEncoder(Encoder):
                 yield pixels, numbers
                 progress(int(numbers[-1]) + 1, len(images))
 
-        keep = others_have_it(checkpoint.training)
-        (found,) = kept_outputs(self._net, [images], read, self._device, mirror=False, keep=keep)
+        (found,) = kept_outputs(self._net, [images], read, self._device, mirror=False)
         self._layers = found.copies[0]
         self._row_of = {files[number]: row for row, number in enumerate(found.labels.tolist())}
 

@@ -27,6 +27,7 @@ from connector.checkpoint import Checkpoint
 from connector.connector import Connector
 from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
+from connector.frozen import others_have_it
 from connector.protocols import ProtocolName, check, parts
 from connector.rankings import CUTOFFS, Comparison, by_code, compare
 from connector.reproduce.baselines import baseline_codes
@@ -140,7 +141,7 @@ def measure(
     def told(what: str) -> Callable[[int, int], None]:
         return lambda done, of: progress(f"{name}: {what}", done, of)
 
-    if training["config"]["freeze"]:
+    if training["config"]["freeze"] and others_have_it(checkpoint.training):
         files = [*divided.database.files, *divided.queries.files]
         encoder: Encoder = FrozenEncoder(checkpoint, files, device, told("encoding all images"))
     else:

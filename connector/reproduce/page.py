@@ -96,7 +96,7 @@ def _protocol(name: ProtocolName, groups: Sequence[Group], first: Group) -> list
         f"![mAP and shares of the records against the cutoff]({name}/fig4.png)",
         tables.categories(groups).markdown(),
         tables.trainings(groups).markdown(),
-        f"![mAP of the codes of validation images against minutes of training]({name}/training.png)",
+        f"![Validation images against minutes of training]({name}/training.png)",
     ]
 
 

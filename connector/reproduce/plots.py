@@ -30,14 +30,20 @@ def fig4(group: Group) -> bytes:
 
 
 def training(groups: Sequence[Group]) -> bytes:
-    """mAP of the codes of validation images against minutes of training, of the first network of each group."""
+    """mAP of the codes of validation images against minutes of training, of the first network of each group.
+
+    Where no network was measured so, the share of them whose class is named.
+    """
     figure, (axes,) = new_figure("light", (8.5, 4.5), 1)
     curves = Curves()
+    key, said = "validation_hamming_map", "mAP of codes, validation images"
+    if not any(key in line for group in groups for line in group.members[0].curve):
+        key, said = "validation_accuracy", "class named, validation images"
     for group, colour, marker in zip(groups, itertools.cycle(_COLOURS), itertools.cycle(MARKERS), strict=False):
         lines = group.members[0].curve
         minutes = itertools.accumulate(line["seconds"] / 60 for line in lines)
-        points = [(at, line.get("validation_hamming_map")) for at, line in zip(minutes, lines, strict=True)]
+        points = [(at, line.get(key)) for at, line in zip(minutes, lines, strict=True)]
         curves[group.label] = ([(at, found) for at, found in points if found is not None], colour, marker)
     draw_curves(axes, curves, "light")
-    label_axes(axes, "minutes of training", "mAP of codes, validation images")
+    label_axes(axes, "minutes of training", said)
     return png(figure, f"Training, {groups[0].about['protocol']}", "light")

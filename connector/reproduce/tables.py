@@ -154,15 +154,20 @@ def trainings(groups: Sequence[Group]) -> Table:
             member.about["name"],
             group.label,
             str(member.about["config"]["seed"]),
-            f"{member.about['kept']['epoch']} of {member.about['config']['epochs']}",
+            f"{kept['epoch']} of {member.about['config']['epochs']}",
             _minutes(sum(line["seconds"] for line in member.curve)),
-            f"{member.about['kept']['validation_accuracy']:.3f}",
+            f"{kept['validation_accuracy']:.3f}",
+            f"{kept['validation_hamming_map']:.3f}" if "validation_hamming_map" in kept else "",
             f"{member.right.mean():.3f}",
         )
         for group in groups
         for member in group.members
+        for kept in (member.about["kept"],)
     ]
-    columns = ("network", "head", "seed", "epoch kept", "minutes", "class named, validation", "class named, queries")
+    columns = (
+        "network", "head", "seed", "epoch kept", "minutes", "class named, validation", "mAP of codes, validation",
+        "class named, queries",
+    )  # fmt: skip
     return Table("The networks", columns, tuple(rows))
 
 

@@ -277,6 +277,7 @@ class MilvusIndex(ExplainedIndex):
         Args:
             ids: (n,) int64.
         """
+        self._check_open()
         with self._changing:
             self._check_open()
             self._writer.sweep(ids)

@@ -1,8 +1,10 @@
 """Changes of a `MilvusIndex`: in which order a batch, a removal and what they leave behind reach the server.
 
-A record is first written under a row that nothing points to, then its id is pointed to that row, then the row that it
-pointed to before is deleted: whatever stops in between, the id has one whole record. Rows that nothing points to are
-in nobody's way, and only take room.
+A batch that an earlier call left half written is taken back first. Then bounds are widened, so that no search prunes
+what is coming; an `add` is announced as unfinished; records are written; and the batch is told to be finished, or
+changed. Where records lie apart from what is searched (`layout`), a record is written under a row that nothing points
+to, then its id is pointed to that row, and at last the row that it pointed to before is deleted: whatever stops in
+between, the id has one whole record, and rows that nothing points to only take room.
 """
 
 from __future__ import annotations

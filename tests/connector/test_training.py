@@ -19,6 +19,7 @@ from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from connector.frozen import kept_outputs, outputs_of
 from connector.images import load, read_batches
+from connector.losses import HEADS
 from connector.model import Architecture, SemanticHashNet
 from connector.rankings import NAMES, compare
 from connector.training import METRICS, STATE, TrainConfig, train
@@ -157,8 +158,12 @@ def test_unreadable_training_images_are_left_out(digits: ImageSet, architecture:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"}]
-)
+    "wrong",
+    [
+        {"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"}, {"mix": 1.5},
+        {"ema_decay": 1.0},
+    ],
+)  # fmt: skip
 def test_settings_are_validated(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
         TrainConfig(**wrong)
@@ -167,6 +172,21 @@ def test_settings_are_validated(wrong: dict[str, object]) -> None:
 def test_a_device_that_is_not_there_says_so(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="use cpu"):
         train(digits.sample(50), architecture, TrainConfig(device="nonsense"), tmp_path / "run")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no card")
+@pytest.mark.parametrize("freeze", [False, True])
+def test_training_on_a_card_learns_the_same_classes(
+    freeze: bool, digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    more: dict[str, Any] = {"freeze": True} if freeze else {"mix": 0.2, "ema_decay": 0.8}
+    for head in HEADS:
+        config = TrainConfig(epochs=5, augment="shift", calibrate=True, device="cuda", **more)
+        named = architecture.model_copy(update={"head": head})
+        kept = train(digits.sample(600), named, config, tmp_path / head).training["kept"]
+        assert kept["validation_accuracy"] > 0.6
+        assert kept["validation_hamming_map"] > 0.4
 
 
 def test_a_frozen_backbone_stays_as_it_is_and_the_rest_learns(digits: ImageSet, tmp_path: Path) -> None:
@@ -346,24 +366,25 @@ def test_the_loss_of_mixed_images_is_that_of_both_labels_in_their_shares(
 ) -> None:
     """Paired with itself, in whatever share, an image's loss is what it was; with another one it is larger."""
 
-    def losses(shift: int, mix: float) -> list[float]:
+    def losses(shift: int, share: float, mix: float = 1.0) -> list[float]:
         monkeypatch.setattr(
-            training, "mixed", lambda images, generator: (images, torch.arange(len(images)).roll(shift), 0.5)
+            training, "mixed", lambda images, generator: (images, torch.arange(len(images)).roll(shift), share)
         )
         config = TrainConfig(epochs=6, augment="none", batch_size=32, mix=mix)
-        path = tmp_path / f"{shift}-{mix}"
+        path = tmp_path / f"{shift}-{share}-{mix}"
         train(digits.sample(128), architecture, config, path)
         return [json.loads(line)["loss"] for line in (path / METRICS).read_text().splitlines()]
 
-    alone, half = losses(0, 1.0), losses(1, 1.0)
-    assert alone == pytest.approx(losses(0, 0.0), rel=1e-3)
-    assert half[-1] > alone[-1] + 1
+    alone = losses(0, 0.5)
+    assert alone == pytest.approx(losses(0, 0.5, mix=0.0), rel=1e-3)
+    mostly_own, mostly_another = losses(1, 0.9)[-1], losses(1, 0.1)[-1]
+    assert alone[-1] + 0.2 < mostly_own < mostly_another - 0.2
 
 
 def test_the_moving_average_is_what_is_validated_and_kept(
     digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Against the mean computed step by step from the weights."""
+    """Against the mean computed step by step from the weights, and what the network that is kept says of its images."""
     steps: list[dict[str, torch.Tensor]] = []
     update = torch.optim.AdamW.step
 
@@ -374,7 +395,8 @@ def test_the_moving_average_is_what_is_validated_and_kept(
         return result
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    checkpoint = train(digits.sample(100), architecture, TrainConfig(epochs=1, ema_decay=0.7), tmp_path / "run")
+    images, config = digits.sample(100), TrainConfig(epochs=1, ema_decay=0.7)
+    checkpoint = train(images, architecture, config, tmp_path / "run")
     expected = steps[0]
     for weights in steps[1:]:
         expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in weights.items()}
@@ -383,6 +405,10 @@ def test_the_moving_average_is_what_is_validated_and_kept(
     assert len(steps) > 1
     for number, parameter in enumerate(kept):
         torch.testing.assert_close(parameter.detach(), expected[str(number)], rtol=1e-4, atol=1e-5)
+    _, held_out = images.split(config.validation, config.seed)
+    probabilities = Encoder(checkpoint).encode(list(held_out.files)).probabilities
+    loss = -np.log(probabilities[np.arange(len(held_out)), held_out.labels]).mean()
+    assert checkpoint.training["kept"]["validation_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_pixels_are_not_mixed_behind_a_frozen_backbone() -> None:
