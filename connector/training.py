@@ -26,8 +26,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import Self
 
@@ -41,6 +39,7 @@ from connector.frozen import Layers, Outputs, kept_outputs, others_have_it
 from connector.images import labelled_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
+from connector.state import read_state, write_state
 from connector.validation import measure, quality
 from indexes.params import Settings
 
@@ -326,36 +325,25 @@ class _Run:
         return torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()
 
     def _save(self) -> None:
-        """Write the state after an epoch in one step, then the metrics."""
-        tensors = {f"net.{key}": value for key, value in self._net.state_dict().items()}
-        tensors |= {f"best.{key}": value for key, value in self._best.items()}
-        if self._average is not None:
-            tensors |= {f"average.{key}": value for key, value in self._average.state_dict().items()}
-        for number, state in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
+        """Write the state after an epoch, then the metrics."""
+        optimiser = self._optimiser.state_dict()["state"]
+        groups = {
+            "net": self._net.state_dict(),
+            "best": self._best,
+            "average": {} if self._average is None else self._average.state_dict(),
+            "optimiser": {f"{number}.{key}": value for number, of in optimiser.items() for key, value in of.items()},
+        }
         content = {
             "settings": self._settings,
             "metrics": self._metrics,
             "best": self._best_metrics,
             "scaler": self._scaler.state_dict(),
         }
-        scratch = self._path / f"{STATE}.new"
-        save_file(
-            {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()},
-            scratch,
-            metadata={"semcut_training": json.dumps(content)},
-        )
-        os.replace(scratch, self._path / STATE)
+        write_state(self._path / STATE, groups, content)
         (self._path / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in self._metrics))
 
     def _load(self) -> None:
-        file = self._path / STATE
-        try:
-            with safe_open(file, "pt") as stored:
-                content = json.loads(stored.metadata()["semcut_training"])
-                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors has an error type of its own for broken files
-            raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
+        groups, content = read_state(self._path / STATE)
         if content["settings"] != self._settings:
             before, now = content["settings"], self._settings
             different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
@@ -363,20 +351,16 @@ class _Run:
                 f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones "
                 "and the same version of semcut, or train into another directory"
             )
-
-        def part(prefix: str) -> dict[str, torch.Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-        self._net.load_state_dict(part("net."))
+        self._net.load_state_dict(groups["net"])
         if self._average is not None:
-            self._average.load_state_dict(part("average."))
-        self._best, self._best_metrics, self._metrics = part("best."), content["best"], content["metrics"]
+            self._average.load_state_dict(groups["average"])
+        self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimiser.").items():
+        for key, value in groups.get("optimiser", {}).items():
             number, _, name = key.partition(".")
             state.setdefault(int(number), {})[name] = value
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": state, "param_groups": groups})
+        of_groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": state, "param_groups": of_groups})
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
 
