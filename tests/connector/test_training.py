@@ -175,7 +175,7 @@ def test_a_device_that_is_not_there_says_so(digits: ImageSet, architecture: Arch
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card here that torch can use")
 @pytest.mark.parametrize("freeze", [False, True])
 def test_training_on_a_card_learns_the_same_classes(
     freeze: bool, digits: ImageSet, architecture: Architecture, tmp_path: Path
