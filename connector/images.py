@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -123,13 +122,3 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
                 pixels=pixels,
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )
-
-
-def labelled_batches(
-    files: Sequence[str], labels: NDArray[np.int64], size: int, batch_size: int, workers: int = 2
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`read_batches` as pixels (n, 3, size, size) uint8 and labels (n,) int64; what cannot be read is left out."""
-    every = torch.from_numpy(labels)
-    for batch in read_batches(files, size, batch_size, workers):
-        if len(batch.positions):
-            yield torch.from_numpy(batch.pixels), every[torch.from_numpy(batch.positions)]

@@ -30,13 +30,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import Self
 
 from connector.augment import augment, mixed
+from connector.batches import labelled_batches
 from connector.beginning import beginning
 from connector.calibration import temperature
 from connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.errors import CheckpointError, DataError
 from connector.frozen import Layers, Outputs, kept_outputs, others_have_it
-from connector.images import labelled_batches
 from connector.losses import total_loss
 from connector.model import Architecture, Output, SemanticHashNet, device_named
 from connector.state import read_state, write_state
@@ -319,7 +319,7 @@ class _Run:
 
     def _batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         size, config = self._architecture.image_size, self._config
-        return labelled_batches(images.files, images.labels, size, config.batch_size, config.workers)
+        return labelled_batches(images, size, config.batch_size, config.workers)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()

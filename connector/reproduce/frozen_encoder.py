@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
+from connector.batches import labelled_batches
 from connector.checkpoint import Checkpoint
 from connector.data import ImageSet
 from connector.encode import EncodedFiles, Encoder
 from connector.frozen import kept_outputs
-from connector.images import labelled_batches
 
 
 class FrozenEncoder(Encoder):
@@ -35,7 +35,7 @@ class FrozenEncoder(Encoder):
 
         def read(images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             size = self.architecture.image_size
-            for pixels, numbers in labelled_batches(images.files, images.labels, size, self._batch_size, self._workers):
+            for pixels, numbers in labelled_batches(images, size, self._batch_size, self._workers):
                 yield pixels, numbers
                 progress(int(numbers[-1]) + 1, len(images))
 
