@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +118,12 @@ def test_what_is_no_index_and_what_port_is_taken_is_said(stored: Path, tmp_path:
 @pytest.mark.parametrize("arguments", [["--port", "-1"], ["--port", "70000"], ["--port", "web"]])
 def test_ports_that_are_none(arguments: list[str], stored: Path) -> None:
     semcut("explore", stored, *arguments, cwd=stored.parent, status=2)
+
+
+def test_pictures_are_served_without_loading_torch():
+    """It takes seconds, and only a query that is an image needs it."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, connector.explore.served; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == "False\n"
