@@ -1,4 +1,4 @@
-"""Augmentation: images moved, mirrored, recoloured and mixed at random, a batch at a time, by a generator alone."""
+"""Augmentation: images moved, mirrored and recoloured at random, a batch at a time, by a generator alone."""
 
 from __future__ import annotations
 
@@ -47,28 +47,3 @@ def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torc
                ((uniform(0, 1) * (1 - side))[:, None] for _ in range(2))]  # fmt: skip
     hidden = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
     return torch.where(hidden, images.mean(dim=(2, 3), keepdim=True), images)
-
-
-def mixed(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Mix each image with another one: a weighted mean of the two, or a square of the other pasted into it.
-
-    The loss is then the mean of those for the labels of both, with the same weights. Sources: mixup, Zhang et al. (ICLR
-    2018), and CutMix, Yun et al. (ICCV 2019), each for half of the batches, with weights drawn evenly from 0 to 1.
-
-    Args:
-        images: (n, 3, size, size) float.
-        generator: on the CPU.
-
-    Returns:
-        The mixed images, (n,) int64 positions of the others, and the weight of an image's own label.
-    """
-    partners = torch.randperm(len(images), generator=generator)
-    share, blend, top, left = torch.rand(4, generator=generator).tolist()
-    if blend < 0.5:
-        return share * images + (1 - share) * images[partners], partners, share
-    size = images.shape[2]
-    side = round(size * (1 - share) ** 0.5)
-    rows, columns = (slice(start, start + side) for start in (round(p * (size - side)) for p in (top, left)))
-    pasted = images.clone()
-    pasted[:, :, rows, columns] = images[partners][:, :, rows, columns]
-    return pasted, partners, 1 - side * side / (size * size)

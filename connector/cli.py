@@ -71,7 +71,6 @@ from indexes.cli import ERR, OUT, PATH, print_json
     show_default=True,
     help="shift moves, scales and turns a little; flip also mirrors; strong also changes colours and covers parts.",
 )
-@click.option("--mix", default=0.0, show_default=True, help="Share of the batches to mix, not with --freeze.")
 @click.option(
     "--freeze",
     is_flag=True,
@@ -80,7 +79,6 @@ from indexes.cli import ERR, OUT, PATH, print_json
 @click.option("--calibrate", is_flag=True, help="Fit on the validation part how sure the network may be.")
 @click.option("--label-smoothing", default=0.0, show_default=True)
 @click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW.")
-@click.option("--ema-decay", default=0.0, show_default=True, help="Keep a moving average of weights: try 0.995.")
 @click.option("--hash-weight", default=1.0, show_default=True, help="Weight of the hash branch's loss.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of the images kept to choose the epoch.")
 @click.option("--seed", default=0, show_default=True)

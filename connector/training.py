@@ -21,15 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from typing_extensions import Self
+from pydantic import Field
 
-from connector.augment import augment, mixed
+from connector.augment import augment
 from connector.batches import labelled_batches
 from connector.beginning import beginning
 from connector.calibration import temperature
@@ -67,10 +65,6 @@ class TrainConfig(Settings):
         calibrate: fit a temperature on the validation part: see `calibration`.
         augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors; "strong" also changes colours
             and covers a square, for few images and many epochs.
-        mix: share of the batches whose images are mixed with each other, labels and all: see `augment`. Not with
-            `freeze`.
-        ema_decay: of a moving average of the weights after each step, which is what is validated and kept; 0 keeps the
-            weights themselves. About 1 - 1 / n is the mean of the last n steps.
         validation: share of the images of each class kept to choose the epoch.
         seed: of everything random.
         workers: threads that decode images.
@@ -88,18 +82,10 @@ class TrainConfig(Settings):
     freeze: bool = False
     calibrate: bool = False
     augment: Literal["none", "shift", "flip", "strong"] = "flip"
-    mix: float = Field(default=0.0, ge=0, le=1)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=2, ge=1, le=256)
     device: str = "cpu"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.freeze and self.mix:
-            raise ValueError(f"mix = {self.mix:g} mixes pixels, which a frozen backbone sees once: leave out one")
-        return self
 
 
 def train(
@@ -182,10 +168,6 @@ class _Run:
         net = SemanticHashNet(architecture, weights) if begin is None else begin.net
         net.temperature.fill_(1)
         self._net = net.to(self._device).to(memory_format=torch.channels_last)
-        self._average: AveragedModel | None = None
-        if config.ema_decay:
-            decay = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(self._net, multi_avg_fn=decay, use_buffers=True)
         backbone = list(self._net.backbone.parameters())
         ours = {id(parameter) for parameter in backbone}
         self._optimiser = torch.optim.AdamW(
@@ -219,24 +201,19 @@ class _Run:
         for epoch in range(len(self._metrics), self._config.epochs):
             loss, rate = self._train_epoch(epoch)
             metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate}
-            metrics |= measure(self._kept, self._held_out_answers())
+            metrics |= measure(self._net, self._held_out_answers())
             if not self._best_metrics or quality(metrics) > quality(self._best_metrics):
                 self._best_metrics = metrics
-                self._best = {key: value.detach().cpu().clone() for key, value in self._kept.state_dict().items()}
+                self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
             self._save()
             start = time.perf_counter()
         if self._config.calibrate:
-            self._kept.load_state_dict(self._best)
+            self._net.load_state_dict(self._best)
             logits, labels = self._held_out_logits()
             self._best["temperature"] = torch.tensor(temperature(logits, labels), dtype=torch.float64)
         Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
         return Checkpoint.load(self._path)
-
-    @property
-    def _kept(self) -> SemanticHashNet:
-        """The network that is validated and kept."""
-        return self._net if self._average is None else cast(SemanticHashNet, self._average.module)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         config, net = self._config, self._net.train()
@@ -253,20 +230,12 @@ class _Run:
             rate = config.learning_rate * _rate(epoch * steps + step, config.epochs * steps, config.schedule)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate * group["share"]
-            share = 1.0
-            if config.mix and not isinstance(inputs, tuple) and torch.rand((), generator=generator) < config.mix:
-                inputs, partners, share = mixed(inputs, generator)
             with self._precision():
-                output = self._answers(self._net, inputs)
-                loss = self._loss(output, labels)
-                if share < 1:
-                    loss = share * loss + (1 - share) * self._loss(output, labels[partners])
+                loss = self._loss(self._answers(inputs), labels)
             self._optimiser.zero_grad()
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.step(self._optimiser)
             self._scaler.update()
-            if self._average is not None:
-                self._average.update_parameters(self._net)
             value = loss.item()
             if not math.isfinite(value):
                 raise DataError(f"the loss became {value} in epoch {epoch + 1}: lower the learning rate")
@@ -284,10 +253,10 @@ class _Run:
         for pixels, labels in self._batches(self._part.subset(order)):
             yield augment(pixels.float(), self._config.augment, generator), labels
 
-    def _answers(self, net: SemanticHashNet, inputs: Inputs) -> Output:
+    def _answers(self, inputs: Inputs) -> Output:
         if isinstance(inputs, tuple):
-            return net.answers(tuple(layer.to(self._device) for layer in inputs))
-        output: Output = net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
+            return self._net.answers(tuple(layer.to(self._device) for layer in inputs))
+        output: Output = self._net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
         return output
 
     def _loss(self, output: Output, labels: torch.Tensor) -> torch.Tensor:
@@ -303,14 +272,14 @@ class _Run:
     @torch.no_grad()
     def _held_out_answers(self) -> Iterator[tuple[Output, torch.Tensor]]:
         """Answers for the validation images, batch by batch, with labels."""
-        net = self._kept.eval()
+        self._net.eval()
         batches: Iterator[tuple[Inputs, torch.Tensor]] = self._batches(self._held_out)
         if self._held_out_outputs is not None:
             every, size = torch.arange(len(self._held_out_outputs)), self._config.batch_size
             batches = self._held_out_outputs.batches(every, size, torch.Generator())
         for inputs, labels in batches:
             with self._precision():
-                output = self._answers(net, inputs)
+                output = self._answers(inputs)
             yield output, labels.to(self._device)
 
     def _held_out_logits(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -330,7 +299,6 @@ class _Run:
         groups = {
             "net": self._net.state_dict(),
             "best": self._best,
-            "average": {} if self._average is None else self._average.state_dict(),
             "optimiser": {f"{number}.{key}": value for number, of in optimiser.items() for key, value in of.items()},
         }
         content = {
@@ -352,8 +320,6 @@ class _Run:
                 "and the same version of semcut, or train into another directory"
             )
         self._net.load_state_dict(groups["net"])
-        if self._average is not None:
-            self._average.load_state_dict(groups["average"])
         self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in groups.get("optimiser", {}).items():

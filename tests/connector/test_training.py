@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from connector import training
-from connector.augment import augment, mixed
+from connector.augment import augment
 from connector.checkpoint import TRAINING_IMAGES, Checkpoint
 from connector.data import ImageSet
 from connector.encode import Encoder
@@ -38,7 +38,7 @@ def stop_in(epoch: int):
     return progress
 
 
-@pytest.mark.parametrize("more", [{"schedule": "one-cycle"}, {"schedule": "cosine"}, {"mix": 0.5, "ema_decay": 0.9}])
+@pytest.mark.parametrize("more", [{"schedule": "one-cycle"}, {"schedule": "cosine"}])
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
     more: dict[str, Any], digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
@@ -160,8 +160,7 @@ def test_unreadable_training_images_are_left_out(digits: ImageSet, architecture:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"}, {"mix": 1.5},
-        {"ema_decay": 1.0},
+        {"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"},
     ],
 )  # fmt: skip
 def test_settings_are_validated(wrong: dict[str, object]) -> None:
@@ -180,7 +179,7 @@ def test_a_device_that_is_not_there_says_so(digits: ImageSet, architecture: Arch
 def test_training_on_a_card_learns_the_same_classes(
     freeze: bool, digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    more: dict[str, Any] = {"freeze": True} if freeze else {"mix": 0.2, "ema_decay": 0.8}
+    more: dict[str, Any] = {"freeze": freeze}
     for head in HEADS:
         config = TrainConfig(epochs=5, augment="shift", calibrate=True, device="cuda", **more)
         named = architecture.model_copy(update={"head": head})
@@ -339,81 +338,6 @@ def test_strong_augmentation_changes_colours_and_covers_a_square_of_half_of_the_
         assert (rows, columns) == (0, 0) or (0.15 * 40 <= columns <= 0.55 * 40 and abs(rows + 1 - columns) <= 1)
     covered = [(image[:, 1:] == image[:, :-1]).all(dim=0).any().item() for image in moved]
     assert 0.3 < sum(covered) / 64 < 0.7
-
-
-def test_mixed_images_are_of_two_in_the_shares_that_are_told() -> None:
-    """Each image is of one brightness of its own, so every pixel shows what it is made of."""
-    own = torch.arange(16.0) * 10
-    images = own.view(16, 1, 1, 1).expand(16, 3, 20, 20)
-    kinds, shares = [], []
-    for seed in range(60):
-        result, partners, share = mixed(images, torch.Generator().manual_seed(seed))
-        other = own[partners]
-        assert sorted(partners.tolist()) == list(range(16))
-        torch.testing.assert_close(result.mean(dim=(1, 2, 3)), share * own + (1 - share) * other)
-        blended = (share * own + (1 - share) * other).view(16, 1, 1, 1).expand_as(result)
-        pasted = (result == own.view(16, 1, 1, 1)) | (result == other.view(16, 1, 1, 1))
-        kinds.append("mixup" if torch.allclose(result, blended) else "cutmix")
-        assert kinds[-1] == "mixup" or pasted.all()
-        shares.append(share)
-    assert 15 < kinds.count("mixup") < 45
-    assert min(shares) < 0.1 < 0.9 < max(shares)
-    assert own.tolist() == images[:, 0, 0, 0].tolist()
-
-
-def test_the_loss_of_mixed_images_is_that_of_both_labels_in_their_shares(
-    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Paired with itself, in whatever share, an image's loss is what it was; with another one it is larger."""
-
-    def losses(shift: int, share: float, mix: float = 1.0) -> list[float]:
-        monkeypatch.setattr(
-            training, "mixed", lambda images, generator: (images, torch.arange(len(images)).roll(shift), share)
-        )
-        config = TrainConfig(epochs=6, augment="none", batch_size=32, mix=mix)
-        path = tmp_path / f"{shift}-{share}-{mix}"
-        train(digits.sample(128), architecture, config, path)
-        return [json.loads(line)["loss"] for line in (path / METRICS).read_text().splitlines()]
-
-    alone = losses(0, 0.5)
-    assert alone == pytest.approx(losses(0, 0.5, mix=0.0), rel=1e-3)
-    mostly_own, mostly_another = losses(1, 0.9)[-1], losses(1, 0.1)[-1]
-    assert alone[-1] + 0.2 < mostly_own < mostly_another - 0.2
-
-
-def test_the_moving_average_is_what_is_validated_and_kept(
-    digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Against the mean computed step by step from the weights, and what the network that is kept says of its images."""
-    steps: list[dict[str, torch.Tensor]] = []
-    update = torch.optim.AdamW.step
-
-    def step(optimiser: torch.optim.AdamW, *arguments: Any) -> Any:
-        result = update(optimiser, *arguments)
-        tensors = [p for group in optimiser.param_groups for p in group["params"]]
-        steps.append({str(i): p.detach().clone() for i, p in enumerate(tensors)})
-        return result
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    images, config = digits.sample(100), TrainConfig(epochs=1, ema_decay=0.7)
-    checkpoint = train(images, architecture, config, tmp_path / "run")
-    expected = steps[0]
-    for weights in steps[1:]:
-        expected = {name: 0.7 * expected[name] + 0.3 * value for name, value in weights.items()}
-    own = {id(p) for p in checkpoint.net.backbone.parameters()}
-    kept = [*checkpoint.net.backbone.parameters(), *(p for p in checkpoint.net.parameters() if id(p) not in own)]
-    assert len(steps) > 1
-    for number, parameter in enumerate(kept):
-        torch.testing.assert_close(parameter.detach(), expected[str(number)], rtol=1e-4, atol=1e-5)
-    _, held_out = images.split(config.validation, config.seed)
-    probabilities = Encoder(checkpoint).encode(list(held_out.files)).probabilities
-    loss = -np.log(probabilities[np.arange(len(held_out)), held_out.labels]).mean()
-    assert checkpoint.training["kept"]["validation_loss"] == pytest.approx(loss, rel=1e-4)
-
-
-def test_pixels_are_not_mixed_behind_a_frozen_backbone() -> None:
-    with pytest.raises(InvalidParameterError, match=r"mix = 0\.5 mixes pixels, .* frozen"):
-        TrainConfig(freeze=True, mix=0.5)
 
 
 def test_a_network_goes_on_from_another(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
