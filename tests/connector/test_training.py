@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -38,11 +38,11 @@ def stop_in(epoch: int):
     return progress
 
 
-@pytest.mark.parametrize("more", [{"schedule": "one-cycle"}, {"schedule": "cosine"}])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
-    more: dict[str, Any], digits: ImageSet, architecture: Architecture, tmp_path: Path
+    schedule: Literal["one-cycle", "cosine"], digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    images, config = digits.sample(200), TrainConfig(epochs=4, seed=5, **more)
+    images, config = digits.sample(200), TrainConfig(epochs=4, seed=5, schedule=schedule)
     straight = train(images, architecture, config, tmp_path / "straight")
     for epoch in (0, 2, 3):
         with pytest.raises(Stop):
@@ -158,11 +158,8 @@ def test_unreadable_training_images_are_left_out(digits: ImageSet, architecture:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"},
-    ],
-)  # fmt: skip
+    "wrong", [{"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1}, {"validation": 1.0}, {"augment": "spin"}]
+)
 def test_settings_are_validated(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
         TrainConfig(**wrong)
@@ -179,9 +176,8 @@ def test_a_device_that_is_not_there_says_so(digits: ImageSet, architecture: Arch
 def test_training_on_a_card_learns_the_same_classes(
     freeze: bool, digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    more: dict[str, Any] = {"freeze": freeze}
     for head in HEADS:
-        config = TrainConfig(epochs=5, augment="shift", calibrate=True, device="cuda", **more)
+        config = TrainConfig(epochs=5, augment="shift", calibrate=True, device="cuda", freeze=freeze)
         named = architecture.model_copy(update={"head": head})
         kept = train(digits.sample(600), named, config, tmp_path / head).training["kept"]
         assert kept["validation_accuracy"] > 0.6

@@ -68,8 +68,7 @@ def test_every_setting_of_a_training_is_an_option_of_the_command_that_the_page_s
     one = results[1]["ortho-0"]
     config = {"epochs": 3, "batch_size": 9, "learning_rate": 0.25, "backbone_rate": 0.5, "schedule": "cosine",
               "weight_decay": 0.5, "label_smoothing": 0.5, "hash_weight": 0.5, "freeze": True, "calibrate": True,
-              "augment": "none", "validation": 0.5, "seed": 7, "workers": 1,
-              "device": "cpu"}  # fmt: skip
+              "augment": "none", "validation": 0.5, "seed": 7, "workers": 1, "device": "cpu"}  # fmt: skip
     assert set(config) == set(TrainConfig.model_fields)
     (group,) = groups_of([like(one, config=config)])
     (line,) = page.training_commands(group)
