@@ -18,7 +18,9 @@ from indexes.encodings import Encodings
 from indexes.errors import InvalidParameterError
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
+from indexes.partitions import edges_of
 from indexes.relevance import distance, fused_score, hamming, is_relevant, relevance
+from indexes.ties import in_order, levels
 
 NAMED = ("ids", "codes", "probabilities", "features")
 
@@ -128,6 +130,7 @@ class BruteForceIndex(SemanticIndex):
         weights = self._similarity.weights(queries.probabilities)
         records = self._held
         assert records.ids is not None
+        dominant, edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)
         result = SearchResult.empty(len(queries), params.k)
         for query in range(len(queries)):
             r = relevance(weights[query], records.probabilities)
@@ -135,7 +138,10 @@ class BruteForceIndex(SemanticIndex):
             h = hamming(queries.codes[query], records.codes)
             chosen = relevant
             if params.shortlist is not None:
-                chosen = relevant[np.argsort(h[relevant], kind="stable")[: params.shortlist]]
+                own = weights[query, dominant]
+                level = levels(weights[query : query + 1], own[None], edges[None])[0]
+                order = in_order(h[relevant], level[relevant], records.ids[relevant])
+                chosen = relevant[order[: params.shortlist]]
             d = distance(queries.features[query], records.features[chosen])
             score = fused_score(r[chosen], d) if scored else np.full(len(chosen), np.nan, np.float32)
             order = np.lexsort((records.ids[chosen], -score if params.ranking == "fused" else d))[: params.k]

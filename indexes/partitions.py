@@ -54,6 +54,8 @@ from indexes.params import IndexConfig
 from indexes.reach import Large, Lists
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
+EDGES = (SURE, CONFIDENT, *BANDS, BANDS[-1] / 2)
+"""Fixed edges of p1, one for each interval of the table: its lower end, and half the upper end of the last interval."""
 _TORN = 0.35  # queries whose largest weight is below this get the second bound
 _MANY = 1 << 21  # values of envelopes, from which on lists of them are faster than their products
 _CHUNK = 1 << 14
@@ -250,6 +252,13 @@ class Cells:
         return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + error(self.config.classes)) + UNDERFLOW
 
     @cached_property
+    def edges(self) -> NDArray[np.float64]:
+        """(cells,) float64: the edge, out of `EDGES`, of the interval of p1 that each cell is for."""
+        kind = self.numbers % _kinds(self.config)
+        edges: NDArray[np.float64] = np.array(EDGES)[np.where(kind < 2, kind, 2 + (kind - 2) // _width(self.config))]
+        return edges
+
+    @cached_property
     def _scan_order(self) -> NDArray[np.int64]:
         """Positions by kind: a scan that starts with the sure cells has the nearest codes early, drops others fast."""
         return np.argsort(self.numbers % _kinds(self.config), kind="stable")
@@ -308,6 +317,13 @@ def cell_numbers(
         numbers[here] = dominant * _kinds(config) + kind
         confidence[here] = p1
     return numbers, confidence
+
+
+def edges_of(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The edge, out of `EDGES`, of each record's largest probability: (n, C) float32 to (n,) float64."""
+    p1 = probabilities.max(axis=1)
+    edges: NDArray[np.float64] = np.array(EDGES)[np.count_nonzero([p1 < edge for edge in EDGES[:-1]], axis=0)]
+    return edges
 
 
 def cell_count(config: IndexConfig) -> int:

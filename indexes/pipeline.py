@@ -1,7 +1,8 @@
 """A search, step by step: prune, shortlist, cut off, re-rank.
 
     prune       `partitions`: cells whose bound does not exceed the cutoff are skipped, exactly
-    shortlist   `hamming`: the engine gives the nearest records of the remaining cells by Hamming distance
+    shortlist   `hamming`: the engine gives the nearest records of the remaining cells by Hamming distance; `ties` says
+                which of those at the last distance
     cut off     records with R <= t are dropped, one by one where the cell's lower bound does not settle it
     re-rank     `rerank`: exact distance or fused score of what is left
 
@@ -24,16 +25,19 @@ from numpy.typing import NDArray
 from indexes.base import SearchResult
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import SUM_TOLERANCE, Encodings
+from indexes.hamming import Found
 from indexes.params import SearchParams
 from indexes.partitions import Cells, Kept
 from indexes.reach import Large
 from indexes.relevance import Similarity, hamming, is_relevant, relevance
 from indexes.rerank import Distances, Records, rank
+from indexes.ties import first, levels
 
 _CHUNK_ELEMENTS = 1 << 22
 _LOOKED_AT = 1 << 20  # records of which all are looked at, at a time
 _SPLIT = 64  # queries from which on a batch is split over threads, each of which runs every step for its part
-_FIRST = 1.5  # places of the first scan per place of the shortlist
+_FIRST = 3  # places of the first scan per place of the shortlist, so that its last distance is mostly a whole one
+_CHECKED = 1.5  # nearest records that are compared with the cutoff first, per place of the shortlist
 _DEEPER = 4  # how much deeper a scan goes than one that has found too few relevant records
 _WIDE = 256  # classes from which on rows of probabilities are read in part
 _WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
@@ -44,17 +48,20 @@ class Engine(Protocol):
 
     Attributes:
         deepest: the largest depth that `search` can take.
+        patience: places per place of the shortlist from which on ties at its end may fall as they like; infinite where
+            they never may.
     """
 
     deepest: int
+    patience: float
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-        """Rows of the nearest codes in the cells of each query, nearest first: at least those, -1 at the end of a row.
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The nearest codes in the cells of each query, nearest first; which of those at the last distance is open.
 
         Args:
             codes: (nq, bits / 8) uint8.
             cells: (nq, w) int64, padded with -1.
-            depth: how many rows to give for each query: (nq, depth) int64.
+            depth: how many to give for each query.
         """
         ...
 
@@ -141,35 +148,34 @@ class Pipeline:
     def _shortlist(
         self, queries: Encodings, weights: NDArray[np.float64], kept: Kept, cutoff: float, size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The nearest relevant rows by Hamming distance, found by scans that go deeper where they must.
+        """The first relevant rows by the rule of `ties`, found by scans that go deeper where they must.
+
+        A scan that is full may have left out records at its last distance, so those do not count.
 
         Returns:
             rows (nq, w) int64 with -1 between and behind them; dropped (nq,) int64; and the queries (n,) for which
             looking at all kept records is the better way, whose rows are all -1.
         """
-        width = int(_FIRST * size)
-        if width > self._engine.deepest:
-            nothing = np.full((len(queries), 1), -1, np.int64)
-            return nothing, np.zeros(len(queries), np.int64), np.arange(len(queries))
-        shortlist = np.full((len(queries), width), -1, np.int64)
+        shortlist = np.full((len(queries), size), -1, np.int64)
         dropped = np.zeros(len(queries), np.int64)
+        depth = min(_FIRST * size, self._engine.deepest)
+        if depth <= size:
+            return shortlist, dropped, np.arange(len(queries))
         exhaustive = [np.empty(0, np.int64)]
-        tasks = [(np.arange(len(queries)), width)]
+        tasks = [(np.arange(len(queries)), depth)]
         while tasks:
             asked, depth = tasks.pop()
             if len(asked) > 1 and len(asked) * depth > _CHUNK_ELEMENTS:
                 half = len(asked) // 2
                 tasks += [(asked[:half], depth), (asked[half:], depth)]
                 continue
-            certain = kept.certain[asked]
-            rows = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
-            settled = certain[np.arange(len(rows))[:, None], self._records.cells[rows]]
-            relevant = self._relevant_candidates(rows, settled, weights[asked], cutoff)
-            enough = np.count_nonzero(relevant, axis=1) >= size
-            done = enough | (rows[:, -1] < 0)
-            finished = asked[done]
-            shortlist[finished] = _first(rows[done], relevant[done], size, width)
-            dropped[finished] = np.count_nonzero((rows >= 0) & ~relevant, axis=1)[done]
+            rows, hamming = self._engine.search(queries.codes[asked], kept.cells[asked], depth)
+            last = hamming[:, -1:] if self._patient(depth, size) else np.inf
+            whole = (rows >= 0) & ((hamming < last) | (rows[:, -1:] < 0))
+            settled = kept.certain[asked[:, None], self._records.cells[rows]]
+            nearest, gone = self._nearest(rows, hamming, whole, settled, weights[asked], cutoff, size)
+            done = (rows[:, -1] < 0) | (nearest[:, -1] >= 0)
+            shortlist[asked[done]], dropped[asked[done]] = nearest[done], gone[done]
             asked, depth = asked[~done], depth * _DEEPER
             codes = kept.codes[asked]
             few = (codes >= 0) & (codes <= _WORTH * depth) | (depth > self._engine.deepest)
@@ -177,6 +183,54 @@ class Pipeline:
             if not few.all():
                 tasks.append((asked[~few], depth))
         return shortlist, dropped, np.concatenate(exhaustive)
+
+    def _patient(self, depth: int, size: int) -> bool:
+        """Whether a scan of this depth that leaves ties at the end of a shortlist open is followed by a deeper one."""
+        if np.isinf(self._engine.patience):
+            return True
+        return depth < self._engine.patience * size and depth * _DEEPER <= self._engine.deepest
+
+    def _nearest(
+        self,
+        rows: NDArray[np.int64],
+        hamming: NDArray[np.int32],
+        among: NDArray[np.bool_],
+        settled: NDArray[np.bool_],
+        weights: NDArray[np.float64],
+        cutoff: float,
+        size: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first relevant candidates of each query by the rule of `ties`.
+
+        Args:
+            rows: (nq, m) int64, -1 where there is none.
+            hamming: (nq, m) int32, their distances.
+            among: (nq, m) bool, which of them count.
+            settled: (nq, m) bool, which are known to be relevant.
+            weights: (nq, C) float64.
+            cutoff: t of Eq. 2.
+            size: how many to take at most.
+
+        Returns:
+            (nq, size) int64 rows, then -1; and (nq,) int64, how many were looked at and dropped.
+        """
+        cells = self._records.cells[rows]
+        own = np.take_along_axis(weights, self._cells.dominant()[cells], axis=1)
+        level, ids = levels(weights, own, self._cells.edges[cells]), self._records.ids[rows]
+        checked = first(hamming, level, ids, among, int(_CHECKED * size))
+        relevant = self._relevant_candidates(np.where(checked, rows, -1), settled, weights, cutoff)
+        short = np.flatnonzero(np.count_nonzero(relevant, axis=1) < size)
+        rest = among[short] & ~checked[short]
+        if rest.any():
+            more = np.where(rest, rows[short], -1)
+            relevant[short] |= self._relevant_candidates(more, settled[short], weights[short], cutoff)
+            checked[short] |= rest
+        chosen = first(hamming, level, ids, relevant, size)
+        nearest = np.full((len(rows), size), -1, np.int64)
+        query, place = np.nonzero(chosen)
+        starts = np.searchsorted(query, np.arange(len(rows)))
+        nearest[query, np.arange(len(query)) - starts[query]] = rows[query, place]
+        return nearest, np.count_nonzero(checked & ~relevant, axis=1)
 
     def _relevant_candidates(
         self, rows: NDArray[np.int64], settled: NDArray[np.bool_], weights: NDArray[np.float64], cutoff: float
@@ -236,16 +290,12 @@ class Pipeline:
         settled = np.zeros(rows.shape, bool)
         rows[query, at] = found
         settled[query, at] = kept.certain[asked[query], cell]
+        if params.shortlist is not None:
+            away = hamming(codes[:, None], self._records.codes[rows])
+            return self._nearest(rows, away, rows >= 0, settled, weights, params.cutoff, params.shortlist)
         relevant = self._relevant_candidates(rows, settled, weights, params.cutoff)
-        left = np.count_nonzero(relevant, axis=1)
         rows[~relevant] = -1
-        if params.shortlist is not None and left.max() > params.shortlist:
-            away = np.full(rows.shape, np.iinfo(np.int32).max, np.int32)
-            query, at = np.nonzero(relevant)
-            away[query, at] = hamming(codes[query], self._records.codes[rows[query, at]])
-            near = np.argpartition(away, params.shortlist - 1, axis=1)[:, : params.shortlist]
-            rows = np.take_along_axis(rows, near, axis=1)
-        return rows, counts - left
+        return rows, counts - np.count_nonzero(relevant, axis=1)
 
 
 def _bounded(
@@ -277,15 +327,3 @@ def _parts(queries: NDArray[np.int64], codes: NDArray[np.int64]) -> Iterator[NDA
         count = max(1, min(end, _LOOKED_AT // max(1, most))) if most >= 0 else 1
         yield queries[order[end - count : end]]
         end -= count
-
-
-def _first(rows: NDArray[np.int64], keep: NDArray[np.bool_], size: int, width: int) -> NDArray[np.int64]:
-    """The first `size` kept entries of every row, in order, with -1 in all other places: (nq, m) to (nq, width)."""
-    place = np.cumsum(keep, axis=1, dtype=np.int32) - 1
-    keep = keep & (place < size)
-    if rows.shape[1] == width:
-        return np.where(keep, rows, -1)
-    chosen = np.full((len(rows), width), -1, np.int64)
-    query, at = np.nonzero(keep)
-    chosen[query, place[query, at]] = rows[query, at]
-    return chosen

@@ -5,6 +5,8 @@
     lists.py        the codes of an index: adding, moving, removing them, and searching given cells
     bounds.py       the cells that can hold a relevant record
     arrays.py       what a search is given and gives
+    ties.py         which of the records at one Hamming distance come first, as `indexes.ties` says
+    shortlist.py    the first relevant records of a scan
     rerank.py       the k best of a query's candidates
     fused.py        the whole search of one query after the other
     search.py       the same from Python: threads, and which queries `pipeline` has to answer after all
@@ -13,8 +15,7 @@ Needs numba (extra `fast`); nothing imports this package where it is missing. Fu
 called, which takes up to half a minute, and kept on the disk beside the source or, where that may not be written, in
 the user's cache.
 
-Answers are those of `pipeline`, bit for bit, but for which records at the last Hamming distance make a shortlist. The
-exact values of `relevance` are sums in float64, rounded to float32, and the order of such a sum hardly ever shows in
-the result. Kernels bound what it can change; where the rounded value could be another, the query is left to `pipeline`,
-which calls `relevance` itself.
+Answers are those of `pipeline`, bit for bit. The exact values of `relevance` are sums in float64, rounded to float32,
+and the order of such a sum hardly ever shows in the result. Kernels bound what it can change; where the rounded value
+could be another, the query is left to `pipeline`, which calls `relevance` itself.
 """

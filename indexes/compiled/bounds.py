@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from indexes.compare import UNDERFLOW
 from indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
 from indexes.encodings import SUM_TOLERANCE
+from indexes.partitions import EDGES
 from indexes.reach import FLOOR, MARGIN, MOST, SHARE, SMALLEST
+from indexes.ties import LEVELS, SMALLEST_WEIGHT
 
-_LEVELS = 8
+_HIGHEST_EDGE = EDGES[0]
 
 
 class Bounds(NamedTuple):
@@ -31,6 +33,7 @@ class Bounds(NamedTuple):
         dominant: (cells,) int32.
         lows: (cells,) float32, the smallest p(dominant).
         peaks: (cells,) float32, the largest.
+        edges: (cells,) float64, the fixed edge that `ties` takes for p(dominant).
         sizes: (cells,) int64.
     """
 
@@ -41,6 +44,7 @@ class Bounds(NamedTuple):
     dominant: NDArray[np.int32]
     lows: NDArray[np.float32]
     peaks: NDArray[np.float32]
+    edges: NDArray[np.float64]
     sizes: NDArray[np.int64]
 
 
@@ -52,8 +56,8 @@ class Room(NamedTuple):
         found: (cells // 64 + 1,) uint64: bits of cells that are looked at; all 0 between queries.
         kept: (cells,) int32, cells to scan.
         certain: (cells,) bool, whether all records of each of these are relevant.
-        least: (cells,) float64, how relevant they are at least.
-        levels: (levels + 1,) int64, to sort by.
+        levels: (cells,) int8, their levels in the rule of `ties`, the highest first.
+        counts: (LEVELS + 1,) int64, to sort by.
         spare: (cells,) int32.
         sums: (cells,) float64.
         seen: (C,) int64, the last query that scans each partition.
@@ -63,8 +67,8 @@ class Room(NamedTuple):
     found: NDArray[np.uint64]
     kept: NDArray[np.int32]
     certain: NDArray[np.bool_]
-    least: NDArray[np.float64]
-    levels: NDArray[np.int64]
+    levels: NDArray[np.int8]
+    counts: NDArray[np.int64]
     spare: NDArray[np.int32]
     sums: NDArray[np.float64]
     seen: NDArray[np.int64]
@@ -78,8 +82,8 @@ def room_to_prune(cells: int, classes: int) -> Room:
         np.zeros(cells // 64 + 1, np.uint64),
         np.empty(cells, np.int32),
         np.empty(cells, np.bool_),
-        np.empty(cells, np.float64),
-        np.empty(_LEVELS + 1, np.int64),
+        np.empty(cells, np.int8),
+        np.empty(LEVELS + 1, np.int64),
         np.empty(cells, np.int32),
         np.empty(cells, np.float64),
         np.full(classes, -1, np.int64),
@@ -197,9 +201,8 @@ def prune(
             room.seen[dominant] = number
             partitions += 1
         room.kept[kept] = cell
-        room.least[kept] = own * low
         kept += 1
-    _most_relevant_first(room, kept, cutoff, slack)
+    _highest_level_first(weights, first, cutoff, slack, bounds, kept, room)
     return kept, codes, partitions
 
 
@@ -250,27 +253,31 @@ def _cells_of(found: NDArray[np.uint64], count: int, cells: NDArray[np.int32]) -
 
 
 @compiled
-def _most_relevant_first(room: Room, kept: int, cutoff: float, slack: float) -> None:
-    """Sort the kept cells into a few levels of what R is at least, and say of which all records are relevant.
+def _highest_level_first(
+    weights: NDArray[np.float64], largest: float, cutoff: float, slack: float, bounds: Bounds, kept: int, room: Room
+) -> None:
+    """Sort the kept cells by the level of their records, and say of which all records are relevant.
 
-    Of records at the same Hamming distance those that are scanned first come first. Where a short code is shared by
-    more records than a shortlist holds, that decides what the answer is worth.
+    Records that are scanned first come first among those at the same Hamming distance, so that only of one level some
+    have to be chosen.
     """
-    most = 0.0
+    top = largest * _HIGHEST_EDGE
+    scale = (LEVELS - 1) / top if top > SMALLEST_WEIGHT else 0.0
+    room.counts[:] = 0
     for place in range(kept):
-        most = max(most, room.least[place])
-    scale = (_LEVELS - 1) / most if most > 1e-300 else 0.0  # of less it would be infinite
-    room.levels[:] = 0
+        cell = room.kept[place]
+        room.spare[place] = cell
+        room.counts[LEVELS - np.int64(weights[bounds.dominant[cell]] * bounds.edges[cell] * scale)] += 1
+    for level in range(1, LEVELS + 1):
+        room.counts[level] += room.counts[level - 1]
     for place in range(kept):
-        room.spare[place] = room.kept[place]
-        room.levels[_LEVELS - int(room.least[place] * scale)] += 1
-    for level in range(1, _LEVELS + 1):
-        room.levels[level] += room.levels[level - 1]
-    for place in range(kept):
-        level = _LEVELS - 1 - int(room.least[place] * scale)
-        room.kept[room.levels[level]] = room.spare[place]
-        room.certain[room.levels[level]] = room.least[place] * (1 - slack) > cutoff + UNDERFLOW
-        room.levels[level] += 1
+        cell = room.spare[place]
+        own = weights[bounds.dominant[cell]]
+        step = LEVELS - 1 - np.int64(own * bounds.edges[cell] * scale)
+        at = room.counts[step]
+        room.kept[at], room.levels[at] = cell, LEVELS - 1 - step
+        room.certain[at] = own * np.float64(bounds.lows[cell]) * (1 - slack) > cutoff + UNDERFLOW
+        room.counts[step] += 1
 
 
 @compiled_sum

@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Found, Queries, Rows, Task
+from indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
 from indexes.compiled.bounds import Bounds, large_weights, prune, room_to_prune
-from indexes.compiled.jit import compiled, kernel, prefetch_at
-from indexes.compiled.rerank import ROUNDING, Best, most_relevant, rank, rounded_relevance
+from indexes.compiled.jit import compiled, kernel
+from indexes.compiled.rerank import Best, rank
 from indexes.compiled.scan import (
     Lists,
     Scan,
@@ -27,13 +27,10 @@ from indexes.compiled.scan import (
     room_to_scan,
     take_sample,
 )
+from indexes.compiled.shortlist import take_all, take_nearest
 
-_YES, _NO, _MAYBE = 0, 1, 2
 _FIRST = 1.5  # records within the first radius per place of the shortlist
 _DEEPER = 4
-_AHEAD = 12  # candidates whose rows are asked for in advance
-_ASKED = 16  # values of a row of probabilities,
-_FEATURE = 128  # and of a feature, which are asked for
 
 
 @kernel
@@ -60,7 +57,7 @@ def search(
     best = Best(np.empty(k, np.float32), np.empty(k, np.int64), np.empty(k, np.int32), np.empty(k, np.float32))
     cells = bounds.sizes.shape[0]
     scan = room_to_scan(0, cells, bits)
-    near = np.empty(0, np.int32)
+    near, keys = np.empty(0, np.int32), np.empty(0, np.uint64)
     for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
         _nothing(query, found)
@@ -76,12 +73,12 @@ def search(
             scan = room_to_scan(width + width // 4, cells, bits)
             runs, width = find_runs(chosen, lists, scan)
         if size > near.shape[0]:
-            near = np.empty(size, np.int32)
+            near, keys = np.empty(size, np.int32), np.empty(size, np.uint64)
         taken = dropped = 0
         if size == codes:
             hits = _everything(chosen, lists, scan)
-            taken, dropped, reason = _cut_off(
-                weights, task, classes, tail, pruned.certain, lists, rows, scan, hits, near[:size], 0
+            taken, dropped, reason = take_all(
+                weights, task, classes, tail, pruned, lists, rows, scan, 0, hits, near[:size], 0
             )
         else:
             code, wanted, above = queries.codes[query], int(size * _FIRST), -1
@@ -89,8 +86,8 @@ def search(
             while True:
                 radius = radius_of(scan.histogram, step, wanted, above + 1)
                 hits = find_hits(code, chosen, runs, width, above, radius, lists, scan)
-                taken, gone, reason = _cut_off(
-                    weights, task, classes, tail, pruned.certain, lists, rows, scan, hits, near[:size], taken
+                taken, gone, reason = take_nearest(
+                    weights, task, classes, tail, pruned, lists, rows, scan, hits, near[:size], keys, taken
                 )
                 dropped += gone
                 if taken == size or reason != ANSWERED or radius == bits:
@@ -122,76 +119,3 @@ def _everything(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> int:
             scan.places[hits], scan.owners[hits], scan.ordered[hits] = place, owner, hits
             hits += 1
     return hits
-
-
-@compiled
-def _cut_off(
-    weights: NDArray[np.float64],
-    task: Task,
-    classes: NDArray[np.int32],
-    tail: float,
-    certain: NDArray[np.bool_],
-    lists: Lists,
-    rows: Rows,
-    scan: Scan,
-    hits: int,
-    near: NDArray[np.int32],
-    taken: int,
-) -> tuple[int, int, int]:
-    """Take relevant hits, in order, until `near` is full; `taken` of its places are filled already.
-
-    Returns:
-        How many are filled then, how many hits were dropped, and a reason to give up.
-    """
-    dropped, asked = 0, classes[:_ASKED]
-    columns = min(_FEATURE, rows.features.shape[1])
-    for hit in range(-_AHEAD, hits):
-        if hit + _AHEAD < hits:
-            ahead = scan.ordered[hit + _AHEAD]
-            if not certain[scan.owners[ahead]]:
-                for m in asked:
-                    prefetch_at(rows.probabilities, np.int64(lists.rows[scan.places[ahead]]), np.int64(m))
-        if hit < 0:
-            continue
-        at = scan.ordered[hit]
-        if not certain[scan.owners[at]]:
-            row = lists.rows[scan.places[at]]
-            if not rows.probabilities_compared[row >> rows.shift]:
-                return taken, dropped, UNCHECKED
-            answer = _is_relevant(weights, task, classes, tail, rows.probabilities[row])
-            if answer == _MAYBE:
-                return taken, dropped, DOUBTFUL
-            if answer == _NO:
-                dropped += 1
-                continue
-        near[taken] = scan.places[at]
-        taken += 1
-        for column in range(0, columns, 16):
-            prefetch_at(rows.features, np.int64(lists.rows[scan.places[at]]), column)
-        if taken == near.shape[0]:
-            break
-    return taken, dropped, ANSWERED
-
-
-@compiled
-def _is_relevant(
-    weights: NDArray[np.float64],
-    task: Task,
-    classes: NDArray[np.int32],
-    tail: float,
-    probabilities: NDArray[np.float32],
-) -> int:
-    """Whether R is above the cutoff, both in float32; from the large weights alone where they decide it."""
-    cutoff = np.float32(task.cutoff)
-    rounding = (weights.shape[0] + 8) * ROUNDING * task.doubt
-    part = 0.0
-    for m in classes:
-        part += weights[m] * np.float64(probabilities[m])
-    if np.float32(part * (1 - rounding)) > cutoff:
-        return _YES
-    if np.float32(most_relevant(weights, classes, tail, probabilities) * (1 + rounding)) <= cutoff:
-        return _NO
-    least, most = rounded_relevance(weights, probabilities, task.doubt)
-    if least > cutoff:
-        return _YES
-    return _NO if most <= cutoff else _MAYBE

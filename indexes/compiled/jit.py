@@ -24,7 +24,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)
 
 _HERE = Path(__file__).parent
-_CONSTANTS = ("compare.py", "encodings.py", "reach.py")
+_CONSTANTS = ("compare.py", "encodings.py", "partitions.py", "reach.py", "ties.py")
 _FILES = (*sorted(_HERE.glob("*.py")), *(_HERE.parent / name for name in _CONSTANTS))
 _SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 

@@ -60,6 +60,7 @@ def search(
     lists: Lists,
     bits: int,
     rows: NDArray[np.int64],
+    hamming: NDArray[np.int32],
 ) -> None:
     depth = rows.shape[1]
     scan = room_to_scan(0, lists.sizes.shape[0], bits)
@@ -83,4 +84,5 @@ def search(
                 break
             wanted *= 2
         for hit in range(min(hits, depth)):
-            rows[query, hit] = lists.rows[scan.places[scan.ordered[hit]]]
+            at = scan.ordered[hit]
+            rows[query, hit], hamming[query, hit] = lists.rows[scan.places[at]], scan.near[at]

@@ -107,5 +107,6 @@ def bounds_of(cells: Cells) -> Bounds:
         dominant=frozen(cells.dominant().astype(np.int32)),
         lows=frozen(cells.lows),
         peaks=frozen(cells.peaks),
+        edges=frozen(cells.edges),
         sizes=frozen(cells.sizes),
     )

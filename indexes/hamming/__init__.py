@@ -10,12 +10,12 @@ An engine knows codes, row numbers and cells, and nothing of relevance, ids or f
 
     add(codes, rows, cells)             (n, bits / 8) uint8, (n,) int64, (n,) integers
     remove(rows, cells)                 as for add; they must be there
-    search(codes, cells, depth)         (nq, bits / 8) uint8, (nq, w) int64 padded with -1, to
-                                        rows (nq, depth) int64 padded with -1, nearest first
+    search(codes, cells, depth)         (nq, bits / 8) uint8, (nq, w) int64 padded with -1, to `Found`: the nearest
+                                        rows and their distances; any of those at the last distance
     rows(cells)                         (m,) int64, to all their rows (n,) int64 and which of the cells each is in
 
-and two facts: `deepest`, the largest depth that a search may have, and `fused`, whether `compiled.search` does all of a
-search on what the engine holds.
+and three facts: `deepest`, the largest depth that a search may have; `patience`, see `pipeline.Engine`; and `fused`,
+whether `compiled.search` does all of a search on what the engine holds.
 
 What "flat" finds may be rows of other cells, too; a search drops them, since cells are left out because nothing in them
 is relevant.
@@ -29,7 +29,10 @@ from __future__ import annotations
 import os
 import re
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexes.errors import InvalidParameterError, MissingDependencyError, shown
 
@@ -37,6 +40,27 @@ EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
 
 VARIABLE = "SEMCUT_ENGINE"
 """The environment variable that says what "auto" stands for, on the processor."""
+
+NOWHERE = 2**31 - 1
+"""Hamming distance of a place without a record."""
+
+
+class Found(NamedTuple):
+    """What a scan has found, nearest first.
+
+    Attributes:
+        rows: (nq, depth) int64; -1 behind the last record.
+        hamming: (nq, depth) int32, their distances; `NOWHERE` behind the last record.
+    """
+
+    rows: NDArray[np.int64]
+    hamming: NDArray[np.int32]
+
+    @staticmethod
+    def nothing(queries: int, depth: int) -> Found:
+        """Places without a record."""
+        return Found(np.full((queries, depth), -1, np.int64), np.full((queries, depth), NOWHERE, np.int32))
+
 
 _CARD = re.compile(r"cuda(:\d+)?")
 

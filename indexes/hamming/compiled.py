@@ -9,6 +9,7 @@ Source: the seam is that of `hamming`; selection by counting as in FAISS (faiss/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,7 @@ from indexes.compiled import lists as kernels
 from indexes.compiled.jit import frozen
 from indexes.compiled.scan import Lists
 from indexes.errors import StorageError
+from indexes.hamming import Found
 
 _SPLIT = 64  # queries from which on threads share them
 _PART = 128  # queries at a time at most,
@@ -39,6 +41,7 @@ class CompiledEngine:
     """
 
     deepest = 1 << 60
+    patience = math.inf
     fused = True
 
     def __init__(self, bits: int) -> None:
@@ -95,20 +98,20 @@ class CompiledEngine:
         touched, first = np.unique(cells[order], return_index=True)
         kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), _whole(rows[order]))
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-        """The `depth` rows nearest to each query within its cells: (nq, depth) int64, nearest first, then -1.
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The `depth` rows nearest to each query within its cells, nearest first.
 
-        Records at the same Hamming distance come in the order of their cells, and those left out are the last ones.
+        Records at the same Hamming distance come in any order, and any of them may be left out at the end.
         """
-        rows = np.full((len(codes), depth), -1, np.int64)
+        found = Found.nothing(len(codes), depth)
         words, cells = self.words(codes), _whole(cells)
         threads = faiss.omp_get_max_threads() if len(codes) >= _SPLIT else 1
 
         def search(part: slice) -> None:
-            kernels.search(words[part], cells[part], self.lists, self._bits, rows[part])
+            kernels.search(words[part], cells[part], self.lists, self._bits, found.rows[part], found.hamming[part])
 
         in_threads(search, len(codes), threads)
-        return rows
+        return found
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""

@@ -17,11 +17,14 @@ Source: faiss/IndexBinaryIVF.cpp (`add_core`, `search_preassigned`) and FAISS's 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from indexes.hamming import Found
 
 _COUNTER_BYTES = 1 << 24
 _NO_LIMIT = 1 << 60
@@ -35,6 +38,7 @@ class IvfEngine:
     """
 
     deepest = _NO_LIMIT
+    patience = math.inf
     fused = False
 
     def __init__(self, bits: int) -> None:
@@ -87,17 +91,17 @@ class IvfEngine:
         wider.ntotal = self._ivf.ntotal
         self._ivf = wider
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-        """The `depth` rows nearest to each query within its cells: (nq, depth) int64, nearest first, then -1.
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The `depth` rows nearest to each query within its cells, nearest first.
 
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
         """
-        rows = np.full((len(codes), depth), -1, np.int64)
+        found = Found.nothing(len(codes), depth)
         chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
         for start in range(0, len(codes), chunk):
             here = slice(start, start + chunk)
-            self._search(codes[here], cells[here], rows[here])
-        return rows
+            self._search(codes[here], cells[here], found.rows[here], found.hamming[here])
+        return found
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
@@ -111,11 +115,12 @@ class IvfEngine:
         rows = np.concatenate(found) if found else np.empty(0, np.int64)  # copies what FAISS holds
         return rows, np.repeat(np.arange(len(cells)), sizes)
 
-    def _search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    def _search(
+        self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64], hamming: NDArray[np.int32]
+    ) -> None:
         queries, width = cells.shape
         if not width:
             return
-        hamming = np.empty(rows.shape, np.int32)
         unused = np.zeros(cells.shape, np.int32)
         params = faiss.IVFSearchParameters()
         params.nprobe = width

@@ -10,6 +10,7 @@ The codes stay in the memory of the processor, too, 8 bytes each at 64 bits, so 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import DeviceError
+from indexes.hamming import Found
 
 MASKED = 256
 _SHARE = 0.25
@@ -70,11 +72,12 @@ class SegmentedEngine(ABC, Generic[Held]):
         devices: among which codes are divided.
 
     Attributes:
-        deepest, fused: see `hamming`.
+        deepest, patience, fused: see `hamming`.
         block: queries that are searched together.
     """
 
     fused = False
+    patience = math.inf
     deepest: int
     block: int
 
@@ -165,21 +168,23 @@ class SegmentedEngine(ABC, Generic[Held]):
         order = np.argsort(positions, kind="stable")
         return np.concatenate(found)[order], positions[order]
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-        """The `depth` rows nearest to each query within its cells: (nq, depth) int64, nearest first, then -1.
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The `depth` rows nearest to each query within its cells, nearest first.
 
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
 
         Raises:
             DeviceError: a device is out of memory.
         """
-        rows = np.full((len(codes), depth), -1, np.int64)
+        found = Found.nothing(len(codes), depth)
         for start in range(0, len(codes), self.block):
             here = slice(start, start + self.block)
-            self._search(codes[here], cells[here], rows[here])
-        return rows
+            self._search(codes[here], cells[here], found.rows[here], found.hamming[here])
+        return found
 
-    def _search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    def _search(
+        self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64], hamming: NDArray[np.int32]
+    ) -> None:
         asked = np.unique(cells)
         asked = asked[asked >= 0]
         query, place = np.nonzero(cells >= 0)
@@ -199,8 +204,11 @@ class SegmentedEngine(ABC, Generic[Held]):
                 found.append(np.where(np.isfinite(apart), segment.rows[at], -1))
         if not away:
             return
-        order = np.argsort(np.concatenate(away, axis=1), axis=1, kind="stable")[:, :depth]
+        apart = np.concatenate(away, axis=1)
+        order = np.argsort(apart, axis=1, kind="stable")[:, :depth]
+        apart = np.take_along_axis(apart, order, axis=1)
         rows[:, : order.shape[1]] = np.take_along_axis(np.concatenate(found, axis=1), order, axis=1)
+        np.copyto(hamming[:, : order.shape[1]], apart, where=np.isfinite(apart), casting="unsafe")
 
     def _segment(
         self, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]], device: str

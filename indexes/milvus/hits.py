@@ -18,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import InvalidParameterError
+from indexes.hamming import NOWHERE, Found
 from indexes.milvus.catalogue import View
 from indexes.milvus.layout import Layout, to_ids
 from indexes.milvus.server import PAGE, Server, among, integers
+from indexes.partitions import cell_numbers
+from indexes.relevance import hamming
 
 MAX_BYTES = 1 << 31
 """Records that a search without a shortlist may take to this machine."""
@@ -54,6 +57,7 @@ class Hits:
     """
 
     deepest = PAGE
+    patience = 12.0  # deeper searches would take thousands of records here for the sake of a few
 
     def __init__(self, server: Server, layout: Layout, view: View, at_once: AtOnce, strong: bool) -> None:
         self._server, self._layout, self._view, self._at_once, self._strong = server, layout, view, at_once, strong
@@ -64,44 +68,50 @@ class Hits:
         self._cell_rows: dict[int, NDArray[np.int64]] = {}
         self._held = 0
         self._columns: list[NDArray[Any]] = [
-            np.empty(0, np.int64),
-            np.empty((0, layout.config.classes), np.float32),
-            np.empty((0, layout.config.bits // 8), np.uint8),
-            np.empty((0, layout.config.dim), np.float32),
-        ]  # with room for more than are held
+            np.zeros(1, np.int64),
+            np.zeros((1, layout.config.classes), np.float32),
+            np.zeros((1, layout.config.bits // 8), np.uint8),
+            np.zeros((1, layout.config.dim), np.float32),
+            np.zeros(1, np.int32),
+        ]  # with room for more than are held, and at least for one
+        self._known = np.argsort(view.cells.numbers)  # positions of cells in order of their numbers
 
     # records
 
     @property
     def ids(self) -> NDArray[np.int64]:
         """(n,) int64."""
-        return self._columns[0][: self._held]
+        return self._column(0)
 
     @property
     def codes(self) -> NDArray[np.uint8]:
         """(n, bits / 8) uint8."""
-        return self._columns[2][: self._held]
+        return self._column(2)
 
     @property
     def cells(self) -> NDArray[np.int32]:
-        """All 0: cells matter for what is certain without looking, and nothing is, see `Unseen`."""
-        return np.zeros(self._held + 1, np.int32)
+        """(n,) int32."""
+        return self._column(4)
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Probabilities of rows (any shape): an (M, C) matrix, and where in it each of them is."""
-        return self._columns[1][: self._held], rows
+        return self._column(1), rows
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
-        return self._columns[3][: self._held], rows
+        return self._column(3), rows
+
+    def _column(self, place: int) -> NDArray[Any]:
+        """What is held of a column; one row where nothing is, so that row -1 is something."""
+        return self._columns[place][: max(1, self._held)]
 
     def relax(self, rest: float = 0) -> None:
         """Nothing to let go of."""
 
     # engine
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-        """Rows of the nearest codes in the cells of each query: see `Engine`."""
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The nearest codes in the cells of each query: see `Engine`."""
         keys = np.full((len(codes), depth), -2, np.int64)  # -1 is a key
 
         def ask(group: list[int]) -> None:
@@ -116,7 +126,8 @@ class Hits:
         rows = np.full(keys.shape, -1, np.int64)
         rows[found] = self._rows_of(keys[found])
         # Nearest first, and what has gone missing not in between.
-        return np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+        rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+        return Found(rows, np.where(rows < 0, NOWHERE, hamming(codes[:, None], self.codes[rows])))
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All rows in (m,) cells: see `Engine`.
@@ -197,13 +208,20 @@ class Hits:
         ]
         got = np.concatenate([np.empty(0, np.int64), *(integers(part, layout.key) for part in parts)])
         for part in parts:
-            self._hold([to_ids(integers(part, "id")), *layout.columns(part)])
+            columns = layout.columns(part)
+            self._hold([to_ids(integers(part, "id")), *columns, self._cells_of(columns[0])])
         fresh, first = np.unique(got, return_index=True)
         all_keys = np.concatenate([self._keys, fresh])
         order = np.argsort(all_keys)
         self._rows = np.concatenate([self._rows, self._held - len(got) + first])[order]
         self._keys = all_keys[order]
         self.missed += int(np.count_nonzero(~np.isin(keys, fresh)))
+
+    def _cells_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+        """(n,) positions of records' cells. One that the view does not know yet has a neighbour's: it decides ties."""
+        known = self._view.cells.numbers[self._known]
+        numbers, _ = cell_numbers(self._layout.config, probabilities)
+        return self._known[np.minimum(np.searchsorted(known, numbers), len(known) - 1)]
 
     def _hold(self, columns: list[NDArray[Any]]) -> None:
         """Append records."""

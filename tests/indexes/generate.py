@@ -280,7 +280,8 @@ def assert_valid_shortlist(
     """A result is the k best of some `shortlist` nearest relevant records, whichever way ties at the border fall.
 
     Every relevant record nearer than the border is in the shortlist, so it either is in the result or comes after all
-    of the result; from the border itself come at most as many records as places are left there.
+    of the result; from the border itself come at most as many records as places are left there. This knows nothing of
+    the rule for ties: `assert_shortlist` does.
     """
     everything = world.brute_force().search(
         world.queries, k=max(1, len(world.records)), cutoff=cutoff, shortlist=None, ranking=ranking
@@ -308,6 +309,15 @@ def assert_valid_shortlist(
         assert sum(h[number] == border for number in members) <= shortlist - int(np.sum(near < border))
         better = order[: place[members[-1]]]
         assert all(number in members for number in better if h[number] < border)
+
+
+def assert_shortlist(
+    result: SearchResult, world: World, *, k: int, cutoff: float, shortlist: int, ranking: str
+) -> None:
+    """A result is a valid one, and bit for bit that of brute force, which breaks ties by the rule."""
+    asked = {"k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
+    assert_valid_shortlist(result, world, **asked)
+    assert_same(result, world.brute_force().search(world.queries, **asked))
 
 
 def each(world: World) -> Iterator[tuple[float, str]]:

@@ -25,7 +25,7 @@ from indexes import (
 from indexes.params import SearchParams
 from tests.indexes import generate
 from tests.indexes.conftest import CONFIG
-from tests.indexes.generate import PROPERTY, World, assert_same, assert_valid_shortlist, threads
+from tests.indexes.generate import PROPERTY, World, assert_same, assert_shortlist, threads
 
 FUZZ = settings(PROPERTY, max_examples=300)
 
@@ -529,6 +529,6 @@ def test_a_search_gives_what_the_equations_do_or_is_refused(asked, normalised, q
     if params.shortlist is None or params.shortlist >= len(index):
         assert_same(found, expected)
     elif queried == "all":
-        assert_valid_shortlist(
+        assert_shortlist(
             found, world, k=params.k, cutoff=params.cutoff, shortlist=params.shortlist, ranking=params.ranking
         )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.hamming import available, cpu, flat
+from indexes.hamming import NOWHERE, available, cpu, flat
 from indexes.hamming.compiled import CompiledEngine
 from indexes.hamming.cpu import IvfEngine
 from indexes.hamming.flat import FlatEngine
@@ -50,8 +50,8 @@ class Model:
         self.rows = np.concatenate([self.rows, rows])
         self.cells = np.concatenate([self.cells, cells])
 
-    def check(self, query: np.ndarray, cells: np.ndarray, found: np.ndarray) -> None:
-        """The rows found are the nearest of the cells, each once, nearest first, then -1."""
+    def check(self, query: np.ndarray, cells: np.ndarray, found: np.ndarray, apart: np.ndarray) -> None:
+        """The rows found are the nearest of the cells, each once, with their distances, nearest first, then -1."""
         candidates = np.isin(self.cells, cells[cells >= 0])
         distances = np.sort(hamming(query, self.codes[candidates]))[: len(found)]
         present = found[found >= 0]
@@ -61,6 +61,7 @@ class Model:
         at = [place[row] for row in present.tolist()]
         assert candidates[at].all()
         assert hamming(query, self.codes[at]).tolist() == distances.tolist()
+        assert apart.tolist() == [*distances, *[NOWHERE] * (len(found) - len(present))]
 
 
 def some_cells(rng: np.random.Generator, queries: int, cells: int, width: int) -> np.ndarray:
@@ -106,10 +107,10 @@ def test_the_engine_gives_the_nearest_codes_of_the_cells(
     with threads(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "_COUNTER_BYTES", counters)
         found = engine.search(asked, lists, depth)
-    assert found.shape == (queries, depth)
-    assert found.dtype == np.int64
+    assert found.rows.shape == found.hamming.shape == (queries, depth)
+    assert (found.rows.dtype, found.hamming.dtype) == (np.int64, np.int32)
     for query in range(queries):
-        model.check(asked[query], lists[query], found[query])
+        model.check(asked[query], lists[query], found.rows[query], found.hamming[query])
 
 
 def test_lists_are_made_as_cells_come_and_keep_what_they_hold(kind):
@@ -123,8 +124,9 @@ def test_lists_are_made_as_cells_come_and_keep_what_they_hold(kind):
         model.add(batch, rows, lists)
         asked = rng.integers(0, 256, (5, 8), np.uint8)
         everywhere = np.tile(np.arange(cells), (5, 1))
-        for query, found in enumerate(engine.search(asked, everywhere, 20)):
-            model.check(asked[query], everywhere[query], found)
+        found = engine.search(asked, everywhere, 20)
+        for query in range(len(asked)):
+            model.check(asked[query], everywhere[query], found.rows[query], found.hamming[query])
 
 
 @PROPERTY
@@ -143,25 +145,27 @@ def test_removed_codes_are_not_found_and_all_others_are(kind, seed, cells, rows)
         engine.add(codes[back], back, lists[back])
         alive[back] = True
         everywhere = np.unique(lists)[None]
-        found = engine.search(codes[:1], everywhere, rows)[0]
+        found = engine.search(codes[:1], everywhere, rows).rows[0]
         assert sorted(found[found >= 0].tolist()) == np.flatnonzero(alive).tolist()
 
 
 def test_a_query_without_cells_finds_nothing(kind):
     engine, _ = both(kind, np.random.default_rng(0), 64, 3, [20])
     nothing = engine.search(np.zeros((2, 8), np.uint8), np.full((2, 3), -1), 4)
-    assert nothing.tolist() == [[-1] * 4] * 2
-    assert engine.search(np.zeros((2, 8), np.uint8), np.empty((2, 0), np.int64), 4).tolist() == [[-1] * 4] * 2
+    nowhere = engine.search(np.zeros((2, 8), np.uint8), np.empty((2, 0), np.int64), 4)
+    for found in (nothing, nowhere):
+        assert found.rows.tolist() == [[-1] * 4] * 2
+        assert found.hamming.tolist() == [[NOWHERE] * 4] * 2
 
 
 def test_an_empty_engine_finds_nothing(kind):
-    assert kind(32).search(np.zeros((1, 4), np.uint8), np.array([[0]]), 2).tolist() == [[-1, -1]]
+    assert kind(32).search(np.zeros((1, 4), np.uint8), np.array([[0]]), 2).rows.tolist() == [[-1, -1]]
 
 
 def test_adding_no_codes_changes_nothing(kind):
     engine = kind(32)
     engine.add(np.empty((0, 4), np.uint8), np.empty(0, np.int64), np.empty(0, np.int32))
-    assert engine.search(np.zeros((1, 4), np.uint8), np.array([[0]]), 1).tolist() == [[-1]]
+    assert engine.search(np.zeros((1, 4), np.uint8), np.array([[0]]), 1).rows.tolist() == [[-1]]
 
 
 def test_codes_rows_and_cells_of_any_layout_are_taken(kind):
@@ -185,9 +189,9 @@ def test_searches_of_different_widths_and_depths_may_run_at_once(kind):
     calls = [(some_cells(rng, 6, 40, width), depth) for width in (1, 5, 40) for depth in (1, 30, 300)] * 4
     with ThreadPoolExecutor(6) as pool:
         for (lists, depth), found in zip(calls, pool.map(lambda call: engine.search(asked, *call), calls), strict=True):
-            assert found.shape == (6, depth)
+            assert found.rows.shape == (6, depth)
             for query in range(6):
-                model.check(asked[query], lists[query], found[query])
+                model.check(asked[query], lists[query], found.rows[query], found.hamming[query])
 
 
 def test_all_rows_of_some_cells(kind):
