@@ -185,7 +185,6 @@ def _index(files: list[str], model: Path, out: Path, exclude_training: bool, dev
         files = [file for file in files if file not in trained]
     if not files:
         raise DataError("there are no images to index")
-    files = data.shuffled(files)
     with Connector.create(out, model, device=device) as connector, progress() as bar:
         task = bar.add_task("Indexing", total=len(files))
         result = connector.add_files(files, progress=lambda done: bar.update(task, completed=done))

@@ -88,15 +88,6 @@ def evenly(labels: NDArray[np.integer[Any]], count: int, seed: int = 0) -> NDArr
     return np.sort(order[np.argsort(turn, kind="stable")][:count])
 
 
-def shuffled(files: Sequence[str]) -> list[str]:
-    """The same files in an order that is fixed, and says nothing of their classes.
-
-    Of records at the same Hamming distance the earlier ones make the shortlist, and folders come class by class: in
-    that order they would be those of the first classes.
-    """
-    return [files[i] for i in np.random.default_rng(0).permutation(len(files))]
-
-
 def class_of(uri: str | None) -> str | None:
     """The class that a file's folder names, None for a record without a uri."""
     return None if uri is None else Path(uri).parent.name

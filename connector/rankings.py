@@ -2,12 +2,12 @@
 
     hamming      Hamming distance of codes; ties count as the mean over their orders
     euclidean    distance of features
-    shortlist    the nearest by code (ties by position), those by distance of features, then the others by code
+    shortlist    the nearest by code (ties as in `indexes.ties`), those by distance of features, then the others by code
     relevance    R alone, Eq. 1
     fused        R (1 - d), Eq. 4
 
 each of the records with R above a cutoff t, Eq. 2. A right record behind the cutoff counts as missed. Ties of the other
-rankings are as good as none, and go by position.
+rankings are as good as none, and go by mixed id.
 
 Everything is computed from all pairs of a query and a record, without an index: what an index answers is the same, and
 the share of codes that it scans is asked of the cells that it would have.
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from connector.errors import DataError
 from connector.metrics import average_precision, tied_average_precision
 from indexes import Encodings, IndexConfig
-from indexes.partitions import Cells
+from indexes.partitions import Cells, edges_of
 from indexes.relevance import Similarity, is_relevant
+from indexes.ties import LEVELS, levels, mixed
 
 RankingName = Literal["hamming", "euclidean", "shortlist", "relevance", "fused"]
 NAMES: tuple[RankingName, ...] = get_args(RankingName)
@@ -113,7 +114,7 @@ def compare(
     """All rankings at all cutoffs.
 
     Args:
-        records: n of them, with features that are L2-normalised.
+        records: n of them, with ids and with features that are L2-normalised.
         labels: (n,) int64.
         queries: nq of them.
         query_labels: (nq,) int64.
@@ -142,7 +143,11 @@ def compare(
         raise DataError(f"{np.count_nonzero(total < 1)} of {len(queries)} queries have no record of their class")
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     step = max(1, min(_PAIRS // threads // max(1, len(records)), 256))
+    assert records.ids is not None
+    order = np.argsort(mixed(records.ids))  # so that ties by position are ties by mixed id
+    records, labels = records[order], labels[order]
     cells, _ = Cells.empty(config).extended(records.probabilities)
+    dominant, edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)
     similarity = Similarity(config)
     probabilities, features = (a.T.astype(np.float64) for a in (records.probabilities, records.features))
 
@@ -154,6 +159,8 @@ def compare(
         squared = 2 - 2 * (part.features.astype(np.float64) @ features)
         distances = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
         apart = hamming(part.codes, records.codes)
+        level = levels(weights, weights[:, dominant], edges[None])
+        near = apart * np.int16(LEVELS) - level.astype(np.int16)
         for place, t in enumerate(cutoffs):
             found.scanned[place, here] = cells.prune(weights, t).codes / len(records)
         every, right = np.zeros((2, len(part), len(cutoffs), 8 * records.codes.shape[1] + 1), np.int64)
@@ -164,7 +171,7 @@ def compare(
                 found.relevant[place, query] = kept.mean()
                 every[i, place] = np.bincount(apart[i][kept], minlength=every.shape[2])
                 right[i, place] = np.bincount(apart[i][kept & same], minlength=every.shape[2])
-            for name, order in _orders(relevance[i], distances[i], apart[i], cutoffs, shortlist):
+            for name, order in _orders(relevance[i], distances[i], near[i], cutoffs, shortlist):
                 for place, rows in enumerate(order):
                     at = (NAMES.index(name), place, query)
                     _of_list(found, at, np.flatnonzero(same[rows]), total[query])
@@ -265,7 +272,7 @@ def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.
 def _orders(
     relevance: NDArray[np.float32],
     distances: NDArray[np.float32],
-    apart: NDArray[np.int16],
+    near: NDArray[np.int16],
     cutoffs: Sequence[float],
     shortlist: int,
 ) -> list[tuple[RankingName, list[NDArray[np.int64]]]]:
@@ -275,7 +282,7 @@ def _orders(
         "euclidean": _ascending(distances),
         "relevance": _ascending(-relevance),
         "fused": _ascending(-score),
-        "shortlist": np.argsort(apart, kind="stable"),
+        "shortlist": np.argsort(near, kind="stable"),
     }
     found = []
     for name, order in orders.items():
@@ -284,8 +291,8 @@ def _orders(
             order = order[is_relevant(relevance[order], t)]
             listed = order
             if name == "shortlist":
-                near = order[:shortlist]
-                nearest = near[np.argsort(distances[near], kind="stable")]
+                first = order[:shortlist]
+                nearest = first[np.argsort(distances[first], kind="stable")]
                 listed = np.concatenate([nearest, order[shortlist:]])
             lists.append(listed)
         found.append((name, lists))

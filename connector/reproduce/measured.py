@@ -236,7 +236,7 @@ def _index(encoder: Encoder, images: data.ImageSet, place: Path, progress: Calla
     if not path.exists():
         shutil.rmtree(scratch, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
-        files = data.shuffled(images.files)
+        files = list(images.files)
         with Connector.create(scratch, encoder.checkpoint.path) as connector:
             connector.encoder = encoder
             result = connector.add_files(files, progress=lambda done: progress(done, len(files)))

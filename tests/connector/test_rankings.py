@@ -9,6 +9,7 @@ from connector.errors import DataError
 from connector.metrics import average_precision, tied_average_precision
 from connector.rankings import NAMES, Comparison, _ascending, among_themselves, by_code, compare
 from indexes import Encodings, FaissIndex, IndexConfig
+from indexes.ties import mixed
 from tests.connector.test_evaluate import encodings
 from tests.connector.test_metrics import slow_average_precision
 
@@ -28,28 +29,36 @@ def found(world) -> Comparison:
     return compare(*world, CONFIG, ks=KS, shortlist=SHORTLIST, cutoffs=CUTOFFS)
 
 
-def key(name, r, d, apart, row, place):
+def key(name, r, d, row, place):
     if name == "euclidean":
         return (d, row)
     if name == "relevance":
         return (-r, row)
     if name == "fused":
         return (-r * (1 - d / 2), row)
-    return (0, d, row) if place < SHORTLIST else (1, apart, row)
+    return (0, d, row) if place < SHORTLIST else (1, place, row)
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "hamming"])
 def test_figures_are_those_of_lists(name, cutoff, world, found):
     records, labels, queries, query_labels = world
+    p_records, mixed_ids = records.probabilities, mixed(records.ids).tolist()
     at = NAMES.index(name), CUTOFFS.index(cutoff)
     for query in range(len(queries)):
         r = [float(queries.probabilities[query].astype(float) @ p.astype(float)) for p in records.probabilities]
         d = [float(np.linalg.norm(queries.features[query].astype(float) - g)) for g in records.features]
         apart = [int(np.bitwise_count(queries.codes[query] ^ code).sum()) for code in records.codes]
-        kept = sorted((row for row in range(300) if r[row] > cutoff), key=lambda row: (apart[row], row))
+        edge = [
+            max(edge for edge in (0.95, 0.8, 0.5, 0.3, 0) if p.max() >= np.float32(edge)) or 0.15 for p in p_records
+        ]
+        sure = [float(queries.probabilities[query, p.argmax()]) * e for p, e in zip(p_records, edge, strict=True)]
+        level = [int(s * (15 / (float(queries.probabilities[query].max()) * 0.95))) for s in sure]
+        kept = sorted(
+            (row for row in range(300) if r[row] > cutoff), key=lambda row: (apart[row], -level[row], mixed_ids[row])
+        )
         place = {row: i for i, row in enumerate(kept)}
-        order = sorted(kept, key=lambda row: key(name, r[row], d[row], apart[row], row, place[row]))
+        order = sorted(kept, key=lambda row: key(name, r[row], d[row], row, place[row]))
         right = [bool(labels[row] == query_labels[query]) for row in order]
         total = int((labels == query_labels[query]).sum())
         assert found.at_all[at][query] == pytest.approx(slow_average_precision(right, total))
