@@ -202,8 +202,9 @@ class SemanticIndex(ABC):
             queries: of this index's classes, bits and feature length; their ids and uris are ignored.
             k: how many records to give, at least 1.
             cutoff: t of Eq. 2, in [0, 1): only records with relevance strictly above it are considered.
-            shortlist: rank the records with the smallest Hamming distance, this many of the relevant ones (ties at
-                the last distance may fall either way); None ranks every relevant record, exactly.
+            shortlist: rank the records with the smallest Hamming distance, this many of the relevant ones; which of
+                those at the last distance is settled by `indexes.ties`, so the answer depends on query and records
+                alone. None ranks every relevant record, exactly.
             ranking: "distance" orders by Euclidean distance of features, ascending; "fused" by the score of Eq. 4,
                 descending. Ties are ordered by id.
 

@@ -11,7 +11,7 @@ draw that always ends the same: unlike the id itself it says nothing of the orde
 often is the order of their classes. So an answer does not depend on the engine, on the order of adding, on compaction
 or on what has been searched before.
 
-Every index follows the rule; `compiled.ties` has it for kernels. A Milvus server chooses by itself among very many
+Every index follows the rule; `compiled.shortlist` has it for kernels. A Milvus server chooses by itself among very many
 records at one Hamming distance: see `milvus.hits`.
 
 Source: mixing is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",

@@ -7,6 +7,9 @@ fetched whole. So a record that is near to many queries crosses the network once
 for all cells that any of them keeps: more than each needs, which is still exact, since the cutoff is applied to each
 record, but spends places of the shortlist on records that are then dropped. Groups are therefore kept tight, and run
 at the same time.
+
+**Ties.** They are settled here as everywhere (`indexes.ties`), for which all records at the last distance are fetched.
+Where they are more than `patience` places for each of the shortlist, the server's choice stands.
 """
 
 from __future__ import annotations
