@@ -21,7 +21,6 @@ from connector.explore.served import Encode, Served
 from connector.labels import LINK, MODEL, network_classes
 from indexes import Encodings, FaissIndex
 from indexes.cli import ERR, PATH
-from indexes.errors import MissingDependencyError
 from indexes.explain import ExplainedIndex
 
 
@@ -79,10 +78,8 @@ def _opened(
 ) -> tuple[ExplainedIndex, Sequence[str] | None, Encode | None]:
     """The index, names of its classes, and what makes encodings of images, if the network is there."""
     if uri is not None:
-        try:
-            from indexes.milvus import MilvusIndex
-        except ImportError:
-            raise MissingDependencyError("pymilvus is not installed: pip install 'semcut[milvus]'") from None
+        from indexes.milvus import MilvusIndex
+
         opened: ExplainedIndex = stack.enter_context(MilvusIndex.open(uri, collection=index, token=milvus_token))
         return opened, *_network(model, None, device)
     path = Path(index)
