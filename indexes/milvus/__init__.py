@@ -15,15 +15,11 @@ migration    a stored `FaissIndex` to Milvus and back; `cli` is `semcut migrate`
 pymilvus is loaded when `MilvusIndex` is first used: the command line starts without it.
 """
 
-from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING
 
-from indexes.errors import MissingDependencyError as _MissingDependencyError
+from indexes.errors import require as _require
 
-if _find_spec("pymilvus") is None:
-    raise _MissingDependencyError(
-        "pymilvus is not installed, needed to reach Milvus: run `pip install 'semcut[milvus]'`."
-    )
+_require({"pymilvus": "pymilvus"}, "reach Milvus", "milvus")
 
 __all__ = ["LARGEST_BATCH", "MilvusIndex"]
 
