@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from connector.data import ImageSet
     from connector.model import Architecture
     from connector.training import TrainConfig
+    from indexes.hamming import EngineName
 
 
 @click.command()
@@ -223,8 +225,11 @@ def search(
 ) -> None:  # fmt: skip
     """Find the records of INDEX most like each of the IMAGES."""
     from connector.connector import Connector
+    from indexes.hamming import VARIABLE
 
-    with Connector.open(index, model, device=device) as connector:
+    # Loading the compiled engine takes longer than it saves on the queries of one command.
+    engine: EngineName = "auto" if os.environ.get(VARIABLE) else "faiss"
+    with Connector.open(index, model, device=device, engine=engine) as connector:
         found = connector.search(images, **settings)
     if picture is not None:
         _picture([str(image) for image in images], found, picture)
