@@ -6,27 +6,21 @@ connector = Connector.open("animals-index")
 hits = connector.search(["cat.jpg"], k=5)
 """
 
-from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING
 
-from indexes.errors import MissingDependencyError as _MissingDependencyError
+from indexes.errors import require as _require
 
-_missing = [
-    name
-    for module, name in (
-        ("torch", "torch"),
-        ("torchvision", "torchvision"),
-        ("safetensors", "safetensors"),
-        ("PIL", "pillow"),
-        ("platformdirs", "platformdirs"),
-    )
-    if _find_spec(module) is None
-]
-if _missing:
-    raise _MissingDependencyError(
-        f"{', '.join(_missing)} not installed, needed to train networks and encode images: "
-        "run `pip install 'semcut[train]'`."
-    )
+_require(
+    {
+        "torch": "torch",
+        "torchvision": "torchvision",
+        "safetensors": "safetensors",
+        "PIL": "pillow",
+        "platformdirs": "platformdirs",
+    },
+    "train networks and encode images",
+    "train",
+)
 
 if TYPE_CHECKING:
     from connector.checkpoint import Checkpoint

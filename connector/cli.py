@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
-from connector import data
 from connector.allocator import keep_freed_memory
-from connector.checkpoint import Checkpoint
-from connector.connector import Connector, Hit, Indexed
-from connector.contact_sheet import Tile, contact_sheet
 from connector.errors import DataError
-from connector.evaluate_cli import encoded, measured, report
-from connector.labels import LINK
-from connector.losses import HEADS, HeadName
-from connector.model import Architecture
+from connector.names import HeadName, ProtocolName
 from connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
-from connector.protocols import ProtocolName, parts
-from connector.training import TrainConfig
-from connector.training import train as run_training
 from indexes.cli import ERR, OUT, PATH, print_json
+
+if TYPE_CHECKING:
+    from connector.checkpoint import Checkpoint
+    from connector.connector import Hit, Indexed
+    from connector.data import ImageSet
+    from connector.model import Architecture
+    from connector.training import TrainConfig
+    from indexes.hamming import EngineName
 
 
 @click.command()
@@ -52,7 +51,7 @@ from indexes.cli import ERR, OUT, PATH, print_json
 @click.option("--dim", type=int, help="Length of the feature.  [default: the backbone's own]")
 @click.option(
     "--head",
-    type=click.Choice(list(HEADS)),
+    type=click.Choice(get_args(HeadName)),
     default="paper",
     show_default=True,
     help="What the hash code is trained for: the paper's cross-entropy, CSQ, OrthoHash or DPN.",
@@ -91,9 +90,15 @@ def train(
     bits: int, dim: int | None, head: HeadName, limit: int | None, protocol: ProtocolName | None,
     learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a network on IMAGES: a folder or tar archive of class folders, digits/train, or torchvision:NAME/train."""
+    """Train a network on labelled IMAGES.
+
+    IMAGES is a folder or tar archive of class folders, digits/train, or torchvision:NAME/train.
+    """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both say where to start: leave out one")
+    from connector.model import Architecture
+    from connector.training import TrainConfig
+
     fresh = weights is None and start is None
     found = images_of(images, limit, protocol, "training", settings["seed"])
     architecture = Architecture(
@@ -130,7 +135,7 @@ def train(
 
 
 def _train(
-    images: data.ImageSet,
+    images: ImageSet,
     architecture: Architecture,
     config: TrainConfig,
     out: Path,
@@ -138,6 +143,8 @@ def _train(
     start: Path | None,
     resume: bool,
 ) -> Checkpoint:
+    from connector.training import train as run_training
+
     keep_freed_memory()
     with progress() as bar:
         task = bar.add_task("Training", total=None)
@@ -164,7 +171,13 @@ def index(
     images: str, model: Path, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int, device: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Encode all IMAGES in a folder or archive, at any depth, and store them in a new index."""
+    """Encode all IMAGES of a folder or archive into a new index.
+
+    They may lie at any depth.
+    """
+    from connector import data
+    from connector.protocols import parts
+
     if protocol is None:
         files = data.files_under(data.folder(images))
     else:
@@ -179,6 +192,10 @@ def index(
 
 
 def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str) -> Indexed:
+    from connector import data
+    from connector.checkpoint import Checkpoint
+    from connector.connector import Connector
+
     keep_freed_memory()
     if exclude_training:
         trained = set(Checkpoint.load(model).training_images())
@@ -206,7 +223,12 @@ def search(
     **settings: Any,
 ) -> None:  # fmt: skip
     """Find the records of INDEX most like each of the IMAGES."""
-    with Connector.open(index, model, device=device) as connector:
+    from connector.connector import Connector
+    from indexes.hamming import VARIABLE
+
+    # Loading the compiled engine takes longer than it saves on the queries of one command.
+    engine: EngineName = "auto" if os.environ.get(VARIABLE) else "faiss"
+    with Connector.open(index, model, device=device, engine=engine) as connector:
         found = connector.search(images, **settings)
     if picture is not None:
         _picture([str(image) for image in images], found, picture)
@@ -230,11 +252,14 @@ def search(
 
 
 def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path) -> None:
+    from connector.contact_sheet import Tile, contact_sheet
+    from connector.data import class_of
+
     rows = [
         (
-            Tile(image, data.class_of(image), ("query", data.class_of(image) or "")),
+            Tile(image, class_of(image), ("query", class_of(image) or "")),
             [
-                Tile(hit.uri or "", data.class_of(hit.uri), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+                Tile(hit.uri or "", class_of(hit.uri), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
                 for hit in hits[:5]
             ],
         )
@@ -253,7 +278,17 @@ def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path
 @click.option("--seed", default=0, show_default=True)
 @json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
-    """Do everything once on scikit-learn's scanned digits: train, index, search, evaluate, draw. About a minute."""
+    """Try everything once on scanned digits, in about a minute.
+
+    Trains a network on scikit-learn's digits, indexes and searches them, evaluates that and draws a picture.
+    """
+    from connector import data
+    from connector.connector import Connector
+    from connector.evaluate_cli import encoded, measured, report
+    from connector.labels import LINK
+    from connector.model import Architecture
+    from connector.training import TrainConfig
+
     training, queries = data.load("digits/train"), data.load("digits/test")
     ERR.print(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)

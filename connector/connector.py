@@ -23,6 +23,7 @@ from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from connector.labels import LINK, labels_by_id
 from indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
+from indexes.hamming import EngineName
 from indexes.params import Ranking, SearchParams
 
 _ADD = 10_000  # records per commit
@@ -83,6 +84,7 @@ class Connector:
         model: str | os.PathLike[str] | None = None,
         *,
         device: str = "cpu",
+        engine: EngineName = "auto",
     ) -> Self:
         """A stored index with the network that made it.
 
@@ -90,12 +92,13 @@ class Connector:
             path: directory of the index.
             model: where the network is now, if it was moved.
             device: to encode on.
+            engine: what scans the index, see `FaissIndex.create`.
 
         Raises:
             NotAnIndexError: there is no index, or it was not made by a connector.
             CheckpointError: the network is not there, or is another one.
         """
-        index = FaissIndex.open(path)
+        index = FaissIndex.open(path, engine=engine)
         try:
             link = json.loads((Path(path) / LINK).read_text())
             recorded, digest = link["model"], link["sha256"]

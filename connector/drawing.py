@@ -7,20 +7,15 @@ kind apart. Needs matplotlib (extra `benchmark`).
 from __future__ import annotations
 
 import io
-from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from indexes.errors import MissingDependencyError
+from indexes.errors import require
 
-if find_spec("matplotlib") is None:
-    raise MissingDependencyError(
-        "matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`."
-    )
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 Theme = Literal["light", "dark"]
 Point = tuple[float, float]
@@ -33,6 +28,10 @@ MARKERS = "osD^vPX<>*"
 
 def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of this size in inches, and its panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
     paper, ink, line = INK[theme]
     figure = Figure(figsize=size, dpi=110, facecolor=paper)
     FigureCanvasAgg(figure)

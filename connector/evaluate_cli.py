@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from connector import data
 from connector.allocator import keep_freed_memory
-from connector.connector import Connector
-from connector.evaluate import Evaluation
-from connector.evaluate import evaluate as measure
+from connector.names import ProtocolName
 from connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
-from connector.protocols import PROTOCOLS, ProtocolName, check, parts
-from connector.rankings import Figures, compare
-from indexes import Encodings
 from indexes.cli import ERR, OUT, PATH, print_json
-from indexes.params import Ranking
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from connector.connector import Connector
+    from connector.data import ImageSet
+    from connector.evaluate import Evaluation
+    from connector.rankings import Figures
+    from indexes import Encodings
+    from indexes.params import Ranking
 
 
 @click.command()
@@ -35,13 +37,17 @@ from indexes.params import Ranking
 @json_option
 def evaluate(
     index: Path, queries: str, limit: int | None, protocol: ProtocolName | None, seed: int, model: Path | None,
-    device: str, as_json: bool,    **settings: Any,
+    device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Measure INDEX with labelled QUERIES, a folder or archive of class folders: mAP, precision, share scanned.
+    """Measure how well INDEX answers labelled QUERIES.
 
-    With a protocol, QUERIES is the same data that the network was trained on and the index was made of, which is
-    checked, and all rankings are compared at several cutoffs.
+    QUERIES is a folder or archive of class folders. Prints mAP, precision and the share that was scanned. With a
+    protocol, it is the same data that the network was trained on and the index was made of, which is checked, and all
+    rankings are compared at several cutoffs.
     """
+    from connector.connector import Connector
+    from connector.protocols import check, parts
+
     images = images_of(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
@@ -59,8 +65,12 @@ def evaluate(
         _show_rankings(rankings, protocol)
 
 
-def encoded(connector: Connector, images: data.ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
+def encoded(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
     """Encodings and labels of the images that can be read."""
+    import numpy as np
+
+    from indexes import Encodings
+
     keep_freed_memory()
     with progress() as bar:
         task = bar.add_task("Encoding queries", total=len(images))
@@ -86,6 +96,8 @@ def measured(
     shortlist: int | None,
     ranking: Ranking,
 ) -> Evaluation:
+    from connector.evaluate import evaluate as measure
+
     return measure(
         connector.index,
         connector.labels(classes),
@@ -106,6 +118,10 @@ def _rankings(
     labels: NDArray[np.int64],
     protocol: ProtocolName,
 ) -> list[Figures]:
+    from connector.protocols import PROTOCOLS
+    from connector.rankings import compare
+    from indexes import Encodings
+
     records = Encodings.concatenate(list(connector.index.iterate()))
     assert records.ids is not None
     with progress() as bar:
@@ -122,6 +138,8 @@ def _rankings(
 
 
 def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:
+    from connector.protocols import PROTOCOLS
+
     k = PROTOCOLS[protocol].k
     table = Table("t", "ranking", "mAP@all", f"mAP@{k}", f"precision@{k}", "relevant", "codes scanned",
                   title=f"Rankings, {protocol}")  # fmt: skip

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
 from connector.errors import DataError
 
@@ -24,6 +24,8 @@ MAX_PIXELS = 1 << 26
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is read: Pillow decodes these itself. For others it runs programs of the system (EPS)."""
+
+Image.preinit()  # this and the two plugins imported above make FORMATS; to find another Pillow would load all it has
 
 
 class UnreadableImage(Exception):

@@ -20,7 +20,8 @@ from torch import nn
 
 from connector.backbones import build
 from connector.errors import DataError
-from connector.losses import HeadName, make_head
+from connector.losses import make_head
+from connector.names import HeadName
 from indexes.params import Settings
 
 

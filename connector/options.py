@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from connector import data
-from connector.protocols import PROTOCOLS, ProtocolName, parts
+from connector.names import ProtocolName
 from indexes.cli import ERR, OUT, PATH
+
+if TYPE_CHECKING:
+    from connector.data import ImageSet
 
 
 class Shortlist(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -50,7 +52,7 @@ def search_options(k: int) -> Callable[[Callable[..., None]], Callable[..., None
 
 protocol_option = click.option(
     "--protocol",
-    type=click.Choice(list(PROTOCOLS)),
+    type=click.Choice(get_args(ProtocolName)),
     help="Use the part of the data, a folder or archive with train and test or val, that this protocol says.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -64,12 +66,15 @@ def progress() -> Progress:
 
 def images_of(
     source: str, limit: int | None, protocol: ProtocolName | None, part: Literal["training", "queries"], seed: int
-) -> data.ImageSet:
+) -> ImageSet:
     """The images that a command is about: all, so many, or those that a protocol says."""
+    from connector import data
+    from connector.protocols import parts
+
     if protocol is not None:
         if limit is not None:
             raise click.UsageError("--protocol says how many images there are: leave out --limit")
-        images: data.ImageSet = getattr(parts(protocol, source, seed), part)
+        images: ImageSet = getattr(parts(protocol, source, seed), part)
         return images
     found = data.load(source)
     return found if limit is None else found.sample(limit, seed)

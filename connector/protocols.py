@@ -22,8 +22,7 @@ import numpy as np
 
 from connector.data import ImageSet, load
 from connector.errors import DataError
-
-ProtocolName = Literal["cifar10", "cifar10-1", "cifar10-2", "tin200"]
+from connector.names import ProtocolName
 
 
 class Parts(NamedTuple):

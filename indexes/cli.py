@@ -1,6 +1,7 @@
 """The `semcut` command: finds its sub-commands by entry point (group `semcut.commands`) and runs one.
 
-A sub-command is imported when it is run, so `semcut info` works without torch and starts fast. Figures go to standard
+A module of commands imports what a command needs in the function that runs it, so that listing and explaining all of
+them takes a fraction of a second: at its top are click, rich and modules that load nothing else. Figures go to standard
 output as a table or, with --json, as JSON; progress and messages go to standard error. An error that semcut raises on
 purpose, or a file that the system refuses, is one line there and exit status 1; misuse of the command line is 2.
 """
@@ -11,6 +12,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import NoReturn
@@ -29,8 +32,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from indexes import FaissIndex, SemcutError
-from indexes.verify import verify_path
+from indexes.errors import SemcutError
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -40,16 +42,17 @@ PATH = click.Path(path_type=Path)
 class Commands(click.Group):
     """Sub-commands by entry point; one whose packages are missing is listed too, and says what to install when run."""
 
+    @cached_property
     def _found(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group="semcut.commands")}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all sub-commands."""
-        return sorted(self._found())
+        return sorted(self._found)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The sub-command, imported now."""
-        entry = self._found().get(cmd_name)
+        entry = self._found.get(cmd_name)
         if entry is None:
             return None
         try:
@@ -58,6 +61,22 @@ class Commands(click.Group):
             return _unavailable(cmd_name, str(error))
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of sub-commands with their summaries, which click would cut to one line."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, found.get_short_help_str(limit=1000)) for name, found in commands if found])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The sub-command that the arguments begin with; an error for one that is not there names the nearest."""
+        name = args[0]
+        near = [] if name in self._found else get_close_matches(name.lower(), self._found, n=1)
+        if near and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
 
 def _unavailable(name: str, reason: str) -> click.Command:
@@ -118,8 +137,13 @@ def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(index: Path, as_json: bool) -> None:
     """Show what a stored INDEX holds."""
-    with FaissIndex.open(index) as opened:
-        stats, config, version = opened.stats(), opened.config, opened.version
+    from indexes.store import Store
+
+    store = Store.open(index)  # an index would build an engine to search with
+    try:
+        stats, config, version = store.state.stats(), store.config, store.state.committed.version
+    finally:
+        store.close()
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
@@ -152,10 +176,13 @@ def info(index: Path, as_json: bool) -> None:
 @click.argument("index", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def verify_command(index: Path, as_json: bool) -> None:
-    """Read all of a stored INDEX and compare it with its checksums and with itself.
+    """Read all of a stored INDEX and name what is damaged.
 
-    Names what is damaged and the records that it concerns; exit status 1 if there is anything. Changes nothing.
+    It is compared with its checksums and with itself, and not changed. With what is damaged come the records that it
+    concerns; exit status 1 if there is anything.
     """
+    from indexes.verify import verify_path
+
     with bar("Verifying", quiet=as_json) as progress:
         found = verify_path(index, progress)
     if as_json:
@@ -173,10 +200,13 @@ def verify_command(index: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("index", type=PATH)
 def compact(index: Path) -> None:
-    """Give back the space of removed records in a stored INDEX, and make its searches as fast as they can be.
+    """Give back the space of removed records in a stored INDEX.
 
-    Needs as much free space as the records that are left. The index can be searched meanwhile, not changed.
+    Its searches are then as fast as they can be. Needs as much free space as the records that are left. The index can
+    be searched meanwhile, not changed.
     """
+    from indexes import FaissIndex
+
     with FaissIndex.open(index) as opened:
         before = opened.stats()
         with bar("Compacting") as progress:
@@ -190,10 +220,13 @@ def compact(index: Path) -> None:
 @click.argument("index", type=PATH)
 @click.argument("target", type=PATH)
 def backup(index: Path, target: Path) -> None:
-    """Copy a stored INDEX to a new directory TARGET, also while it is being changed.
+    """Copy a stored INDEX to a new directory TARGET.
 
-    The copy is the index as of its last change, compared with its checksums on the way.
+    The index may be changed meanwhile: the copy is the index as of its last change before. It is compared with its
+    checksums on the way.
     """
+    from indexes import FaissIndex
+
     with FaissIndex.open(index) as opened:
         with bar("Copying") as progress:
             opened.backup(target, progress)

@@ -21,6 +21,8 @@ Each message says what was given, what was expected and what to do. When one of 
 changed. The second base lets a caller who knows nothing of semcut catch them as usual.
 """
 
+from importlib.util import find_spec
+
 
 def shown(value: object) -> str:
     """A value in one line of at most 60 characters, whatever it is, for a message."""
@@ -96,3 +98,18 @@ class MissingDependencyError(SemcutError, ImportError):
 
 class DeviceError(SemcutError):
     """A card is not there, or is out of memory."""
+
+
+def require(packages: dict[str, str], purpose: str, extra: str) -> None:
+    """Raise `MissingDependencyError` unless all of these packages are installed, without loading any of them.
+
+    Args:
+        packages: name of the module that each is imported by, and of the package that it comes with.
+        purpose: what they are needed to do.
+        extra: of semcut, that installs them.
+    """
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"{', '.join(missing)} not installed, needed to {purpose}: run `pip install 'semcut[{extra}]'`."
+        )

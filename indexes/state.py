@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.base import IndexStats
 from indexes.catalogue import Committed
 from indexes.columns import NAMES, specs
 from indexes.errors import DamagedIndexError
@@ -53,6 +54,17 @@ class State:
         alive = np.ones(len(self.columns), bool)
         alive[self.columns.removed] = False
         return np.flatnonzero(alive)
+
+    def stats(self) -> IndexStats:
+        """Count what the index holds."""
+        return IndexStats(
+            records=len(self),
+            removed=len(self.columns.removed),
+            partitions=self.cells.partition_sizes().tolist(),
+            cells=int(np.count_nonzero(self.cells.sizes)),
+            normalised=self.normalised,
+            column_bytes={name: view.nbytes for name, view in self.columns.raw().items()},
+        )
 
     def parts(self, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
         """Rows of all records in order of arrival, as many at a time as make a good copy."""

@@ -9,18 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from connector.benchmark import plots, results, run
-from connector.benchmark.grids import Grid, structures
-from connector.benchmark.raw import Plan
-from connector.benchmark.sources import Pair, Wanted, tasks
 from indexes.cli import ERR, OUT, PATH, print_json
+from indexes.errors import require
+
+if TYPE_CHECKING:
+    from connector.benchmark import run
+    from connector.benchmark.grids import Grid
+    from connector.benchmark.sources import Wanted
+
+require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 
 class Records(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -30,6 +34,8 @@ class Records(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Wanted:
         """What is asked for."""
+        from connector.benchmark.sources import Wanted
+
         match = re.fullmatch(r"([0-9_.e+]+)x([0-9_]+)(?::([0-9.]+))?", str(value).lower())
         try:
             assert match is not None
@@ -125,16 +131,21 @@ def benchmark(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Compare semcut with FAISS's own indexes on the same encodings, and write a report to the directory OUT.
+    """Compare semcut with FAISS's own indexes on the same encodings.
 
     Every method is built and timed in one process, in turn: quality by label, recall of exact answers, queries a
-    second, latencies, memory. OUT gets report.html for reading, run.json with all figures, plots/ and raw results. A
-    run that was interrupted goes on when the same command is given again.
+    second, latencies, memory. The directory OUT gets a report to read, report.html, run.json with all figures, plots/
+    and raw results. A run that was interrupted goes on when the same command is given again.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
     if quick and defaults:
         raise click.UsageError("--quick and --defaults both say which points to measure: leave out one")
+    from connector.benchmark import results, run
+    from connector.benchmark.grids import structures
+    from connector.benchmark.raw import Plan
+    from connector.benchmark.sources import Pair, Wanted, tasks
+
     if quick and not data and not fitted and not growth:
         fitted = (Wanted(20_000, 100),)
     hurry: dict[str, Any] = {"call_seconds": 0.3, "truth_seconds": 0.5} if quick else {}
@@ -185,6 +196,8 @@ def _progress() -> Iterator[run.Progress]:
 
 
 def _show(dataset: dict[str, Any]) -> None:
+    from connector.benchmark import plots
+
     about, k = dataset["about"], dataset["plan"]["k"]
     batches = sorted(dataset["plan"]["batches"])
     title = f"{about['name']}: {about['records']:,} records, {about['classes']} classes, {about['bits']} bits"

@@ -13,12 +13,6 @@ Requests run one by one in worker threads, and see the index as of its last chan
 has committed. The page comes with the package and asks this server alone.
 """
 
-from importlib.util import find_spec as _find_spec
+from indexes.errors import require as _require
 
-from indexes.errors import MissingDependencyError as _MissingDependencyError
-
-_missing = [name for name in ("fastapi", "fastapi_offline", "uvicorn") if _find_spec(name) is None]
-if _missing:
-    raise _MissingDependencyError(
-        f"{', '.join(_missing)} not installed, needed to serve a page: run `pip install 'semcut[explore]'`."
-    )
+_require({"fastapi": "fastapi", "fastapi_offline": "fastapi-offline", "uvicorn": "uvicorn"}, "serve a page", "explore")

@@ -10,19 +10,18 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import uvicorn
-from PIL import Image
 
-from connector.explore.app import create_app
-from connector.explore.served import Encode, Served
-from connector.labels import LINK, MODEL, network_classes
-from indexes import Encodings, FaissIndex
 from indexes.cli import ERR, PATH
-from indexes.errors import MissingDependencyError
-from indexes.explain import ExplainedIndex
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from connector.explore.served import Encode
+    from indexes import Encodings
+    from indexes.explain import ExplainedIndex
 
 
 @click.command()
@@ -50,6 +49,11 @@ def explore(
         raise click.UsageError("--token has to be a text of ASCII characters")
     if not local and token is None:
         raise click.UsageError(f"--host {host} lets others in: give a --token that they have to know, or SEMCUT_TOKEN")
+    import uvicorn
+
+    from connector.explore.app import create_app
+    from connector.explore.served import Served
+
     with ExitStack() as stack:
         opened, classes, encode = _opened(stack, index, model, uri, milvus_token, device)
         served = Served(opened, classes, encode)
@@ -79,12 +83,13 @@ def _opened(
 ) -> tuple[ExplainedIndex, Sequence[str] | None, Encode | None]:
     """The index, names of its classes, and what makes encodings of images, if the network is there."""
     if uri is not None:
-        try:
-            from indexes.milvus import MilvusIndex
-        except ImportError:
-            raise MissingDependencyError("pymilvus is not installed: pip install 'semcut[milvus]'") from None
+        from indexes.milvus import MilvusIndex
+
         opened: ExplainedIndex = stack.enter_context(MilvusIndex.open(uri, collection=index, token=milvus_token))
         return opened, *_network(model, None, device)
+    from connector.labels import LINK, network_classes
+    from indexes import FaissIndex
+
     path = Path(index)
     opened = stack.enter_context(FaissIndex.open(path))
     try:
@@ -100,6 +105,8 @@ def _network(model: Path | None, sha256: str | None, device: str) -> tuple[tuple
     """Names of its classes, and what makes encodings of images: the network is loaded when it is first needed."""
     if model is None:
         return None, None
+    from connector.labels import MODEL
+
     try:
         content = json.loads((model / MODEL).read_text())
         classes, digest = tuple(map(str, content["architecture"]["classes"])), content["sha256"]

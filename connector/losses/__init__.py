@@ -13,8 +13,6 @@ live on it. A head's name is part of the architecture, so checkpoints, and index
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch.nn import functional
 
@@ -23,8 +21,7 @@ from connector.losses.dpn import DpnHead
 from connector.losses.head import Head
 from connector.losses.orthohash import OrthoHashHead
 from connector.losses.paper import PaperHead
-
-HeadName = Literal["paper", "csq", "orthohash", "dpn"]
+from connector.names import HeadName
 
 HEADS: dict[HeadName, type[Head]] = {"paper": PaperHead, "csq": CsqHead, "orthohash": OrthoHashHead, "dpn": DpnHead}
 

@@ -10,9 +10,11 @@ Source: Hadamard centres as in Yuan et al., "Central Similarity Quantization for
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import torch
-from scipy.linalg import hadamard
+from numpy.typing import NDArray
 
 _DRAWN = 100
 
@@ -21,12 +23,17 @@ def codewords(classes: int, bits: int) -> torch.Tensor:
     """(classes, bits) float32 of 1 and -1; the same for the same numbers."""
     power = bits & (bits - 1) == 0
     if power and classes < bits:
-        words = hadamard(bits)[1 : classes + 1]  # the first row is all ones, which says nothing
+        words = _hadamard(bits)[1 : classes + 1]  # the first row is all ones, which says nothing
     elif power and classes <= 2 * bits:
-        words = np.vstack([hadamard(bits), -hadamard(bits)])[:classes]
+        words = np.vstack([_hadamard(bits), -_hadamard(bits)])[:classes]
     else:
         words = _drawn(classes, bits)
     return torch.from_numpy(words.astype(np.float32))
+
+
+def _hadamard(size: int) -> NDArray[np.int64]:
+    """Sylvester's matrix for a power of two. SciPy has it too, and takes longer to load than a small network."""
+    return reduce(np.kron, [np.array([[1, 1], [1, -1]])] * (size.bit_length() - 1), np.array([[1]]))
 
 
 def _drawn(classes: int, bits: int) -> np.ndarray:

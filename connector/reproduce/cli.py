@@ -6,18 +6,18 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.markup import escape
 
 from connector.allocator import keep_freed_memory
-from connector.checkpoint import write_json
+from connector.names import ProtocolName
 from connector.options import json_option, progress
-from connector.protocols import PROTOCOLS, ProtocolName
-from connector.reproduce import page, tables
-from connector.reproduce.groups import groups_of, headline
-from connector.reproduce.measured import measure
 from indexes.cli import OUT, PATH, print_json
+from indexes.errors import require
+
+require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 _COMMANDS = "commands.json"
 
@@ -26,7 +26,7 @@ _COMMANDS = "commands.json"
 @click.argument("out", type=PATH)
 @click.argument("networks", type=PATH, nargs=-1)
 @click.option("--data", help="Folder or archive with train and test or val, that the networks were trained on.")
-@click.option("--protocol", type=click.Choice(list(PROTOCOLS)), help="By which the networks were trained.")
+@click.option("--protocol", type=click.Choice(get_args(ProtocolName)), help="By which the networks were trained.")
 @click.option("--speed", type=PATH, help="A benchmark with records of several numbers of classes, for Table III.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
 @json_option
@@ -34,14 +34,18 @@ def reproduce(
     out: Path, networks: tuple[Path, ...], data: str | None, protocol: ProtocolName | None, speed: Path | None,
     device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Make the paper's tables and Fig. 4 from trained NETWORKS, in the directory OUT.
+    """Make the paper's tables from trained NETWORKS.
 
-    Each network, trained with the same --protocol, is indexed, asked all queries and measured, once: what is in OUT is
-    not measured again. Networks that differ in their seed alone count as one, with mean and spread. The page,
-    OUT/results.md, has everything that was ever measured in OUT.
+    Each network, trained with the same --protocol, is indexed, asked all queries and measured, once: what is in the
+    directory OUT is not measured again. Networks that differ in their seed alone count as one, with mean and spread.
+    The page, OUT/results.md, has tables and Fig. 4 of everything that was ever measured in OUT.
     """
     if networks and (data is None or protocol is None):
         raise click.UsageError("networks are measured with --data and --protocol: give both")
+    from connector.reproduce import page, tables
+    from connector.reproduce.groups import groups_of, headline
+    from connector.reproduce.measured import measure
+
     if speed is not None:
         page.keep_speed(out, speed)
     keep_freed_memory()
@@ -73,12 +77,17 @@ def _kept(out: Path) -> list[str]:
 
 def _commands(out: Path) -> list[str]:
     """All commands that have measured something in a directory, with this one."""
+    from connector.checkpoint import write_json
+
     commands = list(dict.fromkeys([*_kept(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
     write_json(out / _COMMANDS, commands)
     return commands
 
 
 def _summary(out: Path) -> list[dict[str, object]]:
+    from connector.reproduce import page
+    from connector.reproduce.groups import headline
+
     return [
         {
             "name": one.about["name"],

@@ -28,7 +28,8 @@ from connector.connector import Connector
 from connector.encode import Encoder
 from connector.errors import CheckpointError, DataError
 from connector.frozen import others_have_it
-from connector.protocols import ProtocolName, check, parts
+from connector.names import ProtocolName
+from connector.protocols import check, parts
 from connector.rankings import CUTOFFS, Comparison, by_code, compare
 from connector.reproduce.baselines import baseline_codes
 from connector.reproduce.frozen_encoder import FrozenEncoder

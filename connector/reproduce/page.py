@@ -17,7 +17,8 @@ from typing import Any
 
 from connector.checkpoint import write_json
 from connector.errors import DataError
-from connector.protocols import PROTOCOLS, ProtocolName
+from connector.names import ProtocolName
+from connector.protocols import PROTOCOLS
 from connector.reproduce import plots, tables
 from connector.reproduce.groups import Group, Metric, best, groups_of, headline
 from connector.reproduce.measured import FILE, KS, Measured

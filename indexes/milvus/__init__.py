@@ -1,5 +1,6 @@
 """`MilvusIndex`: the same index on a Milvus server, a cluster, or in an embedded file.
 
+client       pymilvus, loaded in one place
 address      which server or file is meant
 server       a connection: what the server can do, calls that end in time, errors in words
 layout       collections and their fields; encodings to rows and back
@@ -10,22 +11,29 @@ writer       changes, in an order that leaves whole records behind, wherever the
 hits         the shortlist engine: records that a search has asked the server for
 index        `MilvusIndex`
 migration    a stored `FaissIndex` to Milvus and back; `cli` is `semcut migrate`
+
+pymilvus is loaded when `MilvusIndex` is first used: the command line starts without it.
 """
 
-import os
+from typing import TYPE_CHECKING
 
-from indexes.errors import MissingDependencyError
+from indexes.errors import require as _require
 
-# pymilvus reads this when it is imported, and fails if it is the name of a file, or no address at all.
-_uri = os.environ.pop("MILVUS_URI", None)
-try:
-    import pymilvus  # noqa: F401
-except ImportError as error:
-    raise MissingDependencyError(f"pymilvus does not load ({error}): run `pip install 'semcut[milvus]'`") from None
-finally:
-    if _uri is not None:
-        os.environ["MILVUS_URI"] = _uri
+_require({"pymilvus": "pymilvus"}, "reach Milvus", "milvus")
 
-from indexes.milvus.index import MilvusIndex  # noqa: E402
+__all__ = ["LARGEST_BATCH", "MilvusIndex"]
 
-__all__ = ["MilvusIndex"]
+LARGEST_BATCH = 16_384
+"""Records in a batch of a migration, at most."""
+
+if TYPE_CHECKING:
+    from indexes.milvus.index import MilvusIndex
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import `MilvusIndex` when it is first used."""
+        if name != "MilvusIndex":
+            raise AttributeError(f"module 'indexes.milvus' has no attribute {name!r}")
+        from indexes.milvus.index import MilvusIndex
+
+        return MilvusIndex

@@ -41,9 +41,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import DataType
 
 from indexes.errors import DamagedIndexError, NotAnIndexError
+from indexes.milvus.client import DataType
 from indexes.milvus.layout import Collection, Layout, Scalar, Vector
 from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
 from indexes.partitions import Cells, Kept

@@ -7,27 +7,18 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
-from indexes import FaissIndex, ServerError
 from indexes.cli import ERR, OUT, PATH, bar, fail, print_json
-from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError
-from indexes.milvus import MilvusIndex
-from indexes.milvus.address import check_there
-from indexes.milvus.making import planned
-from indexes.milvus.migration import (
-    LARGEST_BATCH,
-    RECORD_BYTES_A_SECOND,
-    Journal,
-    Migration,
-    SourceChangedError,
-    check_shape,
-    record_bytes,
-)
-from indexes.milvus.server import Server
+from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError
+from indexes.milvus import LARGEST_BATCH
+
+if TYPE_CHECKING:
+    from indexes import FaissIndex
+    from indexes.milvus import MilvusIndex
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
 """Exit statuses, beside 0 (done), 1 (an error) and 2 (misuse): see the help text."""
@@ -53,14 +44,16 @@ def migrate(
     index: Path, collection: str, reverse: bool, resume: bool, verify: bool, dry_run: bool, partition_key: bool,
     batch_size: int, journal: Path | None, report_file: Path | None, as_json: bool, **connection: Any,
 ) -> None:  # fmt: skip
-    """Copy a stored INDEX to the COLLECTION of a Milvus server, or back with --reverse.
+    """Copy a stored INDEX to a Milvus server, or back.
 
-    Interrupted at any moment, also by a server that goes down, the copy goes on with --resume. --verify can be given
-    with it later, too.
+    There it is the COLLECTION; with --reverse a new INDEX is made of that. Interrupted at any moment, also by a server
+    that goes down, the copy goes on with --resume. --verify can be given with it later, too.
 
     Exit status: 0 done; 1 an error; 2 misuse; 3 the copy differs from the source (--verify); 4 the source was changed
     meanwhile; 5 the server does not answer: go on with --resume; 130 interrupted by hand: likewise.
     """
+    from indexes.milvus.migration import Journal, Migration, SourceChangedError
+
     uri = connection.pop("uri")
     index = index.absolute() if index.name else index.resolve()
     noted = journal or index.with_name(f"{index.name}.{collection}.journal")
@@ -103,6 +96,9 @@ def _open(
     stack: ExitStack, index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, resume: bool, key: bool
 ) -> tuple[FaissIndex, MilvusIndex]:
     """Both sides, the target made if it is not there."""
+    from indexes import FaissIndex
+    from indexes.milvus import MilvusIndex
+
     if not reverse:
         faiss = stack.enter_context(FaissIndex.open(index))
         try:
@@ -124,6 +120,13 @@ def _plan(
     index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, key: bool, batch_size: int
 ) -> dict[str, Any]:
     """What would be done; nothing is."""
+    from indexes import FaissIndex
+    from indexes.milvus import MilvusIndex
+    from indexes.milvus.address import check_there
+    from indexes.milvus.making import planned
+    from indexes.milvus.migration import RECORD_BYTES_A_SECOND, check_shape, record_bytes
+    from indexes.milvus.server import Server
+
     there, made = None, {}
     if reverse:
         with MilvusIndex.open(uri, **reached) as milvus:

@@ -30,10 +30,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import DataType, MilvusClient
 
 from indexes.encodings import Encodings, is_loose
 from indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
+from indexes.milvus.client import DataType, MilvusClient
 from indexes.milvus.server import Server, bits, floats, integers, texts
 from indexes.params import IndexConfig
 from indexes.partitions import cell_numbers

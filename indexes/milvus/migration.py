@@ -30,15 +30,13 @@ from indexes.encodings import Encodings
 from indexes.errors import IndexExistsError, InvalidParameterError, SemcutError, StorageError, UnknownIdError, shown
 from indexes.faiss_index import FaissIndex
 from indexes.making import sync_path
+from indexes.milvus import LARGEST_BATCH
 from indexes.milvus.hits import TooManyError
 from indexes.milvus.index import MilvusIndex
 from indexes.params import IndexConfig, Ranking
 from indexes.state import Progress
 
 FORMAT_VERSION = 1
-
-LARGEST_BATCH = 16_384
-"""Records in a batch, at most."""
 
 RECORD_BYTES_A_SECOND = 6_700_000
 """What a copy to Milvus 2.3 manages, roughly, in bytes of records: measured with server and client on 2 cores."""

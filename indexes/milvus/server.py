@@ -26,8 +26,6 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import MilvusClient
-from pymilvus.exceptions import MilvusException
 
 from indexes.errors import (
     ClosedIndexError,
@@ -37,6 +35,7 @@ from indexes.errors import (
     shown,
 )
 from indexes.milvus.address import address_of, is_file, let_go, take
+from indexes.milvus.client import MilvusClient, MilvusException
 
 PAGE = 16_384
 """Results that Milvus gives at once, at most."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ def test_search_finds_and_draws(place: Path, digits_test: ImageSet) -> None:
         assert picture.format == "PNG"
         assert picture.height > 200
     assert "relevance" in semcut("search", "index", images[0], "--shortlist", "all", "-t", 0, cwd=place).stdout
+
+
+def test_search_loads_neither_what_trains_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
+    """Each of them takes longer to load than one picture takes to be searched for."""
+    script = "import sys; from indexes.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "SEMCUT_ENGINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, "search", "index", digits_test.files[0]],
+        cwd=place, capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"torch", "faiss", "connector.connector"} <= loaded
+    assert not loaded & {"numba", "scipy", "sklearn", "torchvision", "connector.training", "PIL.IcoImagePlugin"}
 
 
 def test_evaluate_reports_quality_and_cost(place: Path) -> None:

@@ -67,3 +67,33 @@ except ImportError as error:
 """
     assert run(script).startswith("MissingDependencyError faiss")
     assert "pip install" in run(script)
+
+
+def test_a_faiss_that_does_not_load_is_one_sentence_where_it_is_first_needed(tmp_path):
+    (tmp_path / "faiss.py").write_text("raise ImportError('libgomp.so.1 is missing')")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import indexes
+try:
+    indexes.FaissIndex
+except indexes.MissingDependencyError as error:
+    print(error)
+from indexes.cli import main
+sys.argv = ["semcut", "info", "somewhere"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code)
+"""
+    sentence, status = run(script).splitlines()
+    assert sentence.startswith("faiss does not load (libgomp.so.1 is missing): run `pip install 'semcut[cpu]'`")
+    assert status == "1"
+
+
+def test_names_are_listed_before_they_are_used():
+    script = """
+import sys, indexes
+print(set(indexes.__all__) <= set(dir(indexes)), "numpy" in sys.modules, hasattr(indexes, "FaissIndx"))
+"""
+    assert run(script) == "True False False"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import hadamard
 
 from connector.losses import HEADS, make_head, total_loss
 from connector.losses.codewords import codewords
@@ -122,3 +124,10 @@ def test_codewords_lie_far_apart(classes, bits, least):
     apart = (bits - words @ words.T) / 2
     assert apart[~torch.eye(classes, dtype=torch.bool)].min() >= least
     assert torch.equal(words, codewords(classes, bits))
+
+
+@pytest.mark.parametrize("bits", [32, 64, 1024])
+def test_codewords_are_rows_of_a_hadamard_matrix(bits):
+    rows = hadamard(bits)
+    assert np.array_equal(codewords(bits - 1, bits).numpy(), rows[1:])
+    assert np.array_equal(codewords(2 * bits, bits).numpy(), np.vstack([rows, -rows]))
