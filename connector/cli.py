@@ -192,7 +192,6 @@ def index(
 
 
 def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str) -> Indexed:
-    from connector import data
     from connector.checkpoint import Checkpoint
     from connector.connector import Connector
 
