@@ -1,5 +1,7 @@
-"""The `semcut` command, run as a user runs it, in this process: starting one takes seconds. Tests of what a process alone
-shows (signals, terminals, its own exit) start `SEMCUT`."""
+"""The `semcut` command as a user runs it, but in this process, since starting one takes seconds.
+
+Tests of what a process alone shows (signals, terminals, its own exit) start `SEMCUT`.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,18 @@
-"""How much is tried is known before anything that asks is imported. Ctrl-C reaches the commands that tests start, also
-where a shell that ignores it runs the tests in its background."""
+"""What has to be settled before anything else is imported, in every process that runs tests.
+
+How much is tried. That threads without work sleep: those of OpenMP would otherwise take the processor from other tests.
+And that Ctrl-C reaches the commands that tests start, also where a shell that ignores it runs the tests in its
+background.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 
 import tests.thorough  # noqa: F401
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
