@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SemanticIndex
+from indexes.hamming import VARIABLE, available
+from tests.thorough import THOROUGH
 
 Make = Callable[[IndexConfig], SemanticIndex]
 
+SEARCHING = ("base", "cli_indexes", "crash", "damage", "digits", "faiss_index", "fuzz", "life", "many_users", "store")
+"""The modules of tests that search an index with whichever engine there is, and so run once with each."""
+
 CONFIG = IndexConfig(classes=3, bits=32, dim=4)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in [f"tests.indexes.test_{name}" for name in SEARCHING]:
+        others = [*available()[1:], *(("torch", "flat") if THOROUGH else ())]
+        engines = [os.environ[VARIABLE]] if os.environ.get(VARIABLE) else ["auto", *others]
+        metafunc.parametrize("engine_of_the_module", engines, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_of_the_module(request) -> Iterator[None]:
+    """Indexes, those of other processes too, are searched with the default engine and then with each of the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        if getattr(request, "param", "auto") != "auto":
+            patch.setenv(VARIABLE, request.param)
+        yield
 
 
 @pytest.fixture(params=["brute force", "faiss in memory", "faiss in a directory"])

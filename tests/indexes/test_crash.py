@@ -3,7 +3,6 @@ another."""
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
@@ -14,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from indexes import FaissIndex, NotAnIndexError
-from tests.indexes.faults import MODES
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.story import CONFIG, Story
-from tests.thorough import THOROUGH
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,21 +35,6 @@ while True:
     story.change(index)
     print("change", story.told, flush=True)
 """
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_call_that_touches_the_disk_may_fail_or_be_the_last(tmp_path, mode):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.indexes.faults", tmp_path, mode],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    counts = json.loads(done.stdout)
-    assert len(counts) == 7
-    assert min(calls for calls, _ in counts.values()) >= 20
-    assert all(failed == calls if THOROUGH else failed > calls / 6 for calls, failed in counts.values())
 
 
 @pytest.mark.parametrize("kills", [25, pytest.param(250, marks=pytest.mark.long)])
