@@ -1,7 +1,7 @@
-"""How much the tests try: a sample, quickly, or everything, thoroughly.
+"""How much the tests try: enough for every change, or with HYPOTHESIS_PROFILE=thorough, as in `make test-full`, all.
 
-`make test-full` sets HYPOTHESIS_PROFILE=thorough. Both profiles run every property and every fault; `quick` draws fewer
-examples and tries an even sample of places where a fault may strike.
+Both profiles run every test. `quick`, the default, draws half of the examples of a property, lets every call that
+touches the disk fail in one of the ways in which it can, and searches with the engines of the processor alone.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ THOROUGH = settings.get_current_profile_name() == "thorough"
 
 
 def examples(count: int) -> int:
-    """How many examples of a property to draw, of `count` that are drawn when tests are thorough."""
+    """How many examples of a property to draw: `count` if tests are thorough."""
     return count if THOROUGH else (count + 1) // 2
