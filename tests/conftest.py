@@ -10,9 +10,17 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 import tests.thorough  # noqa: F401
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process goes on alone in the end."""
+    long = ("test_readme.py", "test_packaging.py", "test_gpu_check.py")
+    items.sort(key=lambda item: item.path.name not in long)

@@ -220,11 +220,11 @@ def test_an_envelope_that_is_too_tight_is_named(path):
     assert set(damage.ids.tolist()) <= set(state.columns.ids[state.columns.cells == cell].tolist())
 
 
-def test_the_sound_index_is_sound(sound):
+def test_the_sound_index_is_sound(sound, path):
     told = []
     assert verify_path(sound, lambda done, total: told.append(done / total)) == []
     assert told[-1] == 1
-    assert not right_or_refused(Path(shutil.copytree(sound, sound.with_name("another"))))
+    assert not right_or_refused(path)
 
 
 # space

@@ -82,7 +82,7 @@ def assert_as_pruned(found, expected) -> None:
     assert (found.codes == -1).all()
 
 
-@settings(SOME, max_examples=examples(7))
+@settings(SOME, max_examples=examples(14))
 @given(world=small_worlds(), tuning=tunings, data=st.data())
 def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
     count = len(world.records)
