@@ -26,6 +26,7 @@ def semcut(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Complet
         patch.chdir(cwd)
         patch.setenv("COLUMNS", "100")
         patch.setattr(sys, "argv", command)
+        patch.setattr(sys.modules["__main__"], "__package__", None)  # else click names the program after it
         patch.setattr(sys, "stdin", io.StringIO())
         with pytest.raises(SystemExit) as end:
             main()
