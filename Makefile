@@ -11,7 +11,7 @@ demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
 # A process for each core, up to eight. Neighbours, which share what they train and build, stay in one of them.
-PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 # Every promised behaviour once, and where the engine matters once for each engine of the processor.

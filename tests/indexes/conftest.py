@@ -14,14 +14,18 @@ from tests.thorough import THOROUGH
 
 Make = Callable[[IndexConfig], SemanticIndex]
 
-SEARCHING = ("base", "cli_indexes", "crash", "damage", "digits", "faiss_index", "fuzz", "life", "many_users", "store")
-"""The modules of tests that search an index with whichever engine there is, and so run once with each."""
-
 CONFIG = IndexConfig(classes=3, bits=32, dim=4)
+
+SEARCHING = ("base", "digits", "faiss_index", "fuzz", "life", "many_users")
+"""The modules of tests that run with each engine of the processor, one after the other."""
+
+STORING = ("cli_indexes", "crash", "damage", "store")
+"""Those that search what they have stored: with the default engine, and with each when tests are thorough."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__ in [f"tests.indexes.test_{name}" for name in SEARCHING]:
+    name = metafunc.module.__name__.removeprefix("tests.indexes.test_")
+    if name in SEARCHING or (name in STORING and THOROUGH):
         others = [*available()[1:], *(("torch", "flat") if THOROUGH else ())]
         engines = [os.environ[VARIABLE]] if os.environ.get(VARIABLE) else ["auto", *others]
         metafunc.parametrize("engine_of_the_module", engines, indirect=True, scope="module")
