@@ -5,24 +5,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-long test-milvus test-browser test-devices test-gpu-wheel lint types bench benchmark clean
+.PHONY: demo test test-full test-milvus test-browser test-gpu-wheel lint types bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
-# What searches an index runs twice: with the compiled engine, which is the default, and with FAISS's scanner.
-WITH_ENGINE := base cli_indexes crash damage digits faiss_index fuzz life many_users store
+# A process for each core, up to eight. Neighbours, which share what they train and build, stay in one of them.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
+# Every promised behaviour once, and where the engine matters once for each engine of the processor.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
-	SEMCUT_ENGINE=faiss $(BIN)/python -m pytest $(WITH_ENGINE:%=tests/indexes/test_%.py)
+	$(PYTEST)
 
-test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest -m long
+# Everything. Beyond `make test`: twice the examples of every property, a fault of every kind at every call that touches
+# the disk, searches with the engines for GPUs, minutes of kills and of load, Milvus, the browser, and faiss-gpu.
+test-full: $(VENV)/.milvus test-browser test-gpu-wheel
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
 
-# Installs a real Milvus server (2.3.5 from PyPI), starts it on loopback, tests against it and stops it.
+# Installs a real Milvus server (2.3.5 from PyPI), starts one for each process of tests on loopback and stops it. Leaves
+# to test-full the tests marked long and half of the examples of properties.
 test-milvus: $(VENV)/.milvus
-	$(BIN)/python -m pytest -m milvus
+	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus
 
 # The page of `semcut explore` in a real browser. Where Chromium is not there, Debian's is installed.
 test-browser: $(VENV)/.dev
@@ -31,15 +36,10 @@ test-browser: $(VENV)/.dev
 	    || { echo 'There is no Chromium here, and apt-get cannot install it: install one.'; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
-# The core with the engines for cards, on the processor; what is marked gpu runs on a card, where there is one.
-test-devices: $(VENV)/.dev
-	SEMCUT_ENGINE=torch $(BIN)/python -m pytest $(WITH_ENGINE:%=tests/indexes/test_%.py) tests/indexes/test_devices.py
-	SEMCUT_ENGINE=flat $(BIN)/python -m pytest $(WITH_ENGINE:%=tests/indexes/test_%.py)
-
 # The core with faiss-gpu in place of faiss-cpu, in an environment of its own, which cannot have milvus-lite since that
-# brings faiss-cpu. Needs no card; where there is one, FAISS's engine for cards is tested on it.
+# brings faiss-cpu. Needs no GPU; where there is one, FAISS's engine for GPUs is tested on it.
 test-gpu-wheel: $(VENV)-gpu/.dev
-	$(VENV)-gpu/bin/python -m pytest tests/indexes --ignore tests/indexes/milvus
+	$(VENV)-gpu/bin/python -m pytest $(PARALLEL) tests/indexes --ignore tests/indexes/milvus
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,24 +1,36 @@
-"""The `semcut` command, run as a user runs it."""
+"""The `semcut` command as a user runs it, but in this process, since starting one takes seconds.
+
+Tests of what a process alone shows (signals, terminals, its own exit) start `SEMCUT`.
+"""
 
 from __future__ import annotations
 
-import os
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import pytest
+
+from indexes.cli import main
 
 SEMCUT = Path(sys.executable).with_name("semcut")
 
 
 def semcut(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """What the command printed; it must end with this status, and never with a traceback."""
-    done = subprocess.run(
-        [str(SEMCUT), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100"},
-    )
+    """What the command printed; it must end with this status, and never with a traceback or a warning."""
+    command = ["semcut", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("COLUMNS", "100")
+        patch.setattr(sys, "argv", command)
+        patch.setattr(sys.modules["__main__"], "__package__", None)  # else click names the program after it
+        patch.setattr(sys, "stdin", io.StringIO())
+        with pytest.raises(SystemExit) as end:
+            main()
+    done = subprocess.CompletedProcess(command, end.value.code or 0, out.getvalue(), err.getvalue())
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done

@@ -1,6 +1,6 @@
 """Every call that touches the disk, made to fail in turn: python -m tests.indexes.faults FOLDER [MODE ...]
 
-For each operation and the n-th write, truncation, sync, rename, making or deletion of a file or directory, and SQLite
+For each operation and each write, truncation, sync, rename, making or deletion of a file or directory, and SQLite
 statement of it:
 
     error   the call fails
@@ -13,7 +13,8 @@ statement of it:
 After each, the store must hold all of the change or nothing of it (all of it if the call returned; nothing if it raised
 an error, unless that is `gone` or `stop`), be sound, and take the next change. It runs as a process of its own, without
 a second thread, because it forks; it works on `Store`, which is all of an index that touches the disk. Prints how many
-faults each operation was put through, as JSON.
+calls each operation makes and how many of them were made to fail, as JSON. Quick tests let each call fail in one of the
+ways, and the first, the last and those around a commit in every way; thorough ones let each fail in every way.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from indexes import NotAnIndexError, SemcutError
 from indexes.store import Store
 from indexes.verify import verify
 from tests.indexes.story import CONFIG, records
+from tests.thorough import THOROUGH
 
 MODES = ("error", "late", "gone", "stop", "kill", "power")
 CALLS = ("pwrite", "ftruncate", "fsync", "rename", "mkdir", "rmdir", "unlink")
@@ -50,6 +52,7 @@ class Faults:
 
     def __init__(self, at: int = 0, mode: str = "error") -> None:
         self.count, self._at, self._mode = 0, at, mode
+        self.commits: list[int] = []
         self._real = {name: getattr(os, name) for name in CALLS}
         self._connect = sqlite3.connect
         self._unsynced: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -61,6 +64,8 @@ class Faults:
 
         class Connection(sqlite3.Connection):
             def execute(self, *arguments):
+                if arguments[0] == "COMMIT":
+                    faults.commits.append(faults.count + 1)
                 return faults.call(lambda: super(Connection, self).execute(*arguments), "sqlite")
 
             def executemany(self, *arguments):
@@ -197,12 +202,16 @@ def examine(store: Store, allowed: list[dict[int, int]], label: str) -> None:
     store.close()
 
 
+def fresh(base: Path, folder: Path) -> Path:
+    """A copy of the index, alone in the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return Path(shutil.copytree(base, folder / "index"))
+
+
 def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bool:
     """One fault; whether the operation has as many calls."""
     allowed, label = OPERATIONS[operation], f"{operation.__name__}, {mode} at call {at}"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder / "index")
-    path = folder / "index"
+    path = fresh(base, folder)
     if mode in ("gone", "stop"):
         store = raised = None
         with Faults(at, mode) as faults:
@@ -211,12 +220,13 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
                 operation(store, path)
             except (SemcutError, KeyboardInterrupt):
                 raised = True
+        reached = faults.count >= at
         if store is not None:
             store.close()
         store = Store.open(path)
-        examine_copy(path, faults.count >= at, store, label)
+        examine_copy(path, reached, store, label)
         examine(store, allowed if raised else allowed[-1:], label)
-        return faults.count >= at
+        return reached
     if mode in ("error", "late"):
         store, raised = None, False
         with Faults(at, mode) as faults:
@@ -225,6 +235,7 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
                 operation(store, path)
             except SemcutError:
                 raised = True
+        reached = faults.count >= at
         if store is None:
             store = Store.open(path)
         elif operation in (bulk, compact) and raised:  # two steps: the first may have been done
@@ -233,10 +244,10 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
             allowed = [*allowed, BEFORE] if operation is compact else [BEFORE]
         elif operation is not backup:
             allowed = allowed[:1] if raised else allowed[1:]
-        if faults.count >= at:
+        if reached:
             examine_copy(path, raised, store, label)
         examine(store, allowed, label)
-        return faults.count >= at
+        return reached
     child = os.fork()
     if not child:
         with suppress(BaseException), Faults(at, mode) as faults:
@@ -292,6 +303,27 @@ def create(mode: str, at: int, folder: Path) -> bool:
     return reached
 
 
+def calls_of(operation: Callable, base: Path, folder: Path) -> tuple[int, list[int]]:
+    """How many calls an operation makes when none fails, and which of them commit."""
+    path = fresh(base, folder)
+    if operation is create:
+        shutil.rmtree(path)
+    with Faults() as faults:
+        store = Store.create(path, CONFIG) if operation is create else Store.open(path)
+        if operation is not create:
+            operation(store, path)
+        found = faults.count, list(faults.commits)
+    store.close()
+    return found
+
+
+def places(mode: str, calls: int, commits: list[int]) -> list[int]:
+    """Which calls are to fail."""
+    around = {commit + step for commit in commits for step in (-1, 0, 1)}
+    turn = MODES.index(mode)
+    return [at for at in range(1, calls + 1) if THOROUGH or at in (1, calls) or at in around or at % len(MODES) == turn]
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     base = folder / "base"
@@ -303,14 +335,16 @@ def main() -> None:
     counts = {}
     for mode in sys.argv[2:] or MODES:
         for operation in (*OPERATIONS, create):
-            at = 1
-            while (
-                create(mode, at, folder / "work")
-                if operation is create
-                else run(operation, mode, at, base, folder / "work")
-            ):
-                at += 1
-            counts[f"{operation.__name__}, {mode}"] = at - 1
+            calls, commits = calls_of(operation, base, folder / "work")
+            failing = places(mode, calls, commits)
+            for at in [*failing, calls + 1]:
+                reached = (
+                    create(mode, at, folder / "work")
+                    if operation is create
+                    else run(operation, mode, at, base, folder / "work")
+                )
+                assert reached is (at <= calls), f"{operation.__name__}, {mode} at call {at} of {calls}"
+            counts[f"{operation.__name__}, {mode}"] = calls, len(failing)
     print(json.dumps(counts))
 
 

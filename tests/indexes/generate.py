@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
 from indexes.relevance import Similarity, hamming, relevance
+from tests.thorough import examples
 
 PROPERTY = settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -23,6 +23,7 @@ from indexes.store import Store
 from indexes.verify import verify_path
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records
 from tests.indexes.story import CONFIG, records
+from tests.thorough import examples
 
 QUERIES = records(np.arange(20), np.full(20, 5))
 ASKED = {"k": 30, "cutoff": 0.2, "shortlist": None}
@@ -91,7 +92,7 @@ def sample() -> list[tuple[int, int]]:
 # bytes
 
 
-@settings(PROPERTY, max_examples=40)
+@settings(PROPERTY, max_examples=examples(40))
 @given(name=st.sampled_from(NAMES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), small=st.booleans())
 def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_factory, name, place, bit, small):
     path = Path(shutil.copytree(sound, tmp_path_factory.mktemp("flipped") / "index"))
@@ -106,7 +107,7 @@ def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_facto
     shutil.rmtree(path.parent)
 
 
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=examples(60))
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @example(place=0.15625, bit=7)  # a name in the schema is no text any more
 def test_a_flipped_bit_in_the_catalogue_is_never_a_wrong_answer(sound, tmp_path_factory, place, bit):
@@ -219,11 +220,11 @@ def test_an_envelope_that_is_too_tight_is_named(path):
     assert set(damage.ids.tolist()) <= set(state.columns.ids[state.columns.cells == cell].tolist())
 
 
-def test_the_sound_index_is_sound(sound):
+def test_the_sound_index_is_sound(sound, path):
     told = []
     assert verify_path(sound, lambda done, total: told.append(done / total)) == []
     assert told[-1] == 1
-    assert not right_or_refused(Path(shutil.copytree(sound, sound.with_name("another"))))
+    assert not right_or_refused(path)
 
 
 # space

@@ -33,6 +33,7 @@ from tests.indexes.generate import (
     threads,
     worlds,
 )
+from tests.thorough import examples
 
 CONFIG = IndexConfig(classes=6, bits=64, dim=8)
 ENGINES = ("torch", "flat")
@@ -69,7 +70,7 @@ def engine(request) -> str:
     return request.param
 
 
-@settings(PROPERTY, max_examples=50)
+@settings(PROPERTY, max_examples=examples(50))
 @given(world=worlds(), tuning=TUNING, gone=st.floats(0, 0.6), seed=st.integers(0, 2**32 - 1))
 @each_device
 @pytest.mark.parametrize("features", FEATURES)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from indexes import ClosedIndexError, FaissIndex, IndexConfig, InvalidEncodingsError, InvalidParameterError, explain
 from indexes.relevance import Similarity, relevance
 from tests.indexes.generate import PROPERTY, classified, filled, worlds
+from tests.thorough import examples
 
 CONFIG = IndexConfig(classes=6, bits=64, dim=8)
 
 
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=examples(60))
 @given(world=worlds(), gone=st.floats(0, 0.9), seed=st.integers(0, 2**32 - 1))
 def test_bounds_hold_and_no_more_is_left_than_a_search_scans(world, gone, seed):
     rng = np.random.default_rng(seed)

@@ -40,6 +40,7 @@ from tests.indexes.generate import (
     threads,
     worlds,
 )
+from tests.thorough import examples
 
 TUNING = {
     (pipeline, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
@@ -82,7 +83,7 @@ def forced_deeper() -> dict:
 # equality with brute force
 
 
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=examples(100))
 @given(world=worlds(), tuning=tunings, data=st.data())
 def test_without_a_shortlist_results_are_those_of_brute_force(world, tuning, data):
     reference = world.brute_force()
@@ -94,7 +95,7 @@ def test_without_a_shortlist_results_are_those_of_brute_force(world, tuning, dat
             assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
 
 
-@settings(PROPERTY, max_examples=40)
+@settings(PROPERTY, max_examples=examples(40))
 @given(world=worlds(), tuning=tunings, k=st.sampled_from([1, 3, 200]))
 def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_path_factory, world, tuning, k):
     reference = world.brute_force()
@@ -113,7 +114,7 @@ def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_p
         assert_same_records(again.get(world.records.ids), world.records)
 
 
-@settings(PROPERTY, max_examples=25)
+@settings(PROPERTY, max_examples=examples(25))
 @given(world=worlds(rows=(0, 60)), more=st.integers(0, 2**32 - 1))
 def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, world, more):
     rng = np.random.default_rng(more)
@@ -145,7 +146,7 @@ def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
             np.testing.assert_array_equal(np.sort(found.hamming), np.sort(expected.hamming))
 
 
-@settings(PROPERTY, max_examples=30)
+@settings(PROPERTY, max_examples=examples(30))
 @given(world=worlds(rows=(1, 60), queries=(64, 90)), tuning=tunings)
 def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_gives(world, tuning):
     reference = world.brute_force()

@@ -26,8 +26,9 @@ from indexes.params import SearchParams
 from tests.indexes import generate
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import PROPERTY, World, assert_same, assert_shortlist, threads
+from tests.thorough import examples
 
-FUZZ = settings(PROPERTY, max_examples=300)
+FUZZ = settings(PROPERTY, max_examples=examples(300))
 
 LARGEST = 2**63 - 1
 

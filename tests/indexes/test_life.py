@@ -18,6 +18,7 @@ from indexes import (
     UnknownIdError,
 )
 from tests.indexes.generate import PROPERTY, World, assert_same, assert_same_records, configs, encodings
+from tests.thorough import examples
 
 
 def rows_of(batch: Encodings, ids: list[int]) -> Encodings:
@@ -278,7 +279,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=12))
 
 
-@settings(PROPERTY, max_examples=80)
+@settings(PROPERTY, max_examples=examples(80))
 @given(story=stories(), durability=st.sampled_from(["batch", "close"]))
 def test_after_any_changes_an_index_holds_and_finds_what_brute_force_does(tmp_path_factory, story, durability):
     world, steps = story

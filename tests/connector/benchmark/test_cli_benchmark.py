@@ -1,32 +1,35 @@
-"""`scripts/benchmark.py`, from end to end, as a user runs it."""
+"""`semcut benchmark`, from end to end, and the script that is the same."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import pytest
 
 from connector.benchmark.cli import Records, Sizes
+from connector.benchmark.machine import pin_threads
 from connector.benchmark.sources import Wanted
+from tests.command import semcut
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
 
 
-def benchmark(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """What a run has set for its whole process is as before."""
+    before = faiss.omp_get_max_threads()
+    yield
+    pin_threads(before)
 
 
-def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path):
-    done = benchmark(
-        "out", "--data", *pair, "--fitted", "1e3x20:1", "--growth", "1000,2000", "--quick", "--methods",
+def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path, threads):
+    done = semcut(
+        "benchmark", "out", "--data", *pair, "--fitted", "1e3x20:1", "--growth", "1000,2000", "--quick", "--methods",
         "semcut (faiss),IndexBinaryFlat", "--rounds", 1, "--threads", 1, cwd=tmp_path,
     )  # fmt: skip
     content = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -39,7 +42,7 @@ def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path):
     assert "report.html" in done.stdout
     assert "Pareto" in done.stdout
     assert 'id="growth"' in (tmp_path / "out" / "report.html").read_text()
-    assert content["command"].startswith("benchmark.py out --data")
+    assert content["command"].startswith("semcut benchmark out --data")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path):
 )
 def test_errors_are_one_line(tmp_path, arguments, message, status):
     (tmp_path / "letter.txt").write_text("dear")
-    done = benchmark(*arguments, cwd=tmp_path, status=status)
+    done = semcut("benchmark", *arguments, cwd=tmp_path, status=status)
     assert message in done.stderr
     assert done.stdout == ""
     if status == 1:
@@ -65,7 +68,11 @@ def test_errors_are_one_line(tmp_path, arguments, message, status):
 
 
 def test_help_is_for_people(tmp_path):
-    shown = benchmark("--help", cwd=tmp_path).stdout
+    shown = semcut("benchmark", "--help", cwd=tmp_path).stdout
+    script = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    assert [line.strip() for line in script.stdout.splitlines()[1:3]] == [
+        line.strip() for line in shown.splitlines()[1:3]
+    ]
     for option in (
         "--data INDEX QUERIES",
         "--fitted",

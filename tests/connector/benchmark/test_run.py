@@ -173,3 +173,4 @@ def test_a_killed_run_goes_on_with_what_is_missing(pair, tmp_path):
     assert [one["name"] for one in content["datasets"]] == ["small-64bits", "small-32bits"]
     assert only(content["datasets"], "small-64bits") == json.loads(json.dumps(results.plain(before)))
     assert content["datasets"][1]["about"]["bits"] == 32
+    assert content["command"].startswith("benchmark.py out --data")

@@ -11,6 +11,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from connector.explore.app import create_app
 from connector.explore.served import Served
+from tests.thorough import examples
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_all_are_tried(description: BaseSchema) -> None:
 def test_every_answer_is_as_described(label: str, description: BaseSchema) -> None:
     operation = operations(description)[label]
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(case=operation.as_strategy())
     def every_answer(case: Case) -> None:
         case.call_and_validate(excluded_checks=BEYOND.get(label, []))

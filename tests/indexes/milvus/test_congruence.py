@@ -35,6 +35,7 @@ from tests.indexes.generate import (
     threads,
 )
 from tests.indexes.milvus.pool import CONFIGS, SOME, Backend, assert_holds, small_worlds
+from tests.thorough import examples
 
 TUNING = {
     (milvus_index, "_QUERIES"): [1, 2],
@@ -86,7 +87,7 @@ def assert_as_pruned(found, expected) -> None:
     assert (found.codes == -1).all()
 
 
-@settings(SOME, max_examples=7)
+@settings(SOME, max_examples=examples(14))
 @given(world=small_worlds(), tuning=tunings, data=st.data())
 def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
     count = len(world.records)

@@ -12,6 +12,7 @@ from indexes.milvus import MilvusIndex
 from tests.indexes.generate import World, assert_same, assert_same_records, encodings
 from tests.indexes.milvus.pool import CONFIGS, SOME, assert_holds
 from tests.indexes.test_life import filled, renamed
+from tests.thorough import examples
 
 # any sequence of changes
 
@@ -33,7 +34,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=6))
 
 
-@settings(SOME, max_examples=4)
+@settings(SOME, max_examples=examples(8))
 @given(story=stories())
 def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
     world, steps = story

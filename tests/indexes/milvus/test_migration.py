@@ -353,6 +353,7 @@ def test_killed_and_resumed(source, collection, uri, tmp_path):
     killed_and_resumed(source, collection, uri, tmp_path, 3, 40)
 
 
+@pytest.mark.long
 @pytest.mark.milvus
 def test_a_large_copy_is_killed_twenty_times(real_server, tmp_path):
     """100,000 records, SIGKILL at 20 random moments, resumed each time: complete, nothing twice, verified."""

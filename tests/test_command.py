@@ -1,0 +1,30 @@
+"""The installed `semcut` is a process that ends with its status; what commands do is tested in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from indexes import FaissIndex, IndexConfig
+from tests.command import SEMCUT, semcut
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    FaissIndex.create(tmp_path / "index", IndexConfig(classes=3, bits=32, dim=4)).close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["index"], 0), (["nowhere"], 1), ([], 2)])
+def test_a_process_says_and_ends_as_the_command_in_this_process_does(
+    arguments: list[str], status: int, place: Path
+) -> None:
+    here = semcut("info", *arguments, cwd=place, status=status)
+    there = subprocess.run(
+        [SEMCUT, "info", *arguments], cwd=place, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}
+    )
+    assert (there.returncode, there.stdout, there.stderr) == (status, here.stdout, here.stderr)
+    assert bool(here.stdout) is not bool(here.stderr)
