@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.progress import (
 from rich.table import Table
 
 from indexes import FaissIndex, SemcutError
+from indexes.kernel_cache import KernelCacheWarning
 from indexes.verify import verify_path
 
 OUT = Console()
@@ -78,11 +80,28 @@ def app() -> None:
 def main(command: click.Command = app) -> None:
     """Entry point of the console command, or of a script that is one sub-command."""
     try:
-        command()
+        with _plain_warnings():
+            command()
     except SemcutError as error:
         fail(str(error))
     except OSError as error:  # of a file or directory that a command was told to write: a full disk, no permission
         fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Make a line of its own of what users are told about kernels, without the place in the source."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, KernelCacheWarning):
+            ERR.print(f"[yellow]semcut:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+        else:
+            usual(message, category, *rest)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def fail(reason: str, status: int = 1) -> NoReturn:
