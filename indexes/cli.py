@@ -91,13 +91,13 @@ def main(command: click.Command = app) -> None:
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Make a line of its own of what users are told about kernels, without the place in the source."""
-    usual = warnings.showwarning
+    usual: Callable[..., None] = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **others: Any) -> None:
         if issubclass(category, KernelCacheWarning):
             ERR.print(f"[yellow]semcut:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
         else:
-            usual(message, category, *rest)
+            usual(message, category, *rest, **others)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -9,8 +9,8 @@
     fused.py        the whole search of one query after the other
     search.py       the same from Python: threads, and which queries `pipeline` has to answer after all
 
-Needs numba (extra `fast`); nothing imports this package where it is missing. Compiling takes up to half a minute, and the
-result is kept on the disk: `kernel_cache` knows where, and whether it is ready; `engine_switch` has it done beside
+Needs numba (extra `fast`); nothing imports this package where it is missing. Compiling takes up to half a minute, and
+the result is kept on the disk: `kernel_cache` knows where, and whether it is ready; `engine_switch` has it done beside
 searches, `warmup` at once.
 
 Answers are those of `pipeline`, bit for bit, but for which records at the last Hamming distance make a shortlist. The
