@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -33,6 +34,7 @@ from rich.progress import (
 from rich.table import Table
 
 from indexes.errors import SemcutError
+from indexes.kernel_cache import KernelCacheWarning
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -97,11 +99,28 @@ def app() -> None:
 def main(command: click.Command = app) -> None:
     """Entry point of the console command, or of a script that is one sub-command."""
     try:
-        command()
+        with _plain_warnings():
+            command()
     except SemcutError as error:
         fail(str(error))
     except OSError as error:  # of a file or directory that a command was told to write: a full disk, no permission
         fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Make a line of its own of what users are told about kernels, without the place in the source."""
+    usual: Callable[..., None] = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **others: Any) -> None:
+        if issubclass(category, KernelCacheWarning):
+            ERR.print(f"[yellow]semcut:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+        else:
+            usual(message, category, *rest, **others)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def fail(reason: str, status: int = 1) -> NoReturn:

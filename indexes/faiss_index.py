@@ -19,19 +19,18 @@ from typing_extensions import Self
 
 from indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
 from indexes.encodings import Encodings
+from indexes.engine_switch import EngineSwitch
 from indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
 from indexes.explain import ExplainedIndex
 from indexes.hamming import EngineName, chosen
 from indexes.ids import IdMap
 from indexes.params import IndexConfig, SearchParams
 from indexes.partitions import Cells
-from indexes.searching import devices_of, engine_of, features_of, search_of
+from indexes.searching import Engine, advance, changed, devices_of, engine_of, features_of, search_of
 from indexes.shared_lock import SharedLock
 from indexes.state import Progress, State
 from indexes.store import Durability, Store
 from indexes.verify import Damage, verify
-
-_LOAD_ROWS = 1 << 18
 
 
 class FaissIndex(ExplainedIndex):
@@ -57,6 +56,7 @@ class FaissIndex(ExplainedIndex):
         self._changing = threading.RLock()  # one change at a time, from before its first byte is written
         self._mapping = threading.Lock()
         self._in_change = False
+        self._switch = EngineSwitch(self) if engine == "auto" else None
 
     @classmethod
     def create(
@@ -79,6 +79,9 @@ class FaissIndex(ExplainedIndex):
             engine: what scans the codes, with the same answers: "compiled" (needs numba, extra `fast`), "faiss",
                 or for cards "torch" (needs torch) and "flat" (needs faiss-gpu). "auto" is "torch" on a card, and on the
                 processor what the environment variable SEMCUT_ENGINE says, else "compiled" where numba is installed.
+                "compiled" that is asked for by name, or by SEMCUT_ENGINE, is compiled now if it was not before on this
+                machine: about half a minute. "auto" does not wait for that: "faiss" answers while one process beside
+                compiles, and the first search after that moves the index on.
             device: where codes are kept and scanned: "cpu"; "cuda:0", a card; "cuda", all cards.
 
         Raises:
@@ -87,7 +90,7 @@ class FaissIndex(ExplainedIndex):
             MissingDependencyError: the engine that is asked for needs numba or torch.
             DeviceError: the device is not there.
         """
-        name = chosen(engine, device)
+        name = _engine(engine, device)
         devices_of(name, device)  # before anything is made
         return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name, device)
 
@@ -112,7 +115,7 @@ class FaissIndex(ExplainedIndex):
             NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
             DeviceError: the device is not there, or is out of memory.
         """
-        name = chosen(engine, device)
+        name = _engine(engine, device)
         return cls(Store.open(Path(path), _durability(durability)), name, device)
 
     def __len__(self) -> int:
@@ -126,15 +129,7 @@ class FaissIndex(ExplainedIndex):
     def stats(self) -> IndexStats:
         """The size of the index."""
         self._check_open()
-        state = self._state
-        return IndexStats(
-            records=len(state),
-            removed=len(state.columns.removed),
-            partitions=state.cells.partition_sizes().tolist(),
-            cells=int(np.count_nonzero(state.cells.sizes)),
-            normalised=state.normalised,
-            column_bytes={name: view.nbytes for name, view in state.columns.raw().items()},
-        )
+        return self._state.stats()
 
     def refresh(self) -> bool:
         """Move on to the last state that a writer in another process committed, and say whether there was a new one.
@@ -267,10 +262,7 @@ class FaissIndex(ExplainedIndex):
             return
         fresh = after.committed.generation != before.committed.generation
         engine = engine_of(after, self._engine_name, self._device) if fresh else self._engine
-        rows = np.arange(0 if fresh else len(before.columns), len(after.columns))
-        gone = after.columns.removed[0 if fresh else len(before.columns.removed) :]
-        added = rows[~np.isin(rows, gone)]
-        gone = gone[gone < rows[0]] if len(rows) else gone
+        added, gone = changed(before, after)
         features = features_of(after, self._device) if fresh else self._features
         search = search_of(after, engine, self._similarity, features)
         try:
@@ -278,10 +270,7 @@ class FaissIndex(ExplainedIndex):
                 if fresh:
                     self._ids = None
                 else:
-                    engine.remove(gone, after.columns.cells[gone])
-                    for start in range(0, len(added), _LOAD_ROWS):
-                        part = added[start : start + _LOAD_ROWS]
-                        engine.add(after.columns.codes[part], part, after.columns.cells[part])
+                    advance(engine, after, added, gone)
                     if self._ids is not None:
                         self._ids.remove(after.columns.ids[gone])
                         self._ids.add(after.columns.ids[added], added)
@@ -289,6 +278,28 @@ class FaissIndex(ExplainedIndex):
         except BaseException:  # the engine may hold a part of it
             self._abandon()
             raise
+
+    def _current(self) -> State | None:
+        """The state that is searched, None of a closed index."""
+        return None if self._closed else self._state
+
+    def _adopt(self, engine: Engine, state: State) -> bool:
+        """Search with the compiled engine from now on, unless the index was changed or closed since this state, or is
+        being so.
+
+        Waits for nothing, and nothing waits for it: searches that are under way finish with the engine before, which no
+        change will reach any more.
+        """
+        if not self._changing.acquire(blocking=False):
+            return False
+        try:
+            if self._current() is not state:
+                return False
+            search = search_of(state, engine, self._similarity, self._features)
+            self._engine_name, self._engine, self._pipeline = "compiled", engine, search
+            return True
+        finally:
+            self._changing.release()
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
         assert encodings.ids is not None
@@ -367,6 +378,9 @@ class FaissIndex(ExplainedIndex):
             return self._state.columns.ids[rows[:limit]]
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        switch = self._switch
+        if switch is not None and not switch.look():
+            self._switch = None
         with self._lock.shared():
             self._check_open()
             scored = self._scored(queries, params, self._state.normalised)
@@ -375,6 +389,15 @@ class FaissIndex(ExplainedIndex):
             if params.shortlist is not None and params.shortlist >= len(self):
                 params = params.model_copy(update={"shortlist": None})
             return self._pipeline.search(queries, params, scored)
+
+
+def _engine(given: str, device: str) -> str:
+    name = chosen(given, device)
+    if name == "compiled":
+        from indexes.warmup import prepare
+
+        prepare()
+    return name
 
 
 def _durability(given: Durability) -> Durability:

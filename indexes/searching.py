@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexes.base import SearchResult
 from indexes.encodings import Encodings
 from indexes.errors import DeviceError
@@ -54,15 +57,32 @@ def engine_of(state: State, name: str, device: str) -> Engine:
     """
     engine, rows = _empty(name, state.cells.config.bits, device), state.live
     codes, cells = state.columns.codes, state.columns.cells
-    if name == "faiss":
-        for start in range(0, len(rows), _LOAD_ROWS):
-            part = rows[start : start + _LOAD_ROWS]
-            engine.add(codes[part], part, cells[part])
+    if isinstance(engine, IvfEngine):
+        _load(engine, state, rows)
     elif len(rows) == len(state.columns):
         engine.add(codes, rows, cells)
     else:
         engine.add(codes[rows], rows, cells[rows])
     return engine
+
+
+def changed(before: State, after: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that a later state of the same generation has added, and those of the earlier state that it removed."""
+    rows = np.arange(len(before.columns), len(after.columns))
+    gone = after.columns.removed[len(before.columns.removed) :]
+    return rows[~np.isin(rows, gone)], gone[gone < len(before.columns)]
+
+
+def advance(engine: Engine, state: State, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+    """Bring an engine to a state, from the one that these rows are added to and removed from."""
+    engine.remove(gone, state.columns.cells[gone])
+    _load(engine, state, added)
+
+
+def _load(engine: Engine, state: State, rows: NDArray[np.int64]) -> None:
+    for start in range(0, len(rows), _LOAD_ROWS):
+        part = rows[start : start + _LOAD_ROWS]
+        engine.add(state.columns.codes[part], part, state.columns.cells[part])
 
 
 def _empty(name: str, bits: int, device: str) -> Engine:

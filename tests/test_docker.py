@@ -172,6 +172,18 @@ def test_an_image_is_not_run_by_root_and_runs_semcut(name: str) -> None:
 
 
 @each_dockerfile
+def test_search_kernels_are_compiled_where_everybody_who_runs_the_image_finds_them(name: str) -> None:
+    steps = instructions(DOCKERFILES[name])
+    words = [f"{word} {rest}" for word, rest in steps]
+    (warmup,) = (place for place, step in enumerate(words) if "semcut warmup" in step)
+    given = [(place, found[1]) for place, step in enumerate(words) if (found := re.search(r"CACHE_DIR=(\S+)", step))]
+    ((before, folder),) = given
+    assert before < warmup < words.index(f"USER {last(DOCKERFILES[name], 'USER')}")
+    assert f"--mode=1777 {folder} " in words[warmup], "on another processor its user compiles anew"
+    assert not folder.startswith(("/tmp", "/data")), "what is mounted there hides it"
+
+
+@each_dockerfile
 def test_what_is_copied_into_an_image_is_there_and_not_left_out(name: str) -> None:
     wanted = (ROOT / ".dockerignore").read_text().splitlines()
     for word, rest in instructions(DOCKERFILES[name]):

@@ -11,9 +11,9 @@
     fused.py        the whole search of one query after the other
     search.py       the same from Python: threads, and which queries `pipeline` has to answer after all
 
-Needs numba (extra `fast`); nothing imports this package where it is missing. Functions are compiled when they are first
-called, which takes up to half a minute, and kept on the disk beside the source or, where that may not be written, in
-the user's cache.
+Needs numba (extra `fast`); nothing imports this package where it is missing. Compiling takes up to half a minute, and
+the result is kept on the disk: `kernel_cache` knows where, and whether it is ready; `engine_switch` has it done beside
+searches, `warmup` at once.
 
 Answers are those of `pipeline`, bit for bit. The exact values of `relevance` are sums in float64, rounded to float32,
 and the order of such a sum hardly ever shows in the result. Kernels bound what it can change; where the rounded value

@@ -1,14 +1,14 @@
-"""How functions are compiled, and the processor instructions that numba has no name for.
+"""How functions are compiled and where they are kept, and the processor instructions that numba has no name for.
 
 numba looks only at the file of a function to see whether what it has kept is still good, but other functions and
-constants are compiled into it. So all kernels of this package count as changed when any of its files is, or one of
-those that it takes constants from.
+constants are compiled into it. So all kernels of this package are kept in a directory that `kernel_cache` names after
+all that they depend on.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,16 +17,72 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from indexes import kernel_cache
+from indexes.errors import StorageError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)
 
-_HERE = Path(__file__).parent
-_CONSTANTS = ("compare.py", "encodings.py", "partitions.py", "reach.py", "ties.py")
-_FILES = (*sorted(_HERE.glob("*.py")), *(_HERE.parent / name for name in _CONSTANTS))
-_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+FOLDER = kernel_cache.found() or kernel_cache.target()
+"""Where kernels are kept, None if nowhere."""
+
+KERNELS: list[Any] = []
+"""All functions that Python calls, of the modules of this package that were imported."""
+
+
+class _Locator(_CacheLocator):
+    """Tells numba the directory; what is not ready in one that cannot be written to is compiled and not kept."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func)
+
+    def ensure_cache_path(self) -> None:
+        pass
+
+    def get_cache_path(self) -> str:
+        return str(FOLDER)
+
+    def get_source_stamp(self) -> str:
+        return kernel_cache.digest()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012
+
+
+class _Cache(FunctionCache):
+    _impl_class = _Implementation
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def files() -> list[Path]:
+    """The files in which numba has kept all kernels.
+
+    Raises:
+        StorageError: a kernel is not kept there, since it was never called, or the disk refused.
+    """
+    found = []
+    for each in KERNELS:
+        kept = each._cache._cache_file
+        names = set(kept._load_index().values())
+        if len(names) < max(1, len(each.signatures)):
+            raise StorageError(f"{each.py_func.__qualname__} is not among the kernels in {FOLDER}: is the disk full?")
+        found += [Path(kept._index_path), *(Path(kept._data_path(name)) for name in names)]
+    return found
 
 
 def frozen(array: NDArray[_T]) -> NDArray[_T]:
@@ -40,7 +96,9 @@ def frozen(array: NDArray[_T]) -> NDArray[_T]:
 def kernel(function: _F) -> _F:
     """Compile what Python calls, without the interpreter's lock, so that threads run side by side; and keep the result
     on the disk."""
-    return _compiled(function, no_cpython_wrapper=False)
+    made = _compiled(function, no_cpython_wrapper=False)
+    KERNELS.append(made)
+    return made
 
 
 def compiled(function: _F) -> _F:
@@ -61,13 +119,10 @@ def _compiled(function: _F, **options: Any) -> _F:
         "no_cfunc_wrapper": True,
         **options,
     }
-    try:
-        kept = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no directory where it could be kept
-        made: _F = numba.njit(**options)(function)
-        return made
-    kept._cache._cache_file._source_stamp = _SOURCES
-    return cast(_F, kept)
+    made: Any = numba.njit(**options)(function)
+    if FOLDER is not None:
+        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    return cast(_F, made)
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:

@@ -1,7 +1,7 @@
 """Shortlist engines: the records nearest in Hamming distance within given cells, one engine per file.
 
     cpu.py          "faiss": FAISS's inverted lists
-    compiled.py     "compiled": semcut's own scan, several times faster; needs numba (extra `fast`)
+    compiled.py     "compiled": semcut's own scan, several times faster; needs numba (extra `fast`), and to be compiled
     torch_engine.py "torch": for cards, products of matrices; needs torch, imported only where this engine is asked for
     flat.py         "flat": for cards, FAISS's flat indexes; needs faiss-gpu there
     segments.py     what the last two have in common; they also work on the processor, where they are tested
@@ -34,6 +34,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes import kernel_cache
 from indexes.errors import InvalidParameterError, MissingDependencyError, shown
 
 EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
@@ -71,7 +72,7 @@ def available() -> tuple[str, ...]:
 
 
 def chosen(engine: str, device: str = "cpu") -> str:
-    """The name of the engine to use.
+    """The name of the engine to use; "auto" for FAISS's until the kernels of the compiled engine are ready.
 
     Args:
         engine: its name; "auto" is what the environment variable says, or else the default, and on a card "torch".
@@ -91,7 +92,10 @@ def chosen(engine: str, device: str = "cpu") -> str:
             raise InvalidParameterError(f"engine = {engine} is for device = cpu: on {device} use torch or flat")
         engine = "torch" if engine == "auto" else engine
     if engine == "auto":
-        engine = os.environ.get(VARIABLE) or available()[0]
+        asked = os.environ.get(VARIABLE)
+        if not asked and "compiled" in available() and kernel_cache.found() is None:
+            return "auto"
+        engine = asked or available()[0]
         if engine not in known[1:]:
             raise InvalidParameterError(f"{VARIABLE} = {shown(engine)}, expected one of {', '.join(known[1:])}")
     if engine == "torch" and find_spec("torch") is None:
