@@ -26,13 +26,18 @@ def change(path: Path, **values: object) -> None:
     (path / MODEL).write_text(json.dumps({**content, **values}))
 
 
+def hashes(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
+    """What the network says, in one layout of its memory: encoders change it, and with it the last bits."""
+    return checkpoint.net.cpu().to(memory_format=torch.channels_last)(images).hash
+
+
 def test_it_gives_the_network_back(model: Checkpoint) -> None:
     loaded = Checkpoint.load(model.path)
     assert loaded.digest == model.digest
     assert loaded.net.architecture == model.net.architecture
     assert not loaded.net.training
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(loaded.net(images).hash, model.net.cpu()(images).hash)
+    assert torch.equal(hashes(loaded, images), hashes(model, images))
 
 
 def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> None:
@@ -45,7 +50,7 @@ def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> No
     loaded = Checkpoint.load(copy)
     assert loaded.net.architecture == model.net.architecture
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(loaded.net(images).hash, model.net.cpu()(images).hash)
+    assert torch.equal(hashes(loaded, images), hashes(model, images))
 
 
 def test_a_directory_without_a_model(tmp_path: Path) -> None:

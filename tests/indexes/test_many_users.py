@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 SECONDS = [4, pytest.param(60, marks=pytest.mark.long)]
 
 WRITER = """
-import sys, time
+import select, sys
 from indexes import FaissIndex
 from tests.indexes.story import CONFIG, Story
 
-index, story, end = FaissIndex.open(sys.argv[1]), Story(7), time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+index, story, enough = FaissIndex.open(sys.argv[1]), Story(7), float(sys.argv[2])
+while story.told <= enough or not select.select([sys.stdin], [], [], 0)[0]:  # until its input is closed
     story.change(index)
     if story.told % 50 == 0:  # to another process, now and then
         index.close()
@@ -44,7 +44,7 @@ from tests.indexes.test_many_users import ask
 
 path, seed, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
 rng, story, index, versions = np.random.default_rng(seed), Story(7), FaissIndex.open(path), set()
-while time.monotonic() < end:
+while time.monotonic() < end or (len(versions) <= 3 and time.monotonic() < end + 60):
     if rng.random() < 0.1:
         index.close()
         index = FaissIndex.open(path)
@@ -75,22 +75,24 @@ def ask(index: FaissIndex, story: Story, rng: np.random.Generator) -> None:
 def test_three_processes_read_while_one_writes(tmp_path, seconds):
     path = tmp_path / "index"
     FaissIndex.create(path, CONFIG).close()
-    scripts = [(WRITER, [seconds]), *((READER, [seed, seconds]) for seed in range(3))]
+    enough = 20 * seconds**0.5
+    scripts = [(WRITER, [enough]), *((READER, [seed, seconds]) for seed in range(3))]
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", script, str(path), *map(str, arguments)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for script, arguments in scripts
     ]
-    ends = [process.communicate(timeout=seconds + 120) for process in running]
+    ends = [process.communicate(timeout=seconds + 120) for process in reversed(running)][::-1]  # the writer last
     assert all(process.returncode == 0 for process in running), "\n".join(errors for _, errors in ends)
     changes, *seen = (int(said) for said, _ in ends)
-    assert changes > 20 * seconds**0.5
+    assert changes > enough
     assert min(seen) > 3
     story = Story(7)
     story.tell_until(changes)
@@ -104,16 +106,20 @@ def test_three_processes_read_while_one_writes(tmp_path, seconds):
 def test_three_threads_search_while_one_writes(tmp_path, seconds, stored):
     """Every search gives what brute force gives for one of the states between its start and its end."""
     index = FaissIndex.create(tmp_path / "index" if stored else None, CONFIG)
-    end, failures, searches = time.monotonic() + seconds, [], []
+    start, failures, searches = time.monotonic(), [], []
+
+    def going() -> bool:
+        passed, few = time.monotonic() - start, index.version <= 20 or len(searches) <= 10
+        return not failures and (passed < seconds or (few and passed < seconds + 120))
 
     def change() -> None:
         story = Story(7)
-        while time.monotonic() < end and not failures:
+        while going():
             story.change(index)
 
     def search(seed: int) -> None:
         rng, story = np.random.default_rng(seed), Story(7)
-        while time.monotonic() < end and not failures:
+        while going():
             story.tell_until(index.version)
             queries = records(rng.integers(0, IDS, 3), rng.integers(0, 9, 3))
             asked = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}

@@ -1,4 +1,5 @@
-"""Every test here runs against milvus-lite, and with `make test-milvus` against a real server that is started once."""
+"""Every test here runs against milvus-lite, and with `make test-milvus` against a real server, one for each process of
+tests."""
 
 from __future__ import annotations
 
