@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from connector.benchmark.memory import Memory
 from indexes import Encodings, FaissIndex, IndexConfig
+from indexes.hamming import VARIABLE, available
 
 
 class Generator:
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=0)
     parser.add_argument("--margin", type=float, default=9, help="mean logit of the right class over the others")
     args = parser.parse_args()
+    os.environ.setdefault(VARIABLE, available()[0])  # compiled before anything is measured
     quiet = args.json
 
     generator = Generator(args.classes, args.bits, args.dim, args.margin, args.seed)

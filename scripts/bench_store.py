@@ -10,6 +10,7 @@ runs 1,000 single searches: everything resident, mapped files included.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from bench_core import Generator, arguments, batches, medians, show
 from rich.progress import track
 
 from indexes import Encodings, FaissIndex, IndexConfig
+from indexes.hamming import VARIABLE, available
 
 READER = """
 import re, sys, time
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, default=Path())
     args = parser.parse_args()
+    os.environ.setdefault(VARIABLE, available()[0])  # compiled before anything is measured
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         report = measure(args, Path(folder))
     title = f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features"

@@ -19,11 +19,11 @@ from indexes import (
     FaissIndex,
     IndexConfig,
     columns,
-    faiss_index,
     partitions,
     pipeline,
     reach,
     rerank,
+    searching,
 )
 from indexes.hamming import cpu
 from tests.indexes.generate import (
@@ -53,7 +53,7 @@ TUNING = {
     (reach, "_ELEMENTS"): [64, 300],
     (pipeline, "_FIRST"): [1],
     (pipeline, "_DEEPER"): [2],
-    (faiss_index, "_LOAD_ROWS"): [1, 7],
+    (searching, "_LOAD_ROWS"): [1, 7],
     (cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (partitions, "_CHUNK"): [1, 5],
     (rerank, "_BLOCK"): [1, 3],
