@@ -114,7 +114,7 @@ def compare(
     """All rankings at all cutoffs.
 
     Args:
-        records: n of them, with ids and with features that are L2-normalised.
+        records: n of them, with features that are L2-normalised; without ids, their positions count as ids.
         labels: (n,) int64.
         queries: nq of them.
         query_labels: (nq,) int64.
@@ -143,8 +143,8 @@ def compare(
         raise DataError(f"{np.count_nonzero(total < 1)} of {len(queries)} queries have no record of their class")
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     step = max(1, min(_PAIRS // threads // max(1, len(records)), 256))
-    assert records.ids is not None
-    order = np.argsort(mixed(records.ids))  # so that ties by position are ties by mixed id
+    ids = np.arange(len(records)) if records.ids is None else records.ids
+    order = np.argsort(mixed(ids))  # so that ties by position are ties by mixed id
     records, labels = records[order], labels[order]
     cells, _ = Cells.empty(config).extended(records.probabilities)
     dominant, edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def _check_faiss() -> None:
-    """Refuse to start without faiss, or with two wheels of it, without loading it: `compare` is the first that does."""
+    """Refuse to start without faiss, or with two wheels of it, without loading it: `faiss_library` does."""
     # importlib.metadata would read the description of every installed package for this
     found = (file.name for folder in _sys.path for file in _Path(folder).glob("faiss_[cg]pu*-*.dist-info"))
     wheels = sorted({name.split("-")[0].replace("_", "-") for name in found})

@@ -19,15 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import MissingDependencyError
-
-try:  # an index loads this module before any other that needs faiss, so one that is broken is noticed here
-    import faiss
-except ImportError as broken:
-    raise MissingDependencyError(
-        f"faiss does not load ({broken}): run `pip install 'semcut[cpu]'`, or `pip install 'semcut[gpu]'` on a machine "
-        "with a CUDA GPU."
-    ) from None
+from indexes.faiss_library import faiss
 
 UNDERFLOW = 2.0**-100
 """More than all terms of a sum that underflow in float32 can come to."""

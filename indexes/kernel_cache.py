@@ -34,7 +34,7 @@ from shutil import rmtree
 VARIABLE = "NUMBA_CACHE_DIR"
 
 _HERE = Path(__file__).parent
-_COMPILED_IN = (
+_CONSTANTS = (
     "compare.py",
     "encodings.py",
     "partitions.py",
@@ -64,7 +64,7 @@ class KernelCacheWarning(UserWarning):
 def digest() -> str:
     """All that compiled kernels depend on, in 16 hexadecimal digits: their sources, Python, numba, llvmlite and the
     processor."""
-    sources = (*sorted(_HERE.glob("compiled/*.py")), *(_HERE / name for name in _COMPILED_IN))
+    sources = (*sorted(_HERE.glob("compiled/*.py")), *(_HERE / name for name in _CONSTANTS))
     about = (
         __package__,
         sys.version,

@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.base import SearchResult
 from indexes.compare import UNDERFLOW, error, inner_products
 from indexes.encodings import SUM_TOLERANCE, Encodings
+from indexes.faiss_library import faiss
 from indexes.hamming import Found
 from indexes.params import SearchParams
 from indexes.partitions import Cells, Kept
@@ -156,11 +156,10 @@ class Pipeline:
             rows (nq, w) int64 with -1 between and behind them; dropped (nq,) int64; and the queries (n,) for which
             looking at all kept records is the better way, whose rows are all -1.
         """
+        dropped, depth = np.zeros(len(queries), np.int64), min(_FIRST * size, self._engine.deepest)
+        if depth < size:
+            return np.full((len(queries), 1), -1, np.int64), dropped, np.arange(len(queries))
         shortlist = np.full((len(queries), size), -1, np.int64)
-        dropped = np.zeros(len(queries), np.int64)
-        depth = min(_FIRST * size, self._engine.deepest)
-        if depth <= size:
-            return shortlist, dropped, np.arange(len(queries))
         exhaustive = [np.empty(0, np.int64)]
         tasks = [(np.arange(len(queries)), depth)]
         while tasks:
@@ -212,7 +211,7 @@ class Pipeline:
             size: how many to take at most.
 
         Returns:
-            (nq, size) int64 rows, then -1; and (nq,) int64, how many were looked at and dropped.
+            (nq, w) int64 rows, w no more than `size`, then -1; and (nq,) int64, how many were looked at and dropped.
         """
         cells = self._records.cells[rows]
         own = np.take_along_axis(weights, self._cells.dominant()[cells], axis=1)
@@ -226,7 +225,7 @@ class Pipeline:
             relevant[short] |= self._relevant_candidates(more, settled[short], weights[short], cutoff)
             checked[short] |= rest
         chosen = first(hamming, level, ids, relevant, size)
-        nearest = np.full((len(rows), size), -1, np.int64)
+        nearest = np.full((len(rows), min(size, rows.shape[1])), -1, np.int64)
         query, place = np.nonzero(chosen)
         starts = np.searchsorted(query, np.arange(len(rows)))
         nearest[query, np.arange(len(query)) - starts[query]] = rows[query, place]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from indexes.compiled.bounds import Bounds
 from indexes.compiled.fused import search
 from indexes.compiled.jit import frozen
 from indexes.encodings import Encodings
+from indexes.faiss_library import faiss
 from indexes.hamming.compiled import CompiledEngine, in_threads
 from indexes.params import SearchParams
 from indexes.partitions import Cells

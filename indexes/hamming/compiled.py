@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from indexes.compiled import lists as kernels
 from indexes.compiled.jit import frozen
 from indexes.compiled.scan import Lists
 from indexes.errors import StorageError
+from indexes.faiss_library import faiss
 from indexes.hamming import Found
 
 _SPLIT = 64  # queries from which on threads share them

@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.faiss_library import faiss
 from indexes.hamming import Found
 
 _COUNTER_BYTES = 1 << 24

@@ -23,11 +23,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from indexes.errors import DeviceError
+from indexes.faiss_library import faiss
 from indexes.hamming.segments import MASKED, Answer, Segment, SegmentedEngine, devices_among
 
 SHELF = 4096

@@ -51,7 +51,8 @@ TUNING = {
     (partitions, "_MANY"): [0],  # pruning by lists
     (reach, "MOST"): [1],  # and of some queries by products all the same
     (reach, "_ELEMENTS"): [64, 300],
-    (pipeline, "_FIRST"): [1],
+    (pipeline, "_FIRST"): [1, 2],
+    (pipeline, "_CHECKED"): [1, 4],
     (pipeline, "_DEEPER"): [2],
     (searching, "_LOAD_ROWS"): [1, 7],
     (cpu, "_COUNTER_BYTES"): [1, 1 << 14],
