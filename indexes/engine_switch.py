@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _EVERY = 0.2  # seconds between two looks
 _BUSY = 0.02  # seconds after which to try again, when the index was being changed
 
-# Held by whoever starts the process, or holds locks of the import system and of numba in the background. A process
-# that is forked meanwhile would never see them released.
+# Held while a process is started, and while the thread may hold any other lock: of the import system, of numba, of an
+# index or its state. A process that was forked meanwhile would never see that one released; so forking waits.
 _no_fork = threading.RLock()
 os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 
@@ -73,18 +73,19 @@ class EngineSwitch:
         engine: Engine | None = None
         before: State | None = None
         while threading.main_thread().is_alive():  # not after the end of the program, which waits for this thread
-            index = self._index()
-            state = None if index is None else index._current()
-            del index  # it may be let go of while its codes are copied
-            if state is None:
-                return
-            if engine is None or before is None or state.committed.generation != before.committed.generation:
-                engine = engine_of(state, "compiled", "cpu")
-            elif state is not before:
-                advance(engine, state, *changed(before, state))
-            before = state
-            index = self._index()
-            if index is None or index._adopt(engine, state):
-                return
-            del index
+            with _no_fork:
+                index = self._index()
+                state = None if index is None else index._current()
+                del index  # it may be let go of while its codes are copied
+                if state is None:
+                    return
+                if engine is None or before is None or state.committed.generation != before.committed.generation:
+                    engine = engine_of(state, "compiled", "cpu")
+                elif state is not before:
+                    advance(engine, state, *changed(before, state))
+                before = state
+                index = self._index()
+                if index is None or index._adopt(engine, state):
+                    return
+                del index
             time.sleep(_BUSY)
