@@ -1,8 +1,9 @@
 """What has to be settled before anything else is imported, in every process that runs tests.
 
-How much is tried. That threads without work sleep: those of OpenMP would otherwise take the processor from other tests.
-That Ctrl-C reaches the commands that tests start, also where a shell that ignores it runs the tests in its background.
-And that kernels are compiled before the first test, so that all test the compiled engine and none waits for it.
+How much is tried. That threads without work sleep, and that OpenMP has one in each of several processes of tests: they
+would otherwise take the processor from other tests. That Ctrl-C reaches the commands that tests start, also where a
+shell that ignores it runs the tests in its background. And that kernels are compiled before the first test, so that all
+test the compiled engine and none waits for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pytest
 import tests.thorough  # noqa: F401
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

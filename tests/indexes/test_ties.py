@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SearchResult, SemanticIndex
-from indexes.compiled.jit import kernel
 from indexes.compiled.ties import mixed as mixed_by_kernel
 from indexes.compiled.ties import push, replace_top
 from indexes.partitions import EDGES, Cells, edges_of
@@ -207,7 +207,7 @@ def test_mixing_is_one_to_one_and_looks_random():
         assert abs((values[:50_000] >> np.uint64(bit) & np.uint64(1)).mean() - 0.5) < 0.02
 
 
-@kernel
+@numba.njit
 def _smallest(ids: np.ndarray, keys: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
     count = 0
     for place in range(ids.shape[0]):
