@@ -59,7 +59,7 @@ class Room(NamedTuple):
         levels: (cells,) int8, their levels in the rule of `ties`, the highest first.
         counts: (LEVELS + 1,) int64, to sort by.
         spare: (cells,) int32.
-        sums: (cells,) float64.
+        sums: (cells,) float64; of kept cells the product of which their level is made.
         seen: (C,) int64, the last query that scans each partition.
     """
 
@@ -200,7 +200,7 @@ def prune(
         if room.seen[dominant] != number:
             room.seen[dominant] = number
             partitions += 1
-        room.kept[kept] = cell
+        room.kept[kept], room.sums[kept] = cell, own * bounds.edges[cell]
         kept += 1
     _highest_level_first(weights, first, cutoff, slack, bounds, kept, room)
     return kept, codes, partitions
@@ -256,7 +256,8 @@ def _cells_of(found: NDArray[np.uint64], count: int, cells: NDArray[np.int32]) -
 def _highest_level_first(
     weights: NDArray[np.float64], largest: float, cutoff: float, slack: float, bounds: Bounds, kept: int, room: Room
 ) -> None:
-    """Sort the kept cells by the level of their records, and say of which all records are relevant.
+    """Sort the kept cells by the level of their records, from the products in `sums`, and say of which all records are
+    relevant.
 
     Records that are scanned first come first among those at the same Hamming distance, so that only of one level some
     have to be chosen.
@@ -265,18 +266,16 @@ def _highest_level_first(
     scale = (LEVELS - 1) / top if top > SMALLEST_WEIGHT else 0.0
     room.counts[:] = 0
     for place in range(kept):
-        cell = room.kept[place]
-        room.spare[place] = cell
-        room.counts[LEVELS - np.int64(weights[bounds.dominant[cell]] * bounds.edges[cell] * scale)] += 1
+        room.spare[place] = room.kept[place]
+        room.counts[LEVELS - np.int64(room.sums[place] * scale)] += 1
     for level in range(1, LEVELS + 1):
         room.counts[level] += room.counts[level - 1]
     for place in range(kept):
-        cell = room.spare[place]
-        own = weights[bounds.dominant[cell]]
-        step = LEVELS - 1 - np.int64(own * bounds.edges[cell] * scale)
+        cell, step = room.spare[place], LEVELS - 1 - np.int64(room.sums[place] * scale)
         at = room.counts[step]
+        least = weights[bounds.dominant[cell]] * np.float64(bounds.lows[cell])
         room.kept[at], room.levels[at] = cell, LEVELS - 1 - step
-        room.certain[at] = own * np.float64(bounds.lows[cell]) * (1 - slack) > cutoff + UNDERFLOW
+        room.certain[at] = least * (1 - slack) > cutoff + UNDERFLOW
         room.counts[step] += 1
 
 

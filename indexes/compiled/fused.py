@@ -78,7 +78,7 @@ def search(
         if size == codes:
             hits = _everything(chosen, lists, scan)
             taken, dropped, reason = take_all(
-                weights, task, classes, tail, pruned, lists, rows, scan, 0, hits, near[:size], 0
+                weights, task, classes, tail, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
             )
         else:
             code, wanted, above = queries.codes[query], int(size * _FIRST), -1

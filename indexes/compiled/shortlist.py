@@ -49,38 +49,48 @@ def take_nearest(
     """
     dropped, reason, begin = 0, ANSWERED, 0
     while begin < hits and taken < near.shape[0] and reason == ANSWERED:
-        end = _end_of_ties(begin, hits, near.shape[0] - taken, pruned, scan)
+        end = _end_of_ties(begin, hits, near.shape[0] - taken, pruned.levels, scan.ordered, scan.near, scan.owners)
         if end - begin <= near.shape[0] - taken:
             taken, gone, reason = take_all(
-                weights, task, classes, tail, pruned, lists, rows, scan, begin, end, near, taken
+                weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, taken
             )
         else:
             taken, gone, reason = _choose(
-                weights, task, classes, tail, pruned, lists, rows, scan, begin, end, near, keys, taken
+                weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, keys, taken
             )
         dropped, begin = dropped + gone, end
     return taken, dropped, reason
 
 
 @compiled
-def _end_of_ties(begin: int, hits: int, room: int, pruned: Room, scan: Scan) -> int:
-    """Where a stretch of whole ties from `begin` on ends: no more than `room` hits, or the first tie alone."""
-    end = begin
-    for hit in range(begin + 1, hits + 1):
+def _end_of_ties(
+    begin: int,
+    hits: int,
+    room: int,
+    levels: NDArray[np.int8],
+    ordered: NDArray[np.int32],
+    distances: NDArray[np.uint16],
+    owners: NDArray[np.int32],
+) -> int:
+    """Where a stretch of whole ties from `begin` on ends: no more than `room` hits, or the first tie alone.
+
+    Args:
+        begin, hits: the first hit of the stretch, and how many there are in all.
+        room: at least 1.
+        levels: of cells.
+        ordered, distances, owners: of a `Scan`.
+    """
+    end, at = begin, ordered[begin]
+    distance, level = distances[at], levels[owners[at]]
+    for hit in range(begin + 1, hits):
         if hit - begin > room and end > begin:
-            break
-        if hit == hits or not _tied(scan.ordered[hit - 1], scan.ordered[hit], pruned, scan):
-            end = hit
+            return end
+        at = ordered[hit]
+        if distances[at] != distance or levels[owners[at]] != level:
+            end, distance, level = hit, distances[at], levels[owners[at]]
             if hit - begin > room:
-                break
-    return end
-
-
-@compiled
-def _tied(one: int, other: int, pruned: Room, scan: Scan) -> bool:
-    """Whether two hits have the same distance and level."""
-    alike: bool = pruned.levels[scan.owners[one]] == pruned.levels[scan.owners[other]]
-    return alike and scan.near[one] == scan.near[other]
+                return end
+    return hits if end == begin or hits - begin <= room else end
 
 
 @compiled
@@ -89,7 +99,7 @@ def take_all(
     task: Task,
     classes: NDArray[np.int32],
     tail: float,
-    pruned: Room,
+    certain: NDArray[np.bool_],
     lists: Lists,
     rows: Rows,
     scan: Scan,
@@ -99,7 +109,7 @@ def take_all(
     taken: int,
 ) -> tuple[int, int, int]:
     """Take all relevant hits of a stretch, for which `near` has room; returns as `take_nearest`."""
-    dropped, asked, certain = 0, classes[:_ASKED], pruned.certain
+    dropped, asked = 0, classes[:_ASKED]
     columns = min(_FEATURE, rows.features.shape[1])
     for hit in range(begin - _AHEAD, end):
         if begin <= hit + _AHEAD < end:
@@ -133,7 +143,7 @@ def _choose(
     task: Task,
     classes: NDArray[np.int32],
     tail: float,
-    pruned: Room,
+    certain: NDArray[np.bool_],
     lists: Lists,
     rows: Rows,
     scan: Scan,
@@ -155,7 +165,7 @@ def _choose(
         key = mixed(rows.ids[row])
         if count == chosen.shape[0] and key > keys[0]:
             continue
-        if not pruned.certain[scan.owners[at]]:
+        if not certain[scan.owners[at]]:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return taken, dropped, UNCHECKED
             answer = _is_relevant(weights, task, classes, tail, rows.probabilities[row])

@@ -15,6 +15,7 @@ import pytest
 from indexes import FaissIndex, NotAnIndexError
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.story import CONFIG, Story
+from tests.thorough import examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [25, pytest.param(250, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [examples(25), pytest.param(250, marks=pytest.mark.long)])
 def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path, kills):
     rng = random.Random(kills)
     path, seed = tmp_path / "index", kills

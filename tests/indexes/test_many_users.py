@@ -16,9 +16,10 @@ from indexes import FaissIndex, LockedError, SemcutError
 from indexes.shared_lock import SharedLock
 from tests.indexes.generate import RANKED, assert_same, assert_same_records
 from tests.indexes.story import CONFIG, IDS, Story, records
+from tests.thorough import THOROUGH
 
 ROOT = Path(__file__).parents[2]
-SECONDS = [4, pytest.param(60, marks=pytest.mark.long)]
+SECONDS = [4 if THOROUGH else 2, pytest.param(60, marks=pytest.mark.long)]
 
 WRITER = """
 import select, sys
