@@ -4,6 +4,9 @@ import os
 
 from indexes.errors import MissingDependencyError
 
+# gRPC would write to standard error, past Python, whatever it notices of an idle connection. What fails is raised.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 _uri = os.environ.pop("MILVUS_URI", None)  # pymilvus fails if it is the name of a file, or no address at all
 try:
     from pymilvus import DataType, MilvusClient

@@ -78,7 +78,7 @@ def tuned(tuning: dict):
 
 
 def forced_deeper() -> dict:
-    return {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2}
+    return {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2, (pipeline, "_CHUNK_ELEMENTS"): 400}
 
 
 # equality with brute force

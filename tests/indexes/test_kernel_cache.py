@@ -51,8 +51,8 @@ records, queries = classified(rng, config, 2000), classified(rng, config, 20)
 def engine(index):
     return type(index._engine).__name__
 def answer(index, **asked):
-    result = index.search(queries, k=5, shortlist=None, **asked)
-    return [result.ids.tolist(), result.distances.tolist()]
+    results = [index.search(queries, k=5, shortlist=shortlist, **asked) for shortlist in (None, 15)]
+    return [[result.ids.tolist(), result.distances.tolist()] for result in results]
 """
 
 STAYING = """
