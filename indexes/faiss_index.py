@@ -378,6 +378,7 @@ class FaissIndex(ExplainedIndex):
             return self._state.columns.ids[rows[:limit]]
 
     def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        self._check_open()
         switch = self._switch
         if switch is not None and not switch.look():
             self._switch = None

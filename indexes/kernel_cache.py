@@ -5,7 +5,7 @@ Kernels of one version, compiled for one kind of processor, have a directory of 
     semcut-DIGEST/       the digest covers all that compiled kernels depend on
         *.nbi, *.nbc     numba's files
         complete         written last: names and sizes of the files of all kernels
-        lock             locked by the process that compiles; a byte for each time that one was started beside a search
+        lock             locked by the process that compiles; a byte for each process started beside a search
 
 It lies where numba would put it: in the directory that the environment variable NUMBA_CACHE_DIR names; without that in
 `compiled/__pycache__` of this package or, if that cannot be written to, in the user's cache. Kernels that are ready are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
@@ -61,13 +62,19 @@ def prepare() -> None:
     """Compile all kernels now, unless they are ready; only once in a process. A spinner shows that on a terminal."""
     if kernel_cache.found() is not None:
         return
-    if kernel_cache.target() is None:
+    folder, lock = kernel_cache.target(), None
+    if folder is None:
         kernel_cache.warn(f"{kernel_cache.unkept()}; every process compiles them anew")
     try:
+        if folder is not None:
+            lock = kernel_cache.lock(folder)  # or another process would clear what is unfinished there
         with spinner():
             fill()
     except (OSError, StorageError) as error:
         kernel_cache.warn(f"compiled search kernels cannot be kept, every process compiles them anew: {error}")
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def spinner() -> AbstractContextManager[object]:

@@ -9,7 +9,8 @@ record, but spends places of the shortlist on records that are then dropped. Gro
 at the same time.
 
 **Ties.** They are settled here as everywhere (`indexes.ties`), for which all records at the last distance are fetched.
-Where they are more than `patience` places for each of the shortlist, the server's choice stands.
+Where they are more than `patience` places for each of the shortlist, or more than one request may ask for, the
+server's choice stands.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ class Hits:
         self.missed += int(np.count_nonzero(~np.isin(keys, fresh)))
 
     def _cells_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-        """(n,) positions of records' cells. One that the view does not know yet has a neighbour's: it decides ties."""
+        """(n,) positions of records' cells. A cell that the view does not know yet is replaced by its neighbour, which
+        can only change how ties are settled."""
         known = self._view.cells.numbers[self._known]
         numbers, _ = cell_numbers(self._layout.config, probabilities)
         return self._known[np.minimum(np.searchsorted(known, numbers), len(known) - 1)]

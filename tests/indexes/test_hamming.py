@@ -149,6 +149,20 @@ def test_removed_codes_are_not_found_and_all_others_are(kind, seed, cells, rows)
         assert sorted(found[found >= 0].tolist()) == np.flatnonzero(alive).tolist()
 
 
+def test_cells_of_more_codes_than_are_compared_at_a_time(kind):
+    """A scan that goes through its buffer several times, and ends and begins within a cell."""
+    rng = np.random.default_rng(6)
+    engine, lists = kind(64), np.sort(rng.choice(3, 150_000, p=[0.2, 0.5, 0.3]))
+    batch, asked = rng.integers(0, 256, (150_000, 8), np.uint8), rng.integers(0, 256, (3, 8), np.uint8)
+    engine.add(batch, np.arange(150_000), lists)
+    found = engine.search(asked, np.tile([2, 0, 1], (3, 1)), 300)
+    for query in range(3):
+        apart = hamming(asked[query], batch)
+        np.testing.assert_array_equal(found.hamming[query], np.sort(apart)[:300])
+        np.testing.assert_array_equal(apart[found.rows[query]], found.hamming[query])
+        assert len(np.unique(found.rows[query])) == 300
+
+
 def test_a_query_without_cells_finds_nothing(kind):
     engine, _ = both(kind, np.random.default_rng(0), 64, 3, [20])
     nothing = engine.search(np.zeros((2, 8), np.uint8), np.full((2, 3), -1), 4)
