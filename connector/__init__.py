@@ -1,6 +1,6 @@
 """From images to an index: train a network, encode images with it, index and search them.
 
-from connector import Connector
+from semcut import Connector
 
 connector = Connector.open("animals-index")
 hits = connector.search(["cat.jpg"], k=5)
@@ -8,7 +8,7 @@ hits = connector.search(["cat.jpg"], k=5)
 
 from typing import TYPE_CHECKING
 
-from indexes.errors import require as _require
+from semcut.indexes.errors import require as _require
 
 _require(
     {
@@ -23,26 +23,26 @@ _require(
 )
 
 if TYPE_CHECKING:
-    from connector.checkpoint import Checkpoint
-    from connector.connector import Connector, Hit
-    from connector.data import ImageSet
-    from connector.encode import Encoder
-    from connector.errors import CheckpointError, DataError
-    from connector.model import Architecture, SemanticHashNet
-    from connector.training import TrainConfig, train
+    from semcut.connector.checkpoint import Checkpoint
+    from semcut.connector.connector import Connector, Hit
+    from semcut.connector.data import ImageSet
+    from semcut.connector.encode import Encoder
+    from semcut.connector.errors import CheckpointError, DataError
+    from semcut.connector.model import Architecture, SemanticHashNet
+    from semcut.connector.training import TrainConfig, train
 
 _HOMES = {
-    "Architecture": "connector.model",
-    "Checkpoint": "connector.checkpoint",
-    "CheckpointError": "connector.errors",
-    "Connector": "connector.connector",
-    "DataError": "connector.errors",
-    "Encoder": "connector.encode",
-    "Hit": "connector.connector",
-    "ImageSet": "connector.data",
-    "SemanticHashNet": "connector.model",
-    "TrainConfig": "connector.training",
-    "train": "connector.training",
+    "Architecture": "semcut.connector.model",
+    "Checkpoint": "semcut.connector.checkpoint",
+    "CheckpointError": "semcut.connector.errors",
+    "Connector": "semcut.connector.connector",
+    "DataError": "semcut.connector.errors",
+    "Encoder": "semcut.connector.encode",
+    "Hit": "semcut.connector.connector",
+    "ImageSet": "semcut.connector.data",
+    "SemanticHashNet": "semcut.connector.model",
+    "TrainConfig": "semcut.connector.training",
+    "train": "semcut.connector.training",
 }
 
 __all__ = [
@@ -65,5 +65,5 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     if name not in _HOMES:
-        raise AttributeError(f"module 'connector' has no attribute {name!r}")
+        raise AttributeError(f"module 'semcut.connector' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from connector.errors import CheckpointError, DataError
-from indexes.errors import InvalidParameterError, MissingDependencyError
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.indexes.errors import InvalidParameterError, MissingDependencyError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

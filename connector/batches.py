@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from connector.data import ImageSet
-from connector.images import read_batches
+from semcut.connector.data import ImageSet
+from semcut.connector.images import read_batches
 
 
 def labelled_batches(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from connector.checkpoint import Checkpoint
-from connector.errors import CheckpointError
-from connector.model import Architecture, SemanticHashNet
-from indexes.errors import shown
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.errors import CheckpointError
+from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.indexes.errors import shown
 
 
 def beginning(

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from connector.errors import CheckpointError
-from connector.labels import MODEL
-from connector.model import Architecture, SemanticHashNet
-from indexes.errors import SemcutError
+from semcut.connector.errors import CheckpointError
+from semcut.connector.labels import MODEL
+from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.indexes.errors import SemcutError
 
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2

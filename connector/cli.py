@@ -13,19 +13,19 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from connector.allocator import keep_freed_memory
-from connector.errors import DataError
-from connector.names import HeadName, ProtocolName
-from connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
-from indexes.cli import ERR, OUT, PATH, print_json
+from semcut.connector.allocator import keep_freed_memory
+from semcut.connector.errors import DataError
+from semcut.connector.names import HeadName, ProtocolName
+from semcut.connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
+from semcut.indexes.cli import ERR, OUT, PATH, print_json
 
 if TYPE_CHECKING:
-    from connector.checkpoint import Checkpoint
-    from connector.connector import Hit, Indexed
-    from connector.data import ImageSet
-    from connector.model import Architecture
-    from connector.training import TrainConfig
-    from indexes.hamming import EngineName
+    from semcut.connector.checkpoint import Checkpoint
+    from semcut.connector.connector import Hit, Indexed
+    from semcut.connector.data import ImageSet
+    from semcut.connector.model import Architecture
+    from semcut.connector.training import TrainConfig
+    from semcut.indexes.hamming import EngineName
 
 
 @click.command()
@@ -96,8 +96,8 @@ def train(
     """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both say where to start: leave out one")
-    from connector.model import Architecture
-    from connector.training import TrainConfig
+    from semcut.connector.model import Architecture
+    from semcut.connector.training import TrainConfig
 
     fresh = weights is None and start is None
     found = images_of(images, limit, protocol, "training", settings["seed"])
@@ -143,7 +143,7 @@ def _train(
     start: Path | None,
     resume: bool,
 ) -> Checkpoint:
-    from connector.training import train as run_training
+    from semcut.connector.training import train as run_training
 
     keep_freed_memory()
     with progress() as bar:
@@ -175,8 +175,8 @@ def index(
 
     They may lie at any depth.
     """
-    from connector import data
-    from connector.protocols import parts
+    from semcut.connector import data
+    from semcut.connector.protocols import parts
 
     if protocol is None:
         files = data.files_under(data.folder(images))
@@ -192,8 +192,8 @@ def index(
 
 
 def _index(files: list[str], model: Path, out: Path, exclude_training: bool, device: str) -> Indexed:
-    from connector.checkpoint import Checkpoint
-    from connector.connector import Connector
+    from semcut.connector.checkpoint import Checkpoint
+    from semcut.connector.connector import Connector
 
     keep_freed_memory()
     if exclude_training:
@@ -222,8 +222,8 @@ def search(
     **settings: Any,
 ) -> None:  # fmt: skip
     """Find the records of INDEX most like each of the IMAGES."""
-    from connector.connector import Connector
-    from indexes.hamming import VARIABLE
+    from semcut.connector.connector import Connector
+    from semcut.indexes.hamming import VARIABLE
 
     # Loading the compiled engine takes longer than it saves on the queries of one command.
     engine: EngineName = "auto" if os.environ.get(VARIABLE) else "faiss"
@@ -251,8 +251,8 @@ def search(
 
 
 def _picture(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path) -> None:
-    from connector.contact_sheet import Tile, contact_sheet
-    from connector.data import class_of
+    from semcut.connector.contact_sheet import Tile, contact_sheet
+    from semcut.connector.data import class_of
 
     rows = [
         (
@@ -281,12 +281,12 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
     Trains a network on scikit-learn's digits, indexes and searches them, evaluates that and draws a picture.
     """
-    from connector import data
-    from connector.connector import Connector
-    from connector.evaluate_cli import encoded, measured, report
-    from connector.labels import LINK
-    from connector.model import Architecture
-    from connector.training import TrainConfig
+    from semcut.connector import data
+    from semcut.connector.connector import Connector
+    from semcut.connector.evaluate_cli import encoded, measured, report
+    from semcut.connector.labels import LINK
+    from semcut.connector.model import Architecture
+    from semcut.connector.training import TrainConfig
 
     training, queries = data.load("digits/train"), data.load("digits/test")
     ERR.print(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")

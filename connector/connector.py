@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
-from connector.checkpoint import Checkpoint, write_json
-from connector.encode import Encoder
-from connector.errors import CheckpointError, DataError
-from connector.labels import LINK, labels_by_id
-from indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
-from indexes.hamming import EngineName
-from indexes.params import Ranking, SearchParams
+from semcut.connector.checkpoint import Checkpoint, write_json
+from semcut.connector.encode import Encoder
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.labels import LINK, labels_by_id
+from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
+from semcut.indexes.hamming import EngineName
+from semcut.indexes.params import Ranking, SearchParams
 
 _ADD = 10_000  # records per commit
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from connector.images import UnreadableImage, open_image
+from semcut.connector.images import UnreadableImage, open_image
 
 _TILE, _FRAME, _TEXT, _GAP = 96, 4, 30, 12
 _GREEN, _RED, _GREY, _BLACK = (30, 150, 60), (200, 40, 40), (150, 150, 150), (20, 20, 20)

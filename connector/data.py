@@ -31,7 +31,7 @@ import platformdirs
 from numpy.typing import NDArray
 from PIL import Image
 
-from connector.errors import DataError
+from semcut.connector.errors import DataError
 
 _TORCHVISION = "torchvision:"
 

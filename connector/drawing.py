@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Literal
 
-from indexes.errors import require
+from semcut.indexes.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from connector.checkpoint import Checkpoint
-from connector.hashing import binarise, pack
-from connector.images import load, read_batches
-from connector.model import device_named
-from indexes import Encodings, IndexConfig
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.hashing import binarise, pack
+from semcut.connector.images import load, read_batches
+from semcut.connector.model import device_named
+from semcut.indexes import Encodings, IndexConfig
 
 
 class EncodedFiles(NamedTuple):

@@ -5,7 +5,7 @@ SemcutError
   CheckpointError       a model's files are missing, damaged, or of another architecture
 """
 
-from indexes.errors import SemcutError
+from semcut.indexes.errors import SemcutError
 
 
 class DataError(SemcutError):

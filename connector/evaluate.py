@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.errors import DataError
-from connector.metrics import average_precision
-from indexes import Encodings, FaissIndex, SearchResult
-from indexes.params import Ranking
+from semcut.connector.errors import DataError
+from semcut.connector.metrics import average_precision
+from semcut.indexes import Encodings, FaissIndex, SearchResult
+from semcut.indexes.params import Ranking
 
 _PLACES = 1 << 22
 

@@ -10,21 +10,21 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from connector.allocator import keep_freed_memory
-from connector.names import ProtocolName
-from connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
-from indexes.cli import ERR, OUT, PATH, print_json
+from semcut.connector.allocator import keep_freed_memory
+from semcut.connector.names import ProtocolName
+from semcut.connector.options import images_of, json_option, progress, protocol_option, search_options, show_table
+from semcut.indexes.cli import ERR, OUT, PATH, print_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from connector.connector import Connector
-    from connector.data import ImageSet
-    from connector.evaluate import Evaluation
-    from connector.rankings import Figures
-    from indexes import Encodings
-    from indexes.params import Ranking
+    from semcut.connector.connector import Connector
+    from semcut.connector.data import ImageSet
+    from semcut.connector.evaluate import Evaluation
+    from semcut.connector.rankings import Figures
+    from semcut.indexes import Encodings
+    from semcut.indexes.params import Ranking
 
 
 @click.command()
@@ -45,8 +45,8 @@ def evaluate(
     protocol, it is the same data that the network was trained on and the index was made of, which is checked, and all
     rankings are compared at several cutoffs.
     """
-    from connector.connector import Connector
-    from connector.protocols import check, parts
+    from semcut.connector.connector import Connector
+    from semcut.connector.protocols import check, parts
 
     images = images_of(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
@@ -69,7 +69,7 @@ def encoded(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[
     """Encodings and labels of the images that can be read."""
     import numpy as np
 
-    from indexes import Encodings
+    from semcut.indexes import Encodings
 
     keep_freed_memory()
     with progress() as bar:
@@ -96,7 +96,7 @@ def measured(
     shortlist: int | None,
     ranking: Ranking,
 ) -> Evaluation:
-    from connector.evaluate import evaluate as measure
+    from semcut.connector.evaluate import evaluate as measure
 
     return measure(
         connector.index,
@@ -118,9 +118,9 @@ def _rankings(
     labels: NDArray[np.int64],
     protocol: ProtocolName,
 ) -> list[Figures]:
-    from connector.protocols import PROTOCOLS
-    from connector.rankings import compare
-    from indexes import Encodings
+    from semcut.connector.protocols import PROTOCOLS
+    from semcut.connector.rankings import compare
+    from semcut.indexes import Encodings
 
     records = Encodings.concatenate(list(connector.index.iterate()))
     assert records.ids is not None
@@ -138,7 +138,7 @@ def _rankings(
 
 
 def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:
-    from connector.protocols import PROTOCOLS
+    from semcut.connector.protocols import PROTOCOLS
 
     k = PROTOCOLS[protocol].k
     table = Table("t", "ranking", "mAP@all", f"mAP@{k}", f"precision@{k}", "relevant", "codes scanned",

@@ -24,9 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from connector import data
-from connector.errors import DataError
-from connector.model import SemanticHashNet
+from semcut.connector import data
+from semcut.connector.errors import DataError
+from semcut.connector.model import SemanticHashNet
 
 _VERSION = 1
 """Of what is kept; to be raised when images are decoded or scaled in another way."""

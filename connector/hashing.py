@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from connector.losses.head import Binarisation
+from semcut.connector.losses.head import Binarisation
 
 
 def binarise(outputs: torch.Tensor, binarisation: Binarisation) -> torch.Tensor:

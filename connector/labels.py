@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.data import class_of
-from indexes import SemanticIndex
+from semcut.connector.data import class_of
+from semcut.indexes import SemanticIndex
 
-LINK = "connector.json"
+LINK = "semcut.connector.json"
 """Beside the columns of an index: where the network that made it is."""
 
 MODEL = "model.json"

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from connector.backbones import build
-from connector.errors import DataError
-from connector.losses import make_head
-from connector.names import HeadName
-from indexes.params import Settings
+from semcut.connector.backbones import build
+from semcut.connector.errors import DataError
+from semcut.connector.losses import make_head
+from semcut.connector.names import HeadName
+from semcut.indexes.params import Settings
 
 
 class Architecture(Settings):

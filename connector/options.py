@@ -9,11 +9,11 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from connector.names import ProtocolName
-from indexes.cli import ERR, OUT, PATH
+from semcut.connector.names import ProtocolName
+from semcut.indexes.cli import ERR, OUT, PATH
 
 if TYPE_CHECKING:
-    from connector.data import ImageSet
+    from semcut.connector.data import ImageSet
 
 
 class Shortlist(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
@@ -68,8 +68,8 @@ def images_of(
     source: str, limit: int | None, protocol: ProtocolName | None, part: Literal["training", "queries"], seed: int
 ) -> ImageSet:
     """The images that a command is about: all, so many, or those that a protocol says."""
-    from connector import data
-    from connector.protocols import parts
+    from semcut.connector import data
+    from semcut.connector.protocols import parts
 
     if protocol is not None:
         if limit is not None:

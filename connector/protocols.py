@@ -20,9 +20,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from connector.data import ImageSet, load
-from connector.errors import DataError
-from connector.names import ProtocolName
+from semcut.connector.data import ImageSet, load
+from semcut.connector.errors import DataError
+from semcut.connector.names import ProtocolName
 
 
 class Parts(NamedTuple):

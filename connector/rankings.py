@@ -24,12 +24,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.errors import DataError
-from connector.metrics import average_precision, tied_average_precision
-from indexes import Encodings, IndexConfig
-from indexes.partitions import Cells, edges_of
-from indexes.relevance import Similarity, is_relevant
-from indexes.ties import LEVELS, levels, mixed
+from semcut.connector.errors import DataError
+from semcut.connector.metrics import average_precision, tied_average_precision
+from semcut.indexes import Encodings, IndexConfig
+from semcut.indexes.partitions import Cells, edges_of
+from semcut.indexes.relevance import Similarity, is_relevant
+from semcut.indexes.ties import LEVELS, levels, mixed
 
 RankingName = Literal["hamming", "euclidean", "shortlist", "relevance", "fused"]
 NAMES: tuple[RankingName, ...] = get_args(RankingName)

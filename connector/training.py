@@ -27,19 +27,19 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from connector.augment import augment
-from connector.batches import labelled_batches
-from connector.beginning import beginning
-from connector.calibration import temperature
-from connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
-from connector.data import ImageSet
-from connector.errors import CheckpointError, DataError
-from connector.frozen import Layers, Outputs, kept_outputs, others_have_it
-from connector.losses import total_loss
-from connector.model import Architecture, Output, SemanticHashNet, device_named
-from connector.state import read_state, write_state
-from connector.validation import measure, quality
-from indexes.params import Settings
+from semcut.connector.augment import augment
+from semcut.connector.batches import labelled_batches
+from semcut.connector.beginning import beginning
+from semcut.connector.calibration import temperature
+from semcut.connector.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.frozen import Layers, Outputs, kept_outputs, others_have_it
+from semcut.connector.losses import total_loss
+from semcut.connector.model import Architecture, Output, SemanticHashNet, device_named
+from semcut.connector.state import read_state, write_state
+from semcut.connector.validation import measure, quality
+from semcut.indexes.params import Settings
 
 STATE = "training.safetensors"
 

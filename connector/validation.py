@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from connector.errors import DataError
-from connector.hashing import binarise, pack
-from connector.model import Output, SemanticHashNet
-from connector.rankings import among_themselves
+from semcut.connector.errors import DataError
+from semcut.connector.hashing import binarise, pack
+from semcut.connector.model import Output, SemanticHashNet
+from semcut.connector.rankings import among_themselves
 
 _SEARCHED = 2000
 """Images that are searched for, if there are more: the mAP of so many is known to a hundredth."""

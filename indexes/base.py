@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.encodings import Encodings
-from indexes.errors import (
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import (
     ClosedIndexError,
     DuplicateIdError,
     InvalidEncodingsError,
@@ -25,8 +25,8 @@ from indexes.errors import (
     UnknownIdError,
     shown,
 )
-from indexes.params import IndexConfig, Ranking, SearchParams, search_params
-from indexes.relevance import Similarity
+from semcut.indexes.params import IndexConfig, Ranking, SearchParams, search_params
+from semcut.indexes.relevance import Similarity
 
 _NOTHING = {"ids": -1, "distances": np.inf, "hamming": -1}
 """What stands in a place without a record; of other arrays 0."""

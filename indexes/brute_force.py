@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
-from indexes.columns import specs
-from indexes.encodings import Encodings
-from indexes.errors import InvalidParameterError
-from indexes.ids import IdMap
-from indexes.params import IndexConfig, SearchParams
-from indexes.partitions import edges_of
-from indexes.relevance import distance, fused_score, hamming, is_relevant, relevance
-from indexes.ties import in_order, levels
+from semcut.indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from semcut.indexes.columns import specs
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import InvalidParameterError
+from semcut.indexes.ids import IdMap
+from semcut.indexes.params import IndexConfig, SearchParams
+from semcut.indexes.partitions import edges_of
+from semcut.indexes.relevance import distance, fused_score, hamming, is_relevant, relevance
+from semcut.indexes.ties import in_order, levels
 
 NAMED = ("ids", "codes", "probabilities", "features")
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexes.errors import DamagedIndexError
-from indexes.views import Columns
+from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.views import Columns
 
 _BLOCK_BYTES = 1 << 28
 _ELEMENTS = 1 << 25  # compared at a time

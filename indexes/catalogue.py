@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.columns import NAMES, PER_RECORD, Extent, specs
-from indexes.errors import (
+from semcut.indexes.columns import NAMES, PER_RECORD, Extent, specs
+from semcut.indexes.errors import (
     ConcurrentWriteError,
     DamagedIndexError,
     FormatVersionError,
@@ -33,8 +33,8 @@ from indexes.errors import (
     NotAnIndexError,
     StorageError,
 )
-from indexes.params import IndexConfig
-from indexes.partitions import Cells, cell_count
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.partitions import Cells, cell_count
 
 FORMAT_VERSION = 3
 _APPLICATION = 0x53454D43  # "SEMC", SQLite's application_id: tells an index from any other database

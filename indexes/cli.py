@@ -33,8 +33,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from indexes.errors import SemcutError
-from indexes.kernel_cache import KernelCacheWarning
+from semcut.indexes.errors import SemcutError
+from semcut.indexes.kernel_cache import KernelCacheWarning
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -156,7 +156,7 @@ def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(index: Path, as_json: bool) -> None:
     """Show what a stored INDEX holds."""
-    from indexes.store import Store
+    from semcut.indexes.store import Store
 
     store = Store.open(index)  # an index would build an engine to search with
     try:
@@ -200,7 +200,7 @@ def verify_command(index: Path, as_json: bool) -> None:
     It is compared with its checksums and with itself, and not changed. With what is damaged come the records that it
     concerns; exit status 1 if there is anything.
     """
-    from indexes.verify import verify_path
+    from semcut.indexes.verify import verify_path
 
     with bar("Verifying", quiet=as_json) as progress:
         found = verify_path(index, progress)
@@ -224,7 +224,7 @@ def compact(index: Path) -> None:
     Its searches are then as fast as they can be. Needs as much free space as the records that are left. The index can
     be searched meanwhile, not changed.
     """
-    from indexes import FaissIndex
+    from semcut.indexes import FaissIndex
 
     with FaissIndex.open(index) as opened:
         before = opened.stats()
@@ -244,7 +244,7 @@ def backup(index: Path, target: Path) -> None:
     The index may be changed meanwhile: the copy is the index as of its last change before. It is compared with its
     checksums on the way.
     """
-    from indexes import FaissIndex
+    from semcut.indexes import FaissIndex
 
     with FaissIndex.open(index) as opened:
         with bar("Copying") as progress:

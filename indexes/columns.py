@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
-from indexes.params import IndexConfig
+from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
+from semcut.indexes.params import IndexConfig
 
 _WRITE = 1 << 24
 _HUGE = 1 << 22

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.faiss_library import faiss
+from semcut.indexes.faiss_library import faiss
 
 UNDERFLOW = 2.0**-100
 """More than all terms of a sum that underflow in float32 can come to."""

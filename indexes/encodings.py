@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexes.errors import InvalidEncodingsError, shown
+from semcut.indexes.errors import InvalidEncodingsError, shown
 
 SUM_TOLERANCE = 1e-3
 """How far the sum of a row of probabilities may be from 1: float16 softmax outputs of 1000 classes still pass."""

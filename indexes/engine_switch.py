@@ -12,13 +12,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from indexes import kernel_cache
-from indexes.searching import advance, changed, engine_of
+from semcut.indexes import kernel_cache
+from semcut.indexes.searching import advance, changed, engine_of
 
 if TYPE_CHECKING:
-    from indexes.faiss_index import FaissIndex
-    from indexes.searching import Engine
-    from indexes.state import State
+    from semcut.indexes.faiss_index import FaissIndex
+    from semcut.indexes.searching import Engine
+    from semcut.indexes.state import State
 
 _EVERY = 0.2  # seconds between two looks
 _BUSY = 0.02  # seconds after which to try again, when the index was being changed
@@ -60,7 +60,7 @@ class EngineSwitch:
     def _move(self) -> None:
         try:
             with _no_fork:
-                from indexes.warmup import load
+                from semcut.indexes.warmup import load
 
                 load()
             self._hand_over()

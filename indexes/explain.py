@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import SemanticIndex
-from indexes.encodings import Encodings
-from indexes.errors import InvalidParameterError, shown
-from indexes.params import SearchParams
-from indexes.partitions import Cells
+from semcut.indexes.base import SemanticIndex
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import InvalidParameterError, shown
+from semcut.indexes.params import SearchParams
+from semcut.indexes.partitions import Cells
 
 MAX_MEMBERS = 10_000
 """Records of a partition that are named at once."""

@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
-from indexes.encodings import Encodings
-from indexes.engine_switch import EngineSwitch
-from indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
-from indexes.explain import ExplainedIndex
-from indexes.hamming import EngineName, chosen
-from indexes.ids import IdMap
-from indexes.params import IndexConfig, SearchParams
-from indexes.partitions import Cells
-from indexes.searching import Engine, advance, changed, devices_of, engine_of, features_of, search_of
-from indexes.shared_lock import SharedLock
-from indexes.state import Progress, State
-from indexes.store import Durability, Store
-from indexes.verify import Damage, verify
+from semcut.indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.engine_switch import EngineSwitch
+from semcut.indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
+from semcut.indexes.explain import ExplainedIndex
+from semcut.indexes.hamming import EngineName, chosen
+from semcut.indexes.ids import IdMap
+from semcut.indexes.params import IndexConfig, SearchParams
+from semcut.indexes.partitions import Cells
+from semcut.indexes.searching import Engine, advance, changed, devices_of, engine_of, features_of, search_of
+from semcut.indexes.shared_lock import SharedLock
+from semcut.indexes.state import Progress, State
+from semcut.indexes.store import Durability, Store
+from semcut.indexes.verify import Damage, verify
 
 
 class FaissIndex(ExplainedIndex):
@@ -395,7 +395,7 @@ class FaissIndex(ExplainedIndex):
 def _engine(given: str, device: str) -> str:
     name = chosen(given, device)
     if name == "compiled":
-        from indexes.warmup import prepare
+        from semcut.indexes.warmup import prepare
 
         prepare()
     return name

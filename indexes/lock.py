@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from indexes.errors import LockedError, StorageError
+from semcut.indexes.errors import LockedError, StorageError
 
 NAME = "lock"
 _OWNER_BYTES = 10_000

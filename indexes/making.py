@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.catalogue import Catalogue
-from indexes.columns import Column, Extent, MemoryColumn, specs
-from indexes.errors import DamagedIndexError, IndexExistsError, StorageError, shown
-from indexes.lock import NAME as LOCK
-from indexes.lock import WriterLock
-from indexes.params import IndexConfig
-from indexes.state import COPY_BYTES, Progress, State
+from semcut.indexes.catalogue import Catalogue
+from semcut.indexes.columns import Column, Extent, MemoryColumn, specs
+from semcut.indexes.errors import DamagedIndexError, IndexExistsError, StorageError, shown
+from semcut.indexes.lock import NAME as LOCK
+from semcut.indexes.lock import WriterLock
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.state import COPY_BYTES, Progress, State
 
 CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"

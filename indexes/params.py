@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from indexes.encodings import Encodings
-from indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 
 Ranking = Literal["distance", "fused"]
 

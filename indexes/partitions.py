@@ -48,10 +48,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compare import UNDERFLOW, Products, error
-from indexes.encodings import SUM_TOLERANCE
-from indexes.params import IndexConfig
-from indexes.reach import Large, Lists
+from semcut.indexes.compare import UNDERFLOW, Products, error
+from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.reach import Large, Lists
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
 EDGES = (SURE, CONFIDENT, *BANDS, BANDS[-1] / 2)

@@ -21,17 +21,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import SearchResult
-from indexes.compare import UNDERFLOW, error, inner_products
-from indexes.encodings import SUM_TOLERANCE, Encodings
-from indexes.faiss_library import faiss
-from indexes.hamming import Found
-from indexes.params import SearchParams
-from indexes.partitions import Cells, Kept
-from indexes.reach import Large
-from indexes.relevance import Similarity, hamming, is_relevant, relevance
-from indexes.rerank import Distances, Records, rank
-from indexes.ties import first, levels
+from semcut.indexes.base import SearchResult
+from semcut.indexes.compare import UNDERFLOW, error, inner_products
+from semcut.indexes.encodings import SUM_TOLERANCE, Encodings
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.hamming import Found
+from semcut.indexes.params import SearchParams
+from semcut.indexes.partitions import Cells, Kept
+from semcut.indexes.reach import Large
+from semcut.indexes.relevance import Similarity, hamming, is_relevant, relevance
+from semcut.indexes.rerank import Distances, Records, rank
+from semcut.indexes.ties import first, levels
 
 _CHUNK_ELEMENTS = 1 << 22
 _LOOKED_AT = 1 << 20  # records of which all are looked at, at a time

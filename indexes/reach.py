@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.encodings import SUM_TOLERANCE
 
 FLOOR = 0.01
 SHARE, SMALLEST = 0.125, 1e-3

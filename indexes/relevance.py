@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.params import IndexConfig
+from semcut.indexes.params import IndexConfig
 
 
 class Similarity:

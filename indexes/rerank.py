@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import SearchResult
-from indexes.compare import UNDERFLOW, error, inner_products, squared_distances
-from indexes.encodings import Encodings
-from indexes.params import SearchParams
-from indexes.relevance import distance, fused_score, hamming, relevance
+from semcut.indexes.base import SearchResult
+from semcut.indexes.compare import UNDERFLOW, error, inner_products, squared_distances
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.params import SearchParams
+from semcut.indexes.relevance import distance, fused_score, hamming, relevance
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`;

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import SearchResult
-from indexes.encodings import Encodings
-from indexes.errors import DeviceError
-from indexes.hamming import flat
-from indexes.hamming.cpu import IvfEngine
-from indexes.params import SearchParams
-from indexes.pipeline import Pipeline
-from indexes.relevance import Similarity
-from indexes.state import State
+from semcut.indexes.base import SearchResult
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DeviceError
+from semcut.indexes.hamming import flat
+from semcut.indexes.hamming.cpu import IvfEngine
+from semcut.indexes.params import SearchParams
+from semcut.indexes.pipeline import Pipeline
+from semcut.indexes.relevance import Similarity
+from semcut.indexes.state import State
 
 if TYPE_CHECKING:
-    from indexes.card_features import CardFeatures
-    from indexes.hamming.compiled import CompiledEngine
-    from indexes.hamming.segments import SegmentedEngine
+    from semcut.indexes.card_features import CardFeatures
+    from semcut.indexes.hamming.compiled import CompiledEngine
+    from semcut.indexes.hamming.segments import SegmentedEngine
 
 Engine: TypeAlias = "IvfEngine | CompiledEngine | SegmentedEngine[Any]"
 
@@ -43,7 +43,7 @@ def devices_of(name: str, device: str) -> tuple[str, ...]:
         DeviceError: they are not there.
     """
     if name == "torch":
-        from indexes.hamming import torch_engine
+        from semcut.indexes.hamming import torch_engine
 
         return torch_engine.devices_named(device)
     return flat.devices_named(device)
@@ -87,11 +87,11 @@ def _load(engine: Engine, state: State, rows: NDArray[np.int64]) -> None:
 
 def _empty(name: str, bits: int, device: str) -> Engine:
     if name == "compiled":
-        from indexes.hamming.compiled import CompiledEngine
+        from semcut.indexes.hamming.compiled import CompiledEngine
 
         return CompiledEngine(bits)
     if name == "torch":
-        from indexes.hamming.torch_engine import TorchEngine
+        from semcut.indexes.hamming.torch_engine import TorchEngine
 
         return TorchEngine(bits, devices_of(name, device))
     if name == "flat":
@@ -104,8 +104,8 @@ def features_of(state: State, device: str) -> CardFeatures | None:
     no torch that can use it."""
     if device == "cpu" or find_spec("torch") is None:
         return None
-    from indexes.card_features import CardFeatures
-    from indexes.hamming import torch_engine
+    from semcut.indexes.card_features import CardFeatures
+    from semcut.indexes.hamming import torch_engine
 
     try:
         return CardFeatures(torch_engine.devices_named(device)[0], state.cells.config.dim)
@@ -116,7 +116,7 @@ def features_of(state: State, device: str) -> CardFeatures | None:
 def search_of(state: State, engine: Engine, similarity: Similarity, features: CardFeatures | None = None) -> Search:
     """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
     if engine.fused:
-        from indexes.compiled.search import CompiledPipeline
+        from semcut.indexes.compiled.search import CompiledPipeline
 
         return CompiledPipeline(state.columns, state.cells, cast("CompiledEngine", engine), similarity)
     distances = features.squared_distances if features is not None and features.extend(state.columns) else None

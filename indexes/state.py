@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import IndexStats
-from indexes.catalogue import Committed
-from indexes.columns import NAMES, specs
-from indexes.errors import DamagedIndexError
-from indexes.partitions import Cells
-from indexes.views import Columns
+from semcut.indexes.base import IndexStats
+from semcut.indexes.catalogue import Committed
+from semcut.indexes.columns import NAMES, specs
+from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.partitions import Cells
+from semcut.indexes.views import Columns
 
 COPY_BYTES = 1 << 25
 """How much is copied at a time."""

@@ -30,18 +30,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.catalogue import Catalogue, Committed, check
-from indexes.columns import NAMES, Column, Extent, MemoryColumn, specs
-from indexes.encodings import Encodings, loose
-from indexes.errors import (
-    ConcurrentWriteError,
-    DamagedIndexError,
-    NotAnIndexError,
-    StorageError,
-    shown,
-)
-from indexes.lock import WriterLock
-from indexes.making import (
+from semcut.indexes.catalogue import Catalogue, Committed, check
+from semcut.indexes.columns import NAMES, Column, Extent, MemoryColumn, specs
+from semcut.indexes.encodings import Encodings, loose
+from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, NotAnIndexError, StorageError, shown
+from semcut.indexes.lock import WriterLock
+from semcut.indexes.making import (
     CATALOGUE,
     GENERATION,
     UNFINISHED,
@@ -53,10 +47,10 @@ from indexes.making import (
     sync_path,
     write_new,
 )
-from indexes.params import IndexConfig
-from indexes.partitions import Cells
-from indexes.state import Progress, State, counted
-from indexes.views import Columns, column_values
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.partitions import Cells
+from semcut.indexes.state import Progress, State, counted
+from semcut.indexes.views import Columns, column_values
 
 _NO_ROWS = np.empty(0, np.int64)
 

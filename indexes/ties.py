@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.partitions import EDGES
+from semcut.indexes.partitions import EDGES
 
 LEVELS = 16
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.columns import PER_RECORD, Column, Extent
-from indexes.encodings import loose
-from indexes.errors import ClosedIndexError, DamagedIndexError
-from indexes.partitions import Cells, cell_numbers
-from indexes.state import Progress, State
-from indexes.store import Store
+from semcut.indexes.columns import PER_RECORD, Column, Extent
+from semcut.indexes.encodings import loose
+from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
+from semcut.indexes.partitions import Cells, cell_numbers
+from semcut.indexes.state import Progress, State
+from semcut.indexes.store import Store
 
 _ROWS = 1 << 14
 _NO_IDS = np.empty(0, np.int64)

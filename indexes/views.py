@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.columns import Column, Extent, MemoryColumn
-from indexes.encodings import Encodings
-from indexes.errors import DamagedIndexError
+from semcut.indexes.columns import Column, Extent, MemoryColumn
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DamagedIndexError
 
 _MAPPED = 1 << 27  # bytes of features and probabilities that may stay mapped after a search
 _FEW = 1024  # rows up to which reading them from the file beats mapping them

@@ -9,12 +9,12 @@ from functools import cache
 import numpy as np
 from rich.console import Console
 
-from indexes import kernel_cache
-from indexes.encodings import Encodings
-from indexes.errors import StorageError
-from indexes.faiss_index import FaissIndex
-from indexes.params import IndexConfig
-from indexes.store import Store
+from semcut.indexes import kernel_cache
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import StorageError
+from semcut.indexes.faiss_index import FaissIndex
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.store import Store
 
 _CONFIG = IndexConfig(classes=2, bits=64, dim=4)
 _RECORDS = 8
@@ -26,7 +26,7 @@ def load() -> None:
     Raises:
         RuntimeError: a kernel was not called.
     """
-    from indexes.compiled import jit
+    from semcut.indexes.compiled import jit
 
     records = Encodings(
         probabilities=np.full((_RECORDS, 2), 0.5, np.float32),
@@ -50,7 +50,7 @@ def fill() -> None:
     Raises:
         OSError, StorageError: they cannot be kept.
     """
-    from indexes.compiled import jit
+    from semcut.indexes.compiled import jit
 
     load()
     if jit.FOLDER is not None:

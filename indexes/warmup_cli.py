@@ -8,9 +8,9 @@ from importlib.util import find_spec
 
 import click
 
-from indexes import kernel_cache
-from indexes.cli import OUT, fail
-from indexes.errors import SemcutError
+from semcut.indexes import kernel_cache
+from semcut.indexes.cli import OUT, fail
+from semcut.indexes.errors import SemcutError
 
 
 @click.command()
@@ -29,7 +29,7 @@ def warmup() -> None:
     folder = kernel_cache.target()
     if folder is None:
         fail(kernel_cache.unkept())
-    from indexes.warmup import fill, spinner
+    from semcut.indexes.warmup import fill, spinner
 
     started = time.perf_counter()
     lock = kernel_cache.lock(folder)  # what compiles beside a search may have it, and is slower

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from connector.benchmark.machine import describe
-from connector.explore.schemas import Asked
-from connector.explore.served import Served
-from indexes import FaissIndex, IndexConfig
+from semcut.connector.benchmark.machine import describe
+from semcut.connector.explore.schemas import Asked
+from semcut.connector.explore.served import Served
+from semcut.indexes import FaissIndex, IndexConfig
 
 K = 12
 HEAD = b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

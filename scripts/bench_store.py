@@ -24,14 +24,14 @@ import numpy as np
 from bench_core import Generator, arguments, batches, medians, show
 from rich.progress import track
 
-from indexes import Encodings, FaissIndex, IndexConfig
-from indexes.hamming import VARIABLE, available
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.hamming import VARIABLE, available
 
 READER = """
 import re, sys, time
 from pathlib import Path
 import numpy as np
-from indexes import FaissIndex, Encodings
+from semcut.indexes import FaissIndex, Encodings
 
 def memory(what):
     return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024

@@ -1,7 +1,7 @@
 """Compare semcut with FAISS's own indexes: the same as `semcut benchmark`, see its --help."""
 
-from connector.benchmark.cli import benchmark
-from indexes.cli import main
+from semcut.connector.benchmark.cli import benchmark
+from semcut.indexes.cli import main
 
 if __name__ == "__main__":
     main(benchmark)

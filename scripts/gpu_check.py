@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from connector.benchmark.machine import describe
-from connector.losses import total_loss
-from connector.model import Architecture, SemanticHashNet
-from indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
-from indexes.hamming import flat, torch_engine
-from indexes.hamming.segments import SegmentedEngine
+from semcut.connector.benchmark.machine import describe
+from semcut.connector.losses import total_loss
+from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
+from semcut.indexes.hamming import flat, torch_engine
+from semcut.indexes.hamming.segments import SegmentedEngine
 
 CUTOFF, SHORTLIST, K = 0.2, 100, 10
 KINDS: dict[str, Any] = {"torch": (torch_engine.TorchEngine, torch_engine.devices_named),
@@ -229,7 +229,7 @@ def filled(
 ) -> SegmentedEngine[Any] | Any:
     """An engine with these codes."""
     if name == "processor":
-        from indexes.hamming.compiled import CompiledEngine
+        from semcut.indexes.hamming.compiled import CompiledEngine
 
         engine: Any = CompiledEngine(bits)
     else:

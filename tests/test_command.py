@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import FaissIndex, IndexConfig
+from semcut.indexes import FaissIndex, IndexConfig
 from tests.command import SEMCUT, semcut
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 INDEX_API = """
 import sys
 import numpy as np
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut import Encodings, FaissIndex, IndexConfig
 
 rng = np.random.default_rng(0)
 features = rng.standard_normal((500, 16)).astype(np.float32)
@@ -47,8 +48,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    for package in ("indexes", "connector"):
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("indexes", "connector", "scripts/package"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, source / package, symlinks=True, ignore=ignored)
     run(sys.executable, "-m", "build", "--wheel", "--outdir", source / "dist", source)
     (built,) = (source / "dist").glob("semcut-*.whl")
     return built
@@ -76,7 +78,7 @@ def test_the_index_api_works_without_torch(clean: Path, tmp_path: Path) -> None:
 
 
 def test_importing_the_connector_says_what_to_install(clean: Path, tmp_path: Path) -> None:
-    shown = run(clean / "python", "-c", "import connector", status=1, cwd=tmp_path)
+    shown = run(clean / "python", "-c", "from semcut import Connector", status=1, cwd=tmp_path)
     assert "pip install 'semcut[train]'" in shown.splitlines()[-1]
     assert "torch" in shown.splitlines()[-1]
 
@@ -88,14 +90,34 @@ def test_commands_that_need_torch_say_what_to_install(clean: Path, tmp_path: Pat
     assert "info" in run(clean / "semcut", "--help", cwd=tmp_path)
 
 
-def test_the_packages_are_typed(clean: Path) -> None:
-    for package in ("indexes", "connector"):
-        assert (site(clean) / package / "py.typed").is_file()
+def test_the_package_is_typed_and_alone(clean: Path) -> None:
+    assert (site(clean) / "semcut" / "py.typed").is_file()
+    names = {line.split("/")[0] for line in next(site(clean).glob("semcut-*/RECORD")).read_text().splitlines()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"semcut", ".."}  # .. is the command's
+
+
+def test_modules_of_the_same_names_beside_a_script_disturb_nothing(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "connector.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "indexes").mkdir()
+    (tmp_path / "indexes" / "__init__.py").write_text("raise ImportError('nor this one')")
+    script = tmp_path / "script.py"
+    script.write_text(INDEX_API)
+    run(clean / "python", script, tmp_path / "index", cwd=tmp_path)
+    assert "500" in run(clean / "semcut", "info", "index", cwd=tmp_path)
 
 
 def test_the_page_comes_with_the_package(clean: Path) -> None:
-    page = site(clean) / "connector" / "explore" / "page"
+    page = site(clean) / "semcut" / "connector" / "explore" / "page"
     assert {file.name for file in page.iterdir()} == {"index.html", "explore.css", "explore.js"}
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    """A source distribution has files where the repository has links."""
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, wheel.parents[1])
+    (source,) = tmp_path.glob("semcut-*.tar.gz")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
+    (again,) = tmp_path.glob("semcut-*.whl")
+    assert sorted(ZipFile(again).namelist()) == sorted(ZipFile(wheel).namelist())
 
 
 def test_two_faiss_wheels_at_once_are_refused(clean: Path, tmp_path: Path) -> None:
@@ -103,18 +125,22 @@ def test_two_faiss_wheels_at_once_are_refused(clean: Path, tmp_path: Path) -> No
     other.mkdir()
     try:
         (other / "METADATA").write_text("Metadata-Version: 2.1\nName: faiss-gpu\nVersion: 1.15.1\n")
-        shown = run(clean / "python", "-c", "import indexes", status=1, cwd=tmp_path)
+        shown = run(clean / "python", "-c", "from semcut import FaissIndex", status=1, cwd=tmp_path)
         assert "faiss-cpu and faiss-gpu are both installed" in shown.splitlines()[-1]
     finally:
         shutil.rmtree(other)
 
 
-def test_without_faiss_importing_says_what_to_install(clean: Path, tmp_path: Path) -> None:
+def test_without_faiss_a_command_that_needs_it_says_what_to_install(clean: Path, tmp_path: Path) -> None:
+    run(clean / "python", "-c", INDEX_API, tmp_path / "index", cwd=tmp_path)
     faiss = site(clean) / "faiss"
     faiss.rename(faiss.with_name("put_away"))
     try:
-        shown = run(clean / "python", "-c", "import indexes", status=1, cwd=tmp_path)
+        shown = run(clean / "python", "-c", "from semcut import FaissIndex", status=1, cwd=tmp_path)
         assert "pip install 'semcut[cpu]'" in shown.splitlines()[-1]
-        assert "pip install 'semcut[cpu]'" in run(clean / "semcut", "info", "x", status=1, cwd=tmp_path)
+        for command in ("compact", "info"):
+            shown = run(clean / "semcut", command, tmp_path / "index", status=1, cwd=tmp_path)
+            assert "pip install 'semcut[cpu]'" in shown
+            assert "Traceback" not in shown
     finally:
         faiss.with_name("put_away").rename(faiss)

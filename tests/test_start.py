@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import FaissIndex, IndexConfig
+from semcut.indexes import FaissIndex, IndexConfig
 from tests.command import semcut
 from tests.indexes.generate import classified
 
@@ -27,7 +27,7 @@ import json, sys
 from contextlib import suppress
 
 sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # as if they were not installed
-from indexes.cli import app
+from semcut.indexes.cli import app
 
 for arguments in json.loads(sys.argv[2]):
     with suppress(SystemExit):

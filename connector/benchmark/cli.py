@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from indexes.cli import ERR, OUT, PATH, print_json
-from indexes.errors import require
+from semcut.indexes.cli import ERR, OUT, PATH, print_json
+from semcut.indexes.errors import require
 
 if TYPE_CHECKING:
-    from connector.benchmark import run
-    from connector.benchmark.grids import Grid
-    from connector.benchmark.sources import Wanted
+    from semcut.connector.benchmark import run
+    from semcut.connector.benchmark.grids import Grid
+    from semcut.connector.benchmark.sources import Wanted
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
@@ -34,7 +34,7 @@ class Records(click.ParamType):  # type: ignore[type-arg]  # generic in newer re
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Wanted:
         """What is asked for."""
-        from connector.benchmark.sources import Wanted
+        from semcut.connector.benchmark.sources import Wanted
 
         match = re.fullmatch(r"([0-9_.e+]+)x([0-9_]+)(?::([0-9.]+))?", str(value).lower())
         try:
@@ -141,10 +141,10 @@ def benchmark(
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
     if quick and defaults:
         raise click.UsageError("--quick and --defaults both say which points to measure: leave out one")
-    from connector.benchmark import results, run
-    from connector.benchmark.grids import structures
-    from connector.benchmark.raw import Plan
-    from connector.benchmark.sources import Pair, Wanted, tasks
+    from semcut.connector.benchmark import results, run
+    from semcut.connector.benchmark.grids import structures
+    from semcut.connector.benchmark.raw import Plan
+    from semcut.connector.benchmark.sources import Pair, Wanted, tasks
 
     if quick and not data and not fitted and not growth:
         fitted = (Wanted(20_000, 100),)
@@ -196,7 +196,7 @@ def _progress() -> Iterator[run.Progress]:
 
 
 def _show(dataset: dict[str, Any]) -> None:
-    from connector.benchmark import plots
+    from semcut.connector.benchmark import plots
 
     about, k = dataset["about"], dataset["plan"]["k"]
     batches = sorted(dataset["plan"]["batches"])

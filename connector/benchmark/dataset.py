@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from connector.errors import DataError
-from indexes import FaissIndex, SemcutError
-from indexes.params import Settings
+from semcut.connector.errors import DataError
+from semcut.indexes import FaissIndex, SemcutError
+from semcut.indexes.params import Settings
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
 

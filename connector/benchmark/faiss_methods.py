@@ -18,9 +18,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.methods import Data, Ids, Method, Search, rerank, reranked, written_bytes
-from indexes import Encodings
-from indexes.relevance import hamming
+from semcut.connector.benchmark.methods import Data, Ids, Method, Search, rerank, reranked, written_bytes
+from semcut.indexes import Encodings
+from semcut.indexes.relevance import hamming
 
 Made = tuple[Any, dict[str, Any]]
 """An empty or filled index, and the object that holds each of its search parameters."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark import measures, raw
-from connector.benchmark.targets import targets
-from connector.benchmark.truth import Exact, Truth
-from connector.errors import DataError
+from semcut.connector.benchmark import measures, raw
+from semcut.connector.benchmark.targets import targets
+from semcut.connector.benchmark.truth import Exact, Truth
+from semcut.connector.errors import DataError
 
 _STEPS = ("partitions", "cells", "codes")
 

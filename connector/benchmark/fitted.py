@@ -51,12 +51,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.copies import Layout
-from connector.benchmark.dataset import About, Dataset, begin, finish
-from connector.benchmark.strata import Labels, Source, apart, cut
-from connector.errors import DataError
-from indexes import Encodings, FaissIndex, IndexConfig
-from indexes.state import Progress
+from semcut.connector.benchmark.copies import Layout
+from semcut.connector.benchmark.dataset import About, Dataset, begin, finish
+from semcut.connector.benchmark.strata import Labels, Source, apart, cut
+from semcut.connector.errors import DataError
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.state import Progress
 
 SPREAD = 0.25  # the mean of h
 _ADD = 50_000  # records per commit

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
-from connector.benchmark import faiss_methods, ours
-from connector.benchmark.methods import Structure
-from connector.benchmark.ours import Semcut
-from connector.errors import DataError
-from indexes.hamming import EngineName, available
+from semcut.connector.benchmark import faiss_methods, ours
+from semcut.connector.benchmark.methods import Structure
+from semcut.connector.benchmark.ours import Semcut
+from semcut.connector.errors import DataError
+from semcut.indexes.hamming import EngineName, available
 
 Grid = Literal["full", "quick", "defaults", "growth"]
 

@@ -12,10 +12,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.fitted import Fit
-from connector.benchmark.strata import Labels, Source
-from connector.metrics import average_precision
-from indexes import Encodings
+from semcut.connector.benchmark.fitted import Fit
+from semcut.connector.benchmark.strata import Labels, Source
+from semcut.connector.metrics import average_precision
+from semcut.indexes import Encodings
 
 _QUERIES = 2000
 _PAIRS = 100_000

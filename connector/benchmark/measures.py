@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.truth import Exact
-from connector.metrics import average_precision
-from indexes.relevance import fused_score, is_relevant
+from semcut.connector.benchmark.truth import Exact
+from semcut.connector.metrics import average_precision
+from semcut.indexes.relevance import fused_score, is_relevant
 
 EPSILON = 1e-5
 """How much farther than the k-th exact answer still counts as a tie, relative and absolute."""

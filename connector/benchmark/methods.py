@@ -21,8 +21,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import Encodings, FaissIndex, IndexConfig
-from indexes.compare import squared_distances
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.compare import squared_distances
 
 Ids = NDArray[np.int64]
 Search = Callable[[Encodings, int], Ids]

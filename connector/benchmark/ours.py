@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from connector.benchmark.methods import Data, Ids, Method, Steps
-from indexes import Encodings, FaissIndex
-from indexes.hamming import EngineName
-from indexes.params import Ranking
+from semcut.connector.benchmark.methods import Data, Ids, Method, Steps
+from semcut.indexes import Encodings, FaissIndex
+from semcut.indexes.hamming import EngineName
+from semcut.indexes.params import Ranking
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 SHORTLISTS = (50, 100, 200, 500, None)

@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from connector.drawing import INK, MARKERS, Curves, Point, Theme, draw_curves, label_axes, new_figure, png, shades
+from semcut.connector.drawing import (
+    INK,
+    MARKERS,
+    Curves,
+    Point,
+    Theme,
+    draw_curves,
+    label_axes,
+    new_figure,
+    png,
+    shades,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

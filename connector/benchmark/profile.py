@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-import indexes.pipeline
-from connector.benchmark.ours import CUTOFF, SHORTLIST, Semcut, cells_kept
-from indexes import Encodings
+import semcut.indexes.pipeline
+from semcut.connector.benchmark.ours import CUTOFF, SHORTLIST, Semcut, cells_kept
+from semcut.indexes import Encodings
 
 _DEPTH = 3 * SHORTLIST // 2
 """Places of a search's first scan."""
@@ -103,7 +103,7 @@ class _TimedEngine:
 @contextmanager
 def _clocked(structure: Semcut, scan: _Clock, rank: _Clock) -> Iterator[None]:
     pipeline: Any = structure.index._pipeline
-    module: Any = indexes.pipeline
+    module: Any = semcut.indexes.pipeline
     engine, ranking = pipeline._engine, module.rank
     pipeline._engine, module.rank = _TimedEngine(engine, scan), rank.around(ranking)
     try:

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from connector.benchmark.methods import Method
-from connector.benchmark.timing import Times
-from connector.errors import DataError
-from indexes.params import Settings
+from semcut.connector.benchmark.methods import Method
+from semcut.connector.benchmark.timing import Times
+from semcut.connector.errors import DataError
+from semcut.indexes.params import Settings
 
 
 class Plan(Settings):

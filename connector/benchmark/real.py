@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.dataset import About, Dataset, begin, finish, shape
-from connector.data import class_of, evenly
-from connector.errors import DataError
-from connector.labels import labels_by_id, network_classes
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut.connector.benchmark.dataset import About, Dataset, begin, finish, shape
+from semcut.connector.data import class_of, evenly
+from semcut.connector.errors import DataError
+from semcut.connector.labels import labels_by_id, network_classes
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
 
 _BATCH = 10_000
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from connector.benchmark import plots
-from connector.benchmark.wording import ABOUT, CONVENTIONS, STYLE, bytes_of, number, percent
+from semcut.connector.benchmark import plots
+from semcut.connector.benchmark.wording import ABOUT, CONVENTIONS, STYLE, bytes_of, number, percent
 
 Row = Sequence[str]
 Pictures = Mapping[str, tuple[bytes, bytes]]

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from connector.benchmark import figures, plots, raw, report
+from semcut.connector.benchmark import figures, plots, raw, report
 
 
 def write(out: Path, command: str | None = None) -> dict[str, Any]:

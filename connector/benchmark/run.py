@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark import machine, ours, profile, raw, timing, truth
-from connector.benchmark.dataset import Dataset
-from connector.benchmark.grids import Grid, structures
-from connector.benchmark.memory import Memory
-from connector.benchmark.methods import Data, Method, Structure
-from connector.benchmark.ours import Semcut
-from connector.benchmark.raw import Plan
-from connector.metrics import average_precision
-from indexes import Encodings, FaissIndex
-from indexes.relevance import distance, relevance
+from semcut.connector.benchmark import machine, ours, profile, raw, timing, truth
+from semcut.connector.benchmark.dataset import Dataset
+from semcut.connector.benchmark.grids import Grid, structures
+from semcut.connector.benchmark.memory import Memory
+from semcut.connector.benchmark.methods import Data, Method, Structure
+from semcut.connector.benchmark.ours import Semcut
+from semcut.connector.benchmark.raw import Plan
+from semcut.connector.metrics import average_precision
+from semcut.indexes import Encodings, FaissIndex
+from semcut.indexes.relevance import distance, relevance
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how much of it, of how much, is done."""

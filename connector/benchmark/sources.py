@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from connector.benchmark.dataset import Dataset
-from connector.benchmark.fitted import Fit, fitted_dataset
-from connector.benchmark.grids import Grid
-from connector.benchmark.real import real_dataset
-from connector.benchmark.run import Progress, Task
-from connector.errors import DataError
-from indexes.catalogue import FORMAT_VERSION
+from semcut.connector.benchmark.dataset import Dataset
+from semcut.connector.benchmark.fitted import Fit, fitted_dataset
+from semcut.connector.benchmark.grids import Grid
+from semcut.connector.benchmark.real import real_dataset
+from semcut.connector.benchmark.run import Progress, Task
+from semcut.connector.errors import DataError
+from semcut.indexes.catalogue import FORMAT_VERSION
 
 GROWTH_CLASSES = 200
 QUERIES = 4096
@@ -105,10 +105,10 @@ def tasks(
 def digits(progress: Progress) -> Pair:
     """Encodings of scikit-learn's digits, made in the cache the first time: trains a small network as `semcut demo`
     does."""
-    from connector import data  # waits for torch, which nothing else here needs
-    from connector.connector import Connector
-    from connector.model import Architecture
-    from connector.training import TrainConfig, train
+    from semcut.connector import data  # waits for torch, which nothing else here needs
+    from semcut.connector.connector import Connector
+    from semcut.connector.model import Architecture
+    from semcut.connector.training import TrainConfig, train
 
     place = data.cache() / f"benchmark-digits-{FORMAT_VERSION}"
     pair = Pair("digits", place / "index", place / "queries")

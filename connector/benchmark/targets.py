@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from connector.benchmark.ours import CUTOFF, SHORTLIST
+from semcut.connector.benchmark.ours import CUTOFF, SHORTLIST
 
 _AT = {100: {"scan": 2.0, "flat": 25.0, "hnsw": 2.0, "single": 8.0}, 1000: {"scan": 3.0, "flat": 60.0, "hnsw": 3.0,
                                                                              "single": 15.0}}  # fmt: skip

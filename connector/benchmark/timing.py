@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.methods import Ids, Method
-from indexes import Encodings
+from semcut.connector.benchmark.methods import Ids, Method
+from semcut.indexes import Encodings
 
 _PAUSE = _WAKE = 0.02
 """Seconds of the pause, and of the calls behind it that are not timed."""

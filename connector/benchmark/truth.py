@@ -27,10 +27,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.benchmark.methods import Data
-from indexes import Encodings, FaissIndex, SearchResult, SemcutError
-from indexes.params import Ranking
-from indexes.relevance import distance, fused_score, is_relevant, relevance
+from semcut.connector.benchmark.methods import Data
+from semcut.indexes import Encodings, FaissIndex, SearchResult, SemcutError
+from semcut.indexes.params import Ranking
+from semcut.indexes.relevance import distance, fused_score, is_relevant, relevance
 
 Point = tuple[float, Ranking]
 """A cutoff and a ranking."""

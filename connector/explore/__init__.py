@@ -13,6 +13,6 @@ Requests run one by one in worker threads, and see the index as of its last chan
 has committed. The page comes with the package and asks this server alone.
 """
 
-from indexes.errors import require as _require
+from semcut.indexes.errors import require as _require
 
 _require({"fastapi": "fastapi", "fastapi_offline": "fastapi-offline", "uvicorn": "uvicorn"}, "serve a page", "explore")

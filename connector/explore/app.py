@@ -19,9 +19,9 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from connector.errors import DataError
-from connector.explore.guard import Guard, problem
-from connector.explore.schemas import (
+from semcut.connector.errors import DataError
+from semcut.connector.explore.guard import Guard, problem
+from semcut.connector.explore.schemas import (
     MAX_UPLOAD,
     Answer,
     Asked,
@@ -34,9 +34,9 @@ from connector.explore.schemas import (
     Sample,
     Stats,
 )
-from connector.explore.served import Served
-from indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
-from indexes.errors import shown
+from semcut.connector.explore.served import Served
+from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
+from semcut.indexes.errors import shown
 
 PAGE = Path(__file__).parent / "page"
 SECONDS = 30.0

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from connector.errors import DataError
-from indexes import BruteForceIndex, Encodings, SearchResult
-from indexes.explain import ExplainedIndex
-from indexes.params import Ranking
+from semcut.connector.errors import DataError
+from semcut.indexes import BruteForceIndex, Encodings, SearchResult
+from semcut.indexes.explain import ExplainedIndex
+from semcut.indexes.params import Ranking
 
 MOST_VALUES = 1 << 31
 """Probabilities and features that are read at most."""

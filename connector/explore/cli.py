@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from indexes.cli import ERR, PATH
+from semcut.indexes.cli import ERR, PATH
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from connector.explore.served import Encode
-    from indexes import Encodings
-    from indexes.explain import ExplainedIndex
+    from semcut.connector.explore.served import Encode
+    from semcut.indexes import Encodings
+    from semcut.indexes.explain import ExplainedIndex
 
 
 @click.command()
@@ -51,8 +51,8 @@ def explore(
         raise click.UsageError(f"--host {host} lets others in: give a --token that they have to know, or SEMCUT_TOKEN")
     import uvicorn
 
-    from connector.explore.app import create_app
-    from connector.explore.served import Served
+    from semcut.connector.explore.app import create_app
+    from semcut.connector.explore.served import Served
 
     with ExitStack() as stack:
         opened, classes, encode = _opened(stack, index, model, uri, milvus_token, device)
@@ -83,12 +83,12 @@ def _opened(
 ) -> tuple[ExplainedIndex, Sequence[str] | None, Encode | None]:
     """The index, names of its classes, and what makes encodings of images, if the network is there."""
     if uri is not None:
-        from indexes.milvus import MilvusIndex
+        from semcut.indexes.milvus import MilvusIndex
 
         opened: ExplainedIndex = stack.enter_context(MilvusIndex.open(uri, collection=index, token=milvus_token))
         return opened, *_network(model, None, device)
-    from connector.labels import LINK, network_classes
-    from indexes import FaissIndex
+    from semcut.connector.labels import LINK, network_classes
+    from semcut.indexes import FaissIndex
 
     path = Path(index)
     opened = stack.enter_context(FaissIndex.open(path))
@@ -105,7 +105,7 @@ def _network(model: Path | None, sha256: str | None, device: str) -> tuple[tuple
     """Names of its classes, and what makes encodings of images: the network is loaded when it is first needed."""
     if model is None:
         return None, None
-    from connector.labels import MODEL
+    from semcut.connector.labels import MODEL
 
     try:
         content = json.loads((model / MODEL).read_text())
@@ -136,9 +136,9 @@ class _Lazily:
 
 
 def _encoder(model: Path, device: str) -> Any:
-    from connector.allocator import keep_freed_memory
-    from connector.checkpoint import Checkpoint
-    from connector.encode import Encoder
+    from semcut.connector.allocator import keep_freed_memory
+    from semcut.connector.checkpoint import Checkpoint
+    from semcut.connector.encode import Encoder
 
     keep_freed_memory()
     return Encoder(Checkpoint.load(model), device)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from connector.errors import DataError
-from connector.explore.brute_force import best_of_all, comparable
-from connector.explore.schemas import (
+from semcut.connector.errors import DataError
+from semcut.connector.explore.brute_force import best_of_all, comparable
+from semcut.connector.explore.schemas import (
     Answer,
     Asked,
     Compared,
@@ -36,9 +36,9 @@ from connector.explore.schemas import (
     Sample,
     Stats,
 )
-from connector.explore.thumbnails import Thumbnail, thumbnail
-from connector.images import FORMATS, UnreadableImage, open_image
-from indexes import (
+from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
+from semcut.connector.images import FORMATS, UnreadableImage, open_image
+from semcut.indexes import (
     Encodings,
     FaissIndex,
     IndexStats,
@@ -47,7 +47,7 @@ from indexes import (
     ServerError,
     UnknownIdError,
 )
-from indexes.explain import ExplainedIndex
+from semcut.indexes.explain import ExplainedIndex
 
 Encode = Callable[[Sequence[Image.Image]], Encodings]
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from connector.losses.csq import CsqHead
-from connector.losses.dpn import DpnHead
-from connector.losses.head import Head
-from connector.losses.orthohash import OrthoHashHead
-from connector.losses.paper import PaperHead
-from connector.names import HeadName
+from semcut.connector.losses.csq import CsqHead
+from semcut.connector.losses.dpn import DpnHead
+from semcut.connector.losses.head import Head
+from semcut.connector.losses.orthohash import OrthoHashHead
+from semcut.connector.losses.paper import PaperHead
+from semcut.connector.names import HeadName
 
 HEADS: dict[HeadName, type[Head]] = {"paper": PaperHead, "csq": CsqHead, "orthohash": OrthoHashHead, "dpn": DpnHead}
 

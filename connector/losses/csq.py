@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from connector.losses.codewords import codewords
-from connector.losses.head import Head
+from semcut.connector.losses.codewords import codewords
+from semcut.connector.losses.head import Head
 
 _QUANTISATION = 1e-4
 

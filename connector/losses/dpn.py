@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from connector.losses.codewords import codewords
-from connector.losses.head import Head
+from semcut.connector.losses.codewords import codewords
+from semcut.connector.losses.head import Head
 
 _MARGIN = 1.0
 

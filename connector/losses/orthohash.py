@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from connector.losses.codewords import codewords
-from connector.losses.head import Head
+from semcut.connector.losses.codewords import codewords
+from semcut.connector.losses.head import Head
 
 _SCALE, _MARGIN = 8.0, 0.2
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from connector.losses.head import Head
+from semcut.connector.losses.head import Head
 
 
 class PaperHead(Head):

@@ -11,11 +11,11 @@ from typing import get_args
 import click
 from rich.markup import escape
 
-from connector.allocator import keep_freed_memory
-from connector.names import ProtocolName
-from connector.options import json_option, progress
-from indexes.cli import OUT, PATH, print_json
-from indexes.errors import require
+from semcut.connector.allocator import keep_freed_memory
+from semcut.connector.names import ProtocolName
+from semcut.connector.options import json_option, progress
+from semcut.indexes.cli import OUT, PATH, print_json
+from semcut.indexes.errors import require
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
@@ -42,9 +42,9 @@ def reproduce(
     """
     if networks and (data is None or protocol is None):
         raise click.UsageError("networks are measured with --data and --protocol: give both")
-    from connector.reproduce import page, tables
-    from connector.reproduce.groups import groups_of, headline
-    from connector.reproduce.measured import measure
+    from semcut.connector.reproduce import page, tables
+    from semcut.connector.reproduce.groups import groups_of, headline
+    from semcut.connector.reproduce.measured import measure
 
     if speed is not None:
         page.keep_speed(out, speed)
@@ -77,7 +77,7 @@ def _kept(out: Path) -> list[str]:
 
 def _commands(out: Path) -> list[str]:
     """All commands that have measured something in a directory, with this one."""
-    from connector.checkpoint import write_json
+    from semcut.connector.checkpoint import write_json
 
     commands = list(dict.fromkeys([*_kept(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
     write_json(out / _COMMANDS, commands)
@@ -85,8 +85,8 @@ def _commands(out: Path) -> list[str]:
 
 
 def _summary(out: Path) -> list[dict[str, object]]:
-    from connector.reproduce import page
-    from connector.reproduce.groups import headline
+    from semcut.connector.reproduce import page
+    from semcut.connector.reproduce.groups import headline
 
     return [
         {

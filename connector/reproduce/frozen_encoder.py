@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from connector.batches import labelled_batches
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet
-from connector.encode import EncodedFiles, Encoder
-from connector.frozen import kept_outputs
+from semcut.connector.batches import labelled_batches
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.encode import EncodedFiles, Encoder
+from semcut.connector.frozen import kept_outputs
 
 
 class FrozenEncoder(Encoder):

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.errors import DataError
-from connector.protocols import PROTOCOLS
-from connector.rankings import NAMES, RankingName
-from connector.reproduce.measured import KS, Measured
+from semcut.connector.errors import DataError
+from semcut.connector.protocols import PROTOCOLS
+from semcut.connector.rankings import NAMES, RankingName
+from semcut.connector.reproduce.measured import KS, Measured
 
 
 class Stat(NamedTuple):

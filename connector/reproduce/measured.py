@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from connector import data
-from connector.checkpoint import Checkpoint
-from connector.connector import Connector
-from connector.encode import Encoder
-from connector.errors import CheckpointError, DataError
-from connector.frozen import others_have_it
-from connector.names import ProtocolName
-from connector.protocols import check, parts
-from connector.rankings import CUTOFFS, Comparison, by_code, compare
-from connector.reproduce.baselines import baseline_codes
-from connector.reproduce.frozen_encoder import FrozenEncoder
-from connector.training import TrainConfig
-from indexes import Encodings
+from semcut.connector import data
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.connector import Connector
+from semcut.connector.encode import Encoder
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.frozen import others_have_it
+from semcut.connector.names import ProtocolName
+from semcut.connector.protocols import check, parts
+from semcut.connector.rankings import CUTOFFS, Comparison, by_code, compare
+from semcut.connector.reproduce.baselines import baseline_codes
+from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
+from semcut.connector.training import TrainConfig
+from semcut.indexes import Encodings
 
 FILE = "figures.safetensors"
 KS = (100, 1000)

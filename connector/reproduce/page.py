@@ -15,14 +15,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from connector.checkpoint import write_json
-from connector.errors import DataError
-from connector.names import ProtocolName
-from connector.protocols import PROTOCOLS
-from connector.reproduce import plots, tables
-from connector.reproduce.groups import Group, Metric, best, groups_of, headline
-from connector.reproduce.measured import FILE, KS, Measured
-from connector.training import TrainConfig
+from semcut.connector.checkpoint import write_json
+from semcut.connector.errors import DataError
+from semcut.connector.names import ProtocolName
+from semcut.connector.protocols import PROTOCOLS
+from semcut.connector.reproduce import plots, tables
+from semcut.connector.reproduce.groups import Group, Metric, best, groups_of, headline
+from semcut.connector.reproduce.measured import FILE, KS, Measured
+from semcut.connector.training import TrainConfig
 
 PAGE, SPEED = "results.md", "speed.json"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from connector.drawing import INK, MARKERS, Curves, draw_curves, label_axes, new_figure, png
-from connector.rankings import NAMES
-from connector.reproduce.groups import Group, headline
-from connector.reproduce.tables import share_of
+from semcut.connector.drawing import INK, MARKERS, Curves, draw_curves, label_axes, new_figure, png
+from semcut.connector.rankings import NAMES
+from semcut.connector.reproduce.groups import Group, headline
+from semcut.connector.reproduce.tables import share_of
 
 _COLOURS = ("#0072b2", "#d55e00", "#00835f", "#cc79a7", "#b8860b", "#56b4e9", "#8c8c8c")
 

@@ -12,9 +12,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from connector.rankings import NAMES, RankingName
-from connector.reproduce.groups import Group, Metric, Stat, best, headline
-from connector.reproduce.measured import KS, SHORTLIST, Measured
+from semcut.connector.rankings import NAMES, RankingName
+from semcut.connector.reproduce.groups import Group, Metric, Stat, best, headline
+from semcut.connector.reproduce.measured import KS, SHORTLIST, Measured
 
 CUTOFF = 0.2
 _MANY = 20

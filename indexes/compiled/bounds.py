@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compare import UNDERFLOW
-from indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
-from indexes.encodings import SUM_TOLERANCE
-from indexes.partitions import EDGES
-from indexes.reach import FLOOR, MARGIN, MOST, SHARE, SMALLEST
-from indexes.ties import LEVELS, SMALLEST_WEIGHT
+from semcut.indexes.compare import UNDERFLOW
+from semcut.indexes.compiled.jit import compiled, compiled_sum, trailing_zeros
+from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.partitions import EDGES
+from semcut.indexes.reach import FLOOR, MARGIN, MOST, SHARE, SMALLEST
+from semcut.indexes.ties import LEVELS, SMALLEST_WEIGHT
 
 _HIGHEST_EDGE = EDGES[0]
 

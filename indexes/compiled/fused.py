@@ -14,20 +14,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
-from indexes.compiled.bounds import Bounds, large_weights, prune, room_to_prune
-from indexes.compiled.jit import compiled, kernel
-from indexes.compiled.rerank import Best, rank
-from indexes.compiled.scan import (
-    Lists,
-    Scan,
-    find_hits,
-    find_runs,
-    radius_of,
-    room_to_scan,
-    take_sample,
-)
-from indexes.compiled.shortlist import take_all, take_nearest
+from semcut.indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
+from semcut.indexes.compiled.bounds import Bounds, large_weights, prune, room_to_prune
+from semcut.indexes.compiled.jit import compiled, kernel
+from semcut.indexes.compiled.rerank import Best, rank
+from semcut.indexes.compiled.scan import Lists, Scan, find_hits, find_runs, radius_of, room_to_scan, take_sample
+from semcut.indexes.compiled.shortlist import take_all, take_nearest
 
 _FIRST = 1.5  # records within the first radius per place of the shortlist
 _DEEPER = 4

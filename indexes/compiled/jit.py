@@ -21,8 +21,8 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from indexes import kernel_cache
-from indexes.errors import StorageError
+from semcut.indexes import kernel_cache
+from semcut.indexes.errors import StorageError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.jit import kernel
-from indexes.compiled.scan import Lists, find_hits, find_runs, radius_of, room_to_scan, take_sample
+from semcut.indexes.compiled.jit import kernel
+from semcut.indexes.compiled.scan import Lists, find_hits, find_runs, radius_of, room_to_scan, take_sample
 
 _FIRST = 1.5  # records within the first radius per place
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compare import UNDERFLOW
-from indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Found, Queries, Rows, Task
-from indexes.compiled.bounds import dot
-from indexes.compiled.jit import compiled, compiled_sum, prefetch_at
-from indexes.compiled.scan import Lists, distance
-from indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.compare import UNDERFLOW
+from semcut.indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Found, Queries, Rows, Task
+from semcut.indexes.compiled.bounds import dot
+from semcut.indexes.compiled.jit import compiled, compiled_sum, prefetch_at
+from semcut.indexes.compiled.scan import Lists, distance
+from semcut.indexes.encodings import SUM_TOLERANCE
 
 ROUNDING = 2.0**-51
 """What a sum of float64 loses at most per term, relatively."""

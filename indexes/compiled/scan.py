@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.jit import compiled, popcount, prefetch, trailing_zeros
+from semcut.indexes.compiled.jit import compiled, popcount, prefetch, trailing_zeros
 
 _LARGEST = 127  # distance in the buffer
 _BUFFER = 1 << 16

@@ -7,20 +7,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.base import SearchResult
-from indexes.compare import error
-from indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
-from indexes.compiled.bounds import Bounds
-from indexes.compiled.fused import search
-from indexes.compiled.jit import frozen
-from indexes.encodings import Encodings
-from indexes.faiss_library import faiss
-from indexes.hamming.compiled import CompiledEngine, in_threads
-from indexes.params import SearchParams
-from indexes.partitions import Cells
-from indexes.pipeline import Pipeline
-from indexes.relevance import Similarity
-from indexes.views import Columns
+from semcut.indexes.base import SearchResult
+from semcut.indexes.compare import error
+from semcut.indexes.compiled.arrays import ANSWERED, Found, Queries, Rows, Task
+from semcut.indexes.compiled.bounds import Bounds
+from semcut.indexes.compiled.fused import search
+from semcut.indexes.compiled.jit import frozen
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.hamming.compiled import CompiledEngine, in_threads
+from semcut.indexes.params import SearchParams
+from semcut.indexes.partitions import Cells
+from semcut.indexes.pipeline import Pipeline
+from semcut.indexes.relevance import Similarity
+from semcut.indexes.views import Columns
 
 _MOST = 1024  # results a query, above which `pipeline` sorts faster
 _SPLIT = 16  # queries from which on threads share them

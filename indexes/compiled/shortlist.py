@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Rows, Task
-from indexes.compiled.bounds import Room
-from indexes.compiled.jit import compiled, prefetch, prefetch_at
-from indexes.compiled.rerank import ROUNDING, most_relevant, rounded_relevance
-from indexes.compiled.scan import Lists, Scan
-from indexes.compiled.ties import mixed, push, replace_top
+from semcut.indexes.compiled.arrays import ANSWERED, DOUBTFUL, UNCHECKED, Rows, Task
+from semcut.indexes.compiled.bounds import Room
+from semcut.indexes.compiled.jit import compiled, prefetch, prefetch_at
+from semcut.indexes.compiled.rerank import ROUNDING, most_relevant, rounded_relevance
+from semcut.indexes.compiled.scan import Lists, Scan
+from semcut.indexes.compiled.ties import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
 _AHEAD = 12  # candidates whose rows are asked for in advance

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled.jit import compiled
-from indexes.ties import FIRST_FACTOR, INCREMENT, SECOND_FACTOR
+from semcut.indexes.compiled.jit import compiled
+from semcut.indexes.ties import FIRST_FACTOR, INCREMENT, SECOND_FACTOR
 
 
 @compiled

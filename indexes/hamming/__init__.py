@@ -34,8 +34,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes import kernel_cache
-from indexes.errors import InvalidParameterError, MissingDependencyError, shown
+from semcut.indexes import kernel_cache
+from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, shown
 
 EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
 

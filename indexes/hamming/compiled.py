@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.compiled import lists as kernels
-from indexes.compiled.jit import frozen
-from indexes.compiled.scan import Lists
-from indexes.errors import StorageError
-from indexes.faiss_library import faiss
-from indexes.hamming import Found
+from semcut.indexes.compiled import lists as kernels
+from semcut.indexes.compiled.jit import frozen
+from semcut.indexes.compiled.scan import Lists
+from semcut.indexes.errors import StorageError
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.hamming import Found
 
 _SPLIT = 64  # queries from which on threads share them
 _PART = 128  # queries at a time at most,

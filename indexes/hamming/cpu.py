@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.faiss_library import faiss
-from indexes.hamming import Found
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.hamming import Found
 
 _COUNTER_BYTES = 1 << 24
 _NO_LIMIT = 1 << 60

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import DeviceError
-from indexes.faiss_library import faiss
-from indexes.hamming.segments import MASKED, Answer, Segment, SegmentedEngine, devices_among
+from semcut.indexes.errors import DeviceError
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.hamming.segments import MASKED, Answer, Segment, SegmentedEngine, devices_among
 
 SHELF = 4096
 _MOST = 2048

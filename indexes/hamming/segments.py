@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import DeviceError
-from indexes.hamming import Found
+from semcut.indexes.errors import DeviceError
+from semcut.indexes.hamming import Found
 
 MASKED = 256
 _SHARE = 0.25

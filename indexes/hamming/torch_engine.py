@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexes.errors import DeviceError
-from indexes.hamming.segments import Answer, Segment, SegmentedEngine, devices_among
+from semcut.indexes.errors import DeviceError
+from semcut.indexes.hamming.segments import Answer, Segment, SegmentedEngine, devices_among
 
 _PAIRS = {"cuda": 1 << 27, "cpu": 1 << 21}  # of a query and a code at a time
 

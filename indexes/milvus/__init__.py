@@ -17,7 +17,7 @@ pymilvus is loaded when `MilvusIndex` is first used: the command line starts wit
 
 from typing import TYPE_CHECKING
 
-from indexes.errors import require as _require
+from semcut.indexes.errors import require as _require
 
 _require({"pymilvus": "pymilvus"}, "reach Milvus", "milvus")
 
@@ -27,13 +27,13 @@ LARGEST_BATCH = 16_384
 """Records in a batch of a migration, at most."""
 
 if TYPE_CHECKING:
-    from indexes.milvus.index import MilvusIndex
+    from semcut.indexes.milvus.index import MilvusIndex
 else:
 
     def __getattr__(name: str) -> object:
         """Import `MilvusIndex` when it is first used."""
         if name != "MilvusIndex":
-            raise AttributeError(f"module 'indexes.milvus' has no attribute {name!r}")
-        from indexes.milvus.index import MilvusIndex
+            raise AttributeError(f"module 'semcut.indexes.milvus' has no attribute {name!r}")
+        from semcut.indexes.milvus.index import MilvusIndex
 
         return MilvusIndex

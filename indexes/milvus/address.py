@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from urllib.parse import urlsplit
 
-from indexes.errors import InvalidParameterError, MissingDependencyError, NotAnIndexError
+from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, NotAnIndexError
 
 
 def address_of(uri: str | os.PathLike[str] | None) -> str:

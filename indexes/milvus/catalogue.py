@@ -42,11 +42,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import DamagedIndexError, NotAnIndexError
-from indexes.milvus.client import DataType
-from indexes.milvus.layout import Collection, Layout, Scalar, Vector
-from indexes.milvus.server import PAGE, Server, among, floats, integers, texts
-from indexes.partitions import Cells, Kept
+from semcut.indexes.errors import DamagedIndexError, NotAnIndexError
+from semcut.indexes.milvus.client import DataType
+from semcut.indexes.milvus.layout import Collection, Layout, Scalar, Vector
+from semcut.indexes.milvus.server import PAGE, Server, among, floats, integers, texts
+from semcut.indexes.partitions import Cells, Kept
 
 _WRITER, CONFIG, _LOOSE, IDENTITY = -1, -2, -3, -4
 _ROWS_BYTES = 1 << 23

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from indexes.cli import ERR, OUT, PATH, bar, fail, print_json
-from indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError
-from indexes.milvus import LARGEST_BATCH
+from semcut.indexes.cli import ERR, OUT, PATH, bar, fail, print_json
+from semcut.indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError
+from semcut.indexes.milvus import LARGEST_BATCH
 
 if TYPE_CHECKING:
-    from indexes import FaissIndex
-    from indexes.milvus import MilvusIndex
+    from semcut.indexes import FaissIndex
+    from semcut.indexes.milvus import MilvusIndex
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
 """Exit statuses, beside 0 (done), 1 (an error) and 2 (misuse): see the help text."""
@@ -52,7 +52,7 @@ def migrate(
     Exit status: 0 done; 1 an error; 2 misuse; 3 the copy differs from the source (--verify); 4 the source was changed
     meanwhile; 5 the server does not answer: go on with --resume; 130 interrupted by hand: likewise.
     """
-    from indexes.milvus.migration import Journal, Migration, SourceChangedError
+    from semcut.indexes.milvus.migration import Journal, Migration, SourceChangedError
 
     uri = connection.pop("uri")
     index = index.absolute() if index.name else index.resolve()
@@ -96,8 +96,8 @@ def _open(
     stack: ExitStack, index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, resume: bool, key: bool
 ) -> tuple[FaissIndex, MilvusIndex]:
     """Both sides, the target made if it is not there."""
-    from indexes import FaissIndex
-    from indexes.milvus import MilvusIndex
+    from semcut.indexes import FaissIndex
+    from semcut.indexes.milvus import MilvusIndex
 
     if not reverse:
         faiss = stack.enter_context(FaissIndex.open(index))
@@ -120,12 +120,12 @@ def _plan(
     index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, key: bool, batch_size: int
 ) -> dict[str, Any]:
     """What would be done; nothing is."""
-    from indexes import FaissIndex
-    from indexes.milvus import MilvusIndex
-    from indexes.milvus.address import check_there
-    from indexes.milvus.making import planned
-    from indexes.milvus.migration import RECORD_BYTES_A_SECOND, check_shape, record_bytes
-    from indexes.milvus.server import Server
+    from semcut.indexes import FaissIndex
+    from semcut.indexes.milvus import MilvusIndex
+    from semcut.indexes.milvus.address import check_there
+    from semcut.indexes.milvus.making import planned
+    from semcut.indexes.milvus.migration import RECORD_BYTES_A_SECOND, check_shape, record_bytes
+    from semcut.indexes.milvus.server import Server
 
     there, made = None, {}
     if reverse:

@@ -2,7 +2,7 @@
 
 import os
 
-from indexes.errors import MissingDependencyError
+from semcut.indexes.errors import MissingDependencyError
 
 # gRPC would write to standard error, past Python, whatever it notices of an idle connection. What fails is raised.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import InvalidParameterError
-from indexes.hamming import NOWHERE, Found
-from indexes.milvus.catalogue import View
-from indexes.milvus.layout import Layout, to_ids
-from indexes.milvus.server import PAGE, Server, among, integers
-from indexes.partitions import cell_numbers
-from indexes.relevance import hamming
+from semcut.indexes.errors import InvalidParameterError
+from semcut.indexes.hamming import NOWHERE, Found
+from semcut.indexes.milvus.catalogue import View
+from semcut.indexes.milvus.layout import Layout, to_ids
+from semcut.indexes.milvus.server import PAGE, Server, among, integers
+from semcut.indexes.partitions import cell_numbers
+from semcut.indexes.relevance import hamming
 
 MAX_BYTES = 1 << 31
 """Records that a search without a shortlist may take to this machine."""

@@ -36,21 +36,21 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from indexes.base import IndexStats, SearchResult
-from indexes.encodings import Encodings
-from indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
-from indexes.explain import ExplainedIndex
-from indexes.milvus.address import check_there
-from indexes.milvus.catalogue import Catalogue, View, catalogue_name
-from indexes.milvus.hits import Hits, TooManyError
-from indexes.milvus.layout import LOOSE, Layout, check_name, choose
-from indexes.milvus.making import drop, load, make, read_config
-from indexes.milvus.reader import ATTEMPTS, Reader, busy
-from indexes.milvus.server import Server
-from indexes.milvus.writer import Writer
-from indexes.params import IndexConfig, SearchParams
-from indexes.partitions import Cells
-from indexes.pipeline import Pipeline
+from semcut.indexes.base import IndexStats, SearchResult
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
+from semcut.indexes.explain import ExplainedIndex
+from semcut.indexes.milvus.address import check_there
+from semcut.indexes.milvus.catalogue import Catalogue, View, catalogue_name
+from semcut.indexes.milvus.hits import Hits, TooManyError
+from semcut.indexes.milvus.layout import LOOSE, Layout, check_name, choose
+from semcut.indexes.milvus.making import drop, load, make, read_config
+from semcut.indexes.milvus.reader import ATTEMPTS, Reader, busy
+from semcut.indexes.milvus.server import Server
+from semcut.indexes.milvus.writer import Writer
+from semcut.indexes.params import IndexConfig, SearchParams
+from semcut.indexes.partitions import Cells
+from semcut.indexes.pipeline import Pipeline
 
 _REQUESTS = 8  # at the same time
 _QUERIES = 256  # of a batch that are searched together, and share what they fetch

@@ -31,12 +31,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.encodings import Encodings, is_loose
-from indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
-from indexes.milvus.client import DataType, MilvusClient
-from indexes.milvus.server import Server, bits, floats, integers, texts
-from indexes.params import IndexConfig
-from indexes.partitions import cell_numbers
+from semcut.indexes.encodings import Encodings, is_loose
+from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
+from semcut.indexes.milvus.client import DataType, MilvusClient
+from semcut.indexes.milvus.server import Server, bits, floats, integers, texts
+from semcut.indexes.params import IndexConfig
+from semcut.indexes.partitions import cell_numbers
 
 Kind = Literal["whole", "apart", "floats"]
 

@@ -14,19 +14,19 @@ from typing import get_args
 
 import numpy as np
 
-from indexes.encodings import Encodings
-from indexes.errors import (
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import (
     DamagedIndexError,
     FormatVersionError,
     IndexExistsError,
     InvalidParameterError,
     NotAnIndexError,
 )
-from indexes.milvus.catalogue import CONFIG, IDENTITY, catalogue_name, filled, row_of
-from indexes.milvus.catalogue import collection as catalogue_collection
-from indexes.milvus.layout import CODES, RECORDS, Collection, Kind, Layout, check_name, choose, field_names
-from indexes.milvus.server import PAGE, Server, among, integers, texts
-from indexes.params import IndexConfig
+from semcut.indexes.milvus.catalogue import CONFIG, IDENTITY, catalogue_name, filled, row_of
+from semcut.indexes.milvus.catalogue import collection as catalogue_collection
+from semcut.indexes.milvus.layout import CODES, RECORDS, Collection, Kind, Layout, check_name, choose, field_names
+from semcut.indexes.milvus.server import PAGE, Server, among, integers, texts
+from semcut.indexes.params import IndexConfig
 
 FORMAT_VERSION = 2
 

@@ -26,15 +26,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.encodings import Encodings
-from indexes.errors import IndexExistsError, InvalidParameterError, SemcutError, StorageError, UnknownIdError, shown
-from indexes.faiss_index import FaissIndex
-from indexes.making import sync_path
-from indexes.milvus import LARGEST_BATCH
-from indexes.milvus.hits import TooManyError
-from indexes.milvus.index import MilvusIndex
-from indexes.params import IndexConfig, Ranking
-from indexes.state import Progress
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import (
+    IndexExistsError,
+    InvalidParameterError,
+    SemcutError,
+    StorageError,
+    UnknownIdError,
+    shown,
+)
+from semcut.indexes.faiss_index import FaissIndex
+from semcut.indexes.making import sync_path
+from semcut.indexes.milvus import LARGEST_BATCH
+from semcut.indexes.milvus.hits import TooManyError
+from semcut.indexes.milvus.index import MilvusIndex
+from semcut.indexes.params import IndexConfig, Ranking
+from semcut.indexes.state import Progress
 
 FORMAT_VERSION = 1
 

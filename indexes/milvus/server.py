@@ -27,15 +27,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.errors import (
-    ClosedIndexError,
-    InvalidParameterError,
-    NotAnIndexError,
-    ServerError,
-    shown,
-)
-from indexes.milvus.address import address_of, is_file, let_go, take
-from indexes.milvus.client import MilvusClient, MilvusException
+from semcut.indexes.errors import ClosedIndexError, InvalidParameterError, NotAnIndexError, ServerError, shown
+from semcut.indexes.milvus.address import address_of, is_file, let_go, take
+from semcut.indexes.milvus.client import MilvusClient, MilvusException
 
 PAGE = 16_384
 """Results that Milvus gives at once, at most."""

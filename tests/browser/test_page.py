@@ -11,11 +11,11 @@ from urllib.parse import urlparse
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from connector import Connector
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet
-from connector.explore.served import Served
-from indexes import FaissIndex, IndexConfig
+from semcut.connector import Connector
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.explore.served import Served
+from semcut.indexes import FaissIndex, IndexConfig
 from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
 from tests.connector.explore.conftest import connector, serve, served
 

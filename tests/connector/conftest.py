@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from connector import Connector
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet, load
-from connector.model import Architecture
-from connector.training import TrainConfig, train
+from semcut.connector import Connector
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet, load
+from semcut.connector.model import Architecture
+from semcut.connector.training import TrainConfig, train
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ import pytest
 
 _FAULTS = """
 import platform, resource, sys, torch
-from connector.allocator import keep_freed_memory
+from semcut.connector.allocator import keep_freed_memory
 
 if platform.libc_ver()[0] != "glibc":
     sys.exit(3)

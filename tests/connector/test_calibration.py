@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from connector.calibration import temperature
+from semcut.connector.calibration import temperature
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])

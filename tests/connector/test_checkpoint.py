@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from connector.checkpoint import MODEL, WEIGHTS, Checkpoint, _digest
-from connector.errors import CheckpointError
-from connector.model import SemanticHashNet
+from semcut.connector.checkpoint import MODEL, WEIGHTS, Checkpoint, _digest
+from semcut.connector.errors import CheckpointError
+from semcut.connector.model import SemanticHashNet
 
 
 @pytest.fixture

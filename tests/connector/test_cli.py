@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from connector.data import ImageSet
+from semcut.connector.data import ImageSet
 from tests.command import semcut
 
 
@@ -67,15 +67,17 @@ def test_search_finds_and_draws(place: Path, digits_test: ImageSet) -> None:
 
 def test_search_loads_neither_what_trains_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
     """Each of them takes longer to load than one picture takes to be searched for."""
-    script = "import sys; from indexes.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    script = (
+        "import sys; from semcut.indexes.cli import app; app(sys.argv[1:], standalone_mode=False)\nprint(*sys.modules)"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "SEMCUT_ENGINE"}
     done = subprocess.run(
         [sys.executable, "-c", script, "search", "index", digits_test.files[0]],
         cwd=place, capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert {"torch", "faiss", "connector.connector"} <= loaded
-    assert not loaded & {"numba", "scipy", "sklearn", "torchvision", "connector.training", "PIL.IcoImagePlugin"}
+    assert {"torch", "faiss", "semcut.connector.connector"} <= loaded
+    assert not loaded & {"numba", "scipy", "sklearn", "torchvision", "semcut.connector.training", "PIL.IcoImagePlugin"}
 
 
 def test_evaluate_reports_quality_and_cost(place: Path) -> None:

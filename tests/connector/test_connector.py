@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connector import Connector
-from connector.checkpoint import Checkpoint
-from connector.connector import LINK
-from connector.data import ImageSet, class_of
-from connector.errors import CheckpointError, DataError
-from connector.model import Architecture
-from connector.training import TrainConfig, train
-from indexes import FaissIndex, IndexExistsError, NotAnIndexError
+from semcut.connector import Connector
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.connector import LINK
+from semcut.connector.data import ImageSet, class_of
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.model import Architecture
+from semcut.connector.training import TrainConfig, train
+from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
 
 
 def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> None:
@@ -83,7 +83,7 @@ def test_a_network_that_moved_can_be_named(stored: Path, model: Checkpoint, tmp_
 
 
 def test_an_index_made_without_a_connector_is_told_so(tmp_path: Path, model: Checkpoint) -> None:
-    from connector.encode import Encoder
+    from semcut.connector.encode import Encoder
 
     FaissIndex.create(tmp_path / "plain", Encoder(model).index_config()).close()
     with pytest.raises(NotAnIndexError, match=r"no connector\.json"):
@@ -101,7 +101,7 @@ def test_one_image_instead_of_a_list_is_told_so(stored: Path, digits: ImageSet) 
 
 
 def test_public_names_are_what_they_should_be() -> None:
-    import connector
+    from semcut import connector
 
     for name in connector.__all__:
         assert getattr(connector, name).__name__ == name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from connector.contact_sheet import Tile, contact_sheet
+from semcut.connector.contact_sheet import Tile, contact_sheet
 
 
 def test_frames_tell_right_wrong_and_unknown() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connector import data
-from connector.data import ImageSet
-from connector.errors import DataError
+from semcut.connector import data
+from semcut.connector.data import ImageSet
+from semcut.connector.errors import DataError
 
 
 def make_folder(root: Path, classes: dict[str, int]) -> Path:

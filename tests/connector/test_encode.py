@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet
-from connector.encode import Encoder
-from connector.errors import DataError
-from connector.images import load
-from indexes import Encodings
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.encode import Encoder
+from semcut.connector.errors import DataError
+from semcut.connector.images import load
+from semcut.indexes import Encodings
 
 
 def test_encodings_follow_from_the_networks_outputs(model: Checkpoint, digits_test: ImageSet) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from connector.errors import DataError
-from connector.evaluate import evaluate
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut.connector.errors import DataError
+from semcut.connector.evaluate import evaluate
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.test_metrics import slow_average_precision
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from connector.hashing import binarise, pack
+from semcut.connector.hashing import binarise, pack
 
 
 def test_eq_3() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connector.errors import DataError
-from connector.images import MAX_PIXELS, fit, load, open_image, read_batches
+from semcut.connector.errors import DataError
+from semcut.connector.images import MAX_PIXELS, fit, load, open_image, read_batches
 
 
 def bomb(path: Path, side: int) -> Path:

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from connector.labels import LINK, MODEL, labels_by_id, network_classes
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut.connector.labels import LINK, MODEL, labels_by_id, network_classes
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
 
 
 def test_labels_are_positions_of_the_names_of_folders_by_id():

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from connector.metrics import average_precision, tied_average_precision
+from semcut.connector.metrics import average_precision, tied_average_precision
 
 
 def slow_average_precision(right: list[bool], total: int) -> float:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from connector.backbones import build
-from connector.errors import CheckpointError, DataError
-from connector.model import Architecture, SemanticHashNet
-from indexes import InvalidParameterError
+from semcut.connector.backbones import build
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.indexes import InvalidParameterError
 
 CLASSES = ("a", "b", "c")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connector.data import ImageSet
-from connector.errors import DataError
-from connector.protocols import PROTOCOLS, Parts, parts
+from semcut.connector.data import ImageSet
+from semcut.connector.errors import DataError
+from semcut.connector.protocols import PROTOCOLS, Parts, parts
 
 SIZES = {
     "cifar10": (5000, 54_000, 1000),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from connector.errors import DataError
-from connector.metrics import average_precision, tied_average_precision
-from connector.rankings import NAMES, Comparison, _ascending, among_themselves, by_code, compare
-from indexes import Encodings, FaissIndex, IndexConfig
-from indexes.ties import mixed
+from semcut.connector.errors import DataError
+from semcut.connector.metrics import average_precision, tied_average_precision
+from semcut.connector.rankings import NAMES, Comparison, _ascending, among_themselves, by_code, compare
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.ties import mixed
 from tests.connector.test_evaluate import encodings
 from tests.connector.test_metrics import slow_average_precision
 
@@ -139,7 +139,7 @@ def test_values_are_sorted_like_by_a_stable_argsort(scale):
 
 @pytest.mark.parametrize("pairs", [1, 700])
 def test_chunks_of_queries_make_no_difference(pairs, world, found, monkeypatch):
-    monkeypatch.setattr("connector.rankings._PAIRS", pairs)
+    monkeypatch.setattr("semcut.connector.rankings._PAIRS", pairs)
     seen = []
     again = compare(
         *world, CONFIG, ks=KS, shortlist=SHORTLIST, cutoffs=CUTOFFS, progress=lambda done, of: seen.append((done, of))

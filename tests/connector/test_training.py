@@ -11,19 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from connector import training
-from connector.augment import augment
-from connector.checkpoint import TRAINING_IMAGES, Checkpoint
-from connector.data import ImageSet
-from connector.encode import Encoder
-from connector.errors import CheckpointError, DataError
-from connector.frozen import kept_outputs, outputs_of
-from connector.images import load, read_batches
-from connector.losses import HEADS
-from connector.model import Architecture, SemanticHashNet
-from connector.rankings import NAMES, compare
-from connector.training import METRICS, STATE, TrainConfig, train
-from indexes import InvalidParameterError
+from semcut.connector import training
+from semcut.connector.augment import augment
+from semcut.connector.checkpoint import TRAINING_IMAGES, Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.encode import Encoder
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.frozen import kept_outputs, outputs_of
+from semcut.connector.images import load, read_batches
+from semcut.connector.losses import HEADS
+from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.connector.rankings import NAMES, compare
+from semcut.connector.training import METRICS, STATE, TrainConfig, train
+from semcut.indexes import InvalidParameterError
 
 
 class Stop(Exception):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from connector.errors import DataError
-from connector.losses import HEADS, HeadName
-from connector.model import Architecture, Output, SemanticHashNet
-from connector.validation import measure, quality
+from semcut.connector.errors import DataError
+from semcut.connector.losses import HEADS, HeadName
+from semcut.connector.model import Architecture, Output, SemanticHashNet
+from semcut.connector.validation import measure, quality
 
 
 @pytest.mark.parametrize("head", list(HEADS))
@@ -27,7 +27,7 @@ def test_answers_of_half_precision_are_measured_as_others_are(head: HeadName, ar
 
 
 def test_what_is_searched_for_is_the_first_of_many(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connector.validation._SEARCHED", 30)
+    monkeypatch.setattr("semcut.connector.validation._SEARCHED", 30)
     net = SemanticHashNet(architecture)
     rng = torch.Generator().manual_seed(0)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SemanticIndex
-from indexes.hamming import VARIABLE, available
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SemanticIndex
+from semcut.indexes.hamming import VARIABLE, available
 from tests.thorough import THOROUGH
 
 Make = Callable[[IndexConfig], SemanticIndex]

@@ -15,8 +15,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
-from indexes.relevance import Similarity, hamming, relevance
+from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
+from semcut.indexes.relevance import Similarity, hamming, relevance
 from tests.thorough import examples
 
 PROPERTY = settings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 
 CONFIG = IndexConfig(classes=7, bits=64, dim=8)
 IDS = 600

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, InvalidEncodingsError, SearchResult
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, InvalidEncodingsError, SearchResult
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, filled, threads, worlds
 from tests.indexes.test_encodings import LAYOUTS
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, IndexConfig, InvalidParameterError
-from indexes.relevance import Similarity, distance, fused_score, hamming, relevance
+from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.relevance import Similarity, distance, fused_score, hamming, relevance
 from tests.indexes.generate import PROPERTY, each, worlds
 
 

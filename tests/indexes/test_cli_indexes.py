@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import Encodings, FaissIndex, IndexConfig, SearchResult
+from semcut.indexes import Encodings, FaissIndex, IndexConfig, SearchResult
 from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 
@@ -23,7 +23,7 @@ BLOCK = range(128, 256)
 
 HOLDER = """
 import sys
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 
 with FaissIndex.open(sys.argv[1]) as index:
     index.remove([0])

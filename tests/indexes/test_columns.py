@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import ClosedIndexError, DamagedIndexError, IndexConfig, StorageError, columns
-from indexes.columns import NAMES, Column, Extent, MemoryColumn, Spec, specs
+from semcut.indexes import ClosedIndexError, DamagedIndexError, IndexConfig, StorageError, columns
+from semcut.indexes.columns import NAMES, Column, Extent, MemoryColumn, Spec, specs
 from tests.indexes.generate import PROPERTY
 
 ROWS = Spec(np.dtype("<f4"), (3,), block=4)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.compare import UNDERFLOW, Products, error, inner_products, squared_distances
+from semcut.indexes.compare import UNDERFLOW, Products, error, inner_products, squared_distances
 from tests.indexes.generate import PROPERTY, features, probabilities, threads
 
 seeds = st.integers(0, 2**32 - 1)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import indexes
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
-from indexes.compare import error
-from indexes.compiled import fused, lists, search
-from indexes.compiled.bounds import large_weights, prune, room_to_prune
-from indexes.compiled.search import CompiledPipeline, bounds_of
-from indexes.partitions import Cells
-from indexes.relevance import Similarity, is_relevant, relevance
+from semcut import indexes
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.compare import error
+from semcut.indexes.compiled import fused, lists, search
+from semcut.indexes.compiled.bounds import large_weights, prune, room_to_prune
+from semcut.indexes.compiled.search import CompiledPipeline, bounds_of
+from semcut.indexes.partitions import Cells
+from semcut.indexes.relevance import Similarity, is_relevant, relevance
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -237,7 +237,7 @@ sys.modules["numba"] = None
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
-from indexes import FaissIndex, IndexConfig, MissingDependencyError
+from semcut.indexes import FaissIndex, IndexConfig, MissingDependencyError
 config = IndexConfig(classes=2, bits=32, dim=2)
 print(type(FaissIndex.create(None, config)._engine).__name__)
 try:
@@ -259,8 +259,8 @@ def test_kernels_are_compiled_anew_when_another_file_of_theirs_has_changed(tmp_p
     script = """
 import numba
 import numpy as np
-from indexes.compiled.lists import search
-from indexes.compiled.scan import Lists
+from semcut.indexes.compiled.lists import search
+from semcut.indexes.compiled.scan import Lists
 lists = Lists(np.zeros((1, 1), np.uint64), np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64))
 rows, apart = np.full((1, 1), -1), np.zeros((1, 1), np.int32)
 search(np.zeros((1, 1), np.uint64), np.zeros((1, 1), np.int64), lists, 64, rows, apart)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import FaissIndex, NotAnIndexError
+from semcut.indexes import FaissIndex, NotAnIndexError
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.story import CONFIG, Story
 from tests.thorough import examples
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import sys
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 from tests.indexes.story import Story
 
 path, seed, backups = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "backup"
@@ -110,7 +110,7 @@ def test_a_bulk_load_that_is_killed_leaves_what_was_flushed(tmp_path):
     script = """
 import os, signal, sys
 import numpy as np
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 from tests.indexes.story import CONFIG, records
 index = FaissIndex.create(sys.argv[1], CONFIG, durability="close")
 for number in range(20):

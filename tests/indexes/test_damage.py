@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError, views
-from indexes.catalogue import Catalogue
-from indexes.columns import NAMES, specs
-from indexes.store import Store
-from indexes.verify import verify_path
+from semcut.indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError, views
+from semcut.indexes.catalogue import Catalogue
+from semcut.indexes.columns import NAMES, specs
+from semcut.indexes.store import Store
+from semcut.indexes.verify import verify_path
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records
 from tests.indexes.story import CONFIG, records
 from tests.thorough import examples

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import (
+from semcut.indexes import (
     DamagedIndexError,
     DeviceError,
     FaissIndex,
@@ -20,8 +20,8 @@ from indexes import (
     faiss_index,
     pipeline,
 )
-from indexes.card_features import CardFeatures
-from indexes.hamming import flat, segments, torch_engine
+from semcut.indexes.card_features import CardFeatures
+from semcut.indexes.hamming import flat, segments, torch_engine
 from tests.indexes.generate import (
     PROPERTY,
     assert_same,

@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from tests.indexes.generate import World, assert_same, assert_shortlist
 
 CUTOFFS = [0.0, 0.05, 0.2, 0.5, 0.9]

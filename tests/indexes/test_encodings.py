@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from indexes import Encodings, InvalidEncodingsError
+from semcut.indexes import Encodings, InvalidEncodingsError
 from tests.indexes.generate import assert_same_records
 
 

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-import indexes
-from indexes import (
+from semcut import indexes
+from semcut.indexes import (
     ClosedIndexError,
     DuplicateIdError,
     Encodings,

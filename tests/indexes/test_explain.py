@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import ClosedIndexError, FaissIndex, IndexConfig, InvalidEncodingsError, InvalidParameterError, explain
-from indexes.relevance import Similarity, relevance
+from semcut.indexes import (
+    ClosedIndexError,
+    FaissIndex,
+    IndexConfig,
+    InvalidEncodingsError,
+    InvalidParameterError,
+    explain,
+)
+from semcut.indexes.relevance import Similarity, relevance
 from tests.indexes.generate import PROPERTY, classified, filled, worlds
 from tests.thorough import examples
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import (
+from semcut.indexes import (
     BruteForceIndex,
     Encodings,
     FaissIndex,
@@ -25,7 +25,7 @@ from indexes import (
     rerank,
     searching,
 )
-from indexes.hamming import cpu
+from semcut.indexes.hamming import cpu
 from tests.indexes.generate import (
     PROPERTY,
     World,

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import (
+from semcut.indexes import (
     BruteForceIndex,
     Encodings,
     FaissIndex,
@@ -22,7 +22,7 @@ from indexes import (
     SemanticIndex,
     SemcutError,
 )
-from indexes.params import SearchParams
+from semcut.indexes.params import SearchParams
 from tests.indexes import generate
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import PROPERTY, World, assert_same, assert_shortlist, threads

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.hamming import NOWHERE, available, cpu, flat
-from indexes.hamming.compiled import CompiledEngine
-from indexes.hamming.cpu import IvfEngine
-from indexes.hamming.flat import FlatEngine
-from indexes.hamming.torch_engine import TorchEngine
-from indexes.relevance import hamming
+from semcut.indexes.hamming import NOWHERE, available, cpu, flat
+from semcut.indexes.hamming.compiled import CompiledEngine
+from semcut.indexes.hamming.cpu import IvfEngine
+from semcut.indexes.hamming.flat import FlatEngine
+from semcut.indexes.hamming.torch_engine import TorchEngine
+from semcut.indexes.relevance import hamming
 from tests.indexes.generate import PROPERTY, codes, threads
 
 ENGINES = {

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.ids import IdMap
+from semcut.indexes.ids import IdMap
 from tests.indexes.generate import PROPERTY
 
 numbers = st.one_of(st.integers(0, 40), st.integers(0, 2**63 - 1), st.integers(2**63 - 40, 2**63 - 1))

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import indexes
-from indexes import BruteForceIndex, ClosedIndexError, FaissIndex, IndexConfig, kernel_cache
-from indexes.engine_switch import EngineSwitch
-from indexes.hamming import available
-from indexes.store import Store
+from semcut import indexes
+from semcut.indexes import BruteForceIndex, ClosedIndexError, FaissIndex, IndexConfig, kernel_cache
+from semcut.indexes.engine_switch import EngineSwitch
+from semcut.indexes.hamming import available
+from semcut.indexes.store import Store
 from tests.command import SEMCUT
 from tests.indexes.generate import assert_same, classified
 
@@ -43,7 +43,7 @@ CONFIG = IndexConfig(classes=10, bits=64, dim=8)
 
 PRELUDE = """
 import sys, numpy as np
-from indexes import FaissIndex, IndexConfig, kernel_cache
+from semcut.indexes import FaissIndex, IndexConfig, kernel_cache
 from tests.indexes.generate import classified
 config = IndexConfig(classes=10, bits=64, dim=8)
 rng = np.random.default_rng(0)
@@ -195,7 +195,7 @@ with event.install_recorder("numba:compile") as compiled:
                     one.upsert(records[:10])
                     one.search(queries)
                     one.close()
-from indexes.compiled import fused, jit, lists
+from semcut.indexes.compiled import fused, jit, lists
 assert len(jit.KERNELS) >= 5 and all(len(each.signatures) == 1 for each in jit.KERNELS)
 print([details["dispatcher"] for _, details in compiled.buffer] if compiled.buffer else "nothing")
 """
@@ -208,7 +208,7 @@ def test_constants_of_kernels_count_as_their_sources():
     for file in here.glob("compiled/*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and any(name.name.isupper() for name in node.names):
-                module = str(node.module).removeprefix("indexes.")
+                module = str(node.module).removeprefix("semcut.indexes.")
                 assert f"{module}.py" in kernel_cache._CONSTANTS or module.startswith("compiled."), file
 
 
@@ -256,7 +256,7 @@ def test_kernels_are_used_from_a_directory_that_cannot_be_written_to(cache):
     process = subprocess.run(
         ["setpriv", *(["--bounding-set=-all"] if os.geteuid() == 0 else []), sys.executable, "-c",
          f"{PRELUDE}\nassert kernel_cache.target() is None\nindex = FaissIndex.create(None, config)\n"
-         "index.add(records)\nanswer(index)\nfrom indexes.compiled.fused import search\n"
+         "index.add(records)\nanswer(index)\nfrom semcut.indexes.compiled.fused import search\n"
          "print(engine(index), sum(search.stats.cache_misses.values()))"],
         capture_output=True, text=True, env=environment(cache), cwd=ROOT,
     )  # fmt: skip
@@ -293,7 +293,7 @@ def test_commands_say_it_in_one_line(nowhere, tmp_path):
         index.add(classified(np.random.default_rng(0), CONFIG, 100))
     script = """
 import click
-from indexes.cli import main
+from semcut.indexes.cli import main
 @click.command()
 @click.argument("index")
 def command(index):
@@ -317,8 +317,8 @@ def test_without_numba_warmup_says_what_to_install(tmp_path):
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
-from indexes.cli import main
-from indexes.warmup_cli import warmup
+from semcut.indexes.cli import main
+from semcut.indexes.warmup_cli import warmup
 main(warmup)
 """
     done = subprocess.run([sys.executable, "-c", script], env=environment(tmp_path), capture_output=True, text=True)
@@ -513,7 +513,7 @@ def test_a_process_that_is_forked_during_the_move_searches_and_moves_too(cache):
     """
     script = """
 import os, threading
-from indexes.store import Store
+from semcut.indexes.store import Store
 importing, forking = threading.Event(), threading.Event()
 class Slow:
     def find_spec(self, name, *rest):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import (
+from semcut.indexes import (
     BruteForceIndex,
     ClosedIndexError,
     DuplicateIdError,

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import FaissIndex, LockedError, SemcutError
-from indexes.shared_lock import SharedLock
+from semcut.indexes import FaissIndex, LockedError, SemcutError
+from semcut.indexes.shared_lock import SharedLock
 from tests.indexes.generate import RANKED, assert_same, assert_same_records
 from tests.indexes.story import CONFIG, IDS, Story, records
 from tests.thorough import THOROUGH
@@ -23,7 +23,7 @@ SECONDS = [4 if THOROUGH else 2, pytest.param(60, marks=pytest.mark.long)]
 
 WRITER = """
 import select, sys
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 from tests.indexes.story import CONFIG, Story
 
 index, story, enough = FaissIndex.open(sys.argv[1]), Story(7), float(sys.argv[2])
@@ -38,7 +38,7 @@ print(story.told)
 READER = """
 import sys, time
 import numpy as np
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 from tests.indexes.story import Story
 from tests.indexes.test_crash import assert_holds
 from tests.indexes.test_many_users import ask
@@ -179,7 +179,7 @@ def test_the_lock_outlives_neither_its_process_nor_a_child_that_was_forked(tmp_p
     FaissIndex.create(tmp_path / "index", CONFIG).close()
     script = """
 import os, sys, time
-from indexes import FaissIndex, SemcutError
+from semcut.indexes import FaissIndex, SemcutError
 from tests.indexes.story import records
 index = FaissIndex.open(sys.argv[1])
 index.add(records([1], [0]))
@@ -208,7 +208,7 @@ os._exit(0)
 def test_a_second_process_is_told_who_writes(tmp_path):
     script = """
 import sys
-from indexes import FaissIndex
+from semcut.indexes import FaissIndex
 from tests.indexes.story import records
 index = FaissIndex.open(sys.argv[1])
 index.add(records([1], [0]))

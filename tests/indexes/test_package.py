@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import indexes
+from semcut import indexes
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,18 +50,21 @@ def run(script: str) -> str:
 
 
 def test_importing_it_imports_neither_torch_nor_the_connector():
-    loaded = run(
-        "import indexes, sys; print([name for name in ('torch', 'connector', 'sklearn') if name in sys.modules])"
-    )
-    assert loaded == "[]"
+    script = """
+import sys
+from semcut import indexes
+print([name for name in ("torch", "semcut.connector", "sklearn") if name in sys.modules])
+"""
+    assert run(script) == "[]"
 
 
 def test_without_faiss_the_error_says_how_to_install_it():
     script = """
 import sys
 sys.modules["faiss"] = None
+import semcut
 try:
-    import indexes
+    semcut.FaissIndex
 except ImportError as error:
     print(type(error).__name__, error)
 """
@@ -74,12 +77,12 @@ def test_a_faiss_that_does_not_load_is_one_sentence_where_it_is_first_needed(tmp
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import indexes
+from semcut import indexes
 try:
     indexes.FaissIndex
 except indexes.MissingDependencyError as error:
     print(error)
-from indexes.cli import main
+from semcut.indexes.cli import main
 sys.argv = ["semcut", "info", "somewhere"]
 try:
     main()
@@ -93,7 +96,7 @@ except SystemExit as end:
 
 def test_names_are_listed_before_they_are_used():
     script = """
-import sys, indexes
+import sys; from semcut import indexes
 print(set(indexes.__all__) <= set(dir(indexes)), "numpy" in sys.modules, hasattr(indexes, "FaissIndx"))
 """
     assert run(script) == "True False False"

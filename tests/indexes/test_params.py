@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from indexes import IndexConfig, InvalidParameterError, SearchParams
-from indexes.params import search_params
+from semcut.indexes import IndexConfig, InvalidParameterError, SearchParams
+from semcut.indexes.params import search_params
 from tests.indexes.generate import PROPERTY, configs
 
 GOOD = {"classes": 3, "bits": 64, "dim": 8}

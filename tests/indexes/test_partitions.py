@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import IndexConfig, partitions
-from indexes.partitions import Cells, Kept, cell_count, cell_numbers
-from indexes.reach import Large, Lists
-from indexes.relevance import Similarity, is_relevant, relevance
+from semcut.indexes import IndexConfig, partitions
+from semcut.indexes.partitions import Cells, Kept, cell_count, cell_numbers
+from semcut.indexes.reach import Large, Lists
+from semcut.indexes.relevance import Similarity, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
 

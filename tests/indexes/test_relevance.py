@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from indexes import IndexConfig
-from indexes.relevance import Similarity, distance, fused_score, hamming, is_relevant, relevance
+from semcut.indexes import IndexConfig
+from semcut.indexes.relevance import Similarity, distance, fused_score, hamming, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, configs, features, probabilities
 
 seeds = st.integers(0, 2**32 - 1)

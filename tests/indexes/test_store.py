@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import (
+from semcut.indexes import (
     ClosedIndexError,
     ConcurrentWriteError,
     DamagedIndexError,
@@ -32,8 +32,8 @@ from indexes import (
     NotAnIndexError,
     StorageError,
 )
-from indexes.columns import NAMES
-from indexes.store import CATALOGUE
+from semcut.indexes.columns import NAMES
+from semcut.indexes.store import CATALOGUE
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same, assert_same_records
 
@@ -85,7 +85,7 @@ def catalogue(path: Path):
 HEAD = """
 import errno, os, resource, signal, sys
 import numpy as np
-from indexes import *
+from semcut.indexes import *
 from tests.indexes.test_store import CONFIG, six_records
 batch = six_records()
 """
@@ -622,7 +622,7 @@ def test_a_change_in_spite_of_the_lock_is_noticed(path, batch):
 
 
 def test_a_catalogue_locked_by_another_program_is_waited_for_and_reported(path, batch, monkeypatch):
-    monkeypatch.setattr("indexes.catalogue._BUSY_SECONDS", 1)
+    monkeypatch.setattr("semcut.indexes.catalogue._BUSY_SECONDS", 1)
     with FaissIndex.open(path) as index:
         other = sqlite3.connect(path / CATALOGUE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -781,7 +781,7 @@ def test_a_backup_that_fails_leaves_nothing_large(path, tmp_path):
 
 
 def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, batch):
-    (path / "connector.json").write_text("{}")
+    (path / "semcut.connector.json").write_text("{}")
     (path / "notes").mkdir()
     with FaissIndex.open(path) as index:
         index.backup(tmp_path / "copy")
@@ -789,7 +789,7 @@ def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, 
             index.backup(path / "copy")
         with pytest.raises(IndexExistsError):
             index.backup(tmp_path / "copy")
-    assert (tmp_path / "copy" / "connector.json").read_text() == "{}"
+    assert (tmp_path / "copy" / "semcut.connector.json").read_text() == "{}"
     assert_holds(tmp_path / "copy", batch[:4])
 
 
@@ -920,7 +920,7 @@ def test_a_flush_that_fails_closes_the_index_and_is_not_tried_again(path, batch,
 
 
 def test_what_is_read_after_closing_is_an_error_not_the_content_of_another_file(path, batch, monkeypatch):
-    monkeypatch.setattr("indexes.views._MAPPED", 0)  # as if it were too large to be mapped at all times
+    monkeypatch.setattr("semcut.indexes.views._MAPPED", 0)  # as if it were too large to be mapped at all times
     with FaissIndex.open(path) as index:
         parts = index.iterate(1)
         next(parts)

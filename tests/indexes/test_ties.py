@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SearchResult, SemanticIndex
-from indexes.compiled.ties import mixed as mixed_by_kernel
-from indexes.compiled.ties import push, replace_top
-from indexes.partitions import EDGES, Cells, edges_of
-from indexes.relevance import Similarity, hamming
-from indexes.ties import LEVELS, first, in_order, levels, mixed
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SearchResult, SemanticIndex
+from semcut.indexes.compiled.ties import mixed as mixed_by_kernel
+from semcut.indexes.compiled.ties import push, replace_top
+from semcut.indexes.partitions import EDGES, Cells, edges_of
+from semcut.indexes.relevance import Similarity, hamming
+from semcut.indexes.ties import LEVELS, first, in_order, levels, mixed
 from tests.indexes.generate import PROPERTY, World, assert_same, classified, worlds
 
 ENGINES = ("compiled", "faiss", "torch", "flat")

@@ -8,11 +8,11 @@ from pathlib import Path
 import faiss
 import pytest
 
-from connector.benchmark.dataset import Dataset
-from connector.benchmark.methods import Data
-from connector.benchmark.raw import Plan
-from connector.benchmark.real import real_dataset
-from connector.benchmark.run import Task, run
+from semcut.connector.benchmark.dataset import Dataset
+from semcut.connector.benchmark.methods import Data
+from semcut.connector.benchmark.raw import Plan
+from semcut.connector.benchmark.real import real_dataset
+from semcut.connector.benchmark.run import Task, run
 from tests.connector.benchmark.synthetic import encodings, stored
 
 RECORDS, QUERIES = 3000, 150

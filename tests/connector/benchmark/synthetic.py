@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
 
 CLASSES, BITS, DIM = 12, 64, 24
 

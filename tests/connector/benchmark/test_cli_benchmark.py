@@ -11,9 +11,9 @@ from pathlib import Path
 import faiss
 import pytest
 
-from connector.benchmark.cli import Records, Sizes
-from connector.benchmark.machine import pin_threads
-from connector.benchmark.sources import Wanted
+from semcut.connector.benchmark.cli import Records, Sizes
+from semcut.connector.benchmark.machine import pin_threads
+from semcut.connector.benchmark.sources import Wanted
 from tests.command import semcut
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
@@ -98,8 +98,8 @@ def test_without_matplotlib_it_is_one_line(tmp_path):
     code = (
         "import importlib.util as u; real = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else real(name, *rest)\n"
-        "from indexes.errors import MissingDependencyError\n"
-        "try:\n    import connector.benchmark.cli\n"
+        "from semcut.indexes.errors import MissingDependencyError\n"
+        "try:\n    import semcut.connector.benchmark.cli\n"
         "except MissingDependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from connector.benchmark.copies import TAIL, Layout
+from semcut.connector.benchmark.copies import TAIL, Layout
 from tests.connector.benchmark.synthetic import BITS, CLASSES, encodings
 
 

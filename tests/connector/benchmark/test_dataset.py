@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from connector.benchmark.dataset import About, Dataset, begin, finish
-from connector.errors import DataError
+from semcut.connector.benchmark.dataset import About, Dataset, begin, finish
+from semcut.connector.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 ABOUT = About(name="x", source="made up", records=60, queries=24, classes=CLASSES, bits=BITS, dim=DIM)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from connector.benchmark.dataset import Dataset
-from connector.benchmark.fitted import Fit, fitted_dataset
-from connector.benchmark.likeness import compare, figures
-from connector.benchmark.real import real_dataset
-from connector.benchmark.strata import Source
-from connector.errors import DataError
-from indexes import Encodings
+from semcut.connector.benchmark.dataset import Dataset
+from semcut.connector.benchmark.fitted import Fit, fitted_dataset
+from semcut.connector.benchmark.likeness import compare, figures
+from semcut.connector.benchmark.real import real_dataset
+from semcut.connector.benchmark.strata import Source
+from semcut.connector.errors import DataError
+from semcut.indexes import Encodings
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 ROWS = 6000

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from connector.benchmark.likeness import figures
-from indexes import Encodings
+from semcut.connector.benchmark.likeness import figures
+from semcut.indexes import Encodings
 
 
 def two_classes(rows, sure):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from connector.benchmark import measures
-from connector.benchmark.measures import recall
-from connector.benchmark.truth import Exact
+from semcut.connector.benchmark import measures
+from semcut.connector.benchmark.measures import recall
+from semcut.connector.benchmark.truth import Exact
 
 
 def slow_recall(ids, costs, exact):

@@ -6,13 +6,13 @@ import faiss
 import numpy as np
 import pytest
 
-from connector.benchmark import faiss_methods, ours
-from connector.benchmark.memory import Memory
-from connector.benchmark.methods import rerank
-from connector.benchmark.ours import Semcut
-from indexes import FaissIndex
-from indexes.hamming import available
-from indexes.relevance import distance, hamming
+from semcut.connector.benchmark import faiss_methods, ours
+from semcut.connector.benchmark.memory import Memory
+from semcut.connector.benchmark.methods import rerank
+from semcut.connector.benchmark.ours import Semcut
+from semcut.indexes import FaissIndex
+from semcut.indexes.hamming import available
+from semcut.indexes.relevance import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
 STRUCTURES = [*faiss_methods.binary(), *faiss_methods.features(), *faiss_methods.on_gpu()]

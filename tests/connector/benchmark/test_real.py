@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from connector.benchmark.real import real_dataset
-from connector.errors import DataError
-from connector.labels import LINK, MODEL
-from indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.connector.benchmark.real import real_dataset
+from semcut.connector.errors import DataError
+from semcut.connector.labels import LINK, MODEL
+from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connector import drawing
-from connector.benchmark import plots, results
-from connector.benchmark.targets import targets
+from semcut.connector import drawing
+from semcut.connector.benchmark import plots, results
+from semcut.connector.benchmark.targets import targets
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connector.benchmark import figures, raw, results, run
-from connector.benchmark.grids import structures
-from connector.benchmark.raw import Plan
-from connector.benchmark.run import Task
-from connector.errors import DataError
-from indexes.hamming import available
+from semcut.connector.benchmark import figures, raw, results, run
+from semcut.connector.benchmark.grids import structures
+from semcut.connector.benchmark.raw import Plan
+from semcut.connector.benchmark.run import Task
+from semcut.connector.errors import DataError
+from semcut.indexes.hamming import available
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +85,7 @@ def test_whole_rankings_are_measured_where_there_are_any(small_figures):
 
 
 def test_figures_are_those_of_evaluate(dataset, small_figures):
-    from connector.evaluate import evaluate
+    from semcut.connector.evaluate import evaluate
 
     name = next(method["structure"] for method in small_figures["methods"] if method["semcut"])
     method = next(m for m in small_figures["methods"] if m["name"] == f"{name}, t=0.2, shortlist 100, distance")

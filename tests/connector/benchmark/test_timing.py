@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from connector.benchmark import faiss_methods, profile, timing
-from connector.benchmark.methods import Method
-from connector.benchmark.ours import Semcut
+from semcut.connector.benchmark import faiss_methods, profile, timing
+from semcut.connector.benchmark.methods import Method
+from semcut.connector.benchmark.ours import Semcut
 
 
 def fake(name, calls, seconds=0.0):

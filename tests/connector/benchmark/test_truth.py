@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from connector.benchmark import truth
-from connector.benchmark.truth import Truth, WrongAnswerError
-from indexes import BruteForceIndex, Encodings
-from indexes.relevance import distance
+from semcut.connector.benchmark import truth
+from semcut.connector.benchmark.truth import Truth, WrongAnswerError
+from semcut.indexes import BruteForceIndex, Encodings
+from semcut.indexes.relevance import distance
 
 POINTS = [(0.0, "distance"), (0.2, "distance"), (0.2, "fused"), (0.5, "fused")]
 FIELDS = ("ids", "distances", "relevance", "scores", "relevant")

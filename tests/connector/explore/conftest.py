@@ -11,12 +11,12 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from connector import Connector
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet
-from connector.explore.app import create_app
-from connector.explore.served import Served
-from indexes import FaissIndex
+from semcut.connector import Connector
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.connector.explore.app import create_app
+from semcut.connector.explore.served import Served
+from semcut.indexes import FaissIndex
 
 
 @pytest.fixture(scope="session")

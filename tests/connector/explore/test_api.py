@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connector.errors import DataError
-from connector.explore import app as application
-from connector.explore import brute_force
-from connector.explore import served as service
-from connector.explore.served import Served
-from indexes import Encodings, FaissIndex, IndexConfig
+from semcut.connector.errors import DataError
+from semcut.connector.explore import app as application
+from semcut.connector.explore import brute_force
+from semcut.connector.explore import served as service
+from semcut.connector.explore.served import Served
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.explore.conftest import client_of
 
 

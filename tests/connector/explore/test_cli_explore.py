@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from connector.checkpoint import Checkpoint
-from connector.data import ImageSet
-from indexes import FaissIndex
-from indexes.milvus import MilvusIndex
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.data import ImageSet
+from semcut.indexes import FaissIndex
+from semcut.indexes.milvus import MilvusIndex
 from tests.command import SEMCUT, semcut
 
 
@@ -68,7 +68,7 @@ def test_without_its_network_an_index_is_searched_by_record(stored: Path, model:
         with running(stored, "--model", place, cwd=tmp_path) as address:
             assert not httpx2.get(f"{address}stats").json()["images"]
     plain = shutil.copytree(stored, tmp_path / "plain")
-    (plain / "connector.json").unlink()
+    (plain / "semcut.connector.json").unlink()
     with running(plain, cwd=tmp_path) as address:
         stats = httpx2.get(f"{address}stats").json()
         assert (stats["images"], stats["classes"][0]) == (False, "class 0")

@@ -9,8 +9,8 @@ from schemathesis import Case
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from connector.explore.app import create_app
-from connector.explore.served import Served
+from semcut.connector.explore.app import create_app
+from semcut.connector.explore.served import Served
 from tests.thorough import examples
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
-from connector.losses import HEADS, make_head, total_loss
-from connector.losses.codewords import codewords
+from semcut.connector.losses import HEADS, make_head, total_loss
+from semcut.connector.losses.codewords import codewords
 
 BITS, CLASSES, IMAGES = 16, 5, 7
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connector import data
-from connector.checkpoint import Checkpoint
-from connector.encode import Encoder
-from connector.errors import CheckpointError, DataError
-from connector.evaluate import evaluate
-from connector.labels import labels_by_id
-from connector.protocols import parts
-from connector.rankings import NAMES
-from connector.reproduce import page
-from connector.reproduce.baselines import baseline_codes
-from connector.reproduce.measured import FILE, KS, Measured, measure
-from connector.training import TrainConfig, train
-from indexes import Encodings, FaissIndex
+from semcut.connector import data
+from semcut.connector.checkpoint import Checkpoint
+from semcut.connector.encode import Encoder
+from semcut.connector.errors import CheckpointError, DataError
+from semcut.connector.evaluate import evaluate
+from semcut.connector.labels import labels_by_id
+from semcut.connector.protocols import parts
+from semcut.connector.rankings import NAMES
+from semcut.connector.reproduce import page
+from semcut.connector.reproduce.baselines import baseline_codes
+from semcut.connector.reproduce.measured import FILE, KS, Measured, measure
+from semcut.connector.training import TrainConfig, train
+from semcut.indexes import Encodings, FaissIndex
 from tests.connector.reproduce.conftest import PROTOCOL, place_of
 from tests.connector.test_metrics import slow_average_precision
 
@@ -139,7 +139,7 @@ def test_what_was_not_finished_is_made_again(networks, results, tmp_path):
     place = out / PROTOCOL / results[1]["ortho-0"].about["name"]
     (place / FILE).unlink()
     (place / "index").rename(place / "unfinished")
-    (place / "unfinished" / "connector.json").unlink()
+    (place / "unfinished" / "semcut.connector.json").unlink()
     found = measure(networks["ortho-0"], "digits", PROTOCOL, out, progress=nothing)
     assert np.array_equal(found.comparison.at_all, results[1]["ortho-0"].comparison.at_all)
     assert sorted(path.name for path in place.iterdir()) == [FILE, "index"]

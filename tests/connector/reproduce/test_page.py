@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from connector.benchmark.raw import Plan
-from connector.cli import train
-from connector.errors import DataError
-from connector.rankings import CUTOFFS, NAMES
-from connector.reproduce import page, tables
-from connector.reproduce.groups import Metric, Stat, best, groups_of
-from connector.training import TrainConfig
+from semcut.connector.benchmark.raw import Plan
+from semcut.connector.cli import train
+from semcut.connector.errors import DataError
+from semcut.connector.rankings import CUTOFFS, NAMES
+from semcut.connector.reproduce import page, tables
+from semcut.connector.reproduce.groups import Metric, Stat, best, groups_of
+from semcut.connector.training import TrainConfig
 from tests.connector.reproduce.conftest import PROTOCOL
 
 

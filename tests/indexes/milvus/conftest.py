@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from indexes import IndexConfig, SemanticIndex
-from indexes.milvus import MilvusIndex
-from indexes.milvus.server import Server
+from semcut.indexes import IndexConfig, SemanticIndex
+from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.server import Server
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server import RealServer
 

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings, IndexConfig
-from indexes.milvus import MilvusIndex
-from indexes.milvus.catalogue import catalogue_name
-from indexes.milvus.layout import choose
-from indexes.milvus.server import Server
+from semcut.indexes import BruteForceIndex, Encodings, IndexConfig
+from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.catalogue import catalogue_name
+from semcut.indexes.milvus.layout import choose
+from semcut.indexes.milvus.server import Server
 from tests.indexes.generate import World, assert_same_records, encodings
 
 SOME = settings(

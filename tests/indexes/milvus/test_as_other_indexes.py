@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from indexes.milvus import MilvusIndex
+from semcut.indexes.milvus import MilvusIndex
 from tests.indexes import test_base, test_errors, test_faiss_index, test_life
 from tests.indexes.generate import assert_same, assert_same_records
 

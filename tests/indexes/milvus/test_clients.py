@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from milvus_lite.server_manager import server_manager_instance
 
-from indexes import BruteForceIndex, DuplicateIdError, Encodings, IndexConfig, NotAnIndexError, ServerError
-from indexes.milvus import MilvusIndex, catalogue, layout
+from semcut.indexes import BruteForceIndex, DuplicateIdError, Encodings, IndexConfig, NotAnIndexError, ServerError
+from semcut.indexes.milvus import MilvusIndex, catalogue, layout
 from tests.indexes.generate import assert_same, assert_same_records, classified, filled
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.story import CONFIG, records
@@ -211,7 +211,7 @@ def test_two_clients_that_write_at_the_same_time_lose_nothing(backend, story):
 WRITER = """
 import sys
 import numpy as np
-from indexes.milvus import MilvusIndex
+from semcut.indexes.milvus import MilvusIndex
 from tests.indexes.milvus.test_clients import written
 
 uri, name, first, count, size = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -385,7 +385,7 @@ def old_or_new(found: Encodings, *possible: BruteForceIndex) -> Encodings:
 @AFTER
 def test_a_removal_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch, after):
     """Each record is there or gone; repeating it completes it, whoever does."""
-    monkeypatch.setattr("indexes.milvus.writer.IDS", 4)
+    monkeypatch.setattr("semcut.indexes.milvus.writer.IDS", 4)
     base, gone = written(0, 20), np.arange(0, 20, 2)
     whole = reference_of(base[1::2])
     for client, observer, repeats, fault in faults(backend, story, base, after=after):

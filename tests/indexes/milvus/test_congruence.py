@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import (
+from semcut.indexes import (
     BruteForceIndex,
     Encodings,
     FaissIndex,
@@ -20,8 +20,8 @@ from indexes import (
     InvalidParameterError,
     pipeline,
 )
-from indexes.milvus import MilvusIndex, hits, layout, reader, server
-from indexes.milvus import index as milvus_index
+from semcut.indexes.milvus import MilvusIndex, hits, layout, reader, server
+from semcut.indexes.milvus import index as milvus_index
 from tests.indexes.generate import (
     RANKED,
     World,

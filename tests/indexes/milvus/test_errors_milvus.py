@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from pymilvus import DataType, MilvusClient
 
-from indexes import (
+from semcut.indexes import (
     ClosedIndexError,
     DamagedIndexError,
     Encodings,
@@ -30,10 +30,10 @@ from indexes import (
     SemcutError,
     ServerError,
 )
-from indexes.milvus import MilvusIndex
-from indexes.milvus.address import address_of
-from indexes.milvus.catalogue import catalogue_name
-from indexes.milvus.server import Server
+from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.address import address_of
+from semcut.indexes.milvus.catalogue import catalogue_name
+from semcut.indexes.milvus.server import Server
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server import TOKEN, free_ports
@@ -223,8 +223,8 @@ def test_names_from_the_environment(backend, name, monkeypatch, batch):
 def test_a_file_that_another_process_has_open(tmp_path, config):
     script = """
 import sys
-from indexes import IndexConfig
-from indexes.milvus import MilvusIndex
+from semcut.indexes import IndexConfig
+from semcut.indexes.milvus import MilvusIndex
 with MilvusIndex.create(sys.argv[1], IndexConfig(classes=3, bits=32, dim=4)):
     print("open", flush=True)
     sys.stdin.readline()
@@ -249,8 +249,8 @@ def test_a_process_prints_nothing_but_its_own_error(tmp_path):
     (port,) = free_ports(1)
     script = """
 import sys
-from indexes import IndexConfig, SemcutError
-from indexes.milvus import MilvusIndex
+from semcut.indexes import IndexConfig, SemcutError
+from semcut.indexes.milvus import MilvusIndex
 config = IndexConfig(classes=3, bits=32, dim=4)
 for way in (lambda: MilvusIndex.open(sys.argv[1], timeout=1), lambda: MilvusIndex.open(sys.argv[2]),
             lambda: MilvusIndex.create(sys.argv[2], config), lambda: MilvusIndex.create(sys.argv[2], config),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from indexes import FaissIndex, IndexConfig
+from semcut.indexes import FaissIndex, IndexConfig
 from tests.indexes.generate import classified, filled
 
 

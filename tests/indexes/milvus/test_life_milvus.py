@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import BruteForceIndex, Encodings
-from indexes.milvus import MilvusIndex
+from semcut.indexes import BruteForceIndex, Encodings
+from semcut.indexes.milvus import MilvusIndex
 from tests.indexes.generate import World, assert_same, assert_same_records, encodings
 from tests.indexes.milvus.pool import CONFIGS, SOME, assert_holds
 from tests.indexes.test_life import filled, renamed

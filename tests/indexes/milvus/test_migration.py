@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes import (
+from semcut.indexes import (
     Encodings,
     FaissIndex,
     IndexConfig,
@@ -26,10 +26,10 @@ from indexes import (
     ServerError,
     StorageError,
 )
-from indexes.milvus import MilvusIndex
-from indexes.milvus.layout import to_keys
-from indexes.milvus.migration import Journal, Migration, SourceChangedError, check_shape, checksum
-from indexes.milvus.server import Server
+from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.layout import to_keys
+from semcut.indexes.milvus.migration import Journal, Migration, SourceChangedError, check_shape, checksum
+from semcut.indexes.milvus.server import Server
 from tests.command import SEMCUT, semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.milvus.conftest import REAL

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from indexes import BruteForceIndex, IndexConfig, InvalidParameterError
-from indexes.milvus import MilvusIndex
-from indexes.milvus.server import Server, among
+from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.server import Server, among
 from tests.indexes.generate import assert_same, classified
 
 CONFIG = IndexConfig(classes=9, bits=64, dim=8)

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from indexes import ServerError
-from indexes.milvus import MilvusIndex
+from semcut.indexes import ServerError
+from semcut.indexes.milvus import MilvusIndex
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.server import TOKEN
 from tests.indexes.milvus.test_clients import QUERIES, reference_of, written

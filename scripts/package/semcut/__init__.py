@@ -1,0 +1,118 @@
+"""semcut: similar images fast, with answers that respect what the images show.
+
+from semcut import Encodings, FaissIndex, IndexConfig
+
+index = FaissIndex.create(None, IndexConfig(classes=10, bits=64, dim=128))
+index.add(encodings)
+result = index.search(queries, k=10, cutoff=0.2, shortlist=100)
+
+The public names of `semcut.indexes`, which stores and searches encodings, and of `semcut.connector`, which makes
+encodings of images. Each is imported when it is first used, so `import semcut` loads neither numpy nor torch.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semcut.connector import (
+        Architecture,
+        Checkpoint,
+        CheckpointError,
+        Connector,
+        DataError,
+        Encoder,
+        Hit,
+        ImageSet,
+        SemanticHashNet,
+        TrainConfig,
+        train,
+    )
+    from semcut.indexes import (
+        BruteForceIndex,
+        ClosedIndexError,
+        ConcurrentWriteError,
+        DamagedIndexError,
+        DeviceError,
+        DuplicateIdError,
+        Encodings,
+        FaissIndex,
+        FormatVersionError,
+        IndexConfig,
+        IndexExistsError,
+        IndexStats,
+        InvalidEncodingsError,
+        InvalidParameterError,
+        LockedError,
+        MissingDependencyError,
+        NotAnIndexError,
+        SearchParams,
+        SearchResult,
+        SemanticIndex,
+        SemcutError,
+        ServerError,
+        StorageError,
+        UnknownIdError,
+    )
+
+__all__ = [
+    "Architecture",
+    "BruteForceIndex",
+    "Checkpoint",
+    "CheckpointError",
+    "ClosedIndexError",
+    "ConcurrentWriteError",
+    "Connector",
+    "DamagedIndexError",
+    "DataError",
+    "DeviceError",
+    "DuplicateIdError",
+    "Encoder",
+    "Encodings",
+    "FaissIndex",
+    "FormatVersionError",
+    "Hit",
+    "ImageSet",
+    "IndexConfig",
+    "IndexExistsError",
+    "IndexStats",
+    "InvalidEncodingsError",
+    "InvalidParameterError",
+    "LockedError",
+    "MissingDependencyError",
+    "NotAnIndexError",
+    "SearchParams",
+    "SearchResult",
+    "SemanticHashNet",
+    "SemanticIndex",
+    "SemcutError",
+    "ServerError",
+    "StorageError",
+    "TrainConfig",
+    "UnknownIdError",
+    "train",
+]
+
+_OF_IMAGES = {
+    "Architecture",
+    "Checkpoint",
+    "CheckpointError",
+    "Connector",
+    "DataError",
+    "Encoder",
+    "Hit",
+    "ImageSet",
+    "SemanticHashNet",
+    "TrainConfig",
+    "train",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that is found here
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used."""
+        if name not in __all__:
+            raise AttributeError(f"module 'semcut' has no attribute {name!r}")
+        return getattr(_import_module("semcut.connector" if name in _OF_IMAGES else "semcut.indexes"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
