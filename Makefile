@@ -57,7 +57,7 @@ benchmark: $(VENV)/.train
 	$(BIN)/python scripts/benchmark.py benchmark --quick
 
 clean:
-	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis semcut.egg-info
+	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis scripts/package/semcut.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

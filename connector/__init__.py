@@ -8,41 +8,27 @@ hits = connector.search(["cat.jpg"], k=5)
 
 from typing import TYPE_CHECKING
 
-from semcut.indexes.errors import require as _require
-
-_require(
-    {
-        "torch": "torch",
-        "torchvision": "torchvision",
-        "safetensors": "safetensors",
-        "PIL": "pillow",
-        "platformdirs": "platformdirs",
-    },
-    "train networks and encode images",
-    "train",
-)
-
 if TYPE_CHECKING:
-    from semcut.connector.checkpoint import Checkpoint
-    from semcut.connector.connector import Connector, Hit
-    from semcut.connector.data import ImageSet
-    from semcut.connector.encode import Encoder
+    from semcut.connector.data.sources import ImageSet
     from semcut.connector.errors import CheckpointError, DataError
-    from semcut.connector.model import Architecture, SemanticHashNet
-    from semcut.connector.training import TrainConfig, train
+    from semcut.connector.models.checkpoint import Checkpoint
+    from semcut.connector.models.network import Architecture, SemanticHashNet
+    from semcut.connector.retrieval.encoder import Encoder
+    from semcut.connector.retrieval.image_index import Connector, Hit
+    from semcut.connector.training.loop import TrainConfig, train
 
 _HOMES = {
-    "Architecture": "semcut.connector.model",
-    "Checkpoint": "semcut.connector.checkpoint",
+    "Architecture": "semcut.connector.models.network",
+    "Checkpoint": "semcut.connector.models.checkpoint",
     "CheckpointError": "semcut.connector.errors",
-    "Connector": "semcut.connector.connector",
+    "Connector": "semcut.connector.retrieval.image_index",
     "DataError": "semcut.connector.errors",
-    "Encoder": "semcut.connector.encode",
-    "Hit": "semcut.connector.connector",
-    "ImageSet": "semcut.connector.data",
-    "SemanticHashNet": "semcut.connector.model",
-    "TrainConfig": "semcut.connector.training",
-    "train": "semcut.connector.training",
+    "Encoder": "semcut.connector.retrieval.encoder",
+    "Hit": "semcut.connector.retrieval.image_index",
+    "ImageSet": "semcut.connector.data.sources",
+    "SemanticHashNet": "semcut.connector.models.network",
+    "TrainConfig": "semcut.connector.training.loop",
+    "train": "semcut.connector.training.loop",
 }
 
 __all__ = [

@@ -31,22 +31,22 @@ from semcut.indexes.errors import (
 )
 
 if TYPE_CHECKING:
-    from semcut.indexes.base import IndexStats, SearchResult, SemanticIndex
     from semcut.indexes.brute_force import BruteForceIndex
+    from semcut.indexes.config import IndexConfig, SearchParams
     from semcut.indexes.encodings import Encodings
     from semcut.indexes.faiss_index import FaissIndex
-    from semcut.indexes.params import IndexConfig, SearchParams
+    from semcut.indexes.index import IndexStats, SearchResult, SemanticIndex
 
 
 _HOMES = {
     "BruteForceIndex": "semcut.indexes.brute_force",
     "Encodings": "semcut.indexes.encodings",
     "FaissIndex": "semcut.indexes.faiss_index",
-    "IndexConfig": "semcut.indexes.params",
-    "IndexStats": "semcut.indexes.base",
-    "SearchParams": "semcut.indexes.params",
-    "SearchResult": "semcut.indexes.base",
-    "SemanticIndex": "semcut.indexes.base",
+    "IndexConfig": "semcut.indexes.config",
+    "IndexStats": "semcut.indexes.index",
+    "SearchParams": "semcut.indexes.config",
+    "SearchResult": "semcut.indexes.index",
+    "SemanticIndex": "semcut.indexes.index",
 }
 
 __all__ = [

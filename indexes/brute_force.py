@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from semcut.indexes.base import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
-from semcut.indexes.columns import specs
+from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidParameterError
-from semcut.indexes.ids import IdMap
-from semcut.indexes.params import IndexConfig, SearchParams
-from semcut.indexes.partitions import edges_of
-from semcut.indexes.relevance import distance, fused_score, hamming, is_relevant, relevance
-from semcut.indexes.ties import in_order, levels
+from semcut.indexes.index import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
+from semcut.indexes.pruning.cells import edges_of
+from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
+from semcut.indexes.search.tie_order import in_order, levels
+from semcut.indexes.storage.column_files import specs
+from semcut.indexes.storage.id_map import IdMap
 
 NAMED = ("ids", "codes", "probabilities", "features")
 

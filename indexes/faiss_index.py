@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from semcut.indexes.base import IndexStats, SearchResult, refuse_known, refuse_unknown
+from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.engine_switch import EngineSwitch
 from semcut.indexes.errors import InvalidParameterError, SemcutError, StorageError, shown
-from semcut.indexes.explain import ExplainedIndex
-from semcut.indexes.hamming import EngineName, chosen
-from semcut.indexes.ids import IdMap
-from semcut.indexes.params import IndexConfig, SearchParams
-from semcut.indexes.partitions import Cells
-from semcut.indexes.searching import Engine, advance, changed, devices_of, engine_of, features_of, search_of
-from semcut.indexes.shared_lock import SharedLock
-from semcut.indexes.state import Progress, State
-from semcut.indexes.store import Durability, Store
-from semcut.indexes.verify import Damage, verify
+from semcut.indexes.index import IndexStats, SearchResult, refuse_known, refuse_unknown
+from semcut.indexes.kernels.engine_switch import EngineSwitch
+from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.pruning.explanation import ExplainedIndex
+from semcut.indexes.scanners.choose import Engine, advance, changed, devices_of, engine_of, features_of, search_of
+from semcut.indexes.scanners.protocol import EngineName, chosen
+from semcut.indexes.storage.id_map import IdMap
+from semcut.indexes.storage.shared_lock import SharedLock
+from semcut.indexes.storage.snapshot import Progress, State
+from semcut.indexes.storage.store import Durability, Store
+from semcut.indexes.storage.verify import Damage, verify
 
 
 class FaissIndex(ExplainedIndex):
@@ -395,7 +395,7 @@ class FaissIndex(ExplainedIndex):
 def _engine(given: str, device: str) -> str:
     name = chosen(given, device)
     if name == "compiled":
-        from semcut.indexes.warmup import prepare
+        from semcut.indexes.kernels.warmup import prepare
 
         prepare()
     return name

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from semcut.connector.benchmark.memory import Memory
+from semcut.connector.benchmark.measure.memory import Memory
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
-from semcut.indexes.hamming import VARIABLE, available
+from semcut.indexes.scanners.protocol import VARIABLE, available
 
 
 class Generator:

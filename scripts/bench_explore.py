@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from semcut.connector.benchmark.machine import describe
+from semcut.connector.benchmark.measure.machine import describe
 from semcut.connector.explore.schemas import Asked
-from semcut.connector.explore.served import Served
+from semcut.connector.explore.service import Served
 from semcut.indexes import FaissIndex, IndexConfig
 
 K = 12

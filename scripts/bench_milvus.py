@@ -25,13 +25,13 @@ import numpy as np
 from bench_core import Generator, arguments, batches, medians, show
 from pymilvus import MilvusClient
 
+from semcut.connector.cli.app import bar
 from semcut.indexes import FaissIndex, IndexConfig, NotAnIndexError
-from semcut.indexes.cli import bar
+from semcut.indexes.migration.copy import Journal, Migration
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.catalogue import Unseen
-from semcut.indexes.milvus.index import _REQUESTS
-from semcut.indexes.milvus.migration import Journal, Migration
-from semcut.indexes.milvus.server import Server, among, integers
+from semcut.indexes.milvus.connection import Server, among, integers
+from semcut.indexes.milvus.milvus_index import _REQUESTS
+from semcut.indexes.milvus.shared_state import Unseen
 
 COLLECTION = "semcut_benchmark"
 

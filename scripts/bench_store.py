@@ -25,7 +25,7 @@ from bench_core import Generator, arguments, batches, medians, show
 from rich.progress import track
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
-from semcut.indexes.hamming import VARIABLE, available
+from semcut.indexes.scanners.protocol import VARIABLE, available
 
 READER = """
 import re, sys, time

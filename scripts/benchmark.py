@@ -1,7 +1,7 @@
 """Compare semcut with FAISS's own indexes: the same as `semcut benchmark`, see its --help."""
 
-from semcut.connector.benchmark.cli import benchmark
-from semcut.indexes.cli import main
+from semcut.connector.cli.app import main
+from semcut.connector.cli.benchmark_command import benchmark
 
 if __name__ == "__main__":
     main(benchmark)

@@ -30,16 +30,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from semcut.connector.benchmark.machine import describe
-from semcut.connector.losses import total_loss
-from semcut.connector.model import Architecture, SemanticHashNet
+from semcut.connector.benchmark.measure.machine import describe
+from semcut.connector.models.heads import total_loss
+from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
-from semcut.indexes.hamming import flat, torch_engine
-from semcut.indexes.hamming.segments import SegmentedEngine
+from semcut.indexes.scanners import faiss_flat, torch_gpu
+from semcut.indexes.scanners.segments import SegmentedEngine
 
 CUTOFF, SHORTLIST, K = 0.2, 100, 10
-KINDS: dict[str, Any] = {"torch": (torch_engine.TorchEngine, torch_engine.devices_named),
-                         "flat": (flat.FlatEngine, flat.devices_named)}  # fmt: skip
+KINDS: dict[str, Any] = {"torch": (torch_gpu.TorchEngine, torch_gpu.devices_named),
+                         "flat": (faiss_flat.FlatEngine, faiss_flat.devices_named)}  # fmt: skip
 EVERYTHING = "one flat index over everything"
 ERR = Console(stderr=True)
 
@@ -229,7 +229,7 @@ def filled(
 ) -> SegmentedEngine[Any] | Any:
     """An engine with these codes."""
     if name == "processor":
-        from semcut.indexes.hamming.compiled import CompiledEngine
+        from semcut.indexes.scanners.numba_lists import CompiledEngine
 
         engine: Any = CompiledEngine(bits)
     else:
@@ -242,7 +242,7 @@ def everything(device: str, codes: NDArray[np.uint8], bits: int) -> Any:
     """One flat index of FAISS's on the device; None if this FAISS has no card."""
     if device != "cpu" and not faiss.get_num_gpus():
         return None
-    index = flat.FlatEngine(bits)._empty("cuda:0" if device == "cuda" else device)
+    index = faiss_flat.FlatEngine(bits)._empty("cuda:0" if device == "cuda" else device)
     index.add(codes)
     return index
 

@@ -1,7 +1,7 @@
 """Copy a stored index to Milvus, or back: the same as `semcut migrate`, see its --help."""
 
-from semcut.indexes.cli import main
-from semcut.indexes.milvus.cli import migrate
+from semcut.connector.cli.app import main
+from semcut.connector.cli.migrate_command import migrate
 
 if __name__ == "__main__":
     main(migrate)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.indexes.cli import main
+from semcut.connector.cli.app import main
 
 SEMCUT = Path(sys.executable).with_name("semcut")
 

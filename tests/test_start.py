@@ -27,7 +27,7 @@ import json, sys
 from contextlib import suppress
 
 sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # as if they were not installed
-from semcut.indexes.cli import app
+from semcut.connector.cli.app import app
 
 for arguments in json.loads(sys.argv[2]):
     with suppress(SystemExit):
@@ -93,7 +93,7 @@ def test_summaries_are_whole_in_a_narrow_terminal() -> None:
     [
         (
             "torch",
-            {"benchmark", "demo", "evaluate", "explore", "index", "reproduce", "search", "train"},
+            {"demo", "evaluate", "index", "reproduce", "search", "train"},
             "train",
         ),
         ("fastapi", {"explore"}, "explore"),

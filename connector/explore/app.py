@@ -20,7 +20,6 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from semcut.connector.errors import DataError
-from semcut.connector.explore.guard import Guard, problem
 from semcut.connector.explore.schemas import (
     MAX_UPLOAD,
     Answer,
@@ -34,7 +33,8 @@ from semcut.connector.explore.schemas import (
     Sample,
     Stats,
 )
-from semcut.connector.explore.served import Served
+from semcut.connector.explore.service import Served
+from semcut.connector.explore.token_guard import Guard, problem
 from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
 from semcut.indexes.errors import shown
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
-from semcut.indexes.params import Ranking
+from semcut.indexes.config import Ranking
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
 MAX_UPLOAD = 16 << 20

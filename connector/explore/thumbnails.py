@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from semcut.connector.images import UnreadableImage, open_image
+from semcut.connector.data.images import UnreadableImage, open_image
 
 MAX_BYTES = 64 << 20
 _KEPT = 4096

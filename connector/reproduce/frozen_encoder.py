@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from semcut.connector.batches import labelled_batches
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.data import ImageSet
-from semcut.connector.encode import EncodedFiles, Encoder
-from semcut.connector.frozen import kept_outputs
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
+from semcut.connector.training.batches import labelled_batches
+from semcut.connector.training.frozen_features import kept_outputs
 
 
 class FrozenEncoder(Encoder):

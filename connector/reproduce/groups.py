@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.protocols import PROTOCOLS
 from semcut.connector.errors import DataError
-from semcut.connector.protocols import PROTOCOLS
-from semcut.connector.rankings import NAMES, RankingName
+from semcut.connector.evaluation.rankings import NAMES, RankingName
 from semcut.connector.reproduce.measured import KS, Measured
 
 

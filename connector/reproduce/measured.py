@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from semcut.connector import data
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.connector import Connector
-from semcut.connector.encode import Encoder
+from semcut.connector.data import sources
+from semcut.connector.data.protocols import check, parts
 from semcut.connector.errors import CheckpointError, DataError
-from semcut.connector.frozen import others_have_it
-from semcut.connector.names import ProtocolName
-from semcut.connector.protocols import check, parts
-from semcut.connector.rankings import CUTOFFS, Comparison, by_code, compare
+from semcut.connector.evaluation.rankings import CUTOFFS, Comparison, by_code, compare
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.names import ProtocolName
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
-from semcut.connector.training import TrainConfig
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.image_index import Connector
+from semcut.connector.training.frozen_features import others_have_it
+from semcut.connector.training.loop import TrainConfig
 from semcut.indexes import Encodings
 
 FILE = "figures.safetensors"
@@ -227,7 +227,7 @@ def _names(root: Path) -> dict[str, str]:
     return {folder: name.split(",")[0].strip() for folder, name in pairs}
 
 
-def _index(encoder: Encoder, images: data.ImageSet, place: Path, progress: Callable[[int, int], None]) -> Connector:
+def _index(encoder: Encoder, images: sources.ImageSet, place: Path, progress: Callable[[int, int], None]) -> Connector:
     """The network's index of these images, in its folder, with this encoder; made if it is not there.
 
     Raises:

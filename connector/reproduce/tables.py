@@ -12,7 +12,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from semcut.connector.rankings import NAMES, RankingName
+from semcut.connector.evaluation.rankings import NAMES, RankingName
 from semcut.connector.reproduce.groups import Group, Metric, Stat, best, headline
 from semcut.connector.reproduce.measured import KS, SHORTLIST, Measured
 

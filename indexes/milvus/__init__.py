@@ -27,13 +27,13 @@ LARGEST_BATCH = 16_384
 """Records in a batch of a migration, at most."""
 
 if TYPE_CHECKING:
-    from semcut.indexes.milvus.index import MilvusIndex
+    from semcut.indexes.milvus.milvus_index import MilvusIndex
 else:
 
     def __getattr__(name: str) -> object:
         """Import `MilvusIndex` when it is first used."""
         if name != "MilvusIndex":
             raise AttributeError(f"module 'semcut.indexes.milvus' has no attribute {name!r}")
-        from semcut.indexes.milvus.index import MilvusIndex
+        from semcut.indexes.milvus.milvus_index import MilvusIndex
 
         return MilvusIndex

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.base import refuse_unknown
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
-from semcut.indexes.milvus.catalogue import Catalogue
-from semcut.indexes.milvus.hits import AtOnce
-from semcut.indexes.milvus.layout import Layout, to_ids, to_keys
-from semcut.indexes.milvus.server import PAGE, Server, TooLargeError, among, integers
-from semcut.indexes.params import IndexConfig
+from semcut.indexes.index import refuse_unknown
+from semcut.indexes.milvus.connection import PAGE, Server, TooLargeError, among, integers
+from semcut.indexes.milvus.schema import Layout, to_ids, to_keys
+from semcut.indexes.milvus.server_search import AtOnce
+from semcut.indexes.milvus.shared_state import Catalogue
 
 IDS = 4096
 """Ids in one condition."""

@@ -14,13 +14,13 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.base import refuse_known, refuse_unknown
 from semcut.indexes.encodings import Encodings, is_loose
-from semcut.indexes.milvus.catalogue import Catalogue
-from semcut.indexes.milvus.layout import Layout, to_keys
+from semcut.indexes.index import refuse_known, refuse_unknown
+from semcut.indexes.milvus.connection import Server, among, integers
 from semcut.indexes.milvus.reader import IDS, Reader
-from semcut.indexes.milvus.server import Server, among, integers
-from semcut.indexes.partitions import Cells
+from semcut.indexes.milvus.schema import Layout, to_keys
+from semcut.indexes.milvus.shared_state import Catalogue
+from semcut.indexes.pruning.cells import Cells
 
 
 class Writer:

@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from semcut.connector import Connector
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.data import ImageSet
-from semcut.connector.explore.served import Served
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.explore.service import Served
+from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex, IndexConfig
 from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
 from tests.connector.explore.conftest import connector, serve, served

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from semcut.connector import Connector
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.data import ImageSet, load
-from semcut.connector.model import Architecture
-from semcut.connector.training import TrainConfig, train
+from semcut.connector.data.sources import ImageSet, load
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.network import Architecture
+from semcut.connector.training.loop import TrainConfig, train
 
 
 @pytest.fixture(scope="session", autouse=True)

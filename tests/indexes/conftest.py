@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SemanticIndex
-from semcut.indexes.hamming import VARIABLE, available
+from semcut.indexes.scanners.protocol import VARIABLE, available
 from tests.thorough import THOROUGH
 
 Make = Callable[[IndexConfig], SemanticIndex]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
-from semcut.indexes.relevance import Similarity, hamming, relevance
+from semcut.indexes.scoring.equations import Similarity, hamming, relevance
 from tests.thorough import examples
 
 PROPERTY = settings(

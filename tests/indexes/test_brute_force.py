@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
-from semcut.indexes.relevance import Similarity, distance, fused_score, hamming, relevance
+from semcut.indexes.scoring.equations import Similarity, distance, fused_score, hamming, relevance
 from tests.indexes.generate import PROPERTY, each, worlds
 
 

@@ -13,19 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import (
-    BruteForceIndex,
-    Encodings,
-    FaissIndex,
-    IndexConfig,
-    columns,
-    partitions,
-    pipeline,
-    reach,
-    rerank,
-    searching,
-)
-from semcut.indexes.hamming import cpu
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes.pruning import cells, class_lists
+from semcut.indexes.scanners import choose, faiss_ivf
+from semcut.indexes.search import rank, vectorised
+from semcut.indexes.storage import column_files
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -43,22 +35,22 @@ from tests.indexes.generate import (
 from tests.thorough import examples
 
 TUNING = {
-    (pipeline, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
-    (pipeline, "_SPLIT"): [1, 3],  # every batch of queries on several threads
-    (pipeline, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
-    (pipeline, "_LOOKED_AT"): [1, 100],  # what remains one by one, and together
-    (pipeline, "_WIDE"): [0],  # the cutoff from a few values of each row
-    (partitions, "_MANY"): [0],  # pruning by lists
-    (reach, "MOST"): [1],  # and of some queries by products all the same
-    (reach, "_ELEMENTS"): [64, 300],
-    (pipeline, "_FIRST"): [1, 2],
-    (pipeline, "_CHECKED"): [1, 4],
-    (pipeline, "_DEEPER"): [2],
-    (searching, "_LOAD_ROWS"): [1, 7],
-    (cpu, "_COUNTER_BYTES"): [1, 1 << 14],
-    (partitions, "_CHUNK"): [1, 5],
-    (rerank, "_BLOCK"): [1, 3],
-    (columns, "_WRITE"): [101, 1000],
+    (vectorised, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
+    (vectorised, "_SPLIT"): [1, 3],  # every batch of queries on several threads
+    (vectorised, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
+    (vectorised, "_LOOKED_AT"): [1, 100],  # what remains one by one, and together
+    (vectorised, "_WIDE"): [0],  # the cutoff from a few values of each row
+    (cells, "_MANY"): [0],  # pruning by lists
+    (class_lists, "MOST"): [1],  # and of some queries by products all the same
+    (class_lists, "_ELEMENTS"): [64, 300],
+    (vectorised, "_FIRST"): [1, 2],
+    (vectorised, "_CHECKED"): [1, 4],
+    (vectorised, "_DEEPER"): [2],
+    (choose, "_LOAD_ROWS"): [1, 7],
+    (faiss_ivf, "_COUNTER_BYTES"): [1, 1 << 14],
+    (cells, "_CHUNK"): [1, 5],
+    (rank, "_BLOCK"): [1, 3],
+    (column_files, "_WRITE"): [101, 1000],
 }
 THREADS = (faiss, "threads")
 tunings = st.fixed_dictionaries(
@@ -78,7 +70,7 @@ def tuned(tuning: dict):
 
 
 def forced_deeper() -> dict:
-    return {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2, (pipeline, "_CHUNK_ELEMENTS"): 400}
+    return {(vectorised, "_WORTH"): 0, (vectorised, "_DEEPER"): 2, (vectorised, "_CHUNK_ELEMENTS"): 400}
 
 
 # equality with brute force

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import FaissIndex, LockedError, SemcutError
-from semcut.indexes.shared_lock import SharedLock
+from semcut.indexes.storage.shared_lock import SharedLock
 from tests.indexes.generate import RANKED, assert_same, assert_same_records
 from tests.indexes.story import CONFIG, IDS, Story, records
 from tests.thorough import THOROUGH
@@ -40,7 +40,7 @@ import sys, time
 import numpy as np
 from semcut.indexes import FaissIndex
 from tests.indexes.story import Story
-from tests.indexes.test_crash import assert_holds
+from tests.indexes.storage.test_crash import assert_holds
 from tests.indexes.test_many_users import ask
 
 path, seed, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + float(sys.argv[3])

@@ -82,7 +82,7 @@ try:
     indexes.FaissIndex
 except indexes.MissingDependencyError as error:
     print(error)
-from semcut.indexes.cli import main
+from semcut.connector.cli.app import main
 sys.argv = ["semcut", "info", "somewhere"]
 try:
     main()

@@ -8,11 +8,11 @@ from pathlib import Path
 import faiss
 import pytest
 
-from semcut.connector.benchmark.dataset import Dataset
-from semcut.connector.benchmark.methods import Data
-from semcut.connector.benchmark.raw import Plan
-from semcut.connector.benchmark.real import real_dataset
-from semcut.connector.benchmark.run import Task, run
+from semcut.connector.benchmark.datasets.dataset import Dataset
+from semcut.connector.benchmark.datasets.from_indexes import real_dataset
+from semcut.connector.benchmark.measure.raw_results import Plan
+from semcut.connector.benchmark.measure.run import Task, run
+from semcut.connector.benchmark.methods.methods import Data
 from tests.connector.benchmark.synthetic import encodings, stored
 
 RECORDS, QUERIES = 3000, 150

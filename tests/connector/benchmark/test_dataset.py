@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.dataset import About, Dataset, begin, finish
+from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish
 from semcut.connector.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.dataset import Dataset
-from semcut.connector.benchmark.fitted import Fit, fitted_dataset
-from semcut.connector.benchmark.likeness import compare, figures
-from semcut.connector.benchmark.real import real_dataset
-from semcut.connector.benchmark.strata import Source
+from semcut.connector.benchmark.datasets.dataset import Dataset
+from semcut.connector.benchmark.datasets.fit_quality import compare, figures
+from semcut.connector.benchmark.datasets.fitted import Fit, fitted_dataset
+from semcut.connector.benchmark.datasets.from_indexes import real_dataset
+from semcut.connector.benchmark.datasets.strata import Source
 from semcut.connector.errors import DataError
 from semcut.indexes import Encodings
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark import measures
-from semcut.connector.benchmark.measures import recall
-from semcut.connector.benchmark.truth import Exact
+from semcut.connector.benchmark.measure import measures
+from semcut.connector.benchmark.measure.ground_truth import Exact
+from semcut.connector.benchmark.measure.measures import recall
 
 
 def slow_recall(ids, costs, exact):

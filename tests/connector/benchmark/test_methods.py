@@ -6,13 +6,13 @@ import faiss
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark import faiss_methods, ours
-from semcut.connector.benchmark.memory import Memory
-from semcut.connector.benchmark.methods import rerank
-from semcut.connector.benchmark.ours import Semcut
+from semcut.connector.benchmark.measure.memory import Memory
+from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
+from semcut.connector.benchmark.methods.methods import rerank
+from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.indexes import FaissIndex
-from semcut.indexes.hamming import available
-from semcut.indexes.relevance import distance, hamming
+from semcut.indexes.scanners.protocol import available
+from semcut.indexes.scoring.equations import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
 STRUCTURES = [*faiss_methods.binary(), *faiss_methods.features(), *faiss_methods.on_gpu()]
@@ -97,7 +97,7 @@ def test_semcuts_methods_are_searches_of_one_index_and_say_what_they_did(engine,
     structure.build(data)
     queries, methods = some(dataset), structure.methods()
     other = FaissIndex.open(data.path, engine=engine)
-    assert len(methods) == len(ours.CUTOFFS) * len(ours.SHORTLISTS) * len(ours.RANKINGS)
+    assert len(methods) == len(semcut_methods.CUTOFFS) * len(semcut_methods.SHORTLISTS) * len(semcut_methods.RANKINGS)
     for method in methods:
         k = method.parameters["shortlist"] or 10
         ids, expected = method.search(queries, k), other.search(queries, k=k, **method.parameters)

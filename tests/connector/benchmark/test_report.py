@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector import drawing
-from semcut.connector.benchmark import plots, results
-from semcut.connector.benchmark.targets import targets
+from semcut.connector.benchmark.report import benchmark_plots, results
+from semcut.connector.benchmark.report.targets import targets
+from semcut.connector.evaluation import drawing
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def test_pictures_are_files_too_and_small(out, content):
 
 def test_a_front_holds_what_nothing_beats():
     points = [(0.5, 10), (0.6, 5), (0.4, 10), (0.7, 1), (0.6, 4), (0.65, 1), (0.5, 10)]
-    assert plots.front(points) == [(0.5, 10), (0.6, 5), (0.7, 1)]
+    assert benchmark_plots.front(points) == [(0.5, 10), (0.6, 5), (0.7, 1)]
     slow = [p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)]
-    assert sorted(set(slow)) == plots.front(points)
-    assert plots.front([]) == []
+    assert sorted(set(slow)) == benchmark_plots.front(points)
+    assert benchmark_plots.front([]) == []
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark import figures, raw, results, run
-from semcut.connector.benchmark.grids import structures
-from semcut.connector.benchmark.raw import Plan
-from semcut.connector.benchmark.run import Task
+from semcut.connector.benchmark.measure import raw_results, run
+from semcut.connector.benchmark.measure.raw_results import Plan
+from semcut.connector.benchmark.measure.run import Task
+from semcut.connector.benchmark.methods.grids import structures
+from semcut.connector.benchmark.report import figures, results
 from semcut.connector.errors import DataError
-from semcut.indexes.hamming import available
+from semcut.indexes.scanners.protocol import available
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,12 +37,12 @@ def plan_of(out):
 
 
 def test_every_method_has_raw_results_of_every_query_and_call(out, small_figures):
-    facts = raw.finished(out / "raw" / "small")
+    facts = raw_results.finished(out / "raw" / "small")
     assert facts is not None
     files = {path.name for path in (out / "raw" / "small").glob("*.npz")}
     assert {method["file"] for method in facts["methods"]} | {"truth.npz", "queries.npz", "probes.npz"} == files
     for method in facts["methods"]:
-        arrays = raw.load(out / "raw" / "small" / method["file"])
+        arrays = raw_results.load(out / "raw" / "small" / method["file"])
         queries = arrays["ids"].shape[0]
         assert arrays["ids"].shape == arrays["distances"].shape == arrays["labels"].shape == (queries, 10)
         assert queries in (128, arrays["size_128"])  # of all queries, or where these take too long of a cut batch
@@ -85,7 +86,7 @@ def test_whole_rankings_are_measured_where_there_are_any(small_figures):
 
 
 def test_figures_are_those_of_evaluate(dataset, small_figures):
-    from semcut.connector.evaluate import evaluate
+    from semcut.connector.evaluation.evaluate import evaluate
 
     name = next(method["structure"] for method in small_figures["methods"] if method["semcut"])
     method = next(m for m in small_figures["methods"] if m["name"] == f"{name}, t=0.2, shortlist 100, distance")
@@ -165,7 +166,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(pair, tmp_path):
     process.wait()
     assert not (tmp_path / "out" / "run.json").exists()
     kept = {path.name: path.read_bytes() for path in first.iterdir()}
-    before = figures.of_dataset(first, raw.finished(first))
+    before = figures.of_dataset(first, raw_results.finished(first))
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert {path.name: path.read_bytes() for path in first.iterdir()} == kept

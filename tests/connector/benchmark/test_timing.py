@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark import faiss_methods, profile, timing
-from semcut.connector.benchmark.methods import Method
-from semcut.connector.benchmark.ours import Semcut
+from semcut.connector.benchmark.measure import stage_times, timing
+from semcut.connector.benchmark.methods import faiss_methods
+from semcut.connector.benchmark.methods.methods import Method
+from semcut.connector.benchmark.methods.semcut_methods import Semcut
 
 
 def fake(name, calls, seconds=0.0):
@@ -88,7 +89,7 @@ def test_the_parts_of_a_search_are_not_more_than_the_whole(dataset, data):
     queries = dataset.queries.get(np.arange(150))
     before = structure.index.search(queries, k=10).ids
     found = {}
-    for probe in profile.probes([structure], queries, 10).values():
+    for probe in stage_times.probes([structure], queries, 10).values():
         found |= probe()
     assert sorted(found) == [f"{part} semcut (faiss)" for part in ("in re-rank", "in scan", "scan", "total")]
     assert all(seconds > 0 for seconds in found.values())

@@ -12,10 +12,10 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from semcut.connector import Connector
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.data import ImageSet
+from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.app import create_app
-from semcut.connector.explore.served import Served
+from semcut.connector.explore.service import Served
+from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 from semcut.connector.errors import DataError
 from semcut.connector.explore import app as application
-from semcut.connector.explore import brute_force
-from semcut.connector.explore import served as service
-from semcut.connector.explore.served import Served
+from semcut.connector.explore import exhaustive
+from semcut.connector.explore import service as service
+from semcut.connector.explore.service import Served
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.explore.conftest import client_of
 
@@ -97,7 +97,7 @@ def test_partitions_of_a_query_are_explained(client, connector, digits):
 
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 def test_brute_force_is_put_beside_and_agrees(ranking, client, monkeypatch):
-    monkeypatch.setattr(brute_force, "_BATCH", 100)
+    monkeypatch.setattr(exhaustive, "_BATCH", 100)
     whole = {"k": 20, "cutoff": 0.2, "shortlist": None, "ranking": ranking, "compare": True}
     for one in range(0, 1400, 200):
         answer = client.post("/search", json={"id": one, **whole}).json()
@@ -120,7 +120,7 @@ def test_what_a_shortlist_leaves_out_is_named(client):
 
 
 def test_comparing_too_much_is_refused_and_said_before(served, monkeypatch):
-    monkeypatch.setattr(brute_force, "MOST_VALUES", 1000)
+    monkeypatch.setattr(exhaustive, "MOST_VALUES", 1000)
     client = client_of(served)
     assert not client.get("/stats").json()["comparable"]
     answer = client.post("/search", json={"id": 1, "compare": True})
@@ -411,7 +411,7 @@ def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
 
 
 def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connector, digits, monkeypatch):
-    monkeypatch.setattr(brute_force, "_BATCH", 10)
+    monkeypatch.setattr(exhaustive, "_BATCH", 10)
     running, most, ended = [], [0], []
 
     def slow(*arguments: object, stop: Callable[[], bool], **settings: object) -> None:

@@ -10,7 +10,7 @@ from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from semcut.connector.explore.app import create_app
-from semcut.connector.explore.served import Served
+from semcut.connector.explore.service import Served
 from tests.thorough import examples
 
 

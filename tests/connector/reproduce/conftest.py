@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from semcut.connector.losses import HeadName
-from semcut.connector.model import Architecture
-from semcut.connector.protocols import parts
+from semcut.connector.data.protocols import parts
+from semcut.connector.models.heads import HeadName
+from semcut.connector.models.network import Architecture
 from semcut.connector.reproduce.measured import Measured, measure
-from semcut.connector.training import TrainConfig, train
+from semcut.connector.training.loop import TrainConfig, train
 
 PROTOCOL = "cifar10-2"
 NETWORKS: dict[str, tuple[HeadName, int]] = {"paper-0": ("paper", 0), "ortho-0": ("orthohash", 0),

@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semcut.connector import data
-from semcut.connector.checkpoint import Checkpoint
-from semcut.connector.encode import Encoder
+from semcut.connector.data import sources
+from semcut.connector.data.labels import labels_by_id
+from semcut.connector.data.protocols import parts
 from semcut.connector.errors import CheckpointError, DataError
-from semcut.connector.evaluate import evaluate
-from semcut.connector.labels import labels_by_id
-from semcut.connector.protocols import parts
-from semcut.connector.rankings import NAMES
-from semcut.connector.reproduce import page
+from semcut.connector.evaluation.evaluate import evaluate
+from semcut.connector.evaluation.rankings import NAMES
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.reproduce import results_page
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.measured import FILE, KS, Measured, measure
-from semcut.connector.training import TrainConfig, train
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.training.loop import TrainConfig, train
 from semcut.indexes import Encodings, FaissIndex
+from tests.connector.evaluation.test_metrics import slow_average_precision
 from tests.connector.reproduce.conftest import PROTOCOL, place_of
-from tests.connector.test_metrics import slow_average_precision
 
 
 def nothing(what: str, done: int, of: int) -> None:
@@ -32,7 +32,7 @@ def nothing(what: str, done: int, of: int) -> None:
 
 def test_figures_are_those_of_the_index(networks, results):
     measured = results[1]
-    queries = data.load("digits/test")
+    queries = sources.load("digits/test")
     encodings = Encoder(Checkpoint.load(networks["ortho-0"])).encode(queries.files)
     one = measured["ortho-0"]
     assert one.about["queries"] == len(queries) == len(one.labels)
@@ -75,7 +75,7 @@ def test_networks_of_one_frozen_backbone_share_what_it_makes_of_the_images(netwo
 
 def test_a_network_with_a_frozen_backbone_of_its_own_and_a_query_that_cannot_be_read(networks, tmp_path, monkeypatch):
     root = tmp_path / "digits"
-    shutil.copytree(Path(data.load("digits/train").files[0]).parents[2], root)
+    shutil.copytree(Path(sources.load("digits/train").files[0]).parents[2], root)
     monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
     divided = parts(PROTOCOL, str(root), 0)
     config = TrainConfig(epochs=1, freeze=True, augment="none")
@@ -89,7 +89,7 @@ def test_a_network_with_a_frozen_backbone_of_its_own_and_a_query_that_cannot_be_
 
 
 def test_baselines_are_ranked_by_their_codes(results):
-    queries = data.load("digits/test")
+    queries = sources.load("digits/test")
     one = results[1]["ortho-0"]
     assert set(one.baselines) == {"LSH", "ITQ"}
     for at_all, at_k in one.baselines.values():
@@ -131,7 +131,7 @@ def test_another_network_of_the_same_name_has_a_place_of_its_own(networks, resul
     assert np.array_equal(found.comparison.at_all, results[1]["ortho-1"].comparison.at_all)
     assert len(list((out / PROTOCOL).glob(f"*/{FILE}"))) == 4
     with pytest.raises(DataError, match="were trained in the same way from the same seed: delete one of them"):
-        page.write(out)
+        results_page.write(out)
 
 
 def test_what_was_not_finished_is_made_again(networks, results, tmp_path):

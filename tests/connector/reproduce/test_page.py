@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from semcut.connector.benchmark.raw import Plan
-from semcut.connector.cli import train
+from semcut.connector.benchmark.measure.raw_results import Plan
+from semcut.connector.cli.network_commands import train
 from semcut.connector.errors import DataError
-from semcut.connector.rankings import CUTOFFS, NAMES
-from semcut.connector.reproduce import page, tables
+from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
+from semcut.connector.reproduce import results_page, tables
 from semcut.connector.reproduce.groups import Metric, Stat, best, groups_of
-from semcut.connector.training import TrainConfig
+from semcut.connector.training.loop import TrainConfig
 from tests.connector.reproduce.conftest import PROTOCOL
 
 
@@ -71,7 +71,7 @@ def test_every_setting_of_a_training_is_an_option_of_the_command_that_the_page_s
               "augment": "none", "validation": 0.5, "seed": 7, "workers": 1, "device": "cpu"}  # fmt: skip
     assert set(config) == set(TrainConfig.model_fields)
     (group,) = groups_of([like(one, config=config)])
-    (line,) = page.training_commands(group)
+    (line,) = results_page.training_commands(group)
     words = shlex.split(line.partition("; do ")[2].partition(";")[0])
     assert words[:3] == ["semcut", "train", "DATA"]
     asked = {word for word in words if word.startswith("--")}
@@ -153,7 +153,7 @@ def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):
 
 def test_the_page_has_everything_and_its_commands(results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
-    where = page.write(out, ["semcut reproduce out"])
+    where = results_page.write(out, ["semcut reproduce out"])
     text = where.read_text()
     assert "semcut train DATA --protocol cifar10-2 --head orthohash --backbone small --image-size 16 --bits 32" in text
     assert "--learning-rate 0.004 --backbone-rate 1 --epochs 3 --augment shift --seed $seed --out NETWORK-$seed" in text
@@ -170,7 +170,7 @@ def test_the_page_has_everything_and_its_commands(results, tmp_path):
 
 def test_without_results_there_is_no_page(tmp_path):
     with pytest.raises(DataError, match="nothing has been measured there"):
-        page.write(tmp_path)
+        results_page.write(tmp_path)
     assert not any(tmp_path.iterdir())
 
 
@@ -196,15 +196,15 @@ def run_of(*classes: int, semcut: bool = True) -> dict:
 def test_times_by_number_of_categories_come_from_a_benchmark(results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
     (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10)))
-    page.keep_speed(out, tmp_path)
-    text = page.write(out).read_text()
+    results_page.keep_speed(out, tmp_path)
+    text = results_page.write(out).read_text()
     assert "$ semcut benchmark run" in text
     assert "a processor, 2 threads, k = 10. A batch is of 1,024 queries; of a method that would take over 5 s" in text
     assert "| 10 | 1,000,000 | 25 µs; 0.25 ms |  | 25 µs; 0.25 ms |" in text
     assert text.index("| 10 |") < text.index("| 200 |")
     (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10, semcut=False)))
-    page.keep_speed(out, tmp_path)
-    assert "| 10 | 1,000,000 |  |  | 25 µs; 0.25 ms |" in page.write(out).read_text()
+    results_page.keep_speed(out, tmp_path)
+    assert "| 10 | 1,000,000 |  |  | 25 µs; 0.25 ms |" in results_page.write(out).read_text()
 
 
 @pytest.mark.parametrize("content", [None, "{}", json.dumps(run_of(100))])
@@ -212,5 +212,5 @@ def test_a_benchmark_without_such_times_is_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(DataError, match="semcut benchmark"):
-        page.keep_speed(tmp_path / "out", tmp_path)
+        results_page.keep_speed(tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from semcut.indexes import IndexConfig, SemanticIndex
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.server import Server
+from semcut.indexes.milvus.connection import Server
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server import RealServer
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.catalogue import catalogue_name
-from semcut.indexes.milvus.layout import choose
-from semcut.indexes.milvus.server import Server
+from semcut.indexes.milvus.connection import Server
+from semcut.indexes.milvus.schema import choose
+from semcut.indexes.milvus.shared_state import catalogue_name
 from tests.indexes.generate import World, assert_same_records, encodings
 
 SOME = settings(

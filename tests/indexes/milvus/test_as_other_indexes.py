@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from semcut.indexes.milvus import MilvusIndex
-from tests.indexes import test_base, test_errors, test_faiss_index, test_life
+from tests.indexes import test_errors, test_faiss_index, test_index, test_life
 from tests.indexes.generate import assert_same, assert_same_records
 
 DIFFERENT = {
@@ -44,7 +44,7 @@ def shared(module: ModuleType) -> dict:
     }
 
 
-MODULES = (test_base, test_errors, test_life, test_faiss_index)
+MODULES = (test_index, test_errors, test_life, test_faiss_index)
 FOUND = {name: value for module in MODULES for name, value in shared(module).items()}
 
 

@@ -17,7 +17,7 @@ import pytest
 from milvus_lite.server_manager import server_manager_instance
 
 from semcut.indexes import BruteForceIndex, DuplicateIdError, Encodings, IndexConfig, NotAnIndexError, ServerError
-from semcut.indexes.milvus import MilvusIndex, catalogue, layout
+from semcut.indexes.milvus import MilvusIndex, schema, shared_state
 from tests.indexes.generate import assert_same, assert_same_records, classified, filled
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.story import CONFIG, records
@@ -154,7 +154,7 @@ def test_a_record_that_is_removed_between_being_found_and_being_fetched_leaves_i
 
 @pytest.mark.parametrize("method", ["search", "query"])
 def test_a_search_that_has_begun_sees_nothing_or_all_of_a_batch_that_is_begun_then(backend, story, monkeypatch, method):
-    monkeypatch.setattr(layout, "_CALL_BYTES", FEW)  # a batch of 40 takes several calls
+    monkeypatch.setattr(schema, "_CALL_BYTES", FEW)  # a batch of 40 takes several calls
     reader, writer = backend.clients(story, 2, strong=True)
     writer.add(written(0, 30))
     asked = {"k": 200, "cutoff": 0.0, "shortlist": 200 if method == "search" else None}
@@ -315,7 +315,7 @@ AFTER = pytest.mark.parametrize("after", [False, True], ids=["not done", "done a
 @AFTER
 def test_an_add_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch, after):
     """No record of a batch that failed is seen; adding it again completes it, whoever does."""
-    monkeypatch.setattr(layout, "_CALL_BYTES", FEW)
+    monkeypatch.setattr(schema, "_CALL_BYTES", FEW)
     base, batch = written(0, 10), written(100, 20, change=2)
     before, whole, less = reference_of(base), reference_of(base, batch), reference_of(base[1:], batch)
     for client, observer, repeats, fault in faults(backend, story, base, after=after):
@@ -355,7 +355,7 @@ def fails(fault: Fault, change: Callable[[], None]) -> bool:
 @AFTER
 def test_an_upsert_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch, after):
     """Each record is the old or the new one; repeating it completes it, whoever does."""
-    monkeypatch.setattr(layout, "_CALL_BYTES", FEW)
+    monkeypatch.setattr(schema, "_CALL_BYTES", FEW)
     base, batch = written(0, 10), written(4, 20, change=2)  # 6 are there, 14 are not
     before, whole = reference_of(base), reference_of(base)
     whole.upsert(batch)
@@ -403,7 +403,7 @@ def test_a_removal_may_fail_at_any_call_and_be_repeated(backend, story, monkeypa
 
 
 def test_a_batch_left_by_a_client_that_died_long_ago_is_cleared_away(backend, story, monkeypatch):
-    monkeypatch.setattr(layout, "_CALL_BYTES", FEW)
+    monkeypatch.setattr(schema, "_CALL_BYTES", FEW)
     dead, observer = backend.clients(story, 2)
     dead.add(written(0, 5))
     Fault(dead, 2, what=("upsert", story))
@@ -416,7 +416,7 @@ def test_a_batch_left_by_a_client_that_died_long_ago_is_cleared_away(backend, st
     (young,) = backend.clients(story)
     young.add(written(10, 1))
     assert backend.server.count(story, "id >= 100", strong=True) == left  # it may be alive
-    monkeypatch.setattr(catalogue, "_LEFT_BEHIND", -1)
+    monkeypatch.setattr(shared_state, "_LEFT_BEHIND", -1)
     (old,) = backend.clients(story)
     old.add(written(20, 1))
     assert backend.server.count(story, "id >= 100", strong=True) == 0

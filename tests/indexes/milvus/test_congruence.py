@@ -18,10 +18,10 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
-    pipeline,
 )
-from semcut.indexes.milvus import MilvusIndex, hits, layout, reader, server
-from semcut.indexes.milvus import index as milvus_index
+from semcut.indexes.milvus import MilvusIndex, connection, reader, schema, server_search
+from semcut.indexes.milvus import milvus_index as milvus_index
+from semcut.indexes.search import vectorised
 from tests.indexes.generate import (
     RANKED,
     World,
@@ -40,16 +40,16 @@ from tests.thorough import examples
 TUNING = {
     (milvus_index, "_QUERIES"): [1, 2],
     (reader, "IDS"): [1, 5],
-    (hits, "_LOOSE_GROUP"): [1, 100],
-    (hits, "_LARGE_GROUP"): [1, 2],
-    (hits, "_ALL"): [0, 2],
-    (hits.Hits, "deepest"): [2],
-    (layout, "_CALL_BYTES"): [1],
-    (server, "PAGE"): [3, 16],
-    (pipeline, "_CHUNK_ELEMENTS"): [1, 50],
-    (pipeline, "_WORTH"): [0, 1],
-    (pipeline, "_FIRST"): [1],
-    (pipeline, "_DEEPER"): [2],
+    (server_search, "_LOOSE_GROUP"): [1, 100],
+    (server_search, "_LARGE_GROUP"): [1, 2],
+    (server_search, "_ALL"): [0, 2],
+    (server_search.Hits, "deepest"): [2],
+    (schema, "_CALL_BYTES"): [1],
+    (connection, "PAGE"): [3, 16],
+    (vectorised, "_CHUNK_ELEMENTS"): [1, 50],
+    (vectorised, "_WORTH"): [0, 1],
+    (vectorised, "_FIRST"): [1],
+    (vectorised, "_DEEPER"): [2],
 }
 tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in TUNING.items()})
 
@@ -73,7 +73,9 @@ def three(backend: Backend, world: World, **options):
             FaissIndex.create(None, world.config, engine="faiss") as faiss,  # which prunes as Milvus does
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr(hits.Hits, "patience", math.inf)  # to settle all ties, however many records share a distance
+            patch.setattr(
+                server_search.Hits, "patience", math.inf
+            )  # to settle all ties, however many records share a distance
             yield filled(index, world.batches), filled(faiss, world.batches), world.brute_force()
     finally:
         index.close()
@@ -163,7 +165,7 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     )
     world = World(config=config, batches=[records], queries=queries, normalised=True, seed=0)
     with three(backend, world) as (index, _, _):
-        for tuning in ({}, {(pipeline, "_WORTH"): 0, (pipeline, "_DEEPER"): 2}):
+        for tuning in ({}, {(vectorised, "_WORTH"): 0, (vectorised, "_DEEPER"): 2}):
             with tuned(tuning):
                 for n in (1, 4, 8, 20):
                     result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)

@@ -32,8 +32,8 @@ from semcut.indexes import (
 )
 from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.address import address_of
-from semcut.indexes.milvus.catalogue import catalogue_name
-from semcut.indexes.milvus.server import Server
+from semcut.indexes.milvus.connection import Server
+from semcut.indexes.milvus.shared_state import catalogue_name
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server import TOKEN, free_ports

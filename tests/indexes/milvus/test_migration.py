@@ -26,10 +26,10 @@ from semcut.indexes import (
     ServerError,
     StorageError,
 )
+from semcut.indexes.migration.copy import Journal, Migration, SourceChangedError, check_shape, checksum
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.layout import to_keys
-from semcut.indexes.milvus.migration import Journal, Migration, SourceChangedError, check_shape, checksum
-from semcut.indexes.milvus.server import Server
+from semcut.indexes.milvus.connection import Server
+from semcut.indexes.milvus.schema import to_keys
 from tests.command import SEMCUT, semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.milvus.conftest import REAL

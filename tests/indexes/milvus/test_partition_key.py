@@ -7,7 +7,7 @@ import pytest
 
 from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.server import Server, among
+from semcut.indexes.milvus.connection import Server, among
 from tests.indexes.generate import assert_same, classified
 
 CONFIG = IndexConfig(classes=9, bits=64, dim=8)

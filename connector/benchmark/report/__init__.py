@@ -1,0 +1,1 @@
+"""Figures, pictures and the page of a benchmark."""

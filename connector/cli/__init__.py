@@ -1,0 +1,1 @@
+"""The `semcut` command, one sub-command a file."""

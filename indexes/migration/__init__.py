@@ -1,0 +1,1 @@
+"""A stored index to Milvus and back, in a copy that can be trusted."""

@@ -1,0 +1,1 @@
+"""Which cells can hold a record that is relevant to a query."""

@@ -1,0 +1,123 @@
+"""Which engine searches an index, and how: the one place that knows the engines by name."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import SearchParams
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DeviceError
+from semcut.indexes.index import SearchResult
+from semcut.indexes.scanners import faiss_flat
+from semcut.indexes.scanners.faiss_ivf import IvfEngine
+from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.vectorised import Pipeline
+from semcut.indexes.storage.snapshot import State
+
+if TYPE_CHECKING:
+    from semcut.indexes.scanners.gpu_features import CardFeatures
+    from semcut.indexes.scanners.numba_lists import CompiledEngine
+    from semcut.indexes.scanners.segments import SegmentedEngine
+
+Engine: TypeAlias = "IvfEngine | CompiledEngine | SegmentedEngine[Any]"
+
+_LOAD_ROWS = 1 << 18
+
+
+class Search(Protocol):
+    """A search of one state of an index."""
+
+    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
+        """As `Pipeline.search`."""
+        ...
+
+
+def devices_of(name: str, device: str) -> tuple[str, ...]:
+    """The devices that an engine is to use.
+
+    Raises:
+        DeviceError: they are not there.
+    """
+    if name == "torch":
+        from semcut.indexes.scanners import torch_gpu
+
+        return torch_gpu.devices_named(device)
+    return faiss_flat.devices_named(device)
+
+
+def engine_of(state: State, name: str, device: str) -> Engine:
+    """An engine, of a name that `hamming.chosen` gave, with the codes of all records.
+
+    Raises:
+        DeviceError: the device is not there, or out of memory.
+    """
+    engine, rows = _empty(name, state.cells.config.bits, device), state.live
+    codes, cells = state.columns.codes, state.columns.cells
+    if isinstance(engine, IvfEngine):
+        _load(engine, state, rows)
+    elif len(rows) == len(state.columns):
+        engine.add(codes, rows, cells)
+    else:
+        engine.add(codes[rows], rows, cells[rows])
+    return engine
+
+
+def changed(before: State, after: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that a later state of the same generation has added, and those of the earlier state that it removed."""
+    rows = np.arange(len(before.columns), len(after.columns))
+    gone = after.columns.removed[len(before.columns.removed) :]
+    return rows[~np.isin(rows, gone)], gone[gone < len(before.columns)]
+
+
+def advance(engine: Engine, state: State, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+    """Bring an engine to a state, from the one that these rows are added to and removed from."""
+    engine.remove(gone, state.columns.cells[gone])
+    _load(engine, state, added)
+
+
+def _load(engine: Engine, state: State, rows: NDArray[np.int64]) -> None:
+    for start in range(0, len(rows), _LOAD_ROWS):
+        part = rows[start : start + _LOAD_ROWS]
+        engine.add(state.columns.codes[part], part, state.columns.cells[part])
+
+
+def _empty(name: str, bits: int, device: str) -> Engine:
+    if name == "compiled":
+        from semcut.indexes.scanners.numba_lists import CompiledEngine
+
+        return CompiledEngine(bits)
+    if name == "torch":
+        from semcut.indexes.scanners.torch_gpu import TorchEngine
+
+        return TorchEngine(bits, devices_of(name, device))
+    if name == "flat":
+        return faiss_flat.FlatEngine(bits, devices_of(name, device))
+    return IvfEngine(bits)
+
+
+def features_of(state: State, device: str) -> CardFeatures | None:
+    """What will have the features of an index on a card, the first if there are several; None where there is none, or
+    no torch that can use it."""
+    if device == "cpu" or find_spec("torch") is None:
+        return None
+    from semcut.indexes.scanners import torch_gpu
+    from semcut.indexes.scanners.gpu_features import CardFeatures
+
+    try:
+        return CardFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim)
+    except DeviceError:
+        return None
+
+
+def search_of(state: State, engine: Engine, similarity: Similarity, features: CardFeatures | None = None) -> Search:
+    """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
+    if engine.fused:
+        from semcut.indexes.search.compiled import CompiledPipeline
+
+        return CompiledPipeline(state.columns, state.cells, cast("CompiledEngine", engine), similarity)
+    distances = features.squared_distances if features is not None and features.extend(state.columns) else None
+    return Pipeline(state.columns, state.cells, engine, similarity, distances=distances)

@@ -1,0 +1,138 @@
+"""The CPU engine: one FAISS `IndexBinaryIVF`, one inverted list per cell, filled and searched with given lists.
+
+The quantizer holds as many dummy codes as there are lists and is never searched. FAISS fixes the number of lists when
+an index is made, so lists are made in advance and their number doubles when cells run out.
+
+Results are selected by counting records per Hamming distance, not in a heap: its cost hardly depends on the depth. It
+takes 8 bytes for every distance, place and query, so queries go in chunks.
+
+Invariants that FAISS asks for, and does not check:
+- every array passed by pointer has a name for as long as the call lasts (`swig_ptr` does not keep it alive);
+- the search parameters hold the width of the list matrix as their nprobe, one object per call, so that searches with
+  different widths can run at once; nprobe is at most the number of lists;
+- selection by counting returns nothing unless the parameters limit the codes scanned (faiss issue 5555).
+
+Source: faiss/IndexBinaryIVF.cpp (`add_core`, `search_preassigned`) and FAISS's own test of preassigned binary lists.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.faiss_library import faiss
+from semcut.indexes.scanners.protocol import Found
+
+_COUNTER_BYTES = 1 << 24
+_NO_LIMIT = 1 << 60
+
+
+class IvfEngine:
+    """Codes of an index in memory, in one inverted list per cell.
+
+    Args:
+        bits: length of a code.
+    """
+
+    deepest = _NO_LIMIT
+    patience = math.inf
+    fused = False
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._ivf = self._lists(256)
+
+    def _lists(self, count: int) -> Any:
+        quantizer = faiss.IndexBinaryFlat(self._bits)
+        dummies = np.zeros((count, self._bits // 8), np.uint8)
+        quantizer.add(dummies)
+        ivf = faiss.IndexBinaryIVF(quantizer, self._bits, count)
+        ivf.is_trained = True
+        ivf.use_heap = False
+        return ivf
+
+    def add(self, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+        """Add n codes under their row numbers to the lists of their cells."""
+        if not len(codes):
+            return
+        count = int(cells.max()) + 1
+        if count > self._ivf.nlist:
+            self._grow(max(count, 2 * self._ivf.nlist))
+        _add(self._ivf, codes, rows, cells)
+
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+        """Take n codes out of the lists of their cells."""
+        if not len(rows):
+            return
+        order = np.argsort(cells, kind="stable")
+        rows, lists = rows[order], self._ivf.invlists
+        touched, starts = np.unique(cells[order], return_index=True)
+        for cell, gone in zip(touched.tolist(), np.split(rows, starts[1:]), strict=True):
+            size = lists.list_size(cell)
+            held = faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            codes = faiss.rev_swig_ptr(lists.get_codes(cell), size * self._bits // 8).reshape(size, -1)
+            kept = np.flatnonzero(~np.isin(held, gone))
+            held[: len(kept)], codes[: len(kept)] = held[kept], codes[kept]
+            lists.resize(cell, len(kept))
+        self._ivf.ntotal -= len(rows)
+
+    def _grow(self, count: int) -> None:
+        wider = self._lists(count)
+        old = self._ivf.invlists
+        for cell in range(self._ivf.nlist):
+            size = old.list_size(cell)
+            if size:
+                codes = faiss.rev_swig_ptr(old.get_codes(cell), size * self._bits // 8)
+                rows = faiss.rev_swig_ptr(old.get_ids(cell), size)
+                wider.invlists.add_entries(cell, size, faiss.swig_ptr(rows), faiss.swig_ptr(codes))
+        wider.ntotal = self._ivf.ntotal
+        self._ivf = wider
+
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+        """The `depth` rows nearest to each query within its cells, nearest first.
+
+        Records at the same Hamming distance come in any order, and any of them may be left out at the end.
+        """
+        found = Found.nothing(len(codes), depth)
+        chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
+        for start in range(0, len(codes), chunk):
+            here = slice(start, start + chunk)
+            self._search(codes[here], cells[here], found.rows[here], found.hamming[here])
+        return found
+
+    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
+        lists = self._ivf.invlists
+        sizes = [lists.list_size(cell) for cell in cells.tolist()]
+        found = [
+            faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            for cell, size in zip(cells.tolist(), sizes, strict=True)
+            if size
+        ]
+        rows = np.concatenate(found) if found else np.empty(0, np.int64)  # copies what FAISS holds
+        return rows, np.repeat(np.arange(len(cells)), sizes)
+
+    def _search(
+        self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64], hamming: NDArray[np.int32]
+    ) -> None:
+        queries, width = cells.shape
+        if not width:
+            return
+        unused = np.zeros(cells.shape, np.int32)
+        params = faiss.IVFSearchParameters()
+        params.nprobe = width
+        params.max_codes = _NO_LIMIT
+        codes, cells = np.ascontiguousarray(codes), np.ascontiguousarray(cells)
+        self._ivf.search_preassigned_c(
+            queries, faiss.swig_ptr(codes), rows.shape[1], faiss.swig_ptr(cells), faiss.swig_ptr(unused),
+            faiss.swig_ptr(hamming), faiss.swig_ptr(rows), False, params,
+        )  # fmt: skip
+
+
+def _add(ivf: Any, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+    codes, rows = np.ascontiguousarray(codes), np.ascontiguousarray(rows, np.int64)
+    lists = np.ascontiguousarray(cells, np.int64)
+    ivf.add_core(len(codes), faiss.swig_ptr(codes), faiss.swig_ptr(rows), faiss.swig_ptr(lists))

@@ -1,0 +1,88 @@
+"""What happens to the codes of an index: they are added, moved, removed, and searched within given cells."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.kernels.jit import kernel
+from semcut.indexes.scanners.scan_kernel import Lists, find_hits, find_runs, radius_of, room_to_scan, take_sample
+
+_FIRST = 1.5  # records within the first radius per place
+
+
+@kernel
+def move(
+    lists: Lists,
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    fresh: Lists,
+    targets: NDArray[np.int64],
+    moved: NDArray[np.int64],
+) -> None:
+    for cell in moved:
+        source, target, size = starts[cell], targets[cell], sizes[cell]
+        fresh.codes[target : target + size] = lists.codes[source : source + size]
+        fresh.rows[target : target + size] = lists.rows[source : source + size]
+
+
+@kernel
+def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
+    for i in range(codes.shape[0]):
+        cell = cells[i]
+        at = lists.starts[cell] + lists.sizes[cell]
+        lists.codes[at] = codes[i]
+        lists.rows[at] = rows[i]
+        lists.sizes[cell] += 1
+
+
+@kernel
+def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+    for i in range(cells.shape[0]):
+        cell = cells[i]
+        out = gone[first[i] : first[i + 1]]
+        start, kept = lists.starts[cell], lists.starts[cell]
+        for at in range(start, start + lists.sizes[cell]):
+            row = np.int64(lists.rows[at])
+            place = np.searchsorted(out, row)
+            if place < out.shape[0] and out[place] == row:
+                continue
+            lists.codes[kept] = lists.codes[at]
+            lists.rows[kept] = lists.rows[at]
+            kept += 1
+        lists.sizes[cell] = kept - start
+
+
+@kernel
+def search(
+    codes: NDArray[np.uint64],
+    cells: NDArray[np.int64],
+    lists: Lists,
+    bits: int,
+    rows: NDArray[np.int64],
+    hamming: NDArray[np.int32],
+) -> None:
+    depth = rows.shape[1]
+    scan = room_to_scan(0, lists.sizes.shape[0], bits)
+    chosen = np.empty(cells.shape[1], np.int32)
+    for query in range(codes.shape[0]):
+        count = 0
+        for cell in cells[query]:
+            if 0 <= cell < lists.sizes.shape[0]:
+                chosen[count] = cell
+                count += 1
+        runs, size = find_runs(chosen[:count], lists, scan)
+        if size > scan.places.shape[0]:
+            scan = room_to_scan(size + size // 4, lists.sizes.shape[0], bits)
+            runs, size = find_runs(chosen[:count], lists, scan)
+        wanted, radius = int(depth * _FIRST), -1
+        step = take_sample(codes[query], runs, size, wanted, lists, scan)
+        while True:
+            radius = radius_of(scan.histogram, step, wanted, radius + 1)
+            hits = find_hits(codes[query], chosen[:count], runs, size, -1, radius, lists, scan)
+            if hits >= depth or radius == bits:
+                break
+            wanted *= 2
+        for hit in range(min(hits, depth)):
+            at = scan.ordered[hit]
+            rows[query, hit], hamming[query, hit] = lists.rows[scan.places[at]], scan.near[at]

@@ -1,0 +1,1 @@
+"""A search: prune, shortlist, cut off, re-rank."""

@@ -1,0 +1,151 @@
+"""The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
+
+`compare` gives float32 distances of all candidates and bounds their error, so what could be among the k best is known
+from them. Only for that, k candidates and the odd near-tie, are the exact values of `relevance` computed, which decide
+order and ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import SearchParams
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.index import SearchResult
+from semcut.indexes.scoring.equations import distance, fused_score, hamming, relevance
+from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products, squared_distances
+
+Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
+"""Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`;
+None if the processor has to compare them."""
+
+_BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
+
+
+class Records(Protocol):
+    """Records by row number, as a search needs them. Of rows and what is asked for them, -1 is none.
+
+    Attributes:
+        ids: (n,) int64.
+        codes: (n, bits / 8) uint8.
+        cells: (n,) positions in the index's `Cells`; at least one, so that [-1] is something.
+    """
+
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+
+    @property
+    def codes(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def cells(self) -> NDArray[np.int32]: ...
+
+    def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Probabilities of rows (any shape): an (M, C) matrix, and where in it each of them is."""
+        ...
+
+    def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
+        ...
+
+    def relax(self, rest: float = 0) -> None:
+        """A search is done: memory that can be had again may be let go of."""
+        ...
+
+
+def rank(
+    queries: Encodings,
+    weights: NDArray[np.float64],
+    records: Records,
+    rows: NDArray[np.int64],
+    params: SearchParams,
+    scored: bool,
+    distances: Distances | None = None,
+) -> SearchResult:
+    """The k best of each query's candidates; what a search did is left at 0.
+
+    Args:
+        queries: nq of them.
+        weights: (nq, C) float64, s = S p of each query.
+        records: where the candidates are.
+        rows: (nq, m) int64 candidates, all relevant, -1 where there is none.
+        params: k and ranking.
+        scored: whether Eq. 4 applies (features are L2-normalised).
+        distances: what compares all candidates; None for the processor.
+    """
+    query, row = _contenders(queries, weights, records, rows, params, distances)
+    ids = records.ids[row]
+    features, at = records.features(row)
+    exact = np.empty(len(row), np.float32)
+    for start in range(0, len(row), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        exact[here] = distance(queries.features[query[here]], features[at[here]])
+    cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, records, query, row), exact)
+    order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
+    starts = np.searchsorted(query, np.arange(len(queries)))
+    place = np.arange(len(order)) - starts[query]
+    order, place = order[place < params.k], place[place < params.k]
+    query, row, exact = query[order], row[order], exact[order]
+
+    result = SearchResult.empty(len(queries), params.k)
+    r = _relevance(weights, records, query, row)
+    result.ids[query, place] = ids[order]
+    result.distances[query, place] = exact
+    result.relevance[query, place] = r
+    result.scores[query, place] = fused_score(r, exact) if scored else np.nan
+    result.hamming[query, place] = hamming(queries.codes[query], records.codes[row])
+    return result
+
+
+def _relevance(
+    weights: NDArray[np.float64], records: Records, query: NDArray[np.int64], row: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Exact R of pairs of a query and a row."""
+    probabilities, at = records.probabilities(row)
+    r = np.empty(len(row), np.float32)
+    for start in range(0, len(row), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        r[here] = relevance(weights[query[here]], probabilities[at[here]])
+    return r
+
+
+def _contenders(
+    queries: Encodings,
+    weights: NDArray[np.float64],
+    records: Records,
+    rows: NDArray[np.int64],
+    params: SearchParams,
+    distances: Distances | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of query and row, in order of queries, that include the k best of every query."""
+    present = rows >= 0
+    if rows.shape[1] > params.k:
+        squared = None if distances is None else distances(queries.features, rows)
+        if squared is None:
+            features, at = records.features(rows)
+            squared = squared_distances(queries.features, features, at)
+        dim = queries.features.shape[1]
+        if params.ranking == "distance":
+            cost = squared
+            limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(dim))
+            limit += np.float32(UNDERFLOW)
+        else:
+            probabilities, at = records.probabilities(rows)
+            r = inner_products(weights.astype(np.float32), probabilities, at).astype(np.float64)
+            squared[~present] = 0
+            scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
+            cost = np.where(present, -r * (1 - scaled), np.inf)
+            slack = error(dim) + error(probabilities.shape[1])
+            limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
+        present &= cost <= limit
+    query, place = np.nonzero(present)
+    return query, rows[query, place]
+
+
+def _smallest(values: NDArray[Any], k: int) -> NDArray[Any]:
+    """The k-th smallest value of every row: (nq, m) to (nq, 1)."""
+    return np.partition(values, k - 1, axis=1)[:, k - 1 : k]

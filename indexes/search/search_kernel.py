@@ -1,0 +1,113 @@
+"""The whole search, compiled, of one query after the other: prune, scan, cut off, re-rank.
+
+Each query that is not answered gets a reason instead, and is left to `pipeline`:
+
+    DOUBTFUL    a sum lies so near to a border between two float32 values that the order of its terms could decide
+    UNCHECKED   it needs rows whose blocks have not been compared with their checksums yet
+
+**Deepening.** A query for which too few of the nearest records are relevant goes on with those between the radius and a
+larger one, until it has enough or has seen all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.kernels.jit import compiled, kernel
+from semcut.indexes.pruning.bounds_kernel import Bounds, large_weights, prune, room_to_prune
+from semcut.indexes.scanners.scan_kernel import Lists, Scan, find_hits, find_runs, radius_of, room_to_scan, take_sample
+from semcut.indexes.search.kernel_arrays import ANSWERED, Found, Queries, Rows, Task
+from semcut.indexes.search.rank_kernel import Best, rank
+from semcut.indexes.search.shortlist_kernel import take_all, take_nearest
+
+_FIRST = 1.5  # records within the first radius per place of the shortlist
+_DEEPER = 4
+
+
+@kernel
+def search(
+    queries: Queries,
+    task: Task,
+    bounds: Bounds,
+    lists: Lists,
+    rows: Rows,
+    bits: int,
+    found: Found,
+) -> None:
+    """Answer queries: fill in `found`.
+
+    Args:
+        queries: what is looked for.
+        task: what is asked for.
+        bounds, lists, rows: the index.
+        bits: length of a code.
+        found: where answers go.
+    """
+    k = found.ids.shape[1]
+    pruned = room_to_prune(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
+    best = Best(np.empty(k, np.float32), np.empty(k, np.int64), np.empty(k, np.int32), np.empty(k, np.float32))
+    cells = bounds.sizes.shape[0]
+    scan = room_to_scan(0, cells, bits)
+    near, keys = np.empty(0, np.int32), np.empty(0, np.uint64)
+    for query in range(queries.weights.shape[0]):
+        weights = queries.weights[query]
+        _nothing(query, found)
+        large, tail = large_weights(weights, task.cutoff, pruned.large)
+        kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, query, large, tail, pruned)
+        found.partitions[query], found.cells[query], found.codes[query] = partitions, kept, codes
+        if codes == 0:
+            continue
+        classes, chosen = pruned.large[:large], pruned.kept[:kept]
+        size = codes if task.shortlist < 0 else min(task.shortlist, codes)
+        runs, width = find_runs(chosen, lists, scan)
+        if width > scan.places.shape[0]:
+            scan = room_to_scan(width + width // 4, cells, bits)
+            runs, width = find_runs(chosen, lists, scan)
+        if size > near.shape[0]:
+            near, keys = np.empty(size, np.int32), np.empty(size, np.uint64)
+        taken = dropped = 0
+        if size == codes:
+            hits = _everything(chosen, lists, scan)
+            taken, dropped, reason = take_all(
+                weights, task, classes, tail, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
+            )
+        else:
+            code, wanted, above = queries.codes[query], int(size * _FIRST), -1
+            step = take_sample(code, runs, width, wanted, lists, scan)
+            while True:
+                radius = radius_of(scan.histogram, step, wanted, above + 1)
+                hits = find_hits(code, chosen, runs, width, above, radius, lists, scan)
+                taken, gone, reason = take_nearest(
+                    weights, task, classes, tail, pruned, lists, rows, scan, hits, near[:size], keys, taken
+                )
+                dropped += gone
+                if taken == size or reason != ANSWERED or radius == bits:
+                    break
+                above, wanted = radius, wanted * _DEEPER
+        found.cut_off[query] = dropped
+        if reason == ANSWERED:
+            reason = rank(query, queries, task, classes, tail, lists, rows, near[:taken], best, found)
+        found.reason[query] = reason
+
+
+@compiled
+def _nothing(query: int, found: Found) -> None:
+    """Make the answer to a query that of `SearchResult.empty`."""
+    for place in range(found.ids.shape[1]):
+        found.ids[query, place], found.hamming[query, place] = -1, -1
+        found.distances[query, place] = np.inf
+        found.relevance[query, place] = found.scores[query, place] = 0
+    found.cut_off[query], found.reason[query] = 0, ANSWERED
+
+
+@compiled
+def _everything(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> int:
+    """Make all records of the cells hits, whatever their distance."""
+    hits = 0
+    for owner in range(cells.shape[0]):
+        start = lists.starts[cells[owner]]
+        for place in range(start, start + lists.sizes[cells[owner]]):
+            scan.places[hits], scan.owners[hits], scan.ordered[hits] = place, owner, hits
+            hits += 1
+    return hits

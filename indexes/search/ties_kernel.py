@@ -1,0 +1,48 @@
+"""The rule of `indexes.ties` for kernels: which of the records at one Hamming distance and level come to a shortlist.
+
+They are kept in a heap with the largest mixed id at its top: one that comes later and is larger is dropped at a glance,
+whether it is relevant or not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.kernels.jit import compiled
+from semcut.indexes.search.tie_order import FIRST_FACTOR, INCREMENT, SECOND_FACTOR
+
+
+@compiled
+def mixed(number: int) -> np.uint64:
+    """Mix an id, as `ties.mixed` does."""
+    z = np.uint64(number) + np.uint64(INCREMENT)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST_FACTOR)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND_FACTOR)
+    return z ^ (z >> np.uint64(31))
+
+
+@compiled
+def push(keys: NDArray[np.uint64], places: NDArray[np.int32], count: int, key: np.uint64, place: int) -> None:
+    """Add to a heap of `count` keys and their places, which has room for one more."""
+    at = count
+    while at > 0 and keys[(at - 1) // 2] < key:
+        above = (at - 1) // 2
+        keys[at], places[at] = keys[above], places[above]
+        at = above
+    keys[at], places[at] = key, place
+
+
+@compiled
+def replace_top(keys: NDArray[np.uint64], places: NDArray[np.int32], count: int, key: np.uint64, place: int) -> None:
+    """Put a key and its place into a heap of `count` instead of the largest one."""
+    at = 0
+    while True:
+        below = 2 * at + 1
+        if below + 1 < count and keys[below + 1] > keys[below]:
+            below += 1
+        if below >= count or keys[below] <= key:
+            break
+        keys[at], places[at] = keys[below], places[below]
+        at = below
+    keys[at], places[at] = key, place

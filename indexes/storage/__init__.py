@@ -1,0 +1,1 @@
+"""Records on the disk: column files, the catalogue, and what survives a crash."""

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from semcut.connector.benchmark.measure import ground_truth
+from semcut.connector.benchmark.measure.ground_truth import Truth, WrongAnswerError
+from semcut.indexes import BruteForceIndex, Encodings
+from semcut.indexes.scoring.equations import distance
+
+POINTS = [(0.0, "distance"), (0.2, "distance"), (0.2, "fused"), (0.5, "fused")]
+FIELDS = ("ids", "distances", "relevance", "scores", "relevant")
+
+
+@pytest.fixture
+def queries(dataset) -> Encodings:
+    return dataset.queries.get(np.arange(50))
+
+
+def find(dataset, data, queries, path=None, points=POINTS, seconds=60.0):
+    return ground_truth.find(dataset.index, data, queries, points, k=7, seconds=seconds, path=path)
+
+
+def test_answers_are_those_of_brute_force(dataset, data, queries):
+    found = find(dataset, data, queries)
+    brute = BruteForceIndex.create(None, dataset.index.config)
+    brute.add(dataset.index.get(np.arange(len(dataset.index))))
+    for cutoff, ranking in POINTS:
+        expected = brute.search(queries, k=7, cutoff=cutoff, shortlist=None, ranking=ranking)
+        exact = found.exact[cutoff, ranking]
+        for name in ("ids", "distances", "relevance", "scores"):
+            np.testing.assert_array_equal(getattr(exact, name), getattr(expected, name))
+        np.testing.assert_array_equal(exact.relevant, len(dataset.index) - expected.cut_off)
+
+
+def test_nearest_features_are_exact(dataset, data, queries):
+    found = find(dataset, data, queries, points=[])
+    every = np.stack([distance(query[None], data.features) for query in queries.features])
+    np.testing.assert_array_equal(found.distances, np.sort(every, axis=1)[:, :7])
+    np.testing.assert_array_equal(np.take_along_axis(every, found.ids, 1), found.distances)
+
+
+def test_fewer_records_than_k_leave_places_empty():
+    ids, distances = ground_truth.nearest(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), 5)
+    assert (ids[:, 3:] == -1).all()
+    assert np.isinf(distances[:, 3:]).all()
+    assert (distances[:, 0] == 0).all()
+
+
+def test_little_time_gives_answers_to_the_first_queries_only(dataset, data, queries):
+    few = find(dataset, data, queries, seconds=1e-9)
+    every = find(dataset, data, queries)
+    for point in POINTS:
+        count = len(few.exact[point].ids)
+        assert 0 < count < len(queries)
+        np.testing.assert_array_equal(few.exact[point].ids, every.exact[point].ids[:count])
+
+
+def test_truth_is_kept_and_used_again(dataset, data, queries, tmp_path):
+    path = tmp_path / "truth.npz"
+    found = find(dataset, data, queries, path)
+    stamp = path.stat().st_mtime_ns
+    again = find(dataset, data, queries, path, points=POINTS[:2])
+    assert path.stat().st_mtime_ns == stamp
+    for point in POINTS:
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(again.exact[point], name), getattr(found.exact[point], name))
+    find(dataset, data, queries[:20], path)  # other queries: not these
+    assert Truth.load(path).ids.shape == (20, 7)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of an archive", b"text"])
+def test_a_damaged_file_of_truth_is_none(tmp_path, content):
+    path = tmp_path / "truth.npz"
+    assert Truth.load(path) is None
+    path.write_bytes(content)
+    assert Truth.load(path) is None
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_wrong_answer_ends_the_run(dataset, data, queries, point):
+    found = find(dataset, data, queries)
+    ground_truth.check(dataset.index, queries, found, 7)
+    exact = found.exact[point]
+    query = int(np.flatnonzero(exact.ids[: ground_truth.CHECKED, 1] >= 0)[-1])
+    ids = exact.ids.copy()
+    ids[query, [0, 1]] = ids[query, [1, 0]]
+    spoiled = replace(found, exact={**found.exact, point: replace(exact, ids=ids)})
+    with pytest.raises(WrongAnswerError, match=f"query {query} at cutoff {point[0]} by {point[1]}"):
+        ground_truth.check(dataset.index, queries, spoiled, 7)

@@ -1,0 +1,97 @@
+"""A folder of anything: images are read, everything else is named with its reason."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semcut.connector.data.images import MAX_PIXELS, fit, load, open_image, read_batches
+from semcut.connector.errors import DataError
+
+
+def bomb(path: Path, side: int) -> Path:
+    """A valid PNG header that promises side x side pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_files_that_are_no_images_are_skipped_and_named(tmp_path: Path) -> None:
+    good = tmp_path / "a.png"
+    Image.new("RGB", (9, 7), (1, 2, 3)).save(good)
+    text = tmp_path / "b.txt"
+    text.write_text("not an image")
+    cut = tmp_path / "c.jpg"
+    Image.effect_noise((64, 64), 50).save(cut, quality=95)
+    cut.write_bytes(cut.read_bytes()[:600])
+    empty = tmp_path / "d.png"
+    empty.write_bytes(b"")
+    huge = bomb(tmp_path / "e.png", 60_000)
+    files = [str(path) for path in (good, text, cut, empty, huge, tmp_path / "missing.png", tmp_path)]
+    (batch,) = read_batches(files, 8, 16)
+    assert batch.positions.tolist() == [0]
+    assert batch.pixels.shape == (1, 3, 8, 8)
+    reasons = dict(batch.skipped)
+    assert set(reasons) == set(files[1:])
+    assert "not an image" in reasons[str(text)]
+    assert "broken" in reasons[str(cut)]
+    assert f"at most {MAX_PIXELS}" in reasons[str(huge)]
+    assert "no such file" in reasons[str(tmp_path / "missing.png")]
+
+
+def test_batches_keep_the_order_of_files(tmp_path: Path) -> None:
+    files = []
+    for number in range(23):
+        path = tmp_path / f"{number:02d}.png"
+        Image.new("RGB", (5, 5), (number, 0, 0)).save(path)
+        files.append(str(path))
+    batches = list(read_batches(files, 5, 4, workers=3))
+    assert [len(batch.positions) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    assert np.concatenate([batch.positions for batch in batches]).tolist() == list(range(23))
+    assert np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches]).tolist() == list(range(23))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_any_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
+    Image.new(mode, (6, 6)).save(path)
+    assert open_image(path).mode == "RGB"
+
+
+def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4), "black")
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").size == (4, 8)
+
+
+def test_fit_takes_the_middle_square() -> None:
+    pixels = np.zeros((4, 12, 3), np.uint8)
+    pixels[:, 4:8, 1] = 255
+    square = fit(Image.fromarray(pixels), 4)
+    assert square.shape == (3, 4, 4)
+    assert (square[1] == 255).all()
+    assert (square[0] == 0).all()
+
+
+def test_one_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing\.png: no such file"):
+        load(tmp_path / "missing.png", 8)
+
+
+def test_formats_that_pillow_has_other_programs_read_are_no_images(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.eps", "EPS")
+    with pytest.raises(DataError, match="not an image"):
+        load(tmp_path / "a.eps", 8)

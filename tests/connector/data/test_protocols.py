@@ -1,0 +1,89 @@
+"""The parts of every protocol have the stated sizes, and never share what they must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcut.connector.data.protocols import PROTOCOLS, Parts, parts
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.errors import DataError
+
+SIZES = {
+    "cifar10": (5000, 54_000, 1000),
+    "cifar10-1": (5000, 59_000, 1000),
+    "cifar10-2": (50_000, 50_000, 10_000),
+    "tin200": (400, 400, 100),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many files as CIFAR-10 has, and a few of a smaller set; nothing reads them."""
+    root = tmp_path_factory.mktemp("data")
+    for folder, classes, count in (
+        ("cifar/train", 10, 5000), ("cifar/test", 10, 1000), ("tin/train", 4, 100), ("tin/val", 4, 25)
+    ):  # fmt: skip
+        for label in range(classes):
+            (root / folder / f"c{label}").mkdir(parents=True)
+            for number in range(count):
+                (root / folder / f"c{label}" / f"{number}.png").touch()
+    return root
+
+
+def parts_of(name: str, source: Path, seed: int = 0) -> Parts:
+    return parts(name, str(source / ("tin" if name == "tin200" else "cifar")), seed)  # type: ignore[arg-type]
+
+
+def files(images: ImageSet) -> set[str]:
+    assert len(set(images.files)) == len(images)
+    return set(images.files)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_sizes_and_what_is_shared(name: str, source: Path) -> None:
+    training, database, queries = parts_of(name, source)
+    assert (len(training), len(database), len(queries)) == SIZES[name]
+    assert not files(queries) & (files(training) | files(database))
+    assert len(files(training) & files(database)) == (0 if name == "cifar10" else len(training))
+    part, validation = training.split(0.1)
+    assert not files(part) & files(validation)
+    assert not files(validation) & files(queries)
+    for images in (training, database, queries):
+        assert images.classes == training.classes
+        assert all(Path(f).parent.name == images.classes[y] for f, y in zip(images.files, images.labels, strict=True))
+        assert len(np.unique(np.bincount(images.labels))) == 1  # evenly over the classes
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-1"])
+def test_the_seed_decides_what_is_drawn(name: str, source: Path) -> None:
+    first, again, other = (parts_of(name, source, seed) for seed in (0, 0, 1))
+    for part in range(3):
+        assert first[part].files == again[part].files
+        assert first[part].files != other[part].files
+
+
+def test_queries_and_training_images_come_from_their_own_folders(source: Path) -> None:
+    for name in PROTOCOLS:
+        training, _, queries = parts_of(name, source)
+        assert {Path(file).parent.parent.name for file in training.files} == {"train"}
+        assert {Path(file).parent.parent.name for file in queries.files} == {PROTOCOLS[name].queries_from}
+
+
+def test_data_that_does_not_fit_is_one_error(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tin/test does not exist"):
+        parts("cifar10-2", str(source / "tin"))
+    for folder in ("train", "val"):
+        for label in ("a", "b", f"only-in-{folder}"):
+            (tmp_path / folder / label).mkdir(parents=True)
+            (tmp_path / folder / label / "1.png").touch()
+    with pytest.raises(DataError, match="different classes"):
+        parts("tin200", str(tmp_path))
+    (source / "tin" / "val").rename(source / "tin" / "test")
+    try:
+        with pytest.raises(DataError, match="has 400 images, but cifar10-1 draws 5000"):
+            parts("cifar10-1", str(source / "tin"))
+    finally:
+        (source / "tin" / "test").rename(source / "tin" / "val")

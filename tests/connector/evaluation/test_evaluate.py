@@ -1,0 +1,76 @@
+"""Metrics against slow, obvious implementations; shares against the results themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semcut.connector.errors import DataError
+from semcut.connector.evaluation.evaluate import evaluate
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from tests.connector.evaluation.test_metrics import slow_average_precision
+
+
+def encodings(rng: np.random.Generator, labels: np.ndarray, *, ids: bool) -> Encodings:
+    logits = rng.normal(size=(len(labels), 4))
+    logits[np.arange(len(labels)), labels] += 3
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    features = rng.normal(size=(len(labels), 8)) + np.eye(4, 8)[labels]
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return Encodings(
+        probabilities=probabilities,
+        codes=rng.integers(0, 256, (len(labels), 4), dtype=np.uint8),
+        features=features,
+        ids=np.arange(len(labels)) if ids else None,
+    )
+
+
+@pytest.mark.parametrize("ranking", ["distance", "fused"])
+@pytest.mark.parametrize("cutoff", [0.0, 0.3])
+def test_figures_are_those_of_the_results(ranking: str, cutoff: float) -> None:
+    rng = np.random.default_rng(1)
+    record_labels, query_labels = rng.integers(0, 4, 300), rng.integers(0, 4, 30)
+    record_labels[:10] = -1  # records of unknown class are never right
+    index = FaissIndex.create(None, IndexConfig(classes=4, bits=32, dim=8))
+    index.add(encodings(rng, np.maximum(record_labels, 0), ids=True))
+    queries = encodings(rng, query_labels, ids=False)
+    figures = evaluate(
+        index, record_labels, queries, query_labels, ("a", "b", "c", "d"), k=7, cutoff=cutoff, shortlist=50,
+        ranking=ranking,
+    )  # fmt: skip
+
+    def right(ids: np.ndarray, query: int) -> list[bool]:
+        return [int(i) >= 0 and bool(record_labels[i] == query_labels[query]) for i in ids]
+
+    totals = [int((record_labels == label).sum()) for label in query_labels]
+    everything = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking)
+    short = index.search(queries, k=7, cutoff=cutoff, shortlist=50, ranking=ranking)
+    at_all = [slow_average_precision(right(everything.ids[q], q), totals[q]) for q in range(30)]
+    at_k = [slow_average_precision(right(short.ids[q], q), min(7, totals[q])) for q in range(30)]
+    precision = [sum(right(short.ids[q], q)) / 7 for q in range(30)]
+    assert figures.overall.map_all == pytest.approx(np.mean(at_all))
+    assert figures.overall.map_k == pytest.approx(np.mean(at_k))
+    assert figures.overall.precision_k == pytest.approx(np.mean(precision))
+    for label, name in enumerate("abcd"):
+        rows = query_labels == label
+        assert figures.per_class[name].queries == rows.sum()
+        assert figures.per_class[name].map_all == pytest.approx(np.mean(np.array(at_all)[rows]))
+    assert figures.codes_scanned == pytest.approx(short.codes.mean() / 300)
+    assert figures.cells_scanned == pytest.approx(short.cells.mean() / index.stats().cells)
+    assert 0 < figures.partitions_scanned <= 1
+    if cutoff == 0:
+        assert figures.codes_scanned == 1
+
+
+def test_queries_without_a_record_of_their_class_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 20)
+    index = FaissIndex.create(None, IndexConfig(classes=4, bits=32, dim=8))
+    index.add(encodings(rng, labels, ids=True))
+    query_labels = np.array([0, 1, 2, 3])
+    queries = encodings(rng, query_labels, ids=False)
+    figures = evaluate(index, labels, queries, query_labels, ("a", "b", "c", "d"))
+    assert figures.overall.queries == 2
+    assert set(figures.per_class) == {"a", "b"}
+    with pytest.raises(DataError, match="do not match"):
+        evaluate(index, np.full(40, -1), queries, query_labels, ("a", "b", "c", "d"))

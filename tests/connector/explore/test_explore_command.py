@@ -1,0 +1,129 @@
+"""`semcut explore`, as a user runs it: a real process, on loopback."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.indexes import FaissIndex
+from semcut.indexes.milvus import MilvusIndex
+from tests.command import SEMCUT, semcut
+
+
+@contextmanager
+def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[str]:
+    """The address of a server, which is interrupted in the end and must then end well."""
+    process = subprocess.Popen(
+        [str(SEMCUT), "explore", *map(str, arguments), "--port", "0", "--no-browser"],
+        cwd=cwd, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    said = []
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"records at (http://\S+) ", line):
+                yield found[1]
+                break
+        else:
+            raise AssertionError("".join(said))
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            rest = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()  # does nothing to one that has ended
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+def test_an_index_and_its_network_are_served(stored: Path, digits: ImageSet) -> None:
+    with running(stored, cwd=stored.parent) as address, httpx2.Client(base_url=address, timeout=60) as client:
+        stats = client.get("/stats").json()
+        assert (stats["records"], stats["images"], stats["classes"]) == (len(digits), True, list(digits.classes))
+        image = base64.b64encode(Path(digits.files[9]).read_bytes()).decode()
+        hits = client.post("/search", json={"image": image, "k": 1}).json()["hits"]
+        assert hits[0]["record"]["uri"] == digits.files[9]
+        assert client.get("/").status_code == 200
+
+
+def test_without_its_network_an_index_is_searched_by_record(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
+    other = shutil.copytree(model.path, tmp_path / "other")
+    (other / "model.json").write_text((other / "model.json").read_text().replace(model.digest, "0" * 64))
+    for place in (tmp_path / "nowhere", other):
+        with running(stored, "--model", place, cwd=tmp_path) as address:
+            assert not httpx2.get(f"{address}stats").json()["images"]
+    plain = shutil.copytree(stored, tmp_path / "plain")
+    (plain / "semcut.connector.json").unlink()
+    with running(plain, cwd=tmp_path) as address:
+        stats = httpx2.get(f"{address}stats").json()
+        assert (stats["images"], stats["classes"][0]) == (False, "class 0")
+
+
+def test_a_collection_of_milvus_is_served(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
+    database = str(tmp_path / "milvus.db")
+    with FaissIndex.open(stored) as index, MilvusIndex.create(database, index.config, collection="digits") as copy:
+        copy.add(index.get(index.ids()[:200]))
+        expected = copy.search(index.get([5]), k=3).ids[0].tolist()
+    with (
+        running("digits", "--uri", database, "--model", model.path, cwd=tmp_path) as address,
+        httpx2.Client(base_url=address, timeout=60) as client,
+    ):
+        stats = client.get("/stats").json()
+        assert (stats["records"], stats["images"], stats["classes"][3]) == (200, True, "3")
+        answer = client.post("/search", json={"id": 5, "k": 3, "explain": True, "compare": True}).json()
+        assert [int(hit["record"]["id"]) for hit in answer["hits"]] == expected
+        assert answer["compared"]["same"]
+        assert answer["done"]["codes"] is None
+        assert answer["partitions"][0]["kept_records"] is None
+        assert client.get("/partitions").json()["total"] == stats["partitions"]
+        assert len(client.get("/records").json()["records"]) > 10
+
+
+def test_strangers_need_a_token(stored: Path) -> None:
+    said = semcut("explore", stored, "--host", "0.0.0.0", cwd=stored.parent, status=2).stderr
+    assert "lets others in: give a --token" in " ".join(said.split())
+    arguments = (stored, "--host", "0.0.0.0", "--name", "photos.example")
+    with running(*arguments, cwd=stored.parent, SEMCUT_TOKEN="secret") as address:
+        address = re.sub(r"//.*:", "//127.0.0.1:", address)
+        assert httpx2.get(f"{address}stats").status_code == 401
+        shown = {"authorization": "Bearer secret"}
+        assert httpx2.get(f"{address}stats", headers=shown).status_code == 200
+        assert httpx2.get(f"{address}stats", headers={**shown, "host": "photos.example"}).status_code == 200
+        assert httpx2.get(f"{address}stats", headers={**shown, "host": "other.example"}).status_code == 400
+
+
+def test_what_is_no_index_and_what_port_is_taken_is_said(stored: Path, tmp_path: Path) -> None:
+    assert "is not a semcut index" in semcut("explore", tmp_path, cwd=tmp_path, status=1).stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = semcut("explore", stored, "--port", port, "--no-browser", cwd=tmp_path, status=1).stderr
+    assert f"127.0.0.1 port {port} cannot be used" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("arguments", [["--port", "-1"], ["--port", "70000"], ["--port", "web"]])
+def test_ports_that_are_none(arguments: list[str], stored: Path) -> None:
+    semcut("explore", stored, *arguments, cwd=stored.parent, status=2)
+
+
+def test_pictures_are_served_without_loading_torch():
+    """It takes seconds, and only a query that is an image needs it."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, connector.explore.served; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == "False\n"

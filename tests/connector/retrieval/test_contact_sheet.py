@@ -1,0 +1,37 @@
+"""The picture: query at the left, results at the right, frames by class."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
+
+
+def test_frames_tell_right_wrong_and_unknown() -> None:
+    image = Image.new("RGB", (50, 50), "blue")
+    sheet = contact_sheet(
+        [
+            (
+                Tile(image, "cat", ("query",)),
+                [
+                    Tile(image, "cat", ("d 0.1", "R 0.9")),
+                    Tile(image, "dog", ("d 0.2", "R 0.5")),
+                    Tile(image, None, ("d 0.3", "R 0.4")),
+                    Tile("gone.png", "cat", ("d 0.4", "R 0.3")),
+                ],
+            )
+        ]
+    )
+    top, lefts = 12 + 1, [12 + 1 + i * 116 + (12 if i else 0) for i in range(5)]
+    colours = [sheet.getpixel((left, top)) for left in lefts]
+    assert colours == [(20, 20, 20), (30, 150, 60), (200, 40, 40), (150, 150, 150), (30, 150, 60)]
+    middle = [sheet.getpixel((left + 50, top + 50)) for left in lefts]
+    assert middle == [(0, 0, 255)] * 4 + [(235, 235, 235)]
+    below = sheet.crop((lefts[1], top + 104, lefts[1] + 60, top + 134)).convert("L")
+    assert below.getextrema()[0] < 100  # there is text
+
+
+def test_rows_may_have_different_numbers_of_results() -> None:
+    tile = Tile(Image.new("RGB", (8, 8)), None, ())
+    assert contact_sheet([(tile, [tile] * 3), (tile, [])]).width == contact_sheet([(tile, [tile] * 3)]).width
+    assert contact_sheet([]).size[0] > 0

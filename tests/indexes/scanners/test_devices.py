@@ -1,0 +1,240 @@
+"""The engines for cards, on the processor and where there is one on a card: they give what brute force gives, and say
+what is not there."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semcut.indexes import DamagedIndexError, DeviceError, FaissIndex, IndexConfig, InvalidParameterError, faiss_index
+from semcut.indexes.scanners import faiss_flat, gpu_features, segments, torch_gpu
+from semcut.indexes.scanners.gpu_features import CardFeatures
+from semcut.indexes.search import vectorised
+from tests.indexes.generate import (
+    PROPERTY,
+    assert_same,
+    assert_same_records,
+    assert_shortlist,
+    classified,
+    each,
+    filled,
+    threads,
+    worlds,
+)
+from tests.thorough import examples
+
+CONFIG = IndexConfig(classes=6, bits=64, dim=8)
+ENGINES = ("torch", "flat")
+FEATURES = {
+    "the processor": lambda state, device: None,
+    "the device": lambda state, device: CardFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim),
+}
+each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+TUNING = st.fixed_dictionaries(
+    {},
+    optional={
+        (faiss_flat, "SHELF"): st.sampled_from([1, 8]),
+        (segments, "MASKED"): st.sampled_from([0, 5]),
+        (torch_gpu.TorchEngine, "block"): st.sampled_from([1, 3]),
+        (torch_gpu, "_PAIRS"): st.just({"cpu": 7}),
+        (gpu_features, "_BLOCK_BYTES"): st.sampled_from([1, 300]),
+        (gpu_features, "_ELEMENTS"): st.just(50),
+        (vectorised, "_WORTH"): st.just(0),
+        (vectorised, "_FIRST"): st.just(1),
+        (vectorised, "_DEEPER"): st.just(2),
+    },
+)
+
+
+def without_cards(engine: str) -> bool:
+    return faiss.get_num_gpus() == 0 if engine == "flat" else not torch.cuda.is_available()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> str:
+    """Each engine, and on a card those that find one."""
+    if request.node.get_closest_marker("gpu") and without_cards(request.param):
+        pytest.skip(f"no card here that {'FAISS' if request.param == 'flat' else 'torch'} can use")
+    return request.param
+
+
+@settings(PROPERTY, max_examples=examples(50))
+@given(world=worlds(), tuning=TUNING, gone=st.floats(0, 0.6), seed=st.integers(0, 2**32 - 1))
+@each_device
+@pytest.mark.parametrize("features", FEATURES)
+def test_results_are_those_of_brute_force(features, engine, device, world, tuning, gone, seed):
+    rng = np.random.default_rng(seed)
+    removed = world.records.ids[rng.random(len(world.records)) < gone]
+    reference = world.brute_force()
+    with threads(1), pytest.MonkeyPatch.context() as patch:
+        for (owner, name), value in tuning.items():
+            patch.setattr(owner, name, value)
+        patch.setattr(faiss_index, "features_of", FEATURES[features])
+        index = filled(FaissIndex.create(None, world.config, engine=engine, device=device), world.batches)
+        for cutoff, ranking in each(world):
+            asked = {"cutoff": cutoff, "ranking": ranking}
+            result = index.search(world.queries, k=3, shortlist=5, **asked)
+            assert_shortlist(result, world, k=3, shortlist=5, **asked)
+        for one in (index, reference):
+            one.remove(removed)
+        for cutoff, ranking in each(world):
+            asked = {"k": 4, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            asked["shortlist"] = 6
+            found = index.search(world.queries, **asked)
+            assert_same(found, reference.search(world.queries, **asked))
+            assert not np.isin(found.ids[found.ids >= 0], removed).any()
+
+
+@each_device
+def test_shortlists_beyond_what_a_card_gives_at_once(engine, device):
+    rng = np.random.default_rng(0)
+    records, queries = classified(rng, CONFIG, 6000), classified(rng, CONFIG, 5)
+    both = [
+        filled(FaissIndex.create(None, CONFIG, engine=name, device=where), [records])
+        for name, where in ((engine, device), ("faiss", "cpu"))
+    ]
+    for shortlist in (1500, 3000):
+        found, expected = (index.search(queries, k=1200, cutoff=0.1, shortlist=shortlist) for index in both)
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_card_that_is_not_there_is_one_error_and_nothing_is_made(engine, device, tmp_path):
+    if not without_cards(engine):
+        pytest.skip("needs a machine without a card: here is one")
+    with pytest.raises(DeviceError, match=f'device = {device} is not here: .*use device="cpu"'):
+        FaissIndex.create(tmp_path / "index", CONFIG, engine=engine, device=device)
+    assert not (tmp_path / "index").exists()
+    FaissIndex.create(tmp_path / "index", CONFIG).close()
+    with pytest.raises(DeviceError):
+        FaissIndex.open(tmp_path / "index", engine=engine, device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", 0, None])
+def test_a_device_of_another_name_is_refused(device):
+    with pytest.raises(InvalidParameterError, match=r"device = .*, expected cpu, cuda or cuda with a number"):
+        FaissIndex.create(None, CONFIG, device=device)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "faiss"])
+def test_engines_for_the_processor_do_not_run_on_cards(engine):
+    with pytest.raises(InvalidParameterError, match="is for device = cpu: on cuda use torch or flat"):
+        FaissIndex.create(None, CONFIG, engine=engine, device="cuda")
+
+
+def full(*arguments):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore of it.")
+
+
+def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
+    rng = np.random.default_rng(1)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    index = filled(FaissIndex.create(None, CONFIG, engine="torch"), [records])
+    before = index.search(queries, k=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_gpu, "_signs", full)
+        with pytest.raises(
+            DeviceError, match=r"cpu is out of memory \(CUDA out of memory. Tried to allocate 20.00 MiB.\)"
+        ):
+            index.search(queries, k=5)
+    assert_same(index.search(queries, k=5), before)
+
+
+class Watched(CardFeatures):
+    """Features on the processor, as on a card; `compared` has how many rows there were when they were compared."""
+
+    def __init__(self, compared: list[int]) -> None:
+        super().__init__("cpu", CONFIG.dim)
+        self._compared = compared
+
+    def squared_distances(self, queries, rows):
+        self._compared.append(self._rows)
+        return super().squared_distances(queries, rows)
+
+
+@pytest.fixture
+def compared(monkeypatch) -> list[int]:
+    """Indexes have their features in `Watched`."""
+    compared: list[int] = []
+    monkeypatch.setattr(faiss_index, "features_of", lambda state, device: Watched(compared))
+    return compared
+
+
+def test_features_that_do_not_fit_are_compared_on_the_processor(compared, tmp_path, monkeypatch):
+    rng = np.random.default_rng(4)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    monkeypatch.setattr(gpu_features, "_BLOCK_BYTES", 4 * CONFIG.dim * 64)
+    index = filled(FaissIndex.create(tmp_path / "index", CONFIG, engine="torch"), [records[:100]])
+    index.search(queries, k=5)
+    index.add(records[100:110])
+    index.search(queries, k=5)
+    assert set(compared) == {100, 110}
+    with monkeypatch.context() as patch:
+        patch.setattr(Watched, "_empty", full)
+        index.add(records[110:])
+    found = index.search(queries, k=5, shortlist=None)
+    assert set(compared) == {100, 110}
+    assert index._features._blocks == []
+    index.compact()
+    assert_same(index.search(queries, k=5, shortlist=None), found)
+    assert set(compared) == {100, 110, 300}
+    assert_same(filled(FaissIndex.create(None, CONFIG), [records]).search(queries, k=5, shortlist=None), found)
+
+
+def test_a_card_without_room_to_compare_leaves_it_to_the_processor(compared, monkeypatch):
+    rng = np.random.default_rng(5)
+    records, queries = classified(rng, CONFIG, 300), classified(rng, CONFIG, 4)
+    index = filled(FaissIndex.create(None, CONFIG, engine="torch"), [records])
+    expected = index.search(queries, k=5, shortlist=None)
+    monkeypatch.setattr(torch.Tensor, "square_", full)
+    assert_same(index.search(queries, k=5, shortlist=None), expected)
+    assert len(compared) >= 2
+
+
+def test_damaged_features_do_not_keep_an_index_from_opening(compared, tmp_path):
+    rng = np.random.default_rng(6)
+    records = classified(rng, CONFIG, 1000)
+    filled(FaissIndex.create(tmp_path / "index", CONFIG), [records]).close()
+    (file,) = (tmp_path / "index").glob("**/features*")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1  # of the last record
+    file.write_bytes(content)
+    with FaissIndex.open(tmp_path / "index", engine="torch") as index:
+        assert_same_records(index.get(records.ids[:50]), records[:50])
+        with pytest.raises(DamagedIndexError):
+            index.get(records.ids[-1:])
+    assert compared == []
+
+
+def test_devices_by_name():
+    assert segments.devices_among("cpu", 0, "none") == ("cpu",)
+    assert segments.devices_among("cuda", 2, "none") == ("cuda:0", "cuda:1")
+    assert segments.devices_among("cuda:1", 2, "none") == ("cuda:1",)
+    with pytest.raises(DeviceError, match="there are cuda:0, cuda:1"):
+        segments.devices_among("cuda:2", 2, "none")
+
+
+@pytest.mark.parametrize("kind", [torch_gpu.TorchEngine, faiss_flat.FlatEngine])
+def test_segments_stay_few(kind):
+    engine = kind(64)
+    rng = np.random.default_rng(2)
+    for first in range(0, 4000, 40):
+        engine.add(rng.integers(0, 256, (40, 8), np.uint8), np.arange(first, first + 40), rng.integers(0, 9, 40))
+    (held,) = engine._segments.values()
+    assert sum(map(len, held)) == 4000
+    assert len(held) <= 8
+
+
+def test_codes_are_divided_evenly_and_by_cells():
+    engine = torch_gpu.TorchEngine(64, ["cpu", "cpu:0"])
+    rng = np.random.default_rng(3)
+    cells = rng.integers(0, 50, 10_000)
+    engine.add(rng.integers(0, 256, (10_000, 8), np.uint8), np.arange(10_000), cells)
+    first, second = (held[0].cells() for held in engine._segments.values())
+    assert not set(first.tolist()) & set(second.tolist())
+    assert abs(len(first) - len(second)) < 500

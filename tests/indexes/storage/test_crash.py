@@ -1,0 +1,132 @@
+"""Whatever happens to a process or to the disk, an index holds every change whole that was acknowledged, and no part of
+another."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from semcut.indexes import FaissIndex, NotAnIndexError
+from tests.indexes.generate import assert_same, assert_same_records
+from tests.indexes.story import CONFIG, Story
+from tests.thorough import examples
+
+ROOT = Path(__file__).parents[3]
+
+WRITER = """
+import sys
+from semcut.indexes import FaissIndex
+from tests.indexes.story import Story
+
+path, seed, backups = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "backup"
+index = FaissIndex.open(path)
+story = Story(seed)
+story.tell_until(index.version)
+print("ready", flush=True)
+while True:
+    if backups and story.told % 3 == 0:
+        index.backup(f"{path} {story.told}")
+        print("backup", story.told, flush=True)
+    story.change(index)
+    print("change", story.told, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [examples(25), pytest.param(250, marks=pytest.mark.long)])
+def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path, kills):
+    rng = random.Random(kills)
+    path, seed = tmp_path / "index", kills
+    FaissIndex.create(path, CONFIG).close()
+    acknowledged, kinds, copies = 0, set(), 0
+    for _ in range(kills):
+        writer = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WRITER, str(path), str(seed), rng.choice(["backup", "none"])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout.readline() == "ready\n", writer.stderr.read()
+        time.sleep(rng.uniform(0, 0.15))
+        writer.send_signal(signal.SIGKILL)
+        lines, errors = writer.communicate(timeout=60)
+        assert not errors
+        said = [line.split() for line in lines.splitlines() if line.count(" ") == 1]
+        acknowledged = max([acknowledged, *(int(number) for what, number in said if what == "change")])
+        story = Story(seed)
+        with FaissIndex.open(path) as index:
+            assert acknowledged <= index.version <= acknowledged + 1
+            story.tell_until(index.version)
+            assert_holds(index, story)
+            kinds.add(story.next()[0])
+            story.change(index)  # the lock died with its process
+            assert_holds(index, story)
+            assert index.verify() == []
+            acknowledged = index.version
+        done = {number for what, number in said if what == "backup"}
+        for copy in tmp_path.glob("index *"):
+            number = copy.name.split()[-1]
+            copies += assert_backup(copy, int(number), seed, whole=number in done)
+    assert kinds >= {"add", "upsert", "remove"}
+    assert copies
+
+
+def assert_holds(index: FaissIndex, story: Story) -> None:
+    """The index holds what the story tells, and finds it."""
+    expected = story.all()
+    assert len(index) == len(expected)
+    assert_same_records(index.get(expected.ids), expected)
+    queries = expected[:5]
+    asked = {"k": 20, "cutoff": 0.3, "shortlist": None}
+    assert_same(index.search(queries, **asked), story.brute_force().search(queries, **asked))
+
+
+def assert_backup(copy: Path, number: int, seed: int, *, whole: bool) -> bool:
+    """A backup is whole, or no index, which is allowed if it was not acknowledged. It is deleted."""
+    try:
+        with FaissIndex.open(copy) as index:
+            story = Story(seed)
+            story.tell_until(number)
+            assert_holds(index, story)
+            assert index.verify() == []
+        found = True
+    except NotAnIndexError:
+        assert not whole
+        found = False
+        FaissIndex.create(copy, CONFIG).close()  # what is left of it is in nobody's way
+    for file in sorted(copy.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    copy.rmdir()
+    return found
+
+
+def test_a_bulk_load_that_is_killed_leaves_what_was_flushed(tmp_path):
+    script = """
+import os, signal, sys
+import numpy as np
+from semcut.indexes import FaissIndex
+from tests.indexes.story import CONFIG, records
+index = FaissIndex.create(sys.argv[1], CONFIG, durability="close")
+for number in range(20):
+    index.add(records(np.arange(number * 10, number * 10 + 10), np.full(10, number)))
+    if number == 12:
+        index.flush()
+assert len(index) == 200
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "index"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with FaissIndex.open(tmp_path / "index", durability="close") as index:
+        assert index.ids().tolist() == list(range(130))
+        index.remove([5])
+        with FaissIndex.open(tmp_path / "index") as reader:
+            assert len(reader) == 130
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert len(index) == 129
+        assert index.verify() == []

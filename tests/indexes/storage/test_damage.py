@@ -1,0 +1,262 @@
+"""A damaged index gives an error or the right answer, never a wrong one; `verify` names what is damaged."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import zlib
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from semcut.indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError
+from semcut.indexes.storage import mapped_columns
+from semcut.indexes.storage.catalogue import Catalogue
+from semcut.indexes.storage.column_files import NAMES, specs
+from semcut.indexes.storage.store import Store
+from semcut.indexes.storage.verify import verify_path
+from tests.indexes.generate import PROPERTY, assert_same, assert_same_records
+from tests.indexes.story import CONFIG, records
+from tests.thorough import examples
+
+QUERIES = records(np.arange(20), np.full(20, 5))
+ASKED = {"k": 30, "cutoff": 0.2, "shortlist": None}
+HELD = records(np.concatenate([np.arange(3, 300), np.arange(400, 600)]), np.repeat([0, 1], [297, 200]))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    """An index of several batches and blocks, with removed records; never changed."""
+    path = tmp_path_factory.mktemp("sound") / "index"
+    with FaissIndex.create(path, CONFIG) as index:
+        index.add(records(np.arange(300), np.zeros(300)))
+        index.add(records(np.arange(400, 600), np.ones(200)))
+        index.remove([2, 0, 1])
+    return path
+
+
+@pytest.fixture
+def path(sound, tmp_path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(sound, tmp_path / "index"))
+
+
+def flip(file: Path, at: int, bit: int = 0) -> None:
+    """One bit of a file, inverted."""
+    with open(file, "r+b") as opened:
+        opened.seek(at)
+        byte = opened.read(1)[0]
+        opened.seek(at)
+        opened.write(bytes([byte ^ (1 << bit)]))
+
+
+def right_or_refused(path: Path) -> bool:
+    """Whether everything that can be asked is refused or right, and something is refused."""
+    refused = False
+    with FaissIndex.create(None, CONFIG) as reference:
+        reference.add(HELD)
+        expected = reference.search(QUERIES, **ASKED)
+    try:
+        index = FaissIndex.open(path)
+    except StorageError:
+        return True
+    with index:
+        questions = (
+            lambda: assert_same(index.search(QUERIES, **ASKED), expected),
+            lambda: assert_same_records(index.get(HELD.ids), HELD),
+            lambda: [assert_same_records(index.get([number]), HELD[[place]]) for place, number in sample()],
+            lambda: index.uris(HELD.ids) == HELD.uris or pytest.fail("a wrong uri"),
+            lambda: index.ids().tolist() == HELD.ids.tolist() or pytest.fail("a wrong id"),
+            lambda: len(list(index.iterate(100))) == 5 or pytest.fail("a wrong number of batches"),
+            lambda: index.backup(path.with_name("copy")),
+            index.compact,
+        )
+        for question in questions:
+            with suppress(SemcutError):
+                question()
+                continue
+            refused = True
+    return refused
+
+
+def sample() -> list[tuple[int, int]]:
+    return list(enumerate(HELD.ids.tolist()))[::40]
+
+
+# bytes
+
+
+@settings(PROPERTY, max_examples=examples(40))
+@given(name=st.sampled_from(NAMES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), small=st.booleans())
+def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_factory, name, place, bit, small):
+    path = Path(shutil.copytree(sound, tmp_path_factory.mktemp("flipped") / "index"))
+    file = path / "generation-0" / name
+    flip(file, int(place * file.stat().st_size), bit)
+    damage = verify_path(path)
+    assert [Path(found.where).name for found in damage if "checksum" in found.what][-1] == name
+    with pytest.MonkeyPatch.context() as patch:
+        if not small:  # as if it were too large to be mapped at all times
+            patch.setattr(mapped_columns, "_MAPPED", 0)
+        assert right_or_refused(path)
+    shutil.rmtree(path.parent)
+
+
+@settings(PROPERTY, max_examples=examples(60))
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(place=0.15625, bit=7)  # a name in the schema is no text any more
+def test_a_flipped_bit_in_the_catalogue_is_never_a_wrong_answer(sound, tmp_path_factory, place, bit):
+    path = Path(shutil.copytree(sound, tmp_path_factory.mktemp("flipped") / "index"))
+    file = path / "catalogue.sqlite"
+    flip(file, int(place * file.stat().st_size), bit)
+    right_or_refused(path)
+    shutil.rmtree(path.parent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_that_has_become_too_short_is_refused(path, name):
+    file = path / "generation-0" / name
+    os.truncate(file, file.stat().st_size - 1)
+    assert right_or_refused(path)
+    assert any(name in found.where + found.what for found in verify_path(path))
+
+
+def test_records_of_a_damaged_block_can_be_replaced_and_the_index_is_sound_again(path):
+    width = specs(CONFIG)["features"].row_bytes
+    flip(path / "generation-0" / "features", 130 * width)
+    flip(path / "generation-0" / "probabilities", 3)
+    with FaissIndex.open(path) as index:
+        damage = index.verify()
+        assert [Path(found.where).name for found in damage] == ["probabilities", "features"]
+        assert damage[0].ids.tolist() == list(range(3, 128))
+        assert damage[1].ids.tolist() == list(range(128, 256))
+        with pytest.raises(DamagedIndexError, match=r"rows 128 to 255 do not match their checksum.*remove or replace"):
+            index.get([128])
+        with pytest.raises(DamagedIndexError):
+            index.compact()
+        assert_same_records(index.get([256, 400]), HELD[[253, 297]])
+        index.remove(np.arange(3, 128))
+        index.upsert(HELD[125:253])
+        index.compact()
+        assert index.verify() == []
+        assert_same_records(index.get(HELD.ids[125:]), HELD[125:])
+    assert verify_path(path) == []
+
+
+def test_damage_to_removed_records_does_not_stop_a_compaction(path):
+    with FaissIndex.open(path) as index:
+        index.remove(np.arange(3, 128))
+    flip(path / "generation-0" / "features", 0)
+    with FaissIndex.open(path) as index:
+        (damage,) = index.verify()
+        assert damage.ids.tolist() == []
+        index.compact()
+        assert index.verify() == []
+        assert len(index) == len(HELD) - 125
+
+
+def test_a_missing_column_is_named_with_what_else_is_damaged(path):
+    (path / "generation-0" / "codes").unlink()
+    flip(path / "generation-0" / "features", 0)
+    said = [found.where + found.what for found in verify_path(path)]
+    assert any("codes is missing" in text for text in said)
+    assert any("features" in text and "rows 0 to 127" in text for text in said)
+
+
+# contents that match their checksums and contradict each other
+
+
+def forge(path: Path, name: str, row: int, value: object) -> None:
+    """Another value in one row of a column, and the checksum that goes with it."""
+    spec, file = specs(CONFIG)[name], path / "generation-0" / name
+    values = np.fromfile(file, spec.dtype).reshape(-1, *spec.shape)
+    values[row] = value
+    values.tofile(file)
+    data = values.tobytes()
+    size = spec.block * spec.row_bytes
+    crcs = np.array([zlib.crc32(data[start : start + size]) for start in range(0, len(data), size)], "<u4")
+    with sqlite3.connect(path / "catalogue.sqlite") as db:
+        db.execute("UPDATE checksums SET crcs = ? WHERE name = ?", (crcs.tobytes(), name))
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value", "what", "ids"),
+    [
+        ("ids", 10, 11, "more than once", [11]),
+        ("ids", 10, -5, "negative", [-5]),
+        ("probabilities", 10, [1, 0, 0, 0, 0, 0, 0], "outside of their cell", [10]),
+        ("probabilities", 10, [0, 0, 0, 0, 0, 0, 1], "outside of their cell", [10]),
+        ("uri_ends", 10, 2**40, "uri_ends", []),
+        ("uri_bytes", 100, 0xFF, "uri_bytes", []),
+    ],
+)
+def test_contradictions_are_named(path, name, row, value, what, ids):
+    forge(path, name, row, value)
+    found = verify_path(path)
+    assert [damage for damage in found if what in damage.what and damage.ids.tolist() == ids]
+
+
+def test_an_envelope_that_is_too_tight_is_named(path):
+    """As if a bound had been written wrongly: the one fault that would make pruning lose a record."""
+    store = Store.open(path)
+    state = store.state
+    cells = state.cells
+    cell = int(state.columns.cells[10])
+    envelopes = cells.envelopes.copy()
+    envelopes[cell] *= np.float32(0.9)
+    after = state.committed._replace(version=state.committed.version + 1, cells=replace(cells, envelopes=envelopes))
+    store.close()
+    catalogue = Catalogue(path / "catalogue.sqlite")
+    catalogue.commit(state.committed, after, np.array([cell]))
+    catalogue.close()
+    (damage,) = verify_path(path)
+    assert "outside of their cell" in damage.what
+    assert set(damage.ids.tolist()) <= set(state.columns.ids[state.columns.cells == cell].tolist())
+
+
+def test_the_sound_index_is_sound(sound, path):
+    told = []
+    assert verify_path(sound, lambda done, total: told.append(done / total)) == []
+    assert told[-1] == 1
+    assert not right_or_refused(path)
+
+
+# space
+
+
+@pytest.mark.parametrize("operation", ["upsert", "remove", "compact", "backup"])
+def test_without_space_nothing_changes(path, operation):
+    with FaissIndex.open(path) as index:
+        if operation == "remove":  # of so many that their rows do not fit
+            index.add(records(np.arange(1000, 6000), np.full(5000, 3)))
+            index.remove(np.arange(1000, 1500))
+        change = {
+            "upsert": lambda: index.upsert(records(np.arange(5000), np.full(5000, 3))),
+            "remove": lambda: index.remove(np.arange(1500, 6000)),
+            "compact": index.compact,
+            "backup": lambda: index.backup(path.with_name("copy")),
+        }[operation]
+        before, version = index.ids().tolist(), index.version
+        expected = index.search(QUERIES, **ASKED)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+        try:
+            with pytest.raises(StorageError, match=r"File too large|full|disk I/O"):
+                change()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert index.ids().tolist() == before
+        assert index.version == version
+        assert_same(index.search(QUERIES, **ASKED), expected)
+        assert index.verify() == []
+        index.upsert(records(np.arange(700, 800), np.full(100, 3)))
+        index.compact()
+        index.backup(path.with_name("copy"))
+    assert verify_path(path) == verify_path(path.with_name("copy")) == []

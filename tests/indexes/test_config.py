@@ -1,0 +1,155 @@
+"""Settings are checked once, when they are given, and the message says which one is wrong and why."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from semcut.indexes import IndexConfig, InvalidParameterError, SearchParams
+from semcut.indexes.config import search_params
+from tests.indexes.generate import PROPERTY, configs
+
+GOOD = {"classes": 3, "bits": 64, "dim": 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 63}, "bits = 63.*multiple of 8"),
+        ({"bits": 16}, "bits = 16.*32"),
+        ({"bits": 0}, "bits = 0.*32"),
+        ({"bits": 2048}, "bits = 2048.*1024"),
+        ({"bits": 64.5}, "bits = 64.5.*integer"),
+        ({"bits": None}, "bits = None.*integer"),
+        ({"classes": 1}, "classes = 1.*2"),
+        ({"classes": -3}, "classes = -3.*2"),
+        ({"classes": 10_001}, "classes = 10001.*10000"),
+        ({"classes": "many"}, "classes = 'many'.*integer"),
+        ({"classes": float("nan")}, "classes = nan.*finite"),
+        ({"dim": 0}, "dim = 0.*1"),
+        ({"dim": 65_537}, "dim = 65537.*65536"),
+        ({"groups": -1}, "groups = -1.*0"),
+        ({"groups": 65}, "groups = 65.*64"),
+        ({"colour": 1}, "colour = 1.*not permitted"),
+        ({"prior": (0.5, 0.5)}, r"prior has 2 entries, expected one per class \(3\)"),
+        ({"prior": (0.5, 0.5, 0)}, r"prior.2 = 0.*greater than 0"),
+        ({"prior": (0.5, -0.5, 1)}, r"prior.1 = -0.5.*greater than 0"),
+        ({"prior": (0.5, float("nan"), 1)}, r"prior.1 = nan"),
+        ({"prior": (0.5, float("inf"), 1)}, r"prior.1 = inf"),
+        ({"prior": np.ones((3, 1))}, r"prior.0 = \[1.0\]"),
+        ({"prior": np.ones(2)}, "prior has 2 entries"),
+        ({"prior": 0.5}, r"prior = 0.5"),
+        ({"similarity": np.ones((3, 2))}, "not 3 x 3"),
+        ({"similarity": np.ones((2, 2))}, "not 3 x 3"),
+        ({"similarity": np.ones(3)}, r"similarity.0 = 1.0"),
+        ({"similarity": [[1, 0, 0], [0, 1], [0, 0, 1]]}, "not 3 x 3"),
+        ({"similarity": [[1, 0.5, 0], [0.4, 1, 0], [0, 0, 1]]}, "not symmetric"),
+        ({"similarity": [[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 1]]}, r"similarity.0.1 = -0.5.*greater than or equal to 0"),
+        ({"similarity": [[1, np.nan, 0], [np.nan, 1, 0], [0, 0, 1]]}, r"similarity.0.1 = nan"),
+        ({"similarity": [[np.inf, 0, 0], [0, 1, 0], [0, 0, 1]]}, r"similarity.0.0 = inf"),
+        ({"prior": (1, 1, 1), "similarity": np.eye(3)}, "prior or a similarity, not both"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        IndexConfig(**GOOD | settings)
+
+
+def test_a_setting_that_is_missing_is_named():
+    with pytest.raises(InvalidParameterError, match=r"dim.*required"):
+        IndexConfig(classes=3, bits=64)
+
+
+def test_a_message_stays_short_whatever_was_given():
+    with pytest.raises(InvalidParameterError) as error:
+        IndexConfig(classes="x" * 10_000, bits=64, dim=8)
+    assert len(str(error.value)) < 300
+
+
+def test_a_configuration_cannot_be_changed():
+    config = IndexConfig(**GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        config.bits = 128
+
+
+def test_priors_and_similarities_may_be_arrays():
+    assert IndexConfig(**GOOD, prior=np.array([1, 2, 3])).prior == (1, 2, 3)
+    assert IndexConfig(**GOOD, similarity=np.eye(3)).similarity == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    assert IndexConfig(**GOOD, similarity=np.eye(3, dtype=np.float32)).similarity == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+
+
+@PROPERTY
+@given(config=configs())
+def test_a_configuration_survives_being_written_down(config):
+    assert IndexConfig(**IndexConfig.model_validate_json(config.model_dump_json()).model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("classes", "groups"), [(2, 2), (10, 10), (16, 16), (100, 16), (256, 16), (1000, 4), (4096, 1), (10_000, 1)]
+)
+def test_the_default_number_of_groups_keeps_the_number_of_cells_reasonable(classes, groups):
+    assert IndexConfig(classes=classes, bits=64, dim=8).groups == groups
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "k = 0.*1"),
+        ({"k": -1}, "k = -1.*1"),
+        ({"k": 2.5}, "k = 2.5.*integer"),
+        ({"k": None}, "k = None"),
+        ({"shortlist": 0}, "shortlist = 0.*1"),
+        ({"shortlist": -5}, "shortlist = -5.*1"),
+        ({"shortlist": 5.5}, "shortlist = 5.5.*integer"),
+        ({"shortlist": 5, "k": 6}, "shortlist of 5 cannot give k = 6"),
+        ({"cutoff": -0.1}, "cutoff = -0.1.*0"),
+        ({"cutoff": 1.0}, "cutoff = 1.0.*less than 1"),
+        ({"cutoff": float("nan")}, "cutoff = nan"),
+        ({"cutoff": float("inf")}, "cutoff = inf"),
+        ({"cutoff": "x"}, "cutoff = 'x'.*number"),
+        ({"cutoff": None}, "cutoff = None"),
+        ({"ranking": "best"}, "ranking = 'best'.*'distance' or 'fused'"),
+        ({"ranking": None}, "ranking = None"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        SearchParams(**settings)
+
+
+@pytest.mark.parametrize("number", [np.int64(7), np.int32(7), np.uint8(7)])
+def test_numpy_integers_are_integers(number):
+    params = SearchParams(k=number, shortlist=number)
+    assert (params.k, params.shortlist) == (7, 7)
+    assert type(params.k) is int
+
+
+@pytest.mark.parametrize("number", [np.float32(0.25), np.float64(0.25), np.float16(0.25)])
+def test_numpy_floats_are_floats(number):
+    assert SearchParams(cutoff=number).cutoff == 0.25
+
+
+def test_a_shortlist_may_be_as_long_as_the_result():
+    assert SearchParams(k=7, shortlist=7).shortlist == 7
+
+
+def test_results_that_would_fill_the_memory_are_refused():
+    SearchParams(k=10, shortlist=None).check(10**7)
+    with pytest.raises(InvalidParameterError, match=r"10000001 queries with k = 10 .*at most 100000000"):
+        SearchParams(k=10, shortlist=None).check(10**7 + 1)
+
+
+@pytest.mark.parametrize("k", [1, np.int64(1), True, 1.0, "1", np.array(1), [1], None])
+def test_parameters_that_were_checked_before_let_nothing_else_through(k):
+    """What is equal to a number is not always one."""
+    search_params(1, 0.5, 1, "distance")
+    try:
+        expected = SearchParams(k=k, cutoff=0.5, shortlist=1, ranking="distance")
+    except InvalidParameterError as error:
+        with pytest.raises(InvalidParameterError, match=re.escape(str(error))):
+            search_params(k, 0.5, 1, "distance")
+    else:
+        assert search_params(k, 0.5, 1, "distance") == expected
