@@ -28,7 +28,7 @@ from semcut.indexes.scanners.choose import Engine, advance, changed, devices_of,
 from semcut.indexes.scanners.protocol import EngineName, chosen
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock
-from semcut.indexes.storage.snapshot import Progress, State
+from semcut.indexes.storage.snapshot import Progress, Snapshot
 from semcut.indexes.storage.store import Durability, Store
 from semcut.indexes.storage.verify import Damage, verify
 
@@ -255,7 +255,7 @@ class FaissIndex(ExplainedIndex):
             finally:
                 self._in_change = False
 
-    def _publish(self, after: State) -> None:
+    def _publish(self, after: Snapshot) -> None:
         """Let searches see a state."""
         before = self._state
         if after is before:
@@ -279,11 +279,11 @@ class FaissIndex(ExplainedIndex):
             self._abandon()
             raise
 
-    def _current(self) -> State | None:
+    def _current(self) -> Snapshot | None:
         """The state that is searched, None of a closed index."""
         return None if self._closed else self._state
 
-    def _adopt(self, engine: Engine, state: State) -> bool:
+    def _adopt(self, engine: Engine, state: Snapshot) -> bool:
         """Search with the compiled engine from now on, unless the index was changed or closed since this state, or is
         being so.
 
@@ -335,7 +335,7 @@ class FaissIndex(ExplainedIndex):
             self._check_open()
             return self._id_map().largest() + 1
 
-    def _found(self, ids: NDArray[np.int64]) -> tuple[State, NDArray[np.int64]]:
+    def _found(self, ids: NDArray[np.int64]) -> tuple[Snapshot, NDArray[np.int64]]:
         """The state, and the rows of these ids in it."""
         with self._lock.shared():
             self._check_open()

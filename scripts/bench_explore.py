@@ -31,7 +31,7 @@ from rich.table import Table
 
 from semcut.connector.benchmark.measure.machine import describe
 from semcut.connector.explore.schemas import Asked
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from semcut.indexes import FaissIndex, IndexConfig
 
 K = 12
@@ -58,7 +58,7 @@ def main() -> None:
                 index.add(batch)
         figures = {}
         with FaissIndex.open(path) as index:
-            served, queries = Served(index, None, None), index.get(asked[:4096])
+            served, queries = ExploreService(index, None, None), index.get(asked[:4096])
             served.warm()
             figures["the library: the search alone"] = alone(
                 lambda row: index.search(queries[row : row + 1], k=K), len(queries), args.seconds

@@ -35,11 +35,11 @@ from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.scanners import faiss_flat, torch_gpu
-from semcut.indexes.scanners.segments import SegmentedEngine
+from semcut.indexes.scanners.segments import SegmentedScanner
 
 CUTOFF, SHORTLIST, K = 0.2, 100, 10
-KINDS: dict[str, Any] = {"torch": (torch_gpu.TorchEngine, torch_gpu.devices_named),
-                         "flat": (faiss_flat.FlatEngine, faiss_flat.devices_named)}  # fmt: skip
+KINDS: dict[str, Any] = {"torch": (torch_gpu.TorchScanner, torch_gpu.devices_named),
+                         "flat": (faiss_flat.FlatScanner, faiss_flat.devices_named)}  # fmt: skip
 EVERYTHING = "one flat index over everything"
 ERR = Console(stderr=True)
 
@@ -226,12 +226,12 @@ def copies(codes: NDArray[np.uint8], records: int) -> NDArray[np.uint8]:
 
 def filled(
     name: str, devices: tuple[str, ...], codes: NDArray[np.uint8], cells: NDArray[np.int32], bits: int
-) -> SegmentedEngine[Any] | Any:
+) -> SegmentedScanner[Any] | Any:
     """An engine with these codes."""
     if name == "processor":
-        from semcut.indexes.scanners.numba_lists import CompiledEngine
+        from semcut.indexes.scanners.numba_lists import NumbaScanner
 
-        engine: Any = CompiledEngine(bits)
+        engine: Any = NumbaScanner(bits)
     else:
         engine = KINDS[name][0](bits, devices)
     engine.add(codes, np.arange(len(codes)), cells)
@@ -242,7 +242,7 @@ def everything(device: str, codes: NDArray[np.uint8], bits: int) -> Any:
     """One flat index of FAISS's on the device; None if this FAISS has no card."""
     if device != "cpu" and not faiss.get_num_gpus():
         return None
-    index = faiss_flat.FlatEngine(bits)._empty("cuda:0" if device == "cuda" else device)
+    index = faiss_flat.FlatScanner(bits)._empty("cuda:0" if device == "cuda" else device)
     index.add(codes)
     return index
 

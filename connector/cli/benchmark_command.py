@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 
-class Records(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+class RecordCounts(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
     """RECORDSxCLASSES, or RECORDSxCLASSES:ZIPF."""
 
     name = "records x classes[:zipf]"
@@ -78,7 +78,7 @@ def _whole(text: str) -> int:
 )
 @click.option(
     "--fitted",
-    type=Records(),
+    type=RecordCounts(),
     multiple=True,
     help="Also records made to resemble the first --data (without one, digits): so many, of so many classes, like "
     "1e6x100; 1e6x100:1 makes the classes' frequencies fall as 1/rank. May be given several times.",

@@ -53,11 +53,11 @@ def explore(
     import uvicorn
 
     from semcut.connector.explore.app import create_app
-    from semcut.connector.explore.service import Served
+    from semcut.connector.explore.service import ExploreService
 
     with ExitStack() as stack:
         opened, classes, encode = _opened(stack, index, model, uri, milvus_token, device)
-        served = Served(opened, classes, encode)
+        served = ExploreService(opened, classes, encode)
         app = create_app(served, token=token, hosts=_hosts(host, names))
         try:
             listening = stack.enter_context(_listening(host, port))

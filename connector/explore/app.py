@@ -33,7 +33,7 @@ from semcut.connector.explore.schemas import (
     Sample,
     Stats,
 )
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from semcut.connector.explore.token_guard import Guard, problem
 from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
 from semcut.indexes.errors import shown
@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 
 
 def create_app(
-    served: Served, *, token: str | None = None, hosts: Iterable[str] = ("localhost",), seconds: float = SECONDS
+    served: ExploreService, *, token: str | None = None, hosts: Iterable[str] = ("localhost",), seconds: float = SECONDS
 ) -> Guard:
     """The application, guarded.
 

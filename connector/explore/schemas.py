@@ -77,7 +77,7 @@ class Query(_Wire):
     classes: list[Likely]
 
 
-class Hit(_Wire):
+class FoundRecord(_Wire):
     """A record of an answer."""
 
     record: Record
@@ -113,7 +113,7 @@ class Pruned(_Wire):
 class Compared(_Wire):
     """What comparing with every record gives: the k best that are relevant, without a shortlist."""
 
-    hits: list[Hit]
+    hits: list[FoundRecord]
     same: bool = Field(description="Whether the search found the same records in the same order.")
     missing: list[Id] = Field(description="Records that the search did not find.")
     milliseconds: float
@@ -123,7 +123,7 @@ class Answer(_Wire):
     """What was found, best first."""
 
     query: Query
-    hits: list[Hit]
+    hits: list[FoundRecord]
     done: Done
     version: str = Field(description="Of the index; another one after each change.")
     partitions: list[Pruned] | None = Field(description="If asked for: partitions with records, largest bound first.")

@@ -26,7 +26,7 @@ from semcut.connector.explore.schemas import (
     Asked,
     Compared,
     Done,
-    Hit,
+    FoundRecord,
     Likely,
     Members,
     Partition,
@@ -60,7 +60,7 @@ _FRESH = 60.0  # seconds for which the sizes of an index on a server are taken f
 _T = TypeVar("_T")
 
 
-class Served:
+class ExploreService:
     """What can be asked of an index.
 
     Args:
@@ -294,11 +294,11 @@ class Served:
                 self._encoded.popitem(last=False)
             return self._encoded[digest]
 
-    def _hits(self, result: SearchResult) -> list[Hit]:
+    def _hits(self, result: SearchResult) -> list[FoundRecord]:
         filled = np.flatnonzero(result.ids[0] >= 0)
         records = self._records(result.ids[0][filled])
         return [
-            Hit(
+            FoundRecord(
                 record=record,
                 distance=float(result.distances[0, place]),
                 relevance=float(result.relevance[0, place]),

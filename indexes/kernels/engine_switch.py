@@ -18,7 +18,7 @@ from semcut.indexes.scanners.choose import advance, changed, engine_of
 if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.scanners.choose import Engine
-    from semcut.indexes.storage.snapshot import State
+    from semcut.indexes.storage.snapshot import Snapshot
 
 _EVERY = 0.2  # seconds between two looks
 _BUSY = 0.02  # seconds after which to try again, when the index was being changed
@@ -71,7 +71,7 @@ class EngineSwitch:
 
     def _hand_over(self) -> None:
         engine: Engine | None = None
-        before: State | None = None
+        before: Snapshot | None = None
         while threading.main_thread().is_alive():  # not after the end of the program, which waits for this thread
             with _no_fork:
                 index = self._index()

@@ -24,7 +24,7 @@ from semcut.indexes.errors import (
     NotAnIndexError,
 )
 from semcut.indexes.milvus.connection import PAGE, Server, among, integers, texts
-from semcut.indexes.milvus.schema import CODES, RECORDS, Collection, Kind, Layout, check_name, choose, field_names
+from semcut.indexes.milvus.schema import CODES, RECORDS, Collection, Kind, Schema, check_name, choose, field_names
 from semcut.indexes.milvus.shared_state import CONFIG, IDENTITY, catalogue_name, filled, row_of
 from semcut.indexes.milvus.shared_state import collection as catalogue_collection
 
@@ -33,7 +33,7 @@ FORMAT_VERSION = 2
 _PART = 16_000  # characters of a text in one row; a character has up to 4 bytes
 
 
-def collections(layout: Layout) -> list[Collection]:
+def collections(layout: Schema) -> list[Collection]:
     """All collections of an index: the catalogue is the first to be made and the last to go."""
     return [catalogue_collection(layout.name, layout.config.classes), *layout.collections()]
 
@@ -46,12 +46,12 @@ def planned(server: Server | None, name: str, config: IndexConfig, partition_key
         name, config, partition_key: of the index.
     """
     kind = "floats" if server is None else choose(server)
-    layout = Layout(check_name(name), kind, config, partition_key)
+    layout = Schema(check_name(name), kind, config, partition_key)
     where = "a new file" if server is None else f"Milvus {server.version}"
     return {"server": where, **{one.name: str(one) for one in collections(layout)}}
 
 
-def make(server: Server, layout: Layout) -> None:
+def make(server: Server, layout: Schema) -> None:
     """Make an empty index, in place of what an attempt has left that did not come to its end.
 
     Raises:
@@ -106,7 +106,7 @@ def _is(server: Server, one: Collection) -> bool:
     return field_names(server, one.name) == {name for name, *_ in [*one.scalars, *one.vectors]}
 
 
-def _finds_by_partition(server: Server, layout: Layout) -> bool:
+def _finds_by_partition(server: Server, layout: Schema) -> bool:
     """Whether records are found by their class after they were written, and written again with another class.
 
     Milvus 2.3.5 is known to lose them: its upsert does not look at the partition key.
@@ -126,7 +126,7 @@ def _finds_by_partition(server: Server, layout: Layout) -> bool:
     return found == [1] * classes
 
 
-def write_config(server: Server, layout: Layout) -> None:
+def write_config(server: Server, layout: Schema) -> None:
     """Write the configuration, which makes the index exist."""
     content = {
         "format": FORMAT_VERSION,
@@ -143,7 +143,7 @@ def write_config(server: Server, layout: Layout) -> None:
         server.call("upsert", catalogue_name(layout.name), filled(rows[max(0, start - 100) : start][::-1], layout))
 
 
-def read_config(server: Server, name: str) -> Layout:
+def read_config(server: Server, name: str) -> Schema:
     """The layout of the index of this name.
 
     Raises:
@@ -179,7 +179,7 @@ def read_config(server: Server, name: str) -> Layout:
         kind: Kind = content["kind"]
         if kind not in get_args(Kind):
             raise ValueError
-        return Layout(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
+        return Schema(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
     except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is one
         raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
 

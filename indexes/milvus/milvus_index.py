@@ -44,13 +44,13 @@ from semcut.indexes.milvus.address import check_there
 from semcut.indexes.milvus.connection import Server
 from semcut.indexes.milvus.lifecycle import drop, load, make, read_config
 from semcut.indexes.milvus.reader import ATTEMPTS, Reader, busy
-from semcut.indexes.milvus.schema import LOOSE, Layout, check_name, choose
+from semcut.indexes.milvus.schema import LOOSE, Schema, check_name, choose
 from semcut.indexes.milvus.server_search import Hits, TooManyError
-from semcut.indexes.milvus.shared_state import Catalogue, View, catalogue_name
+from semcut.indexes.milvus.shared_state import SharedState, View, catalogue_name
 from semcut.indexes.milvus.writer import Writer
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.pruning.explanation import ExplainedIndex
-from semcut.indexes.search.vectorised import Pipeline
+from semcut.indexes.search.vectorised import VectorisedSearch
 
 _REQUESTS = 8  # at the same time
 _QUERIES = 256  # of a batch that are searched together, and share what they fetch
@@ -66,10 +66,10 @@ class MilvusIndex(ExplainedIndex):
 
     _counted = False
 
-    def __init__(self, server: Server, layout: Layout, strong: bool) -> None:
+    def __init__(self, server: Server, layout: Schema, strong: bool) -> None:
         super().__init__(layout.config)
         self._server, self._layout, self._strong = server, layout, strong
-        self._catalogue = Catalogue(server, layout, strong)
+        self._catalogue = SharedState(server, layout, strong)
         self._changing = threading.RLock()
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
@@ -123,7 +123,7 @@ class MilvusIndex(ExplainedIndex):
         """
         server = Server(path, token=token, database=database, timeout=timeout)
         try:
-            layout = Layout(check_name(collection), choose(server), config, bool(partition_key))
+            layout = Schema(check_name(collection), choose(server), config, bool(partition_key))
             make(server, layout)
             return cls(server, layout, strong)
         except BaseException:
@@ -345,7 +345,7 @@ class MilvusIndex(ExplainedIndex):
         """The results of a part of the queries, and how many records were gone when they were fetched."""
         hits = Hits(self._server, self._layout, view, self._at_once, strong)
         try:
-            pipeline = Pipeline(hits, view.cells, hits, self._similarity, split=False)
+            pipeline = VectorisedSearch(hits, view.cells, hits, self._similarity, split=False)
             return pipeline.search(queries, params, scored), hits.missed
         except TooManyError:
             if len(queries) == 1:

@@ -13,9 +13,9 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from semcut.indexes.index import refuse_unknown
 from semcut.indexes.milvus.connection import PAGE, Server, TooLargeError, among, integers
-from semcut.indexes.milvus.schema import Layout, to_ids, to_keys
+from semcut.indexes.milvus.schema import Schema, to_ids, to_keys
 from semcut.indexes.milvus.server_search import AtOnce
-from semcut.indexes.milvus.shared_state import Catalogue
+from semcut.indexes.milvus.shared_state import SharedState
 
 IDS = 4096
 """Ids in one condition."""
@@ -37,7 +37,7 @@ class Reader:
         strong: whether the newest state is asked for.
     """
 
-    def __init__(self, server: Server, layout: Layout, catalogue: Catalogue, at_once: AtOnce, strong: bool) -> None:
+    def __init__(self, server: Server, layout: Schema, catalogue: SharedState, at_once: AtOnce, strong: bool) -> None:
         self._server, self._layout, self._catalogue = server, layout, catalogue
         self._at_once, self._strong = at_once, strong
 

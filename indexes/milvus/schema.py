@@ -97,7 +97,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Schema:
     """The collections of one index.
 
     Attributes:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.milvus.connection import PAGE, Server, among, integers
-from semcut.indexes.milvus.schema import Layout, to_ids
+from semcut.indexes.milvus.schema import Schema, to_ids
 from semcut.indexes.milvus.shared_state import View
 from semcut.indexes.pruning.cells import cell_numbers
-from semcut.indexes.scanners.protocol import NOWHERE, Found
+from semcut.indexes.scanners.protocol import NOWHERE, Nearest
 from semcut.indexes.scoring.equations import hamming
 
 MAX_BYTES = 1 << 31
@@ -63,7 +63,7 @@ class Hits:
     deepest = PAGE
     patience = 12.0  # deeper searches would take thousands of records here for the sake of a few
 
-    def __init__(self, server: Server, layout: Layout, view: View, at_once: AtOnce, strong: bool) -> None:
+    def __init__(self, server: Server, layout: Schema, view: View, at_once: AtOnce, strong: bool) -> None:
         self._server, self._layout, self._view, self._at_once, self._strong = server, layout, view, at_once, strong
         self._step = max(64, min(4096, _VECTOR_BYTES // (4 * (layout.config.dim + layout.config.classes))))
         self.missed = 0
@@ -109,12 +109,12 @@ class Hits:
         """What is held of a column; one row where nothing is, so that row -1 is something."""
         return self._columns[place][: max(1, self._held)]
 
-    def relax(self, rest: float = 0) -> None:
+    def release_pages(self, rest: float = 0) -> None:
         """Nothing to let go of."""
 
     # engine
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """The nearest codes in the cells of each query: see `Engine`."""
         keys = np.full((len(codes), depth), -2, np.int64)  # -1 is a key
 
@@ -131,7 +131,7 @@ class Hits:
         rows[found] = self._rows_of(keys[found])
         # Nearest first, and what has gone missing not in between.
         rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
-        return Found(rows, np.where(rows < 0, NOWHERE, hamming(codes[:, None], self.codes[rows])))
+        return Nearest(rows, np.where(rows < 0, NOWHERE, hamming(codes[:, None], self.codes[rows])))
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All rows in (m,) cells: see `Engine`.

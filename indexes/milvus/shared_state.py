@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from semcut.indexes.errors import DamagedIndexError, NotAnIndexError
 from semcut.indexes.milvus.client import DataType
 from semcut.indexes.milvus.connection import PAGE, Server, among, floats, integers, texts
-from semcut.indexes.milvus.schema import Collection, Layout, Scalar, Vector
+from semcut.indexes.milvus.schema import Collection, Scalar, Schema, Vector
 from semcut.indexes.pruning.cells import Cells, Kept
 
 _WRITER, CONFIG, _LOOSE, IDENTITY = -1, -2, -3, -4
@@ -107,7 +107,7 @@ def collection(name: str, classes: int) -> Collection:
     return Collection(catalogue_name(name), scalars, [envelope], {"num_shards": 1})
 
 
-class Catalogue:
+class SharedState:
     """One client's knowledge of the catalogue, and its own row in it. Safe for threads.
 
     Args:
@@ -116,7 +116,7 @@ class Catalogue:
         strong: whether `view` always asks for the newest state.
     """
 
-    def __init__(self, server: Server, layout: Layout, strong: bool) -> None:
+    def __init__(self, server: Server, layout: Schema, strong: bool) -> None:
         self._server, self._layout, self._strong = server, layout, strong
         self._collection = catalogue_name(layout.name)
         self._lock = threading.RLock()  # not held while writers' rows are read: a server that hangs holds up each once
@@ -336,7 +336,7 @@ def row_of(
     return {"key": number, "cell": cell, "low": low, "text": text, "envelope": envelope}
 
 
-def filled(rows: list[dict[str, Any]], layout: Layout) -> list[dict[str, Any]]:
+def filled(rows: list[dict[str, Any]], layout: Schema) -> list[dict[str, Any]]:
     """Rows with an envelope, which Milvus wants in each."""
     nothing = np.zeros(layout.config.classes, np.float32)
     return [row if row["envelope"] is not None else {**row, "envelope": nothing} for row in rows]

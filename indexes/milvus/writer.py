@@ -18,8 +18,8 @@ from semcut.indexes.encodings import Encodings, is_loose
 from semcut.indexes.index import refuse_known, refuse_unknown
 from semcut.indexes.milvus.connection import Server, among, integers
 from semcut.indexes.milvus.reader import IDS, Reader
-from semcut.indexes.milvus.schema import Layout, to_keys
-from semcut.indexes.milvus.shared_state import Catalogue
+from semcut.indexes.milvus.schema import Schema, to_keys
+from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.pruning.cells import Cells
 
 
@@ -30,7 +30,7 @@ class Writer:
         server, layout, catalogue, reader: of the index.
     """
 
-    def __init__(self, server: Server, layout: Layout, catalogue: Catalogue, reader: Reader) -> None:
+    def __init__(self, server: Server, layout: Schema, catalogue: SharedState, reader: Reader) -> None:
         self._server, self._layout, self._catalogue, self._reader = server, layout, catalogue, reader
         self._half_removed = np.empty(0, np.int64)  # ids of a removal that has failed
 

@@ -48,7 +48,7 @@ class Bounds(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-class Room(NamedTuple):
+class PruneWorkspace(NamedTuple):
     """Room to prune in, for one query after the other.
 
     Attributes:
@@ -75,9 +75,9 @@ class Room(NamedTuple):
 
 
 @compiled
-def room_to_prune(cells: int, classes: int) -> Room:
+def prune_workspace(cells: int, classes: int) -> PruneWorkspace:
     """Room for an index of so many cells and classes."""
-    return Room(
+    return PruneWorkspace(
         np.empty(classes, np.int32),
         np.zeros(cells // 64 + 1, np.uint64),
         np.empty(cells, np.int32),
@@ -139,7 +139,7 @@ def prune(
     number: int,
     large: int,
     tail: float,
-    room: Room,
+    room: PruneWorkspace,
 ) -> tuple[int, int, int]:
     """Find the cells that can hold a record with R > cutoff.
 
@@ -214,7 +214,7 @@ def _near(
     classes: NDArray[np.int32],
     tail: float,
     count: int,
-    room: Room,
+    room: PruneWorkspace,
 ) -> int:
     """Leave only those of the first `count` cells in `spare` whose sum over the large weights and the tail is above the
     limit, and put these sums, without the tail, in `sums`; says how many cells there are then.
@@ -254,7 +254,13 @@ def _cells_of(found: NDArray[np.uint64], count: int, cells: NDArray[np.int32]) -
 
 @compiled
 def _highest_level_first(
-    weights: NDArray[np.float64], largest: float, cutoff: float, slack: float, bounds: Bounds, kept: int, room: Room
+    weights: NDArray[np.float64],
+    largest: float,
+    cutoff: float,
+    slack: float,
+    bounds: Bounds,
+    kept: int,
+    room: PruneWorkspace,
 ) -> None:
     """Sort the kept cells by the level of their records, from the products in `sums`, and say of which all records are
     relevant.

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
-from semcut.indexes.pruning.class_lists import Large, Lists
+from semcut.indexes.pruning.class_lists import ClassLists, Large
 from semcut.indexes.scoring.rounding import UNDERFLOW, Products, error
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
@@ -269,9 +269,9 @@ class Cells:
         return np.argsort(self._scan_order)
 
     @cached_property
-    def lists(self) -> Lists:
+    def lists(self) -> ClassLists:
         """The cells of each class, by envelope."""
-        return Lists.of(self.envelopes)
+        return ClassLists.of(self.envelopes)
 
     @cached_property
     def _sums(self) -> Products:

@@ -39,7 +39,7 @@ _ELEMENTS = 1 << 20  # values of rows taken at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Lists:
+class ClassLists:
     """For every class the cells with an envelope of at least `FLOOR` there, largest first.
 
     Attributes:
@@ -53,13 +53,13 @@ class Lists:
     values: NDArray[np.float32]
 
     @staticmethod
-    def of(envelopes: NDArray[np.float32]) -> Lists:
+    def of(envelopes: NDArray[np.float32]) -> ClassLists:
         """Of the envelopes of all cells, (cells, C) float32."""
         cell, m = np.nonzero(envelopes >= FLOOR)
         values = envelopes[cell, m]
         order = np.lexsort((-values, m))
         starts = np.searchsorted(m[order], np.arange(envelopes.shape[1] + 1))
-        return Lists(starts, cell[order].astype(np.int32), values[order])
+        return ClassLists(starts, cell[order].astype(np.int32), values[order])
 
     def pairs(self, large: Large, limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """What cells each query can reach.

@@ -13,17 +13,17 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DeviceError
 from semcut.indexes.index import SearchResult
 from semcut.indexes.scanners import faiss_flat
-from semcut.indexes.scanners.faiss_ivf import IvfEngine
+from semcut.indexes.scanners.faiss_ivf import IvfScanner
 from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.search.vectorised import Pipeline
-from semcut.indexes.storage.snapshot import State
+from semcut.indexes.search.vectorised import VectorisedSearch
+from semcut.indexes.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from semcut.indexes.scanners.gpu_features import CardFeatures
-    from semcut.indexes.scanners.numba_lists import CompiledEngine
-    from semcut.indexes.scanners.segments import SegmentedEngine
+    from semcut.indexes.scanners.gpu_features import GpuFeatures
+    from semcut.indexes.scanners.numba_lists import NumbaScanner
+    from semcut.indexes.scanners.segments import SegmentedScanner
 
-Engine: TypeAlias = "IvfEngine | CompiledEngine | SegmentedEngine[Any]"
+Engine: TypeAlias = "IvfScanner | NumbaScanner | SegmentedScanner[Any]"
 
 _LOAD_ROWS = 1 << 18
 
@@ -49,7 +49,7 @@ def devices_of(name: str, device: str) -> tuple[str, ...]:
     return faiss_flat.devices_named(device)
 
 
-def engine_of(state: State, name: str, device: str) -> Engine:
+def engine_of(state: Snapshot, name: str, device: str) -> Engine:
     """An engine, of a name that `hamming.chosen` gave, with the codes of all records.
 
     Raises:
@@ -57,7 +57,7 @@ def engine_of(state: State, name: str, device: str) -> Engine:
     """
     engine, rows = _empty(name, state.cells.config.bits, device), state.live
     codes, cells = state.columns.codes, state.columns.cells
-    if isinstance(engine, IvfEngine):
+    if isinstance(engine, IvfScanner):
         _load(engine, state, rows)
     elif len(rows) == len(state.columns):
         engine.add(codes, rows, cells)
@@ -66,20 +66,20 @@ def engine_of(state: State, name: str, device: str) -> Engine:
     return engine
 
 
-def changed(before: State, after: State) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def changed(before: Snapshot, after: Snapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows that a later state of the same generation has added, and those of the earlier state that it removed."""
     rows = np.arange(len(before.columns), len(after.columns))
     gone = after.columns.removed[len(before.columns.removed) :]
     return rows[~np.isin(rows, gone)], gone[gone < len(before.columns)]
 
 
-def advance(engine: Engine, state: State, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+def advance(engine: Engine, state: Snapshot, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
     """Bring an engine to a state, from the one that these rows are added to and removed from."""
     engine.remove(gone, state.columns.cells[gone])
     _load(engine, state, added)
 
 
-def _load(engine: Engine, state: State, rows: NDArray[np.int64]) -> None:
+def _load(engine: Engine, state: Snapshot, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), _LOAD_ROWS):
         part = rows[start : start + _LOAD_ROWS]
         engine.add(state.columns.codes[part], part, state.columns.cells[part])
@@ -87,37 +87,37 @@ def _load(engine: Engine, state: State, rows: NDArray[np.int64]) -> None:
 
 def _empty(name: str, bits: int, device: str) -> Engine:
     if name == "compiled":
-        from semcut.indexes.scanners.numba_lists import CompiledEngine
+        from semcut.indexes.scanners.numba_lists import NumbaScanner
 
-        return CompiledEngine(bits)
+        return NumbaScanner(bits)
     if name == "torch":
-        from semcut.indexes.scanners.torch_gpu import TorchEngine
+        from semcut.indexes.scanners.torch_gpu import TorchScanner
 
-        return TorchEngine(bits, devices_of(name, device))
+        return TorchScanner(bits, devices_of(name, device))
     if name == "flat":
-        return faiss_flat.FlatEngine(bits, devices_of(name, device))
-    return IvfEngine(bits)
+        return faiss_flat.FlatScanner(bits, devices_of(name, device))
+    return IvfScanner(bits)
 
 
-def features_of(state: State, device: str) -> CardFeatures | None:
+def features_of(state: Snapshot, device: str) -> GpuFeatures | None:
     """What will have the features of an index on a card, the first if there are several; None where there is none, or
     no torch that can use it."""
     if device == "cpu" or find_spec("torch") is None:
         return None
     from semcut.indexes.scanners import torch_gpu
-    from semcut.indexes.scanners.gpu_features import CardFeatures
+    from semcut.indexes.scanners.gpu_features import GpuFeatures
 
     try:
-        return CardFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim)
+        return GpuFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim)
     except DeviceError:
         return None
 
 
-def search_of(state: State, engine: Engine, similarity: Similarity, features: CardFeatures | None = None) -> Search:
+def search_of(state: Snapshot, engine: Engine, similarity: Similarity, features: GpuFeatures | None = None) -> Search:
     """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
     if engine.fused:
-        from semcut.indexes.search.compiled import CompiledPipeline
+        from semcut.indexes.search.compiled import CompiledSearch
 
-        return CompiledPipeline(state.columns, state.cells, cast("CompiledEngine", engine), similarity)
+        return CompiledSearch(state.columns, state.cells, cast("NumbaScanner", engine), similarity)
     distances = features.squared_distances if features is not None and features.extend(state.columns) else None
-    return Pipeline(state.columns, state.cells, engine, similarity, distances=distances)
+    return VectorisedSearch(state.columns, state.cells, engine, similarity, distances=distances)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.errors import DeviceError
 from semcut.indexes.faiss_library import faiss
-from semcut.indexes.scanners.segments import MASKED, Answer, Segment, SegmentedEngine, devices_among
+from semcut.indexes.scanners.segments import MASKED, Answer, Segment, SegmentedScanner, devices_among
 
 SHELF = 4096
 _MOST = 2048
@@ -58,7 +58,7 @@ def devices_named(name: str) -> tuple[str, ...]:
     return devices_among(name, faiss.get_num_gpus(), "FAISS finds no card, or is faiss-cpu")
 
 
-class FlatEngine(SegmentedEngine[_Held]):
+class FlatScanner(SegmentedScanner[_Held]):
     """Codes of an index, in FAISS's flat indexes.
 
     Args:

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.faiss_library import faiss
-from semcut.indexes.scanners.protocol import Found
+from semcut.indexes.scanners.protocol import Nearest
 
 _COUNTER_BYTES = 1 << 24
 _NO_LIMIT = 1 << 60
 
 
-class IvfEngine:
+class IvfScanner:
     """Codes of an index in memory, in one inverted list per cell.
 
     Args:
@@ -91,12 +91,12 @@ class IvfEngine:
         wider.ntotal = self._ivf.ntotal
         self._ivf = wider
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """The `depth` rows nearest to each query within its cells, nearest first.
 
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
         """
-        found = Found.nothing(len(codes), depth)
+        found = Nearest.nothing(len(codes), depth)
         chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
         for start in range(0, len(codes), chunk):
             here = slice(start, start + chunk)

@@ -23,7 +23,7 @@ _ELEMENTS = 1 << 25  # compared at a time
 _RESERVE = 0.25  # of the memory of a card: for codes that come later, and for searches
 
 
-class CardFeatures:
+class GpuFeatures:
     """Features of an index by row number. Rows are added; those that are there stay as they are.
 
     Args:
@@ -56,7 +56,7 @@ class CardFeatures:
                 self._blocks[block][first : first + end - start] = torch.from_numpy(features[at]).to(self._device)
             except (torch.OutOfMemoryError, DamagedIndexError):
                 self._given_up = True
-            columns.relax(rest=1)
+            columns.release_pages(rest=1)
             start = end
         if self._given_up:
             self._blocks = []

@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import kernel
-from semcut.indexes.scanners.scan_kernel import Lists, find_hits, find_runs, radius_of, room_to_scan, take_sample
+from semcut.indexes.scanners.scan_kernel import CodeLists, find_hits, find_runs, radius_of, scan_workspace, take_sample
 
 _FIRST = 1.5  # records within the first radius per place
 
 
 @kernel
 def move(
-    lists: Lists,
+    lists: CodeLists,
     starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    fresh: Lists,
+    fresh: CodeLists,
     targets: NDArray[np.int64],
     moved: NDArray[np.int64],
 ) -> None:
@@ -27,7 +27,7 @@ def move(
 
 
 @kernel
-def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
+def append(lists: CodeLists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
     for i in range(codes.shape[0]):
         cell = cells[i]
         at = lists.starts[cell] + lists.sizes[cell]
@@ -37,7 +37,7 @@ def append(lists: Lists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cel
 
 
 @kernel
-def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+def remove(lists: CodeLists, cells: NDArray[np.int64], first: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
     for i in range(cells.shape[0]):
         cell = cells[i]
         out = gone[first[i] : first[i + 1]]
@@ -57,13 +57,13 @@ def remove(lists: Lists, cells: NDArray[np.int64], first: NDArray[np.int64], gon
 def search(
     codes: NDArray[np.uint64],
     cells: NDArray[np.int64],
-    lists: Lists,
+    lists: CodeLists,
     bits: int,
     rows: NDArray[np.int64],
     hamming: NDArray[np.int32],
 ) -> None:
     depth = rows.shape[1]
-    scan = room_to_scan(0, lists.sizes.shape[0], bits)
+    scan = scan_workspace(0, lists.sizes.shape[0], bits)
     chosen = np.empty(cells.shape[1], np.int32)
     for query in range(codes.shape[0]):
         count = 0
@@ -73,7 +73,7 @@ def search(
                 count += 1
         runs, size = find_runs(chosen[:count], lists, scan)
         if size > scan.places.shape[0]:
-            scan = room_to_scan(size + size // 4, lists.sizes.shape[0], bits)
+            scan = scan_workspace(size + size // 4, lists.sizes.shape[0], bits)
             runs, size = find_runs(chosen[:count], lists, scan)
         wanted, radius = int(depth * _FIRST), -1
         step = take_sample(codes[query], runs, size, wanted, lists, scan)

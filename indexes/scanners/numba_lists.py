@@ -21,8 +21,8 @@ from semcut.indexes.errors import StorageError
 from semcut.indexes.faiss_library import faiss
 from semcut.indexes.kernels.jit import frozen
 from semcut.indexes.scanners import lists_kernel as kernels
-from semcut.indexes.scanners.protocol import Found
-from semcut.indexes.scanners.scan_kernel import Lists
+from semcut.indexes.scanners.protocol import Nearest
+from semcut.indexes.scanners.scan_kernel import CodeLists
 
 _SPLIT = 64  # queries from which on threads share them
 _PART = 128  # queries at a time at most,
@@ -30,7 +30,7 @@ _PARTS = 4  # and per thread so many parts, if there are few
 _ROWS = 2**31 - 1
 
 
-class CompiledEngine:
+class NumbaScanner:
     """Codes of an index in memory, cell by cell.
 
     Args:
@@ -47,7 +47,7 @@ class CompiledEngine:
     def __init__(self, bits: int) -> None:
         self._bits = bits
         nothing = np.empty(0, np.int64)
-        self.lists = Lists(np.empty((0, -(-bits // 64)), np.uint64), np.empty(0, np.int32), nothing, nothing)
+        self.lists = CodeLists(np.empty((0, -(-bits // 64)), np.uint64), np.empty(0, np.int32), nothing, nothing)
         self._room = nothing  # of each cell, in codes
         self._end = 0  # behind the last of them
 
@@ -98,12 +98,12 @@ class CompiledEngine:
         touched, first = np.unique(cells[order], return_index=True)
         kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), _whole(rows[order]))
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """The `depth` rows nearest to each query within its cells, nearest first.
 
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
         """
-        found = Found.nothing(len(codes), depth)
+        found = Nearest.nothing(len(codes), depth)
         words, cells = self.words(codes), _whole(cells)
         threads = faiss.omp_get_max_threads() if len(codes) >= _SPLIT else 1
 

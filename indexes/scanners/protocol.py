@@ -46,7 +46,7 @@ NOWHERE = 2**31 - 1
 """Hamming distance of a place without a record."""
 
 
-class Found(NamedTuple):
+class Nearest(NamedTuple):
     """What a scan has found, nearest first.
 
     Attributes:
@@ -58,9 +58,9 @@ class Found(NamedTuple):
     hamming: NDArray[np.int32]
 
     @staticmethod
-    def nothing(queries: int, depth: int) -> Found:
+    def nothing(queries: int, depth: int) -> Nearest:
         """Places without a record."""
-        return Found(np.full((queries, depth), -1, np.int64), np.full((queries, depth), NOWHERE, np.int32))
+        return Nearest(np.full((queries, depth), -1, np.int64), np.full((queries, depth), NOWHERE, np.int32))
 
 
 _CARD = re.compile(r"cuda(:\d+)?")

@@ -36,7 +36,7 @@ _LINE = 64  # bytes of a cache line
 _GAP = 64  # codes that may lie between cells of the same run: to skip them would cost as much
 
 
-class Lists(NamedTuple):
+class CodeLists(NamedTuple):
     """The codes of an index, cell by cell.
 
     Attributes:
@@ -52,7 +52,7 @@ class Lists(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-class Scan(NamedTuple):
+class ScanWorkspace(NamedTuple):
     """Room to scan in, for one query after the other, and what a scan has found.
 
     Attributes:
@@ -81,9 +81,9 @@ class Scan(NamedTuple):
 
 
 @compiled
-def room_to_scan(codes: int, cells: int, bits: int) -> Scan:
+def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
     """Room for so many hits in so many cells."""
-    return Scan(
+    return ScanWorkspace(
         np.empty(_BUFFER, np.uint8),
         np.empty(cells, np.int64),
         np.empty(cells, np.int64),
@@ -98,7 +98,7 @@ def room_to_scan(codes: int, cells: int, bits: int) -> Scan:
 
 
 @compiled
-def find_runs(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> tuple[int, int]:
+def find_runs(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> tuple[int, int]:
     """Cut cells into runs; says how many runs there are, and how many codes are in them."""
     count, size, end = 0, 0, np.int64(0)
     for place in range(cells.shape[0]):
@@ -116,7 +116,9 @@ def find_runs(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> tuple[int, 
 
 
 @compiled
-def take_sample(code: NDArray[np.uint64], count: int, size: int, wanted: int, lists: Lists, scan: Scan) -> int:
+def take_sample(
+    code: NDArray[np.uint64], count: int, size: int, wanted: int, lists: CodeLists, scan: ScanWorkspace
+) -> int:
     """Count the distances of some codes of the runs, evenly, in `histogram`; says one of how many codes.
 
     Args:
@@ -153,7 +155,7 @@ def take_sample(code: NDArray[np.uint64], count: int, size: int, wanted: int, li
 
 
 @compiled
-def _fits(size: int, scan: Scan) -> bool:
+def _fits(size: int, scan: ScanWorkspace) -> bool:
     """Whether the buffer holds the distances of all runs, so that they are computed once."""
     return size <= _BUFFER and len(scan.histogram) <= _LARGEST + 2
 
@@ -177,8 +179,8 @@ def find_hits(
     size: int,
     above: int,
     radius: int,
-    lists: Lists,
-    scan: Scan,
+    lists: CodeLists,
+    scan: ScanWorkspace,
 ) -> int:
     """Find the codes of the cells whose distance is above one radius and at most another, and sort them by distance.
 
@@ -232,7 +234,7 @@ def find_hits(
 
 
 @compiled
-def _pick(scan: Scan, filled: int, radius: int, hits: int) -> int:
+def _pick(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> int:
     """Append the places in the buffer whose distances are within a radius to `places`, of which `hits` are filled; says
     how many are then."""
     end = (filled + 7) // 8
@@ -292,7 +294,7 @@ def _ask_for(codes: NDArray[np.uint64], start: int, size: int) -> None:
 
 
 @compiled
-def _sort_hits(hits: int, scan: Scan) -> None:
+def _sort_hits(hits: int, scan: ScanWorkspace) -> None:
     counts = scan.counts
     counts[:] = 0
     for hit in range(hits):

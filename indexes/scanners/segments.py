@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import DeviceError
-from semcut.indexes.scanners.protocol import Found
+from semcut.indexes.scanners.protocol import Nearest
 
 MASKED = 256
 _SHARE = 0.25
@@ -64,7 +64,7 @@ class Segment(Generic[Held]):
         return np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + starts[which], which
 
 
-class SegmentedEngine(ABC, Generic[Held]):
+class SegmentedScanner(ABC, Generic[Held]):
     """An engine whose codes are in segments on devices.
 
     Args:
@@ -168,7 +168,7 @@ class SegmentedEngine(ABC, Generic[Held]):
         order = np.argsort(positions, kind="stable")
         return np.concatenate(found)[order], positions[order]
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """The `depth` rows nearest to each query within its cells, nearest first.
 
         Records at the same Hamming distance come in any order, and any of them may be left out at the end.
@@ -176,7 +176,7 @@ class SegmentedEngine(ABC, Generic[Held]):
         Raises:
             DeviceError: a device is out of memory.
         """
-        found = Found.nothing(len(codes), depth)
+        found = Nearest.nothing(len(codes), depth)
         for start in range(0, len(codes), self.block):
             here = slice(start, start + self.block)
             self._search(codes[here], cells[here], found.rows[here], found.hamming[here])

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import DeviceError
-from semcut.indexes.scanners.segments import Answer, Segment, SegmentedEngine, devices_among
+from semcut.indexes.scanners.segments import Answer, Segment, SegmentedScanner, devices_among
 
 _PAIRS = {"cuda": 1 << 27, "cpu": 1 << 21}  # of a query and a code at a time
 
@@ -42,7 +42,7 @@ def devices_named(name: str) -> tuple[str, ...]:
     return devices_among(name, cards, "torch finds no card that it can use")
 
 
-class TorchEngine(SegmentedEngine[_Held]):
+class TorchScanner(SegmentedScanner[_Held]):
     """Codes of an index, in the memory of devices.
 
     Args:

@@ -14,12 +14,12 @@ from semcut.indexes.index import SearchResult
 from semcut.indexes.kernels.jit import frozen
 from semcut.indexes.pruning.bounds_kernel import Bounds
 from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.scanners.numba_lists import CompiledEngine, in_threads
+from semcut.indexes.scanners.numba_lists import NumbaScanner, in_threads
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import error
-from semcut.indexes.search.kernel_arrays import ANSWERED, Found, Queries, Rows, Task
+from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
 from semcut.indexes.search.search_kernel import search
-from semcut.indexes.search.vectorised import Pipeline
+from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.storage.mapped_columns import Columns
 
 _MOST = 1024  # results a query, above which `pipeline` sorts faster
@@ -27,7 +27,7 @@ _SPLIT = 16  # queries from which on threads share them
 _DOUBT = 1.0
 
 
-class CompiledPipeline:
+class CompiledSearch:
     """Searches one state of an index, as `Pipeline` does; several threads may at once.
 
     Args:
@@ -37,9 +37,9 @@ class CompiledPipeline:
         similarity: the S of the index.
     """
 
-    def __init__(self, columns: Columns, cells: Cells, engine: CompiledEngine, similarity: Similarity) -> None:
+    def __init__(self, columns: Columns, cells: Cells, engine: NumbaScanner, similarity: Similarity) -> None:
         self._columns, self._cells, self._engine, self._similarity = columns, cells, engine, similarity
-        self._pipeline = Pipeline(columns, cells, engine, similarity)
+        self._pipeline = VectorisedSearch(columns, cells, engine, similarity)
 
     def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
         """As `Pipeline.search`."""
@@ -52,7 +52,7 @@ class CompiledPipeline:
             queries = queries[order]
         result = SearchResult.unfilled(len(queries), params.k)
         reasons = np.empty(len(queries), np.int8)
-        task = Task(
+        task = SearchSettings(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
             slack=error(self._cells.config.classes),
@@ -63,12 +63,12 @@ class CompiledPipeline:
         bounds, lists, rows, bits = self._bounds, self._engine.lists, self._rows(), self._cells.config.bits
 
         def answer(part: slice) -> None:
-            asked = Queries(
+            asked = QueryArrays(
                 self._engine.words(queries.codes[part]),
                 frozen(self._similarity.weights(queries.probabilities[part])),
                 frozen(queries.features[part]),
             )
-            found = Found(
+            found = ResultArrays(
                 result.ids[part], result.distances[part], result.relevance[part], result.scores[part],
                 result.hamming[part], result.partitions[part], result.cells[part], result.codes[part],
                 result.cut_off[part], reasons[part],
@@ -79,12 +79,12 @@ class CompiledPipeline:
         if reasons.any():
             left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._pipeline.search(queries[left], params, scored))
-        self._columns.relax(rest=1 if threads > 1 else 0)
+        self._columns.release_pages(rest=1 if threads > 1 else 0)
         return result if order is None else result.in_order(np.argsort(order))
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> RecordArrays:
         block, (probabilities, features) = self._columns.compared("probabilities", "features")
-        return Rows(*self._read_by_row, block.bit_length() - 1, probabilities, features)
+        return RecordArrays(*self._read_by_row, block.bit_length() - 1, probabilities, features)
 
     @cached_property
     def _read_by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:

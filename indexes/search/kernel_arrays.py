@@ -11,7 +11,7 @@ ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
 """Why a query is not answered: see `fused`."""
 
 
-class Rows(NamedTuple):
+class RecordArrays(NamedTuple):
     """The columns that a search reads by row.
 
     Attributes:
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     features_compared: NDArray[np.bool_]
 
 
-class Queries(NamedTuple):
+class QueryArrays(NamedTuple):
     """nq queries.
 
     Attributes:
@@ -45,7 +45,7 @@ class Queries(NamedTuple):
     features: NDArray[np.float32]
 
 
-class Task(NamedTuple):
+class SearchSettings(NamedTuple):
     """What is asked for.
 
     Attributes:
@@ -65,7 +65,7 @@ class Task(NamedTuple):
     doubt: float
 
 
-class Found(NamedTuple):
+class ResultArrays(NamedTuple):
     """The arrays of a `SearchResult`, and a reason (nq,) int8 for each query."""
 
     ids: NDArray[np.int64]

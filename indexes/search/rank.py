@@ -26,7 +26,7 @@ None if the processor has to compare them."""
 _BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
 
 
-class Records(Protocol):
+class RecordReader(Protocol):
     """Records by row number, as a search needs them. Of rows and what is asked for them, -1 is none.
 
     Attributes:
@@ -52,7 +52,7 @@ class Records(Protocol):
         """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
         ...
 
-    def relax(self, rest: float = 0) -> None:
+    def release_pages(self, rest: float = 0) -> None:
         """A search is done: memory that can be had again may be let go of."""
         ...
 
@@ -60,7 +60,7 @@ class Records(Protocol):
 def rank(
     queries: Encodings,
     weights: NDArray[np.float64],
-    records: Records,
+    records: RecordReader,
     rows: NDArray[np.int64],
     params: SearchParams,
     scored: bool,
@@ -102,7 +102,7 @@ def rank(
 
 
 def _relevance(
-    weights: NDArray[np.float64], records: Records, query: NDArray[np.int64], row: NDArray[np.int64]
+    weights: NDArray[np.float64], records: RecordReader, query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Exact R of pairs of a query and a row."""
     probabilities, at = records.probabilities(row)
@@ -116,7 +116,7 @@ def _relevance(
 def _contenders(
     queries: Encodings,
     weights: NDArray[np.float64],
-    records: Records,
+    records: RecordReader,
     rows: NDArray[np.int64],
     params: SearchParams,
     distances: Distances | None,

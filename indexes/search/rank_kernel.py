@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.kernels.jit import compiled, compiled_sum, prefetch_at
 from semcut.indexes.pruning.bounds_kernel import dot
-from semcut.indexes.scanners.scan_kernel import Lists, distance
+from semcut.indexes.scanners.scan_kernel import CodeLists, distance
 from semcut.indexes.scoring.rounding import UNDERFLOW
-from semcut.indexes.search.kernel_arrays import ANSWERED, DOUBTFUL, UNCHECKED, Found, Queries, Rows, Task
+from semcut.indexes.search.kernel_arrays import (
+    ANSWERED,
+    DOUBTFUL,
+    UNCHECKED,
+    QueryArrays,
+    RecordArrays,
+    ResultArrays,
+    SearchSettings,
+)
 
 ROUNDING = 2.0**-51
 """What a sum of float64 loses at most per term, relatively."""
@@ -41,15 +49,15 @@ class Best(NamedTuple):
 @compiled
 def rank(
     query: int,
-    queries: Queries,
-    task: Task,
+    queries: QueryArrays,
+    task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
-    lists: Lists,
-    rows: Rows,
+    lists: CodeLists,
+    rows: RecordArrays,
     near: NDArray[np.int32],
     best: Best,
-    found: Found,
+    found: ResultArrays,
 ) -> int:
     """Fill in the k best of the candidates in `near`; says why not, if it cannot."""
     weights, feature = queries.weights[query], queries.features[query]

@@ -15,9 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, kernel
-from semcut.indexes.pruning.bounds_kernel import Bounds, large_weights, prune, room_to_prune
-from semcut.indexes.scanners.scan_kernel import Lists, Scan, find_hits, find_runs, radius_of, room_to_scan, take_sample
-from semcut.indexes.search.kernel_arrays import ANSWERED, Found, Queries, Rows, Task
+from semcut.indexes.pruning.bounds_kernel import Bounds, large_weights, prune, prune_workspace
+from semcut.indexes.scanners.scan_kernel import (
+    CodeLists,
+    ScanWorkspace,
+    find_hits,
+    find_runs,
+    radius_of,
+    scan_workspace,
+    take_sample,
+)
+from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
 from semcut.indexes.search.rank_kernel import Best, rank
 from semcut.indexes.search.shortlist_kernel import take_all, take_nearest
 
@@ -27,13 +35,13 @@ _DEEPER = 4
 
 @kernel
 def search(
-    queries: Queries,
-    task: Task,
+    queries: QueryArrays,
+    task: SearchSettings,
     bounds: Bounds,
-    lists: Lists,
-    rows: Rows,
+    lists: CodeLists,
+    rows: RecordArrays,
     bits: int,
-    found: Found,
+    found: ResultArrays,
 ) -> None:
     """Answer queries: fill in `found`.
 
@@ -45,10 +53,10 @@ def search(
         found: where answers go.
     """
     k = found.ids.shape[1]
-    pruned = room_to_prune(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
+    pruned = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
     best = Best(np.empty(k, np.float32), np.empty(k, np.int64), np.empty(k, np.int32), np.empty(k, np.float32))
     cells = bounds.sizes.shape[0]
-    scan = room_to_scan(0, cells, bits)
+    scan = scan_workspace(0, cells, bits)
     near, keys = np.empty(0, np.int32), np.empty(0, np.uint64)
     for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
@@ -62,7 +70,7 @@ def search(
         size = codes if task.shortlist < 0 else min(task.shortlist, codes)
         runs, width = find_runs(chosen, lists, scan)
         if width > scan.places.shape[0]:
-            scan = room_to_scan(width + width // 4, cells, bits)
+            scan = scan_workspace(width + width // 4, cells, bits)
             runs, width = find_runs(chosen, lists, scan)
         if size > near.shape[0]:
             near, keys = np.empty(size, np.int32), np.empty(size, np.uint64)
@@ -92,7 +100,7 @@ def search(
 
 
 @compiled
-def _nothing(query: int, found: Found) -> None:
+def _nothing(query: int, found: ResultArrays) -> None:
     """Make the answer to a query that of `SearchResult.empty`."""
     for place in range(found.ids.shape[1]):
         found.ids[query, place], found.hamming[query, place] = -1, -1
@@ -102,7 +110,7 @@ def _nothing(query: int, found: Found) -> None:
 
 
 @compiled
-def _everything(cells: NDArray[np.int32], lists: Lists, scan: Scan) -> int:
+def _everything(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> int:
     """Make all records of the cells hits, whatever their distance."""
     hits = 0
     for owner in range(cells.shape[0]):

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, prefetch, prefetch_at
-from semcut.indexes.pruning.bounds_kernel import Room
-from semcut.indexes.scanners.scan_kernel import Lists, Scan
-from semcut.indexes.search.kernel_arrays import ANSWERED, DOUBTFUL, UNCHECKED, Rows, Task
+from semcut.indexes.pruning.bounds_kernel import PruneWorkspace
+from semcut.indexes.scanners.scan_kernel import CodeLists, ScanWorkspace
+from semcut.indexes.search.kernel_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
 from semcut.indexes.search.rank_kernel import ROUNDING, most_relevant, rounded_relevance
 from semcut.indexes.search.ties_kernel import mixed, push, replace_top
 
@@ -27,13 +27,13 @@ _FEATURE = 128  # and of a feature, which are asked for
 @compiled
 def take_nearest(
     weights: NDArray[np.float64],
-    task: Task,
+    task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
-    pruned: Room,
-    lists: Lists,
-    rows: Rows,
-    scan: Scan,
+    pruned: PruneWorkspace,
+    lists: CodeLists,
+    rows: RecordArrays,
+    scan: ScanWorkspace,
     hits: int,
     near: NDArray[np.int32],
     keys: NDArray[np.uint64],
@@ -96,13 +96,13 @@ def _end_of_ties(
 @compiled
 def take_all(
     weights: NDArray[np.float64],
-    task: Task,
+    task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
     certain: NDArray[np.bool_],
-    lists: Lists,
-    rows: Rows,
-    scan: Scan,
+    lists: CodeLists,
+    rows: RecordArrays,
+    scan: ScanWorkspace,
     begin: int,
     end: int,
     near: NDArray[np.int32],
@@ -140,13 +140,13 @@ def take_all(
 @compiled
 def _choose(
     weights: NDArray[np.float64],
-    task: Task,
+    task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
     certain: NDArray[np.bool_],
-    lists: Lists,
-    rows: Rows,
-    scan: Scan,
+    lists: CodeLists,
+    rows: RecordArrays,
+    scan: ScanWorkspace,
     begin: int,
     end: int,
     near: NDArray[np.int32],
@@ -189,7 +189,7 @@ def _choose(
 @compiled
 def _is_relevant(
     weights: NDArray[np.float64],
-    task: Task,
+    task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
     probabilities: NDArray[np.float32],

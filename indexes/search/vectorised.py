@@ -27,10 +27,10 @@ from semcut.indexes.faiss_library import faiss
 from semcut.indexes.index import SearchResult
 from semcut.indexes.pruning.cells import Cells, Kept
 from semcut.indexes.pruning.class_lists import Large
-from semcut.indexes.scanners.protocol import Found
+from semcut.indexes.scanners.protocol import Nearest
 from semcut.indexes.scoring.equations import Similarity, hamming, is_relevant, relevance
 from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products
-from semcut.indexes.search.rank import Distances, Records, rank
+from semcut.indexes.search.rank import Distances, RecordReader, rank
 from semcut.indexes.search.tie_order import first, levels
 
 _CHUNK_ELEMENTS = 1 << 22
@@ -43,7 +43,7 @@ _WIDE = 256  # classes from which on rows of probabilities are read in part
 _WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
 
 
-class Engine(Protocol):
+class Scanner(Protocol):
     """Finds rows of records by the Hamming distance of their codes, or all rows of some cells.
 
     Attributes:
@@ -55,7 +55,7 @@ class Engine(Protocol):
     deepest: int
     patience: float
 
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Found:
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """The nearest codes in the cells of each query, nearest first; which of those at the last distance is open.
 
         Args:
@@ -70,7 +70,7 @@ class Engine(Protocol):
         ...
 
 
-class Pipeline:
+class VectorisedSearch:
     """Searches one state of an index; several threads may at once.
 
     Args:
@@ -84,9 +84,9 @@ class Pipeline:
 
     def __init__(
         self,
-        records: Records,
+        records: RecordReader,
         cells: Cells,
-        engine: Engine,
+        engine: Scanner,
         similarity: Similarity,
         *,
         split: bool = True,
@@ -120,7 +120,7 @@ class Pipeline:
         else:
             with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
                 parts = list(pool.map(search, starts))
-        self._records.relax(rest=1 if len(queries) >= _SPLIT else 0)
+        self._records.release_pages(rest=1 if len(queries) >= _SPLIT else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
     def _chunk(

@@ -147,7 +147,7 @@ class Column:
         grown[:known] = self._compared[:known]
         self._compared = grown
 
-    def distrust(self, extent: Extent, first_row: int = 0) -> None:
+    def mark_unverified(self, extent: Extent, first_row: int = 0) -> None:
         """Take what another process wrote: blocks from this row on are compared before they are used."""
         first = first_row // self.spec.block
         self._newest = extent.rows
@@ -315,7 +315,7 @@ class MemoryColumn:
         self._bytes[start:end] = data
         return Extent(extent.rows + len(values))
 
-    def distrust(self, extent: Extent, first_row: int = 0) -> None:
+    def mark_unverified(self, extent: Extent, first_row: int = 0) -> None:
         """Nobody else writes to memory."""
 
     block = 1 << 62

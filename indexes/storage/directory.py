@@ -28,7 +28,7 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, IndexExistsError, StorageError, shown
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, Extent, MemoryColumn, specs
-from semcut.indexes.storage.snapshot import COPY_BYTES, Progress, State
+from semcut.indexes.storage.snapshot import COPY_BYTES, Progress, Snapshot
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
 
@@ -83,7 +83,11 @@ def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:
 
 
 def write_new(
-    path: Path, config: IndexConfig, state: State | None, source: Path | None = None, progress: Progress | None = None
+    path: Path,
+    config: IndexConfig,
+    state: Snapshot | None,
+    source: Path | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write an index, empty or holding a state, into a directory that was occupied for it; or leave nothing there."""
     try:
@@ -105,7 +109,7 @@ def _extras(source: Path | None) -> list[Path]:
 
 
 def _complete(
-    path: Path, config: IndexConfig, state: State | None, source: Path | None, progress: Progress | None
+    path: Path, config: IndexConfig, state: Snapshot | None, source: Path | None, progress: Progress | None
 ) -> None:
     generation = 0 if state is None else state.committed.generation
     folder = path / f"{GENERATION}{generation}"
@@ -131,7 +135,7 @@ def _complete(
         raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
 
 
-def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Extent]:
+def _copy(state: Snapshot, files: Files, progress: Progress | None) -> dict[str, Extent]:
     """Copy all columns, compare what was read with its checksums, and say what counts in the copy."""
     total, extents = len(state.columns), {}
     for name, file in state.columns.files().items():
@@ -141,7 +145,7 @@ def _copy(state: State, files: Files, progress: Progress | None) -> dict[str, Ex
         size = max(1, COPY_BYTES // files[name].spec.row_bytes)
         for start in range(0, len(view), size):
             extent = files[name].append(extent, view[start : start + size])
-            state.columns.relax()
+            state.columns.release_pages()
             if progress is not None and name == "features":  # by far the most bytes
                 progress(extent.rows, total)
         given = state.columns.extents[name].crcs

@@ -74,7 +74,7 @@ class Columns:
         files = [self._files[name] for name in names]
         return files[0].block, [file.compared for file in files]
 
-    def relax(self, rest: float = 0) -> None:
+    def release_pages(self, rest: float = 0) -> None:
         """Let go of memory that mapped files take, if it has become much; they are mapped again when they are used.
 
         Args:
@@ -122,7 +122,7 @@ class Columns:
         uris = self.uris(rows)
         probabilities, place = self.probabilities(rows)
         features, at = self.features(rows)
-        self.relax()
+        self.release_pages()
         return Encodings(
             probabilities=probabilities[place],
             codes=self.codes[rows],

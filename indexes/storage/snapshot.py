@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class Snapshot:
     """An index after one change: what counts, and the arrays. It stays readable whatever happens afterwards."""
 
     committed: Committed
@@ -75,7 +75,7 @@ class State:
                 progress(min(start + size, len(self)), len(self))
 
 
-def counted(committed: Committed, columns: Columns, before: State | None) -> State:
+def counted(committed: Committed, columns: Columns, before: Snapshot | None) -> Snapshot:
     """The state, after filling in the sizes of cells: from scratch, or from those of a state before it."""
     if before is not None and (
         any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
@@ -97,4 +97,4 @@ def counted(committed: Committed, columns: Columns, before: State | None) -> Sta
         sizes[: len(before.cells)] = before.cells.sizes
     sizes += np.bincount(added, minlength=len(cells))
     sizes -= np.bincount(columns.cells[removed[gone:]], minlength=len(cells))
-    return State(committed._replace(cells=replace(cells, sizes=sizes)), columns)
+    return Snapshot(committed._replace(cells=replace(cells, sizes=sizes)), columns)

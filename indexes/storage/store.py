@@ -49,7 +49,7 @@ from semcut.indexes.storage.directory import (
     write_new,
 )
 from semcut.indexes.storage.mapped_columns import Columns, column_values
-from semcut.indexes.storage.snapshot import Progress, State, counted
+from semcut.indexes.storage.snapshot import Progress, Snapshot, counted
 from semcut.indexes.storage.writer_lock import WriterLock
 
 _NO_ROWS = np.empty(0, np.int64)
@@ -127,7 +127,7 @@ class Store:
             catalogue.close()
             raise
 
-    def _load(self) -> tuple[Files, State]:
+    def _load(self) -> tuple[Files, Snapshot]:
         """The files and the state that the catalogue tells of."""
         while True:
             committed = self._catalogue.read()
@@ -151,7 +151,7 @@ class Store:
             for name, spec in specs(self.config).items():
                 where = self.path / f"{GENERATION}{committed.generation}" / name
                 files[name] = Column(where, spec, writable=os.access(where, os.W_OK))
-                files[name].distrust(committed.extents[name])
+                files[name].mark_unverified(committed.extents[name])
         except BaseException:
             close_files(files)
             raise
@@ -192,20 +192,20 @@ class Store:
         if self.path is not None and _identity(self.path) != self._identity:
             raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
 
-    def refresh(self) -> State:
+    def refresh(self) -> Snapshot:
         """Catch up with the last commit. The same object comes back if there was none since; that costs one query."""
         if self._stored is self.state and self._catalogue.version() != self.state.committed.version:
             committed = self._catalogue.read()
             if committed.generation == self.state.committed.generation:
                 for name, file in self._files.items():
-                    file.distrust(committed.extents[name], self.state.columns.extents[name].rows)
+                    file.mark_unverified(committed.extents[name], self.state.columns.extents[name].rows)
                 self.state = counted(committed, Columns(self._files, committed.extents), self.state)
             else:  # the files before are closed when the last state that reads them is gone
                 self._files, self.state = self._load()
             self._stored = self.state
         return self.state
 
-    def write(self, encodings: Encodings | None, removed: NDArray[np.int64] = _NO_ROWS) -> State:
+    def write(self, encodings: Encodings | None, removed: NDArray[np.int64] = _NO_ROWS) -> Snapshot:
         """Add a batch and remove records, as one change. When it raises nothing has changed.
 
         Args:
@@ -236,7 +236,7 @@ class Store:
                 extents[name] = self._files[name].append(extents[name], added)
         gone = max(0, min(gone, extents["ids"].rows - extents["removed"].rows))
         after = Committed(before.version + 1, before.generation, extents, gone, cells)
-        state = State(after, Columns(self._files, extents))
+        state = Snapshot(after, Columns(self._files, extents))
         self._unsynced |= set(values)
         earlier = self._touched
         self._touched = [*earlier, touched]
@@ -259,7 +259,7 @@ class Store:
         except DamagedIndexError:  # damaged records can be removed; until compaction some are taken for not of length 1
             return 0
 
-    def _commit(self, state: State) -> None:
+    def _commit(self, state: Snapshot) -> None:
         for name in NAMES:
             if name in self._unsynced:
                 self._files[name].sync()
@@ -280,7 +280,7 @@ class Store:
         self._check_identity()
         self._commit(self.state)
 
-    def compact(self, progress: Progress | None = None) -> State:
+    def compact(self, progress: Progress | None = None) -> Snapshot:
         """Write the records that are left to a new generation, with cells as tight as can be. When it raises nothing
         has changed."""
         self.flush()
@@ -303,7 +303,7 @@ class Store:
                 for name, added in values.items():
                     extents[name] = files[name].append(extents[name], added)
             after = Committed(before.committed.version + 1, generation, extents, slack, cells)
-            state = State(after, Columns(files, extents))
+            state = Snapshot(after, Columns(files, extents))
             sync(files, folder)
             if self.path is not None:
                 sync_path(self.path)
@@ -314,12 +314,12 @@ class Store:
             shutil.rmtree(self.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
         return state
 
-    def _discard(self, folder: Path, before: State) -> None:
+    def _discard(self, folder: Path, before: Snapshot) -> None:
         """Delete a generation that did not come to count; where that cannot be known, the next writer will."""
         if self.unchanged(before):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def backup(self, path: Path, state: State, progress: Progress | None = None) -> None:
+    def backup(self, path: Path, state: Snapshot, progress: Progress | None = None) -> None:
         """Write a state to a new index, and with it whatever other files lie in the directory. Reads only.
 
         Raises:
@@ -357,7 +357,7 @@ class Store:
                 files[name] = error
         return files, committed.extents
 
-    def unchanged(self, state: State) -> bool:
+    def unchanged(self, state: Snapshot) -> bool:
         """Whether nothing has become of a change that was interrupted: this state is still the last, here and there."""
         with suppress(StorageError):
             return self.state is state and self._catalogue.version() == self._stored.committed.version

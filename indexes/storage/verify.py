@@ -21,7 +21,7 @@ from semcut.indexes.encodings import loose
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
 from semcut.indexes.pruning.cells import Cells, cell_numbers
 from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent
-from semcut.indexes.storage.snapshot import Progress, State
+from semcut.indexes.storage.snapshot import Progress, Snapshot
 from semcut.indexes.storage.store import Store
 
 _ROWS = 1 << 14
@@ -43,7 +43,7 @@ class Damage:
     ids: NDArray[np.int64] = field(default_factory=lambda: _NO_IDS)
 
 
-def verify(store: Store, state: State, progress: Progress | None = None) -> list[Damage]:
+def verify(store: Store, state: Snapshot, progress: Progress | None = None) -> list[Damage]:
     """All damage of a state of an index; see above.
 
     Args:
@@ -121,7 +121,7 @@ def _bad_blocks(file: Column, extent: Extent) -> list[tuple[int, int, str]]:
     return bad
 
 
-def _contradictions(state: State) -> list[Damage]:
+def _contradictions(state: Snapshot) -> list[Damage]:
     columns, cells, live = state.columns, state.cells, state.live
     found: list[Damage] = []
 
@@ -139,7 +139,7 @@ def _contradictions(state: State) -> list[Damage]:
         long += loose(features[place])
         probabilities, at = columns.probabilities(rows)
         say("records outside of their cell", rows[_outside(cells, probabilities[at], columns.cells[rows])])
-        columns.relax()
+        columns.release_pages()
         try:
             columns.uris(rows)
         except DamagedIndexError as error:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex, IndexConfig
 from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def address(serve: Callable[[Served], str], served: Served) -> str:
+def address(serve: Callable[[ExploreService], str], served: ExploreService) -> str:
     return serve(served)
 
 
@@ -261,16 +261,16 @@ def test_errors_show_as_text(page: Page, address: str, tmp_path: Path) -> None:
     assert "object" not in page.inner_text("#alert").lower()
 
 
-def test_an_empty_index_says_so(page: Page, serve: Callable[[Served], str]) -> None:
+def test_an_empty_index_says_so(page: Page, serve: Callable[[ExploreService], str]) -> None:
     index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
-    opened(page, serve(Served(index, ["a", "b"], None)))
+    opened(page, serve(ExploreService(index, ["a", "b"], None)))
     expect(page.locator("#empty")).to_be_visible()
 
 
 def test_without_a_network_there_is_no_upload(
-    page: Page, serve: Callable[[Served], str], connector: Connector, model: Checkpoint
+    page: Page, serve: Callable[[ExploreService], str], connector: Connector, model: Checkpoint
 ) -> None:
-    opened(page, serve(Served(connector.index, None, None)), "#id=3")
+    opened(page, serve(ExploreService(connector.index, None, None)), "#id=3")
     expect(page.locator("#drop")).to_be_hidden()
     expect(page.locator("#no-images")).to_be_visible()
     expect(page.locator("#query-classes")).to_contain_text("class ")

@@ -22,7 +22,7 @@ _ALIKE = 16  # bits that are permuted among each other
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class ClassVariants:
     """Which classes there are and how the copies of them lie. The same for records and queries.
 
     Attributes:
@@ -50,7 +50,7 @@ class Layout:
         mean_feature: NDArray[np.float32],
         bit_rates: NDArray[np.float64],
         rng: np.random.Generator,
-    ) -> Layout:
+    ) -> ClassVariants:
         """A layout at random.
 
         Args:
@@ -66,7 +66,7 @@ class Layout:
         whole = np.arange((copies - 1) * source_classes)
         columns = np.arange(classes) if copies == 1 else np.concatenate([whole, len(whole) + np.sort(part)])
         shares = np.exp(_UNEVEN * rng.standard_normal((_PATTERNS, copies, len(chosen)), dtype=np.float32))
-        return Layout(
+        return ClassVariants(
             chosen=chosen,
             columns=columns,
             mirror=_mirror(mean_feature),

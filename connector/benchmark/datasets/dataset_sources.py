@@ -16,7 +16,7 @@ from pathlib import Path
 from semcut.connector.benchmark.datasets.dataset import Dataset
 from semcut.connector.benchmark.datasets.fitted import Fit, fitted_dataset
 from semcut.connector.benchmark.datasets.from_indexes import real_dataset
-from semcut.connector.benchmark.measure.run import Progress, Task
+from semcut.connector.benchmark.measure.run import DatasetTask, Progress
 from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.errors import DataError
 from semcut.indexes.storage.catalogue import FORMAT_VERSION
@@ -64,7 +64,7 @@ def tasks(
     grid: Grid,
     seed: int,
     progress: Progress,
-) -> list[Task]:
+) -> list[DatasetTask]:
     """What to run, in order; fitted data sets are fitted to the first pair.
 
     Args:
@@ -81,7 +81,7 @@ def tasks(
         DataError: two data sets would have the same name.
     """
     first = _once(lambda: pairs[0] if pairs else digits(progress))
-    found: list[Task] = []
+    found: list[DatasetTask] = []
     real: list[tuple[str, Callable[[], Pair]]] = [(pair.name, partial(_given, pair)) for pair in pairs]
     if grid == "quick" and not pairs:
         real.append(("digits", first))
@@ -90,7 +90,7 @@ def tasks(
         ending = "" if count is None else f"-{count}bits"
         for name, pair in real:
             path = out / "data" / (name + ending)
-            found.append(Task(path.name, grid, partial(_real, path, pair, count)))
+            found.append(DatasetTask(path.name, grid, partial(_real, path, pair, count)))
         found += [_fitted(out, wanted, wanted.name + ending, grid, first, count, seed, progress) for wanted in fitted]
     for records in growth:
         wanted, name = Wanted(records, GROWTH_CLASSES), f"growth-{records}"
@@ -145,7 +145,7 @@ def _fitted(
     bits: int | None,
     seed: int,
     progress: Progress,
-) -> Task:
+) -> DatasetTask:
     def make() -> Path:
         path = out / "data" / name
         if _ready(path):
@@ -168,7 +168,7 @@ def _fitted(
         made.close()
         return path
 
-    return Task(name, grid, make)
+    return DatasetTask(name, grid, make)
 
 
 def _real(path: Path, source: Callable[[], Pair], bits: int | None) -> Path:

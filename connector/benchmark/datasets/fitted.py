@@ -51,7 +51,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.class_variants import Layout
+from semcut.connector.benchmark.datasets.class_variants import ClassVariants
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish
 from semcut.connector.benchmark.datasets.strata import Labels, Source, apart, cut
 from semcut.connector.errors import DataError
@@ -156,7 +156,7 @@ class Fit:
         rng = np.random.default_rng([seed, 0])
         mean = self.records.features.mean(axis=0, dtype=np.float64).astype(np.float32)
         rates = np.unpackbits(self.records.codes[:, : bits // 8], axis=1).mean(axis=0)
-        layout = Layout.draw(classes, self.classes, mean, rates, rng)
+        layout = ClassVariants.draw(classes, self.classes, mean, rates, rng)
         frequencies = np.power(1.0 + rng.permutation(classes), 0.0 if queries else -zipf)
         stream = np.random.default_rng([seed, _QUERIES if queries else _RECORDS])
         return Generator(self.queries if queries else self.records, layout, frequencies, bits, stream)
@@ -168,7 +168,7 @@ class Generator:
     def __init__(
         self,
         source: Source,
-        layout: Layout,
+        layout: ClassVariants,
         frequencies: NDArray[np.float64],
         bits: int,
         rng: np.random.Generator,

@@ -36,7 +36,7 @@ _WHOLE_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Task:
+class DatasetTask:
     """A data set to run.
 
     Attributes:
@@ -50,7 +50,7 @@ class Task:
     data: Callable[[], Path]
 
 
-def run(out: Path, tasks: Iterable[Task], plan: Plan, progress: Progress) -> None:
+def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress) -> None:
     """Run what is not complete yet.
 
     Args:
@@ -75,7 +75,7 @@ def run(out: Path, tasks: Iterable[Task], plan: Plan, progress: Progress) -> Non
             gc.collect()
 
 
-def _run(directory: Path, task: Task, path: Path, plan: Plan, progress: Progress) -> None:
+def _run(directory: Path, task: DatasetTask, path: Path, plan: Plan, progress: Progress) -> None:
     dataset = Dataset.open(path)
     built: list[Structure] = []
     try:
@@ -238,7 +238,7 @@ def _columns(
     matrix, at = columns.probabilities(ids)
     weights = dataset.index._similarity.weights(some.probabilities)
     relevances = np.where(present, relevance(weights[:, None], matrix[at]), 0).astype(np.float32)
-    columns.relax()
+    columns.release_pages()
     kept: dict[str, NDArray[Any]] = {
         "ids": ids,
         "distances": distances,

@@ -69,7 +69,7 @@ class Data:
             codes[rows] = columns.codes[rows]
             matrix, at = columns.features(rows)
             features[rows] = matrix[at]
-            columns.relax()
+            columns.release_pages()
         return Data(path, index, config, codes, features)
 
     def __len__(self) -> int:

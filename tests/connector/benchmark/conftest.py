@@ -11,7 +11,7 @@ import pytest
 from semcut.connector.benchmark.datasets.dataset import Dataset
 from semcut.connector.benchmark.datasets.from_indexes import real_dataset
 from semcut.connector.benchmark.measure.raw_results import Plan
-from semcut.connector.benchmark.measure.run import Task, run
+from semcut.connector.benchmark.measure.run import DatasetTask, run
 from semcut.connector.benchmark.methods.methods import Data
 from tests.connector.benchmark.synthetic import encodings, stored
 
@@ -63,9 +63,9 @@ def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         batches=(1, 32, 128),
     )  # fmt: skip
     tasks = [
-        Task("small", "quick", lambda: small),
-        Task("growth-half", "growth", lambda: half),
-        Task("growth-small", "growth", lambda: small),
+        DatasetTask("small", "quick", lambda: small),
+        DatasetTask("growth-half", "growth", lambda: half),
+        DatasetTask("growth-small", "growth", lambda: small),
     ]
     run(out, tasks, plan, lambda what, done, total: None)
     return out

@@ -13,7 +13,7 @@ import pytest
 
 from semcut.connector.benchmark.datasets.dataset_sources import Wanted
 from semcut.connector.benchmark.measure.machine import pin_threads
-from semcut.connector.cli.benchmark_command import Records, Sizes
+from semcut.connector.cli.benchmark_command import RecordCounts, Sizes
 from tests.command import semcut
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
@@ -87,7 +87,7 @@ def test_help_is_for_people(tmp_path):
 
 
 def test_sizes_are_read_as_people_write_them():
-    read = Records().convert
+    read = RecordCounts().convert
     assert read("1e6x100", None, None) == Wanted(1_000_000, 100)
     assert read("20_000x1000:1.5", None, None) == Wanted(20_000, 1000, 1.5)
     assert read("20_000x1000:1.5", None, None).name == "fitted-20000x1000-zipf1.5"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.datasets.class_variants import TAIL, Layout
+from semcut.connector.benchmark.datasets.class_variants import TAIL, ClassVariants
 from tests.connector.benchmark.synthetic import BITS, CLASSES, encodings
 
 
@@ -12,7 +12,7 @@ def batch():
 
 def layout(batch, classes, seed=0):
     rates = np.unpackbits(batch.codes, axis=1).mean(axis=0)
-    return Layout.draw(classes, CLASSES, batch.features.mean(axis=0), rates, np.random.default_rng(seed))
+    return ClassVariants.draw(classes, CLASSES, batch.features.mean(axis=0), rates, np.random.default_rng(seed))
 
 
 def hamming(codes):
@@ -77,7 +77,7 @@ def test_fewer_classes_are_chosen_at_random(batch):
 
 
 def test_a_source_without_a_mean_feature_can_be_copied(batch):
-    drawn = Layout.draw(24, 12, np.zeros(24, np.float32), np.full(BITS, 0.5), np.random.default_rng(0))
+    drawn = ClassVariants.draw(24, 12, np.zeros(24, np.float32), np.full(BITS, 0.5), np.random.default_rng(0))
     features, _ = drawn.move(batch.features, batch.codes, np.ones(len(batch), np.int64))
     assert np.linalg.norm(features, axis=1) == pytest.approx(1, abs=1e-5)
     assert not np.allclose(features, batch.features)

@@ -14,7 +14,7 @@ import pytest
 
 from semcut.connector.benchmark.measure import raw_results, run
 from semcut.connector.benchmark.measure.raw_results import Plan
-from semcut.connector.benchmark.measure.run import Task
+from semcut.connector.benchmark.measure.run import DatasetTask
 from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.report import figures, results
 from semcut.connector.errors import DataError
@@ -109,7 +109,7 @@ def test_what_is_complete_is_not_run_again_and_gives_the_same_figures(out, tmp_p
     def never() -> Path:
         raise AssertionError("run again")
 
-    tasks = [Task(one["name"], one["grid"], never) for one in before]
+    tasks = [DatasetTask(one["name"], one["grid"], never) for one in before]
     run.run(copy, tasks, plan_of(copy), lambda what, done, total: None)
     assert figures.of_run(copy) == before
 

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.app import create_app
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
 
@@ -26,28 +26,28 @@ def connector(stored: Path) -> Iterator[Connector]:
 
 
 @pytest.fixture(scope="session")
-def served(connector: Connector, digits: ImageSet) -> Served:
-    return Served(connector.index, digits.classes, connector.encoder.encode)
+def served(connector: Connector, digits: ImageSet) -> ExploreService:
+    return ExploreService(connector.index, digits.classes, connector.encoder.encode)
 
 
 @pytest.fixture(scope="session")
-def client(served: Served) -> Iterator[TestClient]:
+def client(served: ExploreService) -> Iterator[TestClient]:
     with client_of(served) as opened:
         yield opened
 
 
-def client_of(served: Served, **settings: object) -> TestClient:
+def client_of(served: ExploreService, **settings: object) -> TestClient:
     """Asks an application without a network between them; what goes wrong inside is an answer, not an exception."""
     app = create_app(served, **settings)  # type: ignore[arg-type]
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[Served], str]]:
+def serve() -> Iterator[Callable[[ExploreService], str]]:
     """Starts real servers on loopback, and gives their addresses."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(served: Served) -> str:
+    def start(served: ExploreService) -> str:
         server = uvicorn.Server(uvicorn.Config(create_app(served), port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -21,7 +21,7 @@ from semcut.connector.errors import DataError
 from semcut.connector.explore import app as application
 from semcut.connector.explore import exhaustive
 from semcut.connector.explore import service as service
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from tests.connector.explore.conftest import client_of
 
@@ -181,7 +181,7 @@ def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path
     (tmp_path / "secret").write_text("password")
     names = ("large.png", "thin.png", "text.jpg", "pipe.png", "bomb.png", "none.png", "secret", "")
     uris = [*(str(tmp_path / name) for name in names), "\0", "https://elsewhere/x.png", None]
-    client = client_of(Served(index_of(uris), None, None))
+    client = client_of(ExploreService(index_of(uris), None, None))
     assert picture(client.get("/records/0/thumbnail?size=90")).size == (90, 30)
     assert picture(client.get("/records/1/thumbnail?size=100")).size == (100, 1)
     for record in range(2, 11):
@@ -192,7 +192,7 @@ def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path
 
 
 def test_an_index_without_a_network_is_searched_by_record_only(connector):
-    client = client_of(Served(connector.index, None, None))
+    client = client_of(ExploreService(connector.index, None, None))
     stats = client.get("/stats").json()
     assert not stats["images"]
     assert stats["classes"][3] == "class 3"
@@ -204,7 +204,9 @@ def test_an_index_without_a_network_is_searched_by_record_only(connector):
 
 
 def test_an_empty_index_is_served():
-    client = client_of(Served(FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2)), ["a", "b"], None))
+    client = client_of(
+        ExploreService(FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2)), ["a", "b"], None)
+    )
     assert client.get("/stats").json()["records"] == 0
     assert client.get("/records").json() == {"records": []}
     assert client.get("/partitions").json() == {"total": 0, "partitions": []}
@@ -222,7 +224,7 @@ def test_large_ids_survive():
             ids=np.array([2**63 - 1]),
         )
     )
-    client, large = client_of(Served(index, None, None)), str(2**63 - 1)
+    client, large = client_of(ExploreService(index, None, None)), str(2**63 - 1)
     for one in (large, int(large)):
         answer = client.post("/search", json={"id": one, "compare": True}).json()
         assert [hit["record"]["id"] for hit in answer["hits"]] == [large]
@@ -233,7 +235,7 @@ def test_large_ids_survive():
 
 def test_a_change_by_the_writer_is_seen(written, digits):
     writer, reader = written
-    client = client_of(Served(reader, digits.classes, None))
+    client = client_of(ExploreService(reader, digits.classes, None))
     before = client.get("/stats").json()
     assert client.get("/records/25").status_code == 404
     writer.add_files(digits.files[20:30])
@@ -399,7 +401,7 @@ def _addresses(text: str) -> list[str]:
 
 
 def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
-    served, end = Served(connector.index, digits.classes, None), threading.Event()
+    served, end = ExploreService(connector.index, digits.classes, None), threading.Event()
     monkeypatch.setattr(served, "stats", lambda: end.wait(60))
     client = client_of(served, seconds=0.1)
     try:
@@ -424,7 +426,7 @@ def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connec
         raise DataError("nobody waits")
 
     monkeypatch.setattr(service, "best_of_all", slow)
-    client = client_of(Served(connector.index, digits.classes, None), seconds=0.1)
+    client = client_of(ExploreService(connector.index, digits.classes, None), seconds=0.1)
     for _ in range(8):
         assert client.post("/search", json={"id": 1, "compare": True}).status_code == 503
     assert client.get("/health").status_code == 200
@@ -438,7 +440,7 @@ def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connec
 
 def test_answers_are_of_one_state_while_a_writer_changes_the_index(written, digits):
     writer, reader = written
-    client, end = client_of(Served(reader, digits.classes, None)), threading.Event()
+    client, end = client_of(ExploreService(reader, digits.classes, None)), threading.Event()
 
     def change() -> None:
         while not end.is_set():
@@ -478,7 +480,7 @@ def test_an_image_is_encoded_once_whatever_is_asked_of_it(connector, digits, dig
         encoded.append(len(images))
         return connector.encoder.encode(images)
 
-    client = client_of(Served(connector.index, digits.classes, encode))
+    client = client_of(ExploreService(connector.index, digits.classes, encode))
     for cutoff in (0.1, 0.2, 0.3):
         client.post("/search", json={"image": image_in_base64(digits_test.files[0]), "cutoff": cutoff})
     assert encoded == [1]
@@ -490,7 +492,7 @@ def test_an_image_is_encoded_once_whatever_is_asked_of_it(connector, digits, dig
 
 
 def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
-    served = Served(connector.index, digits.classes, None)
+    served = ExploreService(connector.index, digits.classes, None)
 
     def broken() -> None:
         raise RuntimeError("a secret of the server")
@@ -503,7 +505,7 @@ def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
 
 def test_a_damaged_index_is_said_and_the_server_stays(written, digits):
     writer, reader = written
-    client = client_of(Served(reader, digits.classes, None))
+    client = client_of(ExploreService(reader, digits.classes, None))
     writer.close()
     (file,) = reader._store.path.glob("**/features*")
     content = bytearray(file.read_bytes())

@@ -10,12 +10,12 @@ from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from semcut.connector.explore.app import create_app
-from semcut.connector.explore.service import Served
+from semcut.connector.explore.service import ExploreService
 from tests.thorough import examples
 
 
 @pytest.fixture(scope="module")
-def description(served: Served) -> BaseSchema:
+def description(served: ExploreService) -> BaseSchema:
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(served, hosts=["testserver"]))
 
 

@@ -64,7 +64,7 @@ first = answer(index)
 print(engine(index), "numba" in sys.modules, flush=True)
 if sys.stdin.readline():  # compiled now
     second = answer(index)
-    while engine(index) == "IvfEngine":
+    while engine(index) == "IvfScanner":
         assert answer(index) == first
     print(engine(index), answer(index) == first == second)
 """
@@ -155,7 +155,7 @@ def incomplete(cache: Path) -> Iterator[Path]:
 
 
 def test_a_search_of_a_cold_machine_is_answered_at_once_without_numba(story):
-    assert story["first"] == ["IvfEngine False\n"] * 3
+    assert story["first"] == ["IvfScanner False\n"] * 3
 
 
 def test_one_process_compiles_for_all_detached_at_the_lowest_priority(story):
@@ -165,7 +165,7 @@ def test_one_process_compiles_for_all_detached_at_the_lowest_priority(story):
 
 
 def test_an_open_index_moves_to_the_kernels_that_are_ready_and_answers_the_same(story):
-    assert story["last"] == "CompiledEngine True\n"
+    assert story["last"] == "NumbaScanner True\n"
     assert story["errors"] == ""
 
 
@@ -181,7 +181,7 @@ with event.install_recorder("numba:compile") as compiled:
             array.flags.writeable = False
         for path in (None, f"{tmp_path}/{{bits}}"):
             with FaissIndex.create(path, config) as index:
-                assert engine(index) == "CompiledEngine"
+                assert engine(index) == "NumbaScanner"
                 index.add(records[:1000])
                 index.add(records[1000:])
                 index.remove(range(0, 3000, 3))
@@ -218,9 +218,9 @@ def test_constants_of_kernels_count_as_their_sources():
 def test_kernels_of_which_a_file_is_gone_are_not_ready(incomplete):
     folder = folder_in(incomplete)
     script = "index = FaissIndex.create(None, config)\nindex.add(records)\nanswer(index)\nprint(engine(index))"
-    assert printed(incomplete, script) == (["IvfEngine"], "")
+    assert printed(incomplete, script) == (["IvfScanner"], "")
     (folder / "complete").write_text(json.dumps({"lists.remove-1.nbi": 7}))
-    assert printed(incomplete, script) == (["IvfEngine"], "")
+    assert printed(incomplete, script) == (["IvfScanner"], "")
     assert compiling(incomplete) == []
 
 
@@ -244,13 +244,13 @@ def test_the_compiled_engine_by_name_is_compiled_at_once_which_a_terminal_shows(
         while part := os.read(ours, 1000):
             shown += part
     os.close(ours)
-    assert process.communicate(timeout=60)[0] == "CompiledEngine True\n"
+    assert process.communicate(timeout=60)[0] == "NumbaScanner True\n"
     assert b"Compiling search kernels" in shown
 
 
 def test_without_a_terminal_nothing_is_shown(incomplete):
     script = 'print(engine(FaissIndex.create(None, config, engine="compiled")), kernel_cache.found() is not None)'
-    assert printed(incomplete, script) == (["CompiledEngine True"], "")
+    assert printed(incomplete, script) == (["NumbaScanner True"], "")
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
@@ -263,7 +263,7 @@ def test_kernels_are_used_from_a_directory_that_cannot_be_written_to(cache):
          "print(engine(index), sum(search.stats.cache_misses.values()))"],
         capture_output=True, text=True, env=environment(cache), cwd=ROOT,
     )  # fmt: skip
-    assert (process.stdout, process.stderr) == ("CompiledEngine 0\n", "")
+    assert (process.stdout, process.stderr) == ("NumbaScanner 0\n", "")
 
 
 UNWRITABLE = (
@@ -286,7 +286,7 @@ for _ in range(2):
     print(engine(index), index._switch, "numba" in sys.modules)
 """
     out, err = printed(nowhere, script)
-    assert out == ["IvfEngine None False"] * 2
+    assert out == ["IvfScanner None False"] * 2
     assert len(re.findall("KernelCacheWarning", err)) == 1
     assert re.search(f"KernelCacheWarning: {UNWRITABLE}; FAISS scans instead", err)
 
@@ -344,7 +344,7 @@ answer(index)
 print(engine(index), *map(str, [kernel_cache.start() for _ in range(3) if not kernel_cache.start.cache_clear()]))
 """
     out, err = printed(tmp_path / "cache", script, PYTHONPATH=str(tmp_path))
-    assert out == ["IvfEngine True True False"]
+    assert out == ["IvfScanner True True False"]
     assert len(re.findall("KernelCacheWarning: search kernels could not be compiled, 3 processes that tried", err)) == 1
     assert compiling(tmp_path / "cache") == []
 
@@ -395,7 +395,7 @@ def test_an_index_moves_while_it_is_changed_and_searched(stored, tmp_path):
         thread.start()
     first, moved = 500, False
     while not moved or first < 3000:
-        moved = type(index._engine).__name__ == "CompiledEngine"
+        moved = type(index._engine).__name__ == "NumbaScanner"
         batch = classified(rng, CONFIG, 50, first_id=first)
         for one in (index, reference):
             one.add(batch)
@@ -438,7 +438,7 @@ def test_what_changes_between_the_filling_of_an_engine_and_its_use_counts(change
     index.search(queries)
     thread_of(index).join()
     assert seen == ([True] if change == "nothing" else [False, True])
-    assert type(index._engine).__name__ == "CompiledEngine"
+    assert type(index._engine).__name__ == "NumbaScanner"
     reference = BruteForceIndex(CONFIG)
     reference.add(index.get(index.ids()))
     assert_same(index.search(queries, shortlist=None), reference.search(queries, shortlist=None))
@@ -454,9 +454,9 @@ def test_a_search_does_not_wait_for_a_change_nor_a_change_for_the_move(held):
     with index._changing:  # a change that takes long
         go_on.set()
         assert (index.search(classified(rng, CONFIG, 5), cutoff=0.0).ids >= 0).all()
-        assert type(index._engine).__name__ == "IvfEngine"
+        assert type(index._engine).__name__ == "IvfScanner"
     thread_of(index).join()
-    assert type(index._engine).__name__ == "CompiledEngine"
+    assert type(index._engine).__name__ == "NumbaScanner"
 
 
 def test_an_index_that_is_closed_meanwhile_stays_closed(held, tmp_path):
@@ -469,7 +469,7 @@ def test_an_index_that_is_closed_meanwhile_stays_closed(held, tmp_path):
     index.close()
     go_on.set()
     thread_of(index).join()
-    assert type(index._engine).__name__ == "IvfEngine"
+    assert type(index._engine).__name__ == "IvfScanner"
     with pytest.raises(ClosedIndexError):
         index.search(classified(rng, CONFIG, 5))
     with FaissIndex.open(tmp_path / "index") as again:  # the lock was let go of
@@ -530,7 +530,7 @@ first = answer(index)
 importing.wait()
 forking.set()
 child = os.fork()
-while engine(index) == "IvfEngine":
+while engine(index) == "IvfScanner":
     assert answer(index) == first
 assert answer(index) == first
 if child:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from semcut.indexes import IndexConfig
 from semcut.indexes.pruning import cells as partitions
 from semcut.indexes.pruning.cells import Cells, Kept, cell_count, cell_numbers
-from semcut.indexes.pruning.class_lists import Large, Lists
+from semcut.indexes.pruning.class_lists import ClassLists, Large
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
@@ -127,7 +127,7 @@ def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
             kept = cells.prune(weights, cutoff)
             check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
     assert Large.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
-    assert Lists.of(cells.envelopes).pairs(Large.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
+    assert ClassLists.of(cells.envelopes).pairs(Large.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

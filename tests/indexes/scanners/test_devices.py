@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import DamagedIndexError, DeviceError, FaissIndex, IndexConfig, InvalidParameterError, faiss_index
 from semcut.indexes.scanners import faiss_flat, gpu_features, segments, torch_gpu
-from semcut.indexes.scanners.gpu_features import CardFeatures
+from semcut.indexes.scanners.gpu_features import GpuFeatures
 from semcut.indexes.search import vectorised
 from tests.indexes.generate import (
     PROPERTY,
@@ -31,7 +31,7 @@ CONFIG = IndexConfig(classes=6, bits=64, dim=8)
 ENGINES = ("torch", "flat")
 FEATURES = {
     "the processor": lambda state, device: None,
-    "the device": lambda state, device: CardFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim),
+    "the device": lambda state, device: GpuFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim),
 }
 each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 TUNING = st.fixed_dictionaries(
@@ -39,7 +39,7 @@ TUNING = st.fixed_dictionaries(
     optional={
         (faiss_flat, "SHELF"): st.sampled_from([1, 8]),
         (segments, "MASKED"): st.sampled_from([0, 5]),
-        (torch_gpu.TorchEngine, "block"): st.sampled_from([1, 3]),
+        (torch_gpu.TorchScanner, "block"): st.sampled_from([1, 3]),
         (torch_gpu, "_PAIRS"): st.just({"cpu": 7}),
         (gpu_features, "_BLOCK_BYTES"): st.sampled_from([1, 300]),
         (gpu_features, "_ELEMENTS"): st.just(50),
@@ -145,7 +145,7 @@ def test_a_card_that_is_full_is_one_error_and_the_index_goes_on():
     assert_same(index.search(queries, k=5), before)
 
 
-class Watched(CardFeatures):
+class Watched(GpuFeatures):
     """Features on the processor, as on a card; `compared` has how many rows there were when they were compared."""
 
     def __init__(self, compared: list[int]) -> None:
@@ -219,7 +219,7 @@ def test_devices_by_name():
         segments.devices_among("cuda:2", 2, "none")
 
 
-@pytest.mark.parametrize("kind", [torch_gpu.TorchEngine, faiss_flat.FlatEngine])
+@pytest.mark.parametrize("kind", [torch_gpu.TorchScanner, faiss_flat.FlatScanner])
 def test_segments_stay_few(kind):
     engine = kind(64)
     rng = np.random.default_rng(2)
@@ -231,7 +231,7 @@ def test_segments_stay_few(kind):
 
 
 def test_codes_are_divided_evenly_and_by_cells():
-    engine = torch_gpu.TorchEngine(64, ["cpu", "cpu:0"])
+    engine = torch_gpu.TorchScanner(64, ["cpu", "cpu:0"])
     rng = np.random.default_rng(3)
     cells = rng.integers(0, 50, 10_000)
     engine.add(rng.integers(0, 256, (10_000, 8), np.uint8), np.arange(10_000), cells)

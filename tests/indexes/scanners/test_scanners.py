@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcut.indexes.scanners import faiss_flat, faiss_ivf
-from semcut.indexes.scanners.faiss_flat import FlatEngine
-from semcut.indexes.scanners.faiss_ivf import IvfEngine
-from semcut.indexes.scanners.numba_lists import CompiledEngine
+from semcut.indexes.scanners.faiss_flat import FlatScanner
+from semcut.indexes.scanners.faiss_ivf import IvfScanner
+from semcut.indexes.scanners.numba_lists import NumbaScanner
 from semcut.indexes.scanners.protocol import NOWHERE, available
-from semcut.indexes.scanners.torch_gpu import TorchEngine
+from semcut.indexes.scanners.torch_gpu import TorchScanner
 from semcut.indexes.scoring.equations import hamming
 from tests.indexes.generate import PROPERTY, codes, threads
 
 ENGINES = {
-    "faiss": IvfEngine,
-    "compiled": CompiledEngine,
-    "torch": TorchEngine,
-    "torch, two devices": lambda bits: TorchEngine(bits, ["cpu", "cpu:0"]),
-    "flat": FlatEngine,
+    "faiss": IvfScanner,
+    "compiled": NumbaScanner,
+    "torch": TorchScanner,
+    "torch, two devices": lambda bits: TorchScanner(bits, ["cpu", "cpu:0"]),
+    "flat": FlatScanner,
 }
 
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 import semcut
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
-from semcut.indexes.pruning.bounds_kernel import large_weights, prune, room_to_prune
+from semcut.indexes.pruning.bounds_kernel import large_weights, prune, prune_workspace
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scanners import lists_kernel
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
 from semcut.indexes.scoring.rounding import error
 from semcut.indexes.search import compiled, search_kernel
-from semcut.indexes.search.compiled import CompiledPipeline, bounds_of
+from semcut.indexes.search.compiled import CompiledSearch, bounds_of
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -39,7 +39,7 @@ CONFIG = IndexConfig(classes=40, bits=64, dim=8)
 
 @numba.njit
 def pruned(weights, cutoff, slack, bounds):
-    room = room_to_prune(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
+    room = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
     large, tail = large_weights(weights, cutoff, room.large)
     counts = prune(weights, cutoff, slack, bounds, 0, large, tail, room)
     return room.kept[: counts[0]], room.certain[: counts[0]], counts
@@ -124,7 +124,7 @@ def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_DOUBT", doubt)
         index = filled(FaissIndex.create(None, world.config, engine="compiled"), world.batches)
-        assert isinstance(index._pipeline, CompiledPipeline)
+        assert isinstance(index._pipeline, CompiledSearch)
         for cutoff, ranking in each(world):
             for k in (1, 7):
                 expected = brute_force.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
@@ -222,10 +222,10 @@ def test_the_engine_is_chosen_by_name_and_by_the_environment(monkeypatch):
         return type(FaissIndex.create(None, CONFIG, **asked)._engine).__name__
 
     monkeypatch.delenv("SEMCUT_ENGINE", raising=False)
-    assert engine_of() == "CompiledEngine"
+    assert engine_of() == "NumbaScanner"
     monkeypatch.setenv("SEMCUT_ENGINE", "faiss")
-    assert engine_of() == engine_of(engine="faiss") == "IvfEngine"
-    assert engine_of(engine="compiled") == "CompiledEngine"
+    assert engine_of() == engine_of(engine="faiss") == "IvfScanner"
+    assert engine_of(engine="compiled") == "NumbaScanner"
     with pytest.raises(
         InvalidParameterError, match=r"engine = 'fast', expected one of auto, compiled, faiss, torch, flat"
     ):
@@ -255,7 +255,7 @@ except MissingDependencyError as error:
     environment = {name: value for name, value in os.environ.items() if name != "SEMCUT_ENGINE"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines() == [
-        "IvfEngine",
+        "IvfScanner",
         "numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'",
     ], done.stderr
 

@@ -84,7 +84,7 @@ def test_rows_that_do_not_count_are_overwritten(column):
     after = column.append(extent, rows(50, 2))
     np.testing.assert_array_equal(column.view(5), np.concatenate([rows(0, 3), rows(50, 2)]))
     if isinstance(column, Column):
-        column.distrust(after)
+        column.mark_unverified(after)
         column.check(after)
         with pytest.raises(DamagedIndexError):
             column.view(6)
@@ -111,7 +111,7 @@ def test_batches_of_any_size_add_up(tmp_path_factory, sizes, block, file):
     if file:
         data = rows(0, extent.rows).tobytes()
         assert extent.crcs.tolist() == [zlib.crc32(data[start : start + 48]) for start in range(0, len(data), 48)]
-        column.distrust(extent)
+        column.mark_unverified(extent)
         column.check(extent)
     column.close()
 
@@ -140,7 +140,7 @@ def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_facto
         data[at] ^= 1 << bit
         path.write_bytes(data)
     column = Column(path, ROWS, writable=False)
-    column.distrust(extent)
+    column.mark_unverified(extent)
     if data and at // 48 in (wanted[1:] // 4).tolist():
         for _ in range(2):  # it is not forgotten
             with pytest.raises(DamagedIndexError, match=rf"rows {at // 48 * 4} to \d+ do not match their checksum"):
@@ -158,10 +158,10 @@ def test_blocks_that_another_process_extends_are_compared_again(tmp_path):
     writer = made(tmp_path / "features")
     extent = filled(writer, rows(0, 6))
     reader = Column(tmp_path / "features", ROWS, writable=False)
-    reader.distrust(extent)
+    reader.mark_unverified(extent)
     reader.check(extent)
     after = writer.append(extent, rows(6, 6))
-    reader.distrust(after, extent.rows)
+    reader.mark_unverified(after, extent.rows)
     reader.check(extent)  # an earlier extent goes on matching, and says nothing of what was added
     with open(tmp_path / "features", "r+b") as file:
         file.seek(7 * 12)
@@ -174,7 +174,7 @@ def test_blocks_that_another_process_extends_are_compared_again(tmp_path):
 def test_a_closed_column_is_not_read(tmp_path):
     column = made(tmp_path / "features")
     extent = filled(column, rows(0, 2))
-    column.distrust(extent)
+    column.mark_unverified(extent)
     column.close()
     with pytest.raises(ClosedIndexError):
         column.check(extent)
