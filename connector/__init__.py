@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semcut.connector.data.sources import ImageSet
-    from semcut.connector.errors import CheckpointError, DataError
     from semcut.connector.models.checkpoint import Checkpoint
     from semcut.connector.models.network import Architecture, SemanticHashNet
     from semcut.connector.retrieval.encoder import Encoder
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Architecture": "semcut.connector.models.network",
     "Checkpoint": "semcut.connector.models.checkpoint",
-    "CheckpointError": "semcut.connector.errors",
     "Connector": "semcut.connector.retrieval.image_index",
-    "DataError": "semcut.connector.errors",
     "Encoder": "semcut.connector.retrieval.encoder",
     "Hit": "semcut.connector.retrieval.image_index",
     "ImageSet": "semcut.connector.data.sources",
@@ -34,9 +31,7 @@ _HOMES = {
 __all__ = [
     "Architecture",
     "Checkpoint",
-    "CheckpointError",
     "Connector",
-    "DataError",
     "Encoder",
     "Hit",
     "ImageSet",

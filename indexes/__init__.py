@@ -12,9 +12,11 @@ Errors are imported at once, everything else when it is first used: the command 
 from typing import TYPE_CHECKING
 
 from semcut.indexes.errors import (
+    CheckpointError,
     ClosedIndexError,
     ConcurrentWriteError,
     DamagedIndexError,
+    DataError,
     DeviceError,
     DuplicateIdError,
     FormatVersionError,
@@ -51,9 +53,11 @@ _HOMES = {
 
 __all__ = [
     "BruteForceIndex",
+    "CheckpointError",
     "ClosedIndexError",
     "ConcurrentWriteError",
     "DamagedIndexError",
+    "DataError",
     "DeviceError",
     "DuplicateIdError",
     "Encodings",

@@ -14,7 +14,9 @@
           LockedError                            another writer has the index; the message says which process
         ServerError                            a Milvus server does not answer, or refuses what was asked
       ClosedIndexError                       the index was closed
-      DeviceError                            a card is not there, or is out of memory
+      DeviceError                            a GPU is not there, or is out of memory
+      DataError                              a data set, an archive or an image that was named cannot be used
+      CheckpointError                        files of a model are missing, damaged, or of another architecture
       MissingDependencyError  (ImportError)  a package that this part needs is not installed
 
 Each message says what was given, what was expected and what to do. When one of these is raised, nothing was
@@ -90,6 +92,14 @@ class ServerError(StorageError):
 
 class ClosedIndexError(SemcutError):
     """The index was closed."""
+
+
+class DataError(SemcutError):
+    """A data set, an archive or an image that was named cannot be used."""
+
+
+class CheckpointError(SemcutError):
+    """Files of a model are missing, damaged, or of another architecture."""
 
 
 class MissingDependencyError(SemcutError, ImportError):

@@ -24,7 +24,7 @@ from semcut.indexes.index import IndexStats, SearchResult, refuse_known, refuse_
 from semcut.indexes.kernels.engine_switch import EngineSwitch
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.pruning.explanation import ExplainedIndex
-from semcut.indexes.scanners.choose import Engine, advance, changed, devices_of, engine_of, features_of, search_of
+from semcut.indexes.scanners.choose import AnyScanner, advance, changed, devices_of, engine_of, features_of, search_of
 from semcut.indexes.scanners.protocol import EngineName, chosen
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock
@@ -125,6 +125,20 @@ class FaissIndex(ExplainedIndex):
     def version(self) -> int:
         """How many changes the index has seen, in the state that is read here."""
         return self._state.committed.version
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state that searches see now: its records by row, their columns, and their cells. It is immutable, and can
+        be read as long as the index is open, whatever changes the index sees meanwhile.
+        """
+        self._check_open()
+        return self._state
+
+    @property
+    def scanner(self) -> AnyScanner:
+        """What scans the codes of `snapshot`, for whoever measures a scan alone."""
+        self._check_open()
+        return self._engine
 
     def stats(self) -> IndexStats:
         """The size of the index."""
@@ -283,7 +297,7 @@ class FaissIndex(ExplainedIndex):
         """The state that is searched, None of a closed index."""
         return None if self._closed else self._state
 
-    def _adopt(self, engine: Engine, state: Snapshot) -> bool:
+    def _adopt(self, engine: AnyScanner, state: Snapshot) -> bool:
         """Search with the compiled engine from now on, unless the index was changed or closed since this state, or is
         being so.
 

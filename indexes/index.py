@@ -135,6 +135,11 @@ class SemanticIndex(ABC):
         self._similarity = Similarity(config)
         self._closed = False
 
+    @property
+    def similarity(self) -> Similarity:
+        """The S of Eq. 1, which turns probabilities of queries into weights: `similarity.weights(probabilities)`."""
+        return self._similarity
+
     @classmethod
     @abstractmethod
     def create(cls, path: str | os.PathLike[str] | None, config: IndexConfig) -> Self:

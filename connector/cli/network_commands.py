@@ -15,9 +15,9 @@ from rich.table import Table
 
 from semcut.connector.cli.app import ERR, OUT, PATH, print_json
 from semcut.connector.cli.options import images_of, json_option, progress, protocol_option, search_options, show_table
-from semcut.connector.errors import DataError
 from semcut.connector.models.allocator import keep_freed_memory
 from semcut.connector.models.names import HeadName, ProtocolName
+from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
     from semcut.connector.data.sources import ImageSet

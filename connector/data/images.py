@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 
 MAX_PIXELS = 1 << 26
 """Images of more pixels than this (67 million) are refused."""

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from semcut.connector.data.sources import ImageSet, load
-from semcut.connector.errors import DataError
 from semcut.connector.models.names import ProtocolName
+from semcut.indexes.errors import DataError
 
 
 class Parts(NamedTuple):

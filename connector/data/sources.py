@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semcut.connector.errors import DataError
-from semcut.indexes.errors import require
+from semcut.indexes.errors import DataError, require
 
 _TORCHVISION = "torchvision:"
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.metrics import average_precision
 from semcut.indexes import Encodings, FaissIndex, SearchResult
 from semcut.indexes.config import Ranking
+from semcut.indexes.errors import DataError
 
 _PLACES = 1 << 22
 

@@ -24,9 +24,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.metrics import average_precision, tied_average_precision
 from semcut.indexes import Encodings, IndexConfig
+from semcut.indexes.errors import DataError
 from semcut.indexes.pruning.cells import Cells, edges_of
 from semcut.indexes.scoring.equations import Similarity, is_relevant
 from semcut.indexes.search.tie_order import LEVELS, levels, mixed

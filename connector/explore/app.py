@@ -19,7 +19,6 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from semcut.connector.errors import DataError
 from semcut.connector.explore.schemas import (
     MAX_UPLOAD,
     Answer,
@@ -36,7 +35,7 @@ from semcut.connector.explore.schemas import (
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.explore.token_guard import Guard, problem
 from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
-from semcut.indexes.errors import shown
+from semcut.indexes.errors import DataError, shown
 
 PAGE = Path(__file__).parent / "page"
 SECONDS = 30.0

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from semcut.connector.errors import DataError
 from semcut.indexes import BruteForceIndex, Encodings, SearchResult
 from semcut.indexes.config import Ranking
+from semcut.indexes.errors import DataError
 from semcut.indexes.pruning.explanation import ExplainedIndex
 
 MOST_VALUES = 1 << 31

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semcut.connector.data.images import FORMATS, UnreadableImage, open_image
-from semcut.connector.errors import DataError
 from semcut.connector.explore.exhaustive import best_of_all, comparable
 from semcut.connector.explore.schemas import (
     Answer,
@@ -47,6 +46,7 @@ from semcut.indexes import (
     ServerError,
     UnknownIdError,
 )
+from semcut.indexes.errors import DataError
 from semcut.indexes.pruning.explanation import ExplainedIndex
 
 Encode = Callable[[Sequence[Image.Image]], Encodings]

@@ -19,8 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from semcut.connector.errors import CheckpointError, DataError
-from semcut.indexes.errors import InvalidParameterError, MissingDependencyError
+from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

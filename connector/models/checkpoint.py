@@ -18,9 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from semcut.connector.data.labels import MODEL
-from semcut.connector.errors import CheckpointError
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.indexes.errors import SemcutError
+from semcut.indexes.errors import CheckpointError, SemcutError
 
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from semcut.connector.errors import DataError
 from semcut.connector.models.backbones import build
 from semcut.connector.models.heads import make_head
 from semcut.connector.models.names import HeadName
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import DataError
 
 
 class Architecture(Settings):

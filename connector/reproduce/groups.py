@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.data.protocols import PROTOCOLS
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.rankings import NAMES, RankingName
 from semcut.connector.reproduce.measured import KS, Measured
+from semcut.indexes.errors import DataError
 
 
 class Stat(NamedTuple):

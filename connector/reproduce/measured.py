@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 
 from semcut.connector.data import sources
 from semcut.connector.data.protocols import check, parts
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.evaluation.rankings import CUTOFFS, Comparison, by_code, compare
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.names import ProtocolName
@@ -35,6 +34,7 @@ from semcut.connector.retrieval.image_index import Connector
 from semcut.connector.training.frozen_features import others_have_it
 from semcut.connector.training.loop import TrainConfig
 from semcut.indexes import Encodings
+from semcut.indexes.errors import CheckpointError, DataError
 
 FILE = "figures.safetensors"
 KS = (100, 1000)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from semcut.connector.data.protocols import PROTOCOLS
-from semcut.connector.errors import DataError
 from semcut.connector.models.checkpoint import write_json
 from semcut.connector.models.names import ProtocolName
 from semcut.connector.reproduce import quality_plots, tables
 from semcut.connector.reproduce.groups import Group, Metric, best, groups_of, headline
 from semcut.connector.reproduce.measured import FILE, KS, Measured
 from semcut.connector.training.loop import TrainConfig
+from semcut.indexes.errors import DataError
 
 PAGE, SPEED = "results.md", "speed.json"
 

@@ -19,11 +19,11 @@ from PIL import Image
 from typing_extensions import Self
 
 from semcut.connector.data.labels import LINK, labels_by_id
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.models.checkpoint import Checkpoint, write_json
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
 from semcut.indexes.config import Ranking, SearchParams
+from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.scanners.protocol import EngineName
 
 _ADD = 10_000  # records per commit

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from semcut.connector.data import sources
-from semcut.connector.errors import DataError
 from semcut.connector.models.network import SemanticHashNet
+from semcut.indexes.errors import DataError
 
 _VERSION = 1
 """Of what is kept; to be raised when images are decoded or scaled in another way."""

@@ -28,7 +28,6 @@ import torch
 from pydantic import Field
 
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet, device_named
@@ -40,6 +39,7 @@ from semcut.connector.training.run_state import read_state, write_state
 from semcut.connector.training.validation import measure, quality
 from semcut.connector.training.warm_start import beginning
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import CheckpointError, DataError
 
 STATE = "training.safetensors"
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semcut.connector.errors import CheckpointError
+from semcut.indexes.errors import CheckpointError
 
 _CONTENT = "semcut_training"
 

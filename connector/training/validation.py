@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.rankings import among_themselves
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.network import Output, SemanticHashNet
+from semcut.indexes.errors import DataError
 
 _SEARCHED = 2000
 """Images that are searched for, if there are more: the mAP of so many is known to a hundredth."""

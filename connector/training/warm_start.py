@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from semcut.connector.errors import CheckpointError
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.indexes.errors import shown
+from semcut.indexes.errors import CheckpointError, shown
 
 
 def beginning(

@@ -17,7 +17,7 @@ from semcut.indexes.scanners.choose import advance, changed, engine_of
 
 if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
-    from semcut.indexes.scanners.choose import Engine
+    from semcut.indexes.scanners.choose import AnyScanner
     from semcut.indexes.storage.snapshot import Snapshot
 
 _EVERY = 0.2  # seconds between two looks
@@ -70,7 +70,7 @@ class EngineSwitch:
             self._done = True
 
     def _hand_over(self) -> None:
-        engine: Engine | None = None
+        engine: AnyScanner | None = None
         before: Snapshot | None = None
         while threading.main_thread().is_alive():  # not after the end of the program, which waits for this thread
             with _no_fork:

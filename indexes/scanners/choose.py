@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from semcut.indexes.scanners.numba_lists import NumbaScanner
     from semcut.indexes.scanners.segments import SegmentedScanner
 
-Engine: TypeAlias = "IvfScanner | NumbaScanner | SegmentedScanner[Any]"
+AnyScanner: TypeAlias = "IvfScanner | NumbaScanner | SegmentedScanner[Any]"
 
 _LOAD_ROWS = 1 << 18
 
@@ -49,7 +49,7 @@ def devices_of(name: str, device: str) -> tuple[str, ...]:
     return faiss_flat.devices_named(device)
 
 
-def engine_of(state: Snapshot, name: str, device: str) -> Engine:
+def engine_of(state: Snapshot, name: str, device: str) -> AnyScanner:
     """An engine, of a name that `hamming.chosen` gave, with the codes of all records.
 
     Raises:
@@ -73,19 +73,19 @@ def changed(before: Snapshot, after: Snapshot) -> tuple[NDArray[np.int64], NDArr
     return rows[~np.isin(rows, gone)], gone[gone < len(before.columns)]
 
 
-def advance(engine: Engine, state: Snapshot, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+def advance(engine: AnyScanner, state: Snapshot, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
     """Bring an engine to a state, from the one that these rows are added to and removed from."""
     engine.remove(gone, state.columns.cells[gone])
     _load(engine, state, added)
 
 
-def _load(engine: Engine, state: Snapshot, rows: NDArray[np.int64]) -> None:
+def _load(engine: AnyScanner, state: Snapshot, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), _LOAD_ROWS):
         part = rows[start : start + _LOAD_ROWS]
         engine.add(state.columns.codes[part], part, state.columns.cells[part])
 
 
-def _empty(name: str, bits: int, device: str) -> Engine:
+def _empty(name: str, bits: int, device: str) -> AnyScanner:
     if name == "compiled":
         from semcut.indexes.scanners.numba_lists import NumbaScanner
 
@@ -113,7 +113,9 @@ def features_of(state: Snapshot, device: str) -> GpuFeatures | None:
         return None
 
 
-def search_of(state: Snapshot, engine: Engine, similarity: Similarity, features: GpuFeatures | None = None) -> Search:
+def search_of(
+    state: Snapshot, engine: AnyScanner, similarity: Similarity, features: GpuFeatures | None = None
+) -> Search:
     """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
     if engine.fused:
         from semcut.indexes.search.compiled import CompiledSearch

@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,33 @@ class Nearest(NamedTuple):
     def nothing(queries: int, depth: int) -> Nearest:
         """Places without a record."""
         return Nearest(np.full((queries, depth), -1, np.int64), np.full((queries, depth), NOWHERE, np.int32))
+
+
+class Scanner(Protocol):
+    """Finds rows of records by the Hamming distance of their codes, or all rows of some cells.
+
+    Attributes:
+        deepest: the largest depth that `search` can take.
+        patience: places per place of the shortlist from which on ties at its end may fall as they like; infinite where
+            they never may.
+    """
+
+    deepest: int
+    patience: float
+
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
+        """The nearest codes in the cells of each query, nearest first; which of those at the last distance is open.
+
+        Args:
+            codes: (nq, bits / 8) uint8.
+            cells: (nq, w) int64, padded with -1.
+            depth: how many to give for each query.
+        """
+        ...
+
+    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
+        ...
 
 
 _CARD = re.compile(r"cuda(:\d+)?")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from semcut.indexes.faiss_library import faiss
 from semcut.indexes.index import SearchResult
 from semcut.indexes.pruning.cells import Cells, Kept
 from semcut.indexes.pruning.class_lists import Large
-from semcut.indexes.scanners.protocol import Nearest
+from semcut.indexes.scanners.protocol import Scanner
 from semcut.indexes.scoring.equations import Similarity, hamming, is_relevant, relevance
 from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products
 from semcut.indexes.search.rank import Distances, RecordReader, rank
@@ -41,33 +40,6 @@ _CHECKED = 1.5  # nearest records that are compared with the cutoff first, per p
 _DEEPER = 4  # how much deeper a scan goes than one that has found too few relevant records
 _WIDE = 256  # classes from which on rows of probabilities are read in part
 _WORTH = 4  # records per place of a deeper scan, below which looking at all of them is cheaper
-
-
-class Scanner(Protocol):
-    """Finds rows of records by the Hamming distance of their codes, or all rows of some cells.
-
-    Attributes:
-        deepest: the largest depth that `search` can take.
-        patience: places per place of the shortlist from which on ties at its end may fall as they like; infinite where
-            they never may.
-    """
-
-    deepest: int
-    patience: float
-
-    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
-        """The nearest codes in the cells of each query, nearest first; which of those at the last distance is open.
-
-        Args:
-            codes: (nq, bits / 8) uint8.
-            cells: (nq, w) int64, padded with -1.
-            depth: how many to give for each query.
-        """
-        ...
-
-    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
-        ...
 
 
 class VectorisedSearch:

@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[2]
 def test_the_names_that_are_exported():
     assert sorted(indexes.__all__) == [
         "BruteForceIndex",
+        "CheckpointError",
         "ClosedIndexError",
         "ConcurrentWriteError",
         "DamagedIndexError",
+        "DataError",
         "DeviceError",
         "DuplicateIdError",
         "Encodings",

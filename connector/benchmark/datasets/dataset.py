@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from semcut.connector.errors import DataError
 from semcut.indexes import FaissIndex, SemcutError
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import DataError
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
 

@@ -54,8 +54,8 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.datasets.class_variants import ClassVariants
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish
 from semcut.connector.benchmark.datasets.strata import Labels, Source, apart, cut
-from semcut.connector.errors import DataError
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.errors import DataError
 from semcut.indexes.storage.snapshot import Progress
 
 SPREAD = 0.25  # the mean of h

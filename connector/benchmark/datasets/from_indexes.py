@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish, shape
 from semcut.connector.data.labels import labels_by_id, network_classes
 from semcut.connector.data.sources import class_of, evenly
-from semcut.connector.errors import DataError
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.errors import DataError
 
 _BATCH = 10_000
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.errors import DataError
 from semcut.indexes import Encodings
+from semcut.indexes.errors import DataError
 
 FLOOR = 1e-8
 """Smaller probabilities count as this: what a network says below it is no more than rounding."""

@@ -28,8 +28,8 @@ from pydantic import Field
 
 from semcut.connector.benchmark.measure.timing import Times
 from semcut.connector.benchmark.methods.methods import Method
-from semcut.connector.errors import DataError
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import DataError
 
 
 class Plan(Settings):

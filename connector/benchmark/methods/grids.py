@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
 from semcut.connector.benchmark.methods.methods import Structure
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 from semcut.indexes.scanners.protocol import EngineName, available
 
 Grid = Literal["full", "quick", "defaults", "growth"]

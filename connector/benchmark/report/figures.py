@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.measure import measures, raw_results
 from semcut.connector.benchmark.measure.ground_truth import Exact, Truth
 from semcut.connector.benchmark.report.targets import targets
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 
 _STEPS = ("partitions", "cells", "codes")
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from semcut.connector import (
         Architecture,
         Checkpoint,
-        CheckpointError,
         Connector,
-        DataError,
         Encoder,
         Hit,
         ImageSet,
@@ -29,9 +27,11 @@ if TYPE_CHECKING:
     )
     from semcut.indexes import (
         BruteForceIndex,
+        CheckpointError,
         ClosedIndexError,
         ConcurrentWriteError,
         DamagedIndexError,
+        DataError,
         DeviceError,
         DuplicateIdError,
         Encodings,
@@ -95,9 +95,7 @@ __all__ = [
 _OF_IMAGES = {
     "Architecture",
     "Checkpoint",
-    "CheckpointError",
     "Connector",
-    "DataError",
     "Encoder",
     "Hit",
     "ImageSet",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 ABOUT = About(name="x", source="made up", records=60, queries=24, classes=CLASSES, bits=BITS, dim=DIM)

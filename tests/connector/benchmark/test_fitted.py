@@ -6,8 +6,8 @@ from semcut.connector.benchmark.datasets.fit_quality import compare, figures
 from semcut.connector.benchmark.datasets.fitted import Fit, fitted_dataset
 from semcut.connector.benchmark.datasets.from_indexes import real_dataset
 from semcut.connector.benchmark.datasets.strata import Source
-from semcut.connector.errors import DataError
 from semcut.indexes import Encodings
+from semcut.indexes.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 ROWS = 6000

@@ -5,8 +5,8 @@ import pytest
 
 from semcut.connector.benchmark.datasets.from_indexes import real_dataset
 from semcut.connector.data.labels import LINK, MODEL
-from semcut.connector.errors import DataError
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
 

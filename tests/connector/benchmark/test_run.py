@@ -17,7 +17,7 @@ from semcut.connector.benchmark.measure.raw_results import Plan
 from semcut.connector.benchmark.measure.run import DatasetTask
 from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.report import figures, results
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 from semcut.indexes.scanners.protocol import available
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semcut.connector.data.images import MAX_PIXELS, fit, load, open_image, read_batches
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 
 
 def bomb(path: Path, side: int) -> Path:

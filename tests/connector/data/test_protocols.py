@@ -9,7 +9,7 @@ import pytest
 
 from semcut.connector.data.protocols import PROTOCOLS, Parts, parts
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 
 SIZES = {
     "cifar10": (5000, 54_000, 1000),

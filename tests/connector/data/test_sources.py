@@ -12,7 +12,7 @@ from PIL import Image
 
 from semcut.connector.data import sources
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.errors import DataError
+from semcut.indexes.errors import DataError
 
 
 def make_folder(root: Path, classes: dict[str, int]) -> Path:

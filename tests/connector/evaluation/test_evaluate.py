@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.evaluate import evaluate
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.errors import DataError
 from tests.connector.evaluation.test_metrics import slow_average_precision
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.metrics import average_precision, tied_average_precision
 from semcut.connector.evaluation.rankings import NAMES, Comparison, _ascending, among_themselves, by_code, compare
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.errors import DataError
 from semcut.indexes.search.tie_order import mixed
 from tests.connector.evaluation.test_evaluate import encodings
 from tests.connector.evaluation.test_metrics import slow_average_precision

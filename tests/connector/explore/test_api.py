@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.errors import DataError
 from semcut.connector.explore import app as application
 from semcut.connector.explore import exhaustive
 from semcut.connector.explore import service as service
 from semcut.connector.explore.service import ExploreService
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes.errors import DataError
 from tests.connector.explore.conftest import client_of
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from semcut.connector.errors import CheckpointError
 from semcut.connector.models.checkpoint import MODEL, WEIGHTS, Checkpoint, _digest
 from semcut.connector.models.network import SemanticHashNet
+from semcut.indexes.errors import CheckpointError
 
 
 @pytest.fixture

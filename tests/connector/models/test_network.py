@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.models.backbones import build
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import InvalidParameterError
+from semcut.indexes.errors import CheckpointError, DataError
 
 CLASSES = ("a", "b", "c")
 

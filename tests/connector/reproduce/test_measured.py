@@ -12,7 +12,6 @@ import pytest
 from semcut.connector.data import sources
 from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.protocols import parts
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.evaluation.evaluate import evaluate
 from semcut.connector.evaluation.rankings import NAMES
 from semcut.connector.models.checkpoint import Checkpoint
@@ -22,6 +21,7 @@ from semcut.connector.reproduce.measured import FILE, KS, Measured, measure
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.training.loop import TrainConfig, train
 from semcut.indexes import Encodings, FaissIndex
+from semcut.indexes.errors import CheckpointError, DataError
 from tests.connector.evaluation.test_metrics import slow_average_precision
 from tests.connector.reproduce.conftest import PROTOCOL, place_of
 

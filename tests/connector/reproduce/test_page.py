@@ -17,11 +17,11 @@ from rich.console import Console
 
 from semcut.connector.benchmark.measure.raw_results import Plan
 from semcut.connector.cli.network_commands import train
-from semcut.connector.errors import DataError
 from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
 from semcut.connector.reproduce import results_page, tables
 from semcut.connector.reproduce.groups import Metric, Stat, best, groups_of
 from semcut.connector.training.loop import TrainConfig
+from semcut.indexes.errors import DataError
 from tests.connector.reproduce.conftest import PROTOCOL
 
 

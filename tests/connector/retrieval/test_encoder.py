@@ -12,10 +12,10 @@ from PIL import Image
 
 from semcut.connector.data.images import load
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.errors import DataError
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings
+from semcut.indexes.errors import DataError
 
 
 def test_encodings_follow_from_the_networks_outputs(model: Checkpoint, digits_test: ImageSet) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet, class_of
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.image_index import LINK
 from semcut.connector.training.loop import TrainConfig, train
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
+from semcut.indexes.errors import CheckpointError, DataError
 
 
 def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> None:

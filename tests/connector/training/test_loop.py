@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from semcut.connector.data.images import load, read_batches
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.errors import CheckpointError, DataError
 from semcut.connector.evaluation.rankings import NAMES, compare
 from semcut.connector.models.checkpoint import TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.heads import HEADS
@@ -24,6 +23,7 @@ from semcut.connector.training.augment import augment
 from semcut.connector.training.frozen_features import kept_outputs, outputs_of
 from semcut.connector.training.loop import METRICS, STATE, TrainConfig, train
 from semcut.indexes import InvalidParameterError
+from semcut.indexes.errors import CheckpointError, DataError
 
 
 class Stop(Exception):

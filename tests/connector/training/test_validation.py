@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from semcut.connector.errors import DataError
 from semcut.connector.models.heads import HEADS, HeadName
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
 from semcut.connector.training.validation import measure, quality
+from semcut.indexes.errors import DataError
 
 
 @pytest.mark.parametrize("head", list(HEADS))
