@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from semcut.connector.data.sources import class_of
 from semcut.indexes import SemanticIndex
 
-LINK = "semcut.connector.json"
+LINK = "connector.json"
 """Beside the columns of an index: where the network that made it is."""
 
 MODEL = "model.json"

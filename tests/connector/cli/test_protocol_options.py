@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_index_says_how_its_bits_were_made(place: Path) -> None:
-    link = json.loads((place / "index" / "semcut.connector.json").read_text())
+    link = json.loads((place / "index" / "connector.json").read_text())
     assert (link["head"], link["binarisation"]) == ("orthohash", "sign")
 
 

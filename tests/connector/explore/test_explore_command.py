@@ -68,7 +68,7 @@ def test_without_its_network_an_index_is_searched_by_record(stored: Path, model:
         with running(stored, "--model", place, cwd=tmp_path) as address:
             assert not httpx2.get(f"{address}stats").json()["images"]
     plain = shutil.copytree(stored, tmp_path / "plain")
-    (plain / "semcut.connector.json").unlink()
+    (plain / "connector.json").unlink()
     with running(plain, cwd=tmp_path) as address:
         stats = httpx2.get(f"{address}stats").json()
         assert (stats["images"], stats["classes"][0]) == (False, "class 0")
@@ -123,7 +123,7 @@ def test_ports_that_are_none(arguments: list[str], stored: Path) -> None:
 def test_pictures_are_served_without_loading_torch():
     """It takes seconds, and only a query that is an image needs it."""
     said = subprocess.run(
-        [sys.executable, "-c", "import sys, connector.explore.served; print('torch' in sys.modules)"],
+        [sys.executable, "-c", "import sys, semcut.connector.explore.service; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert said.stdout == "False\n"

@@ -139,7 +139,7 @@ def test_what_was_not_finished_is_made_again(networks, results, tmp_path):
     place = out / PROTOCOL / results[1]["ortho-0"].about["name"]
     (place / FILE).unlink()
     (place / "index").rename(place / "unfinished")
-    (place / "unfinished" / "semcut.connector.json").unlink()
+    (place / "unfinished" / "connector.json").unlink()
     found = measure(networks["ortho-0"], "digits", PROTOCOL, out, progress=nothing)
     assert np.array_equal(found.comparison.at_all, results[1]["ortho-0"].comparison.at_all)
     assert sorted(path.name for path in place.iterdir()) == [FILE, "index"]

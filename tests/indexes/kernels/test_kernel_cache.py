@@ -44,7 +44,8 @@ CONFIG = IndexConfig(classes=10, bits=64, dim=8)
 
 PRELUDE = """
 import sys, numpy as np
-from semcut.indexes import FaissIndex, IndexConfig, kernel_cache
+from semcut.indexes import FaissIndex, IndexConfig
+from semcut.indexes.kernels import kernel_cache
 from tests.indexes.generate import classified
 config = IndexConfig(classes=10, bits=64, dim=8)
 rng = np.random.default_rng(0)
@@ -196,7 +197,9 @@ with event.install_recorder("numba:compile") as compiled:
                     one.upsert(records[:10])
                     one.search(queries)
                     one.close()
-from semcut.indexes.kernels import fused, jit, lists
+from semcut.indexes.kernels import jit
+from semcut.indexes.scanners import lists_kernel
+from semcut.indexes.search import search_kernel
 assert len(jit.KERNELS) >= 5 and all(len(each.signatures) == 1 for each in jit.KERNELS)
 print([details["dispatcher"] for _, details in compiled.buffer] if compiled.buffer else "nothing")
 """

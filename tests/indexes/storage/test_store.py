@@ -781,7 +781,7 @@ def test_a_backup_that_fails_leaves_nothing_large(path, tmp_path):
 
 
 def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, batch):
-    (path / "semcut.connector.json").write_text("{}")
+    (path / "connector.json").write_text("{}")
     (path / "notes").mkdir()
     with FaissIndex.open(path) as index:
         index.backup(tmp_path / "copy")
@@ -789,7 +789,7 @@ def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, 
             index.backup(path / "copy")
         with pytest.raises(IndexExistsError):
             index.backup(tmp_path / "copy")
-    assert (tmp_path / "copy" / "semcut.connector.json").read_text() == "{}"
+    assert (tmp_path / "copy" / "connector.json").read_text() == "{}"
     assert_holds(tmp_path / "copy", batch[:4])
 
 
