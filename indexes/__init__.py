@@ -35,24 +35,34 @@ from semcut.indexes.errors import (
 if TYPE_CHECKING:
     from semcut.indexes.brute_force import BruteForceIndex
     from semcut.indexes.config import IndexConfig, SearchParams
-    from semcut.indexes.encodings import Encodings
+    from semcut.indexes.description import Capabilities, IndexStats
+    from semcut.indexes.encodings import Encodings, Records
     from semcut.indexes.faiss_index import FaissIndex
-    from semcut.indexes.index import IndexStats, SearchResult, SemanticIndex
+    from semcut.indexes.index import SemanticIndex
+    from semcut.indexes.pruning.explanation import Explanation
+    from semcut.indexes.result import SearchHit, SearchResult
+    from semcut.indexes.search.trace import SearchTrace
 
 
 _HOMES = {
     "BruteForceIndex": "semcut.indexes.brute_force",
+    "Capabilities": "semcut.indexes.description",
     "Encodings": "semcut.indexes.encodings",
+    "Explanation": "semcut.indexes.pruning.explanation",
     "FaissIndex": "semcut.indexes.faiss_index",
     "IndexConfig": "semcut.indexes.config",
-    "IndexStats": "semcut.indexes.index",
+    "IndexStats": "semcut.indexes.description",
+    "Records": "semcut.indexes.encodings",
+    "SearchHit": "semcut.indexes.result",
     "SearchParams": "semcut.indexes.config",
-    "SearchResult": "semcut.indexes.index",
+    "SearchResult": "semcut.indexes.result",
+    "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
 }
 
 __all__ = [
     "BruteForceIndex",
+    "Capabilities",
     "CheckpointError",
     "ClosedIndexError",
     "ConcurrentWriteError",
@@ -61,6 +71,7 @@ __all__ = [
     "DeviceError",
     "DuplicateIdError",
     "Encodings",
+    "Explanation",
     "FaissIndex",
     "FormatVersionError",
     "IndexConfig",
@@ -71,8 +82,11 @@ __all__ = [
     "LockedError",
     "MissingDependencyError",
     "NotAnIndexError",
+    "Records",
+    "SearchHit",
     "SearchParams",
     "SearchResult",
+    "SearchTrace",
     "SemanticIndex",
     "SemcutError",
     "ServerError",

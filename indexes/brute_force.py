@@ -1,24 +1,27 @@
-"""The equations of the paper written literally: every record is looked at, nothing is clever.
+"""`BruteForceIndex`: the equations of the paper written literally. It compares a query with every record.
 
-This is the reference that every other index is tested against, and a fair choice for a few thousand records.
+This is the reference that every other index is tested against, and a fair choice for a few thousand records. Nothing in
+it is fast on purpose: a reader should be able to hold it beside the paper.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import InvalidParameterError
-from semcut.indexes.index import IndexStats, SearchResult, SemanticIndex, refuse_known, refuse_unknown
-from semcut.indexes.pruning.cells import edges_of
+from semcut.indexes.id_checks import refuse_known, refuse_unknown
+from semcut.indexes.index import SemanticIndex
+from semcut.indexes.pruning.cells import Cells, edges_of
+from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
 from semcut.indexes.search.tie_order import in_order, levels
+from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.column_files import specs
 from semcut.indexes.storage.id_map import IdMap
 
@@ -28,27 +31,24 @@ NAMED = ("ids", "codes", "probabilities", "features")
 class BruteForceIndex(SemanticIndex):
     """An index in memory that compares every query with every record, by Eq. 1, 2 and 4."""
 
+    capabilities = Capabilities(counts_codes=True, cheap_stats=True)
+
     def __init__(self, config: IndexConfig) -> None:
         super().__init__(config)
+        self._version = 0
         columns = {
             name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in NAMED
         }
         self._held = Encodings(**columns, uris=[])
         self._ids = IdMap()
 
-    @classmethod
-    def create(cls, path: str | os.PathLike[str] | None, config: IndexConfig) -> Self:
-        """Make an empty index in memory.
-
-        Raises:
-            InvalidParameterError: a path was given.
-        """
-        if path is not None:
-            raise InvalidParameterError(f"path = {os.fspath(path)}: a BruteForceIndex lives in memory, pass None")
-        return cls(config)
-
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def version(self) -> int:
+        """Number of changes so far."""
+        return self._version
 
     def stats(self) -> IndexStats:
         """The size of the index; it has no cells."""
@@ -87,6 +87,7 @@ class BruteForceIndex(SemanticIndex):
     def _replace(self, records: Encodings) -> None:
         assert records.ids is not None
         self._held, self._ids = records, IdMap()
+        self._version += 1
         self._ids.add(records.ids, np.arange(len(records)))
 
     def ids(self) -> NDArray[np.int64]:
@@ -125,7 +126,7 @@ class BruteForceIndex(SemanticIndex):
         for start in range(0, len(order), batch_size):
             yield records[order[start : start + batch_size]]
 
-    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
         scored = self._scored(queries, params, self._held.normalised())
         weights = self._similarity.weights(queries.probabilities)
         records = self._held
@@ -154,3 +155,16 @@ class BruteForceIndex(SemanticIndex):
             result.codes[query] = len(records)
             result.cut_off[query] = len(records) - len(relevant)
         return result
+
+    def _cells(self) -> Cells:
+        """Put the records into cells, as other indexes keep them; a search here does without."""
+        cells, numbers = Cells.empty(self.config).extended(self._held.probabilities)
+        return replace(cells, sizes=np.bincount(numbers, minlength=len(cells)))
+
+    def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
+        assert self._held.ids is not None
+        probabilities = self._held.probabilities
+        rows = np.flatnonzero(probabilities.argmax(axis=1) == partition)
+        if ambiguous:
+            rows = rows[np.argsort(probabilities[rows, partition], kind="stable")]
+        return self._held.ids[rows[:limit]]

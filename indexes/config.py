@@ -21,6 +21,7 @@ from pydantic import (
 
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 Ranking = Literal["distance", "fused"]
 
@@ -120,9 +121,9 @@ class SearchParams(Settings):
         InvalidParameterError: naming the field, the value given and the range expected.
     """
 
-    k: int = Field(default=10, ge=1, le=MAX_RESULTS)
-    cutoff: float = Field(default=0.2, ge=0, lt=1)
-    shortlist: int | None = Field(default=100, ge=1)
+    k: int = Field(default=DEFAULT_K, ge=1, le=MAX_RESULTS)
+    cutoff: float = Field(default=DEFAULT_CUTOFF, ge=0, lt=1)
+    shortlist: int | None = Field(default=DEFAULT_SHORTLIST, ge=1)
     ranking: Ranking = "distance"
 
     @field_validator("k", "cutoff", "shortlist", mode="before")

@@ -8,11 +8,12 @@ features are finite. Code that receives an `Encodings` checks none of this again
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
 
 from semcut.indexes.errors import InvalidEncodingsError, shown
 
@@ -79,8 +80,8 @@ class Encodings:
     def __len__(self) -> int:
         return len(self.probabilities)
 
-    def __getitem__(self, rows: slice | ArrayLike) -> Encodings:
-        """The rows picked by a slice, a boolean mask or an integer array, as a batch of its own."""
+    def __getitem__(self, rows: slice | ArrayLike) -> Self:
+        """Return the rows picked by a slice, a boolean mask or an integer array, as a batch of its own."""
         picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
         if isinstance(picked, np.ndarray) and not picked.size:
             picked = picked.astype(np.int64)
@@ -88,6 +89,7 @@ class Encodings:
         if uris is not None:
             uris = uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
         return _trusted(
+            type(self),
             probabilities=self.probabilities[picked],
             codes=self.codes[picked],
             features=self.features[picked],
@@ -111,6 +113,7 @@ class Encodings:
         all_ids = [batch.ids for batch in batches if batch.ids is not None]
         all_uris = [batch.uris for batch in batches if batch.uris is not None]
         return _trusted(
+            Encodings,
             probabilities=np.concatenate([batch.probabilities for batch in batches]),
             codes=np.concatenate([batch.codes for batch in batches]),
             features=np.concatenate([batch.features for batch in batches]),
@@ -121,6 +124,28 @@ class Encodings:
     def normalised(self) -> bool:
         """Whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
         return loose(self.features) == 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Records(Encodings):
+    """Encodings that an index gives back: `ids` is never None.
+
+    Attributes:
+        ids: (n,) int64.
+    """
+
+    ids: NDArray[np.int64]
+
+    @staticmethod
+    def of(encodings: Encodings) -> Records:
+        """The same arrays as `Records`; the encodings must have ids."""
+        return _trusted(Records, **{name: getattr(encodings, name) for name in _NAMES})
+
+
+_NAMES = tuple(item.name for item in fields(Encodings))
+
+
+_Batch = TypeVar("_Batch", bound=Encodings)
 
 
 def is_loose(features: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -134,9 +159,9 @@ def loose(features: NDArray[np.float32]) -> int:
     return int(np.count_nonzero(is_loose(features)))
 
 
-def _trusted(**columns: Any) -> Encodings:
-    """A batch of rows that were validated before, made without validating them again."""
-    batch = object.__new__(Encodings)
+def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:
+    """Make a batch of rows that were validated before, without validating them again."""
+    batch = object.__new__(kind)
     for name, column in columns.items():
         contiguous = np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column
         object.__setattr__(batch, name, contiguous)

@@ -93,6 +93,9 @@ class ServerError(StorageError):
 class ClosedIndexError(SemcutError):
     """The index was closed."""
 
+    def __init__(self, message: str = "the index was closed: open it again") -> None:
+        super().__init__(message)
+
 
 class DataError(SemcutError):
     """A data set, an archive or an image that was named cannot be used."""

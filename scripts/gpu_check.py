@@ -110,7 +110,7 @@ def right(name: str, device: str, bits: int) -> bool:
             records = records[(chosen == 0) | (np.arange(len(records)) % 50 == 0)]
         engine: Any = name
         with FaissIndex.create(None, config, engine=engine, device=device) as index:
-            reference = BruteForceIndex.create(None, config)
+            reference = BruteForceIndex(config)
             for one in (index, reference):
                 for start in range(0, len(records), 3000):
                     one.add(records[start : start + 3000])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from semcut.connector.explore.service import Encode
     from semcut.indexes import Encodings
-    from semcut.indexes.pruning.explanation import ExplainedIndex
+    from semcut.indexes.index import SemanticIndex
 
 
 @click.command()
@@ -81,12 +81,12 @@ def explore(
 
 def _opened(
     stack: ExitStack, index: str, model: Path | None, uri: str | None, milvus_token: str | None, device: str
-) -> tuple[ExplainedIndex, Sequence[str] | None, Encode | None]:
+) -> tuple[SemanticIndex, Sequence[str] | None, Encode | None]:
     """The index, names of its classes, and what makes encodings of images, if the network is there."""
     if uri is not None:
         from semcut.indexes.milvus import MilvusIndex
 
-        opened: ExplainedIndex = stack.enter_context(MilvusIndex.open(uri, collection=index, token=milvus_token))
+        opened: SemanticIndex = stack.enter_context(MilvusIndex.open(uri, collection=index, token=milvus_token))
         return opened, *_network(model, None, device)
     from semcut.connector.data.labels import LINK, network_classes
     from semcut.indexes import FaissIndex

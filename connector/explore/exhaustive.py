@@ -9,7 +9,7 @@ import numpy as np
 from semcut.indexes import BruteForceIndex, Encodings, SearchResult
 from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
-from semcut.indexes.pruning.explanation import ExplainedIndex
+from semcut.indexes.index import SemanticIndex
 
 MOST_VALUES = 1 << 31
 """Probabilities and features that are read at most."""
@@ -17,13 +17,13 @@ MOST_VALUES = 1 << 31
 _BATCH = 20_000
 
 
-def comparable(index: ExplainedIndex, records: int) -> bool:
+def comparable(index: SemanticIndex, records: int) -> bool:
     """Whether that takes seconds, not minutes."""
     return records * (index.config.classes + index.config.dim) <= MOST_VALUES
 
 
 def best_of_all(
-    index: ExplainedIndex,
+    index: SemanticIndex,
     query: Encodings,
     *,
     k: int,
@@ -48,7 +48,7 @@ def best_of_all(
     for batch in index.iterate(_BATCH):
         if stop():
             raise DataError("nobody waits for this answer")
-        with BruteForceIndex.create(None, index.config) as reference:
+        with BruteForceIndex(index.config) as reference:
             reference.add(batch)
             found.append(reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
     columns = {

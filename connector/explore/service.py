@@ -47,7 +47,7 @@ from semcut.indexes import (
     UnknownIdError,
 )
 from semcut.indexes.errors import DataError
-from semcut.indexes.pruning.explanation import ExplainedIndex
+from semcut.indexes.index import SemanticIndex
 
 Encode = Callable[[Sequence[Image.Image]], Encodings]
 
@@ -69,7 +69,7 @@ class ExploreService:
         encode: makes encodings of images, if the network is there.
     """
 
-    def __init__(self, index: ExplainedIndex, names: Sequence[str] | None, encode: Encode | None) -> None:
+    def __init__(self, index: SemanticIndex, names: Sequence[str] | None, encode: Encode | None) -> None:
         classes = index.config.classes
         if names is not None and len(names) != classes:
             names = None

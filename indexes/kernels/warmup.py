@@ -38,7 +38,7 @@ def load() -> None:
         index.add(records)
         index.remove([0])
         index.search(records, k=1, shortlist=2)
-        index._engine.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
+        index.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
     idle = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
     if idle:
         raise RuntimeError(f"warming up does not call {', '.join(idle)}")

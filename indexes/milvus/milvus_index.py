@@ -37,9 +37,10 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
-from semcut.indexes.index import IndexStats, SearchResult
+from semcut.indexes.index import SemanticIndex
 from semcut.indexes.milvus.address import check_there
 from semcut.indexes.milvus.connection import Server
 from semcut.indexes.milvus.lifecycle import drop, load, make, read_config
@@ -49,7 +50,8 @@ from semcut.indexes.milvus.server_search import Hits, TooManyError
 from semcut.indexes.milvus.shared_state import SharedState, View, catalogue_name
 from semcut.indexes.milvus.writer import Writer
 from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.pruning.explanation import ExplainedIndex
+from semcut.indexes.result import SearchResult
+from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
 
 _REQUESTS = 8  # at the same time
@@ -61,10 +63,10 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-class MilvusIndex(ExplainedIndex):
+class MilvusIndex(SemanticIndex):
     """An index in Milvus. Make one with `create` or `open`."""
 
-    _counted = False
+    capabilities = Capabilities(counts_codes=False, cheap_stats=False)
 
     def __init__(self, server: Server, layout: Schema, strong: bool) -> None:
         super().__init__(layout.config)
@@ -255,7 +257,7 @@ class MilvusIndex(ExplainedIndex):
         Raises:
             InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
         """
-        if len(self._records(encodings)):
+        if len(self._checked(encodings)):
             self._write(encodings, replace=True, known=True)
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
@@ -311,7 +313,7 @@ class MilvusIndex(ExplainedIndex):
         condition = view.condition(f"flags in [{LOOSE},{LOOSE | 2}]")
         return self._server.count(self._layout.name, condition, strong=self._strong) == 0
 
-    def _search(self, queries: Encodings, params: SearchParams) -> SearchResult:
+    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
         """Again, in the newest state, if records were removed or replaced while they were on their way here."""
         for attempt in range(ATTEMPTS):
             strong = self._strong or attempt > 0
@@ -323,7 +325,7 @@ class MilvusIndex(ExplainedIndex):
             parts, missed = [], 0
             for start in range(0, len(queries), _QUERIES):
                 here = order[start : start + _QUERIES]
-                part, gone = self._part(queries[here], params, view, scored, strong)
+                part, gone = self._part(queries[here], params, view, scored, strong, trace)
                 parts.append(part)
                 missed += gone
             if not missed and (not self._strong or self._catalogue.unchanged(view)):
@@ -341,17 +343,19 @@ class MilvusIndex(ExplainedIndex):
         view: View,
         scored: bool,
         strong: bool,
+        trace: SearchTrace | None,
     ) -> tuple[SearchResult, int]:
         """The results of a part of the queries, and how many records were gone when they were fetched."""
         hits = Hits(self._server, self._layout, view, self._at_once, strong)
         try:
             pipeline = VectorisedSearch(hits, view.cells, hits, self._similarity, split=False)
-            return pipeline.search(queries, params, scored), hits.missed
+            return pipeline.search(queries, params, scored, trace), hits.missed
         except TooManyError:
             if len(queries) == 1:
                 raise
         half = len(queries) // 2
         parts = [
-            self._part(queries[here], params, view, scored, strong) for here in (slice(None, half), slice(half, None))
+            self._part(queries[here], params, view, scored, strong, trace)
+            for here in (slice(None, half), slice(half, None))
         ]
         return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
-from semcut.indexes.index import refuse_unknown
+from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.milvus.connection import PAGE, Server, TooLargeError, among, integers
 from semcut.indexes.milvus.schema import Schema, to_ids, to_keys
 from semcut.indexes.milvus.server_search import AtOnce

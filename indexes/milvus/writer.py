@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings, is_loose
-from semcut.indexes.index import refuse_known, refuse_unknown
+from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.milvus.connection import Server, among, integers
 from semcut.indexes.milvus.reader import IDS, Reader
 from semcut.indexes.milvus.schema import Schema, to_keys

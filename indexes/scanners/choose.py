@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
-from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DeviceError
-from semcut.indexes.index import SearchResult
 from semcut.indexes.scanners import faiss_flat
 from semcut.indexes.scanners.faiss_ivf import IvfScanner
-from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -26,14 +21,6 @@ if TYPE_CHECKING:
 AnyScanner: TypeAlias = "IvfScanner | NumbaScanner | SegmentedScanner[Any]"
 
 _LOAD_ROWS = 1 << 18
-
-
-class Search(Protocol):
-    """A search of one state of an index."""
-
-    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
-        """As `Pipeline.search`."""
-        ...
 
 
 def devices_of(name: str, device: str) -> tuple[str, ...]:
@@ -111,15 +98,3 @@ def features_of(state: Snapshot, device: str) -> GpuFeatures | None:
         return GpuFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim)
     except DeviceError:
         return None
-
-
-def search_of(
-    state: Snapshot, engine: AnyScanner, similarity: Similarity, features: GpuFeatures | None = None
-) -> Search:
-    """How to search a state whose codes an engine holds, and whose features a card will have if they fit."""
-    if engine.fused:
-        from semcut.indexes.search.compiled import CompiledSearch
-
-        return CompiledSearch(state.columns, state.cells, cast("NumbaScanner", engine), similarity)
-    distances = features.squared_distances if features is not None and features.extend(state.columns) else None
-    return VectorisedSearch(state.columns, state.cells, engine, similarity, distances=distances)

@@ -1,4 +1,8 @@
-"""The compiled search from Python: threads, and which queries `pipeline` has to answer after all."""
+"""The compiled search as Python calls it: splits a batch over threads, and passes on what a kernel cannot decide.
+
+The kernel (`search.search_kernel`) answers each query in one go. A query whose answer depends on the order of a sum, or
+on rows that have not been compared with their checksums yet, goes to the vectorised search.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +14,53 @@ from numpy.typing import NDArray
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.faiss_library import faiss
-from semcut.indexes.index import SearchResult
 from semcut.indexes.kernels.jit import frozen
 from semcut.indexes.pruning.bounds_kernel import Bounds
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.numba_lists import NumbaScanner, in_threads
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import error
 from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
 from semcut.indexes.search.search_kernel import search
+from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search.tuning import TUNING
 from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.storage.mapped_columns import Columns
 
-_MOST = 1024  # results a query, above which `pipeline` sorts faster
-_SPLIT = 16  # queries from which on threads share them
-_DOUBT = 1.0
+_DOUBT = 1.0  # how far from a border a sum must be to be certain, in units of its largest possible error
 
 
 class CompiledSearch:
-    """Searches one state of an index, as `Pipeline` does; several threads may at once.
+    """Searches one state of an index, as `VectorisedSearch` does; several threads may search at the same time.
 
     Args:
         columns: the records, by row.
         cells: the cells that they are in.
-        engine: their codes.
+        scanner: holds their codes.
         similarity: the S of the index.
     """
 
-    def __init__(self, columns: Columns, cells: Cells, engine: NumbaScanner, similarity: Similarity) -> None:
-        self._columns, self._cells, self._engine, self._similarity = columns, cells, engine, similarity
-        self._pipeline = VectorisedSearch(columns, cells, engine, similarity)
+    def __init__(self, columns: Columns, cells: Cells, scanner: NumbaScanner, similarity: Similarity) -> None:
+        self._columns, self._cells, self._scanner, self._similarity = columns, cells, scanner, similarity
+        self._vectorised = VectorisedSearch(columns, cells, scanner, similarity)
 
-    def search(self, queries: Encodings, params: SearchParams, scored: bool) -> SearchResult:
-        """As `Pipeline.search`."""
-        if params.k > _MOST:
-            return self._pipeline.search(queries, params, scored)
-        threads = faiss.omp_get_max_threads() if len(queries) >= _SPLIT else 1
+    def search(
+        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+    ) -> SearchResult:
+        """Find the k best records for every query, see `VectorisedSearch.search`, which does what is to be traced."""
+        if params.k > TUNING.most_compiled or trace is not None:
+            return self._vectorised.search(queries, params, scored, trace)
+        threads = faiss.omp_get_max_threads() if len(queries) >= TUNING.split_compiled else 1
         order = None
-        if len(queries) >= _SPLIT:  # queries of one class, one after the other, find records in the processor's cache
+        if (
+            len(queries) >= TUNING.split_compiled
+        ):  # queries of one class, one after the other, find records in the processor's cache
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             queries = queries[order]
         result = SearchResult.unfilled(len(queries), params.k)
         reasons = np.empty(len(queries), np.int8)
-        task = SearchSettings(
+        settings = SearchSettings(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
             slack=error(self._cells.config.classes),
@@ -60,11 +68,11 @@ class CompiledSearch:
             scored=scored,
             doubt=_DOUBT,
         )
-        bounds, lists, rows, bits = self._bounds, self._engine.lists, self._rows(), self._cells.config.bits
+        bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
 
         def answer(part: slice) -> None:
-            asked = QueryArrays(
-                self._engine.words(queries.codes[part]),
+            arrays = QueryArrays(
+                self._scanner.words(queries.codes[part]),
                 frozen(self._similarity.weights(queries.probabilities[part])),
                 frozen(queries.features[part]),
             )
@@ -73,12 +81,12 @@ class CompiledSearch:
                 result.hamming[part], result.partitions[part], result.cells[part], result.codes[part],
                 result.cut_off[part], reasons[part],
             )  # fmt: skip
-            search(asked, task, bounds, lists, rows, bits, found)
+            search(arrays, settings, bounds, lists, rows, bits, found)
 
         in_threads(answer, len(queries), threads)
         if reasons.any():
             left = np.flatnonzero(reasons != ANSWERED)
-            result.put(left, self._pipeline.search(queries[left], params, scored))
+            result.put(left, self._vectorised.search(queries[left], params, scored))
         self._columns.release_pages(rest=1 if threads > 1 else 0)
         return result if order is None else result.in_order(np.argsort(order))
 

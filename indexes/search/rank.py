@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.index import SearchResult
+from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, relevance
 from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products, squared_distances
 

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.description import IndexStats
 from semcut.indexes.errors import DamagedIndexError
-from semcut.indexes.index import IndexStats
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Committed
 from semcut.indexes.storage.column_files import NAMES, specs

@@ -48,7 +48,7 @@ def make(request, tmp_path) -> Iterator[Make]:
     def create(config: IndexConfig) -> SemanticIndex:
         kind, path = request.param, tmp_path / f"index {len(made)}"
         if kind == "brute force":
-            made.append(BruteForceIndex.create(None, config))
+            made.append(BruteForceIndex(config))
         else:
             made.append(FaissIndex.create(None if kind == "faiss in memory" else path, config))
         return made[-1]

@@ -185,7 +185,7 @@ class World:
 
     def brute_force(self) -> BruteForceIndex:
         """The reference, filled."""
-        return filled(BruteForceIndex.create(None, self.config), self.batches)
+        return filled(BruteForceIndex(self.config), self.batches)
 
 
 def filled(index: SemanticIndex, batches: list[Encodings]) -> SemanticIndex:

@@ -89,6 +89,6 @@ class Story:
 
     def brute_force(self) -> BruteForceIndex:
         """The reference, holding what is there."""
-        reference = BruteForceIndex.create(None, CONFIG)
+        reference = BruteForceIndex(CONFIG)
         reference.add(self.all())
         return reference

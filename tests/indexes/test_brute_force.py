@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
+from semcut.indexes import BruteForceIndex, IndexConfig
 from semcut.indexes.scoring.equations import Similarity, distance, fused_score, hamming, relevance
-from tests.indexes.generate import PROPERTY, each, worlds
+from tests.indexes.generate import PROPERTY, classified, each, worlds
 
 
 def test_the_nearest_relevant_records_come_first(config, batch):
-    index = BruteForceIndex.create(None, config)
+    index = BruteForceIndex(config)
     index.add(batch)
     result = index.search(batch[[0]], k=4, cutoff=0.2)  # relevances 1, 0.5, 0, 0.25, 0, 0.25
     assert result.ids.tolist() == [[10, 20, 40, 60]]
@@ -28,7 +27,7 @@ def test_the_nearest_relevant_records_come_first(config, batch):
 
 
 def test_places_without_a_record_are_marked(config, batch):
-    index = BruteForceIndex.create(None, config)
+    index = BruteForceIndex(config)
     index.add(batch)
     result = index.search(batch[[0]], k=8, cutoff=0.5)
     assert result.ids.tolist() == [[10, *[-1] * 7]]
@@ -61,6 +60,14 @@ def test_every_result_is_the_sorted_list_of_relevant_records(world, k):
             assert list(found) == [(number, d, r) for _, number, d, r in expected[:k]] + absent[: k - len(expected[:k])]
 
 
-def test_it_lives_in_memory_only(tmp_path):
-    with pytest.raises(InvalidParameterError, match=r"somewhere.*memory"):
-        BruteForceIndex.create(tmp_path / "somewhere", IndexConfig(classes=2, bits=32, dim=1))
+def test_its_version_says_how_often_it_has_changed():
+    config = IndexConfig(classes=2, bits=32, dim=4)
+    index = BruteForceIndex(config)
+    records = classified(np.random.default_rng(0), config, 3)
+    versions = [index.version]
+    for change in (lambda: index.add(records), lambda: index.upsert(records), lambda: index.remove(records.ids)):
+        change()
+        versions.append(index.version)
+    index.flush()
+    assert not index.refresh()
+    assert versions == [0, 1, 2, 3]

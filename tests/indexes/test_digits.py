@@ -104,7 +104,7 @@ def test_a_mapping_of_similar_digits_finds_both(digits):
     similarity[3, 8] = similarity[8, 3] = 1
     config = IndexConfig(classes=10, bits=64, dim=64, similarity=similarity)
     with FaissIndex.create(None, config) as index:
-        reference = BruteForceIndex.create(None, config)
+        reference = BruteForceIndex(config)
         for one in (index, reference):
             one.add(world.records)
         threes = world.queries[labels[world.queries.ids] == 3]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.pruning import cells, class_lists
 from semcut.indexes.scanners import choose, faiss_ivf
-from semcut.indexes.search import rank, vectorised
+from semcut.indexes.search import rank, tuning
 from semcut.indexes.storage import column_files
 from tests.indexes.generate import (
     PROPERTY,
@@ -34,18 +34,18 @@ from tests.indexes.generate import (
 )
 from tests.thorough import examples
 
-TUNING = {
-    (vectorised, "_CHUNK_ELEMENTS"): [1, 50, 1000],  # queries in chunks, down to single ones
-    (vectorised, "_SPLIT"): [1, 3],  # every batch of queries on several threads
-    (vectorised, "_WORTH"): [0, 1],  # scans go deeper rather than look at everything
-    (vectorised, "_LOOKED_AT"): [1, 100],  # what remains one by one, and together
-    (vectorised, "_WIDE"): [0],  # the cutoff from a few values of each row
+MOVED = {
+    (tuning, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
+    (tuning, "split_vectorised"): [1, 3],  # every batch of queries on several threads
+    (tuning, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
+    (tuning, "rows_at_once"): [1, 100],  # what remains one by one, and together
+    (tuning, "wide"): [0],  # the cutoff from a few values of each row
     (cells, "_MANY"): [0],  # pruning by lists
     (class_lists, "MOST"): [1],  # and of some queries by products all the same
     (class_lists, "_ELEMENTS"): [64, 300],
-    (vectorised, "_FIRST"): [1, 2],
-    (vectorised, "_CHECKED"): [1, 4],
-    (vectorised, "_DEEPER"): [2],
+    (tuning, "first_scan"): [1, 2],
+    (tuning, "checked_first"): [1, 4],
+    (tuning, "deeper"): [2],
     (choose, "_LOAD_ROWS"): [1, 7],
     (faiss_ivf, "_COUNTER_BYTES"): [1, 1 << 14],
     (cells, "_CHUNK"): [1, 5],
@@ -55,32 +55,34 @@ TUNING = {
 THREADS = (faiss, "threads")
 tunings = st.fixed_dictionaries(
     {THREADS: st.sampled_from([1, 1, 1, 2, 3])},
-    optional={key: st.sampled_from(values) for key, values in TUNING.items()},
+    optional={key: st.sampled_from(values) for key, values in MOVED.items()},
 )
 
 
 @contextmanager
-def tuned(tuning: dict):
+def tuned(moved: dict):
     """Borders that usually lie at millions of records, moved to where small data crosses them."""
-    with pytest.MonkeyPatch.context() as patch, threads(tuning.get(THREADS, 2)):
-        for (module, name), value in tuning.items():
-            if module is not faiss:
-                patch.setattr(module, name, value)
+    with pytest.MonkeyPatch.context() as patch, threads(moved.get(THREADS, 2)):
+        for (owner, name), value in moved.items():
+            if owner is tuning:
+                patch.setitem(vars(tuning.TUNING), name, value)
+            elif owner is not faiss:
+                patch.setattr(owner, name, value)
         yield
 
 
 def forced_deeper() -> dict:
-    return {(vectorised, "_WORTH"): 0, (vectorised, "_DEEPER"): 2, (vectorised, "_CHUNK_ELEMENTS"): 400}
+    return {(tuning, "rather_all"): 0, (tuning, "deeper"): 2, (tuning, "chunk_elements"): 400}
 
 
 # equality with brute force
 
 
 @settings(PROPERTY, max_examples=examples(100))
-@given(world=worlds(), tuning=tunings, data=st.data())
-def test_without_a_shortlist_results_are_those_of_brute_force(world, tuning, data):
+@given(world=worlds(), moved=tunings, data=st.data())
+def test_without_a_shortlist_results_are_those_of_brute_force(world, moved, data):
     reference = world.brute_force()
-    with tuned(tuning), FaissIndex.create(None, world.config) as index:
+    with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in each(world):
             k = data.draw(st.sampled_from([1, 2, 5, len(world.records), len(world.records) + 3]))
@@ -89,11 +91,11 @@ def test_without_a_shortlist_results_are_those_of_brute_force(world, tuning, dat
 
 
 @settings(PROPERTY, max_examples=examples(40))
-@given(world=worlds(), tuning=tunings, k=st.sampled_from([1, 3, 200]))
-def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_path_factory, world, tuning, k):
+@given(world=worlds(), moved=tunings, k=st.sampled_from([1, 3, 200]))
+def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_path_factory, world, moved, k):
     reference = world.brute_force()
     path = tmp_path_factory.mktemp("stored")
-    with tuned(tuning), FaissIndex.create(path, world.config) as written:
+    with tuned(moved), FaissIndex.create(path, world.config) as written:
         filled(written, world.batches)
         with FaissIndex.open(path) as opened:
             assert opened.config == world.config
@@ -127,7 +129,7 @@ def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, worl
 @PROPERTY
 @given(world=worlds(), n=st.sampled_from([1, 5]))
 def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
-    reference = BruteForceIndex.create(None, world.config)
+    reference = BruteForceIndex(world.config)
     with threads(1), FaissIndex.create(None, world.config) as index:
         for batch in world.batches:
             for one in (index, reference):
@@ -140,10 +142,10 @@ def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
 
 
 @settings(PROPERTY, max_examples=examples(30))
-@given(world=worlds(rows=(1, 60), queries=(64, 90)), tuning=tunings)
-def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_gives(world, tuning):
+@given(world=worlds(rows=(1, 60), queries=(64, 90)), moved=tunings)
+def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_gives(world, moved):
     reference = world.brute_force()
-    with tuned(tuning | {THREADS: 2}), FaissIndex.create(None, world.config) as index:
+    with tuned(moved | {THREADS: 2}), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in list(each(world))[:3]:
             asked = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
@@ -171,10 +173,10 @@ def test_the_search_tells_how_many_records_are_relevant(world):
 
 
 @PROPERTY
-@given(world=worlds(), tuning=tunings, n=st.sampled_from([1, 2, 5, 20, 119, 500]), share=st.floats(0.01, 1))
-def test_the_best_of_a_shortlist_are_those_of_brute_force(world, tuning, n, share):
+@given(world=worlds(), moved=tunings, n=st.sampled_from([1, 2, 5, 20, 119, 500]), share=st.floats(0.01, 1))
+def test_the_best_of_a_shortlist_are_those_of_brute_force(world, moved, n, share):
     k = max(1, int(share * n))
-    with tuned(tuning), FaissIndex.create(None, world.config) as index:
+    with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in each(world):
             result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
@@ -239,11 +241,11 @@ def rare(*, seed: int) -> World:
     )
 
 
-@pytest.mark.parametrize("tuning", [{}, forced_deeper()], ids=["as it is", "always deeper"])
+@pytest.mark.parametrize("moved", [{}, forced_deeper()], ids=["as it is", "always deeper"])
 @pytest.mark.parametrize("n", [1, 4, 25, 100])
-def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_are_nearer(tuning, n):
+def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_are_nearer(moved, n):
     world = rare(seed=n)
-    with tuned(tuning), FaissIndex.create(None, world.config) as index:
+    with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)
     relevant = (world.relevances() > np.float32(0.1)).sum(axis=1)
@@ -254,12 +256,12 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     assert (result.cut_off > 1000).all()  # the scan did have to go past irrelevant records
 
 
-@pytest.mark.parametrize("tuning", [{}, forced_deeper()], ids=["as it is", "always deeper"])
+@pytest.mark.parametrize("moved", [{}, forced_deeper()], ids=["as it is", "always deeper"])
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (3, 10), (40, 40)])
-def test_thousands_of_records_with_codes_independent_of_their_classes(tuning, ranking, k, n):
+def test_thousands_of_records_with_codes_independent_of_their_classes(moved, ranking, k, n):
     world = confusing(seed=1000 * k + n, rows=4000, queries=80)
-    with tuned(tuning), FaissIndex.create(None, world.config) as index:
+    with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff in (0.05, 0.3):
             result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)

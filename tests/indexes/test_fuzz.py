@@ -291,7 +291,7 @@ class Pair:
     """An index, the reference beside it, and what both should hold: bytes and uri of each record by id."""
 
     def __init__(self) -> None:
-        self.indexes: list[SemanticIndex] = [FaissIndex.create(None, CONFIG), BruteForceIndex.create(None, CONFIG)]
+        self.indexes: list[SemanticIndex] = [FaissIndex.create(None, CONFIG), BruteForceIndex(CONFIG)]
         self.records: dict[int, tuple[Any, ...]] = {}
         self.version = self.indexes[0].version
 

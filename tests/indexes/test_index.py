@@ -198,14 +198,14 @@ def test_the_best_come_first_and_places_without_a_record_last(world, k, shortlis
 
 
 def test_results_of_several_batches_can_be_put_together(config, batch):
-    index = BruteForceIndex.create(None, config)
+    index = BruteForceIndex(config)
     index.add(batch)
     parts = [index.search(batch[:2], k=3), index.search(batch[2:], k=3)]
     assert_same(SearchResult.concatenate(parts), index.search(batch, k=3))
 
 
 def test_stats_of_records_are_the_same_for_every_index(make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     for part in (batch[:1], batch[1:]):
         index.add(part)
         reference.add(part)

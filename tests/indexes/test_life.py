@@ -284,7 +284,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
 def test_after_any_changes_an_index_holds_and_finds_what_brute_force_does(tmp_path_factory, story, durability):
     world, steps = story
     path, material = tmp_path_factory.mktemp("life"), world.records
-    reference = BruteForceIndex.create(None, world.config)
+    reference = BruteForceIndex(world.config)
     memory = FaissIndex.create(None, world.config)
     stored = FaissIndex.create(path / "index", world.config, durability=durability)
     reader = FaissIndex.open(path / "index")

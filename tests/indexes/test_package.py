@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_names_that_are_exported():
     assert sorted(indexes.__all__) == [
         "BruteForceIndex",
+        "Capabilities",
         "CheckpointError",
         "ClosedIndexError",
         "ConcurrentWriteError",
@@ -22,6 +23,7 @@ def test_the_names_that_are_exported():
         "DeviceError",
         "DuplicateIdError",
         "Encodings",
+        "Explanation",
         "FaissIndex",
         "FormatVersionError",
         "IndexConfig",
@@ -32,8 +34,11 @@ def test_the_names_that_are_exported():
         "LockedError",
         "MissingDependencyError",
         "NotAnIndexError",
+        "Records",
+        "SearchHit",
         "SearchParams",
         "SearchResult",
+        "SearchTrace",
         "SemanticIndex",
         "SemcutError",
         "ServerError",

@@ -25,7 +25,7 @@ def find(dataset, data, queries, path=None, points=POINTS, seconds=60.0):
 
 def test_answers_are_those_of_brute_force(dataset, data, queries):
     found = find(dataset, data, queries)
-    brute = BruteForceIndex.create(None, dataset.index.config)
+    brute = BruteForceIndex(dataset.index.config)
     brute.add(dataset.index.get(np.arange(len(dataset.index))))
     for cutoff, ranking in POINTS:
         expected = brute.search(queries, k=7, cutoff=cutoff, shortlist=None, ranking=ranking)

@@ -51,7 +51,7 @@ config = IndexConfig(classes=10, bits=64, dim=8)
 rng = np.random.default_rng(0)
 records, queries = classified(rng, config, 2000), classified(rng, config, 20)
 def engine(index):
-    return type(index._engine).__name__
+    return type(index.scanner).__name__
 def answer(index, **asked):
     results = [index.search(queries, k=5, shortlist=shortlist, **asked) for shortlist in (None, 15)]
     return [[result.ids.tolist(), result.distances.tolist()] for result in results]
@@ -398,7 +398,7 @@ def test_an_index_moves_while_it_is_changed_and_searched(stored, tmp_path):
         thread.start()
     first, moved = 500, False
     while not moved or first < 3000:
-        moved = type(index._engine).__name__ == "NumbaScanner"
+        moved = type(index.scanner).__name__ == "NumbaScanner"
         batch = classified(rng, CONFIG, 50, first_id=first)
         for one in (index, reference):
             one.add(batch)
@@ -441,7 +441,7 @@ def test_what_changes_between_the_filling_of_an_engine_and_its_use_counts(change
     index.search(queries)
     thread_of(index).join()
     assert seen == ([True] if change == "nothing" else [False, True])
-    assert type(index._engine).__name__ == "NumbaScanner"
+    assert type(index.scanner).__name__ == "NumbaScanner"
     reference = BruteForceIndex(CONFIG)
     reference.add(index.get(index.ids()))
     assert_same(index.search(queries, shortlist=None), reference.search(queries, shortlist=None))
@@ -457,9 +457,9 @@ def test_a_search_does_not_wait_for_a_change_nor_a_change_for_the_move(held):
     with index._changing:  # a change that takes long
         go_on.set()
         assert (index.search(classified(rng, CONFIG, 5), cutoff=0.0).ids >= 0).all()
-        assert type(index._engine).__name__ == "IvfScanner"
+        assert type(index.scanner).__name__ == "IvfScanner"
     thread_of(index).join()
-    assert type(index._engine).__name__ == "NumbaScanner"
+    assert type(index.scanner).__name__ == "NumbaScanner"
 
 
 def test_an_index_that_is_closed_meanwhile_stays_closed(held, tmp_path):
@@ -472,7 +472,7 @@ def test_an_index_that_is_closed_meanwhile_stays_closed(held, tmp_path):
     index.close()
     go_on.set()
     thread_of(index).join()
-    assert type(index._engine).__name__ == "IvfScanner"
+    assert type(index.scanner).__name__ == "IvfScanner"
     with pytest.raises(ClosedIndexError):
         index.search(classified(rng, CONFIG, 5))
     with FaissIndex.open(tmp_path / "index") as again:  # the lock was let go of

@@ -38,7 +38,7 @@ def assert_same_as(index: MilvusIndex, reference: BruteForceIndex) -> None:
 
 def reference_of(*batches: Encodings) -> BruteForceIndex:
     """Brute force with these records."""
-    return filled(BruteForceIndex.create(None, CONFIG), list(batches))
+    return filled(BruteForceIndex(CONFIG), list(batches))
 
 
 def written(first: int, count: int, change: int = 1) -> Encodings:
@@ -67,7 +67,7 @@ def test_a_reader_that_asks_for_the_newest_state_sees_what_others_have_just_writ
     reader, writer = backend.clients(story, 2, strong=True)
     rng = np.random.default_rng(0)
     material = classified(rng, CONFIG, 40)  # of all cells
-    reference = BruteForceIndex.create(None, CONFIG)
+    reference = BruteForceIndex(CONFIG)
     queries = material[::4]
     assert_same(reader.search(queries, **ASKED), reference.search(queries, **ASKED))
     for at in range(0, 40, 20):

@@ -21,7 +21,7 @@ from semcut.indexes import (
 )
 from semcut.indexes.milvus import MilvusIndex, connection, reader, schema, server_search
 from semcut.indexes.milvus import milvus_index as milvus_index
-from semcut.indexes.search import vectorised
+from semcut.indexes.search import tuning
 from tests.indexes.generate import (
     RANKED,
     World,
@@ -37,7 +37,7 @@ from tests.indexes.generate import (
 from tests.indexes.milvus.pool import CONFIGS, SOME, Backend, assert_holds, small_worlds
 from tests.thorough import examples
 
-TUNING = {
+MOVED = {
     (milvus_index, "_QUERIES"): [1, 2],
     (reader, "IDS"): [1, 5],
     (server_search, "_LOOSE_GROUP"): [1, 100],
@@ -46,20 +46,23 @@ TUNING = {
     (server_search.Hits, "deepest"): [2],
     (schema, "_CALL_BYTES"): [1],
     (connection, "PAGE"): [3, 16],
-    (vectorised, "_CHUNK_ELEMENTS"): [1, 50],
-    (vectorised, "_WORTH"): [0, 1],
-    (vectorised, "_FIRST"): [1],
-    (vectorised, "_DEEPER"): [2],
+    (tuning, "chunk_elements"): [1, 50],
+    (tuning, "rather_all"): [0, 1],
+    (tuning, "first_scan"): [1],
+    (tuning, "deeper"): [2],
 }
-tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in TUNING.items()})
+tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in MOVED.items()})
 
 
 @contextmanager
-def tuned(tuning: dict):
+def tuned(moved: dict):
     """Borders that usually lie at thousands of records or queries, moved to where small data crosses them."""
     with pytest.MonkeyPatch.context() as patch, threads(1):
-        for (owner, name), value in tuning.items():
-            patch.setattr(owner, name, value)
+        for (owner, name), value in moved.items():
+            if owner is tuning:
+                patch.setitem(vars(tuning.TUNING), name, value)
+            else:
+                patch.setattr(owner, name, value)
         yield
 
 
@@ -90,10 +93,10 @@ def assert_as_pruned(found, expected) -> None:
 
 
 @settings(SOME, max_examples=examples(14))
-@given(world=small_worlds(), tuning=tunings, data=st.data())
-def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
+@given(world=small_worlds(), moved=tunings, data=st.data())
+def test_the_same_records_give_the_same_answers(backend, world, moved, data):
     count = len(world.records)
-    with tuned(tuning), three(backend, world) as (index, faiss, reference):
+    with tuned(moved), three(backend, world) as (index, faiss, reference):
         assert_holds(index, reference)
         assert index.stats().cells == faiss.stats().cells
         for cutoff, ranking in list(each(world))[:3]:
@@ -165,8 +168,8 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     )
     world = World(config=config, batches=[records], queries=queries, normalised=True, seed=0)
     with three(backend, world) as (index, _, _):
-        for tuning in ({}, {(vectorised, "_WORTH"): 0, (vectorised, "_DEEPER"): 2}):
-            with tuned(tuning):
+        for moved in ({}, {(tuning, "rather_all"): 0, (tuning, "deeper"): 2}):
+            with tuned(moved):
                 for n in (1, 4, 8, 20):
                     result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)
                     assert ((result.ids >= 0).sum(axis=1) == min(n, 8)).all()
@@ -200,7 +203,7 @@ def test_partitions_of_the_server_change_no_answer(backend):
     config = CONFIGS[1]
     rng = np.random.default_rng(8)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (120, 8))
-    reference, name = BruteForceIndex.create(None, config), backend.unused()
+    reference, name = BruteForceIndex(config), backend.unused()
     try:
         index = MilvusIndex.create(backend.uri, config, collection=name, partition_key=True)
     except InvalidParameterError:  # as Milvus 2.3.5, where records would not be found
@@ -228,7 +231,7 @@ def test_partitions_of_the_server_change_no_answer(backend):
 
 
 def test_nothing_is_searched_in_nothing(make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     for queries in (batch, batch[:0]):
         for shortlist in (None, 10):
             asked = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
@@ -257,7 +260,7 @@ def test_codes_scanned_are_not_counted(make, config, batch):
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2**63 - 1], [2**63 - 1], [2**63 - 2, 2**63 - 1, 2**62]])
 def test_the_least_and_the_largest_ids(make, config, batch, numbers):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     records = Encodings(
         probabilities=batch.probabilities[: len(numbers)], codes=batch.codes[: len(numbers)],
         features=batch.features[: len(numbers)], ids=numbers, uris=["a", "", None][: len(numbers)],
@@ -308,7 +311,7 @@ def test_a_uri_may_be_any_text(make, config, batch, uris):
 
 
 def test_the_fused_ranking_is_refused_until_what_is_not_normalised_is_gone(backend, make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     longer = Encodings(
         probabilities=batch.probabilities[:2], codes=batch.codes[:2], features=3 * batch.features[:2], ids=[1, 2]
     )
@@ -331,7 +334,7 @@ def test_the_fused_ranking_is_refused_until_what_is_not_normalised_is_gone(backe
 
 
 def test_all_numbers_of_a_result_are_of_the_same_types(make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     for one in (index, reference):
         one.add(batch)
     found, expected = (one.search(batch[:1], k=3) for one in (index, reference))

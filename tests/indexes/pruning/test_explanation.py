@@ -109,7 +109,7 @@ def test_bad_arguments(monkeypatch):
         index.explain(records, cutoff=1.5)
     with pytest.raises(InvalidEncodingsError, match="has 7 classes but the index has 6"):
         index.explain(classified(np.random.default_rng(6), IndexConfig(classes=7, bits=64, dim=8), 2))
-    monkeypatch.setattr(explanation, "_MOST", 100)
+    monkeypatch.setattr(explanation, "_MAX_BOUNDS", 100)
     with pytest.raises(InvalidParameterError, match="20 queries are too many to explain at once"):
         index.explain(records)
     index.close()

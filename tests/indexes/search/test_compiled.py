@@ -119,12 +119,12 @@ def test_weights_and_distances_that_underflow():
 @PROPERTY
 @given(world=worlds(), doubt=st.sampled_from([1.0, 2.0**24, 2.0**40]))
 def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
-    """However much sums are distrusted, up to where every query is left to `Pipeline`."""
+    """However much sums are distrusted, up to where every query is left to `VectorisedSearch`."""
     brute_force = world.brute_force()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_DOUBT", doubt)
         index = filled(FaissIndex.create(None, world.config, engine="compiled"), world.batches)
-        assert isinstance(index._pipeline, CompiledSearch)
+        assert isinstance(index._searchable._search, CompiledSearch)
         for cutoff, ranking in each(world):
             for k in (1, 7):
                 expected = brute_force.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
@@ -145,14 +145,16 @@ def test_of_records_with_the_same_code_those_that_are_surely_relevant_are_prefer
     assert short > 1.1 * everything
 
 
-def test_only_queries_in_doubt_are_left_to_the_pipeline(monkeypatch):
+def test_only_queries_in_doubt_are_left_to_the_vectorised_search(monkeypatch):
     rng = np.random.default_rng(1)
     index = FaissIndex.create(None, CONFIG, engine="compiled")
     index.add(classified(rng, CONFIG, 3000))
     queries, left = classified(rng, CONFIG, 300), []
-    through = index._pipeline._pipeline.search
+    through = index._searchable._search._vectorised.search
     monkeypatch.setattr(
-        index._pipeline._pipeline, "search", lambda some, *rest: left.append(len(some)) or through(some, *rest)
+        index._searchable._search._vectorised,
+        "search",
+        lambda some, *rest: left.append(len(some)) or through(some, *rest),
     )
     for ranking in ("distance", "fused"):
         for shortlist in (20, None):
@@ -219,7 +221,7 @@ def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
 
 def test_the_engine_is_chosen_by_name_and_by_the_environment(monkeypatch):
     def engine_of(**asked) -> str:
-        return type(FaissIndex.create(None, CONFIG, **asked)._engine).__name__
+        return type(FaissIndex.create(None, CONFIG, **asked).scanner).__name__
 
     monkeypatch.delenv("SEMCUT_ENGINE", raising=False)
     assert engine_of() == "NumbaScanner"
@@ -246,7 +248,7 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
 from semcut.indexes import FaissIndex, IndexConfig, MissingDependencyError
 config = IndexConfig(classes=2, bits=32, dim=2)
-print(type(FaissIndex.create(None, config)._engine).__name__)
+print(type(FaissIndex.create(None, config).scanner).__name__)
 try:
     FaissIndex.create(None, config, engine="compiled")
 except MissingDependencyError as error:
@@ -268,8 +270,8 @@ def test_kernels_are_compiled_anew_when_another_file_of_theirs_has_changed(tmp_p
 import numba
 import numpy as np
 from semcut.indexes.scanners.lists_kernel import search
-from semcut.indexes.scanners.scan_kernel import Lists
-lists = Lists(np.zeros((1, 1), np.uint64), np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64))
+from semcut.indexes.scanners.scan_kernel import CodeLists
+lists = CodeLists(np.zeros((1, 1), np.uint64), np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64))
 rows, apart = np.full((1, 1), -1), np.zeros((1, 1), np.int32)
 search(np.zeros((1, 1), np.uint64), np.zeros((1, 1), np.int64), lists, 64, rows, apart)
 print(rows[0, 0], search.stats.cache_hits)

@@ -63,7 +63,7 @@ def records(request) -> Encodings:
 @pytest.fixture(scope="module")
 def answers(records) -> dict[str, list[SearchResult]]:
     """What brute force gives of all of them, and of four fifths."""
-    reference = BruteForceIndex.create(None, config_of(records))
+    reference = BruteForceIndex(config_of(records))
     reference.add(records)
     everything = [reference.search(**asked) for asked in asked_of(records)]
     reference.remove(records.ids[::5])
@@ -112,7 +112,7 @@ def test_the_order_of_adding_does_not_show(engine, records, answers):
 
 def test_the_order_of_adding_does_not_show_in_brute_force_either(records, answers):
     for order in orders(len(records)):
-        reference = BruteForceIndex.create(None, config_of(records))
+        reference = BruteForceIndex(config_of(records))
         reference.add(records[order])
         assert_answers(reference, records, answers["all"])
 
@@ -188,7 +188,7 @@ def test_an_edge_is_the_lower_end_of_its_interval_and_in_the_last_one_its_middle
 
 def test_records_that_are_surer_to_be_relevant_come_first_among_those_of_one_distance():
     p = np.array([[0.96, 0.04], [0.81, 0.19], [0.55, 0.45], [0.45, 0.55], [0.04, 0.96]], np.float32)
-    index = BruteForceIndex.create(None, IndexConfig(classes=2, bits=32, dim=1))
+    index = BruteForceIndex(IndexConfig(classes=2, bits=32, dim=1))
     index.add(
         Encodings(probabilities=p, codes=np.zeros((5, 4), np.uint8), features=np.ones((5, 1)), ids=[7, 3, 5, 1, 0])
     )

@@ -874,7 +874,7 @@ def test_a_catalogue_with_a_view_for_a_table_is_damage(path, table):
 
 def test_a_change_is_refused_while_a_compaction_tells_its_progress(path, batch):
     with FaissIndex.open(path) as index:
-        with pytest.raises(InvalidParameterError, match="cannot be changed while it tells its progress"):
+        with pytest.raises(InvalidParameterError, match="cannot be changed by its own progress callback"):
             index.compact(lambda done, total: index.add(batch[4:]))
         assert len(index) == 4
         index.add(batch[4:])
@@ -892,7 +892,7 @@ def test_an_index_whose_memory_was_changed_in_part_closes_itself(path, batch, mo
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(index._engine), "remove", interrupt)
+            patch.setattr(type(index.scanner), "remove", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 {"add": lambda: index.add(batch[4:]), "remove": lambda: index.remove([10]), "refresh": index.refresh}[
                     change

@@ -1,0 +1,200 @@
+"""`SearchResult`: what a search found for a batch of queries, as arrays, query by query, or as a table.
+
+Arrays are the fast way and hold empty slots where fewer than k records are relevant. `result[0]` and iteration leave
+empty slots out. Uris are not part of a search: they are read from the index when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, shown
+
+UriReader = Callable[[NDArray[np.int64]], "list[str | None]"]
+"""Reads the uris of (n,) ids that are in the index, in this order."""
+
+_FILL = {"ids": -1, "distances": np.inf, "hamming": -1}
+"""Fill values for empty result slots; other arrays use 0."""
+
+_PER_RECORD = ("ids", "distances", "relevance", "scores", "hamming")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """One record that a search found for one query.
+
+    Attributes:
+        id: of the record.
+        distance: Euclidean distance of features.
+        relevance: R of Eq. 1.
+        score: zeta of Eq. 4; NaN where features are not L2-normalised, since it is not defined there.
+        hamming: number of bits in which the codes differ.
+        uri: where the image is, None if the record has no uri.
+    """
+
+    id: int
+    distance: float
+    relevance: float
+    score: float
+    hamming: int
+    uri: str | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SearchResult:
+    """The k best records of nq queries, best first, and what the search did to find them.
+
+    Empty slots (fewer than k records are relevant) have id -1, distance inf, relevance 0, score 0, hamming -1.
+
+    `len(result)` is nq. `result[q]` is a list of the `SearchHit`s of query q, best first, without empty slots, and
+    iterating over a result gives these lists.
+
+    Attributes:
+        ids: (nq, k) int64.
+        distances: (nq, k) float32, Euclidean distance of features.
+        relevance: (nq, k) float32, Eq. 1.
+        scores: (nq, k) float32, Eq. 4; NaN where features are not L2-normalised and it is not defined.
+        hamming: (nq, k) int32, differing bits of codes.
+        partitions: (nq,) int64; partitions scanned.
+        cells: (nq,) int64; cells scanned.
+        codes: (nq,) int64; records in these cells. -1 where the index does not count them, see
+            `Capabilities.counts_codes`.
+        cut_off: (nq,) int64; records that were compared with the cutoff and dropped by it, Eq. 2.
+    """
+
+    ids: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    relevance: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    hamming: NDArray[np.int32]
+    partitions: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    cut_off: NDArray[np.int64]
+    _read_uris: UriReader | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, query: int) -> list[SearchHit]:
+        """The records found for one query, best first.
+
+        Raises:
+            IndexError: there is no such query.
+            UnknownIdError: a record that was found has been removed from the index since.
+            ClosedIndexError: the index was closed since, so its uris cannot be read any more.
+        """
+        if not -len(self) <= query < len(self):
+            raise IndexError(f"query {query} of a result of {len(self)} queries")
+        found = int(np.count_nonzero(self.ids[query] >= 0))
+        columns = (getattr(self, name)[query, :found].tolist() for name in _PER_RECORD)
+        return [SearchHit(*values) for values in zip(*columns, self._uris(self.ids[query, :found]), strict=True)]
+
+    def __iter__(self) -> Iterator[list[SearchHit]]:
+        return (self[query] for query in range(len(self)))
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary for each record found: `query`, `rank` (both from 0) and the attributes of `SearchHit`.
+
+        Raises:
+            UnknownIdError, ClosedIndexError: as for `result[q]`.
+        """
+        table = self._table()
+        return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+    def to_frame(self, library: Literal["pandas", "polars"] | None = None) -> Any:
+        """The records found as a data frame with the columns of `to_dicts`.
+
+        Args:
+            library: which library makes the frame; None for pandas if it is installed, else polars.
+
+        Raises:
+            MissingDependencyError: the library is not installed.
+            UnknownIdError, ClosedIndexError: as for `result[q]`.
+        """
+        known = ("pandas", "polars")
+        if library is not None and library not in known:
+            raise InvalidParameterError(f"library = {shown(library)}, expected pandas, polars or None")
+        present = [name for name in known if library in (None, name) and find_spec(name) is not None]
+        if not present:
+            wanted = library or "neither pandas nor polars"
+            raise MissingDependencyError(
+                f"{wanted} is{' not' if library else ''} installed, which a data frame needs: "
+                f"pip install {library or 'pandas'}, or use to_dicts()"
+            )
+        table = self._table()
+        if present[0] == "pandas":
+            import pandas
+
+            return pandas.DataFrame(table)
+        import polars
+
+        return polars.DataFrame(table)
+
+    def _table(self) -> dict[str, list[Any]]:
+        """Columns of all records found, query after query."""
+        query, rank = np.nonzero(self.ids >= 0)
+        names = {"ids": "id", "distances": "distance", "scores": "score"}
+        return {
+            "query": query.tolist(),
+            "rank": rank.tolist(),
+            **{names.get(name, name): getattr(self, name)[query, rank].tolist() for name in _PER_RECORD},
+            "uri": self._uris(self.ids[query, rank]),
+        }
+
+    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
+        return [None] * len(ids) if self._read_uris is None or not len(ids) else self._read_uris(ids)
+
+    # what searches use to put results together
+
+    def reading_uris_with(self, reader: UriReader) -> SearchResult:
+        """The same result, with a function that reads the uris of records once they are asked for."""
+        object.__setattr__(self, "_read_uris", reader)
+        return self
+
+    @staticmethod
+    def unfilled(queries: int, k: int) -> SearchResult:
+        """A result whose arrays hold arbitrary values: the caller fills every slot."""
+        return SearchResult(
+            ids=np.empty((queries, k), np.int64),
+            distances=np.empty((queries, k), np.float32),
+            relevance=np.empty((queries, k), np.float32),
+            scores=np.empty((queries, k), np.float32),
+            hamming=np.empty((queries, k), np.int32),
+            partitions=np.empty(queries, np.int64),
+            cells=np.empty(queries, np.int64),
+            codes=np.empty(queries, np.int64),
+            cut_off=np.empty(queries, np.int64),
+        )
+
+    @staticmethod
+    def empty(queries: int, k: int) -> SearchResult:
+        """A result without records: every slot is empty."""
+        result = SearchResult.unfilled(queries, k)
+        for name in _ARRAYS:
+            getattr(result, name).fill(_FILL.get(name, 0))
+        return result
+
+    def in_order(self, rows: NDArray[np.int64]) -> SearchResult:
+        """The results of the queries at these positions."""
+        return SearchResult(**{name: getattr(self, name)[rows] for name in _ARRAYS})
+
+    def put(self, rows: NDArray[np.int64], part: SearchResult) -> None:
+        """Replace the results of the queries at these positions."""
+        for name in _ARRAYS:
+            getattr(self, name)[rows] = getattr(part, name)
+
+    @staticmethod
+    def concatenate(parts: list[SearchResult]) -> SearchResult:
+        """The results of several batches of queries with the same k, as one."""
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+        return SearchResult(**arrays)
+
+
+_ARRAYS = tuple(item.name for item in fields(SearchResult) if not item.name.startswith("_"))

@@ -1,0 +1,88 @@
+"""The cutoff of Eq. 2: which candidates are relevant to a query, exactly, at the cost of a fast float32 product.
+
+Three tests, each for what the one before leaves open:
+
+    bounds      with many classes: a query's few large weights bound R from both sides
+    float32     R as a float32 product, and how far that can be off (`scoring.rounding`)
+    exact       R by `scoring.equations`, for the few candidates that lie as near to t as that
+
+Candidates in cells that pruning has found certain are relevant without a test. The compiled counterpart is
+`search.shortlist_kernel`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.pruning.class_lists import Large
+from semcut.indexes.scoring.equations import is_relevant, relevance
+from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products
+from semcut.indexes.search.rank import RecordReader
+from semcut.indexes.search.tuning import TUNING
+
+
+def relevant_candidates(
+    records: RecordReader,
+    rows: NDArray[np.int64],
+    certain: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    cutoff: float,
+) -> NDArray[np.bool_]:
+    """Say which candidates exist and have R > t.
+
+    Args:
+        records: where their probabilities are.
+        rows: (nq, m) int64, -1 for no candidate.
+        certain: (nq, m) bool; candidates that are known to be relevant.
+        weights: (nq, C) float64, s = S p of each query.
+        cutoff: t of Eq. 2.
+
+    Returns:
+        (nq, m) bool.
+    """
+    present = rows >= 0
+    relevant, open_ = present & certain, present & ~certain
+    probabilities, at = records.probabilities(np.where(open_, rows, -1))
+    classes = probabilities.shape[1]
+    if classes >= TUNING.wide:
+        query, place = np.nonzero(open_)
+        passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff)
+        relevant[query, place] = passes
+        open_[query, place] = ~passes & ~fails
+        at = np.where(open_, at, -1)
+    if open_.any():
+        r = inner_products(weights.astype(np.float32), probabilities, at)
+        doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(classes) + UNDERFLOW
+        relevant |= open_ & (r > cutoff)
+        query, place = np.nonzero(doubtful & open_)
+        exact = relevance(weights[query], probabilities[at[query, place]])
+        relevant[query, place] = is_relevant(exact, cutoff)
+    return relevant
+
+
+def _bounded(
+    query: NDArray[np.int64],
+    at: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    cutoff: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Bound R of (n,) pairs of a query and a row of probabilities, for queries that have few large weights.
+
+    Reads only the row's probabilities of these classes. The other probabilities of a row add up to at most what is left
+    of 1, and count with the largest of the other weights.
+
+    Returns:
+        passes (n,) bool, R is above the cutoff; fails (n,) bool, R is not. Where both are False it is open.
+    """
+    large, slack = Large.of(weights, cutoff), error(probabilities.shape[1])
+    passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
+    few = np.flatnonzero(large.few[query])
+    query, at = query[few], at[few]
+    least, mass = large.sums(query, at, probabilities)
+    most = least + large.tails[query] * np.maximum(0, 1 + SUM_TOLERANCE - mass)
+    passes[few] = least * (1 - slack) > cutoff + UNDERFLOW
+    fails[few] = most * (1 + slack) + UNDERFLOW <= cutoff
+    return passes, fails
