@@ -1,6 +1,6 @@
-"""What an index is (`IndexConfig`) and what a search asks for (`SearchParams`): frozen, validated once.
+"""`IndexConfig`, the shape of an index, and `SearchParams`, the parameters of a search: frozen, validated once.
 
-An `IndexConfig` is fixed when an index is created and stored with it.
+An `IndexConfig` is fixed when an index is created, and stored with it. Code that receives either checks nothing again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SH
 Ranking = Literal["distance", "fused"]
 
 MAX_RESULTS = 10**8
-"""Places in a result (queries times k) above which a search is refused before memory is taken."""
+"""Largest result, in slots (queries times k); a larger one is refused before memory is taken."""
 
 MAX_SIMILARITY = 1e12
 """Largest entry of S: relevances stay far from the ends of float32."""
 
 
 class Settings(BaseModel):
-    """A frozen pydantic model whose complaints are one `InvalidParameterError`."""
+    """A frozen pydantic model; invalid values raise one `InvalidParameterError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -57,8 +57,9 @@ class IndexConfig(Settings):
         dim: D, the length of a feature.
         prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
         similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
-        groups: G; runners-up are told apart modulo 2 G, and a partition has at most 5 + 6 G cells (see `partitions`).
-            0, the default, takes as many as keep the number of cells reasonable: C if few, 16 for hundreds, then fewer.
+        groups: G; cells distinguish runner-up classes modulo 2 G, and a partition has at most 5 + 6 G cells (see
+            `pruning.cells`). The default, 0, chooses G so that the number of cells stays reasonable: C for few classes,
+            16 for hundreds, then fewer.
 
     Raises:
         InvalidParameterError: naming the field, the value given and the range expected.
@@ -92,7 +93,9 @@ class IndexConfig(Settings):
             if matrix.max() > MAX_SIMILARITY:
                 raise ValueError(f"the similarity goes up to {matrix.max():g}, at most {MAX_SIMILARITY:g}: scale it")
         if self.prior is not None and sum(self.prior) / min(self.prior) > MAX_SIMILARITY * self.classes:
-            raise ValueError(f"the smallest entry of the prior, {min(self.prior):g}, is too small beside the others")
+            raise ValueError(
+                f"the smallest entry of the prior, {min(self.prior):g}, is too small compared with the others"
+            )
         return self
 
     @field_validator("groups")
@@ -145,19 +148,19 @@ class SearchParams(Settings):
         return self
 
     def check(self, queries: int) -> None:
-        """Raise `InvalidParameterError` if the result of so many queries would be unreasonably large."""
+        """Raise `InvalidParameterError` if the result for this number of queries would be larger than `MAX_RESULTS`."""
         if queries * self.k > MAX_RESULTS:
             raise InvalidParameterError(
-                f"{queries} queries with k = {self.k} make {queries * self.k} places, at most {MAX_RESULTS} "
-                "are given at once: lower k or search in smaller batches"
+                f"{queries} queries with k = {self.k} make a result of {queries * self.k} slots, at most {MAX_RESULTS} "
+                "are allowed: lower k or search in smaller batches"
             )
 
 
 def search_params(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
-    """`SearchParams` of these values, checked once for all searches that ask for the same."""
+    """Make `SearchParams` of these values, which are checked only the first time that they occur."""
     try:
         return _known(k, cutoff, shortlist, ranking)
-    except TypeError:  # a value that cannot be remembered
+    except TypeError:  # a value that the cache cannot hold
         return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
 
 

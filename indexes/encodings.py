@@ -1,7 +1,7 @@
 """One validated batch of encoded images: the only form in which records and queries enter an index.
 
 Invariants of an `Encodings` once it exists: every array is C-contiguous, aligned, in native byte order and of its
-stated dtype; all have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
+stated dtype; all arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
 features are finite. Code that receives an `Encodings` checks none of this again.
 """
 
@@ -18,27 +18,27 @@ from typing_extensions import Self
 from semcut.indexes.errors import InvalidEncodingsError, shown
 
 SUM_TOLERANCE = 1e-3
-"""How far the sum of a row of probabilities may be from 1: float16 softmax outputs of 1000 classes still pass."""
+"""Largest difference between the sum of a row of probabilities and 1: float16 softmax of 1000 classes still passes."""
 
 NORM_TOLERANCE = 1e-3
-"""How far the length of a feature may be from 1 and still count as L2-normalised."""
+"""Largest difference between the length of an L2-normalised feature and 1."""
 
 MAX_SQUARED_NORM = 1e37
-"""Longer features are refused: a squared distance between two of them could overflow float32."""
+"""Largest squared length of a feature: squared distances between longer features could overflow float32."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encodings:
-    """Probabilities, codes and features of n images, with ids where they are records of an index.
+    """Probabilities, codes and features of n images; with ids, n records for an index.
 
-    Arrays are taken without a copy where dtype and layout allow it; do not change them afterwards.
+    Arrays whose dtype and layout fit are not copied; do not change them afterwards.
 
     Attributes:
         probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
-        uris: n strings or Nones, or None; where an image is to be found.
+        uris: where each image is: n strings or Nones; or None.
 
     Raises:
         InvalidEncodingsError: naming the array, what it is and what was expected.
@@ -99,7 +99,7 @@ class Encodings:
 
     @staticmethod
     def concatenate(batches: Sequence[Encodings]) -> Encodings:
-        """One batch of all rows in order. Ids and uris are kept if every batch has them.
+        """Join batches to one, rows in order. Ids and uris are kept if every batch has them.
 
         Raises:
             InvalidEncodingsError: no batches, or their widths differ.
@@ -122,8 +122,8 @@ class Encodings:
         )
 
     def normalised(self) -> bool:
-        """Whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
-        return loose(self.features) == 0
+        """Say whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
+        return count_unnormalised(self.features) == 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -148,15 +148,15 @@ _NAMES = tuple(item.name for item in fields(Encodings))
 _Batch = TypeVar("_Batch", bound=Encodings)
 
 
-def is_loose(features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(n,) bool: which of the (n, D) features do not have length 1 within `NORM_TOLERANCE`."""
+def is_unnormalised(features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Find (n, D) features that do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
     squared = np.vecdot(features, features)
     return np.asarray(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE)
 
 
-def loose(features: NDArray[np.float32]) -> int:
-    """How many of the (n, D) features do not have length 1 within `NORM_TOLERANCE`."""
-    return int(np.count_nonzero(is_loose(features)))
+def count_unnormalised(features: NDArray[np.float32]) -> int:
+    """Count (n, D) features that do not have length 1 within `NORM_TOLERANCE`."""
+    return int(np.count_nonzero(is_unnormalised(features)))
 
 
 def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:

@@ -68,24 +68,25 @@ class FaissIndex(SemanticIndex):
         """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
 
         Args:
-            path: where to.
-            config: what it is.
-            durability: "batch": a change is on the disk when its call returns. "close": it is when the index is flushed
-                or closed, together with all others since the last flush, and a crash before loses all of them; for
-                bulk loads in many small batches.
-            engine: what scans the codes, with the same answers: "compiled" (needs numba, extra `fast`), "faiss",
-                or for cards "torch" (needs torch) and "flat" (needs faiss-gpu). "auto" is "torch" on a card, and on the
-                processor what the environment variable SEMCUT_ENGINE says, else "compiled" where numba is installed.
-                "compiled" that is asked for by name, or by SEMCUT_ENGINE, is compiled now if it was not before on this
-                machine: about half a minute. "auto" does not wait for that: "faiss" answers while one process beside
-                compiles, and the first search after that moves the index on.
-            device: where codes are kept and scanned: "cpu"; "cuda:0", a card; "cuda", all cards.
+            path: a new or empty directory; None for an index in memory.
+            config: the shape of the index.
+            durability: "batch": a change is on the disk when its call returns. "close": changes reach the disk together,
+                when the index is flushed or closed, and a crash before that loses all of them; for bulk loads in many
+                small batches.
+            engine: what scans the codes; every engine gives the same answers. "compiled" needs numba (extra `fast`),
+                "faiss" needs nothing else; for GPUs there are "torch" (needs torch) and "flat" (needs faiss-gpu).
+                "auto" chooses: "torch" on a GPU; on the processor the value of the environment variable SEMCUT_ENGINE,
+                else "compiled" if numba is installed, else "faiss". An engine "compiled" that is named here or in
+                SEMCUT_ENGINE compiles its kernels now, which takes about half a minute, once on each machine. "auto"
+                does not wait for that: "faiss" answers while another process compiles, and a search after that moves
+                the index to "compiled".
+            device: where codes are kept and scanned: "cpu", one GPU such as "cuda:0", or "cuda" for all GPUs.
 
         Raises:
             IndexExistsError: there is something at the path.
             StorageError: the directory cannot be made.
-            MissingDependencyError: the engine that is asked for needs numba or torch.
-            DeviceError: the device is not there.
+            MissingDependencyError: the engine needs numba or torch, which is not installed.
+            DeviceError: the device does not exist.
         """
         name = _engine(engine, device)
         devices_of(name, device)  # before anything is made
@@ -102,15 +103,17 @@ class FaissIndex(SemanticIndex):
     ) -> Self:
         """Open a stored index as it was at the last completed change.
 
-        Ids, codes and cells are read now, 20 bytes a record and 64 bits; the rest, row by row when it is needed.
+        Ids, codes and cells are read now, 20 bytes a record if codes have 64 bits; other columns are read row by row
+        when they are needed.
 
         Args:
-            path: its directory.
+            path: the directory of the index.
             durability, engine, device: as for `create`.
 
         Raises:
-            NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
-            DeviceError: the device is not there, or is out of memory.
+            NotAnIndexError, FormatVersionError, DamagedIndexError: the directory does not hold an index that can be
+                opened; the message says what it holds.
+            DeviceError: the device does not exist, or is out of memory.
         """
         name = _engine(engine, device)
         return cls(Store.open(Path(path), _durability(durability)), name, device)
@@ -120,36 +123,37 @@ class FaissIndex(SemanticIndex):
 
     @property
     def version(self) -> int:
-        """How many changes the index has seen, in the state that is read here."""
+        """Number of changes that the index had seen at the snapshot that searches see."""
         return self._searchable.snapshot.committed.version
 
     @property
     def snapshot(self) -> Snapshot:
-        """The state that searches see now: its records by row, their columns, and their cells. It is immutable, and can
-        be read as long as the index is open, whatever changes the index sees meanwhile.
+        """The snapshot that searches see now: records by row, their columns, and their cells.
+
+        A snapshot never changes. It can be read as long as the index is open, also after changes of the index.
         """
         self._check_open()
         return self._searchable.snapshot
 
     @property
     def scanner(self) -> AnyScanner:
-        """What scans the codes of `snapshot`, for whoever measures a scan alone."""
+        """The scanner that holds the codes of `snapshot`, for measuring a scan alone."""
         self._check_open()
         return self._searchable.scanner
 
     def stats(self) -> IndexStats:
-        """The size of the index."""
+        """Return the size of the index."""
         self._check_open()
         return self._searchable.snapshot.stats()
 
     def refresh(self) -> bool:
-        """Move on to the last state that a writer in another process committed, and say whether there was a new one.
+        """Move to the last state that a writer in another process has committed, and say whether there was a new one.
 
-        Costs a fraction of a millisecond where nothing has changed, the reading of the catalogue and of what was added
-        where something has, and an `open` where the index was compacted. Without it nothing changes under a reader.
+        If nothing has changed, this costs a fraction of a millisecond; after changes, reading the catalogue and what was
+        added; after a compaction, as much as `open`. Without a refresh a reader sees no changes.
 
         Raises:
-            DamagedIndexError: what is there now is damaged; the state before stays in use.
+            DamagedIndexError: the new state is damaged; the state before stays in use.
         """
         with self._changes.lock:
             self._check_open()
@@ -158,10 +162,10 @@ class FaissIndex(SemanticIndex):
             return self._searchable.snapshot is not before
 
     def flush(self) -> None:
-        """Put on the disk what durability "close" has held back.
+        """Write changes that durability "close" has held back to the disk.
 
         Raises:
-            StorageError: the disk refused. What was held back is lost, and the index is closed.
+            StorageError: the disk refused. These changes are lost, and the index is closed.
         """
         with self._changes.lock:
             self._check_open()
@@ -172,13 +176,13 @@ class FaissIndex(SemanticIndex):
                 raise
 
     def compact(self, progress: Progress | None = None) -> None:
-        """Give back the space of removed records and tighten cells around the others; searches go on meanwhile.
+        """Free the space of removed records and tighten cells around the others. Searches continue meanwhile.
 
-        Takes as much space on the disk again as the records that are left, until it is done. Processes that have the
-        index open go on with what they have, and get the compacted one when they refresh.
+        Needs additional space on the disk for a copy of the remaining records until it is done. Other processes that
+        have the index open keep their state, and get the compacted one when they refresh.
 
         Args:
-            progress: told how many records, of how many, have been dealt with.
+            progress: is called with the number of records copied so far and in all.
 
         Raises:
             DamagedIndexError: a record to be kept is damaged.
@@ -189,13 +193,13 @@ class FaissIndex(SemanticIndex):
             self._changes.publish(self._store.compact(progress))
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        """Write a copy of the index, as it is now, to a new or empty directory. Nothing has to wait for it.
+        """Write a copy of the index, as it is now, to a new or empty directory. Searches and changes continue meanwhile.
 
-        Everything is compared with its checksums on the way. An index in memory can be stored like this.
+        Everything is compared with its checksums while it is copied. This also stores an index that is in memory.
 
         Args:
-            path: where to.
-            progress: told how many records, of how many, have been dealt with.
+            path: a new or empty directory.
+            progress: is called with the number of records copied so far and in all.
 
         Raises:
             IndexExistsError: there is something at the path.
@@ -210,7 +214,7 @@ class FaissIndex(SemanticIndex):
         self._store.backup(Path(path), snapshot, progress)
 
     def verify(self, progress: Progress | None = None) -> list[Damage]:
-        """Read everything that is stored and compare it: see `indexes.verify`. Empty if all is well."""
+        """Read everything that is stored and list what is damaged, see `storage.verify`; an empty list if nothing is."""
         with self._changes.lock:
             self._check_open()
             if self._store.writing:
@@ -219,11 +223,12 @@ class FaissIndex(SemanticIndex):
         return verify(self._store, snapshot, progress)
 
     def close(self) -> None:
-        """Flush, let go of files, memory and the writer's lock. Closing twice is allowed; using a closed index is a
-        `ClosedIndexError`.
+        """Flush, then release files, memory and the writer's lock.
+
+        Closing twice is allowed; using a closed index raises `ClosedIndexError`.
 
         Raises:
-            StorageError: what was held back could not be put on the disk, and is lost.
+            StorageError: changes that were held back could not be written, and are lost.
         """
         with self._changes.lock:
             if self._searchable.closed:
@@ -266,7 +271,7 @@ class FaissIndex(SemanticIndex):
         return snapshot.columns.ids[snapshot.live]
 
     def next_id(self) -> int:
-        """Return the smallest id above all ids in the index: it is free, and so is every larger one."""
+        """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
         with self._searchable.lock.shared():
             self._check_open()
             return self._searchable.id_map().largest() + 1

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.encodings import Encodings, is_loose
+from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
 from semcut.indexes.milvus.client import DataType, MilvusClient
 from semcut.indexes.milvus.connection import Server, bits, floats, integers, texts
@@ -215,7 +215,10 @@ class Schema:
         count, config = len(encodings), self.config
         cells = cell_numbers(config, encodings.probabilities)[0]
         uris = encodings.uris if encodings.uris is not None else [None] * count
-        flags = is_loose(encodings.features) * LOOSE + np.array([uri is not None for uri in uris], np.int64) * WITH_URI
+        flags = (
+            is_unnormalised(encodings.features) * LOOSE
+            + np.array([uri is not None for uri in uris], np.int64) * WITH_URI
+        )
         scalars = {
             "id": to_keys(encodings.ids).tolist(),
             "row": range(first, first + count),

@@ -14,7 +14,7 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import Encodings, is_loose
+from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.milvus.connection import Server, among, integers
 from semcut.indexes.milvus.reader import IDS, Reader
@@ -56,7 +56,7 @@ class Writer:
             if not replace:
                 refuse_known(encodings.ids, np.where(hidden, -1, before))
         bounds = Cells.empty(self._layout.config).extended(encodings.probabilities)[0]
-        self._catalogue.widen(bounds, bool(is_loose(encodings.features).any()))
+        self._catalogue.widen(bounds, bool(is_unnormalised(encodings.features).any()))
         first = secrets.randbits(61)
         if not replace:
             self._catalogue.begin(first, first + len(encodings) - 1)

@@ -1,8 +1,8 @@
 """The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
 
-`compare` gives float32 distances of all candidates and bounds their error, so what could be among the k best is known
-from them. Only for that, k candidates and the odd near-tie, are the exact values of `relevance` computed, which decide
-order and ties.
+`scoring.rounding` gives float32 distances of all candidates and bounds their error. That tells which candidates can be
+among the k best: k of them, and now and then a near-tie. Only for these does `scoring.equations` compute exact values,
+which decide order and ties. The compiled counterpart is `search.rank_kernel`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from semcut.indexes.scoring.equations import distance, fused_score, hamming, rel
 from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products, squared_distances
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
-"""Squared distances of (nq, D) queries and their (nq, m) rows, inf where one is -1, as exact as those of `compare`;
-None if the processor has to compare them."""
+"""Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
+bound of `scoring.rounding`; gives None if it cannot, and the processor does it."""
 
-_BLOCK = 1024  # pairs that are compared exactly at a time, so that their float64 copies stay in the cache
+_BLOCK = 1024  # pairs whose exact values are computed together: their float64 copies stay in the cache
 
 
 class RecordReader(Protocol):
-    """Records by row number, as a search needs them. Of rows and what is asked for them, -1 is none.
+    """Reads records by row number, as a search needs them. Row -1 stands for no record.
 
     Attributes:
         ids: (n,) int64.
         codes: (n, bits / 8) uint8.
-        cells: (n,) positions in the index's `Cells`; at least one, so that [-1] is something.
+        cells: (n,) positions in the index's `Cells`; n is at least 1, so that `cells[-1]` exists.
     """
 
     @property
@@ -45,15 +45,19 @@ class RecordReader(Protocol):
     def cells(self) -> NDArray[np.int32]: ...
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Probabilities of rows (any shape): an (M, C) matrix, and where in it each of them is."""
+        """Read probabilities of rows (of any shape): an (M, C) matrix, and the row of it that belongs to each row."""
         ...
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features of rows (any shape): an (M, D) matrix, and where in it each of them is."""
+        """Read features of rows (of any shape): an (M, D) matrix, and the row of it that belongs to each row."""
         ...
 
     def release_pages(self, rest: float = 0) -> None:
-        """A search is done: memory that can be had again may be let go of."""
+        """Release memory-mapped pages that can be read again; called at the end of a search.
+
+        Args:
+            rest: minimum interval between releases, in seconds.
+        """
         ...
 
 
@@ -66,16 +70,16 @@ def rank(
     scored: bool,
     distances: Distances | None = None,
 ) -> SearchResult:
-    """The k best of each query's candidates; what a search did is left at 0.
+    """Find the k best of each query's candidates. Counts of what the search did are left at 0.
 
     Args:
-        queries: nq of them.
+        queries: nq queries.
         weights: (nq, C) float64, s = S p of each query.
-        records: where the candidates are.
-        rows: (nq, m) int64 candidates, all relevant, -1 where there is none.
+        records: reads the candidates.
+        rows: (nq, m) int64 candidates, all relevant, -1 for no candidate.
         params: k and ranking.
         scored: whether Eq. 4 applies (features are L2-normalised).
-        distances: what compares all candidates; None for the processor.
+        distances: computes squared distances of all candidates; None for the processor.
     """
     query, row = _contenders(queries, weights, records, rows, params, distances)
     ids = records.ids[row]
@@ -104,7 +108,7 @@ def rank(
 def _relevance(
     weights: NDArray[np.float64], records: RecordReader, query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Exact R of pairs of a query and a row."""
+    """Compute exact R for pairs of a query and a row."""
     probabilities, at = records.probabilities(row)
     r = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
@@ -121,7 +125,7 @@ def _contenders(
     params: SearchParams,
     distances: Distances | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of query and row, in order of queries, that include the k best of every query."""
+    """Find pairs of a query and a row that include the k best rows of every query, in order of queries."""
     present = rows >= 0
     if rows.shape[1] > params.k:
         squared = None if distances is None else distances(queries.features, rows)
@@ -147,5 +151,5 @@ def _contenders(
 
 
 def _smallest(values: NDArray[Any], k: int) -> NDArray[Any]:
-    """The k-th smallest value of every row: (nq, m) to (nq, 1)."""
+    """Find the k-th smallest value of every row: (nq, m) to (nq, 1)."""
     return np.partition(values, k - 1, axis=1)[:, k - 1 : k]

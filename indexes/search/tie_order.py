@@ -1,18 +1,18 @@
 """The order in which records come to a shortlist: one rule, a function of the query and the record alone.
 
 1. Hamming distance, the smallest first.
-2. Level, the largest first: what the kind of the record's cell says of its relevance to the query. With c the record's
-   dominant class and e the fixed edge of its largest probability (`partitions.EDGES`), R is about s_c e or more. The
-   level is the place of s_c e on a scale of `LEVELS` equal steps from 0 to max(s) times the highest edge.
-3. The mixed id (`mixed`), the smallest first. No two ids have the same, so nothing is left undecided.
+2. Level, the largest first: a coarse estimate of the record's relevance to the query. With c the record's dominant
+   class and e the fixed edge below its largest probability (`pruning.cells.EDGES`), R is about s_c e or more. The level
+   is s_c e on a scale of `LEVELS` equal steps, from 0 to max(s) times the highest edge.
+3. Mixed id (`mixed`), the smallest first. Different ids have different mixed ids, so no tie remains.
 
-Where a code is shared by more records than a shortlist holds, step 2 decides what the answer is worth. Step 3 is a
-draw that always ends the same: unlike the id itself it says nothing of the order in which records were added, which
-often is the order of their classes. So an answer does not depend on the engine, on the order of adding, on compaction
-or on what has been searched before.
+Where more records share a code than a shortlist holds, step 2 keeps the records that are probably relevant. Step 3 is a
+random draw that always has the same outcome. The id itself would not do: ids often follow the order in which records
+were added, which often is the order of their classes. So an answer does not depend on the scanner, on the order of
+adding, on compaction or on earlier searches.
 
-Every index follows the rule; `compiled.shortlist` has it for kernels. A Milvus server chooses by itself among very many
-records at one Hamming distance: see `milvus.hits`.
+Every index follows the rule; `search.ties_kernel` has it for kernels. Only a Milvus server chooses by itself among very
+many records at one Hamming distance: see `milvus.server_search`.
 
 Source: mixing is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 2014).
@@ -31,7 +31,7 @@ LEVELS = 16
 
 INCREMENT, FIRST_FACTOR, SECOND_FACTOR = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 SMALLEST_WEIGHT = 1e-300
-"""Largest weight of a query below which all its records have level 0: the scale would overflow."""
+"""If the largest weight of a query is below this, all records have level 0: the scale would overflow."""
 
 
 def mixed(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -61,15 +61,15 @@ def levels(weights: NDArray[np.float64], own: NDArray[np.float64], edges: NDArra
 def first(
     hamming: NDArray[np.int32], level: NDArray[np.int32], ids: NDArray[np.int64], among: NDArray[np.bool_], size: int
 ) -> NDArray[np.bool_]:
-    """Find the first records of every row by the rule.
+    """Find the records that come first by the rule, in every row.
 
     Args:
-        hamming, level, ids: (nq, m) of each record.
-        among: (nq, m), which places hold a record.
-        size: how many to find in a row, at most.
+        hamming, level, ids: (nq, m), Hamming distance, level and id of each record.
+        among: (nq, m), which places of the other arrays hold a record.
+        size: number of records to find in a row.
 
     Returns:
-        (nq, m) bool; where a row holds no more than `size` records, all of them.
+        (nq, m) bool: the first `size` records of each row; all records of a row that holds fewer.
     """
     crowded = np.flatnonzero(np.count_nonzero(among, axis=1) > size)
     chosen = among.copy()
@@ -91,5 +91,5 @@ def first(
 def in_order(
     hamming: NDArray[np.int32], level: NDArray[np.int32], ids: NDArray[np.int64]
 ) -> NDArray[np.signedinteger[Any]]:
-    """Sort n records by the rule: (n,) of each to (n,) positions, the first one first."""
+    """Sort n records by the rule: (n,) distances, levels and ids to (n,) positions, the first record first."""
     return np.lexsort((mixed(ids), -level, hamming))

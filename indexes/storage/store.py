@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.encodings import Encodings, loose
+from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, NotAnIndexError, StorageError, shown
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Catalogue, Committed, check
@@ -224,7 +224,7 @@ class Store:
         if encodings is not None:
             cells, numbers = cells.extended(encodings.probabilities)
             touched = np.unique(numbers).astype(np.int64)
-            gone += loose(encodings.features)
+            gone += count_unnormalised(encodings.features)
             values = column_values(encodings, numbers, before.extents["uri_bytes"].rows)
         if len(removed):
             values["removed"] = removed
@@ -255,7 +255,7 @@ class Store:
             return len(rows) if self.state.committed.loose else 0
         try:
             features, at = self.state.columns.features(rows)
-            return loose(features[at])
+            return count_unnormalised(features[at])
         except DamagedIndexError:  # damaged records can be removed; until compaction some are taken for not of length 1
             return 0
 
@@ -298,7 +298,7 @@ class Store:
             for rows in before.parts(progress):
                 batch = before.columns.records(rows)
                 cells, numbers = cells.extended(batch.probabilities)
-                slack += loose(batch.features)
+                slack += count_unnormalised(batch.features)
                 values = column_values(batch, numbers, extents["uri_bytes"].rows)
                 for name, added in values.items():
                     extents[name] = files[name].append(extents[name], added)

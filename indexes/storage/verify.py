@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import loose
+from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
 from semcut.indexes.pruning.cells import Cells, cell_numbers
 from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent
@@ -136,7 +136,7 @@ def _contradictions(state: Snapshot) -> list[Damage]:
     for start in range(0, len(live), _ROWS):
         rows = live[start : start + _ROWS]
         features, place = columns.features(rows)
-        long += loose(features[place])
+        long += count_unnormalised(features[place])
         probabilities, at = columns.probabilities(rows)
         say("records outside of their cell", rows[_outside(cells, probabilities[at], columns.cells[rows])])
         columns.release_pages()
