@@ -70,9 +70,9 @@ class FaissIndex(SemanticIndex):
         Args:
             path: a new or empty directory; None for an index in memory.
             config: the shape of the index.
-            durability: "batch": a change is on the disk when its call returns. "close": changes reach the disk together,
-                when the index is flushed or closed, and a crash before that loses all of them; for bulk loads in many
-                small batches.
+            durability: "batch": a change is on the disk when its call returns. "close": changes reach the disk when the
+                index is flushed or closed, and a crash before that loses all of them; for bulk loads in many small
+                batches.
             engine: what scans the codes; every engine gives the same answers. "compiled" needs numba (extra `fast`),
                 "faiss" needs nothing else; for GPUs there are "torch" (needs torch) and "flat" (needs faiss-gpu).
                 "auto" chooses: "torch" on a GPU; on the processor the value of the environment variable SEMCUT_ENGINE,
@@ -149,8 +149,8 @@ class FaissIndex(SemanticIndex):
     def refresh(self) -> bool:
         """Move to the last state that a writer in another process has committed, and say whether there was a new one.
 
-        If nothing has changed, this costs a fraction of a millisecond; after changes, reading the catalogue and what was
-        added; after a compaction, as much as `open`. Without a refresh a reader sees no changes.
+        Costs a fraction of a millisecond if nothing has changed; after changes, it reads the catalogue and what was
+        added; after a compaction, it costs as much as `open`. Without a refresh a reader sees no changes.
 
         Raises:
             DamagedIndexError: the new state is damaged; the state before stays in use.
@@ -193,7 +193,7 @@ class FaissIndex(SemanticIndex):
             self._changes.publish(self._store.compact(progress))
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        """Write a copy of the index, as it is now, to a new or empty directory. Searches and changes continue meanwhile.
+        """Write a copy of the index, as it is now, to a new or empty directory, while searches and changes continue.
 
         Everything is compared with its checksums while it is copied. This also stores an index that is in memory.
 
@@ -214,7 +214,7 @@ class FaissIndex(SemanticIndex):
         self._store.backup(Path(path), snapshot, progress)
 
     def verify(self, progress: Progress | None = None) -> list[Damage]:
-        """Read everything that is stored and list what is damaged, see `storage.verify`; an empty list if nothing is."""
+        """Read everything that is stored and list what is damaged, see `storage.verify`; empty if nothing is."""
         with self._changes.lock:
             self._check_open()
             if self._store.writing:

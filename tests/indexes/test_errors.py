@@ -155,7 +155,7 @@ BAD_SEARCHES = [
     ({"ranking": 1}, "ranking = 1"),
     (
         {"k": 10**8, "shortlist": None},
-        "6 queries with k = 100000000 make a result of 600000000 slots, at most 100000000",
+        "6 queries with k = 100000000 make a result of 600000000 slots, at most 100",
     ),
     ({"k": 10**9, "shortlist": None}, "k = 1000000000: Input should be less than or equal to 100000000"),
     ({"k": 10**5000, "shortlist": None}, "k = a very large int: "),
