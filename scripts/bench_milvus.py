@@ -25,7 +25,7 @@ import numpy as np
 from bench_core import Generator, arguments, batches, medians, show
 from pymilvus import MilvusClient
 
-from semcut.connector.cli.app import bar
+from semcut.connector.cli.terminal import progress_bar
 from semcut.indexes import FaissIndex, IndexConfig, NotAnIndexError
 from semcut.indexes.migration.copy import Journal, Migration
 from semcut.indexes.milvus import MilvusIndex
@@ -61,10 +61,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     queries = generator(args.queries)
     index = MilvusIndex.create(args.uri, config, collection=COLLECTION, timeout=120)
     migration = Migration(source, index, Journal(folder / "journal"), ("source", COLLECTION))
-    with bar("Copying", quiet=args.json) as progress:
+    with progress_bar("Copying", quiet=args.json) as progress:
         copied = migration.copy(progress)
     start = time.perf_counter()
-    with bar("Verifying", quiet=args.json) as progress:
+    with progress_bar("Verifying", quiet=args.json) as progress:
         verified = migration.verify(progress=progress)
     verifying = time.perf_counter() - start
     time.sleep(10)  # the server indexes what was flushed

@@ -1,6 +1,6 @@
-"""The `semcut` command as a user runs it, but in this process, since starting one takes seconds.
+"""Calls the `semcut` command as a user does, but in the process of the tests, since starting another one takes seconds.
 
-Tests of what a process alone shows (signals, terminals, its own exit) start `SEMCUT`.
+A test of something that only a process has (signals, a terminal, its exit) starts `SEMCUT`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SEMCUT = Path(sys.executable).with_name("semcut")
 
 
 def semcut(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """What the command printed; it must end with this status, and never with a traceback or a warning."""
+    """Run a command that must end with this exit status, without a traceback; return what it printed."""
     command = ["semcut", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setenv("COLUMNS", "100")
         patch.setattr(sys, "argv", command)
-        patch.setattr(sys.modules["__main__"], "__package__", None)  # else click names the program after it
+        patch.setattr(sys.modules["__main__"], "__package__", None)  # or click would name the program after the package
         patch.setattr(sys, "stdin", io.StringIO())
         with pytest.raises(SystemExit) as end:
             main()

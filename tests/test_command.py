@@ -1,4 +1,4 @@
-"""The installed `semcut` is a process that ends with its status; what commands do is tested in this process."""
+"""The installed `semcut` prints and exits like the command that tests call in their own process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["index"], 0), (["nowhere"], 1), ([], 2)])
-def test_a_process_says_and_ends_as_the_command_in_this_process_does(
+def test_a_process_prints_and_exits_as_the_command_in_this_process_does(
     arguments: list[str], status: int, place: Path
 ) -> None:
     here = semcut("info", *arguments, cwd=place, status=status)

@@ -1,4 +1,4 @@
-"""What the `semcut` command loads before it has anything to do, and how it lists and finds its commands."""
+"""What `semcut` imports before a command runs, and how it lists and finds its commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = """
 import json, sys
 from contextlib import suppress
 
-sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # as if they were not installed
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # as if these packages were not installed
 from semcut.connector.cli.app import app
 
 for arguments in json.loads(sys.argv[2]):
@@ -37,7 +37,7 @@ print(json.dumps([name for name, module in sys.modules.items() if module is not 
 
 
 def run(*lines: list[str], without: tuple[str, ...] = (), columns: int = 80) -> tuple[str, set[str]]:
-    """Run commands one after the other in a fresh process: what they print, and the packages that are loaded then."""
+    """Run commands one after the other in a new process; return what they print, and the packages that are loaded."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(without), json.dumps(lines)],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": str(columns)},
@@ -48,12 +48,12 @@ def run(*lines: list[str], without: tuple[str, ...] = (), columns: int = 80) -> 
 
 
 def summaries(shown: str) -> dict[str, str]:
-    """The list of commands, which ends the help, by name."""
+    """Return the summaries at the end of the help, by name of the command."""
     entries = re.split(r"\n  (?=\S)", shown.split("Commands:")[1].rstrip())[1:]
     return {name: " ".join(words) for name, *words in map(str.split, entries)}
 
 
-def test_help_and_version_load_nothing_that_a_command_will_need() -> None:
+def test_help_and_version_load_no_package_that_only_a_command_needs() -> None:
     shown, loaded = run(["--help"], ["--version"], *([name, "--help"] for name in COMMANDS))
     for name in COMMANDS:
         assert f"Usage: semcut {name} " in shown
@@ -61,7 +61,7 @@ def test_help_and_version_load_nothing_that_a_command_will_need() -> None:
     assert not loaded & LIGHT
 
 
-def test_an_index_is_described_and_verified_without_loading_what_searches(tmp_path: Path) -> None:
+def test_info_and_verify_load_no_engine(tmp_path: Path) -> None:
     config = IndexConfig(classes=3, bits=32, dim=4)
     with FaissIndex.create(tmp_path / "index", config) as index:
         index.add(classified(np.random.default_rng(0), config, 50))
@@ -83,7 +83,7 @@ def test_summaries_fit_on_a_line_of_80_columns() -> None:
         assert not summary.endswith("..")
 
 
-def test_summaries_are_whole_in_a_narrow_terminal() -> None:
+def test_summaries_are_not_cut_in_a_narrow_terminal() -> None:
     wide, narrow = (summaries(run(["--help"], columns=columns)[0]) for columns in (80, 50))
     assert narrow == wide
 
@@ -101,7 +101,7 @@ def test_summaries_are_whole_in_a_narrow_terminal() -> None:
         ("pymilvus", {"migrate"}, "milvus"),
     ],
 )
-def test_a_command_without_its_packages_is_listed_and_says_what_to_install(
+def test_a_command_without_its_packages_is_listed_and_reports_what_to_install(
     missing: str, names: set[str], extra: str
 ) -> None:
     shown, loaded = run(["--help"], without=(missing,))

@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from semcut.connector.cli.app import ERR, OUT, PATH, print_json
+from semcut.connector.cli.options import PATH
+from semcut.connector.cli.terminal import ERR, OUT, print_json
 from semcut.indexes.errors import require
 
 if TYPE_CHECKING:

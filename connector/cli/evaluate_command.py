@@ -1,4 +1,7 @@
-"""`semcut evaluate`: how good an index answers, by labels, and what that costs; rankings compared by a protocol."""
+"""`semcut evaluate`: measures retrieval quality by labels, and what a search costs.
+
+With a protocol it also compares all rankings of the paper at several cutoffs.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from semcut.connector.cli.app import ERR, OUT, PATH, print_json
-from semcut.connector.cli.options import images_of, json_option, progress, protocol_option, search_options, show_table
+from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
+from semcut.connector.cli.options import PATH, json_option, search_options
+from semcut.connector.cli.terminal import OUT, new_table, print_json, print_skipped, progress_bar, show_facts
 from semcut.connector.models.allocator import keep_freed_memory
 from semcut.connector.models.names import ProtocolName
+from semcut.indexes.search_defaults import DEFAULT_K
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,16 +28,15 @@ if TYPE_CHECKING:
     from semcut.connector.evaluation.rankings import Figures
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes import Encodings
-    from semcut.indexes.config import Ranking
 
 
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("queries")
-@click.option("--limit", type=click.IntRange(min=1), help="Use so many of the queries, evenly over the classes.")
+@limit_option
 @protocol_option
-@click.option("--seed", default=0, show_default=True, help="For the choice of queries, and of what the protocol draws.")
-@search_options(k=10)
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice that --limit or --protocol makes.")
+@search_options(k=DEFAULT_K)
 @json_option
 def evaluate(
     index: Path, queries: str, limit: int | None, protocol: ProtocolName | None, seed: int, model: Path | None,
@@ -41,74 +44,68 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
-    QUERIES is a folder or archive of class folders. Prints mAP, precision and the share that was scanned. With a
-    protocol, it is the same data that the network was trained on and the index was made of, which is checked, and all
-    rankings are compared at several cutoffs.
+    QUERIES is a folder or archive with one folder per class. Prints mAP, precision and the share of the index that was
+    scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made from, which
+    is checked; then all rankings are compared at several cutoffs.
     """
     from semcut.connector.data.protocols import check, parts
     from semcut.connector.retrieval.image_index import Connector
 
-    images = images_of(queries, limit, protocol, "queries", seed)
+    images = select_images(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
             uris = connector.index.uris(connector.index.ids())
             trained = connector.encoder.checkpoint.training_images()
             check(protocol, parts(protocol, queries, seed), trained, uris)
-        encodings, labels = encoded(connector, images)
-        result = measured(connector, images.classes, encodings, labels, **settings)
+        encodings, labels = encode_with_progress(connector, images)
+        result = evaluate_encodings(connector, images.classes, encodings, labels, **settings)
         rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, labels, protocol)
     if as_json:
         print_json({**result.as_dict(), **({"rankings": [asdict(row) for row in rankings]} if rankings else {})})
         return
-    report(result)
+    show_evaluation(result)
     if protocol is not None:
         _show_rankings(rankings, protocol)
 
 
-def encoded(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
-    """Encodings and labels of the images that can be read."""
+def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
+    """Encode labelled images while a progress bar is shown, and name the files that cannot be read.
+
+    Returns:
+        Encodings of the n images that can be read, and their labels, (n,) int64.
+    """
     import numpy as np
 
     from semcut.indexes import Encodings
 
     keep_freed_memory()
-    with progress() as bar:
-        task = bar.add_task("Encoding queries", total=len(images))
-        batches, kept = [], []
+    batches, positions, done = [], [], 0
+    with progress_bar("Encoding queries") as progress:
         for batch in connector.encoder.encode_files(images.files):
             batches.append(batch.encodings)
             assert batch.encodings.ids is not None
-            kept.append(batch.encodings.ids)
-            bar.advance(task, len(batch.encodings) + len(batch.skipped))
-            for file, reason in batch.skipped:
-                ERR.print(f"skipped {escape(file)}: {escape(reason)}", highlight=False, soft_wrap=True)
-    return Encodings.concatenate(batches), images.labels[np.concatenate(kept)]
+            positions.append(batch.encodings.ids)
+            done += len(batch.encodings) + len(batch.skipped)
+            progress(done, len(images))
+            print_skipped(batch.skipped)
+    return Encodings.concatenate(batches), images.labels[np.concatenate(positions)]
 
 
-def measured(
-    connector: Connector,
-    classes: tuple[str, ...],
-    queries: Encodings,
-    labels: NDArray[np.int64],
-    *,
-    k: int,
-    cutoff: float,
-    shortlist: int | None,
-    ranking: Ranking,
+def evaluate_encodings(
+    connector: Connector, classes: tuple[str, ...], queries: Encodings, labels: NDArray[np.int64], **settings: Any
 ) -> Evaluation:
+    """Measure how well an index answers encoded queries.
+
+    Args:
+        connector: the index; the folder of a record's file is its label.
+        classes: names of the labels.
+        queries: n queries.
+        labels: (n,) int64.
+        settings: k, cutoff, shortlist and ranking of the searches.
+    """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
-    return measure(
-        connector.index,
-        connector.labels(classes),
-        queries,
-        labels,
-        classes,
-        k=k,
-        cutoff=cutoff,
-        shortlist=shortlist,
-        ranking=ranking,
-    )
+    return measure(connector.index, connector.labels(classes), queries, labels, classes, **settings)
 
 
 def _rankings(
@@ -118,63 +115,64 @@ def _rankings(
     labels: NDArray[np.int64],
     protocol: ProtocolName,
 ) -> list[Figures]:
+    """Compare all rankings over the whole index, each at several cutoffs."""
     from semcut.connector.data.protocols import PROTOCOLS
     from semcut.connector.evaluation.rankings import compare
     from semcut.indexes import Encodings
 
+    k = PROTOCOLS[protocol].k
     records = Encodings.concatenate(list(connector.index.iterate()))
     assert records.ids is not None
-    with progress() as bar:
-        task = bar.add_task("Comparing rankings", total=len(queries))
-        return compare(
+    with progress_bar("Comparing rankings") as progress:
+        compared = compare(
             records,
             connector.labels(classes)[records.ids],
             queries,
             labels,
             connector.index.config,
-            ks=(PROTOCOLS[protocol].k,),
-            progress=lambda done, of: bar.update(task, completed=done),
-        ).figures(PROTOCOLS[protocol].k)
+            ks=(k,),
+            progress=progress,
+        )
+        return compared.figures(k)
 
 
-def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:
-    from semcut.connector.data.protocols import PROTOCOLS
-
-    k = PROTOCOLS[protocol].k
-    table = Table("t", "ranking", "mAP@all", f"mAP@{k}", f"precision@{k}", "relevant", "codes scanned",
-                  title=f"Rankings, {protocol}")  # fmt: skip
-    for column in (0, *range(2, 7)):
-        table.columns[column].justify = "right"
-    for row in sorted(rows, key=lambda row: row.cutoff):
-        table.add_row(
-            f"{row.cutoff:g}", row.ranking, f"{row.map_all:.3f}", f"{row.map_k:.3f}", f"{row.precision_k:.3f}",
-            f"{row.relevant:.1%}", f"{row.scanned:.1%}",
-        )  # fmt: skip
-    OUT.print(table)
-
-
-def report(result: Evaluation) -> None:
+def show_evaluation(result: Evaluation) -> None:
+    """Print the quality of every class and the mean cost of a query."""
     shortlist = "all" if result.shortlist is None else result.shortlist
-    table = Table(
+    table = new_table(
         "class", "queries", "mAP@all", f"mAP@{result.k}", f"precision@{result.k}",
         title=f"{result.records:,} records, cutoff {result.cutoff}, shortlist {shortlist}, by {result.ranking}",
     )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
     for name, figures in [*result.per_class.items(), ("all", result.overall)]:
         table.add_row(
             escape(name), str(figures.queries), f"{figures.map_all:.3f}", f"{figures.map_k:.3f}",
             f"{figures.precision_k:.3f}", style="bold" if name == "all" else None,
         )  # fmt: skip
     OUT.print(table)
-    show_table(
-        "What a query costs (mean)",
+    show_facts(
         {
             "partitions scanned": f"{result.partitions_scanned:.1%}",
             "cells scanned": f"{result.cells_scanned:.1%}",
             "codes scanned": f"{result.codes_scanned:.1%}",
-            "records looked at and cut off": f"{result.cut_off:.1f}",
-            "ms per query, in one batch": f"{result.ms_per_query_batch:.3f}",
-            "ms per query, one at a time": f"{result.ms_per_query_single:.3f}",
+            "records scored and cut off": f"{result.cut_off:.1f}",
+            "ms per query, all queries in one batch": f"{result.ms_per_query_batch:.3f}",
+            "ms per query, one query per call": f"{result.ms_per_query_single:.3f}",
         },
+        title="Mean cost of a query",
     )
+
+
+def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:
+    from semcut.connector.data.protocols import PROTOCOLS
+
+    k = PROTOCOLS[protocol].k
+    table = new_table(
+        "t", "ranking", "mAP@all", f"mAP@{k}", f"precision@{k}", "relevant", "codes scanned",
+        title=f"Rankings, {protocol}", text=(1,),
+    )  # fmt: skip
+    for row in sorted(rows, key=lambda row: row.cutoff):
+        table.add_row(
+            f"{row.cutoff:g}", row.ranking, f"{row.map_all:.3f}", f"{row.map_k:.3f}", f"{row.precision_k:.3f}",
+            f"{row.relevant:.1%}", f"{row.scanned:.1%}",
+        )  # fmt: skip
+    OUT.print(table)

@@ -1,4 +1,4 @@
-"""`semcut migrate`: a stored index to Milvus and back, see `migration`."""
+"""`semcut migrate`: copies a stored index to a Milvus collection, or back; see `semcut.indexes.migration`."""
 
 from __future__ import annotations
 
@@ -10,78 +10,82 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from semcut.connector.cli.app import ERR, OUT, PATH, bar, fail, print_json
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import fail, print_json, print_warning, progress_bar, show_facts
 from semcut.indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError
 from semcut.indexes.milvus import LARGEST_BATCH
 
 if TYPE_CHECKING:
-    from semcut.indexes import FaissIndex
+    from semcut.indexes import FaissIndex, IndexConfig
     from semcut.indexes.milvus import MilvusIndex
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
-"""Exit statuses, beside 0 (done), 1 (an error) and 2 (misuse): see the help text."""
+"""Exit statuses, beside 0 (done), 1 (an error) and 2 (wrong use); the help text explains them."""
 
 
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("collection", default="semcut")
-@click.option("--uri", envvar="MILVUS_URI", help="The server, http://host:port, or a file name.db; or MILVUS_URI.")
-@click.option("--token", envvar="MILVUS_TOKEN", help="user:password or a key; better in MILVUS_TOKEN than here.")
+@click.option("--uri", envvar="MILVUS_URI", help="The server, http://host:port, or a file, name.db. Or set MILVUS_URI.")
+@click.option("--token", envvar="MILVUS_TOKEN", help="user:password or an API key. Safer: set MILVUS_TOKEN.")
 @click.option("--database", help="The database on the server.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds that one request may take.")
-@click.option("--reverse", is_flag=True, help="From the COLLECTION to a new directory INDEX.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted copy stopped.")
-@click.option("--verify", is_flag=True, help="Compare the copy afterwards: counts, contents, searches.")
+@click.option("--reverse", is_flag=True, help="Copy the COLLECTION to a new directory INDEX.")
+@click.option("--resume", is_flag=True, help="Continue a copy that was interrupted.")
+@click.option("--verify", is_flag=True, help="Then compare the copy with the source: counts, contents, searches.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--partition-key", is_flag=True, help="Have the server partition by dominant class.")
-@click.option("--batch-size", type=click.IntRange(1, LARGEST_BATCH), default=5_000, show_default=True, help="Records.")
-@click.option("--journal", type=PATH, help="Where to note what has been copied. [default: INDEX.COLLECTION.journal]")
-@click.option("--report", "report_file", type=PATH, help="Write a report there, as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--partition-key", is_flag=True, help="Let the server partition the records by dominant class.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, LARGEST_BATCH), default=5_000, show_default=True, help="Records per batch."
+)
+@click.option("--journal", type=PATH, help="File that records what was copied.  [default: INDEX.COLLECTION.journal]")
+@click.option("--report", "report_file", type=PATH, help="Write the report to this file, as JSON.")
+@json_option
 def migrate(
     index: Path, collection: str, reverse: bool, resume: bool, verify: bool, dry_run: bool, partition_key: bool,
     batch_size: int, journal: Path | None, report_file: Path | None, as_json: bool, **connection: Any,
 ) -> None:  # fmt: skip
     """Copy a stored INDEX to a Milvus server, or back.
 
-    There it is the COLLECTION; with --reverse a new INDEX is made of that. Interrupted at any moment, also by a server
-    that goes down, the copy goes on with --resume. --verify can be given with it later, too.
+    On the server the records are in the COLLECTION. With --reverse, a new INDEX is made from the collection. If the
+    copy is interrupted, also because the server stops, --resume continues it. --resume --verify compares a copy that
+    was finished before.
 
-    Exit status: 0 done; 1 an error; 2 misuse; 3 the copy differs from the source (--verify); 4 the source was changed
-    meanwhile; 5 the server does not answer: go on with --resume; 130 interrupted by hand: likewise.
+    Exit status: 0 done; 1 an error; 2 wrong use; 3 the copy differs from the source (--verify); 4 the source was
+    changed during the copy; 5 the server does not answer: go on with --resume; 130 interrupted from the keyboard:
+    go on with --resume.
     """
     from semcut.indexes.migration.copy import Journal, Migration, SourceChangedError
 
     uri = connection.pop("uri")
     index = index.absolute() if index.name else index.resolve()
-    noted = journal or index.with_name(f"{index.name}.{collection}.journal")
-    reached = {"collection": collection, **connection}
+    log_file = journal or index.with_name(f"{index.name}.{collection}.journal")
+    target_settings = {"collection": collection, **connection}
     names = (f"{index.name}", f"collection {collection}")
     try:
         with ExitStack() as stack:
             if dry_run:
-                plan = _plan(index, uri, reached, reverse, partition_key, batch_size)
+                plan = _plan(index, uri, target_settings, reverse, partition_key, batch_size)
                 _show(plan, as_json, report_file)
                 return
-            log = Journal(noted)
+            log = Journal(log_file)
             if log.header is not None and not resume:
                 raise IndexExistsError(
-                    f"a copy was begun, {log.copied} records are done: go on with --resume, or delete {noted} and the "
-                    "target to start anew"
+                    f"a copy was started before, {log.copied} records are copied: go on with --resume, or delete "
+                    f"{log_file} and the target to start again"
                 )
-            faiss, milvus = _open(stack, index, uri, reached, reverse, resume, partition_key)
+            faiss, milvus = _open_both(stack, index, uri, target_settings, reverse, resume, partition_key)
             source, target = (milvus, faiss) if reverse else (faiss, milvus)
             migration = Migration(source, target, log, names[::-1] if reverse else names, batch_size)
-            with bar("Copying", quiet=as_json) as progress:
+            with progress_bar("Copying", quiet=as_json) as progress:
                 report = migration.copy(progress)
             if verify:
-                with bar("Verifying", quiet=as_json) as progress:
+                with progress_bar("Verifying", quiet=as_json) as progress:
                     report = migration.verify(progress=progress)
         _show(report.as_dict(), as_json, report_file)
         for difference in report.differences:
-            ERR.print(f"[bold red]differs:[/] {difference}", highlight=False, soft_wrap=True)
+            print_warning(difference, label="differs", colour="bold red")
         if report.differences:
             sys.exit(DIFFERENT)
     except SourceChangedError as error:
@@ -92,23 +96,29 @@ def migrate(
         fail("interrupted: go on with --resume", 130)
 
 
-def _open(
-    stack: ExitStack, index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, resume: bool, key: bool
+def _open_both(
+    stack: ExitStack,
+    index: Path,
+    uri: str | None,
+    settings: dict[str, Any],
+    reverse: bool,
+    resume: bool,
+    partition_key: bool,
 ) -> tuple[FaissIndex, MilvusIndex]:
-    """Both sides, the target made if it is not there."""
+    """Open both sides of a copy, creating the target if it does not exist; the stack closes them."""
     from semcut.indexes import FaissIndex
     from semcut.indexes.milvus import MilvusIndex
 
     if not reverse:
         faiss = stack.enter_context(FaissIndex.open(index))
         try:
-            milvus = MilvusIndex.create(uri, faiss.config, partition_key=key, **reached)
+            milvus = MilvusIndex.create(uri, faiss.config, partition_key=partition_key, **settings)
         except IndexExistsError as error:
             if not resume:
                 raise IndexExistsError(f"{error}; if a copy was interrupted, go on with --resume") from None
-            milvus = MilvusIndex.open(uri, **reached)
+            milvus = MilvusIndex.open(uri, **settings)
         return faiss, stack.enter_context(milvus)
-    milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **reached))
+    milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **settings))
     if resume and index.exists() and any(index.iterdir()):
         faiss = FaissIndex.open(index)
     else:
@@ -117,38 +127,24 @@ def _open(
 
 
 def _plan(
-    index: Path, uri: str | None, reached: dict[str, Any], reverse: bool, key: bool, batch_size: int
+    index: Path, uri: str | None, settings: dict[str, Any], reverse: bool, partition_key: bool, batch_size: int
 ) -> dict[str, Any]:
-    """What would be done; nothing is."""
+    """Describe what a copy would do, without changing anything."""
     from semcut.indexes import FaissIndex
-    from semcut.indexes.migration.copy import RECORD_BYTES_A_SECOND, check_shape, record_bytes
+    from semcut.indexes.migration.copy import RECORD_BYTES_A_SECOND, record_bytes
     from semcut.indexes.milvus import MilvusIndex
-    from semcut.indexes.milvus.address import check_there
-    from semcut.indexes.milvus.connection import Server
-    from semcut.indexes.milvus.lifecycle import planned
 
-    there, made = None, {}
+    obstacle: str | None = None
     if reverse:
-        with MilvusIndex.open(uri, **reached) as milvus:
-            config, records, made = milvus.config, len(milvus), {"directory": str(index)}
+        with MilvusIndex.open(uri, **settings) as milvus:
+            config, records = milvus.config, len(milvus)
+        created: dict[str, Any] = {"directory": str(index)}
         if index.exists() and (not index.is_dir() or any(index.iterdir())):
-            there = f"{index} holds something already"
+            obstacle = f"{index} holds something already"
     else:
         with FaissIndex.open(index) as faiss:
             config, records = faiss.config, len(faiss)
-        try:
-            check_there(uri)
-            with contextlib.closing(Server(uri, **{k: v for k, v in reached.items() if k != "collection"})) as server:
-                made = planned(server, reached["collection"], config, key)
-            with MilvusIndex.open(uri, **reached) as milvus:
-                held = len(milvus)
-                try:
-                    check_shape(config, milvus.config, f"collection {reached['collection']}")
-                    there = f"collection {reached['collection']} is there, with {held} records: --resume is needed"
-                except InvalidParameterError as error:
-                    there = str(error)
-        except NotAnIndexError:
-            made = made or planned(None, reached["collection"], config, key)
+        created, obstacle = _plan_collection(uri, settings, config, partition_key)
     size = records * record_bytes(config)
     return {
         "records": records,
@@ -157,24 +153,45 @@ def _plan(
         "dim": config.dim,
         "bytes": size,
         "batches": -(-records // batch_size),
-        "would create": made,
-        "in the way": there,
+        "would create": created,
+        "in the way": obstacle,
         "seconds, roughly": round(size / RECORD_BYTES_A_SECOND, 1),
     }
 
 
+def _plan_collection(
+    uri: str | None, settings: dict[str, Any], config: IndexConfig, partition_key: bool
+) -> tuple[dict[str, Any], str | None]:
+    """Describe the collection that a copy would create, and what prevents that, if anything."""
+    from semcut.indexes.migration.copy import check_shape
+    from semcut.indexes.milvus import MilvusIndex
+    from semcut.indexes.milvus.address import check_there
+    from semcut.indexes.milvus.connection import Server
+    from semcut.indexes.milvus.lifecycle import planned
+
+    created: dict[str, Any] = {}
+    name = settings["collection"]
+    try:
+        check_there(uri)
+        connection = {key: value for key, value in settings.items() if key != "collection"}
+        with contextlib.closing(Server(uri, **connection)) as server:
+            created = planned(server, name, config, partition_key)
+        with MilvusIndex.open(uri, **settings) as milvus:
+            records = len(milvus)
+            try:
+                check_shape(config, milvus.config, f"collection {name}")
+            except InvalidParameterError as error:
+                return created, str(error)
+        return created, f"collection {name} exists, with {records} records: --resume is needed"
+    except NotAnIndexError:
+        return created or planned(None, name, config, partition_key), None
+
+
 def _show(content: dict[str, Any], as_json: bool, file: Path | None) -> None:
+    """Write a plan or a report to a file, if one is given, and print it."""
     if file is not None:
         file.write_text(json.dumps(content, indent=2) + "\n")
     if as_json:
         print_json(content)
-        return
-    table = Table("", "", show_header=False)
-    for name, value in content.items():
-        if value in (None, []):
-            continue
-        if isinstance(value, dict):
-            value = "\n".join(f"{key}: {text}" for key, text in value.items())
-        shown = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-        table.add_row(name.replace("_", " "), shown)
-    OUT.print(table)
+    else:
+        show_facts({name.replace("_", " "): value for name, value in content.items() if value not in (None, [])})

@@ -1,4 +1,4 @@
-"""`semcut reproduce`: measures networks by a protocol, and makes the page. Thin: the work is in the library."""
+"""`semcut reproduce`: measures networks by a protocol and writes the page that compares them with the paper."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import get_args
 
 import click
-from rich.markup import escape
 
-from semcut.connector.cli.app import OUT, PATH, print_json
-from semcut.connector.cli.options import json_option, progress
+from semcut.connector.cli.image_options import protocol_option
+from semcut.connector.cli.options import PATH, device_option, json_option
+from semcut.connector.cli.terminal import OUT, print_json, print_line, progress_bar
 from semcut.connector.models.allocator import keep_freed_memory
 from semcut.connector.models.names import ProtocolName
 from semcut.indexes.errors import require
@@ -20,15 +19,16 @@ from semcut.indexes.errors import require
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 _COMMANDS = "commands.json"
+"""The commands that have measured something in a directory; the page repeats them."""
 
 
 @click.command()
 @click.argument("out", type=PATH)
 @click.argument("networks", type=PATH, nargs=-1)
-@click.option("--data", help="Folder or archive with train and test or val, that the networks were trained on.")
-@click.option("--protocol", type=click.Choice(get_args(ProtocolName)), help="By which the networks were trained.")
-@click.option("--speed", type=PATH, help="A benchmark with records of several numbers of classes, for Table III.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
+@click.option("--data", help="The data that the networks were trained on: it has train and test, or train and val.")
+@protocol_option
+@click.option("--speed", type=PATH, help="A benchmark of data sets with several numbers of classes, for Table III.")
+@device_option
 @json_option
 def reproduce(
     out: Path, networks: tuple[Path, ...], data: str | None, protocol: ProtocolName | None, speed: Path | None,
@@ -36,9 +36,10 @@ def reproduce(
 ) -> None:  # fmt: skip
     """Make the paper's tables from trained NETWORKS.
 
-    Each network, trained with the same --protocol, is indexed, asked all queries and measured, once: what is in the
-    directory OUT is not measured again. Networks that differ in their seed alone count as one, with mean and spread.
-    The page, OUT/results.md, has tables and Fig. 4 of everything that was ever measured in OUT.
+    Every network must have been trained with --protocol. The command makes an index of the network, searches it with
+    all queries and measures the answers. Results are kept in the directory OUT, and a network that was measured there
+    before is not measured again. Networks that differ only in their seed are reported as one, with mean and spread. The
+    page OUT/results.md has tables and Fig. 4 of all networks that were ever measured in OUT.
     """
     if networks and (data is None or protocol is None):
         raise click.UsageError("networks are measured with --data and --protocol: give both")
@@ -49,42 +50,43 @@ def reproduce(
     if speed is not None:
         results_page.keep_speed(out, speed)
     keep_freed_memory()
-    with progress() as bar:
-        task = bar.add_task("", total=None)
+    if data is not None and protocol is not None:
+        with progress_bar("Measuring") as progress:
 
-        def told(what: str, done: int, of: int) -> None:
-            bar.update(task, description=escape(what), completed=done, total=of)
+            def report(task: str, done: int, total: int) -> None:
+                progress(done, total, task)
 
-        if data is not None and protocol is not None:
             for network in networks:
-                measure(network, data, protocol, out, device=device, progress=told)
-    where = results_page.write(out, _commands(out) if networks or speed else _kept(out))
+                measure(network, data, protocol, out, device=device, progress=report)
+    page = results_page.write(out, _record_command(out) if networks or speed else _recorded_commands(out))
     if as_json:
-        print_json({"page": str(where), "networks": _summary(out)})
+        print_json({"page": str(page), "networks": _summary(out)})
         return
     for name, measured in results_page.networks_in(out).items():
         table = tables.methods(groups_of(measured), headline(name))
         OUT.print(table.rich(f"{name}, {table.title}"))
-    OUT.print(f"\nPage: {escape(str(where))}", highlight=False, soft_wrap=True)
+    print_line(f"\nPage: {page}")
 
 
-def _kept(out: Path) -> list[str]:
+def _recorded_commands(out: Path) -> list[str]:
+    """Read which commands have measured something in a directory."""
     try:
         return [str(command) for command in json.loads((out / _COMMANDS).read_text())]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def _commands(out: Path) -> list[str]:
-    """All commands that have measured something in a directory, with this one."""
+def _record_command(out: Path) -> list[str]:
+    """Add the running command to those that have measured something in a directory; return all of them."""
     from semcut.connector.models.checkpoint import write_json
 
-    commands = list(dict.fromkeys([*_kept(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
+    commands = list(dict.fromkeys([*_recorded_commands(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
     write_json(out / _COMMANDS, commands)
     return commands
 
 
 def _summary(out: Path) -> list[dict[str, object]]:
+    """Return name, accuracy and mAP of every network that was measured in a directory."""
     from semcut.connector.reproduce import results_page
     from semcut.connector.reproduce.groups import headline
 

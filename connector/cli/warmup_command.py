@@ -1,4 +1,4 @@
-"""`semcut warmup`: compiles what searches, before the first search wants it."""
+"""`semcut warmup`: compiles the search kernels before the first search needs them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from importlib.util import find_spec
 
 import click
 
-from semcut.connector.cli.app import OUT, fail
+from semcut.connector.cli.terminal import fail, print_line
 from semcut.indexes.errors import SemcutError
 from semcut.indexes.kernels import kernel_cache
 
 
 @click.command()
 def warmup() -> None:
-    """Compile the search kernels now, once a machine.
+    """Compile the search kernels now, once per machine.
 
-    Without this, the first search has it done by a process beside, and searches are several times slower until that is
-    through. For images of containers, and before measuring. Needs numba (extra `fast`).
+    Without this, the first search starts a process in the background that compiles them, and searches are several times
+    slower until it has finished. Use this when you build a container image and before you measure speed. Needs numba
+    (extra `fast`).
     """
     if find_spec("numba") is None:
         fail("numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'")
     folder = kernel_cache.found()
     if folder is not None:
-        OUT.print(f"Search kernels are ready in {folder}.", highlight=False, soft_wrap=True)
+        print_line(f"Search kernels are ready in {folder}.")
         return
     folder = kernel_cache.target()
     if folder is None:
@@ -32,16 +33,17 @@ def warmup() -> None:
     from semcut.indexes.kernels.warmup import fill, spinner
 
     started = time.perf_counter()
-    lock = kernel_cache.lock(folder)  # what compiles beside a search may have it, and is slower
+    # None if a process in the background holds the lock: that process compiles more slowly, so this one does not wait.
+    lock = kernel_cache.lock(folder)
     try:
         with spinner():
             fill()
     except (SemcutError, OSError):
         raise
-    except Exception as error:  # whatever numba has against this machine
+    except Exception as error:  # numba cannot compile on this machine, for whatever reason
         fail(f"search kernels cannot be compiled: {error}")
     finally:
         if lock is not None:
             os.close(lock)
     seconds = time.perf_counter() - started
-    OUT.print(f"Search kernels were compiled in {seconds:.0f} s, into {folder}.", highlight=False, soft_wrap=True)
+    print_line(f"Search kernels were compiled in {seconds:.0f} s, into {folder}.")

@@ -1,16 +1,25 @@
-"""A page to look at an index, and the HTTP API under it, which other programs can use.
+"""A page that shows an index, and the HTTP API that the page uses. Other programs can use the API, too.
 
-    schemas.py      what goes over the wire
-    served.py       an index, its network if there is one, and everything that is asked of them
-    brute_force.py  a query compared with every record, to be put beside a search
-    thumbnails.py   small pictures of records
-    guard.py        what keeps strangers and overload out: hosts, token, sizes, time
-    app.py          the addresses
-    cli.py          `semcut explore`
-    page/           HTML, CSS and JavaScript, used as they are
+In reading order:
 
-Requests run one by one in worker threads, and see the index as of its last change: a reader moves on when the writer
-has committed. The page comes with the package and asks this server alone.
+    http_api.py         the addresses of the API and of the page
+    token_guard.py      checks the token of a request
+    request_guard.py    checks everything else about a request: host name, size, duration; calls the token guard
+    error_responses.py  turns every error into a JSON sentence
+    schemas.py          the JSON of requests and responses
+    service.py          answers each kind of request
+    index_state.py      reads an index so that one answer describes one version of it
+    descriptions.py     builds the JSON that describes records, search results and partitions
+    image_queries.py    decodes and encodes an image that was sent as a query
+    exhaustive.py       compares a query with every record, to check a search
+    thumbnails.py       small pictures of records
+    open_index.py       opens an index together with the network that made it, for `semcut explore`
+    page/               HTML, CSS and JavaScript, served as they are
+
+`semcut explore` (connector/cli/explore_command.py) starts the server: `open_index`, then `ExploreService`, then
+`create_app`. Requests run in worker threads, each on the latest version of the index. Nothing here imports torch; a
+network is loaded when the first image is sent. The page loads nothing from other servers. Paths and JSON fields are
+public: programs depend on them.
 """
 
 from semcut.indexes.errors import require as _require

@@ -1,4 +1,8 @@
-"""A query compared with every record of an index, batch by batch: what a search is put beside."""
+"""Compares a query with every record of an index, to check what a search has found.
+
+It uses `BruteForceIndex`, the equations without pruning and without a shortlist, on one batch of records after the
+other, so its memory does not grow with the index.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,18 @@ from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
 
-MOST_VALUES = 1 << 31
-"""Probabilities and features that are read at most."""
+MAX_VALUES = 1 << 31
+"""Probabilities and feature values that a comparison reads at most, so that it takes seconds and not minutes."""
 
-_BATCH = 20_000
-
-
-def comparable(index: SemanticIndex, records: int) -> bool:
-    """Whether that takes seconds, not minutes."""
-    return records * (index.config.classes + index.config.dim) <= MOST_VALUES
+_BATCH_RECORDS = 20_000
 
 
-def best_of_all(
+def is_feasible(index: SemanticIndex, records: int) -> bool:
+    """Return whether comparing a query with this many records of an index takes seconds, not minutes."""
+    return records * (index.config.classes + index.config.dim) <= MAX_VALUES
+
+
+def search_exhaustively(
     index: SemanticIndex,
     query: Encodings,
     *,
@@ -32,27 +36,36 @@ def best_of_all(
     scored: bool,
     stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
-    """The k best of all records that are relevant to one query: the reference, a batch of records at a time.
+    """Find the k best of all records that are relevant to one query.
 
     Args:
-        index: to read.
-        query: one.
-        k, cutoff, ranking: as for a search.
-        scored: whether Eq. 4 applies, which depends on all records.
-        stop: asked before every batch whether nobody waits any more.
+        index: it is read, and not closed.
+        query: one query.
+        k, cutoff, ranking: as for `SemanticIndex.search`.
+        scored: whether the fused score, Eq. 4, is defined for all records of the index: their features have length 1. A
+            batch alone cannot decide that.
+        stop: called before every batch; if it returns True, the result is not needed any more.
 
     Raises:
-        DataError: nobody does.
+        DataError: `stop` returned True.
     """
-    found = [SearchResult.empty(1, k)]
-    for batch in index.iterate(_BATCH):
+    parts = [SearchResult.empty(1, k)]
+    for batch in index.iterate(_BATCH_RECORDS):
         if stop():
-            raise DataError("nobody waits for this answer")
+            raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:
             reference.add(batch)
-            found.append(reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
+            parts.append(reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
+    best = _merge(parts, k, ranking)
+    if not scored:
+        best.scores[best.ids >= 0] = np.nan
+    return best
+
+
+def _merge(parts: list[SearchResult], k: int, ranking: Ranking) -> SearchResult:
+    """Return the k best of several results of one query; ties are ordered by id, empty slots come last."""
     columns = {
-        name: np.concatenate([getattr(part, name)[0] for part in found])
+        name: np.concatenate([getattr(part, name)[0] for part in parts])
         for name in ("ids", "distances", "relevance", "scores", "hamming")
     }
     cost = columns["distances"] if ranking == "distance" else -columns["scores"]
@@ -60,6 +73,4 @@ def best_of_all(
     best = SearchResult.empty(1, k)
     for name, values in columns.items():
         getattr(best, name)[0] = values[order]
-    if not scored:
-        best.scores[best.ids >= 0] = np.nan
     return best

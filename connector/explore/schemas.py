@@ -1,4 +1,8 @@
-"""What goes over the wire. Ids are texts, since numbers in JavaScript end at 2^53 and ids at 2^63."""
+"""The JSON of requests and responses of the HTTP API.
+
+Names of fields are public. Ids are sent as texts: numbers in JavaScript are exact up to 2^53 only, and ids go up to
+2^63 - 1. Docstrings and descriptions of this module are what users read at /docs.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,31 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from semcut.indexes.config import Ranking
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
 MAX_UPLOAD = 16 << 20
-"""Bytes of an image that is searched with."""
+"""Bytes, at most, of an image that is sent as a query, in base64."""
 
-Id = Annotated[str, Field(description="The id of a record, a whole number from 0 to 2^63 - 1.", pattern=r"^\d{1,19}$")]
+_DEFAULT_K = 12
+"""Results per query: they fill the rows of the page at its usual widths."""
+
+Id = Annotated[str, Field(description="Id of a record, a whole number from 0 to 2^63 - 1.", pattern=r"^\d{1,19}$")]
 RecordNumber = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
-class _Wire(BaseModel):
+class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Problem(_Wire):
-    """Why a request was not answered, in a sentence."""
+class ErrorMessage(_Message):
+    """A sentence that says why a request failed."""
 
     error: str
 
 
-class Asked(_Wire):
-    """A search: for a record by its `id`, or for an `image`, a file in base64."""
+class SearchRequest(_Message):
+    """A search for records similar to a record, given by `id`, or to an `image`, a file in base64."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["image"]}]},
@@ -35,17 +43,22 @@ class Asked(_Wire):
 
     id: RecordNumber | None = None
     image: Base64Bytes | None = Field(default=None, max_length=MAX_UPLOAD)
-    k: int = Field(default=12, ge=1, le=MAX_K, description="How many records to find.")
-    cutoff: float = Field(default=0.2, ge=0, lt=1, description="Only records with a relevance above it are considered.")
+    k: int = Field(default=_DEFAULT_K, ge=1, le=MAX_K, description="Number of records to find.")
+    cutoff: float = Field(
+        default=DEFAULT_CUTOFF, ge=0, lt=1, description="Disregard records whose relevance is not above this value."
+    )
     shortlist: int | None = Field(
-        default=100, ge=1, le=MAX_SHORTLIST, description="How many records nearest by code are ranked; null: all."
+        default=DEFAULT_SHORTLIST,
+        ge=1,
+        le=MAX_SHORTLIST,
+        description="Number of records, nearest by hash code, to re-rank; null re-ranks every relevant record.",
     )
     ranking: Ranking = "distance"
-    explain: bool = Field(default=False, description="Also say what was done with each partition.")
-    compare: bool = Field(default=False, description="Also compare the query with every record, which takes long.")
+    explain: bool = Field(default=False, description="Also return what pruning left of each partition.")
+    compare: bool = Field(default=False, description="Also compare the query with every record, which is slow.")
 
     @model_validator(mode="after")
-    def _one_query(self) -> Asked:
+    def _check(self) -> SearchRequest:
         if (self.id is None) == (self.image is None):
             raise ValueError("give an id or an image, one of the two")
         if self.shortlist is not None and self.shortlist < self.k:
@@ -53,133 +66,137 @@ class Asked(_Wire):
         return self
 
 
-class Likely(_Wire):
-    """A class, and how probable the network finds it."""
+class ClassProbability(_Message):
+    """A class, and its probability according to the network."""
 
     partition: int
     name: str
     probability: float
 
 
-class Record(_Wire):
-    """A record: its likeliest class is its partition."""
+class Record(_Message):
+    """A record. It is in the partition of its most probable class."""
 
     id: Id
     uri: str | None
-    classes: list[Likely] = Field(description="The likeliest classes, first the partition that it is in.")
+    classes: list[ClassProbability] = Field(description="The most probable classes; the first is its partition.")
 
 
-class Query(_Wire):
-    """What was searched for; without an id if it was an image."""
+class QueryRecord(_Message):
+    """The query of a search. It has an id only if it is a record of the index."""
 
     id: Id | None
     uri: str | None
-    classes: list[Likely]
+    classes: list[ClassProbability]
 
 
-class FoundRecord(_Wire):
-    """A record of an answer."""
+class FoundRecord(_Message):
+    """A record that a search found, and how it compares with the query."""
 
     record: Record
     distance: float = Field(description="Euclidean distance of features.")
-    relevance: float = Field(description="Probability that its class and the query's are the same, Eq. 1.")
-    score: float | None = Field(description="Eq. 4; null where features are not of length 1.")
-    hamming: int = Field(description="Bits of the codes that differ.")
+    relevance: float = Field(description="Probability that record and query have the same class, Eq. 1.")
+    score: float | None = Field(description="Fused score, Eq. 4; null if the features do not have length 1.")
+    hamming: int = Field(description="Hamming distance of hash codes, in bits.")
 
 
-class Done(_Wire):
-    """What a search did."""
+class SearchWork(_Message):
+    """The work of a search."""
 
     records: int = Field(description="Records in the index.")
-    partitions: int = Field(description="Partitions scanned.")
-    cells: int = Field(description="Cells scanned.")
-    codes: int | None = Field(description="Records in these cells; null where a server does not count them.")
-    cut_off: int = Field(description="Records that were looked at and were not relevant.")
-    milliseconds: float = Field(description="Of the search alone, without the reading of images and records.")
+    partitions: int = Field(description="Partitions that were scanned.")
+    cells: int = Field(description="Cells that were scanned.")
+    codes: int | None = Field(description="Records in these cells; null if the server does not count them.")
+    cut_off: int = Field(description="Records that were scored and found not relevant.")
+    milliseconds: float = Field(description="Duration of the search alone, without reading images and records.")
 
 
-class Pruned(_Wire):
+class PartitionPruning(_Message):
     """What pruning left of a partition."""
 
     partition: int
     name: str
     records: int
     cells: int
-    bound: float = Field(description="No record of the partition is more relevant than this.")
-    kept_cells: int
-    kept_records: int | None = Field(description="Records in these cells; null where a server does not count them.")
+    bound: float = Field(description="Upper bound: no record of the partition has a larger relevance.")
+    kept_cells: int = Field(description="Cells that were not pruned.")
+    kept_records: int | None = Field(description="Records in these cells; null if the server does not count them.")
 
 
-class Compared(_Wire):
-    """What comparing with every record gives: the k best that are relevant, without a shortlist."""
+class ExhaustiveResults(_Message):
+    """The k best relevant records among all records, found without a shortlist."""
 
     hits: list[FoundRecord]
     same: bool = Field(description="Whether the search found the same records in the same order.")
     missing: list[Id] = Field(description="Records that the search did not find.")
-    milliseconds: float
+    milliseconds: float = Field(description="Duration of the comparison.")
 
 
-class Answer(_Wire):
-    """What was found, best first."""
+class SearchResponse(_Message):
+    """The records that a search found, best first, and its work."""
 
-    query: Query
+    query: QueryRecord
     hits: list[FoundRecord]
-    done: Done
-    version: str = Field(description="Of the index; another one after each change.")
-    partitions: list[Pruned] | None = Field(description="If asked for: partitions with records, largest bound first.")
-    compared: Compared | None = Field(description="If asked for.")
+    done: SearchWork
+    version: str = Field(description="Version of the index; every change makes a new one.")
+    partitions: list[PartitionPruning] | None = Field(
+        description="Partitions that hold records, largest bound first; null without `explain`."
+    )
+    compared: ExhaustiveResults | None = Field(description="Comparison with every record; null without `compare`.")
 
 
-class Partition(_Wire):
-    """The records of a dominant class."""
+class PartitionSummary(_Message):
+    """The records whose most probable class is the same."""
 
     partition: int
     name: str
     records: int
     cells: int
-    confidence: float | None = Field(description="Mean largest probability of some records; null if there are none.")
-    sample: list[Id] = Field(description="Some records, spread evenly.")
+    confidence: float | None = Field(
+        description="Mean probability of the most probable class, over some records; null if there are no records."
+    )
+    sample: list[Id] = Field(description="Some records, spread evenly over the partition.")
 
 
-class Partitions(_Wire):
-    """Partitions with records, the largest first."""
+class PartitionList(_Message):
+    """Partitions that hold records, largest first."""
 
     total: int
-    partitions: list[Partition]
+    partitions: list[PartitionSummary]
 
 
-class Members(_Wire):
+class PartitionMembers(_Message):
     """Records of a partition."""
 
     partition: int
     name: str
-    total: int = Field(description="Records that it has.")
+    total: int = Field(description="Records in the partition.")
     records: list[Record]
 
 
-class Sample(_Wire):
-    """Records drawn at random."""
+class RandomRecords(_Message):
+    """Records chosen at random."""
 
     records: list[Record]
 
 
-class Stats(_Wire):
-    """The size of the index, and what can be asked of it."""
+class IndexSummary(_Message):
+    """The size of the index, and which requests it can answer."""
 
     records: int
-    removed: int
-    partitions: int = Field(description="Partitions with records.")
+    removed: int = Field(description="Records that were removed and take space until the index is compacted.")
+    partitions: int = Field(description="Partitions that hold records.")
     cells: int
-    classes: list[str] = Field(description="Names, in order of the probabilities.")
-    bits: int
-    dim: int
-    normalised: bool = Field(description="Whether features are of length 1, so that the fused ranking can be used.")
-    images: bool = Field(description="Whether images can be searched with: whether the network is there.")
-    comparable: bool = Field(description="Whether a query can be compared with every record in reasonable time.")
+    classes: list[str] = Field(description="Names of the classes, in the order of the probabilities.")
+    bits: int = Field(description="Length of a hash code.")
+    dim: int = Field(description="Length of a feature.")
+    normalised: bool = Field(description="Whether features have length 1, which the fused ranking requires.")
+    images: bool = Field(description="Whether an image can be a query: whether the network is there.")
+    comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str
 
 
-class Health(_Wire):
-    """That the server is up."""
+class Health(_Message):
+    """The server runs."""
 
     status: Literal["ok"] = "ok"

@@ -1,7 +1,8 @@
-"""Small pictures of records: whatever a file holds, what is sent was decoded here and encoded anew.
+"""Makes small pictures of records.
 
-Only files that the index records as uris are opened, if they are regular files of reasonable size; no name comes from
-a request. Where a file is missing or is no image, its place shows that.
+Only files that the index records as uris are opened, if they are regular files of reasonable size; a request never
+names a file. What is sent is an image that was decoded and encoded here, never the content of a file. Where a file is
+missing or is not an image, a grey picture says so.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semcut.connector.data.images import UnreadableImage, open_image
 
-MAX_BYTES = 64 << 20
-_KEPT = 4096
-_QUALITY = 85
-_AT_ONCE = threading.BoundedSemaphore(2)
-"""Images are decoded at a time: one can take hundreds of megabytes."""
+MAX_FILE_BYTES = 64 << 20
+_PICTURES_KEPT = 4096
+_JPEG_QUALITY = 85
+_LOSSLESS_SIDE = 64  # pixels; a smaller picture is sent as PNG, since every pixel counts and there are few
+_decoding = threading.BoundedSemaphore(2)
+"""Images that are decoded at the same time: one can take hundreds of megabytes."""
 
 
 class Thumbnail(NamedTuple):
-    """An encoded picture, its type, and what is wrong with the image that it stands for, if anything."""
+    """An encoded picture, its media type, and why it is not a picture of the image; None if it is one."""
 
     content: bytes
     media_type: str
@@ -33,32 +35,33 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(uri: str | None, size: int) -> Thumbnail:
-    """The picture of a record.
+    """Make the picture of a record.
 
     Args:
-        uri: what the index records, a path; None if it records nothing.
-        size: pixels of the longer side at most. Smaller images stay as they are.
+        uri: the path that the index records; None if it records nothing.
+        size: pixels of the longer side, at most. Smaller images are not enlarged.
     """
     if uri is None:
         return _placeholder("no file", size)
     try:
-        facts = os.stat(uri)
+        status = os.stat(uri)
     except (OSError, ValueError):
         return _placeholder("no such file", size)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
         return _placeholder("no image", size)
     try:
-        return _of_file(uri, size, facts.st_mtime_ns, facts.st_size)
+        return _shrink(uri, size, status.st_mtime_ns, status.st_size)
     except UnreadableImage:
         return _placeholder("no image", size)
 
 
-@lru_cache(maxsize=_KEPT)
-def _of_file(uri: str, size: int, changed: int, length: int) -> Thumbnail:
-    with _AT_ONCE:
+@lru_cache(maxsize=_PICTURES_KEPT)
+def _shrink(uri: str, size: int, modified: int, length: int) -> Thumbnail:
+    """Read and shrink an image file; time and length of the file are part of the key of the cache."""
+    with _decoding:
         image = open_image(uri)
         image.thumbnail((size, size))
-        return _encoded(image, None)
+        return _encode(image, None)
 
 
 @lru_cache(maxsize=16)
@@ -67,11 +70,11 @@ def _placeholder(reason: str, size: int) -> Thumbnail:
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(8, size // 9))
     draw.text((size / 2, size / 2), reason, fill=(255, 255, 255), font=font, anchor="mm")
-    return _encoded(image, reason)
+    return _encode(image, reason)
 
 
-def _encoded(image: Image.Image, missing: str | None) -> Thumbnail:
-    small = max(image.size) <= 64  # every pixel counts, and there are few
+def _encode(image: Image.Image, missing: str | None) -> Thumbnail:
+    lossless = max(image.size) <= _LOSSLESS_SIDE
     buffer = io.BytesIO()
-    image.save(buffer, "PNG" if small else "JPEG", **({} if small else {"quality": _QUALITY}))
-    return Thumbnail(buffer.getvalue(), "image/png" if small else "image/jpeg", missing)
+    image.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": _JPEG_QUALITY}))
+    return Thumbnail(buffer.getvalue(), "image/png" if lossless else "image/jpeg", missing)

@@ -1,4 +1,4 @@
-"""The page of `semcut explore` in a real browser, Chromium, on an index of scanned digits and its network."""
+"""The page of `semcut explore` in Chromium, on an index of scanned digits and its network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex, IndexConfig
 from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
-from tests.connector.explore.conftest import connector, serve, served
+from tests.connector.explore.conftest import connector, serve, service
 
-__all__ = ["architecture", "cache", "connector", "digits", "digits_test", "model", "serve", "served", "stored"]
+__all__ = ["architecture", "cache", "connector", "digits", "digits_test", "model", "serve", "service", "stored"]
 
 pytestmark = pytest.mark.browser
-SECONDS = 20_000
+TIMEOUT = 20_000  # milliseconds
 
 
 @pytest.fixture(scope="session")
@@ -30,56 +30,56 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path is not None, "no Chromium here: make test-browser installs one"
     with sync_playwright() as playwright:
-        # Chromium's sandbox cannot be made by root, which tests in containers are run by.
+        # Root, which runs tests in containers, cannot use the sandbox of Chromium.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def address(serve: Callable[[ExploreService], str], served: ExploreService) -> str:
-    return serve(served)
+def address(serve: Callable[[ExploreService], str], service: ExploreService) -> str:
+    return serve(service)
 
 
-class Watched:
-    """What went wrong in a page, and where it has asked."""
+class PageLog:
+    """The errors of a page, and the hosts that it has sent requests to."""
 
     def __init__(self, page: Page) -> None:
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.hosts: set[str] = set()
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("request", lambda request: self.hosts.add(urlparse(request.url).netloc or urlparse(request.url).scheme))
 
 
 @pytest.fixture
-def watched(page: Page) -> Watched:
-    return page.watched  # type: ignore[attr-defined,no-any-return]
+def log(page: Page) -> PageLog:
+    return page.log  # type: ignore[attr-defined,no-any-return]
 
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page that must not complain, unless the test is of errors."""
+    """A page, which must not report errors, unless the test is about errors."""
     settings = getattr(request, "param", {})
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
     page = context.new_page()
-    page.set_default_timeout(SECONDS)
-    watched = Watched(page)
-    page.watched = watched  # type: ignore[attr-defined]
+    page.set_default_timeout(TIMEOUT)
+    log = PageLog(page)
+    page.log = log  # type: ignore[attr-defined]
     yield page
     context.close()
     if not request.node.get_closest_marker("complains"):
-        assert watched.complaints == []
+        assert log.errors == []
 
 
-def settled(page: Page) -> None:
-    """Wait until nothing is asked."""
+def wait_until_idle(page: Page) -> None:
+    """Wait until the page waits for no response."""
     page.wait_for_selector("body[data-busy=false]")
 
 
-def opened(page: Page, address: str, state: str = "") -> None:
+def open_page(page: Page, address: str, state: str = "") -> None:
     page.goto(f"{address}/{state}")
-    settled(page)
+    wait_until_idle(page)
 
 
 def ids(page: Page, place: str = "#hits") -> list[int]:
@@ -92,59 +92,57 @@ def found(connector: Connector, record: int, **settings: object) -> list[int]:
 
 
 def share(page: Page) -> float:
-    said = re.search(r"\(([\d.]+) %\)", page.inner_text("#status"))
-    assert said, page.inner_text("#status")
-    return float(said[1])
+    shown = re.search(r"\(([\d.]+) %\)", page.inner_text("#status"))
+    assert shown, page.inner_text("#status")
+    return float(shown[1])
 
 
-def test_it_starts_with_a_record_and_asks_nobody_else(page: Page, address: str, watched: Watched) -> None:
-    opened(page, address)
+def test_it_starts_with_a_record_and_loads_nothing_from_other_servers(page: Page, address: str, log: PageLog) -> None:
+    open_page(page, address)
     assert len(ids(page)) == 12
     expect(page.locator("#facts")).to_contain_text("1,442 records")
     expect(page.locator("#status")).to_contain_text("12 found")
     page.wait_for_function("[...document.querySelectorAll('#hits img')].every(one => one.complete && one.naturalWidth)")
     page.click("#tab-partitions")
-    settled(page)
+    wait_until_idle(page)
     page.goto(f"{address}/docs")
     page.wait_for_selector(".opblock")
-    assert watched.hosts <= {urlparse(address).netloc, "data", "blob"}
+    assert log.hosts <= {urlparse(address).netloc, "data", "blob"}
 
 
 def test_a_click_on_a_result_makes_it_the_query(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#id=10")
+    open_page(page, address, "#id=10")
     assert ids(page) == found(connector, 10, k=12)
     chosen = ids(page)[4]
     page.click(f"#hits [data-id='{chosen}']")
     expect(page.locator("#query-id")).to_have_text(f"Record {chosen}")
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, chosen, k=12)
     page.go_back()
     expect(page.locator("#query-id")).to_have_text("Record 10")
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, 10, k=12)
     page.reload()
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, 10, k=12)
 
 
-def test_an_image_of_ones_own_is_searched_with(
-    page: Page, address: str, connector: Connector, digits_test: ImageSet
-) -> None:
-    opened(page, address, "#id=10")
+def test_an_uploaded_image_is_a_query(page: Page, address: str, connector: Connector, digits_test: ImageSet) -> None:
+    open_page(page, address, "#id=10")
     for file in digits_test.files[:2]:
         page.set_input_files("#upload", file)
         expect(page.locator("#query-file")).to_contain_text(Path(file).name)
-        settled(page)
+        wait_until_idle(page)
         assert ids(page) == [hit.id for hit in connector.search([file], k=12)[0]]
         expect(page.locator("#query-picture img")).to_be_visible()
 
 
 def test_moving_the_cutoff_changes_what_is_scanned(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#id=10")
+    open_page(page, address, "#id=10")
     shares = []
     for cutoff in ("0", "0.3", "0.9"):
         page.fill("#cutoff", cutoff)
-        settled(page)
+        wait_until_idle(page)
         shares.append(share(page))
         result = connector.index.search(connector.index.get([10]), k=12, cutoff=float(cutoff))
         assert shares[-1] == pytest.approx(100 * result.codes[0] / len(connector.index), abs=0.06)
@@ -155,18 +153,18 @@ def test_moving_the_cutoff_changes_what_is_scanned(page: Page, address: str, con
     expect(page.locator("#partitions-of-query li").last).to_contain_text("pruned")
 
 
-def test_brute_force_stands_beside_and_agrees(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#id=10&shortlist=all&compare=1")
+def test_brute_force_is_shown_next_to_the_search_and_agrees(page: Page, address: str, connector: Connector) -> None:
+    open_page(page, address, "#id=10&shortlist=all&compare=1")
     assert ids(page) == ids(page, "#brute") == found(connector, 10, k=12, shortlist=None)
     expect(page.locator("#comparison")).to_contain_text("Same records in the same order")
     assert page.locator("[data-mark]").count() == 0
 
 
-def test_what_a_shortlist_leaves_out_is_marked(page: Page, address: str, connector: Connector) -> None:
+def test_records_that_a_shortlist_missed_are_marked(page: Page, address: str, connector: Connector) -> None:
     record = next(
         one for one in range(0, 1400, 20) if found(connector, one, k=10, shortlist=10) != found(connector, one, k=10)
     )
-    opened(page, address, f"#id={record}&k=10&shortlist=10&compare=1")
+    open_page(page, address, f"#id={record}&k=10&shortlist=10&compare=1")
     found_by, best = ids(page), ids(page, "#brute")
     missed = page.locator("#brute [data-mark=missed]")
     assert sorted(int(one.get_attribute("data-id") or -1) for one in missed.all()) == sorted(set(best) - set(found_by))
@@ -176,32 +174,32 @@ def test_what_a_shortlist_leaves_out_is_marked(page: Page, address: str, connect
     expect(page.locator("#comparison")).to_contain_text("differ")
 
 
-def test_k_shortlist_and_ranking_are_heard_at_once(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#id=33")
+def test_changes_of_k_shortlist_and_ranking_take_effect_at_once(page: Page, address: str, connector: Connector) -> None:
+    open_page(page, address, "#id=33")
     page.fill("#k", "5")
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, 33, k=5)
     page.select_option("#ranking", "fused")
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, 33, k=5, ranking="fused")
     page.check("#shortlist-all")
-    settled(page)
+    wait_until_idle(page)
     assert ids(page) == found(connector, 33, k=5, ranking="fused", shortlist=None)
     page.uncheck("#shortlist-all")
     page.fill("#shortlist", "8")
     page.fill("#k", "20")
-    settled(page)
+    wait_until_idle(page)
     assert len(ids(page)) == 20  # the shortlist has been raised
 
 
-def test_partitions_and_their_least_sure_records(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#view=partitions")
+def test_partitions_and_their_least_certain_records(page: Page, address: str, connector: Connector) -> None:
+    open_page(page, address, "#view=partitions")
     assert page.locator("#partitions button[data-partition]").count() == 10
     page.click("#partitions button[data-partition='8']")
-    settled(page)
+    wait_until_idle(page)
     page.check("#ambiguous")
-    expect(page.locator("#partition-status")).to_contain_text("the least sure first")
-    settled(page)
+    expect(page.locator("#partition-status")).to_contain_text("least certain first")
+    wait_until_idle(page)
     shown = connector.index.get(ids(page, "#members")).probabilities
     assert set(shown.argmax(axis=1)) == {8}
     assert (shown.max(axis=1)[1:] >= shown.max(axis=1)[:-1]).all()
@@ -210,8 +208,8 @@ def test_partitions_and_their_least_sure_records(page: Page, address: str, conne
     expect(page.locator("#query-id")).to_have_text(f"Record {first}")
 
 
-def test_everything_can_be_done_with_a_keyboard(page: Page, address: str, connector: Connector) -> None:
-    opened(page, address, "#id=10")
+def test_the_page_is_usable_with_a_keyboard(page: Page, address: str, connector: Connector) -> None:
+    open_page(page, address, "#id=10")
     page.focus("#hits [data-id]")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -233,9 +231,9 @@ def test_everything_can_be_done_with_a_keyboard(page: Page, address: str, connec
 def test_it_fits_a_narrow_screen_in_dark_and_light(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 360, "height": 700})
     for state in ("#id=10&compare=1", "#view=partitions", "#view=partitions&partition=3"):
-        opened(page, address, state)
+        open_page(page, address, state)
         page.reload()
-        settled(page)
+        wait_until_idle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
     colours = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
     text, ground = (sum(map(float, re.findall(r"[\d.]+", colour)[:3])) for colour in colours)
@@ -244,8 +242,8 @@ def test_it_fits_a_narrow_screen_in_dark_and_light(page: Page, address: str) -> 
 
 
 @pytest.mark.complains
-def test_errors_show_as_text(page: Page, address: str, tmp_path: Path) -> None:
-    opened(page, address, "#id=10")
+def test_errors_are_shown_as_text(page: Page, address: str, tmp_path: Path) -> None:
+    open_page(page, address, "#id=10")
     page.fill("#id-field", "999999")
     page.press("#id-field", "Enter")
     expect(page.locator("#alert")).to_contain_text("id 999999 is not in the index")
@@ -261,16 +259,16 @@ def test_errors_show_as_text(page: Page, address: str, tmp_path: Path) -> None:
     assert "object" not in page.inner_text("#alert").lower()
 
 
-def test_an_empty_index_says_so(page: Page, serve: Callable[[ExploreService], str]) -> None:
+def test_an_empty_index_is_announced(page: Page, serve: Callable[[ExploreService], str]) -> None:
     index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
-    opened(page, serve(ExploreService(index, ["a", "b"], None)))
+    open_page(page, serve(ExploreService(index, ["a", "b"], None)))
     expect(page.locator("#empty")).to_be_visible()
 
 
 def test_without_a_network_there_is_no_upload(
     page: Page, serve: Callable[[ExploreService], str], connector: Connector, model: Checkpoint
 ) -> None:
-    opened(page, serve(ExploreService(connector.index, None, None)), "#id=3")
+    open_page(page, serve(ExploreService(connector.index, None, None)), "#id=3")
     expect(page.locator("#drop")).to_be_hidden()
     expect(page.locator("#no-images")).to_be_visible()
     expect(page.locator("#query-classes")).to_contain_text("class ")

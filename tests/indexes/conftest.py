@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SemanticIndex
-from semcut.indexes.scanners.protocol import VARIABLE, available
-from tests.thorough import THOROUGH
+from tests.engines import engine_of_the_module, pytest_generate_tests
+
+__all__ = ["engine_of_the_module", "pytest_generate_tests"]
 
 Make = Callable[[IndexConfig], SemanticIndex]
 
 CONFIG = IndexConfig(classes=3, bits=32, dim=4)
-
-SEARCHING = ("base", "digits", "faiss_index", "fuzz", "life", "many_users")
-"""The modules of tests that run with each engine of the processor, one after the other."""
-
-STORING = ("cli_indexes", "crash", "damage", "store")
-"""Those that search what they have stored: with the default engine, and with each when tests are thorough."""
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = metafunc.module.__name__.removeprefix("tests.indexes.test_")
-    if name in SEARCHING or (name in STORING and THOROUGH):
-        others = [*available()[1:], *(("torch", "flat") if THOROUGH else ())]
-        engines = [os.environ[VARIABLE]] if os.environ.get(VARIABLE) else ["auto", *others]
-        metafunc.parametrize("engine_of_the_module", engines, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine_of_the_module(request) -> Iterator[None]:
-    """Indexes, those of other processes too, are searched with the default engine and then with each of the others."""
-    with pytest.MonkeyPatch.context() as patch:
-        if getattr(request, "param", "auto") != "auto":
-            patch.setenv(VARIABLE, request.param)
-        yield
 
 
 @pytest.fixture(params=["brute force", "faiss in memory", "faiss in a directory"])

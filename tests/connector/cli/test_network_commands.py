@@ -1,4 +1,4 @@
-"""The `semcut` command, from end to end, as a user runs it."""
+"""The commands that need a network, called one after the other as a user calls them: train, index, search, evaluate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.command import semcut
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, digits: ImageSet) -> Path:
-    """A directory with a trained model and an index."""
+    """A directory with a trained network and an index that it made."""
     place = tmp_path_factory.mktemp("cli")
     trained = semcut(
         "train", "digits/train", "--out", "model", "--image-size", 16, "--epochs", 4, "--limit", 500, "--dim", 32,
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits: ImageSet) -> Path:
     return place
 
 
-def test_info_tells_what_the_index_holds(place: Path) -> None:
+def test_info_shows_the_size_of_the_index(place: Path) -> None:
     content = json.loads(semcut("info", "index", "--json", cwd=place).stdout)
     assert content["records"] == 942
     assert sum(content["partitions"]) == 942
@@ -45,7 +45,7 @@ def test_info_tells_what_the_index_holds(place: Path) -> None:
     assert "records" in semcut("info", "index", cwd=place).stdout
 
 
-def test_index_skips_and_names_what_is_no_image(place: Path) -> None:
+def test_index_skips_and_names_files_that_are_no_images(place: Path) -> None:
     done = semcut("index", "pictures", "--model", "model", "--out", "fives", "--json", cwd=place)
     content = json.loads(done.stdout)
     assert content["added"] > 100
@@ -53,7 +53,7 @@ def test_index_skips_and_names_what_is_no_image(place: Path) -> None:
     assert "notes.txt: not an image" in done.stderr
 
 
-def test_search_finds_and_draws(place: Path, digits_test: ImageSet) -> None:
+def test_search_finds_records_and_draws_them(place: Path, digits_test: ImageSet) -> None:
     images = digits_test.files[:2]
     done = semcut("search", "index", *images, "-k", 4, "--picture", "out/hits.png", "--json", cwd=place)
     content = json.loads(done.stdout)
@@ -65,8 +65,8 @@ def test_search_finds_and_draws(place: Path, digits_test: ImageSet) -> None:
     assert "relevance" in semcut("search", "index", images[0], "--shortlist", "all", "-t", 0, cwd=place).stdout
 
 
-def test_search_loads_neither_what_trains_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
-    """Each of them takes longer to load than one picture takes to be searched for."""
+def test_search_loads_neither_training_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
+    """Loading either takes longer than the search for one image."""
     script = (
         "import sys; from semcut.connector.cli.app import app; app(sys.argv[1:], standalone_mode=False)\n"
         "print(*sys.modules)"
@@ -119,14 +119,14 @@ def test_evaluate_reports_quality_and_cost(place: Path) -> None:
         (["evaluate", "index", "pictures"], "1 class folders"),
     ],
 )
-def test_errors_are_one_line(place: Path, arguments: list[str], message: str) -> None:
+def test_an_error_is_one_line(place: Path, arguments: list[str], message: str) -> None:
     done = semcut(*arguments, cwd=place, status=1)
     assert message in done.stderr
     assert done.stdout == ""
     assert not (place / "x").exists()
 
 
-def test_a_wrong_option_is_status_2(place: Path) -> None:
+def test_a_wrong_value_of_an_option_is_status_2(place: Path) -> None:
     assert (
         "0 is not in the range" in semcut("evaluate", "index", "digits/test", "--limit", 0, cwd=place, status=2).stderr
     )

@@ -1,4 +1,4 @@
-"""A published protocol with the `semcut` command: the same name, seed and data for train, index and evaluate."""
+"""The option --protocol, with the same name, seed and data for train, index and evaluate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from semcut.connector.data.labels import LINK
 from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
 from tests.command import semcut
 
@@ -26,8 +27,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_the_index_says_how_its_bits_were_made(place: Path) -> None:
-    link = json.loads((place / "index" / "connector.json").read_text())
+def test_the_index_records_how_its_codes_were_binarised(place: Path) -> None:
+    link = json.loads((place / "index" / LINK).read_text())
     assert (link["head"], link["binarisation"]) == ("orthohash", "sign")
 
 
@@ -55,7 +56,7 @@ def test_a_network_or_an_index_of_other_images_is_refused(place: Path) -> None:
     assert "the index holds 355 images, of which 355 are none of the 1,442" in done.stderr
 
 
-def test_data_of_another_kind_is_one_error(place: Path) -> None:
+def test_data_that_does_not_fit_the_protocol_is_refused(place: Path) -> None:
     done = semcut("train", "digits", "--protocol", "cifar10", "--out", "x", cwd=place, status=1)
     assert "digits/train has 1442 images, but cifar10 draws 5000 of them" in done.stderr
     done = semcut("train", "digits", "--protocol", "cifar10-2", "--limit", 5, "--out", "x", cwd=place, status=2)

@@ -1,4 +1,4 @@
-"""An index of scanned digits with its network, and servers of it."""
+"""An index of scanned digits with its network, and clients and servers of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.explore.app import create_app
+from semcut.connector.explore.http_api import create_app
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
@@ -26,29 +26,29 @@ def connector(stored: Path) -> Iterator[Connector]:
 
 
 @pytest.fixture(scope="session")
-def served(connector: Connector, digits: ImageSet) -> ExploreService:
+def service(connector: Connector, digits: ImageSet) -> ExploreService:
     return ExploreService(connector.index, digits.classes, connector.encoder.encode)
 
 
 @pytest.fixture(scope="session")
-def client(served: ExploreService) -> Iterator[TestClient]:
-    with client_of(served) as opened:
+def client(service: ExploreService) -> Iterator[TestClient]:
+    with client_of(service) as opened:
         yield opened
 
 
-def client_of(served: ExploreService, **settings: object) -> TestClient:
-    """Asks an application without a network between them; what goes wrong inside is an answer, not an exception."""
-    app = create_app(served, **settings)  # type: ignore[arg-type]
+def client_of(service: ExploreService, **settings: object) -> TestClient:
+    """Create a client that calls the application directly; an exception inside it becomes a response."""
+    app = create_app(service, **settings)  # type: ignore[arg-type]
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[ExploreService], str]]:
-    """Starts real servers on loopback, and gives their addresses."""
+    """A function that starts a real server on loopback and returns its address."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(served: ExploreService) -> str:
-        server = uvicorn.Server(uvicorn.Config(create_app(served), port=0, log_level="warning"))
+    def start(service: ExploreService) -> str:
+        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))
@@ -65,8 +65,8 @@ def serve() -> Iterator[Callable[[ExploreService], str]]:
 
 
 @pytest.fixture
-def written(model: Checkpoint, digits: ImageSet, tmp_path: Path) -> Iterator[tuple[Connector, FaissIndex]]:
-    """An index of 20 digits, with its writer, and a reader of it."""
+def writer_and_reader(model: Checkpoint, digits: ImageSet, tmp_path: Path) -> Iterator[tuple[Connector, FaissIndex]]:
+    """A writer and a reader of the same stored index of 20 digits."""
     with Connector.create(tmp_path / "index", model.path) as writer:
         writer.add_files(digits.files[:20])
         with FaissIndex.open(tmp_path / "index") as reader:

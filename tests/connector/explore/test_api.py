@@ -1,4 +1,4 @@
-"""The API: answers are those of the index, errors are sentences, and nothing that is sent brings it down."""
+"""The HTTP API: responses agree with the index, errors are sentences, and no request stops the server."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.explore import app as application
-from semcut.connector.explore import exhaustive
-from semcut.connector.explore import service as service
+from semcut.connector.explore import exhaustive, http_api
+from semcut.connector.explore import service as service_module
 from semcut.connector.explore.service import ExploreService
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
@@ -37,7 +36,7 @@ def picture(answer: httpx2.Response) -> Image.Image:
     return image
 
 
-def test_it_is_up_and_says_what_it_holds(client, connector, digits):
+def test_health_and_stats_describe_the_index(client, connector, digits):
     assert client.get("/health").json() == {"status": "ok"}
     stats = client.get("/stats").json()
     assert stats["records"] == len(digits)
@@ -48,11 +47,11 @@ def test_it_is_up_and_says_what_it_holds(client, connector, digits):
 
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 @pytest.mark.parametrize("shortlist", [None, 20])
-def test_a_search_by_record_is_that_of_the_index(ranking, shortlist, client, connector):
+def test_a_search_by_record_agrees_with_the_index(ranking, shortlist, client, connector):
     for one in (0, 700, 1441):
-        asked = {"k": 7, "cutoff": 0.3, "shortlist": shortlist, "ranking": ranking}
-        answer = client.post("/search", json={"id": one, **asked}).json()
-        result = connector.index.search(connector.index.get([one]), **asked)
+        settings = {"k": 7, "cutoff": 0.3, "shortlist": shortlist, "ranking": ranking}
+        answer = client.post("/search", json={"id": one, **settings}).json()
+        result = connector.index.search(connector.index.get([one]), **settings)
         found = result.ids[0][result.ids[0] >= 0]
         assert [hit["record"]["id"] for hit in answer["hits"]] == list(map(str, found))
         for field, values in (("distance", result.distances), ("relevance", result.relevance),
@@ -69,7 +68,7 @@ def test_a_search_by_record_is_that_of_the_index(ranking, shortlist, client, con
         assert answer["partitions"] is answer["compared"] is None
 
 
-def test_a_search_by_image_is_that_of_the_index(client, connector, digits_test):
+def test_a_search_by_image_agrees_with_the_index(client, connector, digits_test):
     for file in digits_test.files[:3]:
         answer = client.post("/search", json={"image": image_in_base64(file), "k": 5}).json()
         assert [int(hit["record"]["id"]) for hit in answer["hits"]] == [
@@ -79,7 +78,7 @@ def test_a_search_by_image_is_that_of_the_index(client, connector, digits_test):
         assert sum(one["probability"] for one in answer["query"]["classes"]) <= 1.0001
 
 
-def test_partitions_of_a_query_are_explained(client, connector, digits):
+def test_explain_returns_what_pruning_left_of_each_partition(client, connector, digits):
     answer = client.post("/search", json={"id": 3, "cutoff": 0.4, "explain": True}).json()
     query = connector.index.get([3])
     expected, sizes = connector.index.explain(query, cutoff=0.4), connector.index.stats().partitions
@@ -96,8 +95,8 @@ def test_partitions_of_a_query_are_explained(client, connector, digits):
 
 
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
-def test_brute_force_is_put_beside_and_agrees(ranking, client, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_BATCH", 100)
+def test_compare_agrees_with_a_search_without_a_shortlist(ranking, client, monkeypatch):
+    monkeypatch.setattr(exhaustive, "_BATCH_RECORDS", 100)
     whole = {"k": 20, "cutoff": 0.2, "shortlist": None, "ranking": ranking, "compare": True}
     for one in range(0, 1400, 200):
         answer = client.post("/search", json={"id": one, **whole}).json()
@@ -107,7 +106,7 @@ def test_brute_force_is_put_beside_and_agrees(ranking, client, monkeypatch):
         assert compared["hits"] == answer["hits"]
 
 
-def test_what_a_shortlist_leaves_out_is_named(client):
+def test_compare_names_the_records_that_a_shortlist_missed(client):
     differing = 0
     for one in range(0, 1400, 100):
         answer = client.post("/search", json={"id": one, "k": 10, "shortlist": 10, "compare": True}).json()
@@ -119,9 +118,9 @@ def test_what_a_shortlist_leaves_out_is_named(client):
     assert differing
 
 
-def test_comparing_too_much_is_refused_and_said_before(served, monkeypatch):
-    monkeypatch.setattr(exhaustive, "MOST_VALUES", 1000)
-    client = client_of(served)
+def test_comparing_too_much_is_refused_and_announced(service, monkeypatch):
+    monkeypatch.setattr(exhaustive, "MAX_VALUES", 1000)
+    client = client_of(service)
     assert not client.get("/stats").json()["comparable"]
     answer = client.post("/search", json={"id": 1, "compare": True})
     assert answer.status_code == 400
@@ -129,7 +128,7 @@ def test_comparing_too_much_is_refused_and_said_before(served, monkeypatch):
     assert client.post("/search", json={"id": 1}).status_code == 200
 
 
-def test_records_partitions_and_samples(client, connector, digits):
+def test_records_partitions_and_random_samples(client, connector, digits):
     record = client.get("/records/5").json()
     assert (record["id"], record["uri"]) == ("5", digits.files[5])
     probabilities = connector.index.get([5]).probabilities[0]
@@ -172,7 +171,7 @@ def index_of(uris: list[str | None]) -> FaissIndex:
     return index
 
 
-def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path):
+def test_large_images_are_shrunk_and_other_files_become_placeholders(tmp_path):
     Image.new("RGB", (900, 300), (200, 10, 10)).save(tmp_path / "large.png")
     Image.new("RGB", (2000, 1), (200, 10, 10)).save(tmp_path / "thin.png")
     (tmp_path / "text.jpg").write_text("no image")
@@ -191,7 +190,7 @@ def test_large_images_are_made_small_and_what_is_no_image_shows_as_that(tmp_path
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_an_index_without_a_network_is_searched_by_record_only(connector):
+def test_an_index_without_a_network_is_only_searched_by_record(connector):
     client = client_of(ExploreService(connector.index, None, None))
     stats = client.get("/stats").json()
     assert not stats["images"]
@@ -214,7 +213,7 @@ def test_an_empty_index_is_served():
     assert client.post("/search", json={"id": 0}).status_code == 404
 
 
-def test_large_ids_survive():
+def test_large_ids_are_exact():
     index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
     index.add(
         Encodings(
@@ -233,8 +232,8 @@ def test_large_ids_survive():
     assert client.get("/records").json()["records"][0]["id"] == large
 
 
-def test_a_change_by_the_writer_is_seen(written, digits):
-    writer, reader = written
+def test_a_change_of_the_writer_is_visible(writer_and_reader, digits):
+    writer, reader = writer_and_reader
     client = client_of(ExploreService(reader, digits.classes, None))
     before = client.get("/stats").json()
     assert client.get("/records/25").status_code == 404
@@ -274,7 +273,7 @@ def test_a_change_by_the_writer_is_seen(written, digits):
         (None, 415, "send JSON"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(content, status, reason, client):
+def test_an_invalid_request_is_answered_with_the_reason(content, status, reason, client):
     answer = client.post("/search", json=content)
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
@@ -282,7 +281,7 @@ def test_what_is_wrong_is_said(content, status, reason, client):
     assert len(answer.text) < 600
 
 
-def test_what_is_no_json_is_said(client):
+def test_invalid_json_is_answered_with_an_error(client):
     for body in (b"{", b"\xff\xfe", b'{"id": 1', b"[" * 100_000):
         answer = client.post("/search", content=body, headers={"content-type": "application/json"})
         assert answer.status_code in (400, 422), answer.text
@@ -290,7 +289,7 @@ def test_what_is_no_json_is_said(client):
 
 
 def images() -> dict[str, bytes]:
-    """Files that are hard to read."""
+    """Files that cannot be decoded, or must not be."""
     whole, bomb = io.BytesIO(), io.BytesIO()
     Image.effect_noise((200, 200), 50).save(whole, "PNG")
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
@@ -308,9 +307,9 @@ def test_broken_and_huge_images_are_refused(kind, client):
     assert client.get("/health").status_code == 200
 
 
-def test_more_than_may_be_sent_is_refused(client, served):
+def test_a_body_that_is_too_large_is_refused(client):
     large = b'{"image": "' + b"A" * (30 << 20) + b'"}'
-    for content in (large, iter([large[:1000], large[1000:]])):  # with its length said before, and without
+    for content in (large, iter([large[:1000], large[1000:]])):  # with a Content-Length, and without
         answer = client.post("/search", content=content, headers={"content-type": "application/json"})
         assert (answer.status_code, answer.json()["error"]) == (413, "the request is too large: at most 21 MB are read")
     fields = ", ".join(f'"{number}": 1' for number in range(300_000))
@@ -344,7 +343,7 @@ def test_no_path_reaches_the_file_system(path, client):
     assert list(answer.json()) == ["error"]
 
 
-def test_other_names_of_the_server_are_refused(client):
+def test_an_unknown_host_name_is_refused(client):
     for host in ("elsewhere.example", "localhost.elsewhere.example", "127.0.0.1.example:8765", ""):
         answer = client.get("/stats", headers={"host": host})
         assert answer.status_code == 400
@@ -353,17 +352,17 @@ def test_other_names_of_the_server_are_refused(client):
         assert client.get("/stats", headers={"host": host}).status_code == 200
 
 
-def test_other_sites_may_not_ask(client):
+def test_requests_of_other_sites_are_refused(client):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         assert client.get("/records/1/thumbnail", headers={"sec-fetch-site": site}).status_code == status
-    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # somebody follows a link
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a user follows a link
     assert client.get("/stats").headers["cross-origin-resource-policy"] == "same-origin"
     form = {"content-type": "text/plain"}
     assert client.post("/search", content=b'{"id": 1}', headers=form).status_code == 415
 
 
-def test_a_token_is_wanted_where_there_is_one(served):
-    client = client_of(served, token="open+sesame", hosts=["localhost"])
+def test_a_server_with_a_token_requires_it(service):
+    client = client_of(service, token="open+sesame", hosts=["localhost"])
     assert client.get("/health").status_code == 200
     for path in ("/stats", "/", "/page/explore.js", "/docs", "/openapi.json", "/records/1/thumbnail"):
         assert client.get(path).status_code == 401
@@ -379,13 +378,13 @@ def test_a_token_is_wanted_where_there_is_one(served):
     cookie = answer.headers["set-cookie"].split(";")[0]
     assert "sesame" not in cookie
     client.cookies.clear()
-    for other in ("", '{"a": 1}; ', "x; y=[ä]; "):  # of other servers on this machine
+    for other in ("", '{"a": 1}; ', "x; y=[ä]; "):  # cookies of other servers on this machine
         headers = {"cookie": f"{other}{cookie}".encode("latin-1")}
         assert client.get("/stats", headers=headers).status_code == 200
-    assert client_of(served, token="another").get("/stats", headers={"cookie": cookie}).status_code == 401
+    assert client_of(service, token="another").get("/stats", headers={"cookie": cookie}).status_code == 401
 
 
-def test_nothing_may_be_loaded_from_elsewhere(client):
+def test_nothing_is_loaded_from_other_servers(client):
     for path in ("/", "/stats", "/docs", "/nothing", "/records/1/thumbnail"):
         policy = client.get(path).headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -396,14 +395,14 @@ def test_nothing_may_be_loaded_from_elsewhere(client):
 
 
 def _addresses(text: str) -> list[str]:
-    """What a browser would load from other hosts."""
+    """Return the addresses from which a browser would load from other hosts."""
     return re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']+|(?:fetch|import)\(["']https?://|url\(https?://""", text)
 
 
-def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
-    served, end = ExploreService(connector.index, digits.classes, None), threading.Event()
-    monkeypatch.setattr(served, "stats", lambda: end.wait(60))
-    client = client_of(served, seconds=0.1)
+def test_a_request_that_takes_too_long_is_answered_with_an_error(connector, digits, monkeypatch):
+    service, end = ExploreService(connector.index, digits.classes, None), threading.Event()
+    monkeypatch.setattr(service, "stats", lambda: end.wait(60))
+    client = client_of(service, seconds=0.1)
     try:
         answer = client.get("/stats")
         assert (answer.status_code, answer.json()["error"]) == (503, "this took longer than 0.1 seconds")
@@ -412,8 +411,8 @@ def test_a_request_that_takes_too_long_is_ended(connector, digits, monkeypatch):
         end.set()
 
 
-def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connector, digits, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_BATCH", 10)
+def test_abandoned_comparisons_stop_and_never_run_at_the_same_time(connector, digits, monkeypatch):
+    monkeypatch.setattr(exhaustive, "_BATCH_RECORDS", 10)
     running, most, ended = [], [0], []
 
     def slow(*arguments: object, stop: Callable[[], bool], **settings: object) -> None:
@@ -423,9 +422,9 @@ def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connec
             time.sleep(0.005)
         running.pop()
         ended.append(1)
-        raise DataError("nobody waits")
+        raise DataError("stopped")
 
-    monkeypatch.setattr(service, "best_of_all", slow)
+    monkeypatch.setattr(service_module, "search_exhaustively", slow)
     client = client_of(ExploreService(connector.index, digits.classes, None), seconds=0.1)
     for _ in range(8):
         assert client.post("/search", json={"id": 1, "compare": True}).status_code == 503
@@ -438,8 +437,8 @@ def test_comparisons_that_nobody_waits_for_end_and_never_run_side_by_side(connec
     assert ended
 
 
-def test_answers_are_of_one_state_while_a_writer_changes_the_index(written, digits):
-    writer, reader = written
+def test_a_response_describes_one_version_while_a_writer_changes_the_index(writer_and_reader, digits):
+    writer, reader = writer_and_reader
     client, end = client_of(ExploreService(reader, digits.classes, None)), threading.Event()
 
     def change() -> None:
@@ -453,8 +452,8 @@ def test_answers_are_of_one_state_while_a_writer_changes_the_index(written, digi
         changing = pool.submit(change)
 
         def ask(one: int) -> None:
-            asked = {"id": one % 10, "k": 20, "cutoff": 0, "shortlist": None, "compare": True, "explain": True}
-            answer = client.post("/search", json=asked)
+            settings = {"id": one % 10, "k": 20, "cutoff": 0, "shortlist": None, "compare": True, "explain": True}
+            answer = client.post("/search", json=settings)
             if answer.status_code == 503:
                 assert "changes faster than it can be read" in answer.json()["error"]
                 return
@@ -473,7 +472,7 @@ def test_answers_are_of_one_state_while_a_writer_changes_the_index(written, digi
     assert answered
 
 
-def test_an_image_is_encoded_once_whatever_is_asked_of_it(connector, digits, digits_test):
+def test_an_image_is_encoded_once_for_several_searches(connector, digits, digits_test):
     encoded = []
 
     def encode(images):
@@ -488,23 +487,23 @@ def test_an_image_is_encoded_once_whatever_is_asked_of_it(connector, digits, dig
         client.post("/search", json={"image": image_in_base64(file)})
     assert len(encoded) == 20
     client.post("/search", json={"image": image_in_base64(digits_test.files[0])})
-    assert len(encoded) == 21  # it has been forgotten
+    assert len(encoded) == 21  # its encodings were dropped
 
 
-def test_what_goes_wrong_inside_is_not_shown(connector, digits, monkeypatch):
-    served = ExploreService(connector.index, digits.classes, None)
+def test_an_unexpected_error_reveals_nothing(connector, digits, monkeypatch):
+    service = ExploreService(connector.index, digits.classes, None)
 
     def broken() -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(served, "stats", broken)
-    answer = client_of(served).get("/stats")
+    monkeypatch.setattr(service, "stats", broken)
+    answer = client_of(service).get("/stats")
     assert (answer.status_code, list(answer.json())) == (500, ["error"])
     assert "secret" not in answer.text
 
 
-def test_a_damaged_index_is_said_and_the_server_stays(written, digits):
-    writer, reader = written
+def test_damage_is_reported_and_the_server_keeps_running(writer_and_reader, digits):
+    writer, reader = writer_and_reader
     client = client_of(ExploreService(reader, digits.classes, None))
     writer.close()
     (file,) = reader._store.path.glob("**/features*")
@@ -522,8 +521,8 @@ def test_a_damaged_index_is_said_and_the_server_stays(written, digits):
         assert "the index was closed" in answer.json()["error"]
 
 
-def test_a_hundred_at_once_get_what_one_gets(serve, served, connector):
-    address = serve(served)
+def test_a_hundred_clients_get_the_results_of_one(serve, service, connector):
+    address = serve(service)
 
     def ask(one: int) -> list[int]:
         with httpx2.Client(base_url=address, timeout=60) as client:
@@ -539,9 +538,9 @@ def test_a_hundred_at_once_get_what_one_gets(serve, served, connector):
     assert httpx2.get(f"{address}/health").status_code == 200
 
 
-def test_the_page_and_its_description_are_there(client):
+def test_the_page_and_the_documentation_are_served(client):
     assert "<title>" in client.get("/").text
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
     assert {path.split("/")[1] for path in paths} == {"health", "stats", "search", "records", "partitions"}
-    assert application.PAGE.joinpath("explore.js").is_file()
+    assert http_api.PAGE.joinpath("explore.js").is_file()

@@ -1,4 +1,4 @@
-"""`semcut explore`, as a user runs it: a real process, on loopback."""
+"""`semcut explore` in a process of its own that listens on loopback, as a user runs it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from semcut.connector.data.labels import LINK
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
@@ -26,21 +27,21 @@ from tests.command import SEMCUT, semcut
 
 @contextmanager
 def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[str]:
-    """The address of a server, which is interrupted in the end and must then end well."""
+    """Run a server and yield its address; at the end it is interrupted and must exit cleanly."""
     process = subprocess.Popen(
         [str(SEMCUT), "explore", *map(str, arguments), "--port", "0", "--no-browser"],
         cwd=cwd, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
     )  # fmt: skip
-    said = []
+    lines = []
     try:
         assert process.stderr is not None
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if found := re.search(r"records at (http://\S+) ", line):
                 yield found[1]
                 break
         else:
-            raise AssertionError("".join(said))
+            raise AssertionError("".join(lines))
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -51,7 +52,7 @@ def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[str]:
     assert "Traceback" not in rest
 
 
-def test_an_index_and_its_network_are_served(stored: Path, digits: ImageSet) -> None:
+def test_a_stored_index_and_its_network_are_served(stored: Path, digits: ImageSet) -> None:
     with running(stored, cwd=stored.parent) as address, httpx2.Client(base_url=address, timeout=60) as client:
         stats = client.get("/stats").json()
         assert (stats["records"], stats["images"], stats["classes"]) == (len(digits), True, list(digits.classes))
@@ -61,20 +62,20 @@ def test_an_index_and_its_network_are_served(stored: Path, digits: ImageSet) -> 
         assert client.get("/").status_code == 200
 
 
-def test_without_its_network_an_index_is_searched_by_record(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
+def test_an_index_without_its_network_is_searched_by_record(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
     other = shutil.copytree(model.path, tmp_path / "other")
     (other / "model.json").write_text((other / "model.json").read_text().replace(model.digest, "0" * 64))
     for place in (tmp_path / "nowhere", other):
         with running(stored, "--model", place, cwd=tmp_path) as address:
             assert not httpx2.get(f"{address}stats").json()["images"]
     plain = shutil.copytree(stored, tmp_path / "plain")
-    (plain / "connector.json").unlink()
+    (plain / LINK).unlink()
     with running(plain, cwd=tmp_path) as address:
         stats = httpx2.get(f"{address}stats").json()
         assert (stats["images"], stats["classes"][0]) == (False, "class 0")
 
 
-def test_a_collection_of_milvus_is_served(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
+def test_a_milvus_collection_is_served(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
     database = str(tmp_path / "milvus.db")
     with FaissIndex.open(stored) as index, MilvusIndex.create(database, index.config, collection="digits") as copy:
         copy.add(index.get(index.ids()[:200]))
@@ -94,36 +95,36 @@ def test_a_collection_of_milvus_is_served(stored: Path, model: Checkpoint, tmp_p
         assert len(client.get("/records").json()["records"]) > 10
 
 
-def test_strangers_need_a_token(stored: Path) -> None:
-    said = semcut("explore", stored, "--host", "0.0.0.0", cwd=stored.parent, status=2).stderr
-    assert "lets others in: give a --token" in " ".join(said.split())
+def test_other_machines_need_a_token(stored: Path) -> None:
+    printed = semcut("explore", stored, "--host", "0.0.0.0", cwd=stored.parent, status=2).stderr
+    assert "--host 0.0.0.0 accepts requests from other machines: give a --token" in " ".join(printed.split())
     arguments = (stored, "--host", "0.0.0.0", "--name", "photos.example")
     with running(*arguments, cwd=stored.parent, SEMCUT_TOKEN="secret") as address:
         address = re.sub(r"//.*:", "//127.0.0.1:", address)
         assert httpx2.get(f"{address}stats").status_code == 401
-        shown = {"authorization": "Bearer secret"}
-        assert httpx2.get(f"{address}stats", headers=shown).status_code == 200
-        assert httpx2.get(f"{address}stats", headers={**shown, "host": "photos.example"}).status_code == 200
-        assert httpx2.get(f"{address}stats", headers={**shown, "host": "other.example"}).status_code == 400
+        header = {"authorization": "Bearer secret"}
+        assert httpx2.get(f"{address}stats", headers=header).status_code == 200
+        assert httpx2.get(f"{address}stats", headers={**header, "host": "photos.example"}).status_code == 200
+        assert httpx2.get(f"{address}stats", headers={**header, "host": "other.example"}).status_code == 400
 
 
-def test_what_is_no_index_and_what_port_is_taken_is_said(stored: Path, tmp_path: Path) -> None:
+def test_a_path_without_an_index_and_a_port_in_use_are_errors(stored: Path, tmp_path: Path) -> None:
     assert "is not a semcut index" in semcut("explore", tmp_path, cwd=tmp_path, status=1).stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = semcut("explore", stored, "--port", port, "--no-browser", cwd=tmp_path, status=1).stderr
-    assert f"127.0.0.1 port {port} cannot be used" in " ".join(said.split())
+        printed = semcut("explore", stored, "--port", port, "--no-browser", cwd=tmp_path, status=1).stderr
+    assert f"127.0.0.1 port {port} cannot be used" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize("arguments", [["--port", "-1"], ["--port", "70000"], ["--port", "web"]])
-def test_ports_that_are_none(arguments: list[str], stored: Path) -> None:
+def test_an_invalid_port_is_refused(arguments: list[str], stored: Path) -> None:
     semcut("explore", stored, *arguments, cwd=stored.parent, status=2)
 
 
-def test_pictures_are_served_without_loading_torch():
-    """It takes seconds, and only a query that is an image needs it."""
-    said = subprocess.run(
+def test_the_service_loads_without_torch():
+    """Loading torch takes seconds, and only a query that is an image needs it."""
+    printed = subprocess.run(
         [sys.executable, "-c", "import sys, semcut.connector.explore.service; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert said.stdout == "False\n"
+    assert printed.stdout == "False\n"

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from semcut.connector.benchmark.measure.raw_results import Plan
-from semcut.connector.cli.network_commands import train
+from semcut.connector.cli.train_command import train
 from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
 from semcut.connector.reproduce import results_page, tables
 from semcut.connector.reproduce.groups import Metric, Stat, best, groups_of

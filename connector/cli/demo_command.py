@@ -1,0 +1,62 @@
+"""`semcut demo`: runs train, index, search and evaluate once, on scanned digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+import semcut.connector.models  # noqa: F401  # reports which packages are missing
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import print_json, print_line, print_message
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+
+
+@click.command()
+@click.option(
+    "--out", type=PATH, default=Path("demo"), show_default=True, help="Directory for model, index and picture."
+)
+@click.option("--seed", default=0, show_default=True)
+@json_option
+def demo(out: Path, seed: int, as_json: bool) -> None:
+    """Try everything once on scanned digits, in about a minute.
+
+    Trains a network on the digits of scikit-learn, indexes and searches them, evaluates the answers and draws a
+    picture. If the command is repeated, it uses the trained network and makes the index again.
+    """
+    from semcut.connector.cli.evaluate_command import encode_with_progress, evaluate_encodings, show_evaluation
+    from semcut.connector.cli.index_command import index_with_progress
+    from semcut.connector.cli.search_command import write_contact_sheet
+    from semcut.connector.cli.train_command import train_with_progress
+    from semcut.connector.data import sources
+    from semcut.connector.data.labels import LINK
+    from semcut.connector.models.network import Architecture
+    from semcut.connector.retrieval.image_index import Connector
+    from semcut.connector.training.loop import TrainConfig
+
+    training, queries = sources.load("digits/train"), sources.load("digits/test")
+    print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")
+    architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
+    config = TrainConfig(epochs=25, augment="shift", seed=seed)
+    train_with_progress(training, architecture, config, out / "model", resume=True)
+    if (out / "index" / LINK).is_file():  # the index of an earlier demo, and nothing else
+        shutil.rmtree(out / "index")
+    index_with_progress(training.files, out / "model", out / "index")
+    with Connector.open(out / "index") as connector:
+        examples = []
+        for file in map(Path, queries.sample(6, seed).files):
+            copy = out / "queries" / file.parent.name / file.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            examples.append(str(shutil.copyfile(file, copy)))
+        write_contact_sheet(examples, connector.search(examples, k=5), out / "digits.png")
+        encodings, labels = encode_with_progress(connector, queries)
+        result = evaluate_encodings(
+            connector, queries.classes, encodings, labels,
+            k=DEFAULT_K, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST, ranking="fused",
+        )  # fmt: skip
+    if as_json:
+        print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
+        return
+    show_evaluation(result)
+    print_line(f"\nNow try: semcut search {out / 'index'} {examples[0]}")

@@ -1,0 +1,43 @@
+"""`semcut info`: shows the size of a stored index. Opens its files but builds no engine to search them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import print_json, show_facts
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@json_option
+def info(index: Path, as_json: bool) -> None:
+    """Show what a stored INDEX holds."""
+    from semcut.indexes.storage.store import Store
+
+    store = Store.open(index)  # an index would also build the engine that searches it
+    try:
+        stats, config, version = store.state.stats(), store.config, store.state.committed.version
+    finally:
+        store.close()
+    sizes = [size for size in stats.partitions if size]
+    content = {
+        "records": stats.records,
+        "removed, until compacted": stats.removed,
+        "changes so far": version,
+        "classes": config.classes,
+        "bits": config.bits,
+        "dim": config.dim,
+        "normalised": stats.normalised,
+        "partitions in use": len(sizes),
+        "records per partition": {"smallest": min(sizes, default=0), "largest": max(sizes, default=0)},
+        "cells": stats.cells,
+        "bytes": sum(stats.column_bytes.values()),
+        "bytes per column": stats.column_bytes,
+    }
+    if as_json:
+        print_json({**content, "partitions": stats.partitions})
+    else:
+        show_facts(content, title=str(index))

@@ -1,0 +1,94 @@
+"""`semcut search`: finds the records of an index that are most similar to images, and draws them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+import semcut.connector.models  # noqa: F401  # reports which packages are missing
+from semcut.connector.cli.options import PATH, json_option, search_options
+from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, print_message
+from semcut.indexes.errors import DataError
+
+if TYPE_CHECKING:
+    from semcut.connector.retrieval.image_index import Hit
+    from semcut.indexes.scanners.protocol import EngineName
+
+_DEFAULT_K = 5  # results per query: what a contact sheet shows in a row
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@search_options(k=_DEFAULT_K)
+@click.option("--picture", type=PATH, help="Write a contact sheet of the results to this PNG file.")
+@json_option
+def search(
+    index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Find the records of INDEX that are most similar to each image."""
+    from semcut.connector.retrieval.image_index import Connector
+    from semcut.indexes.scanners.protocol import VARIABLE
+
+    # Loading the compiled engine takes longer than it saves on the few queries of one command.
+    engine: EngineName = "auto" if os.environ.get(VARIABLE) else "faiss"
+    with Connector.open(index, model, device=device, engine=engine) as connector:
+        found = connector.search(images, **settings)
+    if picture is not None:
+        write_contact_sheet([str(image) for image in images], found, picture)
+    if as_json:
+        print_json(
+            [
+                {"image": str(image), "hits": [asdict(hit) for hit in hits]}
+                for image, hits in zip(images, found, strict=True)
+            ]
+        )
+        return
+    for image, hits in zip(images, found, strict=True):
+        _show_hits(str(image), hits)
+
+
+def _show_hits(image: str, hits: Sequence[Hit]) -> None:
+    """Print the results of one query as a table."""
+    if not hits:
+        print_line(f"{image}: no record is relevant above the cutoff")
+        return
+    table = new_table("id", "distance", "relevance", "score", "hamming", "uri", title=image, text=(5,))
+    for hit in hits:
+        numbers = (f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming))
+        table.add_row(str(hit.id), *numbers, escape(hit.uri or ""))
+    OUT.print(table)
+
+
+def write_contact_sheet(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path) -> None:
+    """Draw each query with its first results in a row of a PNG file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from semcut.connector.data.sources import class_of
+    from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
+
+    rows = [
+        (
+            Tile(image, class_of(image), ("query", class_of(image) or "")),
+            [
+                Tile(hit.uri or "", class_of(hit.uri), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+                for hit in hits[:_DEFAULT_K]
+            ],
+        )
+        for image, hits in zip(images, found, strict=True)
+    ]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows).save(target, "PNG", optimize=True)
+    except OSError as error:
+        raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
+    print_message(f"picture: {target}")

@@ -1,0 +1,129 @@
+"""What commands show in a terminal: one style of progress bar, one style of table, JSON, messages and errors.
+
+Results (tables, sentences, JSON) go to standard output; progress, messages and errors go to standard error, so that
+the output of every command can be piped into another program.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from semcut.indexes.progress import Progress
+
+OUT = Console()
+ERR = Console(stderr=True)
+
+
+class _RateColumn(rich_progress.ProgressColumn):
+    """The speed of the work, in units per second."""
+
+    def render(self, task: rich_progress.Task) -> str:
+        """Return the speed, or nothing while it is unknown."""
+        speed = task.finished_speed or task.speed
+        return f"{speed:,.0f}/s" if speed else ""
+
+
+@contextmanager
+def progress_bar(work: str, quiet: bool = False) -> Iterator[Progress]:
+    """Show a progress bar on standard error, if that is a terminal, while the block runs.
+
+    Args:
+        work: what is being done; the task that the callback is called with is shown behind it.
+        quiet: show nothing.
+
+    Yields:
+        The callback that moves the bar.
+    """
+    columns = (
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        _RateColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=ERR, disable=quiet or not ERR.is_terminal) as bar:
+        shown = bar.add_task(work, total=None)
+        last = 0
+
+        def report(done: int, total: int, task: str = "") -> None:
+            nonlocal last
+            if done < last:  # another part of the work begins: the speed of the previous part says nothing about it
+                bar.reset(shown)
+            last = done
+            bar.update(shown, completed=done, total=total, description=f"{work}: {task}" if task else work)
+
+        yield report
+
+
+def new_table(*columns: str, title: str = "", text: Collection[int] = (0,)) -> Table:
+    """Create an empty table in the style of all commands.
+
+    Args:
+        columns: headings. Long cells are wrapped, never cut.
+        title: heading of the table.
+        text: positions of the columns that are aligned left; all others hold figures and are aligned right.
+    """
+    table = Table(title=escape(title) or None, show_header=any(columns))
+    for position, name in enumerate(columns):
+        table.add_column(escape(name), justify="left" if position in text else "right", overflow="fold")
+    return table
+
+
+def show_facts(facts: Mapping[str, object], title: str = "") -> None:
+    """Print named values on standard output as a table of two columns; a dictionary takes one line per entry."""
+    table = new_table("", "", title=title)
+    for name, value in facts.items():
+        lines = (
+            [f"{key}: {_plain(item)}" for key, item in value.items()] if isinstance(value, dict) else [_plain(value)]
+        )
+        table.add_row(escape(name), escape("\n".join(lines)))
+    OUT.print(table)
+
+
+def _plain(value: object) -> str:
+    """Format a value; numbers get separators of thousands."""
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def print_json(content: object) -> None:
+    """Print JSON on standard output, and nothing else."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def print_line(text: str) -> None:
+    """Print one line on standard output, exactly as given."""
+    OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_message(text: str) -> None:
+    """Print one line on standard error, exactly as given."""
+    ERR.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_warning(text: str, label: str = "semcut", colour: str = "yellow") -> None:
+    """Print one line on standard error that starts with a coloured label."""
+    ERR.print(f"[{colour}]{label}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def print_skipped(skipped: Sequence[tuple[str, str]], at_most: int | None = None) -> None:
+    """Print the files that could not be used, with reasons, on standard error: all of them, or the first `at_most`."""
+    for file, reason in skipped[:at_most]:
+        print_message(f"skipped {file}: {reason}")
+    if at_most is not None and len(skipped) > at_most:
+        print_message(f"skipped {len(skipped) - at_most} more")
+
+
+def fail(reason: str, status: int = 1) -> NoReturn:
+    """Print the reason as one line on standard error and end with the exit status."""
+    print_warning(reason, colour="bold red")
+    sys.exit(status)

@@ -1,0 +1,168 @@
+"""`semcut train`: trains a network on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
+from semcut.connector.cli.options import PATH, device_option, json_option
+from semcut.connector.cli.terminal import print_json, progress_bar, show_facts
+from semcut.connector.models.allocator import keep_freed_memory
+from semcut.connector.models.names import HeadName, ProtocolName
+
+if TYPE_CHECKING:
+    from semcut.connector.data.sources import ImageSet
+    from semcut.connector.models.checkpoint import Checkpoint
+    from semcut.connector.models.network import Architecture
+    from semcut.connector.training.loop import TrainConfig
+
+
+@click.command()
+@click.argument("images")
+@click.option(
+    "--out", type=PATH, required=True, help="Run directory to write: a new one, or with --resume an unfinished one."
+)
+@click.option(
+    "--backbone",
+    default="small",
+    show_default=True,
+    help="small, alexnet, efficientnet_lite0 or a torchvision classification model.",
+)
+@click.option(
+    "--weights", help="Pretrained weights of the backbone: imagenet, the name of a torchvision weight set, or a file."
+)
+@click.option(
+    "--start",
+    type=PATH,
+    help="Warm start: initialise from this trained network, which has the same backbone, bits, dim and head; for "
+    "example one that was trained with --freeze, or on smaller images.",
+)
+@click.option("--image-size", type=int, help="Pixels per side.  [default: 32 for small, else 224]")
+@click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
+@click.option("--dim", type=int, help="Length of the feature.  [default: that of the backbone]")
+@click.option(
+    "--head",
+    type=click.Choice(get_args(HeadName)),
+    default="paper",
+    show_default=True,
+    help="Loss of the hash code: the cross-entropy of the paper, CSQ, OrthoHash or DPN.",
+)
+@limit_option
+@protocol_option
+@click.option("--epochs", default=30, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option(
+    "--learning-rate", type=float, help="Peak of the schedule.  [default: 0.003; with --weights or --start 0.002]"
+)
+@click.option(
+    "--backbone-rate",
+    type=float,
+    help="Learning rate of the backbone, as a multiple of --learning-rate.  [default: 1; with --weights or --start "
+    "0.25]",
+)
+@click.option("--schedule", type=click.Choice(["one-cycle", "cosine"]), default="one-cycle", show_default=True)
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "shift", "flip", "strong"]),
+    default="flip",
+    show_default=True,
+    help="shift moves, scales and rotates images a little; flip also mirrors them; strong also changes colours and "
+    "covers parts.",
+)
+@click.option(
+    "--freeze",
+    is_flag=True,
+    help="Keep the backbone fixed and train only the layers above it: takes minutes, at lower quality. Of "
+    "--augment only the mirroring is used.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Fit on the validation images a temperature that makes the probabilities match the accuracy.",
+)
+@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option("--weight-decay", default=0.01, show_default=True, help="Weight decay of AdamW.")
+@click.option("--hash-weight", default=1.0, show_default=True, help="Weight of the loss of the hash code.")
+@click.option(
+    "--validation", default=0.1, show_default=True, help="Share of the images held out to choose the best epoch."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
+@device_option
+@click.option("--resume", is_flag=True, help="Continue a run that was stopped; the result is the same.")
+@json_option
+def train(
+    images: str, out: Path, backbone: str, weights: str | None, start: Path | None, image_size: int | None,
+    bits: int, dim: int | None, head: HeadName, limit: int | None, protocol: ProtocolName | None,
+    learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Train a network on labelled IMAGES.
+
+    IMAGES is a folder or tar archive with one folder per class, digits/train, or torchvision:NAME/train.
+    """
+    if weights is not None and start is not None:
+        raise click.UsageError("--start and --weights both say where to start: leave out one")
+    from semcut.connector.models.network import Architecture
+    from semcut.connector.training.loop import TrainConfig
+
+    untrained = weights is None and start is None
+    training = select_images(images, limit, protocol, "training", settings["seed"])
+    architecture = Architecture(
+        backbone=backbone,
+        classes=training.classes,
+        image_size=(32 if backbone == "small" else 224) if image_size is None else image_size,
+        bits=bits,
+        dim=dim,
+        head=head,
+    )
+    config = TrainConfig(
+        learning_rate=(0.003 if untrained else 0.002) if learning_rate is None else learning_rate,
+        backbone_rate=(1.0 if untrained else 0.25) if backbone_rate is None else backbone_rate,
+        **settings,
+    )
+    checkpoint = train_with_progress(training, architecture, config, out, weights=weights, start=start, resume=resume)
+    kept = checkpoint.training["kept"]
+    if as_json:
+        print_json({"model": str(out), "images": len(training), **kept})
+        return
+    show_facts(
+        {
+            "images": f"{len(training):,} in {len(training.classes)} classes",
+            "validation accuracy": f"{kept['validation_accuracy']:.3f}",
+            "validation accuracy of the hash layer": f"{kept['validation_hash_accuracy']:.3f}",
+            **{
+                f"validation mAP by {name}": f"{kept[key]:.3f}"
+                for name, key in (("code", "validation_hamming_map"), ("relevance", "validation_relevance_map"))
+                if key in kept
+            },
+        },
+        title=f"{out}: epoch {kept['epoch']} of {config.epochs} kept",
+    )
+
+
+def train_with_progress(
+    images: ImageSet,
+    architecture: Architecture,
+    config: TrainConfig,
+    out: Path,
+    *,
+    weights: str | None = None,
+    start: Path | None = None,
+    resume: bool = False,
+) -> Checkpoint:
+    """Train a network while a progress bar is shown; see `semcut.connector.train` for the arguments."""
+    from semcut.connector.training.loop import train as run_training
+
+    keep_freed_memory()
+    with progress_bar("Training") as progress:
+
+        def report(epoch: int, seen: int, of: int, loss: float) -> None:
+            task = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
+            progress(of * epoch + seen, of * config.epochs, task)
+
+        return run_training(
+            images, architecture, config, out, weights=weights, start=start, resume=resume, progress=report
+        )

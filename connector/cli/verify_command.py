@@ -1,0 +1,45 @@
+"""`semcut verify`: reads a whole stored index and lists what is damaged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import print_json, print_line, progress_bar
+
+_IDS_SHOWN = 20
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@json_option
+def verify(index: Path, as_json: bool) -> None:
+    """Read a whole stored INDEX and list what is damaged.
+
+    Compares all files with their checksums and with each other, and changes nothing. Every damage is printed with the
+    ids of the records that it affects. The exit status is 1 if anything is damaged.
+    """
+    from semcut.indexes.storage.verify import verify_path
+
+    with progress_bar("Verifying", quiet=as_json) as progress:
+        found = verify_path(index, progress)
+    if as_json:
+        print_json([{"where": damage.where, "what": damage.what, "ids": damage.ids.tolist()} for damage in found])
+    elif not found:
+        print_line(f"{index} is sound.")
+    else:
+        for damage in found:
+            print_line(f"{damage.where}: {damage.what}{_affected(damage.ids.tolist())}")
+    if found:
+        sys.exit(1)
+
+
+def _affected(ids: list[int]) -> str:
+    """Name the records that a damage affects, the first few of them by id."""
+    if not ids:
+        return ""
+    named = ", ".join(map(str, ids[:_IDS_SHOWN])) + (", ..." if len(ids) > _IDS_SHOWN else "")
+    return f"; {len(ids)} records: {named}"

@@ -1,0 +1,138 @@
+"""`Descriptions`: builds the JSON that describes records, search results and partitions from arrays of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.explore.schemas import (
+    ClassProbability,
+    FoundRecord,
+    PartitionPruning,
+    PartitionSummary,
+    Record,
+    SearchWork,
+)
+from semcut.indexes import Encodings, IndexStats, SearchResult
+from semcut.indexes.index import SemanticIndex
+
+_CLASSES_NAMED = 3  # most probable classes that are named for each record
+_CONFIDENCE_RECORDS = 64  # records over which the mean confidence of a partition is taken
+
+
+class Descriptions:
+    """Describes the content of an index for people and programs.
+
+    Args:
+        index: it is read, and not closed.
+        class_names: a name for each of its C classes; None, or another number of names, numbers the classes.
+    """
+
+    def __init__(self, index: SemanticIndex, class_names: Sequence[str] | None) -> None:
+        classes = index.config.classes
+        if class_names is None or len(class_names) != classes:
+            class_names = [f"class {number}" for number in range(classes)]
+        self._index = index
+        self.class_names = list(class_names)
+
+    def records(self, ids: Any) -> list[Record]:
+        """Describe the records with these ids, (n,) integers, in this order.
+
+        Raises:
+            UnknownIdError: there is no record with one of the ids.
+        """
+        found = self._index.get(ids)
+        assert found.ids is not None
+        uris = found.uris if found.uris is not None else [None] * len(found)
+        classes = self.probable_classes(found.probabilities)
+        return [
+            Record(id=str(record), uri=uri, classes=named)
+            for record, uri, named in zip(found.ids.tolist(), uris, classes, strict=True)
+        ]
+
+    def probable_classes(self, probabilities: NDArray[np.float32]) -> list[list[ClassProbability]]:
+        """Name the most probable classes of n records, most probable first, from their (n, C) probabilities."""
+        top = np.argsort(-probabilities, axis=1, kind="stable")[:, :_CLASSES_NAMED]
+        values = np.take_along_axis(probabilities, top, axis=1)
+        return [
+            [
+                ClassProbability(partition=number, name=self.class_names[number], probability=value)
+                for number, value in zip(*row, strict=True)
+            ]
+            for row in zip(top.tolist(), values.tolist(), strict=True)
+        ]
+
+    def hits(self, result: SearchResult) -> list[FoundRecord]:
+        """Describe the results of the first query of a search, best first."""
+        slots = np.flatnonzero(result.ids[0] >= 0)
+        records = self.records(result.ids[0][slots])
+        return [
+            FoundRecord(
+                record=record,
+                distance=float(result.distances[0, slot]),
+                relevance=float(result.relevance[0, slot]),
+                score=None if np.isnan(result.scores[0, slot]) else float(result.scores[0, slot]),
+                hamming=int(result.hamming[0, slot]),
+            )
+            for record, slot in zip(records, slots.tolist(), strict=True)
+        ]
+
+    def work(self, result: SearchResult, stats: IndexStats, seconds: float) -> SearchWork:
+        """Describe what a search of one query has scanned, and how long it took."""
+        return SearchWork(
+            records=stats.records,
+            partitions=int(result.partitions[0]),
+            cells=int(result.cells[0]),
+            codes=_known(result.codes[0]),
+            cut_off=int(result.cut_off[0]),
+            milliseconds=1000 * seconds,
+        )
+
+    def pruning(self, query: Encodings, cutoff: float, stats: IndexStats) -> list[PartitionPruning]:
+        """Describe what pruning leaves of every partition that holds records, largest bound first."""
+        found = self._index.explain(query, cutoff=cutoff)
+        order = np.argsort(-found.bounds[0], kind="stable")
+        return [
+            PartitionPruning(
+                partition=partition,
+                name=self.class_names[partition],
+                records=stats.partitions[partition],
+                cells=int(found.cells[partition]),
+                bound=float(found.bounds[0, partition]),
+                kept_cells=int(found.kept_cells[0, partition]),
+                kept_records=_known(found.kept_codes[0, partition]),
+            )
+            for partition in order.tolist()
+            if found.cells[partition]
+        ]
+
+    def partition(self, partition: int, records: int, cells: int, samples: int) -> PartitionSummary:
+        """Describe a partition.
+
+        Args:
+            partition: its number.
+            records: how many records it holds.
+            cells: how many cells it has.
+            samples: how many of its records to name, at most.
+        """
+        some = self._index.members(partition, max(samples, _CONFIDENCE_RECORDS))
+        spread = np.linspace(0, max(0, len(some) - 1), min(samples, len(some))).astype(int)
+        confidence = None
+        if len(some):
+            confidence = float(self._index.get(some[:_CONFIDENCE_RECORDS]).probabilities.max(axis=1).mean())
+        return PartitionSummary(
+            partition=partition,
+            name=self.class_names[partition],
+            records=records,
+            cells=cells,
+            confidence=confidence,
+            sample=[str(record) for record in some[spread].tolist()],
+        )
+
+
+def _known(count: np.integer[Any]) -> int | None:
+    """Return a count as an integer, or None for -1, which says that the backend does not count."""
+    return None if count < 0 else int(count)

@@ -1,0 +1,168 @@
+"""The addresses of the HTTP API and of the page.
+
+Every handler calls one method of `ExploreService` in a worker thread. Docstrings and descriptions of this module are
+what users read at /docs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import FileResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from semcut.connector.explore.error_responses import install_error_handlers
+from semcut.connector.explore.request_guard import RequestGuard
+from semcut.connector.explore.schemas import (
+    MAX_UPLOAD,
+    ErrorMessage,
+    Health,
+    IndexSummary,
+    PartitionList,
+    PartitionMembers,
+    RandomRecords,
+    Record,
+    RecordNumber,
+    SearchRequest,
+    SearchResponse,
+)
+from semcut.connector.explore.service import ExploreService
+
+PAGE = Path(__file__).parent / "page"
+REQUEST_SECONDS = 30.0
+
+_MAX_BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # bytes: an image in base64, and the other fields
+_PAGE_FILES = {"explore.css": "text/css", "explore.js": "text/javascript"}
+_DISCONNECT_POLL = 0.1  # seconds between checks whether the client of a comparison is still connected
+_T = TypeVar("_T")
+
+
+def create_app(
+    service: ExploreService,
+    *,
+    token: str | None = None,
+    hosts: Iterable[str] = ("localhost",),
+    seconds: float = REQUEST_SECONDS,
+) -> RequestGuard:
+    """Create the ASGI application that serves the API and the page.
+
+    Args:
+        service: answers the requests.
+        token: secret that every request must send; None requires none. See `TokenGuard`.
+        hosts: names of the server, beside IP addresses.
+        seconds: duration of a request at most.
+    """
+    app: FastAPI = FastAPIOffline(
+        title="semcut",
+        description='Search an index of images. Errors are `{"error": "a sentence"}`.',
+        responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 413, 415, 422, 503)},
+    )
+    # A thread keeps running when its client has disconnected, so pools of fixed size bound the number of threads.
+    requests, comparisons = ThreadPoolExecutor(2 * (os.cpu_count() or 1)), ThreadPoolExecutor(1)
+
+    async def run(call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(requests, call)
+
+    async def compare(wanted: SearchRequest, request: Request) -> SearchResponse:
+        """Search and compare with every record; stop when the client disconnects.
+
+        A user who moves a slider sends many requests and waits only for the last answer.
+        """
+        stop = threading.Event()
+        found = asyncio.get_running_loop().run_in_executor(comparisons, partial(service.search, wanted, stop.is_set))
+        try:
+            while not (await asyncio.wait({found}, timeout=_DISCONNECT_POLL))[0]:
+                if await request.is_disconnected():
+                    raise HTTPException(400, "the client has disconnected")
+            return await found
+        finally:
+            stop.set()
+            found.cancel()
+
+    install_error_handlers(app)
+    not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorMessage}}
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Report that the server runs and can read the index."""
+        await run(service.version)
+        return Health()
+
+    @app.get("/stats")
+    async def stats() -> IndexSummary:
+        """Return the size of the index, the names of its classes, and which requests it can answer."""
+        return await run(service.stats)
+
+    @app.post("/search", responses=not_found)
+    async def search(wanted: SearchRequest, request: Request) -> SearchResponse:
+        """Find the records that are most similar to a record or to an image."""
+        return await compare(wanted, request) if wanted.compare else await run(partial(service.search, wanted))
+
+    @app.get("/records")
+    async def sample(
+        count: Annotated[int, Query(ge=1, le=200)] = 24, seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+    ) -> RandomRecords:
+        """Return records chosen at random."""
+        return await run(partial(service.sample, count, seed))
+
+    @app.get("/records/{record}", responses=not_found)
+    async def record(record: Annotated[RecordNumber, PathParameter()]) -> Record:
+        """Return a record."""
+        return await run(partial(service.record, record))
+
+    @app.get(
+        "/records/{record}/thumbnail",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}, **not_found},
+    )
+    async def thumbnail(
+        record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
+    ) -> Response:
+        """Return a small picture of a record; a grey one if its file is missing or is not an image."""
+        found = await run(partial(service.thumbnail, record, size))
+        caching = "no-store" if found.missing else "private, max-age=60"
+        return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
+
+    @app.get("/partitions")
+    async def partitions(
+        offset: Annotated[int, Query(ge=0, le=10_000)] = 0,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        samples: Annotated[int, Query(ge=0, le=64)] = 8,
+    ) -> PartitionList:
+        """Return the partitions that hold records, largest first, with some records of each."""
+        return await run(partial(service.partitions, offset, limit, samples))
+
+    @app.get("/partitions/{partition}", responses=not_found)
+    async def members(
+        partition: Annotated[int, PathParameter(ge=0, le=10_000)],
+        limit: Annotated[int, Query(ge=1, le=200)] = 48,
+        ambiguous: Annotated[
+            bool, Query(description="Return the records whose class is least certain, those first.")
+        ] = False,
+    ) -> PartitionMembers:
+        """Return records of a partition."""
+        if partition >= service.classes:
+            raise HTTPException(404, f"there is no partition {partition}: they are 0 to {service.classes - 1}")
+        return await run(partial(service.members, partition, limit, ambiguous))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", media_type="text/html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page_file(name: str) -> FileResponse:
+        if name not in _PAGE_FILES:
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(PAGE / name, media_type=_PAGE_FILES[name])
+
+    return RequestGuard(app, hosts=hosts, token=token, max_body=_MAX_BODY, seconds=seconds)

@@ -1,0 +1,143 @@
+"""Opens an index for `semcut explore`, with the names of its classes and the network that made it, if it is there.
+
+Without the network, images cannot be queries, but everything else works. The network is loaded, and torch imported,
+when the first image is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from semcut.connector.data.labels import LINK, MODEL, network_classes
+from semcut.connector.explore.image_queries import Encode
+from semcut.indexes import Encodings, FaissIndex
+from semcut.indexes.index import SemanticIndex
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class OpenedIndex:
+    """An open index, which the caller closes, and what is known of the network that made it.
+
+    Attributes:
+        index: the index.
+        class_names: names of its C classes; None if they are not known.
+        encode: encodes images with the network; None if the network is not there.
+    """
+
+    index: SemanticIndex
+    class_names: Sequence[str] | None
+    encode: Encode | None
+
+
+class _Network(NamedTuple):
+    """Names of the classes of a network, and the function that encodes images with it; None without a network."""
+
+    class_names: Sequence[str] | None
+    encode: Encode | None
+
+
+def open_collection(
+    uri: str, collection: str, milvus_token: str | None, model: Path | None, device: str, warn: Warn
+) -> OpenedIndex:
+    """Open a Milvus collection.
+
+    Args:
+        uri: the server, or the file of an embedded one.
+        collection: name of the collection.
+        milvus_token: for the server.
+        model: run directory of the network; a collection does not say which one it is.
+        device: where the network runs.
+        warn: called with a sentence if the network cannot be used, or cannot be checked.
+
+    Raises:
+        StorageError: the collection cannot be used.
+    """
+    from semcut.indexes.milvus import MilvusIndex
+
+    index = MilvusIndex.open(uri, collection=collection, token=milvus_token)
+    return OpenedIndex(index, *_find_network(model, None, device, warn))
+
+
+def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> OpenedIndex:
+    """Open an index in a directory.
+
+    Args:
+        path: the directory.
+        model: run directory of the network, if it is not where it was when the index was made.
+        device, warn: as for `open_collection`.
+
+    Raises:
+        StorageError: the index cannot be used.
+    """
+    index = FaissIndex.open(path)
+    recorded = _recorded_network(path)
+    if recorded is None:
+        return OpenedIndex(index, *_find_network(model, None, device, warn))
+    directory, digest = recorded
+    network = _find_network(model or directory, digest, device, warn)
+    return OpenedIndex(index, network.class_names or network_classes(path), network.encode)
+
+
+def _recorded_network(path: Path) -> tuple[Path, str] | None:
+    """Read which network made the index in a directory: its run directory, and the SHA-256 digest of its weights."""
+    try:
+        link = json.loads((path / LINK).read_text())
+        return Path(link["model"]), str(link["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:
+    """Read the classes of a network, and prepare to load it later.
+
+    Args:
+        model: its run directory; None if nothing says where it is.
+        digest: of the weights that made the index; None if nothing says which they are.
+        device, warn: as for `open_collection`.
+    """
+    if model is None:
+        return _Network(None, None)
+    try:
+        content = json.loads((model / MODEL).read_text())
+        class_names, found = tuple(map(str, content["architecture"]["classes"])), content["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        warn(f"no network in {model}: only records of the index can be queries")
+        return _Network(None, None)
+    if digest not in (None, found):
+        warn(f"the network in {model} did not make this index: only records of the index can be queries")
+        return _Network(None, None)
+    if digest is None:
+        warn(f"nothing says which network made this index: the one in {model} is used unchecked")
+    return _Network(class_names, _LazyEncoder(model, device))
+
+
+class _LazyEncoder:
+    """Encodes images with a network that it loads for the first image."""
+
+    def __init__(self, model: Path, device: str) -> None:
+        self._model, self._device = model, device
+        self._encoder: Any = None
+
+    def __call__(self, images: Sequence[Image.Image]) -> Encodings:
+        """Encode images."""
+        if self._encoder is None:
+            self._encoder = _load_encoder(self._model, self._device)
+        encodings: Encodings = self._encoder.encode(images)
+        return encodings
+
+
+def _load_encoder(model: Path, device: str) -> Any:
+    from semcut.connector.models.allocator import keep_freed_memory
+    from semcut.connector.models.checkpoint import Checkpoint
+    from semcut.connector.retrieval.encoder import Encoder
+
+    keep_freed_memory()
+    return Encoder(Checkpoint.load(model), device)
