@@ -30,9 +30,9 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.connector.cli.search_command import write_contact_sheet
     from semcut.connector.cli.train_command import train_with_progress
     from semcut.connector.data import sources
-    from semcut.connector.data.labels import LINK
     from semcut.connector.models.network import Architecture
     from semcut.connector.retrieval.image_index import Connector
+    from semcut.connector.retrieval.model_link import LINK
     from semcut.connector.training.loop import TrainConfig
 
     training, queries = sources.load("digits/train"), sources.load("digits/test")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from semcut.connector.data.sources import ImageSet
     from semcut.connector.evaluation.evaluate import Evaluation
-    from semcut.connector.evaluation.rankings import Figures
+    from semcut.connector.evaluation.rankings import RankingFigures
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes import Encodings
 
@@ -114,7 +114,7 @@ def _rankings(
     queries: Encodings,
     labels: NDArray[np.int64],
     protocol: ProtocolName,
-) -> list[Figures]:
+) -> list[RankingFigures]:
     """Compare all rankings over the whole index, each at several cutoffs."""
     from semcut.connector.data.protocols import PROTOCOLS
     from semcut.connector.evaluation.rankings import compare
@@ -162,7 +162,7 @@ def show_evaluation(result: Evaluation) -> None:
     )
 
 
-def _show_rankings(rows: list[Figures], protocol: ProtocolName) -> None:
+def _show_rankings(rows: list[RankingFigures], protocol: ProtocolName) -> None:
     from semcut.connector.data.protocols import PROTOCOLS
 
     k = PROTOCOLS[protocol].k

@@ -44,8 +44,8 @@ def reproduce(
     if networks and (data is None or protocol is None):
         raise click.UsageError("networks are measured with --data and --protocol: give both")
     from semcut.connector.reproduce import results_page, tables
-    from semcut.connector.reproduce.groups import groups_of, headline
-    from semcut.connector.reproduce.measured import measure
+    from semcut.connector.reproduce.measure_network import measure_network
+    from semcut.connector.reproduce.method_groups import group_networks, headline_metric
 
     if speed is not None:
         results_page.keep_speed(out, speed)
@@ -57,13 +57,13 @@ def reproduce(
                 progress(done, total, task)
 
             for network in networks:
-                measure(network, data, protocol, out, device=device, progress=report)
+                measure_network(network, data, protocol, out, device=device, progress=report)
     page = results_page.write(out, _record_command(out) if networks or speed else _recorded_commands(out))
     if as_json:
         print_json({"page": str(page), "networks": _summary(out)})
         return
     for name, measured in results_page.networks_in(out).items():
-        table = tables.methods(groups_of(measured), headline(name))
+        table = tables.methods(group_networks(measured), headline_metric(name))
         OUT.print(table.rich(f"{name}, {table.title}"))
     print_line(f"\nPage: {page}")
 
@@ -88,7 +88,7 @@ def _record_command(out: Path) -> list[str]:
 def _summary(out: Path) -> list[dict[str, object]]:
     """Return name, accuracy and mAP of every network that was measured in a directory."""
     from semcut.connector.reproduce import results_page
-    from semcut.connector.reproduce.groups import headline
+    from semcut.connector.reproduce.method_groups import headline_metric
 
     return [
         {
@@ -97,7 +97,7 @@ def _summary(out: Path) -> list[dict[str, object]]:
             "head": one.about["architecture"]["head"],
             "seed": one.about["config"]["seed"],
             "accuracy": float(one.right.mean()),
-            **{f"{ranking} {cutoff:g}": float(headline(name).of(one, ranking, cutoff).mean())
+            **{f"{ranking} {cutoff:g}": float(headline_metric(name).of(one, ranking, cutoff).mean())
                for ranking in ("hamming", "fused") for cutoff in one.comparison.cutoffs},
         }
         for name, measured in results_page.networks_in(out).items()

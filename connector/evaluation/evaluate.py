@@ -1,11 +1,13 @@
-"""Retrieval quality and cost: mAP, precision, and what a search scanned.
+"""Measure retrieval quality and cost of an index: mAP, precision, time, and the share that a search scans.
 
-Conventions, since published figures differ in them:
-- a record is right for a query if both have the same label, the name of the folder that their file lies in;
-- average precision divides by all right records of the index, found or not: records behind the cutoff count as missed;
-- at k, it divides by the right records that k places could hold, min(k, all right records);
-- precision@k divides by k;
-- results come in the order of the search, ties by id; queries without a right record in the index are left out.
+Published figures differ in these conventions:
+
+- A record is right for a query if both have the same label, the name of the folder that their file lies in.
+- Average precision divides by all right records of the index, found or not: right records that the cutoff drops count
+  as missed.
+- At k, average precision divides by the number of right records that k places can hold, min(k, all right records).
+- Precision@k divides by k.
+- Results keep the order of the search, ties by id. Queries without a right record in the index are left out.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.evaluation.metrics import average_precision
-from semcut.indexes import Encodings, FaissIndex, SearchResult
+from semcut.indexes import Encodings, SearchResult, SemanticIndex
 from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 _PLACES = 1 << 22
+"""Places of results (queries times records) that are in memory while mAP@all is measured."""
+
+_TIMED_SINGLY = 100
+"""Largest number of queries that are also searched one by one, for their time."""
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Figures of the queries of one class, or of all."""
+    """Quality over the queries of one class, or over all queries."""
 
     queries: int
     map_all: float
@@ -37,7 +44,11 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured. Shares are of the index's partitions, cells and records, mean over queries."""
+    """Quality and cost that `evaluate` measured.
+
+    The three values `*_scanned` are shares of the index's partitions, cells and records, mean over queries. `cut_off`
+    is the mean number of records that a query read and dropped by the cutoff. Times are in milliseconds per query.
+    """
 
     k: int
     cutoff: float
@@ -54,66 +65,65 @@ class Evaluation:
     ms_per_query_single: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to dictionaries, for JSON."""
         return asdict(self)
 
 
 def evaluate(
-    index: FaissIndex,
+    index: SemanticIndex,
     record_labels: NDArray[np.int64],
     queries: Encodings,
     query_labels: NDArray[np.int64],
     classes: tuple[str, ...],
     *,
-    k: int = 10,
-    cutoff: float = 0.2,
-    shortlist: int | None = 100,
+    k: int = DEFAULT_K,
+    cutoff: float = DEFAULT_CUTOFF,
+    shortlist: int | None = DEFAULT_SHORTLIST,
     ranking: Ranking = "distance",
 ) -> Evaluation:
     """Search with every query and compare labels.
 
     Args:
-        index: what to search.
+        index: the index to search; it counts the codes that it scans.
         record_labels: (ids,) int64 label of the record with each id, -1 for unknown.
         queries: nq encodings.
         query_labels: (nq,) int64, positions in `classes`.
         classes: names for the report.
-        k, cutoff, shortlist, ranking: as in `search`. mAP@all ranks all relevant records, whatever the shortlist.
+        k, cutoff, shortlist, ranking: as in `search`. mAP@all ranks all relevant records, whatever the shortlist is.
 
     Raises:
         DataError: no query has a right record in the index.
     """
     per_label = np.bincount(record_labels[record_labels >= 0], minlength=len(classes))
     total = per_label[query_labels]
-    chosen = np.flatnonzero(total > 0)
-    if not len(chosen):
+    kept = np.flatnonzero(total > 0)
+    if not len(kept):
         raise DataError("no query has a record of its class in the index: their folders' names do not match")
-    queries, labels, total = queries[chosen], query_labels[chosen], total[chosen]
+    queries, labels, total = queries[kept], query_labels[kept], total[kept]
 
-    def right(result: SearchResult, here: slice = slice(None)) -> NDArray[np.bool_]:
-        found = np.where(result.ids >= 0, record_labels[result.ids], -1)
-        same: NDArray[np.bool_] = (found == labels[here, None]) & (result.ids >= 0)
-        return same
+    def search(part: Encodings) -> SearchResult:
+        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
 
     at_all = np.empty(len(labels))
     step = max(1, _PLACES // len(index))
     for start in range(0, len(labels), step):
-        here = slice(start, start + step)
-        everything = index.search(queries[here], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking)
-        at_all[here] = average_precision(right(everything, here), total[here])
+        block = slice(start, start + step)
+        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking)
+        at_all[block] = average_precision(_right(every, record_labels, labels[block]), total[block])
 
-    index.search(queries[:1], k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+    search(queries[:1])  # not timed: the first search may have to prepare the index
     start_time = time.perf_counter()
-    result = index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
-    batch = time.perf_counter() - start_time
-    singles = []
-    for one in range(min(100, len(labels))):
+    result = search(queries)
+    batch_seconds = time.perf_counter() - start_time
+    single_seconds = []
+    for query in range(min(_TIMED_SINGLY, len(labels))):
         start_time = time.perf_counter()
-        index.search(queries[one : one + 1], k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
-        singles.append(time.perf_counter() - start_time)
+        search(queries[query : query + 1])
+        single_seconds.append(time.perf_counter() - start_time)
 
-    at_k = average_precision(right(result), np.minimum(k, total))
-    precision = right(result).sum(axis=1) / k
+    right = _right(result, record_labels, labels)
+    at_k = average_precision(right, np.minimum(k, total))
+    precision = right.sum(axis=1) / k
     stats = index.stats()
 
     def figures(rows: NDArray[np.bool_]) -> ClassFigures:
@@ -136,6 +146,15 @@ def evaluate(
         cells_scanned=float(result.cells.mean() / max(1, stats.cells)),
         codes_scanned=float(result.codes.mean() / len(index)),
         cut_off=float(result.cut_off.mean()),
-        ms_per_query_batch=1000 * batch / len(labels),
-        ms_per_query_single=1000 * float(np.median(singles)),
+        ms_per_query_batch=1000 * batch_seconds / len(labels),
+        ms_per_query_single=1000 * float(np.median(single_seconds)),
     )
+
+
+def _right(
+    result: SearchResult, record_labels: NDArray[np.int64], query_labels: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Find out at which places of a result stands a record with the label of the query: (nq, k) bool."""
+    found = np.where(result.ids >= 0, record_labels[result.ids], -1)
+    right: NDArray[np.bool_] = (found == query_labels[:, None]) & (result.ids >= 0)
+    return right

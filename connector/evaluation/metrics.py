@@ -1,11 +1,11 @@
-"""Average precision, of lists and of rankings with ties.
+"""Average precision of lists, and of rankings with ties.
 
-A short code is shared by many records, so a ranking by Hamming distance is a list of groups, and its average precision
-depends on the order inside them: by one or two points of mAP. `tied_average_precision` is the mean over all orders,
-so it depends on nothing but the distances.
+Many records share a short code, so a ranking by Hamming distance is a list of groups of tied records. Its average
+precision depends on the order inside the groups, by one or two points of mAP. `tied_average_precision` is the mean over
+all orders, so it depends on nothing but the distances.
 
-Both divide by what the caller says: by all right records for AP@all, found or not, and by what k places could hold for
-AP@k.
+Both functions divide by a number that the caller gives: for AP@all the number of all right records, found or not; for
+AP@k the number of right records that k places can hold.
 
 Source: McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
 Scores" (ECIR 2008).
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 
 def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Average precision of every query.
+    """Compute the average precision of every query.
 
     Args:
         right: (nq, m) bool; whether the result at each place is right, best first.
-        relevant: (nq,) int64, at least 1; what to divide by.
+        relevant: (nq,) int64, at least 1; the number to divide by.
 
     Returns:
         (nq,) float64.
@@ -36,32 +36,32 @@ def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> 
 def tied_average_precision(
     right: NDArray[np.int64], every: NDArray[np.int64], relevant: NDArray[np.int64], k: int | None = None
 ) -> NDArray[np.float64]:
-    """Average precision of every query, the mean over all orders of records that are tied.
+    """Compute the average precision of every query, as the mean over all orders of tied records.
 
-    In a group of n records, r of them right, behind a records of which b are right, the record at the i-th place is
-    right with probability r / n, and then (i - 1) (r - 1) / (n - 1) of those before it in the group are right, too. So
-    the group adds the sum over i of
+    Take a group of n tied records, r of them right, that follows a records with b right ones. The record at the i-th
+    place of the group is right with probability r / n; given that, (i - 1) (r - 1) / (n - 1) of the records before it
+    in the group are right on average. So the group adds the sum over i of
 
         r / n (b + 1 + (i - 1) (r - 1) / (n - 1)) / (a + i)
 
-    which harmonic numbers give at once.
+    which differences of harmonic numbers give without a loop over i.
 
     Args:
-        right: (nq, groups) int64; right records in each group of ties, the best group first.
-        every: (nq, groups) int64; all records in it.
-        relevant: (nq,) int64, at least 1; what to divide by.
-        k: count the first k places only.
+        right: (nq, groups) int64; number of right records in each group of ties, the best group first.
+        every: (nq, groups) int64; number of all records in each group.
+        relevant: (nq,) int64, at least 1; the number to divide by.
+        k: count only the first k places; None counts all.
 
     Returns:
         (nq,) float64.
     """
     before = np.cumsum(every, axis=1) - every
     right_before = np.cumsum(right, axis=1) - right
-    seen = every if k is None else np.clip(k - before, 0, every)
+    counted = every if k is None else np.clip(k - before, 0, every)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 1 + int(every.sum(axis=1).max(initial=0))))])
-    inverse = harmonic[before + seen] - harmonic[before]
+    inverse = harmonic[before + counted] - harmonic[before]
     share = right / np.maximum(every, 1)
     others = np.maximum(right - 1, 0) / np.maximum(every - 1, 1)
-    sums = share * ((right_before + 1) * inverse + others * (seen - (before + 1) * inverse))
+    sums = share * ((right_before + 1) * inverse + others * (counted - (before + 1) * inverse))
     total: NDArray[np.float64] = sums.sum(axis=1) / relevant
     return total

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from semcut.connector.data.labels import LINK, MODEL, network_classes
+from semcut.connector.data.labels import MODEL
 from semcut.connector.explore.image_queries import Encode
+from semcut.connector.retrieval.model_link import LINK, network_classes
 from semcut.indexes import Encodings, FaissIndex
 from semcut.indexes.index import SemanticIndex
 

@@ -1,10 +1,10 @@
-"""Codes that need no training, of the features that a network gives: what its own codes have to beat.
+"""Make hash codes that need no training from a network's features: the codes that the network's own must beat.
 
     LSH    signs of random rotations, each bit split at its median
-    ITQ    principal components, rotated to be near the corners of a cube; centred
+    ITQ    principal components, centred and rotated to be near the corners of a cube
 
-Both as FAISS has them. Sources: Charikar, "Similarity Estimation Techniques from Rounding Algorithms" (STOC 2002);
-Gong and Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes" (CVPR 2011).
+FAISS implements both. Sources: Charikar, "Similarity Estimation Techniques from Rounding Algorithms" (STOC 2002); Gong
+and Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes" (CVPR 2011).
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ from numpy.typing import NDArray
 
 BaselineName = Literal["LSH", "ITQ"]
 
-_TRAINING = 20_000
+_TRAINING_RECORDS = 20_000
 
 
 def baseline_codes(
     records: NDArray[np.float32], queries: NDArray[np.float32], bits: int
 ) -> dict[BaselineName, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Packed codes of records and of queries by each of the methods.
+    """Compute the packed codes of records and of queries by each method.
 
     Args:
-        records: (n, dim) features; 20,000 of them at most are learned from.
+        records: (n, dim) features; the methods are fitted to at most 20,000 of them.
         queries: (nq, dim) features.
-        bits: of a code; ITQ is left out where there are more than dimensions, or than records to learn from.
+        bits: length of a code. ITQ is left out if `bits` is more than `dim` or than the number of records to fit to.
     """
     dim = records.shape[1]
-    chosen = np.random.default_rng(0).permutation(len(records))[:_TRAINING]
+    chosen = np.random.default_rng(0).permutation(len(records))[:_TRAINING_RECORDS]
     sample = np.ascontiguousarray(records[np.sort(chosen)])
     lsh = faiss.IndexLSH(dim, bits, True, True)
     lsh.train(sample)
-    found: dict[BaselineName, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {
+    codes: dict[BaselineName, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {
         "LSH": (lsh.sa_encode(records), lsh.sa_encode(queries))
     }
     if bits <= min(dim, len(sample)):
         itq = faiss.ITQTransform(dim, bits, True)
         itq.train(sample)
-        found["ITQ"] = tuple(np.packbits(itq.apply(x) > 0, axis=1) for x in (records, queries))  # type: ignore[assignment]
-    return found
+        codes["ITQ"] = (
+            np.packbits(itq.apply(records) > 0, axis=1),
+            np.packbits(itq.apply(queries) > 0, axis=1),
+        )
+    return codes

@@ -1,55 +1,56 @@
-"""`FrozenEncoder`: networks of one frozen backbone are measured without computing it for each of them."""
+"""`FrozenEncoder`: encode images with networks that share a frozen backbone, and compute the backbone only once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
+from semcut.connector.retrieval.encoder import EncodedFiles, Encoder, encodings_of
 from semcut.connector.training.batches import labelled_batches
 from semcut.connector.training.frozen_features import kept_outputs
+from semcut.indexes.progress import Progress
 
 
 class FrozenEncoder(Encoder):
-    """An encoder of images that are known before; what its backbone makes of them comes from the cache, or goes there.
+    """An encoder of images that are known in advance.
+
+    The outputs of the backbone come from the cache of frozen features, or are computed once and stored there.
 
     Args:
-        checkpoint: a network whose backbone was left as it was, so that it is that of other networks, too.
-        files: all images that it will be asked for.
+        checkpoint: a network whose backbone was frozen in training, so that other networks have the same backbone.
+        files: all images that will be encoded.
         device: "cpu", "cuda", "cuda:0".
-        progress: told how many images the backbone has seen, and of how many.
+        progress: called with the number of images that the backbone has processed.
 
     Raises:
         DataError: none of the images can be read.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, files: Sequence[str], device: str, progress: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, files: Sequence[str], device: str, progress: Progress) -> None:
         super().__init__(checkpoint, device)
         images = ImageSet(tuple(files), np.arange(len(files)), self.architecture.classes)
 
-        def read(images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def read(images: ImageSet) -> Iterator[tuple[Any, Any]]:
             size = self.architecture.image_size
-            for pixels, numbers in labelled_batches(images, size, self._batch_size, self._workers):
-                yield pixels, numbers
-                progress(int(numbers[-1]) + 1, len(images))
+            for pixels, positions in labelled_batches(images, size, self._batch_size, self._workers):
+                yield pixels, positions
+                progress(int(positions[-1]) + 1, len(images))
 
-        (found,) = kept_outputs(self._net, [images], read, self._device, mirror=False)
-        self._layers = found.copies[0]
-        self._row_of = {files[number]: row for row, number in enumerate(found.labels.tolist())}
+        (outputs,) = kept_outputs(self._network.net, [images], read, self._network.device, mirror=False)
+        self._layers = [layer.numpy() for layer in outputs.copies[0]]
+        self._row_of = {files[position]: row for row, position in enumerate(outputs.labels.tolist())}
 
     def encode_files(self, files: Sequence[str], first_id: int = 0) -> Iterator[EncodedFiles]:
-        """Encodings of some of the images, batch by batch; what cannot be read is skipped."""
+        """Encode some of the images, batch by batch; images that cannot be read are skipped."""
         for start in range(0, len(files), self._batch_size):
-            part = files[start : start + self._batch_size]
-            good = [place for place, file in enumerate(part) if file in self._row_of]
-            rows = torch.tensor([self._row_of[part[place]] for place in good], dtype=torch.int64)
-            layers = tuple(layer[rows].to(self._device) for layer in self._layers)
-            ids = np.array(good, np.int64) + start + first_id
-            skipped = [(file, "it cannot be read") for file in part if file not in self._row_of]
-            yield EncodedFiles(self._encodings(layers, ids, [part[place] for place in good]), skipped)
+            batch = files[start : start + self._batch_size]
+            readable = [place for place, file in enumerate(batch) if file in self._row_of]
+            rows = np.array([self._row_of[batch[place]] for place in readable], np.int64)
+            outputs = self._network.run_branches([layer[rows] for layer in self._layers])
+            ids = np.array(readable, np.int64) + start + first_id
+            skipped = [(file, "it cannot be read") for file in batch if file not in self._row_of]
+            yield EncodedFiles(encodings_of(outputs, ids, [batch[place] for place in readable]), skipped)

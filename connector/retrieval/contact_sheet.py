@@ -1,7 +1,8 @@
-"""A picture of search results: every query at the left, its best records at the right.
+"""Draw search results as one picture: a row per query, with the query at the left and its best records at the right.
 
-Under each record stand its distance and relevance; its frame is green if its class is the query's, red if it is
-another, grey if one of them is not known (the figures 2 and 3 of Varga and Szirányi).
+Two lines of text under each record give its distance and relevance. The frame of a record is green if the record has
+the class of the query, red if it has another class, and grey if either class is unknown (like figures 2 and 3 of Varga
+and Szirányi).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from semcut.connector.data.images import UnreadableImage, open_image
 
-_TILE, _FRAME, _TEXT, _GAP = 96, 4, 30, 12
+_TILE, _FRAME, _TEXT, _GAP = 96, 4, 30, 12  # pixels: side of an image, width of a frame, height of the text, margin
 _GREEN, _RED, _GREY, _BLACK = (30, 150, 60), (200, 40, 40), (150, 150, 150), (20, 20, 20)
+_UNREADABLE = (235, 235, 235)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of a sheet: where it is, its class if known, and the lines of text under it."""
+    """An image on a sheet: where it is, its class (None if unknown), and the lines of text under it."""
 
     image: str | Path | Image.Image
     label: str | None
@@ -28,31 +30,35 @@ class Tile:
 
 
 def contact_sheet(rows: Sequence[tuple[Tile, Sequence[Tile]]]) -> Image.Image:
-    """Draw one row per query and its records, best first. An image that cannot be read shows as an empty tile."""
-    columns = 1 + max((len(found) for _, found in rows), default=0)
-    cell, height = _TILE + 2 * _FRAME, _TILE + 2 * _FRAME + _TEXT
-    sheet = Image.new("RGB", (_GAP + (cell + _GAP) * columns + _GAP, _GAP + (height + _GAP) * len(rows)), "white")
+    """Draw one row per query and its records, best first. An image that cannot be read becomes an empty tile."""
+    columns = 1 + max((len(records) for _, records in rows), default=0)
+    side, height = _TILE + 2 * _FRAME, _TILE + 2 * _FRAME + _TEXT
+    sheet = Image.new("RGB", (_GAP + (side + _GAP) * columns + _GAP, _GAP + (height + _GAP) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)
-    for line, (query, found) in enumerate(rows):
-        top = _GAP + line * (height + _GAP)
-        for column, tile in enumerate([query, *found]):
-            left = _GAP + column * (cell + _GAP) + (_GAP if column else 0)
-            colour = _BLACK
-            if column:
-                known = query.label is not None and tile.label is not None
-                colour = _GREY if not known else _GREEN if tile.label == query.label else _RED
-            draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour)
+    for row, (query, records) in enumerate(rows):
+        top = _GAP + row * (height + _GAP)
+        for column, tile in enumerate([query, *records]):
+            left = _GAP + column * (side + _GAP) + (_GAP if column else 0)
+            colour = _frame_colour(query, tile) if column else _BLACK
+            draw.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
             sheet.paste(_picture(tile.image), (left + _FRAME, top + _FRAME))
             for number, text in enumerate(tile.lines[:2]):
-                draw.text((left, top + cell + 1 + 13 * number), text, fill=_BLACK, font=font)
+                draw.text((left, top + side + 1 + 13 * number), text, fill=_BLACK, font=font)
     return sheet
 
 
+def _frame_colour(query: Tile, record: Tile) -> tuple[int, int, int]:
+    if query.label is None or record.label is None:
+        return _GREY
+    return _GREEN if record.label == query.label else _RED
+
+
 def _picture(source: str | Path | Image.Image) -> Image.Image:
+    """Scale an image to the size of a tile; small images keep hard pixels."""
     try:
         image = open_image(source)
     except UnreadableImage:
-        return Image.new("RGB", (_TILE, _TILE), (235, 235, 235))
+        return Image.new("RGB", (_TILE, _TILE), _UNREADABLE)
     small = image.width < _TILE // 2
     return ImageOps.fit(image, (_TILE, _TILE), Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)

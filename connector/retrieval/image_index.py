@@ -1,15 +1,13 @@
 """`Connector`: a trained network and an index of its encodings, used as one.
 
-A stored index that was made by a connector has a `connector.json` beside its columns: where the network is, and the
-digest of its weights. Codes and features mean something to the network that made them only, so an index is never
-opened with another.
+Codes and features mean something only to the network that made them, so a stored index is never opened with another
+network. `model_link` records which network that is.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
-from semcut.connector.data.labels import LINK, labels_by_id
-from semcut.connector.models.checkpoint import Checkpoint, write_json
+from semcut.connector.data.labels import labels_by_id
+from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import Encoder
-from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult
+from semcut.connector.retrieval.model_link import LINK, read_link, write_link
+from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult, SemanticIndex
 from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.protocol import EngineName
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
-_ADD = 10_000  # records per commit
+_RECORDS_PER_COMMIT = 10_000
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One record of an answer: its id and uri, and how it compares with the query."""
+    """One record that a search found: its id and uri, and how it compares with the query."""
 
     id: int
     uri: str | None
@@ -43,38 +44,47 @@ class Hit:
 
 @dataclass(frozen=True)
 class Indexed:
-    """How many images were added, and which files were skipped, with reasons."""
+    """What `Connector.add_files` did: the number of images added, and (file, reason) pairs of files skipped."""
 
     added: int
     skipped: list[tuple[str, str]]
 
 
 class Connector:
-    """A network and an index of its encodings; `create` or `open` one. A context manager that closes the index."""
+    """A network and an index of its encodings: `create` or `open` one. A context manager that closes the index.
 
-    def __init__(self, encoder: Encoder, index: FaissIndex) -> None:
+    `create` and `open` use a `FaissIndex`; any other `SemanticIndex` of the same network's encodings can be given to
+    the constructor.
+    """
+
+    def __init__(self, encoder: Encoder, index: SemanticIndex) -> None:
         self.encoder = encoder
         self.index = index
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, model: str | os.PathLike[str], *, device: str = "cpu") -> Self:
-        """An empty index for a network's encodings, in a new directory or (None) in memory.
+        """Make an empty index for a network's encodings.
+
+        Args:
+            path: a new or empty directory for the index; None keeps the index in memory.
+            model: run directory of the network.
+            device: to encode on.
 
         Raises:
-            CheckpointError: there is no usable model in the directory `model`.
+            CheckpointError: there is no usable network in the directory `model`.
             IndexExistsError: there is something at `path`.
         """
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
         index = FaissIndex.create(path, encoder.index_config())
         if path is not None:
-            content = {
-                "model": str(checkpoint.path.absolute()),
-                "sha256": checkpoint.digest,
-                "head": checkpoint.net.architecture.head,
-                "binarisation": checkpoint.net.head.binarisation,
-            }
-            write_json(Path(path) / LINK, content)
+            write_link(
+                path,
+                model=checkpoint.path,
+                sha256=checkpoint.digest,
+                head=checkpoint.net.architecture.head,
+                binarisation=checkpoint.net.head.binarisation,
+            )
         return cls(encoder, index)
 
     @classmethod
@@ -86,7 +96,7 @@ class Connector:
         device: str = "cpu",
         engine: EngineName = "auto",
     ) -> Self:
-        """A stored index with the network that made it.
+        """Open a stored index with the network that made it.
 
         Args:
             path: directory of the index.
@@ -95,23 +105,20 @@ class Connector:
             engine: what scans the index, see `FaissIndex.create`.
 
         Raises:
-            NotAnIndexError: there is no index, or it was not made by a connector.
-            CheckpointError: the network is not there, or is another one.
+            NotAnIndexError: there is no index, or the index was not made by a connector.
+            CheckpointError: the network is missing, or is not the one that made the index.
         """
         index = FaissIndex.open(path, engine=engine)
         try:
-            link = json.loads((Path(path) / LINK).read_text())
-            recorded, digest = link["model"], link["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            index.close()
-            raise NotAnIndexError(
-                f"{path} does not say which network made it (no {LINK}): it was not made by `semcut index`"
-            ) from None
-        try:
-            checkpoint = Checkpoint.load(model or recorded)
-            if checkpoint.digest != digest:
+            link = read_link(path)
+            if link is None or link.sha256 is None:
+                raise NotAnIndexError(
+                    f"{path} does not say which network made it (no {LINK}): it was not made by `semcut index`"
+                )
+            checkpoint = Checkpoint.load(model or link.model)
+            if checkpoint.digest != link.sha256:
                 raise CheckpointError(
-                    f"the index {path} was made by another network than the one in {model or recorded}: codes of "
+                    f"the index {path} was made by another network than the one in {model or link.model}: codes of "
                     "different networks cannot be compared; give the right model, or index the images again"
                 )
             return cls(Encoder(checkpoint, device), index)
@@ -129,13 +136,14 @@ class Connector:
         """Close the index."""
         self.index.close()
 
-    def add_files(self, files: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Indexed:
-        """Encode image files and add them, batch by batch; ids go on from the largest in the index.
+    def add_files(self, files: Sequence[str], *, progress: Progress | None = None) -> Indexed:
+        """Encode image files and add them, batch by batch; ids continue after the largest in the index.
 
         Args:
             files: paths; they become the records' uris.
-            progress: told how many files have been dealt with.
+            progress: called with the number of files that were added or skipped.
         """
+        report = progress or silent
         added, done, skipped = 0, 0, []
         pending: list[Encodings] = []
         for batch in self.encoder.encode_files(files, first_id=self.index.next_id()):
@@ -143,23 +151,24 @@ class Connector:
             skipped += batch.skipped
             added += len(batch.encodings)
             done += len(batch.encodings) + len(batch.skipped)
-            if sum(map(len, pending)) >= _ADD or done == len(files):
+            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == len(files):
                 self.index.add(Encodings.concatenate(pending))
                 pending = []
-            if progress is not None:
-                progress(done)
+            report(done, len(files))
         return Indexed(added, skipped)
 
     def search(
         self,
         images: Sequence[str | Path | Image.Image],
         *,
-        k: int = 10,
-        cutoff: float = 0.2,
-        shortlist: int | None = 100,
+        k: int = DEFAULT_K,
+        cutoff: float = DEFAULT_CUTOFF,
+        shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
     ) -> list[list[Hit]]:
-        """The k best records for each image, best first; fewer where fewer are relevant. See `SemanticIndex.search`.
+        """Find the k best records for each image, best first; fewer where fewer are relevant.
+
+        See `SemanticIndex.search` for the meaning of each argument.
 
         Raises:
             DataError: an image cannot be read.
@@ -167,24 +176,24 @@ class Connector:
         """
         if isinstance(images, str | Path | Image.Image):
             raise DataError("got one image, expected a list of images: put it in brackets")
-        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # before the slow part
+        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # fails before the slow encoding
         queries = self.encoder.encode(images)
         return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Label of the record with each id, -1 where it is none of `classes`: see `labels_by_id`."""
+        """Look up the label of the record with each id, -1 where it is none of `classes`: see `labels_by_id`."""
         return labels_by_id(self.index, classes)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
-        """A search's result with the uris of its records."""
+        """Turn the result of a search into hits, with the uris of its records."""
         found = np.unique(result.ids[result.ids >= 0])
-        names = dict(zip(found.tolist(), self.index.uris(found), strict=True))
+        uris = dict(zip(found.tolist(), self.index.uris(found), strict=True))
         columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)
         return [
             [
-                Hit(one, names[one], distance, relevance, score, hamming)
-                for one, distance, relevance, score, hamming in zip(*(c[row].tolist() for c in columns), strict=True)
-                if one >= 0
+                Hit(record, uris[record], distance, relevance, score, hamming)
+                for record, distance, relevance, score, hamming in zip(*(c[row].tolist() for c in columns), strict=True)
+                if record >= 0
             ]
             for row in range(len(result))
         ]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from semcut.connector.evaluation.rankings import among_themselves
+from semcut.connector.evaluation.code_quality import leave_one_out_map
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.network import Output, SemanticHashNet
 from semcut.indexes.errors import DataError
@@ -55,7 +55,7 @@ def measure(net: SemanticHashNet, answers: Iterable[tuple[Output, torch.Tensor]]
     if not seen:
         raise DataError("none of the validation images can be read")
     codes, probabilities, truth = (np.concatenate(column)[:_SEARCHED] for column in zip(*searched, strict=True))
-    found = among_themselves(codes, probabilities, truth)
+    found = leave_one_out_map(codes, probabilities, truth)
     return {
         **dict(zip(_ACCURACY, (right / seen, hash_right / seen), strict=True)),
         "validation_loss": loss / seen,

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish, shape
-from semcut.connector.data.labels import labels_by_id, network_classes
+from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.sources import class_of, evenly
+from semcut.connector.retrieval.model_link import network_classes
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
 

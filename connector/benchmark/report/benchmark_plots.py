@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from semcut.connector.evaluation.drawing import (
+from semcut.connector.evaluation.charts import (
     INK,
     MARKERS,
     Curves,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.from_indexes import real_dataset
-from semcut.connector.data.labels import LINK, MODEL
+from semcut.connector.data.labels import MODEL
+from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored

@@ -9,7 +9,7 @@ from PIL import Image
 
 from semcut.connector.benchmark.report import benchmark_plots, results
 from semcut.connector.benchmark.report.targets import targets
-from semcut.connector.evaluation import drawing
+from semcut.connector.evaluation import charts
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_labels_keep_their_distance_and_their_order_and_move_no_more_than_they_m
     rng = np.random.default_rng(seed)
     wanted = np.sort(rng.choice([0, 0.9]) + rng.random(int(rng.integers(1, 12))) * rng.choice([0.1, 1]))
     wanted = np.minimum(wanted, 1)
-    heights = np.array(drawing.spread(wanted.tolist(), 0.05))
+    heights = np.array(charts.spread(wanted.tolist(), 0.05))
     assert (np.diff(heights) > 0.05 - 1e-9).all()
     assert -1e-9 <= heights[0] <= heights[-1] <= 1 + 1e-9
     if len(wanted) == 1 or np.diff(wanted).min() >= 0.05:

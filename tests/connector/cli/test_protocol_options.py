@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from semcut.connector.data.labels import LINK
-from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
+from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
+from semcut.connector.retrieval.model_link import LINK
 from tests.command import semcut
 
 
@@ -35,7 +35,7 @@ def test_the_index_records_how_its_codes_were_binarised(place: Path) -> None:
 def test_evaluate_compares_rankings(place: Path) -> None:
     content = json.loads(semcut("evaluate", "index", "digits", "--protocol", "cifar10-2", "--json", cwd=place).stdout)
     rows = {(row["ranking"], row["cutoff"]): row for row in content["rankings"]}
-    assert set(rows) == {(name, t) for name in NAMES for t in CUTOFFS}
+    assert set(rows) == {(name, t) for name in RANKING_NAMES for t in CUTOFFS}
     assert rows["hamming", 0]["map_all"] > 0.9
     assert rows["fused", 0]["relevant"] == pytest.approx(1)
     assert rows["fused", 0.5]["scanned"] < 0.5

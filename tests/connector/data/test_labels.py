@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from semcut.connector.data.labels import LINK, MODEL, labels_by_id, network_classes
+from semcut.connector.data.labels import MODEL, labels_by_id
+from semcut.connector.retrieval.model_link import LINK, network_classes
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 
 

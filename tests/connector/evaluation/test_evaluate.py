@@ -1,4 +1,4 @@
-"""Metrics against slow, obvious implementations; shares against the results themselves."""
+"""Figures of an evaluation, against slow, obvious formulas on the results of searches."""
 
 from __future__ import annotations
 
@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 
 from semcut.connector.evaluation.evaluate import evaluate
-from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
+from tests.connector.evaluation.conftest import encodings
 from tests.connector.evaluation.test_metrics import slow_average_precision
-
-
-def encodings(rng: np.random.Generator, labels: np.ndarray, *, ids: bool) -> Encodings:
-    logits = rng.normal(size=(len(labels), 4))
-    logits[np.arange(len(labels)), labels] += 3
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    features = rng.normal(size=(len(labels), 8)) + np.eye(4, 8)[labels]
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return Encodings(
-        probabilities=probabilities,
-        codes=rng.integers(0, 256, (len(labels), 4), dtype=np.uint8),
-        features=features,
-        ids=np.arange(len(labels)) if ids else None,
-    )
 
 
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 @pytest.mark.parametrize("cutoff", [0.0, 0.3])
-def test_figures_are_those_of_the_results(ranking: str, cutoff: float) -> None:
+def test_figures_follow_from_the_results_of_searches(ranking: str, cutoff: float) -> None:
     rng = np.random.default_rng(1)
     record_labels, query_labels = rng.integers(0, 4, 300), rng.integers(0, 4, 30)
     record_labels[:10] = -1  # records of unknown class are never right

@@ -20,7 +20,7 @@ def slow_average_precision(right: list[bool], total: int) -> float:
     return score / total
 
 
-def over_all_orders(groups: list[list[bool]], total: int, k: int | None) -> float:
+def mean_over_all_orders(groups: list[list[bool]], total: int, k: int | None) -> float:
     orders = itertools.product(*(itertools.permutations(group) for group in groups))
     scores = [slow_average_precision([one for group in order for one in group][:k], total) for order in orders]
     return math.fsum(scores) / len(scores)
@@ -48,13 +48,15 @@ def test_ties_count_as_the_mean_over_all_their_orders(k: int | None) -> None:
     right[3] = [0, 0, 0, 6]
     total = right.sum(axis=1) + np.array([0, 2, 1, 0, 3]) + (right.sum(axis=1) == 0)
     expected = [
-        over_all_orders([[i < r for i in range(n)] for r, n in zip(rights, row, strict=True)], int(total[query]), k)
+        mean_over_all_orders(
+            [[i < r for i in range(n)] for r, n in zip(rights, row, strict=True)], int(total[query]), k
+        )
         for query, (rights, row) in enumerate(zip(right.tolist(), sizes.tolist(), strict=True))
     ]
     assert tied_average_precision(right, sizes, total, k) == pytest.approx(expected)
 
 
-def test_without_ties_both_are_the_same() -> None:
+def test_without_ties_both_functions_agree() -> None:
     rng = np.random.default_rng(2)
     right = rng.random((30, 50)) < 0.3
     total = right.sum(axis=1) + 1

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from semcut.connector.data.labels import LINK
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import FaissIndex
 from semcut.indexes.milvus import MilvusIndex
 from tests.command import SEMCUT, semcut

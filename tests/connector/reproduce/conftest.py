@@ -1,4 +1,4 @@
-"""Three small networks of digits, of two heads and two seeds, measured once for all tests."""
+"""Three small networks trained on digits, with two heads and two seeds, measured once for all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from semcut.connector.data.protocols import parts
 from semcut.connector.models.heads import HeadName
 from semcut.connector.models.network import Architecture
-from semcut.connector.reproduce.measured import Measured, measure
+from semcut.connector.reproduce.measure_network import measure_network
+from semcut.connector.reproduce.network_measurements import Measurement
 from semcut.connector.training.loop import TrainConfig, train
 
 PROTOCOL = "cifar10-2"
@@ -29,18 +30,21 @@ def networks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="session")
-def results(networks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Measured]]:
+def results(networks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Measurement]]:
     out = tmp_path_factory.mktemp("results")
-    told: list[str] = []
-    measured = {
-        name: measure(path, "digits", PROTOCOL, out, progress=lambda what, done, of: told.append(what))
-        for name, path in networks.items()
+    tasks: set[str] = set()
+
+    def report(done: int, total: int, task: str = "") -> None:
+        tasks.add(task)
+
+    measurements = {
+        name: measure_network(path, "digits", PROTOCOL, out, progress=report) for name, path in networks.items()
     }
-    for what in ("indexing", "encoding queries", "ranking"):
-        assert {f"{one.about['name']}: {what}" for one in measured.values()} <= set(told)
-    return out, measured
+    for step in ("indexing", "encoding queries", "ranking"):
+        assert {f"{network.about['name']}: {step}" for network in measurements.values()} <= tasks
+    return out, measurements
 
 
-def place_of(results: tuple[Path, dict[str, Measured]], name: str) -> Path:
-    """The folder of a network in a directory of results."""
+def folder_of(results: tuple[Path, dict[str, Measurement]], name: str) -> Path:
+    """Give the folder of a network in the directory of results."""
     return results[0] / PROTOCOL / str(results[1][name].about["name"])

@@ -7,7 +7,7 @@ from PIL import Image
 from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 
 
-def test_frames_tell_right_wrong_and_unknown() -> None:
+def test_the_colour_of_a_frame_says_right_wrong_or_unknown() -> None:
     image = Image.new("RGB", (50, 50), "blue")
     sheet = contact_sheet(
         [
@@ -17,7 +17,7 @@ def test_frames_tell_right_wrong_and_unknown() -> None:
                     Tile(image, "cat", ("d 0.1", "R 0.9")),
                     Tile(image, "dog", ("d 0.2", "R 0.5")),
                     Tile(image, None, ("d 0.3", "R 0.4")),
-                    Tile("gone.png", "cat", ("d 0.4", "R 0.3")),
+                    Tile("missing.png", "cat", ("d 0.4", "R 0.3")),
                 ],
             )
         ]

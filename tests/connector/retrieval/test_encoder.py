@@ -1,4 +1,4 @@
-"""Encodings are what the network says, by the equations."""
+"""Encodings equal the outputs of the network, put through the equations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_encodings_follow_from_the_networks_outputs(model: Checkpoint, digits_te
     assert encodings.normalised()
 
 
-def test_the_batch_size_changes_nothing_that_matters(model: Checkpoint, digits_test: ImageSet) -> None:
+def test_the_batch_size_changes_encodings_only_by_rounding(model: Checkpoint, digits_test: ImageSet) -> None:
     files = digits_test.files[:50]
     whole, small = Encoder(model).encode(files), Encoder(model, batch_size=7).encode(files)
     assert np.allclose(whole.probabilities, small.probabilities, atol=1e-5)
@@ -49,7 +49,7 @@ def test_the_batch_size_changes_nothing_that_matters(model: Checkpoint, digits_t
     assert np.unpackbits(whole.codes ^ small.codes).mean() < 0.005
 
 
-def test_files_keep_their_places_as_ids_and_bad_ones_are_skipped(
+def test_positions_of_files_are_ids_and_unreadable_files_are_skipped(
     model: Checkpoint, digits_test: ImageSet, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.png").write_text("no")
@@ -77,8 +77,8 @@ def test_no_images_give_an_empty_batch_of_the_right_widths(model: Checkpoint) ->
 
 
 def test_an_image_that_cannot_be_read_is_named(model: Checkpoint) -> None:
-    with pytest.raises(DataError, match=r"gone\.png"):
-        Encoder(model).encode(["gone.png"])
+    with pytest.raises(DataError, match=r"missing\.png"):
+        Encoder(model).encode(["missing.png"])
 
 
 def test_a_network_whose_feature_vanishes_still_gives_unit_features(model: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""A network and an index as one: add images, search by image, and never mix networks."""
+"""A network and an index used as one: add images, search by image, refuse an index of another network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet, class_of
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
-from semcut.connector.retrieval.image_index import LINK
+from semcut.connector.retrieval.model_link import LINK
 from semcut.connector.training.loop import TrainConfig, train
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
 from semcut.indexes.errors import CheckpointError, DataError
@@ -40,23 +40,25 @@ def test_most_of_what_is_found_has_the_class_of_the_query(stored: Path, digits_t
     assert np.mean(right) > 0.8
 
 
-def test_ids_go_on_and_files_that_cannot_be_read_are_reported(
-    model: Checkpoint, digits: ImageSet, tmp_path: Path
-) -> None:
+def test_ids_continue_and_unreadable_files_are_reported(model: Checkpoint, digits: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no")
-    told: list[int] = []
+    reported: list[tuple[int, int]] = []
+
+    def report(done: int, total: int, task: str = "") -> None:
+        reported.append((done, total))
+
     with Connector.create(None, model.path) as connector:
-        first = connector.add_files([*digits.files[:3], str(tmp_path / "bad.jpg")], progress=told.append)
+        first = connector.add_files([*digits.files[:3], str(tmp_path / "bad.jpg")], progress=report)
         second = connector.add_files(digits.files[3:5])
         assert connector.index.ids().tolist() == [0, 1, 2, 3, 4]
         assert connector.labels(digits.classes).tolist() == digits.labels[:5].tolist()
         assert connector.labels(("7", "8")).tolist() == [-1] * 5
     assert (first.added, second.added) == (3, 2)
     assert first.skipped == [(str(tmp_path / "bad.jpg"), "not an image")]
-    assert told[-1] == 4
+    assert reported[-1] == (4, 4)
 
 
-def test_a_batch_of_nothing_but_bad_files_is_reported(model: Checkpoint, tmp_path: Path) -> None:
+def test_a_batch_of_unreadable_files_adds_nothing(model: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no")
     with Connector.create(None, model.path) as connector:
         assert connector.add_files([str(tmp_path / "bad.jpg")]).added == 0
@@ -70,19 +72,19 @@ def test_another_network_is_refused(stored: Path, digits: ImageSet, architecture
         Connector.open(stored, tmp_path / "other")
 
 
-def test_a_network_that_moved_can_be_named(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
+def test_a_moved_network_is_given_by_its_new_path(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
     index, moved = tmp_path / "index", tmp_path / "moved"
     shutil.copytree(stored, index)
     shutil.copytree(model.path, moved)
     link = json.loads((index / LINK).read_text())
-    (index / LINK).write_text(json.dumps({**link, "model": str(tmp_path / "gone")}))
+    (index / LINK).write_text(json.dumps({**link, "model": str(tmp_path / "missing")}))
     with pytest.raises(CheckpointError, match="holds no model"):
         Connector.open(index)
     with Connector.open(index, moved) as connector:
         assert len(connector.index) == 1442
 
 
-def test_an_index_made_without_a_connector_is_told_so(tmp_path: Path, model: Checkpoint) -> None:
+def test_an_index_without_a_link_is_refused(tmp_path: Path, model: Checkpoint) -> None:
     from semcut.connector.retrieval.encoder import Encoder
 
     FaissIndex.create(tmp_path / "plain", Encoder(model).index_config()).close()
@@ -90,17 +92,17 @@ def test_an_index_made_without_a_connector_is_told_so(tmp_path: Path, model: Che
         Connector.open(tmp_path / "plain")
 
 
-def test_an_index_is_not_made_over_another(stored: Path, model: Checkpoint) -> None:
+def test_an_existing_index_is_not_overwritten(stored: Path, model: Checkpoint) -> None:
     with pytest.raises(IndexExistsError):
         Connector.create(stored, model.path)
 
 
-def test_one_image_instead_of_a_list_is_told_so(stored: Path, digits: ImageSet) -> None:
+def test_one_image_instead_of_a_list_is_refused(stored: Path, digits: ImageSet) -> None:
     with Connector.open(stored) as connector, pytest.raises(DataError, match="brackets"):
         connector.search(digits.files[0])  # type: ignore[arg-type]
 
 
-def test_public_names_are_what_they_should_be() -> None:
+def test_every_public_name_is_importable() -> None:
     from semcut import connector
 
     for name in connector.__all__:

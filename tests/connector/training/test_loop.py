@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from semcut.connector.data.images import load, read_batches
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.evaluation.rankings import NAMES, compare
+from semcut.connector.evaluation.rankings import RANKING_NAMES, compare
 from semcut.connector.models.checkpoint import TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, SemanticHashNet
@@ -103,7 +103,7 @@ def test_an_epoch_is_measured_by_searching_for_validation_images(
             shown[others], held_out.labels[others], shown[row : row + 1], held_out.labels[row : row + 1],
             encoder.index_config(), ks=(1,), cutoffs=(-1.0,),
         )  # fmt: skip
-        precisions.append([found.at_all[NAMES.index(name), 0, 0] for name in ("hamming", "relevance")])
+        precisions.append([found.at_all[RANKING_NAMES.index(name), 0, 0] for name in ("hamming", "relevance")])
     hamming, by_relevance = np.mean(precisions, axis=0)
     assert kept["validation_hamming_map"] == pytest.approx(hamming, abs=1e-6)
     assert kept["validation_relevance_map"] == pytest.approx(by_relevance, abs=1e-3)

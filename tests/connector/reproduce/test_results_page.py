@@ -1,4 +1,4 @@
-"""Tables, pictures and the page: means over seeds, from what was measured and nothing else."""
+"""Tables, pictures and the page: means over seeds, computed from the measurements alone."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from rich.console import Console
 
 from semcut.connector.benchmark.measure.raw_results import Plan
 from semcut.connector.cli.train_command import train
-from semcut.connector.evaluation.rankings import CUTOFFS, NAMES
-from semcut.connector.reproduce import results_page, tables
-from semcut.connector.reproduce.groups import Metric, Stat, best, groups_of
+from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
+from semcut.connector.reproduce import csv_files, results_page, tables
+from semcut.connector.reproduce.method_groups import Metric, Stat, best_group, group_networks
+from semcut.connector.reproduce.training_commands import training_commands
 from semcut.connector.training.loop import TrainConfig
 from semcut.indexes.errors import DataError
 from tests.connector.reproduce.conftest import PROTOCOL
@@ -27,22 +28,23 @@ from tests.connector.reproduce.conftest import PROTOCOL
 
 @pytest.fixture(scope="module")
 def groups(results):
-    return groups_of(list(results[1].values()))
+    return group_networks(list(results[1].values()))
 
 
 def test_networks_that_differ_in_their_seed_alone_are_one_group(groups):
     assert [(group.label, group.seeds) for group in groups] == [("paper", [0]), ("orthohash", [0, 1])]
 
 
-def like(one, **about):
+def changed(one, **about):
+    """Copy a measurement with other facts about the network."""
     return type(one)({**one.about, **about}, one.curve, one.labels, one.right, one.comparison, one.baselines)
 
 
-def test_groups_are_told_apart_by_all_that_differs(results):
-    measured = list(results[1].values())
-    one = measured[1]
-    other = like(one, config={**one.about["config"], "epochs": 9, "calibrate": True})
-    labels = [group.label for group in groups_of([*measured, other])]
+def test_labels_of_groups_name_every_setting_that_differs(results):
+    measurements = list(results[1].values())
+    one = measurements[1]
+    other = changed(one, config={**one.about["config"], "epochs": 9, "calibrate": True})
+    labels = [group.label for group in group_networks([*measurements, other])]
     assert labels == [
         "paper, no calibrate, epochs 3",
         "orthohash, calibrate, epochs 9",
@@ -55,7 +57,7 @@ def test_groups_are_told_apart_by_all_that_differs(results):
         "sha256": "0",
     }
     small = {**frozen, "architecture": {**frozen["architecture"], "image_size": 8}, "start": frozen}
-    groups = groups_of([*measured, like(one, start=frozen), like(one, start=small)])
+    groups = group_networks([*measurements, changed(one, start=frozen), changed(one, start=small)])
     assert [group.label for group in groups] == [
         "paper, no start",
         "orthohash, no start",
@@ -64,36 +66,36 @@ def test_groups_are_told_apart_by_all_that_differs(results):
     ]
 
 
-def test_every_setting_of_a_training_is_an_option_of_the_command_that_the_page_shows(results):
+def test_every_setting_of_a_training_is_an_option_in_the_command_on_the_page(results):
     one = results[1]["ortho-0"]
     config = {"epochs": 3, "batch_size": 9, "learning_rate": 0.25, "backbone_rate": 0.5, "schedule": "cosine",
               "weight_decay": 0.5, "label_smoothing": 0.5, "hash_weight": 0.5, "freeze": True, "calibrate": True,
               "augment": "none", "validation": 0.5, "seed": 7, "workers": 1, "device": "cpu"}  # fmt: skip
     assert set(config) == set(TrainConfig.model_fields)
-    (group,) = groups_of([like(one, config=config)])
-    (line,) = results_page.training_commands(group)
+    (group,) = group_networks([changed(one, config=config)])
+    (line,) = training_commands(group)
     words = shlex.split(line.partition("; do ")[2].partition(";")[0])
     assert words[:3] == ["semcut", "train", "DATA"]
-    asked = {word for word in words if word.startswith("--")}
-    assert asked <= {name for option in train.params for name in option.opts}
-    assert {f"--{name.replace('_', '-')}" for name in config} - asked == {"--workers", "--device"}
+    options = {word for word in words if word.startswith("--")}
+    assert options <= {name for option in train.params for name in option.opts}
+    assert {f"--{name.replace('_', '-')}" for name in config} - options == {"--workers", "--device"}
 
 
 def test_networks_of_different_images_are_not_compared(results):
-    measured = list(results[1].values())
+    measurements = list(results[1].values())
     for fact in ({"records": 7}, {"queries": 7}, {"classes": ["a", "b"]}):
         with pytest.raises(DataError, match="were measured on different images"):
-            groups_of([*measured, like(measured[0], **fact)])
+            group_networks([*measurements, changed(measurements[0], **fact)])
 
 
 def test_a_figure_is_the_mean_over_networks(groups, results):
     metric = Metric(100)
     values = [metric.of(results[1][name], "hamming", 0.0).mean() for name in ("ortho-0", "ortho-1")]
-    stat = groups[1].map(metric, "hamming", 0.0)
+    stat = groups[1].mean_ap(metric, "hamming", 0.0)
     assert stat == Stat(pytest.approx(statistics.fmean(values)), pytest.approx(statistics.stdev(values)))
     assert str(Stat(0.8512, 0.0036)) == "0.851 ± 0.004"
-    assert str(groups[0].map(metric, "hamming", 0.0)).count("±") == 0
-    assert best(groups, metric) is max(groups, key=lambda group: group.map(metric, "hamming", 0.0).mean)
+    assert str(groups[0].mean_ap(metric, "hamming", 0.0)).count("±") == 0
+    assert best_group(groups, metric) is max(groups, key=lambda group: group.mean_ap(metric, "hamming", 0.0).mean)
 
 
 def test_tables_have_every_method_category_and_cutoff(groups):
@@ -112,24 +114,24 @@ def test_tables_have_every_method_category_and_cutoff(groups):
     assert table.markdown().splitlines()[2:4] == ["|  | paper | orthohash |", "|---|---:|---:|"]
 
 
-def test_ratios_are_those_of_the_tables(groups):
+def test_ratios_follow_from_the_tables(groups):
     rows = dict(tables.ratios(groups).rows)
-    first = best(groups, Metric(None))
-    codes = first.map(Metric(None), "hamming", 0.0).mean
-    fused = max(first.map(Metric(None), "fused", t).mean for t in CUTOFFS)
+    first = best_group(groups, Metric(None))
+    codes = first.mean_ap(Metric(None), "hamming", 0.0).mean
+    fused = max(first.mean_ap(Metric(None), "fused", t).mean for t in CUTOFFS)
     assert any(value == f"{fused / codes:.2f}" for name, value in rows.items() if "fused ranking (t =" in name)
 
 
-def test_a_network_that_finds_nothing_relevant_has_a_page_all_the_same(results):
+def test_a_network_that_finds_nothing_relevant_has_ratios(results):
     one = results[1]["paper-0"]
     nothing = dataclasses.replace(one.comparison, relevant=np.zeros_like(one.comparison.relevant))
     rows = tables.ratios(
-        groups_of([type(one)(one.about, one.curve, one.labels, one.right, nothing, one.baselines)])
+        group_networks([type(one)(one.about, one.curve, one.labels, one.right, nothing, one.baselines)])
     ).rows
     assert rows[-1][1] == "none is relevant"
 
 
-def test_cells_are_escaped():
+def test_markup_in_cells_is_escaped():
     table = tables.Table("t", ("a|b", "[red]"), (("x|y", "[bold]z"),))
     assert table.markdown().splitlines()[-1] == "| x\\|y | [bold]z |"
     console = Console(width=80, file=io.StringIO())
@@ -138,20 +140,20 @@ def test_cells_are_escaped():
 
 
 def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):
-    measured = results[1]
-    rows = list(csv.DictReader(io.StringIO(tables.figures_csv(measured.values()))))
-    assert len(rows) == 3 * (len(NAMES) * len(CUTOFFS) + 2)
-    name = measured["ortho-1"].about["name"]
+    measurements = results[1]
+    rows = list(csv.DictReader(io.StringIO(csv_files.figures_csv(measurements.values()))))
+    assert len(rows) == 3 * (len(RANKING_NAMES) * len(CUTOFFS) + 2)
+    name = measurements["ortho-1"].about["name"]
     row = next(row for row in rows if (row["network"], row["ranking"], row["t"]) == (name, "fused", "0.2"))
-    one = measured["ortho-1"].comparison
-    at = NAMES.index("fused"), CUTOFFS.index(0.2)
+    one = measurements["ortho-1"].comparison
+    at = RANKING_NAMES.index("fused"), CUTOFFS.index(0.2)
     assert float(row["mAP@all"]) == pytest.approx(one.at_all[at].mean(), abs=1e-6)
     assert float(row["scanned"]) == pytest.approx(one.scanned[at[1]].mean(), abs=1e-6)
-    rows = list(csv.DictReader(io.StringIO(tables.categories_csv(measured.values()))))
+    rows = list(csv.DictReader(io.StringIO(csv_files.categories_csv(measurements.values()))))
     assert sum(int(row["queries"]) for row in rows if row["network"] == name and row["ranking"] == "fused") == 355
 
 
-def test_the_page_has_everything_and_its_commands(results, tmp_path):
+def test_the_page_has_all_tables_pictures_and_commands(results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
     where = results_page.write(out, ["semcut reproduce out"])
     text = where.read_text()
@@ -199,7 +201,10 @@ def test_times_by_number_of_categories_come_from_a_benchmark(results, tmp_path):
     results_page.keep_speed(out, tmp_path)
     text = results_page.write(out).read_text()
     assert "$ semcut benchmark run" in text
-    assert "a processor, 2 threads, k = 10. A batch is of 1,024 queries; of a method that would take over 5 s" in text
+    assert (
+        "a processor, 2 threads, k = 10. A batch has 1,024 queries, or fewer for a method that would take over 5 s"
+        in text
+    )
     assert "| 10 | 1,000,000 | 25 µs; 0.25 ms |  | 25 µs; 0.25 ms |" in text
     assert text.index("| 10 |") < text.index("| 200 |")
     (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10, semcut=False)))

@@ -1,7 +1,7 @@
-"""How semcut draws: curves that are labelled where they end, colours that stay apart, in a light and a dark theme.
+"""Draw charts in one style: each curve is labelled at its end, in a light or a dark theme.
 
-Colours tell kinds of things apart and stay apart for colour-blind readers (Okabe and Ito), markers tell the things of a
-kind apart. Needs matplotlib (extra `benchmark`).
+Colours distinguish kinds of things, also for colour-blind readers (the palette of Okabe and Ito); markers distinguish
+things of one kind. Needs matplotlib (extra `benchmark`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 Theme = Literal["light", "dark"]
 Point = tuple[float, float]
 Curves = dict[str, tuple[list[Point], str, str]]
-"""Points from left to right, colour and marker, by name."""
+"""By name of the curve: its points from left to right, colour and marker."""
 
 INK = {"light": ("#ffffff", "#222222", "#d9d9d9"), "dark": ("#17191c", "#e6e6e6", "#3a3d42")}
+"""Colours of the background, of text, and of grid lines, by theme."""
+
 MARKERS = "osD^vPX<>*"
 
 
 def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of this size in inches, and its panels."""
+    """Make an empty figure of this size in inches, and its panels, row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
@@ -35,7 +37,7 @@ def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: in
     paper, ink, line = INK[theme]
     figure = Figure(figsize=size, dpi=110, facecolor=paper)
     FigureCanvasAgg(figure)
-    found = []
+    all_axes = []
     for place in range(panels):
         axes = figure.add_subplot(-(-panels // columns), columns, place + 1, facecolor=paper)
         axes.grid(True, which="major", color=line, linewidth=0.6)
@@ -45,21 +47,24 @@ def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: in
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(line)
         axes.set_axisbelow(True)
-        found.append(axes)
+        all_axes.append(axes)
     right, between = (0.69, 0.0) if columns == 1 else (0.82, 0.95)
     figure.subplots_adjust(left=0.085, right=right, top=0.9, bottom=0.1, hspace=0.32, wspace=between)
-    return figure, found
+    return figure, all_axes
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """What its axes show."""
+    """Label both axes of a panel, in the colour of its theme."""
     ink = axes.xaxis.get_ticklabels()[0].get_color() if axes.xaxis.get_ticklabels() else "black"
     axes.set_xlabel(x, fontsize=9, color=ink)
     axes.set_ylabel(y, fontsize=9, color=ink)
 
 
 def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False) -> None:
-    """Curves with their names to the right, each at the height of its last point or as near as there is room."""
+    """Draw curves, with each name to the right of the panel, as near to the height of the last point as there is room.
+
+    Set the scales of the axes before: the heights of the names depend on them.
+    """
     for name, (points, shade, marker) in curves.items():
         if points:
             wide = 2.2 if name.startswith("semcut") else 1.2
@@ -68,7 +73,10 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
                 zorder=4 if wide > 2 else 3,
             )  # fmt: skip
     axes.margins(0.06)
-    axes.get_xlim(), axes.get_ylim()  # transforms are known from now on: scales must be set before
+    (
+        axes.get_xlim(),
+        axes.get_ylim(),
+    )  # reading the limits makes matplotlib compute them, and transData with them
     names = [name for name, (points, _, _) in curves.items() if points]
     ends = {
         name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()
@@ -87,16 +95,25 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
 
 
 def spread(wanted: list[float], step: float) -> list[float]:
-    """Heights as near as can be to those wanted, which ascend, but at least a step apart, from 0 to 1 if there is room.
+    """Move heights apart so that neighbours differ by at least `step`, with the least sum of squared moves.
 
-    Without the steps between them they must ascend: isotonic regression, by pooling neighbours that do not.
+    Subtracting i * step from the i-th height turns "at least a step apart" into "ascending"; isotonic regression finds
+    the nearest ascending values by pooling neighbours that descend.
+
+    Args:
+        wanted: ascending heights.
+        step: least distance of neighbours.
+
+    Returns:
+        As many heights, ascending, from 0 to 1 if there is room.
     """
-    blocks: list[tuple[float, int]] = []  # mean and count
+    blocks: list[tuple[float, int]] = []  # mean, and number of pooled heights
     for place, height in enumerate(wanted):
         mean, count = height - place * step, 1
         while blocks and blocks[-1][0] > mean:
-            before, many = blocks.pop()
-            mean, count = (before * many + mean * count) / (many + count), many + count
+            other_mean, other_count = blocks.pop()
+            mean = (other_mean * other_count + mean * count) / (other_count + count)
+            count += other_count
         blocks.append((mean, count))
     flat = [mean for mean, count in blocks for _ in range(count)]
     highest = 1 - (len(wanted) - 1) * step
@@ -104,7 +121,7 @@ def spread(wanted: list[float], step: float) -> list[float]:
 
 
 def shades(count: int, theme: Theme) -> list[str]:
-    """Colours from light to dark for something that is ordered."""
+    """Make colours for the values of something ordered: from faint to strong in the theme."""
     ends = ("#9ccbe6", "#003f66") if theme == "light" else ("#24577a", "#bfe3f7")
     low, high = ([int(end[i : i + 2], 16) for i in (1, 3, 5)] for end in ends)
     steps = [i / max(1, count - 1) for i in range(count)]
@@ -112,7 +129,7 @@ def shades(count: int, theme: Theme) -> list[str]:
 
 
 def png(figure: Figure, title: str, theme: Theme) -> bytes:
-    """The figure with its title, as a PNG file."""
+    """Write the figure with a title, as the content of a PNG file."""
     figure.suptitle(title, fontsize=10.5, x=0.085, ha="left", color=INK[theme][1])
     target = io.BytesIO()
     figure.savefig(target, format="png")

@@ -1,0 +1,92 @@
+"""Measure how well hash codes rank records: average precision by Hamming distance, without an index.
+
+Records at the same Hamming distance count as the mean over all their orders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.evaluation.metrics import average_precision, tied_average_precision
+
+_ROWS_PER_BLOCK = 256
+
+
+def hamming_all_pairs(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Compute the (nq, n) Hamming distances of all pairs of (nq, bytes) and (n, bytes) packed codes.
+
+    The loop over bytes keeps temporary arrays at (nq, n); `equations.hamming` would need (nq, n, bytes).
+    """
+    distances = np.zeros((len(queries), len(codes)), np.int16)
+    for byte in range(codes.shape[1]):
+        distances += np.bitwise_count(queries[:, byte, None] ^ codes[None, :, byte])
+    return distances
+
+
+def code_average_precision(
+    codes: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    queries: NDArray[np.uint8],
+    query_labels: NDArray[np.int64],
+    *,
+    ks: tuple[int, ...],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the average precision of every query, with all records ranked by Hamming distance.
+
+    Args:
+        codes: (n, bytes) packed.
+        labels: (n,) int64, -1 for unknown.
+        queries: (nq, bytes) packed.
+        query_labels: (nq,) int64; every query has a right record.
+        ks: the values of k for AP@k.
+
+    Returns:
+        (nq,) AP@all and (nq, ks) AP@k, float64.
+    """
+    total = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
+    every, right = np.zeros((2, len(queries), 8 * codes.shape[1] + 1), np.int64)
+    for i, query in enumerate(queries):
+        distances = hamming_all_pairs(query[None], codes)[0]
+        every[i] = np.bincount(distances, minlength=every.shape[1])
+        right[i] = np.bincount(distances[labels == query_labels[i]], minlength=every.shape[1])
+    at_k = [tied_average_precision(right, every, np.minimum(k, total), k) for k in ks]
+    return tied_average_precision(right, every, total), np.stack(at_k, axis=1)
+
+
+def leave_one_out_map(
+    codes: NDArray[np.uint8], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[float, float] | None:
+    """Compute mAP@all with each record as a query among all other records.
+
+    Args:
+        codes: (n, bytes) packed.
+        probabilities: (n, C) float64.
+        labels: (n,) int64, 0 or more.
+
+    Returns:
+        mAP@all by Hamming distance and by relevance R with S = I, each the mean over the records that share their class
+        with another record; None if there is no such record.
+    """
+    total = np.bincount(labels)[labels] - 1
+    queries = np.flatnonzero(total)
+    if not len(queries):
+        return None
+    bins = 8 * codes.shape[1] + 1
+    by_code, by_relevance = np.empty((2, len(queries)))
+    for start in range(0, len(queries), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        rows = queries[block]
+        positions = np.arange(len(rows))
+        same = labels[rows, None] == labels
+        bin_of_pair = hamming_all_pairs(codes[rows], codes) + bins * positions[:, None]
+        every = np.bincount(bin_of_pair.ravel(), minlength=bins * len(rows)).reshape(-1, bins)
+        right = np.bincount(bin_of_pair[same], minlength=bins * len(rows)).reshape(-1, bins)
+        every[:, 0] -= 1  # the record itself, at distance 0
+        right[:, 0] -= 1
+        by_code[block] = tied_average_precision(right, every, total[rows])
+        relevance = probabilities[rows] @ probabilities.T
+        relevance[positions, rows] = -1  # below every relevance, so the record itself comes last and is cut off
+        order = np.argsort(-relevance, axis=1, kind="stable")[:, :-1]
+        by_relevance[block] = average_precision(np.take_along_axis(same, order, axis=1), total[rows])
+    return float(by_code.mean()), float(by_relevance.mean())

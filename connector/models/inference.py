@@ -1,0 +1,90 @@
+"""Run a trained network on batches of pixels: numpy arrays go in, the arrays that an index stores come out.
+
+Tensors and devices stay behind this module, so code that encodes images is written in terms of numpy alone. On the CPU
+an array and the tensor made of it share their memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from semcut.connector.models.hashing import binarise, pack
+from semcut.connector.models.network import SemanticHashNet, device_named
+
+
+class NetworkOutputs(NamedTuple):
+    """What an index stores of n images.
+
+    probabilities (n, C) float32; codes (n, bits / 8) uint8, packed; features (n, D) float32, L2-normalised.
+    """
+
+    probabilities: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    features: NDArray[np.float32]
+
+
+class NetworkRunner:
+    """A network on a device, ready to encode.
+
+    The network itself is moved to the device, not a copy of it.
+
+    Args:
+        net: the network, in evaluation mode.
+        device: "cpu", "cuda", "cuda:0".
+
+    Attributes:
+        net, device: the network, and the device that it is on.
+
+    Raises:
+        DataError: the device cannot be used on this machine.
+    """
+
+    def __init__(self, net: SemanticHashNet, device: str = "cpu") -> None:
+        self.device = device_named(device)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[np.uint8]) -> NetworkOutputs:
+        """Run the whole network.
+
+        Args:
+            pixels: (n, 3, size, size) uint8, RGB; n may be 0.
+        """
+        if not len(pixels):
+            return self._empty()
+        images = torch.from_numpy(pixels).to(self.device)
+        return self._outputs(self.net.middle_outputs(images.contiguous(memory_format=torch.channels_last)))
+
+    @torch.inference_mode()
+    def run_branches(self, layers: Sequence[NDArray[np.float32]]) -> NetworkOutputs:
+        """Run the two branches alone, on outputs of the backbone that were computed before.
+
+        Args:
+            layers: the backbone's mid-level outputs, (n, width) each.
+        """
+        return self._outputs(tuple(torch.from_numpy(layer).to(self.device) for layer in layers))
+
+    def _outputs(self, layers: tuple[torch.Tensor, ...]) -> NetworkOutputs:
+        output = self.net.answers(layers)
+        features = functional.normalize(output.features.double(), dim=1)
+        without_direction = features.norm(dim=1) < 0.5  # a feature of zeros; any unit vector is as good as another
+        features[without_direction] = features.shape[1] ** -0.5
+        return NetworkOutputs(
+            probabilities=self.net.probabilities(output.logits).float().cpu().numpy(),
+            codes=pack(binarise(output.hash, self.net.head.binarisation)),
+            features=features.float().cpu().numpy(),
+        )
+
+    def _empty(self) -> NetworkOutputs:
+        architecture = self.net.architecture
+        return NetworkOutputs(
+            probabilities=np.empty((0, len(architecture.classes)), np.float32),
+            codes=np.empty((0, architecture.bits // 8), np.uint8),
+            features=np.empty((0, self.net.dim), np.float32),
+        )

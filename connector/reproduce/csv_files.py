@@ -1,0 +1,67 @@
+"""Write the figures of networks as CSV: a row per network and figure, for analysis elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from semcut.connector.evaluation.rankings import RANKING_NAMES
+from semcut.connector.reproduce.network_measurements import KS, Measurement
+
+_NETWORK = ("network", "head", "bits", "seed")
+
+
+def figures_csv(networks: Iterable[Measurement]) -> str:
+    """Write a row for each network, ranking and cutoff, and for each network and baseline, which has no cutoff."""
+    head = (*_NETWORK, "ranking", "t", "mAP@all", *(f"mAP@{k}" for k in KS), *(f"precision@{k}" for k in KS),
+            "relevant", "scanned")  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for network in networks:
+        comparison = network.comparison
+        for i, name in enumerate(RANKING_NAMES):
+            for j, t in enumerate(comparison.cutoffs):
+                figures = (comparison.at_all[i, j].mean(), *comparison.at_k[i, j].mean(axis=0),
+                           *comparison.precision[i, j].mean(axis=0), comparison.relevant[j].mean(),
+                           comparison.scanned[j].mean())  # fmt: skip
+                rows.append((*_identity(network), name, t, *_numbers(figures)))
+        for baseline, (at_all, at_k) in network.baselines.items():
+            figures = (at_all.mean(), *at_k.mean(axis=0))
+            rows.append((*_identity(network), baseline, "", *_numbers(figures), *[""] * (len(KS) + 2)))
+    return _csv(head, rows)
+
+
+def categories_csv(networks: Iterable[Measurement]) -> str:
+    """Write a row for each network, category and ranking, without a cutoff."""
+    head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
+    rows: list[tuple[Any, ...]] = []
+    for network in networks:
+        comparison = network.comparison
+        for label, folder in enumerate(network.about["classes"]):
+            chosen = network.labels == label
+            queries = int(np.count_nonzero(chosen))
+            for i, name in enumerate(RANKING_NAMES):
+                figures = (comparison.at_all[i, 0, chosen].mean(), *comparison.at_k[i, 0, chosen].mean(axis=0))
+                rows.append((*_identity(network), folder, queries, name, *_numbers(figures)))
+    return _csv(head, rows)
+
+
+def _identity(network: Measurement) -> tuple[Any, ...]:
+    """Give the first columns of a row: name, head, bits and seed of the network."""
+    about = network.about
+    return (about["name"], about["architecture"]["head"], about["architecture"]["bits"], about["config"]["seed"])
+
+
+def _numbers(values: Iterable[float]) -> list[str]:
+    return [f"{value:.6f}" for value in values]
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return target.getvalue()

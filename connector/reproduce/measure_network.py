@@ -1,0 +1,219 @@
+"""Measure a network by a protocol: index the database, search with all queries, compare rankings and baselines.
+
+    OUT/PROTOCOL/NETWORK/index                  the index of the database, as `semcut index --protocol` makes it
+    OUT/PROTOCOL/NETWORK/figures.safetensors    the measurement, see `network_measurements`
+
+A network that has a file of figures is not measured again. While an index is being made its directory is named
+`unfinished`; a directory of this name that an earlier run left is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.data import sources
+from semcut.connector.data.protocols import Parts, check, parts
+from semcut.connector.evaluation.code_quality import code_average_precision
+from semcut.connector.evaluation.rankings import CUTOFFS, compare
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.names import ProtocolName
+from semcut.connector.reproduce.baselines import baseline_codes
+from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
+from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.image_index import Connector
+from semcut.connector.training.frozen_features import others_have_it
+from semcut.connector.training.loop import TrainConfig
+from semcut.indexes import Encodings
+from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.progress import Progress
+from semcut.indexes.storage.atomic_write import sync_to_disk
+
+
+def measure_network(
+    model: Path, source: str, protocol: ProtocolName, out: Path, *, device: str = "cpu", progress: Progress
+) -> Measurement:
+    """Measure a network, or read its measurement if it was measured before.
+
+    Args:
+        model: run directory of the network.
+        source: the data, a folder or archive.
+        protocol: the protocol that the network was trained by.
+        out: the directory of results.
+        device: to encode on.
+        progress: called with images or queries that are done; the task names the network and the step.
+
+    Raises:
+        CheckpointError: there is no usable network, or the directory does not say how the network was trained.
+        DataError: the network was not trained by this protocol on this data, or images cannot be read.
+    """
+    checkpoint = Checkpoint.load(model)
+    name = f"{model.resolve().name}-{checkpoint.digest[:8]}"
+    folder = out / protocol / name
+    if (folder / FIGURES_FILE).is_file():
+        return Measurement.load(folder / FIGURES_FILE)
+    training, curve = _training(checkpoint)
+    images = parts(protocol, source, training["config"]["seed"])
+    check(protocol, images, checkpoint.training_images(), images.database.files)
+
+    def step(what: str) -> Progress:
+        return _with_task(progress, f"{name}: {what}")
+
+    if training["config"]["freeze"] and others_have_it(checkpoint.training):
+        files = [*images.database.files, *images.queries.files]
+        encoder: Encoder = FrozenEncoder(checkpoint, files, device, step("encoding all images"))
+    else:
+        encoder = Encoder(checkpoint, device)
+    with _open_index(encoder, images.database, folder, step("indexing")) as connector:
+        queries, labels = _encode_queries(encoder, images.queries, step("encoding queries"))
+        records = Encodings.concatenate(list(connector.index.iterate()))
+        assert records.ids is not None
+        record_labels = connector.labels(images.queries.classes)[records.ids]
+        comparison = compare(
+            records,
+            record_labels,
+            queries,
+            labels,
+            connector.index.config,
+            ks=KS,
+            shortlist=SHORTLIST,
+            cutoffs=CUTOFFS,
+            progress=step("ranking"),
+        )
+    bits = checkpoint.net.architecture.bits
+    baselines: Baselines = {
+        method: code_average_precision(record_codes, record_labels, query_codes, labels, ks=KS)
+        for method, (record_codes, query_codes) in baseline_codes(records.features, queries.features, bits).items()
+    }
+    measurement = Measurement(
+        _about(name, protocol, checkpoint, training, images, len(records)),
+        curve,
+        labels,
+        queries.probabilities.argmax(axis=1) == labels,
+        comparison,
+        baselines,
+    )
+    measurement.save(folder / FIGURES_FILE)
+    return measurement
+
+
+def _with_task(progress: Progress, name: str) -> Progress:
+    """Make a callback that reports to `progress` under the name of one task."""
+
+    def report(done: int, total: int, task: str = "") -> None:
+        progress(done, total, name)
+
+    return report
+
+
+def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read how a network was trained: its settings, and the metrics of each epoch.
+
+    Settings that did not exist when the network was trained get their defaults, which do what was done before.
+
+    Raises:
+        CheckpointError: the checkpoint does not record it.
+    """
+    try:
+        training = dict(checkpoint.training)
+        training["config"] = {**TrainConfig().model_dump(mode="json"), **training["config"]}
+        training["backbone_weights"], training["kept"]["epoch"]  # a KeyError now is better than after measuring
+        return training, checkpoint.epochs()
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path} does not say how its network was trained ({error!r}): give a directory that semcut "
+            "train has written"
+        ) from None
+
+
+def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progress: Progress) -> Connector:
+    """Open the index of these images in a network's folder, after making it if it is missing.
+
+    Args:
+        encoder: the network; the connector uses this encoder.
+        images: the database of the protocol.
+        folder: of the network in the directory of results.
+        progress: called with the number of images that are indexed.
+
+    Raises:
+        DataError: the folder holds an index of other images, or an image cannot be read.
+    """
+    path, scratch = folder / "index", folder / "unfinished"
+    if not path.exists():
+        shutil.rmtree(scratch, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with Connector.create(scratch, encoder.checkpoint.path) as connector:
+            connector.encoder = encoder
+            result = connector.add_files(images.files, progress=progress)
+        if result.skipped:
+            raise DataError(f"{result.skipped[0][0]} cannot be read: {result.skipped[0][1]}")
+        os.replace(scratch, path)
+        sync_to_disk(folder)
+    connector = Connector.open(path, encoder.checkpoint.path)
+    connector.encoder = encoder
+    if set(connector.index.uris(connector.index.ids())) != set(images.files):
+        connector.close()
+        raise DataError(
+            f"{path} is an index of other images than the {len(images):,} of this protocol: delete the index"
+        )
+    return connector
+
+
+def _encode_queries(
+    encoder: Encoder, images: sources.ImageSet, progress: Progress
+) -> tuple[Encodings, NDArray[np.int64]]:
+    """Encode the queries of a protocol, and give their (nq,) labels.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    batches, positions = [], []
+    for batch in encoder.encode_files(images.files):
+        if batch.skipped:
+            raise DataError(f"the query {batch.skipped[0][0]} cannot be read: {batch.skipped[0][1]}")
+        assert batch.encodings.ids is not None
+        batches.append(batch.encodings)
+        positions.append(batch.encodings.ids)
+        progress(sum(map(len, positions)), len(images))
+    return Encodings.concatenate(batches), images.labels[np.concatenate(positions)]
+
+
+def _about(
+    name: str, protocol: ProtocolName, checkpoint: Checkpoint, training: dict[str, Any], images: Parts, records: int
+) -> dict[str, Any]:
+    """Describe a network and the images that it was measured on: see `Measurement.about`."""
+    return {
+        "name": name,
+        "protocol": protocol,
+        "sha256": checkpoint.digest,
+        "architecture": checkpoint.net.architecture.model_dump(mode="json", exclude={"classes"}),
+        "config": training["config"],
+        "weights": training["backbone_weights"],
+        "start": training.get("start"),
+        "temperature": float(checkpoint.net.temperature),
+        "kept": training["kept"],
+        "classes": [*images.queries.classes],
+        "names": _class_names(Path(images.training.files[0]).parents[2]),
+        "training": len(images.training),
+        "records": records,
+        "queries": len(images.queries),
+    }
+
+
+def _class_names(root: Path) -> dict[str, str]:
+    """Read the names of classes for people, by folder; empty if the data has no file `classes.tsv`.
+
+    A line of the file holds the name of a folder and names of the class, separated by a tab; the first name counts.
+    """
+    try:
+        lines = (root / "classes.tsv").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    pairs = [line.split("\t", 1) for line in lines if "\t" in line]
+    return {folder: name.split(",")[0].strip() for folder, name in pairs}

@@ -1,0 +1,174 @@
+"""Group networks that were trained the same way but for their seed: one method, with mean and spread of its figures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.data.protocols import PROTOCOLS
+from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
+from semcut.connector.models.names import ProtocolName
+from semcut.connector.reproduce.baselines import BaselineName
+from semcut.connector.reproduce.network_measurements import KS, Measurement
+from semcut.indexes.errors import DataError
+
+
+class Stat(NamedTuple):
+    """Mean over networks, and sample standard deviation; the latter is None where there is one network."""
+
+    mean: float
+    spread: float | None
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Stat:
+        """Compute both from one value per network."""
+        return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.spread is None else f"{self.mean:.3f} ± {self.spread:.3f}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """mAP@all (k = None), or mAP@k with k in `network_measurements.KS`."""
+
+    k: int | None
+
+    def __str__(self) -> str:
+        return f"mAP@{'all' if self.k is None else self.k}"
+
+    def of(self, network: Measurement, ranking: RankingName, cutoff: float) -> NDArray[np.float64]:
+        """Look up the (nq,) average precision of a ranking at a cutoff."""
+        comparison = network.comparison
+        at = RANKING_NAMES.index(ranking), comparison.cutoffs.index(cutoff)
+        found: NDArray[np.float64] = (
+            comparison.at_all[at] if self.k is None else comparison.at_k[at][:, KS.index(self.k)]
+        )
+        return found
+
+    def of_baseline(self, network: Measurement, name: BaselineName) -> NDArray[np.float64] | None:
+        """Look up the (nq,) average precision of codes that need no training; None where there are none."""
+        if name not in network.baselines:
+            return None
+        at_all, at_k = network.baselines[name]
+        return at_all if self.k is None else at_k[:, KS.index(self.k)]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Networks of one protocol that differ only in their seed.
+
+    Attributes:
+        label: the head, and every other setting that distinguishes the group from other groups.
+        members: the networks, ascending by seed.
+    """
+
+    label: str
+    members: tuple[Measurement, ...]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Description of the first network: see `Measurement.about`."""
+        return self.members[0].about
+
+    @property
+    def head(self) -> str:
+        """Name of the head that all networks have."""
+        return str(self.about["architecture"]["head"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seed of each network."""
+        return [member.about["config"]["seed"] for member in self.members]
+
+    def stat(self, value: Callable[[Measurement], float]) -> Stat:
+        """Compute mean and spread of a figure of each network."""
+        return Stat.of([float(value(member)) for member in self.members])
+
+    def mean_ap(self, metric: Metric, ranking: RankingName, cutoff: float) -> Stat:
+        """Compute the mAP of a ranking at a cutoff."""
+        return self.stat(lambda member: float(metric.of(member, ranking, cutoff).mean()))
+
+
+def headline_metric(protocol: ProtocolName) -> Metric:
+    """Give the metric that published results of a protocol report."""
+    return Metric(PROTOCOLS[protocol].published_k)
+
+
+def group_networks(networks: Sequence[Measurement]) -> list[Group]:
+    """Group the networks of one protocol: the paper's head first, the others in the order of heads and labels.
+
+    Raises:
+        DataError: the networks were measured on different images, or two of them have the same settings and seed.
+    """
+    for network in networks:
+        for fact in ("classes", "records", "queries"):
+            if network.about[fact] != networks[0].about[fact]:
+                raise DataError(
+                    f"{networks[0].about['name']} and {network.about['name']} were measured on different images "
+                    f"({fact} differ): give each data set a directory of its own"
+                )
+    by_settings: dict[str, list[Measurement]] = {}
+    for network in networks:
+        by_settings.setdefault(json.dumps(_settings(network), sort_keys=True), []).append(network)
+    settings = {key: json.loads(key) for key in by_settings}
+    names = sorted({name for one in settings.values() for name in one} - {"head"})
+    distinguishing = [name for name in names if len({json.dumps(one.get(name)) for one in settings.values()}) > 1]
+    groups = []
+    for key, members in by_settings.items():
+        words = [settings[key]["head"], *(_in_words(name, settings[key].get(name)) for name in distinguishing)]
+        members.sort(key=lambda member: int(member.about["config"]["seed"]))
+        for before, after in itertools.pairwise(members):
+            if before.about["config"]["seed"] == after.about["config"]["seed"]:
+                raise DataError(
+                    f"{before.about['name']} and {after.about['name']} were trained in the same way from the same "
+                    f"seed: delete one of them in the directory of {before.about['protocol']}"
+                )
+        groups.append(Group(", ".join(words), tuple(members)))
+    return sorted(groups, key=lambda group: (group.head != "paper", group.head, group.label))
+
+
+def best_group(groups: Sequence[Group], metric: Metric) -> Group:
+    """Find the group with the best codes, ranked by Hamming distance."""
+    return max(groups, key=lambda group: group.mean_ap(metric, "hamming", 0.0).mean)
+
+
+def _settings(network: Measurement) -> dict[str, Any]:
+    """Collect everything that a network depends on except its seed; of a warm start only the settings that differ."""
+    about = network.about
+    own = {**about["architecture"], **about["config"], "weights": about["weights"]}
+    return {
+        **{name: value for name, value in own.items() if name != "seed"},
+        "start": _start_settings(about["start"], own),
+    }
+
+
+def _start_settings(start: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any] | None:
+    """Collect the settings of a warm start that differ from those of the network that was trained from it.
+
+    Args:
+        start: how the network of the warm start was trained, see `Measurement.about`; None if there was none.
+        later: the settings of the network that was trained from it.
+    """
+    if start is None:
+        return None
+    own = {**start["architecture"], **start["config"], "weights": start["backbone_weights"]}
+    names = [name for name in own if name in later and name not in ("classes", "seed")]
+    different = {name: own[name] for name in names if own[name] != later[name]}
+    earlier = _start_settings(start.get("start"), own)
+    return different if earlier is None else {**different, "start": earlier}
+
+
+def _in_words(name: str, value: Any) -> str:
+    """Say a setting in words: "freeze", "no freeze", "epochs 3", "start (freeze, epochs 3)"."""
+    words = name.replace("_", " ")
+    if isinstance(value, dict):
+        return f"{words} ({', '.join(_in_words(*item) for item in value.items())})"
+    return words if value is True else f"no {words}" if value in (False, None) else f"{words} {value}"

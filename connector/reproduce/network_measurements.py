@@ -1,0 +1,113 @@
+"""`Measurement`: what a protocol measures of one network, query by query, and the file that keeps it.
+
+    OUT/PROTOCOL/NETWORK/figures.safetensors    the arrays; the metadata says what they are of
+
+NETWORK is the name of the run directory with the first 8 digits of the digest of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from semcut.connector.evaluation.rankings import Comparison
+from semcut.indexes.errors import DataError
+from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
+from semcut.indexes.storage.atomic_write import replacing
+
+FIGURES_FILE = "figures.safetensors"
+
+KS = (100, 1000)
+"""The values of k at which AP and precision are measured."""
+
+SHORTLIST = DEFAULT_SHORTLIST
+"""Number of records that the ranking "shortlist" orders by distance of features."""
+
+_VERSION = 1
+_METADATA = "semcut_figures"
+_COMPARISON_ARRAYS = ("at_all", "at_k", "precision", "relevant", "scanned")
+
+Baselines = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""AP@all (nq,) and AP@k (nq, ks) of codes that need no training, by name of the method."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Figures of one network by one protocol.
+
+    Attributes:
+        about: `name`, `protocol`, `sha256`, `architecture` and `config` of the network; `weights`, which its backbone
+            started from; `start`, how the network of its warm start was trained, if there was one; `temperature`;
+            `kept`, the epoch that was kept; `classes`; `names` of the classes for people; and the numbers of
+            `training` images, `records` and `queries`.
+        curve: metrics of each epoch of training, those of the network of the warm start first.
+        labels: (nq,) int64 labels of the queries.
+        right: (nq,) bool; whether the class with the largest probability is the query's.
+        comparison: figures of rankings at cutoffs, see `rankings`.
+        baselines: figures of codes that need no training.
+    """
+
+    about: dict[str, Any]
+    curve: list[dict[str, Any]]
+    labels: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    comparison: Comparison
+    baselines: Baselines
+
+    def save(self, file: Path) -> None:
+        """Write the measurement to a file, in one step."""
+        tensors: dict[str, NDArray[Any]] = {name: getattr(self.comparison, name) for name in _COMPARISON_ARRAYS}
+        tensors |= {"labels": self.labels, "right": self.right}
+        for name, (at_all, at_k) in self.baselines.items():
+            tensors |= {f"at_all {name}": at_all, f"at_k {name}": at_k}
+        content = {
+            "version": _VERSION,
+            "about": self.about,
+            "curve": self.curve,
+            "cutoffs": self.comparison.cutoffs,
+            "ks": self.comparison.ks,
+            "baselines": list(self.baselines),
+        }
+        with replacing(file) as scratch:
+            save_file(
+                {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+                scratch,
+                {_METADATA: json.dumps(content)},
+            )
+
+    @staticmethod
+    def load(file: Path) -> Measurement:
+        """Read a measurement that `save` wrote.
+
+        Raises:
+            DataError: the file is damaged, or has another version.
+        """
+        try:
+            with safe_open(file, "np") as stored:
+                content = json.loads(stored.metadata()[_METADATA])
+                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            if content["version"] != _VERSION:
+                raise DataError(f"{file} has version {content['version']}, expected {_VERSION}: delete it")
+            return Measurement(
+                content["about"],
+                content["curve"],
+                arrays["labels"],
+                arrays["right"],
+                Comparison(
+                    tuple(content["cutoffs"]),
+                    tuple(content["ks"]),
+                    **{name: arrays[name] for name in _COMPARISON_ARRAYS},
+                ),
+                {name: (arrays[f"at_all {name}"], arrays[f"at_k {name}"]) for name in content["baselines"]},
+            )
+        except DataError:
+            raise
+        except Exception as error:  # safetensors raises a type of its own for broken files
+            raise DataError(f"{file} cannot be read ({error}): delete it, and the network is measured again") from None

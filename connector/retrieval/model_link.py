@@ -1,0 +1,110 @@
+"""Which network made an index, and where that network is: the only reader and writer of `connector.json`.
+
+A stored index that a connector made has the file `connector.json` beside its columns:
+
+    model         run directory of the network, an absolute path
+    sha256        digest of the network's weights
+    head          name of the head that was trained, for people who read the file
+    binarisation  how the head's outputs became bits, for people who read the file
+
+Codes and features mean something only to the network that made them. The digest says whether a network found later, in
+`model` or elsewhere, is that network.
+
+No function here needs torch: the explorer and the benchmark read links and class names without loading a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semcut.connector.data.labels import MODEL
+from semcut.indexes.storage.atomic_write import write_json
+
+LINK = "connector.json"
+"""Name of the file with the link, in the directory of an index."""
+
+
+@dataclass(frozen=True)
+class ModelLink:
+    """The network that made an index.
+
+    Attributes:
+        model: run directory of the network when the index was made.
+        sha256: digest of the network's weights; None if the file does not say it.
+    """
+
+    model: Path
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What `model.json` says of a network, as far as it is needed without torch.
+
+    Attributes:
+        classes: names of the classes, in order of the probabilities.
+        sha256: digest of the network's weights; None if the file does not say it.
+    """
+
+    classes: tuple[str, ...]
+    sha256: str | None
+
+
+def write_link(
+    index: str | os.PathLike[str], *, model: str | os.PathLike[str], sha256: str, head: str, binarisation: str
+) -> None:
+    """Record in the directory of an index which network made it. See the module for the meaning of each value.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    content = {"model": str(Path(model).absolute()), "sha256": sha256, "head": head, "binarisation": binarisation}
+    write_json(Path(index) / LINK, content)
+
+
+def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
+    """Read which network made the index in a directory; None if the directory does not say it."""
+    content = _read_object(Path(index) / LINK)
+    if not isinstance(content.get("model"), str):
+        return None
+    return ModelLink(Path(content["model"]), _digest(content))
+
+
+def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
+    """Read class names and digest of the network in a run directory; None if no readable network is there.
+
+    The weights are not read: `Checkpoint.load` checks that they match the digest.
+    """
+    content = _read_object(Path(model) / MODEL)
+    architecture = content.get("architecture")
+    classes = architecture.get("classes") if isinstance(architecture, dict) else None
+    return ModelDescription(tuple(map(str, classes)), _digest(content)) if isinstance(classes, list) else None
+
+
+def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Read the class names, in order of the probabilities, of the network that made the index in a directory.
+
+    Returns:
+        None if the index does not say which network made it, or if that network is no longer where the index says.
+    """
+    link = read_link(index)
+    description = None if link is None else read_description(link.model)
+    return None if description is None else description.classes
+
+
+def _digest(content: dict[str, Any]) -> str | None:
+    digest = content.get("sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file is missing, unreadable or holds something else."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,87 @@
+"""connector.json says which network made an index; damaged or missing files say nothing, and raise nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval.model_link import (
+    LINK,
+    ModelDescription,
+    ModelLink,
+    network_classes,
+    read_description,
+    read_link,
+    write_link,
+)
+
+
+def test_the_file_on_disk_is_connector_json(tmp_path: Path) -> None:
+    write_link(tmp_path, model=tmp_path / "model", sha256="ab", head="paper", binarisation="mean")
+    content = json.loads((tmp_path / "connector.json").read_text())
+    assert content == {
+        "model": str(tmp_path / "model"),
+        "sha256": "ab",
+        "head": "paper",
+        "binarisation": "mean",
+    }
+    assert [file.name for file in tmp_path.iterdir()] == [LINK]
+
+
+def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_link(tmp_path, model="model", sha256="ab", head="paper", binarisation="mean")
+    assert read_link(tmp_path) == ModelLink(tmp_path / "model", "ab")
+
+
+def test_an_index_of_a_connector_names_its_network(stored: Path, model: Checkpoint) -> None:
+    assert read_link(stored) == ModelLink(model.path, model.digest)
+    classes = model.net.architecture.classes
+    assert read_description(model.path) == ModelDescription(classes, model.digest)
+    assert network_classes(stored) == classes
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"model": 3}', "\xff"])
+def test_a_link_that_names_no_network_is_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / LINK).write_text(content, encoding="latin-1")
+    assert read_link(tmp_path) is None
+    assert network_classes(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[]", "{}", '{"architecture": []}', '{"architecture": {"classes": 3}}', '{"sha256": "ab"}']
+)
+def test_a_description_without_classes_is_none(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
+    if content is not None:
+        (tmp_path / "model.json").write_text(content)
+    assert read_description(tmp_path) is None
+    assert network_classes(tmp_path) is None
+
+
+def test_a_digest_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
+    (tmp_path / "model.json").write_text(json.dumps({"architecture": {"classes": ["dog", "cat"]}}))
+    assert read_link(tmp_path) == ModelLink(tmp_path, None)
+    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), None)
+    assert network_classes(tmp_path) == ("dog", "cat")
+
+
+def test_torch_is_not_loaded() -> None:
+    code = "import sys, semcut.connector.retrieval.model_link; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torch_need_not_be_installed() -> None:
+    code = "import sys; sys.modules['torch'] = None; import semcut.connector.retrieval.model_link"
+    hidden = (
+        "import importlib.util as u; real = u.find_spec; "
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest); "
+    )
+    assert subprocess.run([sys.executable, "-c", hidden + code], check=False).returncode == 0
