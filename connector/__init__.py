@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from semcut.connector.models.network import Architecture, SemanticHashNet
     from semcut.connector.retrieval.encoder import Encoder
     from semcut.connector.retrieval.image_index import Connector, Hit
-    from semcut.connector.training.loop import TrainConfig, train
+    from semcut.connector.training.loop import train
+    from semcut.connector.training.train_config import TrainConfig
 
 _HOMES = {
     "Architecture": "semcut.connector.models.network",
@@ -24,7 +25,7 @@ _HOMES = {
     "Hit": "semcut.connector.retrieval.image_index",
     "ImageSet": "semcut.connector.data.sources",
     "SemanticHashNet": "semcut.connector.models.network",
-    "TrainConfig": "semcut.connector.training.loop",
+    "TrainConfig": "semcut.connector.training.train_config",
     "train": "semcut.connector.training.loop",
 }
 

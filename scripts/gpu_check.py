@@ -1,15 +1,17 @@
-"""What a card does for semcut: whether its engines are right, and how fast they are. Under 8 minutes, no network.
+"""Check the engines on a GPU: whether their results are correct, and how fast they are. Under 8 minutes, no network.
 
     python scripts/gpu_check.py [--device cuda:0] [--out gpu-check.json]
-    python scripts/gpu_check.py --device cpu --records 20000 --classes 10 --batches 1,100     # a try without a card
+    python scripts/gpu_check.py --device cpu --records 20000 --classes 10 --batches 1,100     # a trial without a GPU
 
-Right: every engine that can run on the device is compared with brute force, on records of evenly distributed and of
-skewed classes. Fast: queries/s of the engines alone (shortlists of 100 within the cells that pruning leaves), of one
-flat index over everything, and of the processor, with what goes to the card and comes back; and of whole searches at
-the smallest size. The larger sizes are copies of the smallest with 5 % of the bits flipped. Beside each stands what the
-device could do at best: codes read at the speed at which it copies, or multiplied at the speed at which it multiplies
-large matrices, both measured here. Training and encoding are of a ResNet-18 with random weights and random images of
-128 pixels.
+Correctness: the results of every engine that can run on the device are compared with brute force, on records of equally
+frequent classes and on records that nearly all have one class.
+
+Speed, in queries/s with the transfers to and from the GPU: of the engines alone (shortlists of 100 within the cells
+that pruning keeps), of one flat index over all codes, of the CPU engine, and, at the smallest size, of whole searches.
+The larger sizes repeat the records of the smallest size with 5 % of the bits flipped. Two limits are reported beside
+them: the queries/s if the device read codes as fast as it copies memory, and if it compared codes as fast as it
+multiplies large matrices; both speeds are measured here. Training and encoding use a ResNet-18 with random weights and
+random images of 128 pixels.
 """
 
 from __future__ import annotations
@@ -40,97 +42,105 @@ from semcut.indexes.scanners.segments import SegmentedScanner
 CUTOFF, SHORTLIST, K = 0.2, 100, 10
 KINDS: dict[str, Any] = {"torch": (torch_gpu.TorchScanner, torch_gpu.devices_named),
                          "flat": (faiss_flat.FlatScanner, faiss_flat.devices_named)}  # fmt: skip
-EVERYTHING = "one flat index over everything"
+ALL_CODES = "one flat index over all codes"
 ERR = Console(stderr=True)
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers with commas between, which may be written 1e6."""
+    """Parse whole numbers separated by commas; 1e6 is accepted too."""
     return [int(float(part)) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda:0", help="cuda:0, cuda for all cards, or cpu")
+    parser.add_argument("--device", default="cuda:0", help="cuda:0, cuda for all GPUs, or cpu")
     parser.add_argument("--records", type=numbers, default=[1_000_000, 10_000_000])
     parser.add_argument("--classes", type=numbers, default=[100, 1000])
     parser.add_argument("--batches", type=numbers, default=[1, 100, 1000, 10_000])
     parser.add_argument("--bits", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each time that is measured")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each measurement of a speed")
     parser.add_argument("--out", type=Path, help="also write everything to this JSON file")
     args = parser.parse_args()
 
-    engines, missing = there(args.device)
+    engines, missing = usable_engines(args.device)
     if not engines:
         raise SystemExit(1)
-    report: dict[str, Any] = {"machine": describe(), "device": card(args.device), "missing": missing}
+    report: dict[str, Any] = {"machine": describe(), "device": describe_device(args.device), "missing": missing}
     ERR.print(f"{report['device']}, engines: {', '.join(engines)}", markup=False)
-    report["right"] = {name: right(name, args.device, args.bits) for name in engines}
-    report["limits"] = limits(args.device, args.seconds)
+    report["correct"] = {name: is_correct(name, args.device, args.bits) for name in engines}
+    report["limits"] = measure_limits(args.device, args.seconds)
     report["speed"] = []
     for classes in args.classes:
-        report["speed"] += speed(engines, report["limits"], classes, args)
-    report["network"] = network("cuda:0" if args.device == "cuda" else args.device, args.seconds)
+        report["speed"] += measure_speed(engines, report["limits"], classes, args)
+    report["network"] = measure_network("cuda:0" if args.device == "cuda" else args.device, args.seconds)
     if args.out is not None:
         args.out.write_text(json.dumps(report, indent=2) + "\n")
     show(report)
-    if not all(report["right"].values()):
+    if not all(report["correct"].values()):
         raise SystemExit(1)
 
 
-def there(device: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Devices of the engines that can run, and why others cannot."""
+def usable_engines(device: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Find the devices of each engine that can run, and the reason for each engine that cannot run."""
     engines, missing = {}, {}
     for name, (_, devices_named) in KINDS.items():
         try:
             engines[name] = devices_named(device)
         except DeviceError as error:  # noqa: PERF203
             missing[name] = str(error)
-            ERR.print(f"{name}: {error}", markup=False)
+            ERR.print(f"{name}: {error}", markup=False, soft_wrap=True)
     return engines, missing
 
 
-def card(device: str) -> str:
-    """What the device is."""
+def describe_device(device: str) -> str:
+    """Name the device for people."""
     if device == "cpu":
-        return "the processor"
+        return "CPU"
     count = torch.cuda.device_count() if device == "cuda" else 1
     return f"{count} x {torch.cuda.get_device_name(0 if device == 'cuda' else device)}"
 
 
-def right(name: str, device: str, bits: int) -> bool:
-    """Whether an engine gives what brute force gives."""
-    agrees = True
+def is_correct(name: str, device: str, bits: int) -> bool:
+    """Check that an engine gives the results of brute force."""
+    correct = True
     for skewed in (False, True):
         config = IndexConfig(classes=12, bits=bits, dim=16)
         generator = Generator(12, bits, 16, 5, seed=time.time_ns() % 2**31)
         records, queries = generator(20_000), generator(100)
-        if skewed:  # nearly all of one class
-            chosen = records.probabilities.argmax(axis=1)
-            records = records[(chosen == 0) | (np.arange(len(records)) % 50 == 0)]
+        if skewed:  # nearly all records have one class
+            dominant = records.probabilities.argmax(axis=1)
+            records = records[(dominant == 0) | (np.arange(len(records)) % 50 == 0)]
         engine: Any = name
         with FaissIndex.create(None, config, engine=engine, device=device) as index:
-            reference = BruteForceIndex(config)
-            for one in (index, reference):
+            indexes = (index, BruteForceIndex.create(None, config))
+            for target in indexes:
                 for start in range(0, len(records), 3000):
-                    one.add(records[start : start + 3000])
+                    target.add(records[start : start + 3000])
                 assert records.ids is not None
-                one.remove(records.ids[::7])
+                target.remove(records.ids[::7])
             for cutoff in (0.0, CUTOFF, 0.5):
-                whole = [one.search(queries, k=K, cutoff=cutoff, shortlist=None) for one in (index, reference)]
-                short = [
-                    one.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST) for one in (index, reference)
-                ]
-                agrees &= all(
-                    np.array_equal(getattr(whole[0], field), getattr(whole[1], field))
+                exact = [target.search(queries, k=K, cutoff=cutoff, shortlist=None) for target in indexes]
+                correct &= all(
+                    np.array_equal(getattr(exact[0], field), getattr(exact[1], field))
                     for field in ("ids", "distances", "relevance")
                 )
-                agrees &= np.array_equal(*(np.sort(one.hamming, axis=1) for one in short))  # ties may fall either way
-    return bool(agrees)
+                shortlists = [
+                    target.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST) for target in indexes
+                ]
+                # Ties at the end of a shortlist may fall either way, but its Hamming distances are determined.
+                distances, reference = (np.sort(result.hamming, axis=1) for result in shortlists)
+                correct &= np.array_equal(distances, reference)
+    return bool(correct)
 
 
 def rate(call: Callable[[], object], items: int, seconds: float) -> float:
-    """Items a second: of the calls that fit in so many seconds, after one to warm up, the fastest half."""
+    """Measure items per second: the mean over the faster half of the calls.
+
+    Args:
+        call: called once for warm-up, then until `seconds` have passed, at least 3 times.
+        items: items that one call processes.
+        seconds: duration of the measurement.
+    """
     call()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
@@ -141,19 +151,19 @@ def rate(call: Callable[[], object], items: int, seconds: float) -> float:
 
 
 def wait(device: str) -> None:
-    """Until the card is done."""
+    """Wait until the GPU has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
-def limits(device: str, seconds: float) -> dict[str, float]:
-    """Bytes a second that the device reads when it copies, and operations a second when it multiplies matrices."""
-    place, kind = ("cpu", torch.float32) if device == "cpu" else ("cuda:0", torch.float16)
+def measure_limits(device: str, seconds: float) -> dict[str, float]:
+    """Measure the bytes/s that the device reads when it copies, and its operations/s when it multiplies matrices."""
+    place, dtype = ("cpu", torch.float32) if device == "cpu" else ("cuda:0", torch.float16)
     size = 1 << (26 if device == "cpu" else 30)
     block = torch.zeros(size, dtype=torch.uint8, device=place)
     target = torch.empty_like(block)
     side = 1024 if device == "cpu" else 8192
-    matrix = torch.zeros(side, side, dtype=kind, device=place)
+    matrix = torch.zeros(side, side, dtype=dtype, device=place)
 
     def copy() -> None:
         target.copy_(block)
@@ -169,66 +179,67 @@ def limits(device: str, seconds: float) -> dict[str, float]:
     }
 
 
-def speed(
-    engines: dict[str, tuple[str, ...]], at_best: dict[str, float], classes: int, args: Any
+def measure_speed(
+    engines: dict[str, tuple[str, ...]], limits: dict[str, float], classes: int, args: Any
 ) -> list[dict[str, Any]]:
-    """Queries a second with so many classes, at every size and batch."""
+    """Measure queries/s with a number of classes, for every number of records and every batch size."""
     ERR.print(f"{classes} classes", markup=False)
     first, *larger = sorted(args.records)
     config = IndexConfig(classes=classes, bits=args.bits, dim=128)
     generator = Generator(classes, args.bits, 128, 9, seed=0)
-    processor = FaissIndex.create(None, config)
+    cpu_index = FaissIndex.create(None, config)
     parts = []
     for start in range(0, first, 50_000):
         parts.append(generator(min(50_000, first - start)))
-        processor.add(parts[-1])
+        cpu_index.add(parts[-1])
     queries = generator(max(args.batches))
-    cells = processor._state.cells
-    kept = cells.prune(queries.probabilities.astype(np.float64), CUTOFF)
-    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # as a search orders them
-    codes, asked = queries.codes[order], kept.cells[order]
-    of = processor._state.columns.cells[: len(processor)]
-    found = []
+    snapshot = cpu_index.snapshot
+    kept = snapshot.cells.prune(queries.probabilities.astype(np.float64), CUTOFF)
+    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # the order in which a search scans
+    query_codes, query_cells = queries.codes[order], kept.cells[order]
+    record_cells = snapshot.columns.cells[: len(cpu_index)]
+    rows = []
     for records in (first, *larger):
         ERR.print(f"  {records:,} records", markup=False)
-        held = copies(np.concatenate([part.codes for part in parts]), records)
-        in_cells = np.resize(of, records)
+        codes = repeat_codes(np.concatenate([part.codes for part in parts]), records)
+        cells = np.resize(record_cells, records)
         methods = {
-            f"{name}, shortlists": filled(name, devices, held, in_cells, args.bits) for name, devices in engines.items()
+            f"{name}, shortlists": fill_engine(name, devices, codes, cells, args.bits)
+            for name, devices in engines.items()
         }
-        methods["the processor, shortlists"] = filled("processor", ("cpu",), held, in_cells, args.bits)
-        whole = everything(args.device, held, args.bits)
+        methods["CPU, shortlists"] = fill_engine("CPU", ("cpu",), codes, cells, args.bits)
+        flat = flat_index(args.device, codes, args.bits)
         for batch in args.batches:
             scanned = float(kept.codes[order][:batch].mean()) * records / first
             row: dict[str, Any] = {"classes": classes, "records": records, "batch": batch, "scanned": scanned}
-            part, lists = codes[:batch], asked[:batch]
+            some_codes, some_cells = query_codes[:batch], query_cells[:batch]
             for name, engine in methods.items():
-                row[name] = rate(partial(engine.search, part, lists, SHORTLIST), batch, args.seconds)
-            if whole is not None:
-                row[EVERYTHING] = rate(partial(whole.search, part, SHORTLIST), batch, args.seconds)
-            row["limit, reading"] = at_best["bytes/s"] / (scanned * args.bits / 8)
-            row["limit, multiplying"] = at_best["operations/s"] / (scanned * 2 * args.bits)
+                row[name] = rate(partial(engine.search, some_codes, some_cells, SHORTLIST), batch, args.seconds)
+            if flat is not None:
+                row[ALL_CODES] = rate(partial(flat.search, some_codes, SHORTLIST), batch, args.seconds)
+            row["limit, reading"] = limits["bytes/s"] / (scanned * args.bits / 8)
+            row["limit, multiplying"] = limits["operations/s"] / (scanned * 2 * args.bits)
             if records == first:
-                row |= searches(engines, processor, parts, queries[:batch], config, args)
-            found.append(row)
-    return found
+                row |= measure_searches(engines, cpu_index, parts, queries[:batch], config, args)
+            rows.append(row)
+    return rows
 
 
-def copies(codes: NDArray[np.uint8], records: int) -> NDArray[np.uint8]:
-    """So many codes: the given ones, and from the second time on with 5 % of the bits flipped."""
-    held = np.resize(codes, (records, codes.shape[1]))
+def repeat_codes(codes: NDArray[np.uint8], records: int) -> NDArray[np.uint8]:
+    """Repeat codes until there are `records`; every repetition has 5 % of its bits flipped."""
+    repeated = np.resize(codes, (records, codes.shape[1]))
     rng = np.random.default_rng(1)
     for start in range(len(codes), records, len(codes)):
-        part = held[start : start + len(codes)]
+        part = repeated[start : start + len(codes)]
         part ^= np.packbits(rng.random((len(part), 8 * codes.shape[1]), dtype=np.float32) < 0.05, axis=1)
-    return held
+    return repeated
 
 
-def filled(
+def fill_engine(
     name: str, devices: tuple[str, ...], codes: NDArray[np.uint8], cells: NDArray[np.int32], bits: int
 ) -> SegmentedScanner[Any] | Any:
-    """An engine with these codes."""
-    if name == "processor":
+    """Create an engine and add these codes to it."""
+    if name == "CPU":
         from semcut.indexes.scanners.numba_lists import NumbaScanner
 
         engine: Any = NumbaScanner(bits)
@@ -238,27 +249,38 @@ def filled(
     return engine
 
 
-def everything(device: str, codes: NDArray[np.uint8], bits: int) -> Any:
-    """One flat index of FAISS's on the device; None if this FAISS has no card."""
-    if device != "cpu" and not faiss.get_num_gpus():
+_GPU_RESOURCES: list[Any] = []
+"""Keeps the resources of FAISS's GPU indexes alive as long as the indexes use them."""
+
+
+def flat_index(device: str, codes: NDArray[np.uint8], bits: int) -> Any:
+    """Create one flat index of FAISS's with all codes on the device; None if this FAISS finds no GPU."""
+    if device == "cpu":
+        index: Any = faiss.IndexBinaryFlat(bits)
+    elif faiss.get_num_gpus():
+        config = faiss.GpuIndexBinaryFlatConfig()
+        config.device = int(device.partition(":")[2] or 0)
+        _GPU_RESOURCES.append(faiss.StandardGpuResources())
+        index = faiss.GpuIndexBinaryFlat(_GPU_RESOURCES[-1], bits, config)
+    else:
         return None
-    index = faiss_flat.FlatScanner(bits)._empty("cuda:0" if device == "cuda" else device)
     index.add(codes)
     return index
 
 
 _INDEXES: dict[tuple[str, int], FaissIndex] = {}
+"""The index of each engine and number of classes, which all batch sizes share."""
 
 
-def searches(
+def measure_searches(
     engines: dict[str, tuple[str, ...]],
-    processor: FaissIndex,
+    cpu_index: FaissIndex,
     parts: list[Encodings],
     queries: Encodings,
     config: IndexConfig,
     args: Any,
 ) -> dict[str, float]:
-    """Queries a second of whole searches."""
+    """Measure queries/s of whole searches."""
     row = {}
     for name in engines:
         key = (name, config.classes)
@@ -267,14 +289,14 @@ def searches(
             _INDEXES[key] = FaissIndex.create(None, config, engine=engine, device=args.device)
             for part in parts:
                 _INDEXES[key].add(part)
-    for name, index in [*((name, _INDEXES[name, config.classes]) for name in engines), ("the processor", processor)]:
+    for name, index in [*((name, _INDEXES[name, config.classes]) for name in engines), ("CPU", cpu_index)]:
         search = partial(index.search, queries, k=K, cutoff=CUTOFF, shortlist=SHORTLIST)
         row[f"{name}, whole searches"] = rate(search, len(queries), args.seconds)
     return row
 
 
-def network(device: str, seconds: float) -> dict[str, float]:
-    """Images a second of training and of encoding."""
+def measure_network(device: str, seconds: float) -> dict[str, float]:
+    """Measure images/s of training and of encoding."""
     count = 256 if device != "cpu" else 16
     classes = tuple(map(str, range(100)))
     net = SemanticHashNet(Architecture(backbone="resnet18", classes=classes, image_size=128, head="orthohash"))
@@ -282,10 +304,10 @@ def network(device: str, seconds: float) -> dict[str, float]:
     images = torch.randint(0, 256, (count, 3, 128, 128), dtype=torch.uint8)
     labels = torch.randint(0, 100, (count,)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4)
-    kind = torch.float16 if device != "cpu" else torch.bfloat16
+    dtype = torch.float16 if device != "cpu" else torch.bfloat16
 
     def forward() -> Any:
-        with torch.autocast(device.split(":")[0], kind, enabled=device != "cpu"):
+        with torch.autocast(device.split(":")[0], dtype, enabled=device != "cpu"):
             return net(images.to(device).contiguous(memory_format=torch.channels_last))
 
     def step() -> None:
@@ -306,15 +328,12 @@ def network(device: str, seconds: float) -> dict[str, float]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """The short table."""
+    """Print whether the engines are correct, and a table of their speed."""
     console = Console(width=160)
-    for name, is_right in report["right"].items():
-        console.print(f"{name}: {'as brute force' if is_right else 'NOT AS BRUTE FORCE'}", markup=False)
-    names = list(
-        dict.fromkeys(
-            name for row in report["speed"] for name in row if name not in ("classes", "records", "batch", "scanned")
-        )
-    )
+    for name, correct in report["correct"].items():
+        console.print(f"{name}: {'as' if correct else 'NOT AS'} brute force", markup=False)
+    first = ("classes", "records", "batch", "scanned")
+    names = list(dict.fromkeys(name for row in report["speed"] for name in row if name not in first))
     table = Table("classes", "records", "batch", *names, title=f"Queries/s, {report['device']}")
     for column in table.columns:
         column.justify = "right"

@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py, from one end to the other, on the processor."""
+"""scripts/gpu_check.py, run as a whole on the CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from semcut.indexes import DeviceError
+from semcut.indexes.scanners import faiss_flat, torch_gpu
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,14 +26,14 @@ def check(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[st
     return done
 
 
-def test_it_runs_on_the_processor(tmp_path: Path) -> None:
+def test_the_script_runs_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "check.json"
     done = check(
         "--device", "cpu", "--records", "3000,6000", "--classes", "5", "--batches", "1,8", "--seconds", 0.02,
         "--out", out,
     )  # fmt: skip
     report = json.loads(out.read_text())
-    assert report["right"] == {"torch": True, "flat": True}
+    assert report["correct"] == {"torch": True, "flat": True}
     assert [(row["records"], row["batch"]) for row in report["speed"]] == [(3000, 1), (3000, 8), (6000, 1), (6000, 8)]
     for row in report["speed"]:
         whole = ["torch, whole searches", "flat, whole searches"] if row["records"] == 3000 else []
@@ -38,12 +41,14 @@ def test_it_runs_on_the_processor(tmp_path: Path) -> None:
             assert row[name] > 0
     assert report["network"]["training, images/s"] > 0
     assert "as brute force" in done.stdout
-    assert "Queries/s, the processor" in done.stdout
+    assert "Queries/s, CPU" in done.stdout
 
 
-def test_without_a_card_it_says_so() -> None:
+def test_without_a_gpu_each_engine_says_why_it_cannot_run() -> None:
     if torch.cuda.is_available():
-        pytest.skip("needs a machine without a card: here is one")
+        pytest.skip("needs a machine without a GPU")
     done = check(status=1)
-    assert "torch: device = cuda:0 is not here: torch finds no card that it can use" in done.stderr
-    assert "flat: device = cuda:0 is not here: FAISS finds no card, or is faiss-cpu" in done.stderr
+    for name, scanner in (("torch", torch_gpu), ("flat", faiss_flat)):
+        with pytest.raises(DeviceError, match="cuda:0") as error:
+            scanner.devices_named("cuda:0")
+        assert f"{name}: {error.value}" in done.stderr

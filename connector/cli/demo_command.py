@@ -33,7 +33,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.connector.models.network import Architecture
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import LINK
-    from semcut.connector.training.loop import TrainConfig
+    from semcut.connector.training.train_config import TrainConfig
 
     training, queries = sources.load("digits/train"), sources.load("digits/test")
     print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")

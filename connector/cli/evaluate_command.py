@@ -15,8 +15,8 @@ from rich.markup import escape
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, json_option, search_options
 from semcut.connector.cli.terminal import OUT, new_table, print_json, print_skipped, progress_bar, show_facts
-from semcut.connector.models.allocator import keep_freed_memory
-from semcut.connector.models.names import ProtocolName
+from semcut.connector.data import ProtocolName
+from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.search_defaults import DEFAULT_K
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def evaluate(
     scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made from, which
     is checked; then all rankings are compared at several cutoffs.
     """
-    from semcut.connector.data.protocols import check, parts
+    from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
 
     images = select_images(queries, limit, protocol, "queries", seed)
@@ -56,7 +56,7 @@ def evaluate(
         if protocol is not None:
             uris = connector.index.uris(connector.index.ids())
             trained = connector.encoder.checkpoint.training_images()
-            check(protocol, parts(protocol, queries, seed), trained, uris)
+            check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
         encodings, labels = encode_with_progress(connector, images)
         result = evaluate_encodings(connector, images.classes, encodings, labels, **settings)
         rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, labels, protocol)

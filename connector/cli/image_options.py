@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from semcut.connector.models.names import ProtocolName
+from semcut.connector.data import ProtocolName
 
 if TYPE_CHECKING:
     from semcut.connector.data.sources import ImageSet
@@ -41,12 +41,12 @@ def select_images(
         DataError: the source cannot be used.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.protocols import parts
+    from semcut.connector.data.protocols import protocol_split
 
     if protocol is not None:
         if limit is not None:
             raise click.UsageError("--protocol says how many images there are: leave out --limit")
-        images: ImageSet = getattr(parts(protocol, source, seed), part)
+        images: ImageSet = getattr(protocol_split(protocol, source, seed), part)
         return images
     found = sources.load(source)
     return found if limit is None else found.sample(limit, seed)

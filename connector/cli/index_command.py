@@ -11,8 +11,8 @@ import click
 from semcut.connector.cli.image_options import protocol_option
 from semcut.connector.cli.options import PATH, device_option, json_option
 from semcut.connector.cli.terminal import print_json, print_line, print_skipped, progress_bar
-from semcut.connector.models.allocator import keep_freed_memory
-from semcut.connector.models.names import ProtocolName
+from semcut.connector.data import ProtocolName
+from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def index(
     The images may be in folders at any depth. Files that are no images are skipped and named.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.protocols import parts
+    from semcut.connector.data.protocols import protocol_split
 
     if protocol is None:
         files = sources.files_under(sources.folder(images))
     else:
         if exclude_training:
             raise click.UsageError("--protocol says what is in the index: leave out --exclude-training")
-        files = list(parts(protocol, images, seed).database.files)
+        files = list(protocol_split(protocol, images, seed).database.files)
     if exclude_training:
         files = _without_training_images(files, model)
     result = index_with_progress(files, model, out, device)
@@ -69,7 +69,7 @@ def index_with_progress(files: Sequence[str], model: Path, out: Path, device: st
         raise DataError("there are no images to index")
     keep_freed_memory()
     with Connector.create(out, model, device=device) as connector, progress_bar("Indexing") as progress:
-        result = connector.add_files(files, progress=lambda done: progress(done, len(files)))
+        result = connector.add_files(files, progress=progress)
     print_skipped(result.skipped, at_most=_SKIPPED_SHOWN)
     return result
 

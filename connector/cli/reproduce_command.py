@@ -12,8 +12,8 @@ import click
 from semcut.connector.cli.image_options import protocol_option
 from semcut.connector.cli.options import PATH, device_option, json_option
 from semcut.connector.cli.terminal import OUT, print_json, print_line, progress_bar
-from semcut.connector.models.allocator import keep_freed_memory
-from semcut.connector.models.names import ProtocolName
+from semcut.connector.data import ProtocolName
+from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import require
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
@@ -52,12 +52,8 @@ def reproduce(
     keep_freed_memory()
     if data is not None and protocol is not None:
         with progress_bar("Measuring") as progress:
-
-            def report(task: str, done: int, total: int) -> None:
-                progress(done, total, task)
-
             for network in networks:
-                measure_network(network, data, protocol, out, device=device, progress=report)
+                measure_network(network, data, protocol, out, device=device, progress=progress)
     page = results_page.write(out, _record_command(out) if networks or speed else _recorded_commands(out))
     if as_json:
         print_json({"page": str(page), "networks": _summary(out)})
@@ -78,7 +74,7 @@ def _recorded_commands(out: Path) -> list[str]:
 
 def _record_command(out: Path) -> list[str]:
     """Add the running command to those that have measured something in a directory; return all of them."""
-    from semcut.connector.models.checkpoint import write_json
+    from semcut.indexes.storage.atomic_write import write_json
 
     commands = list(dict.fromkeys([*_recorded_commands(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
     write_json(out / _COMMANDS, commands)

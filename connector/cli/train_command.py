@@ -10,14 +10,15 @@ import click
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, device_option, json_option
 from semcut.connector.cli.terminal import print_json, progress_bar, show_facts
-from semcut.connector.models.allocator import keep_freed_memory
-from semcut.connector.models.names import HeadName, ProtocolName
+from semcut.connector.data import ProtocolName
+from semcut.connector.models import HeadName
+from semcut.connector.models.device import keep_freed_memory
 
 if TYPE_CHECKING:
     from semcut.connector.data.sources import ImageSet
     from semcut.connector.models.checkpoint import Checkpoint
     from semcut.connector.models.network import Architecture
-    from semcut.connector.training.loop import TrainConfig
+    from semcut.connector.training.train_config import TrainConfig
 
 
 @click.command()
@@ -106,7 +107,7 @@ def train(
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both say where to start: leave out one")
     from semcut.connector.models.network import Architecture
-    from semcut.connector.training.loop import TrainConfig
+    from semcut.connector.training.train_config import TrainConfig
 
     untrained = weights is None and start is None
     training = select_images(images, limit, protocol, "training", settings["seed"])
@@ -158,11 +159,6 @@ def train_with_progress(
 
     keep_freed_memory()
     with progress_bar("Training") as progress:
-
-        def report(epoch: int, seen: int, of: int, loss: float) -> None:
-            task = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
-            progress(of * epoch + seen, of * config.epochs, task)
-
         return run_training(
-            images, architecture, config, out, weights=weights, start=start, resume=resume, progress=report
+            images, architecture, config, out, weights=weights, start=start, resume=resume, progress=progress
         )

@@ -1,7 +1,7 @@
-"""From image files to arrays: safe to point at a folder of anything.
+"""Decode image files to arrays of pixels. Safe for folders that hold files of any kind.
 
-A file that is no image, is broken, or is an image bomb is reported with its reason, never fatal. Sizes are checked
-from the header, before pixels are decoded.
+A file that is not an image, is broken, or is an image bomb never stops a run: it is skipped and reported with the
+reason. The size of an image is checked from its header, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPIm
 from semcut.indexes.errors import DataError
 
 MAX_PIXELS = 1 << 26
-"""Images of more pixels than this (67 million) are refused."""
-
+"""The largest number of pixels (67 million) that an image may have to be decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is read: Pillow decodes these itself. For others it runs programs of the system (EPS)."""
+"""Formats that are read: Pillow decodes them itself. For some other formats (EPS) it would start external programs."""
 
-Image.preinit()  # this and the two plugins imported above make FORMATS; to find another Pillow would load all it has
+# `preinit` and the two plugins imported above register all of FORMATS. If one of them were not registered, the first
+# `Image.open` would import every plugin that Pillow has, which is slow.
+Image.preinit()
 
 
 class UnreadableImage(Exception):
-    """Why an image cannot be used; for the caller to report."""
+    """An image cannot be decoded; the message is the reason, for the caller to report."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """Images read from files.
+    """A batch of images read from files.
 
     Attributes:
-        positions: (n,) int64; which of the files they are.
+        positions: (n,) int64; position of each image's file in the list of files.
         pixels: (n, 3, size, size) uint8, RGB.
-        skipped: files that could not be read, with the reason.
+        skipped: pairs (file, reason), one for each file of the batch that cannot be read.
     """
 
     positions: NDArray[np.int64]
@@ -48,16 +49,16 @@ class ImageBatch:
 
 
 def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
-    """An image in RGB, upright and decoded.
+    """Decode an image to RGB and turn it upright as its EXIF orientation says.
 
     Raises:
-        UnreadableImage: it is missing, no image, broken, or has more than `MAX_PIXELS` pixels.
+        UnreadableImage: the file is missing, is not an image, is broken, or has more than `MAX_PIXELS` pixels.
     """
     if isinstance(source, Image.Image):
-        return _decoded(source)
+        return _decode(source)
     try:
         with Image.open(source, formats=FORMATS) as image:
-            return _decoded(image)
+            return _decode(image)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -66,27 +67,27 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
         raise UnreadableImage("no such file") from None
     except (UnidentifiedImageError, IsADirectoryError):
         raise UnreadableImage("not an image") from None
-    except Exception as error:  # Pillow's decoders raise all sorts of errors on broken files
+    except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
         raise UnreadableImage(f"broken image: {error}") from None
 
 
-def _decoded(image: Image.Image) -> Image.Image:
+def _decode(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The middle square of an RGB image, scaled: (3, size, size) uint8."""
+    """Crop the middle square of an RGB image and scale it to (3, size, size) uint8."""
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def load(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8]:
-    """`open_image`, then `fit`.
+def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8]:
+    """Decode one image and fit it to (3, size, size) uint8: `open_image`, then `fit`.
 
     Raises:
-        DataError: naming the image and what is wrong with it.
+        DataError: the image cannot be read; the message names the image and the reason.
     """
     try:
         return fit(open_image(source), size)
@@ -96,9 +97,10 @@ def load(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int = 2) -> Iterator[ImageBatch]:
-    """All files in order, in batches, decoded by threads one batch ahead of the consumer."""
+    """Read files in order, in batches; threads decode the next batch while the caller uses the current one."""
 
     def read(file: str) -> NDArray[np.uint8] | str:
+        """Return the pixels of a file, or the reason why it cannot be read."""
         try:
             file.encode()
             return fit(open_image(file), size)
@@ -109,18 +111,18 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
 
     starts = range(0, len(files), batch_size)
     with ThreadPoolExecutor(workers) as pool:
-        ahead: list[list[Future[NDArray[np.uint8] | str]]] = []
-        for place, start in enumerate(starts):
-            while len(ahead) < 2 and place + len(ahead) < len(starts):
-                following = starts[place + len(ahead)]
-                ahead.append([pool.submit(read, file) for file in files[following : following + batch_size]])
-            results = [future.result() for future in ahead.pop(0)]
-            good = [i for i, result in enumerate(results) if not isinstance(result, str)]
-            pixels = np.empty((len(good), 3, size, size), np.uint8)
-            for row, i in enumerate(good):
+        pending: list[list[Future[NDArray[np.uint8] | str]]] = []
+        for number, start in enumerate(starts):
+            while len(pending) < 2 and number + len(pending) < len(starts):
+                following = starts[number + len(pending)]
+                pending.append([pool.submit(read, file) for file in files[following : following + batch_size]])
+            results = [future.result() for future in pending.pop(0)]
+            readable = [i for i, result in enumerate(results) if not isinstance(result, str)]
+            pixels = np.empty((len(readable), 3, size, size), np.uint8)
+            for row, i in enumerate(readable):
                 pixels[row] = results[i]
             yield ImageBatch(
-                positions=np.array(good, np.int64) + start,
+                positions=np.array(readable, np.int64) + start,
                 pixels=pixels,
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )

@@ -1,13 +1,12 @@
-"""Labels of the records of a stored index: their files lie in folders named like their classes.
+"""Read the labels of the records of an index: the file of a record lies in a folder that is named like its class.
 
-Reads what connector and network have left beside them as files, so it works without torch.
+Works without torch. The names of the classes come from the description of the network that made the index, see
+`semcut.connector.retrieval.model_link`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +14,22 @@ from numpy.typing import NDArray
 from semcut.connector.data.sources import class_of
 from semcut.indexes import SemanticIndex
 
-LINK = "connector.json"
-"""Beside the columns of an index: where the network that made it is."""
-
 MODEL = "model.json"
-"""Beside the weights of a network: its description."""
+"""File beside the weights of a network: describes the network, with the names of its classes in order.
+
+The name of the file is in this module because checkpoints and readers that work without torch both need it.
+"""
 
 
 def labels_by_id(index: SemanticIndex, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Label of the record with each id, from 0 up to the largest: the position in `classes` of the name of the folder
-    that its file lies in, -1 where that is none of them."""
-    numbers = {name: label for label, name in enumerate(classes)}
+    """Look up the label of every record by the name of the folder that its file lies in.
+
+    Returns:
+        (next id,) int64: at each id, the position of the folder's name in `classes`; -1 if the name is not in
+        `classes`, if the record has no uri, or if no record has this id.
+    """
+    label_of = {name: label for label, name in enumerate(classes)}
     labels = np.full(index.next_id(), -1, np.int64)
     ids = index.ids()
-    labels[ids] = [numbers.get(class_of(uri) or "", -1) for uri in index.uris(ids)]
+    labels[ids] = [label_of.get(class_of(uri) or "", -1) for uri in index.uris(ids)]
     return labels
-
-
-def network_classes(path: Path) -> tuple[str, ...] | None:
-    """Names of the classes, in order of the probabilities, of the network that made the index in a directory; None if
-    the index does not say which one that is, or it is not there any more."""
-    try:
-        model = Path(json.loads((path / LINK).read_text())["model"])
-        classes = json.loads((model / MODEL).read_text())["architecture"]["classes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return tuple(map(str, classes)) if isinstance(classes, list) else None

@@ -1,4 +1,4 @@
-"""Protocols of published results, by name: which images are trained on, searched, and asked for.
+"""Protocols of published results, by name: which images are for training, which are indexed, which are queries.
 
     name         queries            training images     database
     cifar10      1,000 test images  5,000               the other 54,000
@@ -6,10 +6,9 @@
     cifar10-2    all test images    all                 the training images
     tin200       all val images     all                 the training images
 
-The data is a folder or archive with one folder of class folders for training images and one for others: `train` and
-`test`, or `train` and `val`. What is drawn is drawn at random by the seed, evenly over the classes. Validation images,
-which choose the epoch, are a part of the training images (`training`): queries are never looked at before they are
-asked.
+The data is a folder or an archive with two folders of class folders: `train`, and `test` or `val`. Where a protocol
+takes some of the images, the seed draws them at random, the same number from each class. Validation images, which
+choose the epoch, are taken from the training images (see `training`), so queries play no part before the evaluation.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from semcut.connector.data import ProtocolName
 from semcut.connector.data.sources import ImageSet, load
-from semcut.connector.models.names import ProtocolName
 from semcut.indexes.errors import DataError
 
 
-class Parts(NamedTuple):
-    """The images of a protocol. Queries are in none of the other parts."""
+class ProtocolSplit(NamedTuple):
+    """The images of a data set, divided by a protocol. No query is in another part."""
 
     training: ImageSet
     database: ImageSet
@@ -35,15 +34,16 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are divided.
+    """How a protocol divides a data set, and how results are reported.
 
     Attributes:
-        queries_from: the folder of the queries.
-        queries, training: how many; None for all.
-        database: "training": the training images; "others": all but queries and training images; "rest": all but
-            queries.
-        k: places that mAP@k counts.
-        published_k: places that published results count; None for all.
+        queries_from: the folder that queries are drawn from.
+        queries: number of queries; None for all images of the folder.
+        training: number of training images; None for all images of `train`.
+        database: "training": the training images; "others": all images except queries and training images; "rest": all
+            images except queries.
+        k: number of results that mAP@k counts.
+        published_k: number of results that published figures count; None for all.
     """
 
     queries_from: str
@@ -62,16 +62,16 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
-def parts(name: ProtocolName, source: str, seed: int = 0) -> Parts:
-    """The images of a protocol.
+def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSplit:
+    """Divide a data set into training images, database and queries as a protocol says.
 
     Args:
-        name: of the protocol.
-        source: folder or archive with the folders `train` and `test` or `val`, see `data`.
-        seed: of what is drawn.
+        name: name of the protocol.
+        source: folder or archive with the folders `train` and `test` or `val`; see `sources`.
+        seed: seed of the random choice of training images and queries.
 
     Raises:
-        DataError: a folder is missing, they have different classes, or there are too few images.
+        DataError: a folder is missing, the two folders have different classes, or there are too few images.
     """
     protocol = PROTOCOLS[name]
     train, others = load(f"{source}/train"), load(f"{source}/{protocol.queries_from}")
@@ -80,26 +80,30 @@ def parts(name: ProtocolName, source: str, seed: int = 0) -> Parts:
             f"{source}: the folders train and {protocol.queries_from} have different classes "
             f"({len(train.classes)} and {len(others.classes)}): {name} needs the same in both"
         )
-    training = _drawn(train, protocol.training, f"{source}/train", name, seed)
-    queries = _drawn(others, protocol.queries, f"{source}/{protocol.queries_from}", name, seed)
+    training = _draw(train, protocol.training, f"{source}/train", name, seed)
+    queries = _draw(others, protocol.queries, f"{source}/{protocol.queries_from}", name, seed)
     if protocol.database == "training":
-        return Parts(training, training, queries)
-    every = ImageSet(train.files + others.files, np.concatenate([train.labels, others.labels]), train.classes)
-    rest = every.without(queries.files)
-    return Parts(training, rest if protocol.database == "rest" else rest.without(training.files), queries)
+        return ProtocolSplit(training, training, queries)
+    all_images = ImageSet(train.files + others.files, np.concatenate([train.labels, others.labels]), train.classes)
+    rest = all_images.without(queries.files)
+    return ProtocolSplit(training, rest if protocol.database == "rest" else rest.without(training.files), queries)
 
 
-def check(name: ProtocolName, expected: Parts, trained: Iterable[str], indexed: Iterable[str | None]) -> None:
-    """See that a network was trained, and an index made, as a protocol says, so that no query has been seen.
+def check_protocol(
+    name: ProtocolName, expected: ProtocolSplit, trained: Iterable[str], indexed: Iterable[str | None]
+) -> None:
+    """Check that a network was trained, and an index was built, on exactly the images of a protocol.
+
+    An evaluation by a protocol is valid only then: otherwise the network may have been trained on queries.
 
     Args:
-        name: of the protocol.
-        expected: its parts.
+        name: name of the protocol.
+        expected: the images of the protocol.
         trained: files that the network was trained and validated on.
-        indexed: uris of all records.
+        indexed: uris of all records of the index.
 
     Raises:
-        DataError: they were not.
+        DataError: the network or the index has other images.
     """
     for what, given, part, command in (
         ("the network was trained on", set(trained), expected.training, "train"),
@@ -114,9 +118,9 @@ def check(name: ProtocolName, expected: Parts, trained: Iterable[str], indexed: 
             )
 
 
-def _drawn(images: ImageSet, count: int | None, where: str, name: str, seed: int) -> ImageSet:
+def _draw(images: ImageSet, count: int | None, folder: str, name: str, seed: int) -> ImageSet:
     if count is None:
         return images
     if len(images) < count:
-        raise DataError(f"{where} has {len(images)} images, but {name} draws {count} of them")
+        raise DataError(f"{folder} has {len(images)} images, but {name} draws {count} of them")
     return images.sample(count, seed)

@@ -1,15 +1,15 @@
-"""Data sets: every one of them is, or becomes, a folder of image files.
+"""Find data sets by name: each is a folder of image files, or is written out as one before its first use.
 
-A source is named by one string:
+One string names a source:
 
     animals/train               a folder; images lie in one folder per class
     cifar10.tar.gz/train        a folder inside an archive, unpacked once into the cache
-    digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth of a digit is for testing
-    torchvision:CIFAR10/train   a torchvision data set by name, downloaded and written out as PNG files once
+    digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
+    torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
-The cache is `SEMCUT_CACHE` or the user's cache folder; deleting it costs only the time to unpack again. A file's class
-is the name of the folder it lies in. Archives are unpacked with Python's "data" filter, which keeps every file inside
-the target, and only while the disk has room.
+The cache is `SEMCUT_CACHE` or the user's cache folder; deleting it costs only the time to unpack again. The class of a
+file is the name of the folder that it lies in. Archives are unpacked with Python's "data" filter, which keeps every
+file inside the target folder; unpacking stops when an archive is larger than the free space of the disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ImageSet:
 
     Attributes:
         files: n absolute paths.
-        labels: (n,) int64, positions in `classes`.
+        labels: (n,) int64; position of each file's class in `classes`.
         classes: class names, sorted.
     """
 
@@ -53,50 +53,63 @@ class ImageSet:
         return len(self.files)
 
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> ImageSet:
-        """The images at these positions; classes stay."""
+        """Select the images at these positions; `classes` stays the same."""
         positions = np.asarray(positions, np.int64)
         return ImageSet(tuple(self.files[i] for i in positions), self.labels[positions], self.classes)
 
     def sample(self, count: int, seed: int = 0) -> ImageSet:
-        """So many images at random, as evenly over the classes as there are images; all of them if there are fewer."""
-        return self.subset(evenly(self.labels, count, seed))
+        """Draw `count` images at random, balanced over the classes as far as their image counts allow.
+
+        Returns all images if there are at most `count`.
+        """
+        return self.subset(balanced_sample(self.labels, count, seed))
 
     def split(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-        """The set without, and with, this fraction of every class's images, drawn at random (rounded, at least 1)."""
+        """Hold out a fraction of the images of every class, drawn at random.
+
+        Returns:
+            The remaining images, and the images held out: of each class the fraction, rounded, but at least 1 image.
+        """
         rank = np.empty(len(self), np.int64)
         rng = np.random.default_rng(seed)
-        held = np.zeros(len(self), bool)
+        held_out = np.zeros(len(self), bool)
         for label in range(len(self.classes)):
             members = np.flatnonzero(self.labels == label)
             rank[members] = rng.permutation(len(members))
-            held[members] = rank[members] < max(1, round(fraction * len(members)))
-        return self.subset(np.flatnonzero(~held)), self.subset(np.flatnonzero(held))
+            held_out[members] = rank[members] < max(1, round(fraction * len(members)))
+        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
 
     def without(self, files: Sequence[str]) -> ImageSet:
-        """The set without these files."""
-        left_out = set(files)
-        return self.subset([i for i, file in enumerate(self.files) if file not in left_out])
+        """Select all images except these files."""
+        excluded = set(files)
+        return self.subset([i for i, file in enumerate(self.files) if file not in excluded])
 
 
-def evenly(labels: NDArray[np.integer[Any]], count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Sorted positions of so many of (n,) labels, or of all, at random: as evenly over the classes as there are."""
+def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Draw `count` of (n,) labels at random, balanced over the classes as far as their counts allow.
+
+    Takes the first of each class in random order, then the second of each class, and so on.
+
+    Returns:
+        (min(count, n),) int64: sorted positions in `labels`.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.bincount(labels)
-    turn = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(order[np.argsort(turn, kind="stable")][:count])
+    rank_in_class = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[np.argsort(rank_in_class, kind="stable")][:count])
 
 
 def class_of(uri: str | None) -> str | None:
-    """The class that a file's folder names, None for a record without a uri."""
+    """Name the class of a file: the name of its folder; None for a record without a uri."""
     return None if uri is None else Path(uri).parent.name
 
 
 def load(source: str) -> ImageSet:
-    """The images and classes of a labelled source: a folder of class folders, once it is on disk.
+    """Find the images and classes of a labelled source: on disk it is a folder of class folders.
 
     Raises:
-        DataError: it is not there, cannot be unpacked, or has fewer than two class folders.
+        DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with images.
     """
     root = folder(source)
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -113,19 +126,24 @@ def load(source: str) -> ImageSet:
 
 
 def files_under(root: Path, *, deep: bool = True) -> list[str]:
-    """Absolute paths of all files in a folder, and in its folders if `deep`; sorted, hidden ones left out."""
+    """List the absolute paths of all files in a folder, sorted, without hidden files.
+
+    Args:
+        root: the folder.
+        deep: whether to list the files in its subfolders too, without hidden subfolders.
+    """
     found: list[str] = []
-    for where, folders, names in os.walk(root.absolute()):
+    for parent, folders, names in os.walk(root.absolute()):
         folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-        found += [os.path.join(where, name) for name in sorted(names) if not name.startswith(".")]
+        found += [os.path.join(parent, name) for name in sorted(names) if not name.startswith(".")]
     return found
 
 
 def folder(source: str) -> Path:
-    """The folder on disk that a source names, unpacked or written out first where it must be.
+    """Find the folder on disk that a source names; unpack an archive or write out a data set first if needed.
 
     Raises:
-        DataError: it is not there, or cannot be unpacked.
+        DataError: the source does not exist, or cannot be unpacked.
     """
     name, _, inner = source.partition("/")
     if name == "digits" and not Path(source).exists():
@@ -147,16 +165,17 @@ def folder(source: str) -> Path:
 
 
 def cache() -> Path:
-    """Where archives are unpacked and downloaded data sets are kept."""
+    """Name the folder that holds unpacked archives, written-out data sets and frozen features."""
     if chosen := os.environ.get("SEMCUT_CACHE"):
         return Path(chosen)
-    require({"platformdirs": "platformdirs"}, "keep data sets", "train")
+    require({"platformdirs": "platformdirs"}, "find the cache folder", "train")
     from platformdirs import user_cache_path
 
     return user_cache_path("semcut")
 
 
 def _inside(root: Path, inner: str, source: str) -> Path:
+    """Name a folder inside of a data set; refuse a path that leads out of it."""
     path = root / inner
     if not path.is_dir() or not path.resolve().is_relative_to(root.resolve()):
         inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:8])
@@ -165,18 +184,23 @@ def _inside(root: Path, inner: str, source: str) -> Path:
 
 
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder of the cache, filled first if it is not there; it appears whole or not at all."""
+    """Name a folder of the cache, and fill it first if it does not exist; a crash never leaves a partly filled folder.
+
+    Raises:
+        DataError: the cache cannot be written to.
+    """
     target = cache() / name
     if target.is_dir():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
-            fill(Path(scratch) / "whole")
+            complete = Path(scratch) / "complete"
+            fill(complete)
             try:
-                os.replace(Path(scratch) / "whole", target)
+                os.replace(complete, target)
             except OSError:
-                if not target.is_dir():  # another process may have been first
+                if not target.is_dir():  # otherwise another process has filled the folder first
                     raise
     except OSError as error:
         raise DataError(f"cannot fill the cache {target}: {error}; set SEMCUT_CACHE to another folder") from None
@@ -184,62 +208,63 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def _unpack(archive: Path, target: Path) -> None:
+    """Unpack an archive into a new folder, with a limit on its size and no file outside of the folder."""
     target.mkdir()
-    room = shutil.disk_usage(target).free
-    taken = 0
+    free = shutil.disk_usage(target).free
+    unpacked = 0
 
-    def safe(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
-        nonlocal taken
-        taken += member.size
-        if taken > room:
-            raise DataError(f"{archive} unpacks to more than the {room / 1e9:.1f} GB free in {cache()}")
+    def check_member(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
+        nonlocal unpacked
+        unpacked += member.size
+        if unpacked > free:
+            raise DataError(f"{archive} unpacks to more than the {free / 1e9:.1f} GB free in {cache()}")
         return tarfile.data_filter(member, destination)
 
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter=safe)
+            tar.extractall(target, filter=check_member)
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"cannot unpack {archive}: {error}") from None
 
 
 def _write_digits(target: Path) -> None:
+    """Write scikit-learn's digits as PNG files to the folders `train` and `test`."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise DataError("digits come with scikit-learn: run `pip install 'semcut[train]'`") from None
+        raise DataError("the digits come with scikit-learn: run `pip install 'semcut[train]'`") from None
     digits = load_digits()
-    seen = dict.fromkeys(range(10), 0)
+    written = dict.fromkeys(range(10), 0)
     for number, (image, label) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):
-        part = "test" if seen[label] % 5 == 4 else "train"
-        seen[label] += 1
+        part = "test" if written[label] % 5 == 4 else "train"
+        written[label] += 1
         path = target / part / str(label) / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8)).save(path)
 
 
 def _torchvision(source: str) -> Path:
+    """Name the folder of a torchvision data set; download it and write it out as PNG files if needed."""
     from torchvision import datasets
 
     name, _, split = source.removeprefix(_TORCHVISION).partition("/")
-    kind = getattr(datasets, name, None)
-    if not inspect.isclass(kind):
+    data_set = getattr(datasets, name, None)
+    if not inspect.isclass(data_set):
         raise DataError(f"torchvision has no data set {name!r}: see torchvision.datasets for the names")
-    known = inspect.signature(kind).parameters
-    wanted = {"root": str(cache() / "torchvision"), "download": True, "train": split == "train", "split": split}
-    settings: dict[str, Any] = {parameter: value for parameter, value in wanted.items() if parameter in known}
+    accepted = inspect.signature(data_set).parameters
+    possible = {"root": str(cache() / "torchvision"), "download": True, "train": split == "train", "split": split}
+    settings: dict[str, Any] = {parameter: value for parameter, value in possible.items() if parameter in accepted}
 
     def write(target: Path) -> None:
         try:
-            images: Any = kind(**settings)
-        except Exception as error:  # a download, an archive and a missing file fail in many ways
-            raise DataError(
-                f"cannot get {source}: {error}; torchvision downloads it, which needs the internet"
-            ) from None
+            images: Any = data_set(**settings)
+        except Exception as error:  # downloads, broken archives and missing files raise errors of many types
+            raise DataError(f"cannot download {source} with torchvision: {error}; this needs the internet") from None
         names = getattr(images, "classes", None)
         for number in range(len(images)):
             image, label = images[number]
             if not isinstance(image, Image.Image) or not isinstance(label, int | np.integer):
-                raise DataError(f"{source} does not give images with one class each")
+                raise DataError(f"{source} is not a data set of images with one class each")
             path = target / (names[label] if names else str(label)) / f"{number:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.convert("RGB").save(path)

@@ -6,7 +6,6 @@ when the first image is sent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from semcut.connector.data.labels import MODEL
 from semcut.connector.explore.image_queries import Encode
-from semcut.connector.retrieval.model_link import LINK, network_classes
+from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
 from semcut.indexes import Encodings, FaissIndex
 from semcut.indexes.index import SemanticIndex
 
@@ -79,21 +77,11 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         StorageError: the index cannot be used.
     """
     index = FaissIndex.open(path)
-    recorded = _recorded_network(path)
-    if recorded is None:
+    link = read_link(path)
+    if link is None or link.sha256 is None:
         return OpenedIndex(index, *_find_network(model, None, device, warn))
-    directory, digest = recorded
-    network = _find_network(model or directory, digest, device, warn)
+    network = _find_network(model or link.model, link.sha256, device, warn)
     return OpenedIndex(index, network.class_names or network_classes(path), network.encode)
-
-
-def _recorded_network(path: Path) -> tuple[Path, str] | None:
-    """Read which network made the index in a directory: its run directory, and the SHA-256 digest of its weights."""
-    try:
-        link = json.loads((path / LINK).read_text())
-        return Path(link["model"]), str(link["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:
@@ -106,18 +94,16 @@ def _find_network(model: Path | None, digest: str | None, device: str, warn: War
     """
     if model is None:
         return _Network(None, None)
-    try:
-        content = json.loads((model / MODEL).read_text())
-        class_names, found = tuple(map(str, content["architecture"]["classes"])), content["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    found = read_description(model)
+    if found is None or found.sha256 is None:
         warn(f"no network in {model}: only records of the index can be queries")
         return _Network(None, None)
-    if digest not in (None, found):
+    if digest not in (None, found.sha256):
         warn(f"the network in {model} did not make this index: only records of the index can be queries")
         return _Network(None, None)
     if digest is None:
         warn(f"nothing says which network made this index: the one in {model} is used unchecked")
-    return _Network(class_names, _LazyEncoder(model, device))
+    return _Network(found.classes, _LazyEncoder(model, device))
 
 
 class _LazyEncoder:
@@ -136,8 +122,8 @@ class _LazyEncoder:
 
 
 def _load_encoder(model: Path, device: str) -> Any:
-    from semcut.connector.models.allocator import keep_freed_memory
     from semcut.connector.models.checkpoint import Checkpoint
+    from semcut.connector.models.device import keep_freed_memory
     from semcut.connector.retrieval.encoder import Encoder
 
     keep_freed_memory()

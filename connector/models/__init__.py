@@ -1,9 +1,25 @@
-"""Networks: backbones, heads, hash codes, and checkpoints on the disk.
+"""Networks that give each image class probabilities, a hash code and a feature; and their checkpoints on disk.
 
-Importing any module of this package needs torch; what is missing is said in one sentence.
+    network      `Architecture` and `SemanticHashNet`: one backbone, a softmax branch and a hash branch
+    backbones    build the backbone with a name; a new backbone goes here
+    heads/       the loss of the hash branch and how its outputs become bits; a new head goes there
+    hashing      turn the outputs of a head into packed codes (Eq. 3, or signs)
+    checkpoint   save and load a trained network
+    inference    run a trained network: numpy arrays of pixels in, the arrays that an index stores out
+    device       find a device; keep freed memory in the process, for faster networks
+
+Other rooms import from these modules directly. `training` trains a network; `retrieval` encodes images with one.
+Importing this package checks that torch and the other packages below are installed, and raises an error that names
+those that are missing, but loads none of them: the command line lists the names of heads quickly, and lists a command
+whose packages are missing as not available.
 """
 
+from typing import Literal
+
 from semcut.indexes.errors import require as _require
+
+HeadName = Literal["paper", "csq", "orthohash", "dpn"]
+"""Names of the heads; `heads` describes each."""
 
 _require(
     {

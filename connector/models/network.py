@@ -1,11 +1,11 @@
-"""`SemanticHashNet`: one network, three answers for every image.
+"""`SemanticHashNet`: one network that gives three outputs for each image.
 
     images --> backbone --> mid-level feature g --> softmax branch   --> probabilities p over C classes
-                                               \\-> hash branch, head --> outputs x, binarised as the head says
+                                               \\-> hash branch, head --> outputs x, which the head turns into bits
 
 The last mid-level layer splits into the two branches. Where a backbone has several mid-level layers (AlexNet: FC6 and
-FC7), all of them feed the hash branch. With `dim` a layer of that many units and a ReLU is put before the split and is
-the feature then: shorter features cost less memory and time.
+FC7), all of them feed the hash branch. With `dim`, a linear layer with `dim` units and a ReLU stand before the split,
+and their output is the feature: shorter features cost less memory and time.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
 """
@@ -18,23 +18,22 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from semcut.connector.models.backbones import build
+from semcut.connector.models import HeadName
+from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.heads import make_head
-from semcut.connector.models.names import HeadName
 from semcut.indexes.config import Settings
-from semcut.indexes.errors import DataError
 
 
 class Architecture(Settings):
-    """What a network is made of; stored with its weights.
+    """The parts and sizes of a network; stored with its weights.
 
     Attributes:
-        backbone: its name, see `backbones`.
+        backbone: name of the backbone; see `backbones`.
         classes: class names, in order of the softmax outputs.
-        image_size: images are scaled to squares of so many pixels a side.
+        image_size: pixels a side of the squares that images are scaled to.
         bits: length of the hash code.
-        head: what the hash branch is trained for, see `losses`.
-        dim: length of the feature; None for the backbone's own.
+        head: name of the head of the hash branch; see `heads`.
+        dim: length of the feature; None for the length that the backbone has.
     """
 
     backbone: str = "small"
@@ -46,9 +45,12 @@ class Architecture(Settings):
 
 
 class Output(NamedTuple):
-    """What the network says of n images.
+    """Outputs of the network for n images.
 
-    logits (n, C) of the softmax branch; hash (n, bits) outputs x of the head; features (n, D), not normalised.
+    Attributes:
+        logits: (n, C), of the softmax branch.
+        hash: (n, bits), outputs x of the head.
+        features: (n, D), not normalised.
     """
 
     logits: torch.Tensor
@@ -60,8 +62,8 @@ class SemanticHashNet(nn.Module):
     """The network of an `Architecture`.
 
     Args:
-        architecture: what to build.
-        weights: of the backbone, see `backbones`; None for random ones.
+        architecture: the network to build.
+        weights: weights of the backbone, see `backbones`; None for random weights.
     """
 
     mean: torch.Tensor
@@ -71,7 +73,7 @@ class SemanticHashNet(nn.Module):
     def __init__(self, architecture: Architecture, weights: str | None = None) -> None:
         super().__init__()
         self.architecture = architecture
-        self.backbone = build(architecture.backbone, architecture.image_size, weights)
+        self.backbone = build_backbone(architecture.backbone, architecture.image_size, weights)
         *others, width = self.backbone.widths(architecture.image_size)
         self.middle: nn.Module = nn.Identity()
         if architecture.dim is not None:
@@ -86,39 +88,25 @@ class SemanticHashNet(nn.Module):
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: torch.Tensor) -> Output:
-        """Answers for images.
+        """Compute the outputs for images.
 
         Args:
-            images: (n, 3, size, size) pixels from 0 to 255, uint8 or float, RGB.
+            images: (n, 3, size, size) RGB pixels from 0 to 255, uint8 or float.
         """
-        return self.answers(self.middle_outputs(images))
+        return self.branch_outputs(self.backbone_outputs(images))
 
-    def middle_outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the backbone makes of images: a tuple of (n, width)."""
+    def backbone_outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the backbone on images, as for `forward`; returns its mid-level outputs, a tuple of (n, width)."""
         outputs: tuple[torch.Tensor, ...] = self.backbone((images - self.mean) / self.std)
         return outputs
 
-    def answers(self, layers: tuple[torch.Tensor, ...]) -> Output:
-        """Answers for what the backbone has made of images."""
+    def branch_outputs(self, layers: tuple[torch.Tensor, ...]) -> Output:
+        """Compute the outputs for images from the mid-level outputs of the backbone, see `backbone_outputs`."""
         *others, last = layers
         features = self.middle(last)
         outputs = self.head(self.hash(torch.cat([*others, features], dim=1)))
         return Output(logits=self.semantic(features), hash=outputs, features=features)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n, C) float64 probabilities, calibrated if the network is: see `calibration`."""
+        """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""
         return torch.softmax(logits.double() / self.temperature, dim=1)
-
-
-def device_named(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        DataError: it is not there.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device = {name} cannot be used here ({str(error).splitlines()[0]}): use cpu") from None
-    return device

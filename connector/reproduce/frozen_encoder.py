@@ -11,7 +11,7 @@ from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import EncodedFiles, Encoder, encodings_of
 from semcut.connector.training.batches import labelled_batches
-from semcut.connector.training.frozen_features import kept_outputs
+from semcut.connector.training.frozen_features import cached_features
 from semcut.indexes.progress import Progress
 
 
@@ -40,8 +40,8 @@ class FrozenEncoder(Encoder):
                 yield pixels, positions
                 progress(int(positions[-1]) + 1, len(images))
 
-        (outputs,) = kept_outputs(self._network.net, [images], read, self._network.device, mirror=False)
-        self._layers = [layer.numpy() for layer in outputs.copies[0]]
+        (outputs,) = cached_features(self._network.net, [images], read, self._network.device, mirror=False)
+        self._layers = [layer.numpy() for layer in outputs.variants[0]]
         self._row_of = {files[position]: row for row, position in enumerate(outputs.labels.tolist())}
 
     def encode_files(self, files: Sequence[str], first_id: int = 0) -> Iterator[EncodedFiles]:

@@ -17,19 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.data import sources
-from semcut.connector.data.protocols import Parts, check, parts
+from semcut.connector.data import ProtocolName, sources
+from semcut.connector.data.protocols import ProtocolSplit, check_protocol, protocol_split
 from semcut.connector.evaluation.code_quality import code_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS, compare
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.models.names import ProtocolName
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.image_index import Connector
-from semcut.connector.training.frozen_features import others_have_it
-from semcut.connector.training.loop import TrainConfig
+from semcut.connector.training.frozen_features import has_shared_backbone
+from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
@@ -59,13 +58,13 @@ def measure_network(
     if (folder / FIGURES_FILE).is_file():
         return Measurement.load(folder / FIGURES_FILE)
     training, curve = _training(checkpoint)
-    images = parts(protocol, source, training["config"]["seed"])
-    check(protocol, images, checkpoint.training_images(), images.database.files)
+    images = protocol_split(protocol, source, training["config"]["seed"])
+    check_protocol(protocol, images, checkpoint.training_images(), images.database.files)
 
     def step(what: str) -> Progress:
         return _with_task(progress, f"{name}: {what}")
 
-    if training["config"]["freeze"] and others_have_it(checkpoint.training):
+    if training["config"]["freeze"] and has_shared_backbone(checkpoint.training):
         files = [*images.database.files, *images.queries.files]
         encoder: Encoder = FrozenEncoder(checkpoint, files, device, step("encoding all images"))
     else:
@@ -185,7 +184,12 @@ def _encode_queries(
 
 
 def _about(
-    name: str, protocol: ProtocolName, checkpoint: Checkpoint, training: dict[str, Any], images: Parts, records: int
+    name: str,
+    protocol: ProtocolName,
+    checkpoint: Checkpoint,
+    training: dict[str, Any],
+    images: ProtocolSplit,
+    records: int,
 ) -> dict[str, Any]:
     """Describe a network and the images that it was measured on: see `Measurement.about`."""
     return {

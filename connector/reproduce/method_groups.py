@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data import ProtocolName
 from semcut.connector.data.protocols import PROTOCOLS
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
-from semcut.connector.models.names import ProtocolName
 from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.reproduce.network_measurements import KS, Measurement
 from semcut.indexes.errors import DataError

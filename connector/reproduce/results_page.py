@@ -14,8 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from semcut.connector.data import ProtocolName
 from semcut.connector.data.protocols import PROTOCOLS
-from semcut.connector.models.names import ProtocolName
 from semcut.connector.reproduce import csv_files, quality_plots, tables
 from semcut.connector.reproduce.method_groups import Group, Metric, best_group, group_networks, headline_metric
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Measurement

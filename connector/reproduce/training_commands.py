@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from semcut.connector.reproduce.method_groups import Group
-from semcut.connector.training.loop import TrainConfig
+from semcut.connector.training.train_config import TrainConfig
 
 _ALWAYS_SHOWN = ("learning_rate", "backbone_rate", "epochs")
 _NEVER_SHOWN = ("seed", "device", "workers")  # the loop over seeds shows them; the others do not change the network

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semcut.connector.data.images import load, read_batches
+from semcut.connector.data.images import load_pixels, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
@@ -69,7 +69,7 @@ class Encoder:
         parts = []
         for start in range(0, len(images), self._batch_size):
             batch = images[start : start + self._batch_size]
-            pixels = np.stack([load(image, size) for image in batch])
+            pixels = np.stack([load_pixels(image, size) for image in batch])
             parts.append(encodings_of(self._network.run(pixels)))
         if parts:
             return Encodings.concatenate(parts)

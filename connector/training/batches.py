@@ -1,10 +1,15 @@
-"""Labelled images as tensors, in batches. Apart from `images`, which the explorer needs without loading torch."""
+"""Read labelled images as tensors, in batches, and augment a batch at random.
+
+`labelled_batches` is apart from `data.images`, which the HTTP API uses without loading torch. All randomness of
+`augment` comes from the generator that the caller passes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional
 
 from semcut.connector.data.images import read_batches
 from semcut.connector.data.sources import ImageSet
@@ -13,8 +18,68 @@ from semcut.connector.data.sources import ImageSet
 def labelled_batches(
     images: ImageSet, size: int, batch_size: int, workers: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Pixels (n, 3, size, size) uint8 and labels (n,) int64, in order; images that cannot be read are left out."""
+    """Read images in order, in batches; images that cannot be read are left out.
+
+    Args:
+        images: files and labels.
+        size: pixels a side.
+        batch_size: files of a batch.
+        workers: threads that decode images.
+
+    Yields:
+        Pixels (n, 3, size, size) uint8 and labels (n,) int64.
+    """
     labels = torch.from_numpy(images.labels)
     for batch in read_batches(images.files, size, batch_size, workers):
         if len(batch.positions):
             yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
+
+
+def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Augment a batch of images at random.
+
+    "shift" moves, scales and rotates each image a little; "flip" also mirrors half of the images; "strong" also changes
+    their saturation, contrast and brightness, and covers a square in half of them. "none" returns the images unchanged.
+
+    Args:
+        images: (n, 3, size, size) float, from 0 to 255.
+        kind: "none", "shift", "flip" or "strong".
+        generator: random generator on the CPU.
+
+    Returns:
+        (n, 3, size, size) float.
+    """
+    if kind == "none":
+        return images
+    count = len(images)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.rand(count, generator=generator) * (high - low) + low
+
+    angle, scale = uniform(-0.15, 0.15), uniform(0.8, 1.1)
+    mirror = torch.ones(count)
+    if kind != "shift":
+        mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    matrix = torch.stack(
+        [
+            torch.stack([cosine * mirror, -sine, uniform(-0.15, 0.15)], dim=1),
+            torch.stack([sine * mirror, cosine, uniform(-0.15, 0.15)], dim=1),
+        ],
+        dim=1,
+    )
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    images = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    if kind != "strong":
+        return images
+    for gray in (images.mean(dim=1, keepdim=True), images.mean(dim=(1, 2, 3), keepdim=True)):  # saturation, contrast
+        images = gray + (images - gray) * uniform(0.6, 1.4).view(-1, 1, 1, 1)
+    images = (images * uniform(0.7, 1.3).view(-1, 1, 1, 1)).clamp(0, 255)  # brightness
+    size, side = images.shape[2], torch.where(uniform(0, 1) < 0.5, uniform(0.2, 0.5), 0.0)
+    centres = (torch.arange(size) + 0.5) / size  # of pixels, in shares of the image's side
+    covered_rows, covered_columns = (
+        (centres > low) & (centres < low + side[:, None])
+        for low in ((uniform(0, 1) * (1 - side))[:, None] for _ in range(2))
+    )
+    square = (covered_rows[:, :, None] & covered_columns[:, None, :])[:, None]
+    return torch.where(square, images.mean(dim=(2, 3), keepdim=True), images)

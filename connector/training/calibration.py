@@ -1,9 +1,9 @@
-"""Calibration: one temperature that makes probabilities as sure as they are right.
+"""Calibrate probabilities with one temperature, so that they match how often the network is right.
 
-A network that was trained until it knows its training images by heart is too sure of others. Relevance is a probability
-that two images show the same class, and pruning compares it with the cutoff, so both mean what they say only where
-probabilities do. Dividing the logits by a temperature T, fitted on images that the network was not trained on, changes
-how sure it is and never which class comes first.
+A network that was trained until it fits its training images is overconfident on other images. Relevance is a
+probability that two images show the same class, and pruning compares relevance with the cutoff: both have their stated
+meaning only if the probabilities are calibrated. Dividing the logits by a temperature T, fitted on images that the
+network was not trained on, changes the confidence and never the order of the classes.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
 """
@@ -19,17 +19,17 @@ from torch.nn import functional
 _LIMITS = (0.05, 20.0)
 
 
-def temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The T in [0.05, 20] for which the cross-entropy of logits / T is least.
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Find the T in [0.05, 20] that minimises the cross-entropy of logits / T.
 
     Args:
-        logits: (n, C) of images that were not trained on.
+        logits: (n, C), of images that the network was not trained on.
         labels: (n,) int64.
     """
     logits = logits.double()
 
-    def loss(log: float) -> float:
-        return functional.cross_entropy(logits / math.exp(log), labels).item()
+    def loss(log_temperature: float) -> float:
+        return functional.cross_entropy(logits / math.exp(log_temperature), labels).item()
 
     found = minimize_scalar(loss, bounds=[math.log(limit) for limit in _LIMITS], method="bounded")
     return math.exp(found.x)

@@ -1,15 +1,15 @@
-"""Training a `SemanticHashNet`, in a way that can be stopped at any time and resumed to the same result.
+"""Train a `SemanticHashNet` so that the training can be stopped at any time and resumed to the same result.
 
-Everything random in an epoch (order, augmentation, dropout) is drawn from the seed and the epoch's number, and the
-learning rate is a function of the step alone, so the state after an epoch decides all that follows. That state, the
-weights and optimiser and the best weights so far, is written in one step after every epoch to `training.safetensors`;
-on the same machine with the same number of threads, a resumed run ends with the same weights, bit for bit.
+All randomness of an epoch (order, augmentation, dropout) is drawn from the seed and the number of the epoch, and the
+learning rate is a function of the step alone, so the state after an epoch decides everything that follows. This state,
+the network, the optimiser and the best weights so far, is written in one step after every epoch, see `run_state`. On
+the same machine with the same number of threads, a resumed training ends with the same weights, bit for bit.
 
-The epoch that is kept is the one that finds images of a validation part of the training images best: see `validation`.
-Queries and test images are never looked at.
+The epoch with the best results on validation images is kept, see `validation`. Validation images are a part of the
+training images: queries and test images play no part in training.
 
-A run directory holds `metrics.jsonl` (a line per epoch), `training-images.txt`, `training.safetensors`, and, once
-training is done, the checkpoint.
+A run directory holds `metrics.jsonl` (a line for each epoch), `training-images.txt`, `training.safetensors` and, once
+the training is finished, the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,74 +18,32 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
+from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
-from semcut.connector.models.network import Architecture, Output, SemanticHashNet, device_named
-from semcut.connector.training.augment import augment
-from semcut.connector.training.batches import labelled_batches
-from semcut.connector.training.calibration import temperature
-from semcut.connector.training.frozen_features import Layers, Outputs, kept_outputs, others_have_it
-from semcut.connector.training.run_state import read_state, write_state
+from semcut.connector.models.network import Architecture, Output, SemanticHashNet
+from semcut.connector.training.batches import augment, labelled_batches
+from semcut.connector.training.calibration import fit_temperature
+from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
+from semcut.connector.training.run_state import STATE, optimiser_tensors, read_state, restore_optimiser, write_state
+from semcut.connector.training.train_config import TrainConfig
 from semcut.connector.training.validation import measure, quality
-from semcut.connector.training.warm_start import beginning
-from semcut.indexes.config import Settings
+from semcut.connector.training.warm_start import load_start
 from semcut.indexes.errors import CheckpointError, DataError
-
-STATE = "training.safetensors"
-
-Progress = Callable[[int, int, int, float], None]
-"""Called after every step with the epoch, the images seen in it, the images of an epoch, and the loss."""
-
+from semcut.indexes.progress import Progress
+from semcut.indexes.storage.atomic_write import replacing
 
 Inputs = torch.Tensor | Layers
-"""Pixels, or what a frozen backbone has made of them."""
-
-
-class TrainConfig(Settings):
-    """How to train.
-
-    Attributes:
-        epochs, batch_size: as usual; a last batch of one image is left out.
-        learning_rate: the highest of the schedule, for the two branches.
-        backbone_rate: its share for the backbone, small for a pretrained one.
-        schedule: "one-cycle" (up over the first 20 % of the steps, then down) or "cosine" (down from the start).
-        weight_decay: of AdamW.
-        label_smoothing, hash_weight: see `losses`.
-        freeze: leave the backbone as it is, and compute what it makes of every image once: see `frozen`.
-        calibrate: fit a temperature on the validation part: see `calibration`.
-        augment: "none"; "shift" moves, scales and turns a little; "flip" also mirrors; "strong" also changes colours
-            and covers a square, for few images and many epochs.
-        validation: share of the images of each class kept to choose the epoch.
-        seed: of everything random.
-        workers: threads that decode images.
-        device: "cpu", "cuda", "cuda:0"; mixed precision is used on CUDA.
-    """
-
-    epochs: int = Field(default=30, ge=1, le=10_000)
-    batch_size: int = Field(default=64, ge=2, le=65_536)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    backbone_rate: float = Field(default=1.0, ge=0, le=1)
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    weight_decay: float = Field(default=1e-2, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    hash_weight: float = Field(default=1.0, ge=0)
-    freeze: bool = False
-    calibrate: bool = False
-    augment: Literal["none", "shift", "flip", "strong"] = "flip"
-    validation: float = Field(default=0.1, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    workers: int = Field(default=2, ge=1, le=256)
-    device: str = "cpu"
+"""Pixels, or the outputs of a frozen backbone."""
 
 
 def train(
@@ -102,43 +60,44 @@ def train(
     """Train a network and write its checkpoint.
 
     Args:
-        images: to train on; a validation part is split off.
-        architecture: with the classes of `images`.
-        config: how.
-        path: the run directory: new, empty, or with `resume` that of an unfinished run.
-        weights: of the backbone to start from, see `backbones`.
-        start: run directory of a network whose weights to start from instead, of the same architecture, or of one that
-            differs in the size of images alone. It was trained on the same images with the same part for validation,
-            so that none of that part has been learned.
-        resume: go on where an earlier run in `path` with the same settings stopped; start if there is none.
-        progress: told of every step.
+        images: images to train on; some of them are held out for validation.
+        architecture: architecture of the network, with the classes of `images`.
+        config: settings of the training.
+        path: the run directory: new, empty, or with `resume` the directory of an unfinished training.
+        weights: weights of the backbone to start from, see `backbones`.
+        start: run directory of a trained network to start from (warm start) in place of `weights`. It has the same
+            architecture, except for the image size if that differs. It was trained on the same images with the same
+            images held out for validation, so that no network was trained on validation images.
+        resume: continue a stopped training in `path` with the same settings; start if there is none.
+        progress: called after every step with the number of images that were trained on in all epochs so far, the
+            number of images of all epochs, and a task such as "epoch 3/30, loss 0.123".
 
     Raises:
-        DataError: the directory is in use, or images cannot be read.
-        CheckpointError: the state in `path` is of a run with other settings, or the network to start from is of another
-            architecture or of other images.
+        DataError: the directory is in use, images cannot be read, the device cannot be used, or the loss is not finite.
+        CheckpointError: the state in `path` is of a training with other settings, or the network to start from has
+            another architecture or was trained on other images.
     """
     path = Path(path)
     if images.classes != architecture.classes:
         raise DataError(f"the images have {len(images.classes)} classes, the network {len(architecture.classes)}")
     if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
-    part, held_out = images.split(config.validation, config.seed)
-    if len(part) < 2:
-        raise DataError(f"{len(part)} images are left for training after validation, expected at least 2")
-    run = _Run(part, held_out, architecture, config, path, weights, start, progress)
+    training, validation = images.split(config.validation, config.seed)
+    if len(training) < 2:
+        raise DataError(f"{len(training)} images are left for training after validation, expected at least 2")
+    run = _Run(training, validation, architecture, config, path, weights, start, progress)
     path.mkdir(parents=True, exist_ok=True)
-    (path / TRAINING_IMAGES).write_text("".join(f"{file}\n" for file in images.files))
+    _write_lines(path / TRAINING_IMAGES, list(images.files))
     return run.finish(resume)
 
 
 class _Run:
-    """One training run: the network, its optimiser, and the best weights so far."""
+    """One training: the network, its optimiser, the best weights so far, and the metrics of every epoch."""
 
     def __init__(
         self,
-        part: ImageSet,
-        held_out: ImageSet,
+        training: ImageSet,
+        validation: ImageSet,
         architecture: Architecture,
         config: TrainConfig,
         path: Path,
@@ -146,92 +105,94 @@ class _Run:
         start: str | os.PathLike[str] | None,
         progress: Progress | None,
     ) -> None:
-        self._part, self._config, self._path = part, config, path
-        self._held_out = held_out.subset(np.random.default_rng(config.seed).permutation(len(held_out)))
+        self._training, self._config, self._path = training, config, path
+        self._validation = validation.subset(np.random.default_rng(config.seed).permutation(len(validation)))
         self._architecture, self._progress = architecture, progress
-        begin = (
-            None
-            if start is None
-            else beginning(start, [*part.files, *held_out.files], architecture, config.seed, config.validation)
-        )
+        files = [*training.files, *validation.files]
+        warm = None if start is None else load_start(start, files, architecture, config.seed, config.validation)
         self._settings = {
             "config": config.model_dump(mode="json", exclude={"workers", "device"}),
             "architecture": architecture.model_dump(mode="json"),
             "backbone_weights": weights,
-            **(
-                {} if begin is None else {"start": {"sha256": begin.digest, **begin.training, "epochs": begin.epochs()}}
-            ),
-            "images": len(part) + len(held_out),
+            **({} if warm is None else {"start": {"sha256": warm.digest, **warm.training, "epochs": warm.epochs()}}),
+            "images": len(files),
         }
         torch.manual_seed(config.seed)
         self._device = device_named(config.device)
-        net = SemanticHashNet(architecture, weights) if begin is None else begin.net
+        net = SemanticHashNet(architecture, weights) if warm is None else warm.net
         net.temperature.fill_(1)
         self._net = net.to(self._device).to(memory_format=torch.channels_last)
         backbone = list(self._net.backbone.parameters())
-        ours = {id(parameter) for parameter in backbone}
+        backbone_ids = {id(parameter) for parameter in backbone}
         self._optimiser = torch.optim.AdamW(
             [
                 {"params": backbone, "share": config.backbone_rate},
-                {"params": [p for p in self._net.parameters() if id(p) not in ours], "share": 1.0},
+                {"params": [p for p in self._net.parameters() if id(p) not in backbone_ids], "share": 1.0},
             ],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
-        self._outputs: Outputs | None = None
-        self._held_out_outputs: Outputs | None = None
+        self._frozen: FrozenFeatures | None = None
+        self._frozen_validation: FrozenFeatures | None = None
         self._best: dict[str, torch.Tensor] = {}
         self._best_metrics: dict[str, Any] = {}
         self._metrics: list[dict[str, Any]] = []
 
     def finish(self, resume: bool) -> Checkpoint:
+        """Train the remaining epochs, calibrate, and write the checkpoint."""
         if resume and (self._path / STATE).is_file():
-            self._load()
+            self._load_state()
         start = time.perf_counter()
         if self._config.freeze and len(self._metrics) < self._config.epochs:
-            self._net.eval()
-            mirror = self._config.augment in ("flip", "strong")
-            parts = (self._part, self._held_out)
-            keep = others_have_it(self._settings)
-            self._outputs, held_out = kept_outputs(
-                self._net, parts, self._batches, self._device, mirror=mirror, keep=keep
-            )
-            self._held_out_outputs = Outputs(held_out.copies[:1], held_out.labels)
+            self._compute_frozen_features()
         for epoch in range(len(self._metrics), self._config.epochs):
             loss, rate = self._train_epoch(epoch)
             metrics = {"epoch": epoch + 1, "loss": loss, "learning_rate": rate}
-            metrics |= measure(self._net, self._held_out_answers())
+            metrics |= measure(self._net, self._validation_outputs())
             if not self._best_metrics or quality(metrics) > quality(self._best_metrics):
                 self._best_metrics = metrics
                 self._best = {key: value.detach().cpu().clone() for key, value in self._net.state_dict().items()}
             self._metrics.append({**metrics, "seconds": round(time.perf_counter() - start, 2)})
-            self._save()
+            self._save_state()
             start = time.perf_counter()
         if self._config.calibrate:
             self._net.load_state_dict(self._best)
-            logits, labels = self._held_out_logits()
-            self._best["temperature"] = torch.tensor(temperature(logits, labels), dtype=torch.float64)
+            logits, labels = self._validation_logits()
+            self._best["temperature"] = torch.tensor(fit_temperature(logits, labels), dtype=torch.float64)
         Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
         return Checkpoint.load(self._path)
 
+    def _compute_frozen_features(self) -> None:
+        self._net.eval()
+        self._frozen, validation = cached_features(
+            self._net,
+            (self._training, self._validation),
+            self._read,
+            self._device,
+            mirror=self._config.augment in ("flip", "strong"),
+            use_cache=has_shared_backbone(self._settings),
+        )
+        self._frozen_validation = FrozenFeatures(validation.layers, validation.labels)
+
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        """Train one epoch; returns the mean loss and the learning rate of the last step."""
         config, net = self._config, self._net.train()
         generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
         torch.manual_seed(config.seed * 100_003 + epoch)
-        order = torch.randperm(len(self._part), generator=generator).tolist()
+        order = torch.randperm(len(self._training), generator=generator).tolist()
         steps = math.ceil(len(order) / config.batch_size)
         total, seen, rate = 0.0, 0, 0.0
-        if self._outputs is not None:
+        if self._frozen is not None:
             net.backbone.eval()
         for step, (inputs, labels) in enumerate(self._inputs(order, generator)):
             if len(labels) < 2:  # batch normalisation cannot learn from one image
                 continue
-            rate = config.learning_rate * _rate(epoch * steps + step, config.epochs * steps, config.schedule)
+            rate = config.learning_rate_at(epoch * steps + step, config.epochs * steps)
             for group in self._optimiser.param_groups:
                 group["lr"] = rate * group["share"]
             with self._precision():
-                loss = self._loss(self._answers(inputs), labels)
+                loss = self._loss(self._outputs(inputs), labels)
             self._optimiser.zero_grad()
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.step(self._optimiser)
@@ -240,22 +201,30 @@ class _Run:
             if not math.isfinite(value):
                 raise DataError(f"the loss became {value} in epoch {epoch + 1}: lower the learning rate")
             total, seen = total + value * len(labels), seen + len(labels)
-            if self._progress is not None:
-                self._progress(epoch, seen, len(order), value)
-        return total / max(1, seen), rate
+            self._report(epoch, seen, value)
+        mean_loss = total / max(1, seen)
+        if seen < len(order):  # images that cannot be read, or a last batch of one image, were left out
+            self._report(epoch, len(order), mean_loss)
+        return mean_loss, rate
+
+    def _report(self, epoch: int, seen: int, loss: float) -> None:
+        """Report progress: the images seen in this epoch and in all epochs before, of the images of all epochs."""
+        if self._progress is not None:
+            images, epochs = len(self._training), self._config.epochs
+            self._progress(images * epoch + seen, images * epochs, f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
 
     def _inputs(self, order: list[int], generator: torch.Generator) -> Iterator[tuple[Inputs, torch.Tensor]]:
-        """What the network is trained on in an epoch, batch by batch, with labels."""
-        if self._outputs is not None:
-            places = torch.tensor(order)
-            yield from self._outputs.batches(places[places < len(self._outputs)], self._config.batch_size, generator)
+        """Give the inputs and labels of an epoch, batch by batch."""
+        if self._frozen is not None:
+            rows = torch.tensor(order)
+            yield from self._frozen.batches(rows[rows < len(self._frozen)], self._config.batch_size, generator)
             return
-        for pixels, labels in self._batches(self._part.subset(order)):
+        for pixels, labels in self._read(self._training.subset(order)):
             yield augment(pixels.float(), self._config.augment, generator), labels
 
-    def _answers(self, inputs: Inputs) -> Output:
+    def _outputs(self, inputs: Inputs) -> Output:
         if isinstance(inputs, tuple):
-            return self._net.answers(tuple(layer.to(self._device) for layer in inputs))
+            return self._net.branch_outputs(tuple(layer.to(self._device) for layer in inputs))
         output: Output = self._net(inputs.to(self._device).contiguous(memory_format=torch.channels_last))
         return output
 
@@ -270,36 +239,35 @@ class _Run:
         )
 
     @torch.no_grad()
-    def _held_out_answers(self) -> Iterator[tuple[Output, torch.Tensor]]:
-        """Answers for the validation images, batch by batch, with labels."""
+    def _validation_outputs(self) -> Iterator[tuple[Output, torch.Tensor]]:
+        """Give the outputs and labels of the validation images, batch by batch."""
         self._net.eval()
-        batches: Iterator[tuple[Inputs, torch.Tensor]] = self._batches(self._held_out)
-        if self._held_out_outputs is not None:
-            every, size = torch.arange(len(self._held_out_outputs)), self._config.batch_size
-            batches = self._held_out_outputs.batches(every, size, torch.Generator())
+        batches: Iterator[tuple[Inputs, torch.Tensor]] = self._read(self._validation)
+        if self._frozen_validation is not None:
+            order, size = torch.arange(len(self._frozen_validation)), self._config.batch_size
+            batches = self._frozen_validation.batches(order, size, torch.Generator())
         for inputs, labels in batches:
             with self._precision():
-                output = self._answers(inputs)
+                output = self._outputs(inputs)
             yield output, labels.to(self._device)
 
-    def _held_out_logits(self) -> tuple[torch.Tensor, torch.Tensor]:
-        pairs = [(output.logits.float().cpu(), labels.cpu()) for output, labels in self._held_out_answers()]
+    def _validation_logits(self) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = [(output.logits.float().cpu(), labels.cpu()) for output, labels in self._validation_outputs()]
         return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
-    def _batches(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _read(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         size, config = self._architecture.image_size, self._config
         return labelled_batches(images, size, config.batch_size, config.workers)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", torch.float16) if self._device.type == "cuda" else nullcontext()
 
-    def _save(self) -> None:
-        """Write the state after an epoch, then the metrics."""
-        optimiser = self._optimiser.state_dict()["state"]
+    def _save_state(self) -> None:
+        """Write the state after an epoch, then the metrics of all epochs."""
         groups = {
             "net": self._net.state_dict(),
             "best": self._best,
-            "optimiser": {f"{number}.{key}": value for number, of in optimiser.items() for key, value in of.items()},
+            "optimiser": optimiser_tensors(self._optimiser),
         }
         content = {
             "settings": self._settings,
@@ -308,32 +276,30 @@ class _Run:
             "scaler": self._scaler.state_dict(),
         }
         write_state(self._path / STATE, groups, content)
-        (self._path / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in self._metrics))
+        _write_lines(self._path / METRICS, [json.dumps(line) for line in self._metrics])
 
-    def _load(self) -> None:
+    def _load_state(self) -> None:
+        """Continue from the state in the run directory.
+
+        Raises:
+            CheckpointError: the state cannot be read, or is of a training with other settings.
+        """
         groups, content = read_state(self._path / STATE)
         if content["settings"] != self._settings:
             before, now = content["settings"], self._settings
             different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
             raise CheckpointError(
-                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same ones "
+                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same settings "
                 "and the same version of semcut, or train into another directory"
             )
         self._net.load_state_dict(groups["net"])
         self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in groups.get("optimiser", {}).items():
-            number, _, name = key.partition(".")
-            state.setdefault(int(number), {})[name] = value
-        of_groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": state, "param_groups": of_groups})
+        restore_optimiser(self._optimiser, groups.get("optimiser", {}))
         if content["scaler"]:
             self._scaler.load_state_dict(content["scaler"])
 
 
-def _rate(step: int, steps: int, schedule: str) -> float:
-    """Share of the highest learning rate at a step."""
-    warm = 0.2 * steps if schedule == "one-cycle" else 0.0
-    if step < warm:
-        return 0.04 + 0.96 * step / warm
-    return 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
+def _write_lines(file: Path, lines: list[str]) -> None:
+    """Replace a text file by these lines, in one step."""
+    with replacing(file) as scratch:
+        scratch.write_text("".join(f"{line}\n" for line in lines))

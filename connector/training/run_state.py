@@ -1,9 +1,12 @@
-"""`training.safetensors`: all that decides how a training goes on, written in one step after every epoch."""
+"""Write and read `training.safetensors`: the state after an epoch, from which a stopped training resumes.
+
+The file is replaced atomically after every epoch, so a crash leaves the state of one epoch or of the next. Tensors are
+in named groups (the network, the best weights, the optimiser); everything else is JSON in the file's metadata.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,29 +16,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from semcut.indexes.errors import CheckpointError
+from semcut.indexes.storage.atomic_write import replacing
 
+STATE = "training.safetensors"
 _CONTENT = "semcut_training"
 
 Tensors = Mapping[str, torch.Tensor]
 
 
 def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str, Any]) -> None:
-    """Write tensors in named groups, and what JSON can say; the file appears whole or not at all."""
-    scratch = file.with_name(f"{file.name}.new")
-    save_file(
-        {
-            f"{group}.{key}": value.detach().cpu().clone().contiguous()
-            for group, tensors in groups.items()
-            for key, value in tensors.items()
-        },
-        scratch,
-        metadata={_CONTENT: json.dumps(content)},
-    )
-    os.replace(scratch, file)
+    """Replace the file by named groups of tensors, and by content that JSON can hold, in one step."""
+    tensors = {
+        f"{group}.{key}": value.detach().cpu().clone().contiguous()
+        for group, tensors in groups.items()
+        for key, value in tensors.items()
+    }
+    with replacing(file) as scratch:
+        save_file(tensors, scratch, metadata={_CONTENT: json.dumps(content)})
 
 
 def read_state(file: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-    """What `write_state` has written; empty groups are not there.
+    """Read the groups of tensors and the content that `write_state` has written; empty groups are missing.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -50,3 +51,18 @@ def read_state(file: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str
     except Exception as error:  # safetensors has an error type of its own for broken files
         raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
     return groups, content
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Flatten the state of an optimiser to tensors with names like "3.exp_avg", of the parameter with number 3."""
+    state = optimiser.state_dict()["state"]
+    return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Load the tensors of `optimiser_tensors` into an optimiser that has the same parameters."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,7 +1,9 @@
-"""A network that another one goes on from: a frozen one to be tuned, or one of small images to go on with larger ones.
+"""Warm start: load the trained network whose weights a new training starts from.
 
-It has learned none of the images that epochs of the other are chosen by: it was trained on the same images with the
-same part for validation.
+Two uses: train the backbone of a network that was trained with a frozen backbone, or train a network of small images
+further with larger ones. The loaded network must have been trained on the same images with the same images held out
+for validation. Otherwise it could have been trained on validation images of the new training, and the choice of the
+epoch would be biased.
 """
 
 from __future__ import annotations
@@ -14,41 +16,42 @@ from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes.errors import CheckpointError, shown
 
 
-def beginning(
+def load_start(
     start: str | os.PathLike[str], files: list[str], architecture: Architecture, seed: int, validation: float
 ) -> Checkpoint:
-    """The network to start from.
+    """Load the network to start from, and check that the new training may start from it.
 
     Args:
-        start: its run directory.
-        files: images to train and validate on.
-        architecture: of the network to train.
-        seed, validation: by which `files` are divided.
+        start: run directory of the network.
+        files: images that the new training uses for training and for validation.
+        architecture: architecture of the network to train.
+        seed, validation: settings that divide `files` into training and validation images.
 
     Returns:
-        It, with a network of `architecture`.
+        The checkpoint, with its weights in a network of `architecture`.
 
     Raises:
-        CheckpointError: there is none, or it is of another architecture or of other images.
+        CheckpointError: there is no usable checkpoint, its architecture differs in more than the image size, or it was
+            trained on other images.
     """
-    begin = Checkpoint.load(start)
-    theirs, ours = begin.net.architecture.model_dump(), architecture.model_dump()
+    checkpoint = Checkpoint.load(start)
+    found, expected = checkpoint.net.architecture.model_dump(), architecture.model_dump()
     different = [
-        f"{name} {shown(theirs[name])}, expected {shown(ours[name])}"
-        for name in ours
-        if theirs[name] != ours[name] and name != "image_size"
+        f"{name} {shown(found[name])}, expected {shown(expected[name])}"
+        for name in expected
+        if found[name] != expected[name] and name != "image_size"
     ]
     if different:
         raise CheckpointError(f"start = {start}: that network has another architecture ({'; '.join(different)})")
-    split = {name: begin.training.get("config", {}).get(name) for name in ("seed", "validation")}
-    if set(begin.training_images()) != set(files) or split != {"seed": seed, "validation": validation}:
+    split = {name: checkpoint.training.get("config", {}).get(name) for name in ("seed", "validation")}
+    if set(checkpoint.training_images()) != set(files) or split != {"seed": seed, "validation": validation}:
         raise CheckpointError(
             f"start = {start}: that network was trained on other images, or kept others for validation "
-            f"(seed {split['seed']}, validation {split['validation']}): start from one with the same images, seed and "
-            "share for validation, since epochs are chosen by images that were never learned"
+            f"(seed {split['seed']}, validation {split['validation']}): start from a network with the same images, "
+            "seed and validation share, because the epoch is chosen by images that no network was trained on"
         )
-    if begin.net.architecture == architecture:
-        return begin
+    if checkpoint.net.architecture == architecture:
+        return checkpoint
     net = SemanticHashNet(architecture)
-    net.load_state_dict(begin.net.state_dict())
-    return replace(begin, net=net)
+    net.load_state_dict(checkpoint.net.state_dict())
+    return replace(checkpoint, net=net)

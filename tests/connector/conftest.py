@@ -11,7 +11,8 @@ from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet, load
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
-from semcut.connector.training.loop import TrainConfig, train
+from semcut.connector.training.loop import train
+from semcut.connector.training.train_config import TrainConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

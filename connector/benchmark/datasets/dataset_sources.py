@@ -108,7 +108,8 @@ def digits(progress: Progress) -> Pair:
     from semcut.connector.data import sources  # waits for torch, which nothing else here needs
     from semcut.connector.models.network import Architecture
     from semcut.connector.retrieval.image_index import Connector
-    from semcut.connector.training.loop import TrainConfig, train
+    from semcut.connector.training.loop import train
+    from semcut.connector.training.train_config import TrainConfig
 
     place = sources.cache() / f"benchmark-digits-{FORMAT_VERSION}"
     pair = Pair("digits", place / "index", place / "queries")

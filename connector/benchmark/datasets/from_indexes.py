@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish, shape
 from semcut.connector.data.labels import labels_by_id
-from semcut.connector.data.sources import class_of, evenly
+from semcut.connector.data.sources import balanced_sample, class_of
 from semcut.connector.retrieval.model_link import network_classes
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
@@ -58,7 +58,7 @@ def real_dataset(
         labels = [_labels(source, at, classes) for source, at in ((index, index_path), (queries, queries_path))]
         chosen = [np.arange(len(index)), np.arange(len(queries))]
         if limit_queries is not None:
-            chosen[1] = evenly(labels[1], limit_queries, seed)
+            chosen[1] = balanced_sample(labels[1], limit_queries, seed)
         for target, source, rows in zip(begin(path), (index, queries), chosen, strict=True):
             _copy(source, target, rows, config)
         about = About(

@@ -1,14 +1,16 @@
-"""Heads: what the hash branch of a network is trained for, and how its outputs become bits. One file each.
+"""Heads of the hash branch: each defines a loss, and how outputs become bits. One file a head.
 
-    head.py       what every head can do
-    paper.py      "paper": cross-entropy through a classifier; the mean threshold of Eq. 3
-    csq.py        "csq": central similarity quantisation
-    orthohash.py  "orthohash": cosine cross-entropy to fixed codewords
-    dpn.py        "dpn": polarisation towards fixed codewords
-    codewords.py  the fixed codewords of the last three, one for each class
+    head          `Head`, the interface of every head
+    paper         "paper": cross-entropy through a classifier; the mean threshold of Eq. 3
+    csq           "csq": central similarity quantisation
+    orthohash     "orthohash": cosine cross-entropy with fixed codewords
+    dpn           "dpn": polarisation towards fixed codewords
+    codewords     the fixed codewords of the last three heads, one for each class
 
-The softmax branch is the same with every head, and so is what it is trained for: cross-entropy. Relevance and pruning
-live on it. A head's name is part of the architecture, so checkpoints, and indexes made with them, know it.
+The softmax branch is the same with every head and is trained with cross-entropy; relevance and pruning use its
+probabilities. The name of the head is part of the architecture, so checkpoints record it, and so do indexes.
+
+To add a head, write its module, add its name to `HeadName` in `models` and its class to `HEADS` below.
 """
 
 from __future__ import annotations
@@ -16,18 +18,18 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from semcut.connector.models import HeadName
 from semcut.connector.models.heads.csq import CsqHead
 from semcut.connector.models.heads.dpn import DpnHead
 from semcut.connector.models.heads.head import Head
 from semcut.connector.models.heads.orthohash import OrthoHashHead
 from semcut.connector.models.heads.paper import PaperHead
-from semcut.connector.models.names import HeadName
 
 HEADS: dict[HeadName, type[Head]] = {"paper": PaperHead, "csq": CsqHead, "orthohash": OrthoHashHead, "dpn": DpnHead}
 
 
 def make_head(name: HeadName, bits: int, classes: int) -> Head:
-    """The head of that name for codes of so many bits and so many classes."""
+    """Create the head with a name, for codes of `bits` bits and for `classes` classes."""
     return HEADS[name](bits, classes)
 
 
@@ -40,15 +42,15 @@ def total_loss(
     hash_weight: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Cross-entropy of the softmax branch, and the loss of the hash branch.
+    """Add the cross-entropy of the softmax branch and the weighted loss of the hash branch.
 
     Args:
-        head: of the network.
-        logits: (n, C) of the softmax branch.
-        outputs: (n, bits) of the head.
+        head: head of the network.
+        logits: (n, C), of the softmax branch.
+        outputs: (n, bits), of the head.
         labels: (n,) int64.
-        hash_weight: weight of the hash branch.
-        label_smoothing: of the targets of both.
+        hash_weight: weight of the loss of the hash branch.
+        label_smoothing: label smoothing of the targets of both branches.
     """
     semantic = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     return semantic + hash_weight * head.loss(outputs, labels, label_smoothing)

@@ -1,4 +1,4 @@
-"""Central similarity quantisation: every bit is drawn to that of its class's centre.
+"""Central similarity quantisation: the loss pulls every bit towards the bit of its class's centre.
 
 Source: Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval" (CVPR 2020): with h in
 [0, 1] the relaxed code and c in {0, 1} the centre,
@@ -19,7 +19,7 @@ _QUANTISATION = 1e-4
 
 
 class CsqHead(Head):
-    """Relaxed codes are sigmoid(2 x), which is (tanh(x) + 1) / 2; bits are the signs of x."""
+    """Head "csq": relaxed codes are sigmoid(2 x) = (tanh(x) + 1) / 2 of the outputs x; bits are the signs of x."""
 
     centres: torch.Tensor
 
@@ -27,12 +27,12 @@ class CsqHead(Head):
         super().__init__(bits, classes)
         self.register_buffer("centres", codewords(classes, bits))
 
-    def fits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Agreement of relaxed codes with the centres, from -1 to 1."""
+    def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Score each class by the agreement of the relaxed codes with its centre, from -1 to 1: (n, C)."""
         return torch.tanh(outputs) @ self.centres.T / self.bits
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """L above; with smoothing, bits are drawn to so much less than 1, and more than 0."""
+        """Compute L (see the top of this module); label smoothing s turns the targets 1 and 0 into 1 - s/2 and s/2."""
         targets = ((1 - label_smoothing) * self.centres[labels] + 1) / 2
         central = functional.binary_cross_entropy_with_logits(2 * outputs, targets)
         quantisation = torch.log(torch.cosh(torch.tanh(outputs).abs() - 1)).mean()

@@ -1,11 +1,11 @@
-"""DPN: every output is pushed away from 0, to the side of its class's codeword.
+"""DPN: the loss pushes every output away from 0, to the sign that the codeword of its class has there.
 
 Source: Fan et al., "Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes" (IJCAI 2020). With
 v the outputs and t in {1, -1} the codeword of the label, the polarisation loss is
 
     L = mean over bits of max(1 - v t, 0)
 
-which bounds how far codes of one class lie apart, and how near those of two.
+A small loss bounds the distance between codes of one class from above, and between codes of two classes from below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARGIN = 1.0
 
 
 class DpnHead(Head):
-    """Bits are the signs of the outputs."""
+    """Head "dpn": bits are the signs of the outputs."""
 
     targets: torch.Tensor
 
@@ -27,11 +27,11 @@ class DpnHead(Head):
         super().__init__(bits, classes)
         self.register_buffer("targets", codewords(classes, bits))
 
-    def fits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Mean product with the codewords."""
+    def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Score each class by the mean product of the outputs with its codeword: (n, C)."""
         return outputs @ self.targets.T / self.bits
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """L above; with smoothing, of an output that is on the right side by so much less."""
+        """Compute L (see the top of this module); label smoothing s reduces the margin from 1 to 1 - s."""
         targets = self.targets[labels]
         return torch.clamp(_MARGIN * (1 - label_smoothing) - outputs * targets, min=0).mean()

@@ -1,4 +1,4 @@
-"""What every head can do: `losses` lists them."""
+"""`Head`: the interface of every head."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 Binarisation = Literal["mean", "sign"]
-"""How outputs become bits: see `hashing`."""
+"""How outputs become bits: by comparison with their mean, or by their sign; see `hashing`."""
 
 
 class Head(nn.Module):
-    """The end of the hash branch, behind its linear layer.
+    """The end of the hash branch, after its linear layer.
 
     Args:
-        bits: of a code.
-        classes: C.
+        bits: length of a code.
+        classes: number of classes C.
 
     Attributes:
-        binarisation: how its outputs become bits.
+        binarisation: how the outputs become bits.
     """
 
     binarisation: Binarisation = "sign"
@@ -30,13 +30,16 @@ class Head(nn.Module):
         self.bits, self.classes = bits, classes
 
     def forward(self, hashed: torch.Tensor) -> torch.Tensor:
-        """What is binarised, and what the loss is of: (n, bits) from the (n, bits) of the linear layer."""
+        """Map the output (n, bits) of the linear layer to the outputs (n, bits) of the head.
+
+        The outputs of the head are turned into bits, and the loss is computed from them.
+        """
         return hashed
 
     @abstractmethod
-    def fits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """(n, C): how well outputs fit each class; the largest is the class that a code stands for."""
+    def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Score how well outputs (n, bits) fit each class: (n, C); the class with the largest score is predicted."""
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """The mean loss of n images, from their outputs and (n,) int64 labels."""
+        """Compute the mean loss of n images from their outputs (n, bits) and labels (n,) int64."""

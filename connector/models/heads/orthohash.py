@@ -1,12 +1,12 @@
-"""OrthoHash: one loss, cosine cross-entropy to fixed codewords, with a margin.
+"""OrthoHash: one loss, the cross-entropy of cosines with fixed codewords, with a margin.
 
 Source: Hoe et al., "One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective" (NeurIPS
-2021). With v the outputs, which batch normalisation balances bit by bit, and o_m the codeword of class m,
+2021). With v the outputs, balanced bit by bit by batch normalisation, and o_m the codeword of class m,
 
     L = cross-entropy of 8 (cos(v, o_m) - 0.2 [m is the label])
 
-Making v point in the direction of a vector of signs is what makes its own signs right, so no term for quantisation is
-needed. Scale and margin are those of the code that the authors published.
+The loss turns v towards a vector of signs and so makes the signs of v right; no separate term for quantisation is
+needed. Scale and margin are taken from the code that the authors published.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCALE, _MARGIN = 8.0, 0.2
 
 
 class OrthoHashHead(Head):
-    """Outputs are normalised over the batch; bits are their signs."""
+    """Head "orthohash": outputs are normalised over the batch; bits are their signs."""
 
     targets: torch.Tensor
 
@@ -32,15 +32,17 @@ class OrthoHashHead(Head):
         self.register_buffer("targets", codewords(classes, bits))
 
     def forward(self, hashed: torch.Tensor) -> torch.Tensor:
-        """(n, bits) of mean 0 and variance 1 over the training images."""
+        """Normalise each bit of (n, bits) to mean 0 and variance 1 over the training images."""
         outputs: torch.Tensor = self.balance(hashed)
         return outputs
 
-    def fits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Cosines with the codewords."""
+    def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Score each class by the cosine of the outputs with its codeword: (n, C)."""
         return functional.normalize(outputs, dim=1) @ functional.normalize(self.targets, dim=1).T
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """L above."""
+        """Compute L (see the top of this module), with label smoothing."""
         margin = _MARGIN * functional.one_hot(labels, self.classes)
-        return functional.cross_entropy(_SCALE * (self.fits(outputs) - margin), labels, label_smoothing=label_smoothing)
+        return functional.cross_entropy(
+            _SCALE * (self.class_scores(outputs) - margin), labels, label_smoothing=label_smoothing
+        )

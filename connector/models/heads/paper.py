@@ -1,9 +1,9 @@
-"""The paper's own head: cross-entropy.
+"""The head of the paper: cross-entropy of a classifier on the hash layer.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
-The paper trains its hash layer "in an implicit manner" with the classifier and says no more. Our reading: a linear
-classifier on the sigmoid activations of the hash layer, so that the activations that Eq. 3 thresholds must tell the
-classes apart.
+The paper trains its hash layer "in an implicit manner" with the classifier and gives no details. semcut's reading is a
+linear classifier on the sigmoid activations of the hash layer: the activations that Eq. 3 thresholds must then separate
+the classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from semcut.connector.models.heads.head import Head
 
 
 class PaperHead(Head):
-    """Outputs are x of Eq. 3, which compares each of an image's sigmoid activations with their mean."""
+    """Head "paper": outputs are x of Eq. 3, which compares each sigmoid activation of an image with their mean."""
 
     binarisation = "mean"
 
@@ -24,11 +24,11 @@ class PaperHead(Head):
         super().__init__(bits, classes)
         self.classifier = nn.Linear(bits, classes)
 
-    def fits(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Logits of the classifier."""
+    def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Score each class by the logit of the classifier: (n, C)."""
         logits: torch.Tensor = self.classifier(torch.sigmoid(outputs))
         return logits
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Cross-entropy of the classifier."""
-        return functional.cross_entropy(self.fits(outputs), labels, label_smoothing=label_smoothing)
+        """Compute the cross-entropy of the classifier."""
+        return functional.cross_entropy(self.class_scores(outputs), labels, label_smoothing=label_smoothing)

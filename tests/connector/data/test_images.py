@@ -1,4 +1,4 @@
-"""A folder of anything: images are read, everything else is named with its reason."""
+"""A folder with files of any kind: images are read, every other file is reported with a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data.images import MAX_PIXELS, fit, load, open_image, read_batches
+from semcut.connector.data.images import MAX_PIXELS, fit, load_pixels, open_image, read_batches
 from semcut.indexes.errors import DataError
 
 
@@ -27,7 +27,7 @@ def bomb(path: Path, side: int) -> Path:
     return path
 
 
-def test_files_that_are_no_images_are_skipped_and_named(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_skipped_and_reported(tmp_path: Path) -> None:
     good = tmp_path / "a.png"
     Image.new("RGB", (9, 7), (1, 2, 3)).save(good)
     text = tmp_path / "b.txt"
@@ -86,12 +86,12 @@ def test_fit_takes_the_middle_square() -> None:
     assert (square[0] == 0).all()
 
 
-def test_one_image_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.png: no such file"):
-        load(tmp_path / "missing.png", 8)
+        load_pixels(tmp_path / "missing.png", 8)
 
 
-def test_formats_that_pillow_has_other_programs_read_are_no_images(tmp_path: Path) -> None:
+def test_formats_for_which_pillow_starts_other_programs_are_not_images(tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(tmp_path / "a.eps", "EPS")
     with pytest.raises(DataError, match="not an image"):
-        load(tmp_path / "a.eps", 8)
+        load_pixels(tmp_path / "a.eps", 8)

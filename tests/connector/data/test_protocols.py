@@ -1,4 +1,4 @@
-"""The parts of every protocol have the stated sizes, and never share what they must not."""
+"""The parts of every protocol have the stated sizes, and share only the images that the protocol allows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semcut.connector.data.protocols import PROTOCOLS, Parts, parts
+from semcut.connector.data.protocols import PROTOCOLS, ProtocolSplit, protocol_split
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
 
@@ -21,7 +21,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As many files as CIFAR-10 has, and a few of a smaller set; nothing reads them."""
+    """Empty files: as many as CIFAR-10 has images, and a smaller set; no test reads them."""
     root = tmp_path_factory.mktemp("data")
     for folder, classes, count in (
         ("cifar/train", 10, 5000), ("cifar/test", 10, 1000), ("tin/train", 4, 100), ("tin/val", 4, 25)
@@ -33,8 +33,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def parts_of(name: str, source: Path, seed: int = 0) -> Parts:
-    return parts(name, str(source / ("tin" if name == "tin200" else "cifar")), seed)  # type: ignore[arg-type]
+def parts_of(name: str, source: Path, seed: int = 0) -> ProtocolSplit:
+    return protocol_split(name, str(source / ("tin" if name == "tin200" else "cifar")), seed)  # type: ignore[arg-type]
 
 
 def files(images: ImageSet) -> set[str]:
@@ -43,7 +43,7 @@ def files(images: ImageSet) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_sizes_and_what_is_shared(name: str, source: Path) -> None:
+def test_sizes_and_shared_images(name: str, source: Path) -> None:
     training, database, queries = parts_of(name, source)
     assert (len(training), len(database), len(queries)) == SIZES[name]
     assert not files(queries) & (files(training) | files(database))
@@ -54,7 +54,7 @@ def test_sizes_and_what_is_shared(name: str, source: Path) -> None:
     for images in (training, database, queries):
         assert images.classes == training.classes
         assert all(Path(f).parent.name == images.classes[y] for f, y in zip(images.files, images.labels, strict=True))
-        assert len(np.unique(np.bincount(images.labels))) == 1  # evenly over the classes
+        assert len(np.unique(np.bincount(images.labels))) == 1  # balanced over the classes
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10-1"])
@@ -74,16 +74,16 @@ def test_queries_and_training_images_come_from_their_own_folders(source: Path) -
 
 def test_data_that_does_not_fit_is_one_error(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tin/test does not exist"):
-        parts("cifar10-2", str(source / "tin"))
+        protocol_split("cifar10-2", str(source / "tin"))
     for folder in ("train", "val"):
         for label in ("a", "b", f"only-in-{folder}"):
             (tmp_path / folder / label).mkdir(parents=True)
             (tmp_path / folder / label / "1.png").touch()
     with pytest.raises(DataError, match="different classes"):
-        parts("tin200", str(tmp_path))
+        protocol_split("tin200", str(tmp_path))
     (source / "tin" / "val").rename(source / "tin" / "test")
     try:
         with pytest.raises(DataError, match="has 400 images, but cifar10-1 draws 5000"):
-            parts("cifar10-1", str(source / "tin"))
+            protocol_split("cifar10-1", str(source / "tin"))
     finally:
         (source / "tin" / "test").rename(source / "tin" / "val")

@@ -50,7 +50,7 @@ def test_an_archive_is_unpacked_once_and_gives_the_same_images(tmp_path: Path, c
     assert Path(images.files[0]).stat().st_mtime_ns == before
 
 
-def test_an_archive_that_reaches_outside_itself_is_refused(tmp_path: Path) -> None:
+def test_an_archive_with_a_file_outside_of_its_folder_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "evil.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         member = tarfile.TarInfo("../../evil.txt")
@@ -79,18 +79,18 @@ def test_a_damaged_archive_is_one_error_and_leaves_nothing_behind(tmp_path: Path
         ("torchvision:NoSuchSet/train", "no data set 'NoSuchSet'"),
     ],
 )
-def test_a_source_that_is_not_there_says_so(source: str, message: str) -> None:
+def test_a_source_that_does_not_exist_is_one_error(source: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         sources.load(source)
 
 
-def test_a_file_that_is_no_archive_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError, match="neither a folder nor a tar archive"):
         sources.load(str(tmp_path / "notes.txt"))
 
 
-def test_a_folder_of_parts_is_told_from_a_folder_of_classes(tmp_path: Path) -> None:
+def test_a_folder_of_parts_is_not_a_folder_of_classes(tmp_path: Path) -> None:
     make_folder(tmp_path / "set" / "train", {"cat": 1, "dog": 1})
     make_folder(tmp_path / "set" / "test", {"cat": 1, "dog": 1})
     with pytest.raises(DataError, match=r"0 class folders with images.*it holds test, train"):
@@ -116,7 +116,7 @@ def test_digits_are_scikit_learns_own(digits: ImageSet) -> None:
 
 
 def test_a_torchvision_data_set_is_written_out_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FakeData makes its images itself, so it shows the path that downloaded sets take."""
+    """FakeData generates its images, so this test runs the code for downloaded data sets without a download."""
     from torchvision import datasets
 
     class Few(datasets.FakeData):
@@ -141,7 +141,7 @@ def test_a_torchvision_set_that_cannot_be_downloaded_is_one_sentence(monkeypatch
         sources.load("torchvision:CIFAR10/train")
 
 
-def test_a_sample_is_even_over_classes_and_repeatable(digits: ImageSet) -> None:
+def test_a_sample_is_balanced_over_classes_and_repeatable(digits: ImageSet) -> None:
     sample = digits.sample(205, seed=3)
     counts = np.bincount(sample.labels)
     assert counts.sum() == 205
@@ -159,7 +159,7 @@ def test_a_split_takes_its_share_of_every_class_and_overlaps_nothing(digits: Ima
     assert np.all(np.abs(share - 0.1) < 0.01)
 
 
-def test_without_leaves_out_what_is_named(digits: ImageSet) -> None:
+def test_without_leaves_out_the_given_files(digits: ImageSet) -> None:
     left = digits.without(digits.files[:100])
     assert left.files == digits.files[100:]
     assert left.labels.tolist() == digits.labels[100:].tolist()

@@ -1,4 +1,4 @@
-"""A checkpoint is whole and fits, or loading it is one clear error."""
+"""A checkpoint is complete and fits its architecture, or loading it is one clear error."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def change(path: Path, **values: object) -> None:
 
 
 def hashes(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
-    """What the network says, in one layout of its memory: encoders change it, and with it the last bits."""
+    """Outputs of the hash branch, computed in one memory layout: another layout changes the last bits of floats."""
     return checkpoint.net.cpu().to(memory_format=torch.channels_last)(images).hash
 
 
-def test_it_gives_the_network_back(model: Checkpoint) -> None:
+def test_a_checkpoint_holds_the_network(model: Checkpoint) -> None:
     loaded = Checkpoint.load(model.path)
     assert loaded.digest == model.digest
     assert loaded.net.architecture == model.net.architecture
@@ -41,7 +41,7 @@ def test_it_gives_the_network_back(model: Checkpoint) -> None:
 
 
 def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> None:
-    """Its only head was the paper's, whose parameters had another name."""
+    """Version 1 had one head, the paper's, with other names for its parameters."""
     state = load_file(copy / WEIGHTS)
     save_file({key.replace("head.classifier.", "auxiliary."): value for key, value in state.items()}, copy / WEIGHTS)
     content = json.loads((copy / MODEL).read_text())
@@ -60,7 +60,7 @@ def test_a_directory_without_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"semcut_model": 1}', "null", "\x00\x01"])
-def test_a_description_that_is_none(content: str, copy: Path) -> None:
+def test_a_file_that_is_not_a_description(content: str, copy: Path) -> None:
     (copy / MODEL).write_text(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Checkpoint.load(copy)

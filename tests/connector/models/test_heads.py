@@ -1,4 +1,4 @@
-"""Every loss against its formula, computed one image and one bit at a time; what heads promise each other."""
+"""Every loss against its formula, computed image by image and bit by bit; properties that all heads share."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_softmax_branch_is_trained_beside_every_head(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_going_down_the_loss_makes_outputs_fit_their_class(name):
+def test_minimising_the_loss_makes_outputs_fit_their_class(name):
     head, outputs, labels = example(name)
     hashed = outputs.clone().requires_grad_()
     optimiser = torch.optim.Adam([hashed, *head.parameters()], lr=0.05)
@@ -98,16 +98,18 @@ def test_going_down_the_loss_makes_outputs_fit_their_class(name):
         optimiser.zero_grad()
         head.loss(head(hashed), labels, 0.0).backward()
         optimiser.step()
-    assert (head.fits(head(hashed)).argmax(dim=1) == labels).all()
+    assert (head.class_scores(head(hashed)).argmax(dim=1) == labels).all()
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "paper"])
 def test_codes_of_fixed_codewords_are_their_signs(name):
-    """An output with the signs of a class's codeword fits that class best."""
+    """An output with the signs of the codeword of a class has the highest score for that class."""
     head, _, _ = example(name)
     words = codewords(CLASSES, BITS).double()
     assert head.binarisation == "sign"
-    assert (head.fits(words * torch.rand(CLASSES, BITS).double().add(0.5)).argmax(dim=1) == torch.arange(CLASSES)).all()
+    assert (
+        head.class_scores(words * torch.rand(CLASSES, BITS).double().add(0.5)).argmax(dim=1) == torch.arange(CLASSES)
+    ).all()
 
 
 def test_the_paper_s_head_has_the_paper_s_threshold():

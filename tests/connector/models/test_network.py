@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from semcut.connector.models.backbones import build
+from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import InvalidParameterError
 from semcut.indexes.errors import CheckpointError, DataError
@@ -35,7 +35,7 @@ def test_alexnet_computes_what_torchvisions_computes(tmp_path: Path) -> None:
     torch.manual_seed(1)
     whole = models.alexnet(weights=None).eval()
     torch.save(whole.state_dict(), tmp_path / "alexnet.pth")
-    backbone = build("alexnet", 64, str(tmp_path / "alexnet.pth")).eval()
+    backbone = build_backbone("alexnet", 64, str(tmp_path / "alexnet.pth")).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(whole.classifier[6](backbone(images)[1]), whole(images), atol=1e-5)
@@ -44,24 +44,24 @@ def test_alexnet_computes_what_torchvisions_computes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("mobilenet_v3_small", 1024), ("vit_b_16", 768)])
 def test_torchvision_models_lose_their_last_linear_layer(name: str, width: int) -> None:
     size = 224 if name == "vit_b_16" else 32
-    assert build(name, size).widths(size) == (width,)
+    assert build_backbone(name, size).widths(size) == (width,)
 
 
 def test_weights_of_a_local_file_are_loaded(tmp_path: Path) -> None:
     torch.manual_seed(2)
     whole = models.resnet18(weights=None)
     save_file(whole.state_dict(), tmp_path / "resnet18.safetensors")
-    backbone = build("resnet18", 32, str(tmp_path / "resnet18.safetensors"))
+    backbone = build_backbone("resnet18", 32, str(tmp_path / "resnet18.safetensors"))
     assert torch.equal(backbone.network.conv1.weight, whole.conv1.weight)
 
 
 def test_weights_of_another_network_or_with_code_are_refused(tmp_path: Path) -> None:
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(CheckpointError, match="does not hold weights of this backbone"):
-        build("alexnet", 64, str(tmp_path / "resnet18.pth"))
+        build_backbone("alexnet", 64, str(tmp_path / "resnet18.pth"))
     torch.save(models.resnet18(weights=None), tmp_path / "pickled.pth")
     with pytest.raises(CheckpointError, match="does not hold weights of this backbone"):
-        build("resnet18", 64, str(tmp_path / "pickled.pth"))
+        build_backbone("resnet18", 64, str(tmp_path / "pickled.pth"))
 
 
 def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -75,21 +75,21 @@ def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.
     monkeypatch.setattr(hub, "urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataError, match="give a local file"):
-        build("resnet18", 32, "imagenet")
+        build_backbone("resnet18", 32, "imagenet")
 
 
 def test_a_weights_name_that_does_not_exist_lists_those_that_do() -> None:
     with pytest.raises(InvalidParameterError, match="IMAGENET1K_V1"):
-        build("resnet18", 32, "IMAGENET7K")
+        build_backbone("resnet18", 32, "IMAGENET7K")
 
 
 @pytest.mark.parametrize("name", ["no_such_net", "squeezenet1_0", "fcn_resnet50"])
 def test_a_backbone_that_cannot_be_used_says_so(name: str) -> None:
     with pytest.raises(InvalidParameterError, match=name):
-        build(name, 64)
+        build_backbone(name, 64)
 
 
-def test_lite0_has_its_imagenet_weights_and_sees_the_same_in_one_image_as_in_a_batch() -> None:
+def test_lite0_has_its_imagenet_weights_and_gives_one_image_the_same_feature_as_in_a_batch() -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs semcut[pretrained]")
     architecture = Architecture(backbone="efficientnet_lite0", classes=CLASSES, image_size=64)
     torch.manual_seed(0)
@@ -110,7 +110,7 @@ def test_dim_puts_a_shorter_feature_before_the_split() -> None:
     assert output.features.shape == (2, 24)
     assert output.logits.shape == (2, 3)
     assert output.hash.shape == (2, 32)
-    assert net.head.fits(output.hash).shape == (2, 3)
+    assert net.head.class_scores(output.hash).shape == (2, 3)
 
 
 def test_images_too_small_for_the_backbone_are_refused() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from semcut.connector.data.protocols import parts
-from semcut.connector.models.heads import HeadName
+from semcut.connector.data.protocols import protocol_split
+from semcut.connector.models import HeadName
 from semcut.connector.models.network import Architecture
 from semcut.connector.reproduce.measure_network import measure_network
 from semcut.connector.reproduce.network_measurements import Measurement
-from semcut.connector.training.loop import TrainConfig, train
+from semcut.connector.training.loop import train
+from semcut.connector.training.train_config import TrainConfig
 
 PROTOCOL = "cifar10-2"
 NETWORKS: dict[str, tuple[HeadName, int]] = {"paper-0": ("paper", 0), "ortho-0": ("orthohash", 0),
@@ -22,7 +23,7 @@ NETWORKS: dict[str, tuple[HeadName, int]] = {"paper-0": ("paper", 0), "ortho-0":
 def networks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("networks")
     for name, (head, seed) in NETWORKS.items():
-        images = parts(PROTOCOL, "digits", seed).training
+        images = protocol_split(PROTOCOL, "digits", seed).training
         architecture = Architecture(classes=images.classes, image_size=16, bits=32, dim=32, head=head)
         config = TrainConfig(epochs=3, learning_rate=4e-3, augment="shift", seed=seed)
         train(images, architecture, config, place / name)

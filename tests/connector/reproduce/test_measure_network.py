@@ -11,7 +11,7 @@ import pytest
 
 from semcut.connector.data import sources
 from semcut.connector.data.labels import labels_by_id
-from semcut.connector.data.protocols import parts
+from semcut.connector.data.protocols import protocol_split
 from semcut.connector.evaluation.evaluate import evaluate
 from semcut.connector.evaluation.rankings import RANKING_NAMES
 from semcut.connector.models.checkpoint import Checkpoint
@@ -20,7 +20,8 @@ from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.measure_network import measure_network
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Measurement
 from semcut.connector.retrieval.encoder import Encoder
-from semcut.connector.training.loop import TrainConfig, train
+from semcut.connector.training.loop import train
+from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings, FaissIndex
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import silent
@@ -49,7 +50,7 @@ def test_figures_equal_those_of_searches_in_the_index(networks, results):
 
 
 def test_networks_with_one_frozen_backbone_compute_it_once(networks, tmp_path):
-    images, start = parts(PROTOCOL, "digits", 0), networks["ortho-0"]
+    images, start = protocol_split(PROTOCOL, "digits", 0), networks["ortho-0"]
     architecture = Checkpoint.load(start).net.architecture
     reported: list[tuple[str, int, int]] = []
 
@@ -79,7 +80,7 @@ def test_a_random_frozen_backbone_is_not_cached_and_an_unreadable_query_is_an_er
     root = tmp_path / "digits"
     shutil.copytree(Path(sources.load("digits/train").files[0]).parents[2], root)
     monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
-    images = parts(PROTOCOL, str(root), 0)
+    images = protocol_split(PROTOCOL, str(root), 0)
     config = TrainConfig(epochs=1, freeze=True, augment="none")
     architecture = Checkpoint.load(networks["ortho-0"]).net.architecture
     train(images.training, architecture, config, tmp_path / "frozen")

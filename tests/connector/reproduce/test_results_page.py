@@ -21,7 +21,7 @@ from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
 from semcut.connector.reproduce import csv_files, results_page, tables
 from semcut.connector.reproduce.method_groups import Metric, Stat, best_group, group_networks
 from semcut.connector.reproduce.training_commands import training_commands
-from semcut.connector.training.loop import TrainConfig
+from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes.errors import DataError
 from tests.connector.reproduce.conftest import PROTOCOL
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semcut.connector.data.images import load
+from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import Encoder
@@ -21,7 +21,7 @@ from semcut.indexes.errors import DataError
 def test_encodings_follow_from_the_networks_outputs(model: Checkpoint, digits_test: ImageSet) -> None:
     files = digits_test.files[:20]
     encodings = Encoder(model).encode(files)
-    pixels = torch.from_numpy(np.stack([load(file, 16) for file in files]))
+    pixels = torch.from_numpy(np.stack([load_pixels(file, 16) for file in files]))
     with torch.no_grad():
         output = model.net(pixels)
     for row in range(20):

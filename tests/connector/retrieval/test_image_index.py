@@ -14,7 +14,8 @@ from semcut.connector.data.sources import ImageSet, class_of
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.model_link import LINK
-from semcut.connector.training.loop import TrainConfig, train
+from semcut.connector.training.loop import train
+from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
 from semcut.indexes.errors import CheckpointError, DataError
 

@@ -1,4 +1,4 @@
-"""What is measured after an epoch; see also `test_training`."""
+"""What is measured on validation images after an epoch; see also `test_loop`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from semcut.connector.models.heads import HEADS, HeadName
+from semcut.connector.models import HeadName
+from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
 from semcut.connector.training.validation import measure, quality
 from semcut.indexes.errors import DataError
 
 
 @pytest.mark.parametrize("head", list(HEADS))
-def test_answers_of_half_precision_are_measured_as_others_are(head: HeadName, architecture: Architecture) -> None:
-    """Networks on a card answer in half precision."""
+def test_outputs_in_half_precision_are_measured_like_others(head: HeadName, architecture: Architecture) -> None:
+    """On a GPU, a network gives outputs in half precision."""
     torch.manual_seed(0)
     net = SemanticHashNet(architecture.model_copy(update={"head": head})).eval()
     labels = torch.arange(40) % 10
     with torch.no_grad():
-        answers = net(torch.randint(0, 256, (40, 3, architecture.image_size, architecture.image_size)))
-    half = Output(*(tensor.half() for tensor in answers))
+        outputs = net(torch.randint(0, 256, (40, 3, architecture.image_size, architecture.image_size)))
+    half = Output(*(tensor.half() for tensor in outputs))
     found, expected = measure(net, [(half, labels)]), measure(net, [(Output(*(t.float() for t in half)), labels)])
     assert found == pytest.approx(expected)
     assert found["validation_hamming_map"] > 0
 
 
-def test_what_is_searched_for_is_the_first_of_many(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semcut.connector.training.validation._SEARCHED", 30)
+def test_only_the_first_images_are_ranked(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semcut.connector.training.validation._MAX_QUERIES", 30)
     net = SemanticHashNet(architecture)
     rng = torch.Generator().manual_seed(0)
 
@@ -36,8 +37,8 @@ def test_what_is_searched_for_is_the_first_of_many(architecture: Architecture, m
         return Output(*(torch.randn(count, size, generator=rng) for size in shapes)), torch.arange(count) % 10
 
     first, second = batch(20), batch(20)
-    searched = [first, (Output(*(t[:10] for t in second[0])), second[1][:10])]
-    found, few = measure(net, [first, second, batch(20)]), measure(net, searched)
+    ranked = [first, (Output(*(t[:10] for t in second[0])), second[1][:10])]
+    found, few = measure(net, [first, second, batch(20)]), measure(net, ranked)
     for name in ("validation_hamming_map", "validation_relevance_map"):
         assert found[name] == few[name]
     assert found["validation_loss"] != few["validation_loss"]

@@ -1,0 +1,58 @@
+"""The settings of a training, and the learning rate that they give for each step. Never loads torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from semcut.indexes.config import Settings
+
+
+class TrainConfig(Settings):
+    """Settings of a training.
+
+    Attributes:
+        epochs: number of passes over the training images.
+        batch_size: images of a step; a last batch of one image is left out.
+        learning_rate: the highest learning rate of the schedule, for the two branches.
+        backbone_rate: learning rate of the backbone, as a share of `learning_rate`; small for a pretrained backbone.
+        schedule: "one-cycle" (up over the first 20 % of the steps, then down) or "cosine" (down from the start).
+        weight_decay: weight decay of AdamW.
+        label_smoothing: label smoothing of both losses; see `heads`.
+        hash_weight: weight of the loss of the hash branch; see `heads.total_loss`.
+        freeze: leave the backbone unchanged, and compute its outputs for each image once; see `frozen_features`.
+        calibrate: fit a temperature on the validation images; see `calibration`.
+        augment: "none"; "shift" moves, scales and rotates a little; "flip" also mirrors; "strong" also changes colours
+            and covers a square, for few images and many epochs. With `freeze`, only the mirroring is used.
+        validation: share of the images of each class that is held out to choose the epoch.
+        seed: seed of all randomness.
+        workers: threads that decode images.
+        device: "cpu", "cuda", "cuda:0"; training on CUDA uses mixed precision.
+    """
+
+    epochs: int = Field(default=30, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    backbone_rate: float = Field(default=1.0, ge=0, le=1)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    weight_decay: float = Field(default=1e-2, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    hash_weight: float = Field(default=1.0, ge=0)
+    freeze: bool = False
+    calibrate: bool = False
+    augment: Literal["none", "shift", "flip", "strong"] = "flip"
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    workers: int = Field(default=2, ge=1, le=256)
+    device: str = "cpu"
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Compute the learning rate of the two branches at a step, counted from 0, of all steps of the training."""
+        warmup = 0.2 * steps if self.schedule == "one-cycle" else 0.0
+        if step < warmup:
+            share = 0.04 + 0.96 * step / warmup
+        else:
+            share = 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
+        return self.learning_rate * share
