@@ -48,7 +48,7 @@ class Changes:
             self._running = True
             try:
                 self._store.begin()
-                self.publish(self._store.state)
+                self.publish(self._store.snapshot)
                 yield
             except BaseException as error:
                 if isinstance(error, SemcutError) and not isinstance(error, StorageError):

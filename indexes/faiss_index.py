@@ -30,7 +30,8 @@ from semcut.indexes.scanners.protocol import EngineName, chosen
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.snapshot import Snapshot
-from semcut.indexes.storage.store import Durability, Store
+from semcut.indexes.storage.store import Store
+from semcut.indexes.storage.transactions import Durability
 from semcut.indexes.storage.verify import Damage, verify
 
 
@@ -48,7 +49,7 @@ class FaissIndex(SemanticIndex):
         super().__init__(store.config)
         self._store = store
         try:
-            self._searchable = Searchable(store.state, self._similarity, engine, device)
+            self._searchable = Searchable(store.snapshot, self._similarity, engine, device)
         except BaseException:
             store.close()
             raise

@@ -13,7 +13,18 @@ from tests.thorough import THOROUGH
 SEARCHING = ("index", "digits", "faiss_index", "fuzz", "life", "many_users")
 """Modules of tests that run with each engine of the processor, one after the other."""
 
-STORING = ("index_commands", "crash", "damage", "store")
+STORING = (
+    "backup",
+    "concurrency",
+    "corruption",
+    "crash",
+    "damage",
+    "failed_change",
+    "index_commands",
+    "killed_writer",
+    "layout",
+    "not_an_index",
+)
 """Modules that search what they have stored: with the default engine, and with each engine when tests are thorough."""
 
 

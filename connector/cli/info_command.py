@@ -19,7 +19,7 @@ def info(index: Path, as_json: bool) -> None:
 
     store = Store.open(index)  # an index would also build the engine that searches it
     try:
-        stats, config, version = store.state.stats(), store.config, store.state.committed.version
+        stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
     finally:
         store.close()
     sizes = [size for size in stats.partitions if size]

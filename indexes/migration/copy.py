@@ -40,8 +40,8 @@ from semcut.indexes.faiss_index import FaissIndex
 from semcut.indexes.milvus import LARGEST_BATCH
 from semcut.indexes.milvus.milvus_index import MilvusIndex
 from semcut.indexes.milvus.server_search import TooManyError
+from semcut.indexes.progress import Progress
 from semcut.indexes.storage.directory import sync_path
-from semcut.indexes.storage.snapshot import Progress
 
 FORMAT_VERSION = 1
 

@@ -109,7 +109,7 @@ class Hits:
         """What is held of a column; one row where nothing is, so that row -1 is something."""
         return self._columns[place][: max(1, self._held)]
 
-    def release_pages(self, rest: float = 0) -> None:
+    def release_pages(self, min_interval: float = 0) -> None:
         """Nothing to let go of."""
 
     # engine

@@ -56,7 +56,7 @@ class GpuFeatures:
                 self._blocks[block][first : first + end - start] = torch.from_numpy(features[at]).to(self._device)
             except (torch.OutOfMemoryError, DamagedIndexError):
                 self._given_up = True
-            columns.release_pages(rest=1)
+            columns.release_pages(min_interval=1)
             start = end
         if self._given_up:
             self._blocks = []

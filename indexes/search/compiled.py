@@ -87,7 +87,7 @@ class CompiledSearch:
         if reasons.any():
             left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._vectorised.search(queries[left], params, scored))
-        self._columns.release_pages(rest=1 if threads > 1 else 0)
+        self._columns.release_pages(min_interval=1 if threads > 1 else 0)
         return result if order is None else result.in_order(np.argsort(order))
 
     def _rows(self) -> RecordArrays:

@@ -52,7 +52,7 @@ class RecordReader(Protocol):
         """Read features of rows (of any shape): an (M, D) matrix, and the row of it that belongs to each row."""
         ...
 
-    def release_pages(self, rest: float = 0) -> None:
+    def release_pages(self, min_interval: float = 0) -> None:
         """Release memory-mapped pages that can be read again; called at the end of a search.
 
         Args:

@@ -83,7 +83,7 @@ class VectorisedSearch:
         else:
             with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
                 parts = list(pool.map(search, starts))
-        self._records.release_pages(rest=1 if len(queries) >= TUNING.split_vectorised else 0)
+        self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
     def _chunk(

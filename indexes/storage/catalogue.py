@@ -1,25 +1,18 @@
-"""The SQLite catalogue of an index: its configuration, what of every column counts, its checksums and cells.
+"""The SQLite catalogue of an index: its configuration, the committed length of every column, checksums and cells.
 
-    meta        format version and configuration
-    state       one row: version (commits so far), generation, rows of the columns, records with a feature that is not
-                L2-normalised, CRC-32 of all this and of the configuration
-    checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) to a row
-    cells       one row per cell: position, number, lower bound, envelope (C x float32, little-endian), CRC-32 of these
-
-The transaction that changes `state` is the commit of whatever was written to the columns before. Sizes of cells are not
-kept: they follow from the columns `cells` and `removed`. The catalogue of an index in memory is an SQLite database in
-memory. SQLite's own rollback journal (synchronous = EXTRA) makes the transaction atomic and durable.
+The transaction that changes the table `state` is the commit of everything that was written to the columns before it.
+SQLite's rollback journal with synchronous = EXTRA makes the transaction atomic and durable; see
+https://www.sqlite.org/atomiccommit.html. The catalogue of an index in memory is an SQLite database in memory. The
+tables are described in `catalogue_format`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import weakref
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,102 +26,90 @@ from semcut.indexes.errors import (
     NotAnIndexError,
     StorageError,
 )
-from semcut.indexes.pruning.cells import Cells, cell_count
-from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
+from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.storage.catalogue_format import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    SCHEMA,
+    TABLES,
+    Committed,
+    cell_rows,
+    checksum_rows,
+    committed_of,
+    state_row,
+)
+from semcut.indexes.storage.column_files import NAMES, Extent
 
-FORMAT_VERSION = 3
-_APPLICATION = 0x53454D43  # "SEMC", SQLite's application_id: tells an index from any other database
-_CHUNK = 1024
 _BUSY_SECONDS = 30
-_LARGEST = 1 << 62
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE state (
-    one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, generation INTEGER NOT NULL,
-    records INTEGER NOT NULL, uri_bytes INTEGER NOT NULL, removed INTEGER NOT NULL, loose INTEGER NOT NULL,
-    crc INTEGER NOT NULL);
-CREATE TABLE checksums (
-    name TEXT NOT NULL, chunk INTEGER NOT NULL, crcs BLOB NOT NULL, PRIMARY KEY (name, chunk)) WITHOUT ROWID;
-CREATE TABLE cells (
-    cell INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, low REAL NOT NULL, envelope BLOB NOT NULL,
-    crc INTEGER NOT NULL);
-"""
-
-
-class Committed(NamedTuple):
-    """What the catalogue says, as of one commit.
-
-    Attributes:
-        version: commits so far.
-        generation: the set of column files that counts.
-        extents: what counts of every column.
-        loose: records with a feature that is not L2-normalised.
-        cells: numbers, lower bounds and envelopes; sizes are 0.
-    """
-
-    version: int
-    generation: int
-    extents: dict[str, Extent]
-    loose: int
-    cells: Cells
 
 
 class Catalogue:
-    """An open catalogue. Not for several threads at once.
+    """An open catalogue, for one thread at any moment.
 
     Args:
-        path: the database file, which must exist; None for memory.
+        path: the database file, which must exist.
 
     Raises:
         NotAnIndexError: the file is not a catalogue.
-        FormatVersionError: it is one of another format version.
-        DamagedIndexError: its configuration is not valid.
+        FormatVersionError: the catalogue has another format version.
+        DamagedIndexError: the configuration in the catalogue is not valid.
     """
 
     def __init__(self, path: Path) -> None:
         self._connect(path, f"{path.absolute().as_uri()}?mode=rw")
         try:
-            with self._errors():
+            with self._translated_errors():
                 self._check_format()
-                self._text = self._meta("config")
+                self._config_json = self._meta("config")
                 self._db.execute("PRAGMA synchronous = EXTRA")
-            self.config = self._config()
+            self.config = self._parsed_config()
         except BaseException:
             self.close()
             raise
 
     @classmethod
     def create(cls, path: Path | None, config: IndexConfig) -> Catalogue:
-        """Make the catalogue of an empty index; the file must not exist."""
+        """Create the catalogue of an empty index.
+
+        Args:
+            path: the database file, which must not exist; None for a database in memory.
+            config: the configuration of the index.
+
+        Raises:
+            StorageError: the file exists, or the disk refuses.
+        """
         if path is not None:
             try:
                 path.touch(exist_ok=False)
             except OSError as error:
-                raise StorageError(f"cannot make {path}: {error.strerror}") from None
+                raise StorageError(f"cannot create {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)
         catalogue._connect(path, ":memory:" if path is None else f"{path.absolute().as_uri()}?mode=rw")
-        catalogue.config, catalogue._text = config, config.model_dump_json()
-        nothing = dict.fromkeys(NAMES, Extent())
+        catalogue.config, catalogue._config_json = config, config.model_dump_json()
         try:
-            with catalogue._errors():
-                catalogue._db.execute("PRAGMA synchronous = EXTRA")
-            with catalogue._errors(), catalogue._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    catalogue._db.execute(statement)
-                catalogue._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                catalogue._db.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", catalogue._text)]
-                )
-                catalogue._put_state(Committed(0, 0, nothing, 0, Cells.empty(config)))
+            catalogue._fill()
         except BaseException:
             catalogue.close()
             raise
         return catalogue
 
+    def _fill(self) -> None:
+        """Create the tables, with the configuration and the state of an empty index."""
+        empty = Committed(0, 0, dict.fromkeys(NAMES, Extent()), 0, Cells.empty(self.config))
+        with self._translated_errors():
+            self._db.execute("PRAGMA synchronous = EXTRA")
+        with self._translated_errors(), self._transaction():
+            for statement in SCHEMA.split(";\n"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.executemany(
+                "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", self._config_json)]
+            )
+            self._put_state(empty)
+
     def _connect(self, path: Path | None, address: str) -> None:
         self._path = path
-        with self._errors():
+        with self._translated_errors():
             self._db = sqlite3.connect(
                 address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
             )
@@ -142,7 +123,7 @@ class Catalogue:
             if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
                 raise
             application, found = 0, None
-        if application != _APPLICATION or found is None:
+        if application != APPLICATION_ID or found is None:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         if found[0] != str(FORMAT_VERSION):
             raise FormatVersionError(
@@ -151,7 +132,8 @@ class Catalogue:
             )
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise errors of SQLite as a `StorageError` or `DamagedIndexError` with advice."""
         where = self._path or "the catalogue in memory"
         try:
             yield
@@ -165,13 +147,13 @@ class Catalogue:
                 ) from None
             advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
             raise StorageError(f"cannot use {where}: {error}; {advice}") from None
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # text is decoded when it is fetched
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched
             raise self._damaged(str(error)) from None
         except sqlite3.Error as error:
             raise StorageError(f"cannot use {where}: {error}") from None
 
-    def _damaged(self, how: str) -> DamagedIndexError:
-        return DamagedIndexError(f"{self._path} is damaged ({how}): restore the index from a backup")
+    def _damaged(self, reason: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self._path} is damaged ({reason}): restore the index from a backup")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -189,151 +171,103 @@ class Catalogue:
             self._db.execute("ROLLBACK")
         self._db.execute(f"BEGIN {kind}")
 
-    def _config(self) -> IndexConfig:
+    def _parsed_config(self) -> IndexConfig:
         try:
-            return IndexConfig(**IndexConfig.model_validate_json(self._text).model_dump())
+            return IndexConfig(**IndexConfig.model_validate_json(self._config_json).model_dump())
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"{self._path} holds a configuration that is not valid: {error}") from None
 
     def _meta(self, key: str) -> str:
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if found is None or not isinstance(found[0], str):
-            raise self._damaged(f"it does not say its {key}")
+            raise self._damaged(f"its {key} is missing")
         return found[0]
 
     def version(self) -> int:
-        """Commits so far; cheap."""
-        with self._errors():
+        """Read the number of commits so far; this is one short query.
+
+        Raises:
+            StorageError: the catalogue cannot be read.
+            DamagedIndexError: the catalogue has no state.
+        """
+        with self._translated_errors():
             found = self._db.execute("SELECT version FROM state").fetchone()
         if found is None or not isinstance(found[0], int):
             raise self._damaged("it has no state")
         return found[0]
 
     def read(self) -> Committed:
-        """Everything as of one and the same commit.
+        """Read everything in one transaction, so that all of it belongs to the same commit.
 
         Raises:
-            DamagedIndexError: it contradicts itself or the configuration.
+            StorageError: the catalogue cannot be read.
+            DamagedIndexError: the catalogue contradicts itself or the configuration.
         """
-        with self._errors():
+        with self._translated_errors():
             self._begin("DEFERRED")
             try:
                 kinds = set(
                     self._db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'")
                 )
-                if kinds != {("table", name) for name in ("meta", "state", "checksums", "cells")}:
+                if kinds != {("table", name) for name in TABLES}:
                     raise self._damaged("its tables are not those of an index")
                 states = self._db.execute("SELECT * FROM state").fetchall()
-                chunks = self._db.execute("SELECT name, crcs FROM checksums ORDER BY name, chunk").fetchall()
+                checksums = self._db.execute("SELECT name, crcs FROM checksums ORDER BY name, chunk").fetchall()
                 cells = self._db.execute("SELECT cell, number, low, envelope, crc FROM cells ORDER BY cell").fetchall()
             finally:
                 self._db.execute("ROLLBACK")
-        if len(states) != 1 or any(type(value) is not int for value in states[0]):
-            raise self._damaged("it has no state")
-        _, version, generation, records, uri_bytes, removed, loose, crc = states[0]
-        if crc != self._state_crc(states[0][1:-1]) or min(states[0]) < 0 or max(states[0]) > _LARGEST:
-            raise self._damaged("its state does not match its checksum")
-        rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
-        extents = {name: self._extent(name, rows[name], chunks) for name in NAMES}
-        return Committed(version, generation, extents, loose, self._cells(cells))
+        try:
+            return committed_of(self.config, self._config_json, states, checksums, cells)
+        except ValueError as error:
+            raise self._damaged(str(error)) from None
 
-    def _state_crc(self, values: tuple[int, ...]) -> int:
-        return zlib.crc32(f"{values} {FORMAT_VERSION} {self._text}".encode())
-
-    def _extent(self, name: str, rows: int, chunks: list[tuple[Any, Any]]) -> Extent:
-        found = [crcs for of, crcs in chunks if of == name]
-        if not all(isinstance(crcs, bytes) and len(crcs) % 4 == 0 for crcs in found):
-            raise self._damaged("its checksums are not valid")
-        crcs = np.frombuffer(b"".join(found), "<u4").astype(np.uint32)
-        if len(crcs) != -(-rows // specs(self.config)[name].block):
-            raise self._damaged(f"the checksums of the column {name} are not complete")
-        return Extent(rows, crcs)
-
-    def _cells(self, found: list[tuple[Any, ...]]) -> Cells:
-        types, width = (int, int, float, bytes, int), 4 * self.config.classes
-        if (
-            any(tuple(map(type, row)) != types or len(row[3]) != width for row in found)
-            or [row[0] for row in found] != list(range(len(found)))
-            or any(not 0 <= row[1] < cell_count(self.config) for row in found)
-            or any(row[4] != _cell_crc(*row[:4]) for row in found)
-        ):
-            raise self._damaged("its cells are not valid")
-        return Cells(
-            config=self.config,
-            numbers=np.array([row[1] for row in found], np.int64),
-            sizes=np.zeros(len(found), np.int64),
-            lows=np.array([row[2] for row in found], np.float32),
-            envelopes=np.frombuffer(b"".join(row[3] for row in found), "<f4").reshape(-1, self.config.classes),
-        )
-
-    def commit(self, before: Committed, after: Committed, touched: NDArray[np.int64]) -> None:
-        """Make what was written to the columns part of the index.
+    def commit(self, before: Committed, after: Committed, changed_cells: NDArray[np.int64]) -> None:
+        """Make the rows that were written to the columns part of the index.
 
         Args:
-            before: what the caller believes the catalogue says.
-            after: what it is to say.
-            touched: positions of the cells that may have changed; all are written where the generation changed.
+            before: the commit that the caller believes to be the last.
+            after: the commit to write.
+            changed_cells: positions of the cells that may have changed. All cells are written where the generation
+                changes.
 
         Raises:
-            ConcurrentWriteError: somebody else has written in between.
-            StorageError: nothing was changed.
+            ConcurrentWriteError: `before` is not the last commit, because another process has written.
+            StorageError: the commit failed and nothing was changed.
         """
-        fresh = before.generation != after.generation
-        if fresh:
-            touched = np.arange(len(after.cells))
+        new_generation = before.generation != after.generation
+        if new_generation:
+            changed_cells = np.arange(len(after.cells))
         try:
-            with self._errors(), self._transaction():
+            with self._translated_errors(), self._transaction():
                 if self.version() != before.version:
                     raise ConcurrentWriteError(
                         f"another process has changed {self._path} in spite of the lock: open the index again"
                     )
-                if fresh:
+                if new_generation:
                     self._db.execute("DELETE FROM checksums")
                     self._db.execute("DELETE FROM cells")
                 for name in NAMES:
-                    unchanged = 0 if fresh else len(before.extents[name].crcs) - 1
-                    self._put_checksums(name, after.extents[name].crcs, max(0, unchanged))
-                self._put_cells(after.cells, touched)
+                    # The last block may have been partly filled: its checksum changes with every append.
+                    unchanged = 0 if new_generation else max(0, len(before.extents[name].crcs) - 1)
+                    self._db.executemany(
+                        "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)",
+                        checksum_rows(name, after.extents[name].crcs, unchanged),
+                    )
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", cell_rows(after.cells, changed_cells)
+                )
                 self._put_state(after)
         except ConcurrentWriteError:
             raise
         except StorageError:
             with suppress(StorageError):
-                if (
-                    not self._db.in_transaction and self.version() == after.version
-                ):  # the error came after the point of no return
-                    return
+                if not self._db.in_transaction and self.version() == after.version:
+                    return  # SQLite reported an error after the transaction had become durable
             raise
 
-    def _put_checksums(self, name: str, crcs: NDArray[np.uint32], unchanged: int) -> None:
-        first = unchanged // _CHUNK
-        self._db.executemany(
-            "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)",
-            [
-                (name, chunk, crcs[chunk * _CHUNK : (chunk + 1) * _CHUNK].astype("<u4").tobytes())
-                for chunk in range(first, -(-len(crcs) // _CHUNK))
-            ],
-        )
-
-    def _put_cells(self, cells: Cells, positions: NDArray[np.int64]) -> None:
-        rows = zip(
-            positions.tolist(),
-            cells.numbers[positions].tolist(),
-            cells.lows[positions].tolist(),
-            (envelope.tobytes() for envelope in cells.envelopes[positions].astype("<f4")),
-            strict=True,
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", ((*row, _cell_crc(*row)) for row in rows)
-        )
-
-    def _put_state(self, state: Committed) -> None:
-        rows = {name: extent.rows for name, extent in state.extents.items()}
-        values = (
-            state.version, state.generation, rows["ids"], rows["uri_bytes"], rows["removed"], state.loose,
-        )  # fmt: skip
+    def _put_state(self, committed: Committed) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", (*values, self._state_crc(values))
+            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", state_row(committed, self._config_json)
         )
 
     def close(self) -> None:
@@ -341,8 +275,8 @@ class Catalogue:
         self._close()
 
 
-def check(path: Path) -> list[str]:
-    """What SQLite finds wrong with a catalogue: nothing, or sentences."""
+def integrity_errors(path: Path) -> list[str]:
+    """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
         try:
@@ -352,7 +286,3 @@ def check(path: Path) -> list[str]:
     except sqlite3.Error as error:
         return [str(error)]
     return [] if found == ["ok"] else found
-
-
-def _cell_crc(cell: int, number: int, low: float, envelope: bytes) -> int:
-    return zlib.crc32(envelope, zlib.crc32(f"{cell} {number} {low!r}".encode()))

@@ -1,34 +1,36 @@
-"""Making the directory of an index: empty, as a backup of a state, or a new generation in one that is there.
+"""The directory of an index: its layout, its column files, and how a new directory is completed or left empty.
 
     index/
-        catalogue.sqlite        what counts (see `catalogue`)
-        generation-<n>/         one file per column (see `columns`)
-        lock                    held by the one writer (see `lock`)
+        catalogue.sqlite        what belongs to the index (see `catalogue`)
+        generation-<n>/         one file per column (see `column_files`)
+        lock                    held by the one writer (see `writer_lock`)
 
-1. the directory is made, if it is not there, and locked;
-2. an empty catalogue is made under the name `catalogue.new`;
-3. column files are written and synced, and so are other files that a backup takes along;
-4. the catalogue is filled;
-5. it is renamed to `catalogue.sqlite`, and the directory synced.
+`lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
 
-Before the end of step 5 the directory is no index. What a crash leaves has a `catalogue.new`, by which it is known, and
-is cleared away when an index is made there again; what an error leaves is cleared away at once.
+1. the directory is made, unless it exists and is empty, and locked;
+2. an empty catalogue is created under the name `catalogue.new`;
+3. the catalogue is filled, and the column files are written and synced;
+4. other files that a backup takes along are copied and synced;
+5. `catalogue.new` is renamed to `catalogue.sqlite`, and the directory is synced.
+
+Before the end of step 5 the directory is no index. A crash leaves a directory that is recognised by its `catalogue.new`
+and cleared when an index is created there again. An error leaves an empty directory, except for the lock file.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.errors import DamagedIndexError, IndexExistsError, StorageError, shown
+from semcut.indexes.errors import IndexExistsError, NotAnIndexError, StorageError, shown
+from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
-from semcut.indexes.storage.column_files import Column, Extent, MemoryColumn, specs
-from semcut.indexes.storage.snapshot import COPY_BYTES, Progress, Snapshot
+from semcut.indexes.storage.column_files import Column, specs
+from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
 
@@ -36,11 +38,38 @@ CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
 
-Files = dict[str, Column] | dict[str, MemoryColumn]
+ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 
 
-def occupy(path: Path) -> WriterLock:
-    """A directory for a new index, locked; leftovers of an index that was never completed are cleared away."""
+def require_index(path: Path) -> None:
+    """Raise `NotAnIndexError`, which says what is there instead, unless the directory has a catalogue."""
+    try:
+        directory, complete = path.is_dir(), (path / CATALOGUE).is_file()
+    except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotAnIndexError(f"{shown(str(path))} cannot be accessed: {reason}") from None
+    if not directory:
+        raise NotAnIndexError(f"{path} is not a directory: give the directory of an index")
+    if complete:
+        return
+    if (path / UNFINISHED).exists():
+        raise NotAnIndexError(f"{path} is a semcut index whose creation was interrupted: create it there again")
+    raise NotAnIndexError(
+        f"{path} is not a semcut index: it has no {CATALOGUE}; if it was one, restore it from a backup"
+    )
+
+
+def lock_new_directory(path: Path) -> WriterLock:
+    """Make the directory of a new index, lock it, and delete what an index that was never completed left there.
+
+    Returns:
+        The lock, held.
+
+    Raises:
+        IndexExistsError: the path exists and is not an empty directory.
+        LockedError: an index is just being created there.
+        StorageError: the directory cannot be made.
+    """
     exists = IndexExistsError(
         f"{path} exists already and is not an empty directory: open the index there, or choose another path"
     )
@@ -49,16 +78,18 @@ def occupy(path: Path) -> WriterLock:
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             sync_path(folder.parent)
-        _refuse_if_occupied(path, exists)
+        if not _may_become_index(path):
+            raise exists
         lock = WriterLock(path)
         lock.acquire()
     except (FileExistsError, NotADirectoryError):
         raise exists from None
-    except (OSError, ValueError) as error:  # a ValueError is a zero byte in the path
+    except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise StorageError(f"cannot make the directory {shown(str(path))}: {reason}") from None
+        raise StorageError(f"cannot create the directory {shown(str(path))}: {reason}") from None
     try:
-        _refuse_if_occupied(path, exists)
+        if not _may_become_index(path):  # another process may have completed an index before the lock was taken
+            raise exists
         _clear(path)
     except BaseException:
         lock.release()
@@ -66,103 +97,106 @@ def occupy(path: Path) -> WriterLock:
     return lock
 
 
-def _clear(path: Path) -> None:
-    """Delete what there is of an index that was not completed, its unfinished catalogue last."""
-    for left in path.glob(f"{GENERATION}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for left in path.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):
-            left.unlink()
-
-
-def _refuse_if_occupied(path: Path, error: IndexExistsError) -> None:
+def _may_become_index(path: Path) -> bool:
+    """Return whether a directory is empty, except for a lock file, or holds an index that was never completed."""
     names = {file.name for file in path.iterdir()} - {LOCK}
-    unfinished = UNFINISHED in names and CATALOGUE not in names
-    if names and not unfinished:
-        raise error
+    return not names or (UNFINISHED in names and CATALOGUE not in names)
 
 
-def write_new(
-    path: Path,
-    config: IndexConfig,
-    state: Snapshot | None,
-    source: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """Write an index, empty or holding a state, into a directory that was occupied for it; or leave nothing there."""
+def _clear(path: Path) -> None:
+    """Delete an index that was not completed. Its unfinished catalogue goes last: it identifies such a directory."""
+    for folder in path.glob(f"{GENERATION}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in path.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):
+            file.unlink()
+
+
+@contextmanager
+def new_index(
+    path: Path, config: IndexConfig, generation: int = 0, source: Path | None = None
+) -> Iterator[tuple[Catalogue, dict[str, Column]]]:
+    """Give an empty catalogue and empty columns to the block, and complete the index when the block ends.
+
+    An error, in the block or after it, leaves nothing in the directory except for the lock file.
+
+    Args:
+        path: the directory, from `lock_new_directory`, whose lock the caller holds.
+        config: the configuration of the index.
+        generation: number of the directory of column files.
+        source: directory of another index. Files there that do not belong to that index, such as the link to its
+            network, are copied.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    folder = path / f"{GENERATION}{generation}"
+    copied: list[Path] = []
     try:
-        _complete(path, config, state, source, progress)
+        with ExitStack() as finally_close:
+            catalogue = Catalogue.create(path / UNFINISHED, config)
+            finally_close.callback(catalogue.close)
+            sync_path(path)
+            files = create_columns(folder, config)
+            finally_close.callback(close_columns, files)
+            yield catalogue, files
+            sync_columns(files)
+            sync_path(folder)
+        try:
+            for file in _other_files(source):
+                copied.append(path / file.name)
+                shutil.copy2(file, path / file.name)
+                sync_path(path / file.name)
+            sync_path(path)
+            os.rename(path / UNFINISHED, path / CATALOGUE)
+            sync_path(path)
+        except OSError as error:
+            raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
     except BaseException:
         if not (path / CATALOGUE).exists():
-            for extra in _extras(source):
+            for file in copied:
                 with suppress(OSError):
-                    (path / extra.name).unlink(missing_ok=True)
+                    file.unlink(missing_ok=True)
             _clear(path)
         raise
 
 
-def _extras(source: Path | None) -> list[Path]:
-    """Files that others keep in the directory of an index."""
-    ours = (CATALOGUE, UNFINISHED, LOCK)
+def _other_files(source: Path | None) -> list[Path]:
+    """List the files in the directory of an index that do not belong to the index."""
+    own = (CATALOGUE, UNFINISHED, LOCK)
     files = [] if source is None else [file for file in source.iterdir() if file.is_file()]
-    return [file for file in files if not file.name.startswith(ours)]
+    return [file for file in files if not file.name.startswith(own)]
 
 
-def _complete(
-    path: Path, config: IndexConfig, state: Snapshot | None, source: Path | None, progress: Progress | None
-) -> None:
-    generation = 0 if state is None else state.committed.generation
-    folder = path / f"{GENERATION}{generation}"
-    with ExitStack() as finally_close:
-        catalogue = Catalogue.create(path / UNFINISHED, config)
-        finally_close.callback(catalogue.close)
-        sync_path(path)
-        files = make_files(folder, config)
-        finally_close.callback(close_files, files)
-        extents = {} if state is None else _copy(state, files, progress)
-        sync(files, folder)
-        if state is not None:
-            content = state.committed._replace(extents=extents)
-            catalogue.commit(catalogue.read(), content, np.arange(len(state.cells)))
+def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, Column]:
+    """Open all column files of a generation, for appending where the files allow it.
+
+    Raises:
+        DamagedIndexError: a file is missing.
+        StorageError: a file cannot be opened.
+    """
+    files: dict[str, Column] = {}
     try:
-        for extra in _extras(source):
-            shutil.copy2(extra, path / extra.name)
-            sync_path(path / extra.name)
-        sync_path(path)
-        os.rename(path / UNFINISHED, path / CATALOGUE)
-        sync_path(path)
-    except OSError as error:
-        raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
+        for name, spec in specs(config).items():
+            file = path / f"{GENERATION}{generation}" / name
+            files[name] = Column(file, spec, writable=os.access(file, os.W_OK))
+    except BaseException:
+        close_columns(files)
+        raise
+    return files
 
 
-def _copy(state: Snapshot, files: Files, progress: Progress | None) -> dict[str, Extent]:
-    """Copy all columns, compare what was read with its checksums, and say what counts in the copy."""
-    total, extents = len(state.columns), {}
-    for name, file in state.columns.files().items():
-        file.require(state.columns.extents[name].rows)
-    for name, view in state.columns.raw().items():
-        extent = Extent()
-        size = max(1, COPY_BYTES // files[name].spec.row_bytes)
-        for start in range(0, len(view), size):
-            extent = files[name].append(extent, view[start : start + size])
-            state.columns.release_pages()
-            if progress is not None and name == "features":  # by far the most bytes
-                progress(extent.rows, total)
-        given = state.columns.extents[name].crcs
-        if state.columns.files() and not np.array_equal(extent.crcs, given):
-            block = int(np.argmax(extent.crcs != given))
-            raise DamagedIndexError(
-                f"the column {name} is damaged from row {block * files[name].spec.block} on: the backup was not made; "
-                "`semcut verify` lists what is damaged"
-            )
-        extents[name] = extent
-    return extents
+def memory_columns(config: IndexConfig) -> dict[str, MemoryColumn]:
+    """Create empty columns in memory."""
+    return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
 
 
-def make_files(folder: Path | None, config: IndexConfig) -> Files:
-    """Empty columns, in a new directory (one that a crash left is replaced) or in memory."""
-    if folder is None:
-        return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
+def create_columns(folder: Path, config: IndexConfig) -> dict[str, Column]:
+    """Create empty column files in a new directory, which replaces one that a crash left.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     files: dict[str, Column] = {}
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -170,35 +204,37 @@ def make_files(folder: Path | None, config: IndexConfig) -> Files:
         for name, spec in specs(config).items():
             files[name] = Column(folder / name, spec, create=True)
     except OSError as error:
-        close_files(files)
-        raise StorageError(f"cannot make {folder}: {error.strerror}") from None
+        close_columns(files)
+        raise StorageError(f"cannot create {folder}: {error.strerror}") from None
     except BaseException:
-        close_files(files)
+        close_columns(files)
         raise
     return files
 
 
-def sync(files: Files, folder: Path | None) -> None:
-    """Return when the columns, and the directory that they are in, are on the disk."""
+def sync_columns(files: ColumnFiles) -> None:
+    """Force all columns to the disk.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     for file in files.values():
         file.sync()
-    if folder is not None:
-        sync_path(folder)
 
 
 def sync_path(path: Path) -> None:
-    """Return when a directory, or a file that was written elsewhere, is on the disk as it is now."""
+    """Force a directory, or a file that was written by other means, to the disk.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     try:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_to_disk(path)
     except OSError as error:
         raise StorageError(f"cannot write {path} to disk: {error.strerror}") from None
 
 
-def close_files(files: Files) -> None:
+def close_columns(files: ColumnFiles) -> None:
     """Close all columns."""
     for file in files.values():
         file.close()

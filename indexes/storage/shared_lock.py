@@ -1,6 +1,6 @@
-"""A lock that many readers share and one writer has alone, for the threads of one process.
+"""A lock for the threads of one process: held by any number of readers, or by one writer alone.
 
-A waiting writer goes before readers that come after it, so that a stream of searches cannot hold up an add.
+A waiting writer goes before readers that come after it, so that a stream of searches cannot delay an add for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class SharedLock:
-    """Not reentrant: a thread that holds it, in either way, must not ask for it again."""
+    """Not reentrant: a thread that holds the lock in either way must not request it again."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -21,7 +21,7 @@ class SharedLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Held together with other readers."""
+        """Hold the lock together with other readers."""
         with self._changed:
             while self._writing or self._writers_waiting:
                 self._changed.wait()
@@ -36,7 +36,7 @@ class SharedLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Held alone."""
+        """Hold the lock alone."""
         with self._changed:
             self._writers_waiting += 1
             try:

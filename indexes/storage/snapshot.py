@@ -1,11 +1,11 @@
-"""What an index is after one change: what its catalogue says and the arrays that go with it, immutable.
+"""`Snapshot`: an index after one change, immutable: the content of its catalogue and the arrays that belong to it.
 
-Sizes of cells are not stored: they are counted here, from the columns `cells` and `removed`.
+The sizes of cells are not stored: `load_snapshot` counts them from the columns `cells` and `removed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,21 +14,24 @@ from numpy.typing import NDArray
 
 from semcut.indexes.description import IndexStats
 from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.storage.catalogue import Committed
+from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import NAMES, specs
 from semcut.indexes.storage.mapped_columns import Columns
 
 COPY_BYTES = 1 << 25
-"""How much is copied at a time."""
-
-Progress = Callable[[int, int], None]
-"""Told how many records, of how many, have been dealt with."""
+"""Bytes per read and write where columns are copied."""
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """An index after one change: what counts, and the arrays. It stays readable whatever happens afterwards."""
+    """An index after one change. It stays readable while the index is open, whatever changes follow.
+
+    Attributes:
+        committed: what the catalogue holds, or will hold once the change is committed.
+        columns: the arrays, including the rows of removed records.
+    """
 
     committed: Committed
     columns: Columns
@@ -44,11 +47,11 @@ class Snapshot:
     @property
     def normalised(self) -> bool:
         """Whether the feature of every record has length 1."""
-        return self.committed.loose == 0
+        return self.committed.unnormalised == 0
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
-        """(records,) rows of the records that are not removed, in order of arrival."""
+        """(records,) int64: rows of the records that were not removed, in order of arrival."""
         if not len(self.columns.removed):
             return np.arange(len(self.columns))
         alive = np.ones(len(self.columns), bool)
@@ -63,11 +66,15 @@ class Snapshot:
             partitions=self.cells.partition_sizes().tolist(),
             cells=int(np.count_nonzero(self.cells.sizes)),
             normalised=self.normalised,
-            column_bytes={name: view.nbytes for name, view in self.columns.raw().items()},
+            column_bytes={name: array.nbytes for name, array in self.columns.raw().items()},
         )
 
-    def parts(self, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
-        """Rows of all records in order of arrival, as many at a time as make a good copy."""
+    def row_batches(self, progress: Progress | None) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of all records in order of arrival, in batches of about `COPY_BYTES`.
+
+        Args:
+            progress: called after each batch with the number of records so far and in all.
+        """
         size = max(1, COPY_BYTES // sum(spec.row_bytes for spec in specs(self.cells.config).values()))
         for start in range(0, len(self), size):
             yield self.live[start : start + size]
@@ -75,20 +82,30 @@ class Snapshot:
                 progress(min(start + size, len(self)), len(self))
 
 
-def counted(committed: Committed, columns: Columns, before: Snapshot | None) -> Snapshot:
-    """The state, after filling in the sizes of cells: from scratch, or from those of a state before it."""
+def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | None) -> Snapshot:
+    """Count the sizes of cells and return the snapshot.
+
+    Args:
+        committed: the content of the catalogue, where all sizes are 0.
+        columns: the arrays.
+        before: an earlier snapshot of the same generation, whose sizes are continued; None to count all rows.
+
+    Raises:
+        DamagedIndexError: the catalogue, the columns `cells` and `removed`, or `before` contradict each other.
+    """
     if before is not None and (
         any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
         or not np.array_equal(committed.cells.numbers[: len(before.cells)], before.cells.numbers)
     ):
-        raise DamagedIndexError("the index has lost records that were there: restore it from a backup")
-    old = 0 if before is None else len(before.columns)
-    gone = 0 if before is None else len(before.columns.removed)
+        raise DamagedIndexError("the index has lost records or cells that it had: restore it from a backup")
+    known_rows = 0 if before is None else len(before.columns)
+    known_removed = 0 if before is None else len(before.columns.removed)
     cells, removed = committed.cells, columns.removed
-    added = columns.cells[old:]
-    inside = not len(added) or (added.min() >= 0 and added.max() < len(cells))
-    known = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
-    if not inside or not known or len(np.unique(removed)) != len(removed):  # FAISS does not check numbers of lists
+    added = columns.cells[known_rows:]
+    cells_exist = not len(added) or (added.min() >= 0 and added.max() < len(cells))
+    rows_exist = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
+    # Scanners rely on this check: FAISS, for one, does not check the numbers of its lists.
+    if not cells_exist or not rows_exist or len(np.unique(removed)) != len(removed):
         raise DamagedIndexError(
             "the columns cells and removed contradict the catalogue: restore the index from a backup"
         )
@@ -96,5 +113,5 @@ def counted(committed: Committed, columns: Columns, before: Snapshot | None) -> 
     if before is not None:
         sizes[: len(before.cells)] = before.cells.sizes
     sizes += np.bincount(added, minlength=len(cells))
-    sizes -= np.bincount(columns.cells[removed[gone:]], minlength=len(cells))
+    sizes -= np.bincount(columns.cells[removed[known_removed:]], minlength=len(cells))
     return Snapshot(committed._replace(cells=replace(cells, sizes=sizes)), columns)

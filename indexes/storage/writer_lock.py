@@ -1,8 +1,8 @@
-"""The writer's lock of a stored index: an `flock` on its file `lock`, which says who holds it.
+"""The writer's lock of a stored index: an `flock` on its file `lock`, whose content names the holder.
 
-The operating system drops the lock when the process that holds it ends, however it ends, and a forked child does not
-inherit it (filelock sees to that). So the file may stay, and never needs deleting; what it says is meaningful only
-while it is locked.
+The operating system releases the lock when the process that holds it ends, even by a crash, and `filelock` makes sure
+that a forked child does not inherit it. So the file may remain and never needs deleting; its content is meaningful only
+while the file is locked.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from filelock import FileLock, Timeout
 from semcut.indexes.errors import LockedError, StorageError
 
 NAME = "lock"
-_OWNER_BYTES = 10_000
+_OWNER_BYTES = 10_000  # upper limit for the content of the file
 
 
 class WriterLock:
-    """The lock of the index in a directory, not yet taken."""
+    """The lock of the index in a directory; `acquire` takes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path / NAME
         self._lock = FileLock(
-            self._path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_sign, mode=0o666
+            self._path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_write_owner, mode=0o666
         )
 
     @property
     def held(self) -> bool:
-        """Whether this process holds it through this object."""
+        """Whether this process holds the lock through this object."""
         return self._lock.is_locked
 
     def acquire(self) -> None:
         """Take the lock, or fail at once.
 
         Raises:
-            LockedError: another index object has it, here or in another process; says which process.
-            StorageError: the file system refuses.
+            LockedError: another index object, here or in another process, holds the lock; the message names the
+                process.
+            StorageError: the file system refuses, or this process was forked after the index was opened.
         """
         try:
             self._lock.acquire()
         except Timeout:
             raise LockedError(
-                f"{self._path.parent} is being written to by {self._owner()}: an index has one writer at a time, "
-                "which keeps it from its first change until it is closed; close it there, then try again"
+                f"{self._path.parent} is being written to by {self._owner()}: an index has one writer, from its first "
+                "change until it is closed; close it there, then try again"
             ) from None
         except RuntimeError:
             raise StorageError(
@@ -61,11 +62,12 @@ class WriterLock:
             ) from None
 
     def release(self) -> None:
-        """Let go of it; nothing happens if it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self.held:
             self._lock.release()
 
     def _owner(self) -> str:
+        """Describe the process that holds the lock, as far as the file can be read."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             with open(self._path, "rb") as file:
                 owner = json.loads(file.read(_OWNER_BYTES))
@@ -74,7 +76,8 @@ class WriterLock:
         return "another process"
 
 
-def _sign(handle: int) -> None:
+def _write_owner(handle: int) -> None:
+    """Write this process to the lock file, which has been locked just now."""
     owner = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

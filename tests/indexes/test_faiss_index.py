@@ -50,7 +50,7 @@ MOVED = {
     (faiss_ivf, "_COUNTER_BYTES"): [1, 1 << 14],
     (cells, "_CHUNK"): [1, 5],
     (rank, "_BLOCK"): [1, 3],
-    (column_files, "_WRITE"): [101, 1000],
+    (column_files, "_WRITE_BYTES"): [101, 1000],
 }
 THREADS = (faiss, "threads")
 tunings = st.fixed_dictionaries(

@@ -19,7 +19,7 @@ from semcut.connector.benchmark.datasets.from_indexes import real_dataset
 from semcut.connector.benchmark.measure.run import DatasetTask, Progress
 from semcut.connector.benchmark.methods.grids import Grid
 from semcut.indexes.errors import DataError
-from semcut.indexes.storage.catalogue import FORMAT_VERSION
+from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
 
 GROWTH_CLASSES = 200
 QUERIES = 4096

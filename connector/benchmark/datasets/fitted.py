@@ -56,7 +56,7 @@ from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, f
 from semcut.connector.benchmark.datasets.strata import Labels, Source, apart, cut
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
-from semcut.indexes.storage.snapshot import Progress
+from semcut.indexes.progress import Progress
 
 SPREAD = 0.25  # the mean of h
 _ADD = 50_000  # records per commit

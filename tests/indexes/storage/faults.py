@@ -1,32 +1,30 @@
-"""Every call that touches the disk, made to fail in turn: python -m tests.indexes.faults FOLDER [MODE ...]
+"""Let every call that touches the disk fail in turn: python -m tests.indexes.storage.faults FOLDER [MODE ...]
 
-For each operation and each write, truncation, sync, rename, making or deletion of a file or directory, and SQLite
-statement of it:
+For each operation, and for each of its writes, truncations, syncs, renames, creations and deletions of files and
+directories, and SQLite statements:
 
-    error   the call fails
-    late    the call is made, and an error reported all the same
-    gone    the call is made, and an error reported, and all calls after it fail: nobody can tell what has happened
-    stop    the call is made, and Ctrl-C comes
-    kill    the process is killed before the call
-    power   the process is killed before the call, and whatever was written and not synced is lost
+    error    the call fails
+    late     the call succeeds, but reports an error
+    broken   the call succeeds, but reports an error, and all calls after it fail: the caller cannot find out more
+    stop     the call succeeds, then Ctrl-C is pressed
+    kill     the process is killed before the call
+    power    the process is killed before the call, and everything that was written and not synced is lost
 
-After each, the store must hold all of the change or nothing of it (all of it if the call returned; nothing if it raised
-an error, unless that is `gone` or `stop`), be sound, and take the next change. It runs as a process of its own, without
-a second thread, because it forks; it works on `Store`, which is all of an index that touches the disk. Prints how many
-calls each operation makes and how many of them were made to fail, as JSON. Quick tests let each call fail in one of the
-ways, and the first, the last and those around a commit in every way; thorough ones let each fail in every way.
+After each, the store must hold all of the change or nothing of it (all of it if the operation returned; nothing if it
+raised an error, except for `broken` and `stop`), be sound, and accept the next change. The script tests `Store`, which
+makes all calls of an index that touch the disk. It runs as a process without a second thread, because it forks. It
+prints, as JSON, how many calls each operation makes and how many of them failed. Quick tests let each call fail in one
+mode, and the first call, the last, and those next to a commit in every mode; thorough tests let each call fail in every
+mode.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,85 +34,14 @@ import numpy as np
 from semcut.indexes import NotAnIndexError, SemcutError
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.verify import verify
+from tests.indexes.storage.fault_injection import MODES, Faults
 from tests.indexes.story import CONFIG, records
 from tests.thorough import THOROUGH
 
-MODES = ("error", "late", "gone", "stop", "kill", "power")
-CALLS = ("pwrite", "ftruncate", "fsync", "rename", "mkdir", "rmdir", "unlink")
 BASE = records(np.arange(300), np.zeros(300))
 BATCH = records(np.arange(300, 500), np.ones(200))
 MIXED = records(np.arange(200, 400), np.ones(200))
 LATER = records(np.arange(1000, 1300), np.full(300, 2))
-
-
-class Faults:
-    """Counts calls, and lets the n-th go wrong in one of the ways above; 0 for none."""
-
-    def __init__(self, at: int = 0, mode: str = "error") -> None:
-        self.count, self._at, self._mode = 0, at, mode
-        self.commits: list[int] = []
-        self._real = {name: getattr(os, name) for name in CALLS}
-        self._connect = sqlite3.connect
-        self._unsynced: dict[int, list[tuple[int, int]]] = defaultdict(list)
-
-    def __enter__(self) -> Faults:
-        for name, real in self._real.items():
-            setattr(os, name, self._wrapped(name, real))
-        faults = self
-
-        class Connection(sqlite3.Connection):
-            def execute(self, *arguments):
-                if arguments[0] == "COMMIT":
-                    faults.commits.append(faults.count + 1)
-                return faults.call(lambda: super(Connection, self).execute(*arguments), "sqlite")
-
-            def executemany(self, *arguments):
-                return faults.call(lambda: super(Connection, self).executemany(*arguments), "sqlite")
-
-        sqlite3.connect = lambda *arguments, **options: self._connect(*arguments, factory=Connection, **options)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._at = 0
-        for name, real in self._real.items():
-            setattr(os, name, real)
-        sqlite3.connect = self._connect
-
-    def _wrapped(self, name: str, real: Callable) -> Callable:
-        def call(*arguments, **options):
-            done = self.call(lambda: real(*arguments, **options), name)
-            if name == "pwrite":
-                self._unsynced[arguments[0]].append((arguments[2], done))
-            elif name == "fsync":
-                self._unsynced.pop(arguments[0], None)
-            return done
-
-        return call
-
-    def call(self, real: Callable, name: str) -> object:
-        self.count += 1
-        if self.count != self._at and not (self._mode == "gone" and 0 < self._at < self.count):
-            return real()
-        if self._mode in ("kill", "power"):
-            if self._mode == "power":
-                self._lose()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self._mode == "late" or (self._mode in ("gone", "stop") and self.count == self._at):
-            real()
-        if self._mode == "stop":
-            raise KeyboardInterrupt
-        raise sqlite3.OperationalError("disk I/O error") if name == "sqlite" else OSError(errno.EIO, os.strerror(5))
-
-    def finish(self) -> None:
-        """The operation has returned: what it wrote must be safe by now."""
-        if self._mode == "power":
-            self._lose()
-
-    def _lose(self) -> None:
-        for handle, ranges in self._unsynced.items():
-            for offset, size in ranges:
-                with suppress(OSError):  # closed meanwhile
-                    self._real["pwrite"](handle, bytes(size), offset)
 
 
 def add(store: Store, path: Path) -> None:
@@ -139,47 +66,47 @@ def compact(store: Store, path: Path) -> None:
 
 
 def backup(store: Store, path: Path) -> None:
-    store.backup(path.with_name("copy"), store.state)
+    store.backup(path.with_name("copy"), store.snapshot)
 
 
 def bulk(store: Store, path: Path) -> None:
-    store._durability = "close"
+    store._transactions._durability = "close"
     store.begin()
     store.write(BATCH)
     store.write(None, np.array([0, 299, 100]))
     store.flush()
 
 
-def held(*parts: tuple[int, int, int]) -> dict[int, int]:
-    """Ids from, to, and the change that wrote them."""
+def written(*parts: tuple[int, int, int]) -> dict[int, int]:
+    """Map ids to the number of the change that wrote them, from parts of first id, id behind the last, and change."""
     return {number: change for start, stop, change in parts for number in range(start, stop)}
 
 
-BEFORE = held((0, 300, 0))
-GONE = {number: 0 for number in BEFORE if number not in (0, 299, 100)}
+BEFORE = written((0, 300, 0))
+REMAINING = {number: 0 for number in BEFORE if number not in (0, 299, 100)}
 OPERATIONS: dict[Callable, list[dict[int, int]]] = {
-    add: [BEFORE, held((0, 300, 0), (300, 500, 1))],
-    upsert: [BEFORE, held((0, 200, 0), (200, 400, 1))],
-    remove: [BEFORE, GONE],
-    compact: [BEFORE, GONE],
+    add: [BEFORE, written((0, 300, 0), (300, 500, 1))],
+    upsert: [BEFORE, written((0, 200, 0), (200, 400, 1))],
+    remove: [BEFORE, REMAINING],
+    compact: [BEFORE, REMAINING],
     backup: [BEFORE],
-    bulk: [BEFORE, {**GONE, **held((300, 500, 1))}],
+    bulk: [BEFORE, {**REMAINING, **written((300, 500, 1))}],
 }
-"""What an operation may leave, the last being what it is to do."""
+"""The contents that an operation may leave; the last is what it must leave if it succeeds."""
 
 
 def content(store: Store) -> dict[int, int]:
-    """What the store holds; that every record is whole is checked."""
-    state = store.state
-    rows = state.live
-    ids = state.columns.ids[rows]
-    changes = np.array([int(uri.split()[-1]) if uri else -1 for uri in state.columns.uris(rows)], np.int64)
-    features = state.columns.raw()["features"][rows]
-    for place in np.flatnonzero(changes < 0).tolist():  # no uri: the features tell
+    """Return what the store holds, and assert that all columns of a record belong to the same change."""
+    snapshot = store.snapshot
+    rows = snapshot.live
+    ids = snapshot.columns.ids[rows]
+    changes = np.array([int(uri.split()[-1]) if uri else -1 for uri in snapshot.columns.uris(rows)], np.int64)
+    features = snapshot.columns.raw()["features"][rows]
+    for place in np.flatnonzero(changes < 0).tolist():  # records without uri are identified by their features
         changes[place] = np.flatnonzero((FEATURES[:, ids[place]] == features[place]).all(axis=1))[0]
     expected = records(ids, changes)
     for name in ("probabilities", "codes", "features"):
-        assert np.array_equal(state.columns.raw()[name][rows], getattr(expected, name)), name
+        assert np.array_equal(snapshot.columns.raw()[name][rows], getattr(expected, name)), name
     assert len(np.unique(ids)) == len(ids)
     return dict(zip(ids.tolist(), changes.tolist(), strict=True))
 
@@ -188,31 +115,31 @@ FEATURES = np.stack([records(np.arange(1300), np.full(1300, change)).features fo
 
 
 def examine(store: Store, allowed: list[dict[int, int]], label: str) -> None:
-    """The store holds one of what is allowed, here and on the disk, is sound, and takes the next change."""
+    """Assert that the store holds one of the allowed contents, is sound, and accepts the next change."""
     here = content(store)
     assert here in allowed, f"{label}: {len(here)} records"
-    assert verify(store, store.state) == [], label
+    assert verify(store, store.snapshot) == [], label
     store.begin()
     store.write(LATER)
     store.flush()
     again = Store.open(store.path)
-    assert content(again) == here | held((1000, 1300, 2)), label
-    assert verify(again, again.state) == [], label
+    assert content(again) == here | written((1000, 1300, 2)), label
+    assert verify(again, again.snapshot) == [], label
     again.close()
     store.close()
 
 
-def fresh(base: Path, folder: Path) -> Path:
-    """A copy of the index, alone in the folder."""
+def new_copy(base: Path, folder: Path) -> Path:
+    """Clear the folder and copy the index there."""
     shutil.rmtree(folder, ignore_errors=True)
     return Path(shutil.copytree(base, folder / "index"))
 
 
 def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bool:
-    """One fault; whether the operation has as many calls."""
+    """Let one call fail, examine the store, and return whether the operation makes this many calls."""
     allowed, label = OPERATIONS[operation], f"{operation.__name__}, {mode} at call {at}"
-    path = fresh(base, folder)
-    if mode in ("gone", "stop"):
+    path = new_copy(base, folder)
+    if mode in ("broken", "stop"):
         store = raised = None
         with Faults(at, mode) as faults:
             try:
@@ -224,7 +151,7 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
         if store is not None:
             store.close()
         store = Store.open(path)
-        examine_copy(path, reached, store, label)
+        examine_backup(path, reached, store, label)
         examine(store, allowed if raised else allowed[-1:], label)
         return reached
     if mode in ("error", "late"):
@@ -238,14 +165,14 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
         reached = faults.count >= at
         if store is None:
             store = Store.open(path)
-        elif operation in (bulk, compact) and raised:  # two steps: the first may have been done
+        elif operation in (bulk, compact) and raised:  # two commits: the first may have succeeded
             store.close()
             store = Store.open(path)
             allowed = [*allowed, BEFORE] if operation is compact else [BEFORE]
         elif operation is not backup:
             allowed = allowed[:1] if raised else allowed[1:]
         if reached:
-            examine_copy(path, raised, store, label)
+            examine_backup(path, raised, store, label)
         examine(store, allowed, label)
         return reached
     child = os.fork()
@@ -256,13 +183,13 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
         os._exit(0)
     killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     store = Store.open(path)
-    examine_copy(path, killed, store, label)
+    examine_backup(path, killed, store, label)
     examine(store, allowed if killed else allowed[-1:], label)
     return killed
 
 
-def examine_copy(path: Path, failed: bool, store: Store, label: str) -> None:
-    """A backup is there whole or not at all, and can be made again."""
+def examine_backup(path: Path, failed: bool, store: Store, label: str) -> None:
+    """Assert that a backup is complete, or no index, in which case it can be repeated."""
     copy = path.with_name("copy")
     if not copy.exists():
         return
@@ -270,20 +197,20 @@ def examine_copy(path: Path, failed: bool, store: Store, label: str) -> None:
         found = Store.open(copy)
     except NotAnIndexError:
         assert failed, label
-        store.backup(copy, store.state)
+        store.backup(copy, store.snapshot)
         found = Store.open(copy)
     assert content(found) == BEFORE, label
-    assert verify(found, found.state) == [], label
+    assert verify(found, found.snapshot) == [], label
     assert (copy / "connector.json").read_text() == "{}", label
     found.close()
 
 
 def create(mode: str, at: int, folder: Path) -> bool:
-    """One fault while an index is made; whether it has as many calls."""
+    """Let one call fail while an index is created, and return whether `create` makes this many calls."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path, label = folder / "index", f"create, {mode} at call {at}"
-    if mode in ("error", "late", "gone", "stop"):
+    if mode in ("error", "late", "broken", "stop"):
         with Faults(at, mode) as faults, suppress(SemcutError, KeyboardInterrupt):
             Store.create(path, CONFIG).close()
         reached = faults.count >= at
@@ -304,8 +231,8 @@ def create(mode: str, at: int, folder: Path) -> bool:
 
 
 def calls_of(operation: Callable, base: Path, folder: Path) -> tuple[int, list[int]]:
-    """How many calls an operation makes when none fails, and which of them commit."""
-    path = fresh(base, folder)
+    """Count the calls that an operation makes when none fails, and list those that commit."""
+    path = new_copy(base, folder)
     if operation is create:
         shutil.rmtree(path)
     with Faults() as faults:
@@ -317,8 +244,8 @@ def calls_of(operation: Callable, base: Path, folder: Path) -> tuple[int, list[i
     return found
 
 
-def places(mode: str, calls: int, commits: list[int]) -> list[int]:
-    """Which calls are to fail."""
+def failing_calls(mode: str, calls: int, commits: list[int]) -> list[int]:
+    """List the calls that fail in this mode."""
     around = {commit + step for commit in commits for step in (-1, 0, 1)}
     turn = MODES.index(mode)
     return [at for at in range(1, calls + 1) if THOROUGH or at in (1, calls) or at in around or at % len(MODES) == turn]
@@ -336,7 +263,7 @@ def main() -> None:
     for mode in sys.argv[2:] or MODES:
         for operation in (*OPERATIONS, create):
             calls, commits = calls_of(operation, base, folder / "work")
-            failing = places(mode, calls, commits)
+            failing = failing_calls(mode, calls, commits)
             for at in [*failing, calls + 1]:
                 reached = (
                     create(mode, at, folder / "work")

@@ -1,4 +1,4 @@
-"""Column files: rows appended, rows mapped for reading, nothing else."""
+"""Column files, and columns in memory: append, map, compare with checksums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from semcut.indexes import ClosedIndexError, DamagedIndexError, IndexConfig, StorageError
 from semcut.indexes.storage import column_files
-from semcut.indexes.storage.column_files import NAMES, Column, Extent, MemoryColumn, Spec, specs
+from semcut.indexes.storage.column_files import NAMES, Column, Extent, Spec, specs
+from semcut.indexes.storage.memory_column import MemoryColumn
 from tests.indexes.generate import PROPERTY
 
 ROWS = Spec(np.dtype("<f4"), (3,), block=4)
@@ -24,12 +25,12 @@ IDS = Spec(np.dtype("<i8"), ())
 @pytest.fixture(params=["file", "memory"])
 def column(request, tmp_path):
     """An empty column of rows of three float32."""
-    column = made(tmp_path / "features" if request.param == "file" else None)
+    column = new_column(tmp_path / "features" if request.param == "file" else None)
     yield column
     column.close()
 
 
-def made(path: Path | None) -> Column | MemoryColumn:
+def new_column(path: Path | None) -> Column | MemoryColumn:
     """An empty column of rows of three float32, in memory where there is no path."""
     if path is None:
         return MemoryColumn(ROWS)
@@ -40,8 +41,8 @@ def rows(first: int, count: int) -> np.ndarray:
     return np.arange(3 * first, 3 * (first + count), dtype=np.float32).reshape(count, 3)
 
 
-def filled(column: Column | MemoryColumn, *batches: np.ndarray) -> Extent:
-    """What counts after appending the batches to an empty column."""
+def appended(column: Column | MemoryColumn, *batches: np.ndarray) -> Extent:
+    """Append the batches to an empty column and return the extent."""
     extent = Extent()
     for batch in batches:
         extent = column.append(extent, batch)
@@ -49,7 +50,7 @@ def filled(column: Column | MemoryColumn, *batches: np.ndarray) -> Extent:
 
 
 def test_appended_rows_are_read_back(column):
-    assert filled(column, rows(0, 4), rows(4, 1)).rows == 5
+    assert appended(column, rows(0, 4), rows(4, 1)).rows == 5
     column.sync()
     np.testing.assert_array_equal(column.view(5), rows(0, 5), strict=True)
     np.testing.assert_array_equal(column.view(2), rows(0, 2), strict=True)
@@ -57,29 +58,29 @@ def test_appended_rows_are_read_back(column):
 
 def test_a_column_without_rows_has_an_empty_view(column):
     assert column.view(0).shape == (0, 3)
-    filled(column, rows(0, 0))
+    appended(column, rows(0, 0))
     assert column.view(0).dtype == np.float32
 
 
 def test_a_view_cannot_be_written_to(column):
-    filled(column, rows(0, 2))
+    appended(column, rows(0, 2))
     with pytest.raises(ValueError, match="read-only"):
         column.view(2)[0] = 1
 
 
 def test_a_view_outlives_later_appends_and_the_column(tmp_path):
     for path in (tmp_path / "features", None):
-        column = made(path)
-        extent = filled(column, rows(0, 2))
+        column = new_column(path)
+        extent = appended(column, rows(0, 2))
         view = column.view(2)
         column.append(extent, rows(2, 5000))
-        column.append(extent, rows(7, 1))  # over rows that did not count
+        column.append(extent, rows(7, 1))  # over rows that are not valid
         column.close()
         np.testing.assert_array_equal(view, rows(0, 2))
 
 
-def test_rows_that_do_not_count_are_overwritten(column):
-    extent = filled(column, rows(0, 3))
+def test_rows_that_are_not_valid_are_overwritten(column):
+    extent = appended(column, rows(0, 3))
     column.append(extent, rows(3, 7))
     after = column.append(extent, rows(50, 2))
     np.testing.assert_array_equal(column.view(5), np.concatenate([rows(0, 3), rows(50, 2)]))
@@ -90,9 +91,9 @@ def test_rows_that_do_not_count_are_overwritten(column):
             column.view(6)
 
 
-def test_a_column_shorter_than_asked_for_is_damaged(tmp_path):
-    column = made(tmp_path / "features")
-    filled(column, rows(0, 2))
+def test_a_column_shorter_than_expected_is_damaged(tmp_path):
+    column = new_column(tmp_path / "features")
+    appended(column, rows(0, 2))
     with pytest.raises(DamagedIndexError, match=r"has 24 bytes, expected 36 for 3 rows"):
         column.view(3)
 
@@ -100,10 +101,10 @@ def test_a_column_shorter_than_asked_for_is_damaged(tmp_path):
 @PROPERTY
 @given(sizes=st.lists(st.integers(0, 50), max_size=6), block=st.sampled_from([1, 7, 100, 1 << 24]), file=st.booleans())
 def test_batches_of_any_size_add_up(tmp_path_factory, sizes, block, file):
-    column = made(tmp_path_factory.mktemp("column") / "features" if file else None)
+    column = new_column(tmp_path_factory.mktemp("column") / "features" if file else None)
     extent = Extent()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(column_files, "_WRITE", block)
+        patch.setattr(column_files, "_WRITE_BYTES", block)
         for size in sizes:
             extent = column.append(extent, rows(extent.rows, size))
     assert extent.rows == sum(sizes)
@@ -125,15 +126,15 @@ def test_batches_of_any_size_add_up(tmp_path_factory, sizes, block, file):
     second=st.integers(0, 13),
     at=st.integers(0, 10_000),
     bit=st.integers(0, 7),
-    asked=st.lists(st.integers(0, 25), min_size=1, max_size=4),
+    checked=st.lists(st.integers(0, 25), min_size=1, max_size=4),
 )
-def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_factory, first, second, at, bit, asked):
-    """Also where a block was filled by two appends. Blocks have four rows of twelve bytes."""
+def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_factory, first, second, at, bit, checked):
+    """This holds where a block was filled by two appends too. Blocks have four rows of twelve bytes."""
     path = tmp_path_factory.mktemp("column") / "features"
-    column = made(path)
-    extent = filled(column, rows(0, first), rows(first, second))
+    column = new_column(path)
+    extent = appended(column, rows(0, first), rows(first, second))
     column.close()
-    wanted = np.array([-1, *(row for row in asked if row < extent.rows)])
+    wanted = np.array([-1, *(row for row in checked if row < extent.rows)])
     data = bytearray(path.read_bytes())
     if data:
         at %= len(data)
@@ -142,7 +143,7 @@ def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_facto
     column = Column(path, ROWS, writable=False)
     column.mark_unverified(extent)
     if data and at // 48 in (wanted[1:] // 4).tolist():
-        for _ in range(2):  # it is not forgotten
+        for _ in range(2):  # the second check finds it again
             with pytest.raises(DamagedIndexError, match=rf"rows {at // 48 * 4} to \d+ do not match their checksum"):
                 column.check(extent, wanted)
     else:
@@ -155,14 +156,14 @@ def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_facto
 
 
 def test_blocks_that_another_process_extends_are_compared_again(tmp_path):
-    writer = made(tmp_path / "features")
-    extent = filled(writer, rows(0, 6))
+    writer = new_column(tmp_path / "features")
+    extent = appended(writer, rows(0, 6))
     reader = Column(tmp_path / "features", ROWS, writable=False)
     reader.mark_unverified(extent)
     reader.check(extent)
     after = writer.append(extent, rows(6, 6))
     reader.mark_unverified(after, extent.rows)
-    reader.check(extent)  # an earlier extent goes on matching, and says nothing of what was added
+    reader.check(extent)  # an earlier extent still matches, and does not vouch for the added rows
     with open(tmp_path / "features", "r+b") as file:
         file.seek(7 * 12)
         file.write(b"\x99")
@@ -172,8 +173,8 @@ def test_blocks_that_another_process_extends_are_compared_again(tmp_path):
 
 
 def test_a_closed_column_is_not_read(tmp_path):
-    column = made(tmp_path / "features")
-    extent = filled(column, rows(0, 2))
+    column = new_column(tmp_path / "features")
+    extent = appended(column, rows(0, 2))
     column.mark_unverified(extent)
     column.close()
     with pytest.raises(ClosedIndexError):
@@ -187,19 +188,19 @@ def test_a_closed_column_is_not_read(tmp_path):
     "layout", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2], lambda a: a.astype(">f4"), np.float64]
 )
 def test_values_of_any_layout_are_written_as_little_endian_rows(column, layout):
-    filled(column, layout(rows(0, 4)))
+    appended(column, layout(rows(0, 4)))
     np.testing.assert_array_equal(column.view(4), rows(0, 4))
 
 
 def test_a_column_in_memory_takes_no_more_than_its_rows():
-    """It reserves addresses, not memory; views stay where they are as it grows, past the size of huge pages too."""
+    """It reserves addresses, not memory; views keep their addresses as it grows, beyond the size of huge pages too."""
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     column, before = MemoryColumn(Spec(np.dtype("<f4"), (1024,))), resident()
     block = np.ones((1024, 1024), np.float32)
-    extent = filled(column, block)
+    extent = appended(column, block)
     first = column.view(1024)
     for _ in range(23):
         extent = column.append(extent, block)
@@ -217,7 +218,7 @@ def test_a_column_that_cannot_fit_in_memory_is_refused():
 
 def test_a_file_holds_the_bare_rows(tmp_path):
     column = Column(tmp_path / "ids", IDS, create=True)
-    filled(column, np.array([1, 2**62]))
+    appended(column, np.array([1, 2**62]))
     column.close()
     assert (tmp_path / "ids").read_bytes() == b"\1" + bytes(7) + bytes(7) + b"\x40"
 
@@ -238,14 +239,14 @@ def test_a_column_opened_for_reading_is_not_written_to(tmp_path):
     Column(tmp_path / "ids", IDS, create=True).close()
     column = Column(tmp_path / "ids", IDS, writable=False)
     with pytest.raises(StorageError, match=r"cannot write to .*ids"):
-        filled(column, np.array([1]))
+        appended(column, np.array([1]))
     column.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-def test_a_refused_write_says_why_and_what_to_do(tmp_path, monkeypatch, number):
-    column = made(tmp_path / "features")
-    extent = filled(column, rows(0, 2))
+def test_the_error_of_a_refused_write_says_why_and_what_to_do(tmp_path, monkeypatch, number):
+    column = new_column(tmp_path / "features")
+    extent = appended(column, rows(0, 2))
 
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -260,10 +261,10 @@ def test_a_refused_write_says_why_and_what_to_do(tmp_path, monkeypatch, number):
 
 
 def test_a_write_that_is_cut_short_is_continued(tmp_path, monkeypatch):
-    column = made(tmp_path / "features")
+    column = new_column(tmp_path / "features")
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: whole(handle, data[:5], offset))
-    filled(column, rows(0, 7))
+    appended(column, rows(0, 7))
     np.testing.assert_array_equal(column.view(7), rows(0, 7))
 
 

@@ -1,5 +1,4 @@
-"""Whatever happens to a process or to the disk, an index holds every change whole that was acknowledged, and no part of
-another."""
+"""An index whose process is killed at a random moment holds every acknowledged change, and no part of another."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ while True:
 
 
 @pytest.mark.parametrize("kills", [examples(25), pytest.param(250, marks=pytest.mark.long)])
-def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path, kills):
+def test_a_process_killed_at_any_moment_loses_no_acknowledged_change(tmp_path, kills):
     rng = random.Random(kills)
     path, seed = tmp_path / "index", kills
     FaissIndex.create(path, CONFIG).close()
@@ -57,8 +56,8 @@ def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_p
         writer.send_signal(signal.SIGKILL)
         lines, errors = writer.communicate(timeout=60)
         assert not errors
-        said = [line.split() for line in lines.splitlines() if line.count(" ") == 1]
-        acknowledged = max([acknowledged, *(int(number) for what, number in said if what == "change")])
+        lines_of_two = [line.split() for line in lines.splitlines() if line.count(" ") == 1]
+        acknowledged = max([acknowledged, *(int(number) for what, number in lines_of_two if what == "change")])
         story = Story(seed)
         with FaissIndex.open(path) as index:
             assert acknowledged <= index.version <= acknowledged + 1
@@ -69,7 +68,7 @@ def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_p
             assert_holds(index, story)
             assert index.verify() == []
             acknowledged = index.version
-        done = {number for what, number in said if what == "backup"}
+        done = {number for what, number in lines_of_two if what == "backup"}
         for copy in tmp_path.glob("index *"):
             number = copy.name.split()[-1]
             copies += assert_backup(copy, int(number), seed, whole=number in done)
@@ -78,17 +77,21 @@ def test_a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_p
 
 
 def assert_holds(index: FaissIndex, story: Story) -> None:
-    """The index holds what the story tells, and finds it."""
+    """Assert that the index holds the records of the story, and finds them."""
     expected = story.all()
     assert len(index) == len(expected)
     assert_same_records(index.get(expected.ids), expected)
     queries = expected[:5]
-    asked = {"k": 20, "cutoff": 0.3, "shortlist": None}
-    assert_same(index.search(queries, **asked), story.brute_force().search(queries, **asked))
+    options = {"k": 20, "cutoff": 0.3, "shortlist": None}
+    assert_same(index.search(queries, **options), story.brute_force().search(queries, **options))
 
 
 def assert_backup(copy: Path, number: int, seed: int, *, whole: bool) -> bool:
-    """A backup is whole, or no index, which is allowed if it was not acknowledged. It is deleted."""
+    """Assert that a backup is complete, or that it is no index and was not acknowledged; delete it.
+
+    Returns:
+        Whether the backup is an index.
+    """
     try:
         with FaissIndex.open(copy) as index:
             story = Story(seed)
@@ -99,7 +102,7 @@ def assert_backup(copy: Path, number: int, seed: int, *, whole: bool) -> bool:
     except NotAnIndexError:
         assert not whole
         found = False
-        FaissIndex.create(copy, CONFIG).close()  # what is left of it is in nobody's way
+        FaissIndex.create(copy, CONFIG).close()  # an index can be created in its place
     for file in sorted(copy.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     copy.rmdir()

@@ -1,4 +1,4 @@
-"""A damaged index gives an error or the right answer, never a wrong one; `verify` names what is damaged."""
+"""A damaged index leads to an error or the right answer, never a wrong one; `verify` names what is damaged."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.indexes.story import CONFIG, records
 from tests.thorough import examples
 
 QUERIES = records(np.arange(20), np.full(20, 5))
-ASKED = {"k": 30, "cutoff": 0.2, "shortlist": None}
+OPTIONS = {"k": 30, "cutoff": 0.2, "shortlist": None}
 HELD = records(np.concatenate([np.arange(3, 300), np.arange(400, 600)]), np.repeat([0, 1], [297, 200]))
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    """An index of several batches and blocks, with removed records; never changed."""
+    """An index of several batches and blocks, with removed records; no test changes it."""
     path = tmp_path_factory.mktemp("sound") / "index"
     with FaissIndex.create(path, CONFIG) as index:
         index.add(records(np.arange(300), np.zeros(300)))
@@ -44,12 +44,12 @@ def sound(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def path(sound, tmp_path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of the sound index, to be damaged."""
     return Path(shutil.copytree(sound, tmp_path / "index"))
 
 
 def flip(file: Path, at: int, bit: int = 0) -> None:
-    """One bit of a file, inverted."""
+    """Invert one bit of a file."""
     with open(file, "r+b") as opened:
         opened.seek(at)
         byte = opened.read(1)[0]
@@ -58,18 +58,18 @@ def flip(file: Path, at: int, bit: int = 0) -> None:
 
 
 def right_or_refused(path: Path) -> bool:
-    """Whether everything that can be asked is refused or right, and something is refused."""
+    """Return whether at least one operation raises a storage error and all others give the right answer."""
     refused = False
     with FaissIndex.create(None, CONFIG) as reference:
         reference.add(HELD)
-        expected = reference.search(QUERIES, **ASKED)
+        expected = reference.search(QUERIES, **OPTIONS)
     try:
         index = FaissIndex.open(path)
     except StorageError:
         return True
     with index:
-        questions = (
-            lambda: assert_same(index.search(QUERIES, **ASKED), expected),
+        operations = (
+            lambda: assert_same(index.search(QUERIES, **OPTIONS), expected),
             lambda: assert_same_records(index.get(HELD.ids), HELD),
             lambda: [assert_same_records(index.get([number]), HELD[[place]]) for place, number in sample()],
             lambda: index.uris(HELD.ids) == HELD.uris or pytest.fail("a wrong uri"),
@@ -78,9 +78,9 @@ def right_or_refused(path: Path) -> bool:
             lambda: index.backup(path.with_name("copy")),
             index.compact,
         )
-        for question in questions:
+        for operation in operations:
             with suppress(SemcutError):
-                question()
+                operation()
                 continue
             refused = True
     return refused
@@ -102,15 +102,15 @@ def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_facto
     damage = verify_path(path)
     assert [Path(found.where).name for found in damage if "checksum" in found.what][-1] == name
     with pytest.MonkeyPatch.context() as patch:
-        if not small:  # as if it were too large to be mapped at all times
-            patch.setattr(mapped_columns, "_MAPPED", 0)
+        if not small:  # as if the columns were too large to stay mapped
+            patch.setattr(mapped_columns, "_MAPPED_BYTES", 0)
         assert right_or_refused(path)
     shutil.rmtree(path.parent)
 
 
 @settings(PROPERTY, max_examples=examples(60))
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@example(place=0.15625, bit=7)  # a name in the schema is no text any more
+@example(place=0.15625, bit=7)  # a name in the schema is no longer valid UTF-8
 def test_a_flipped_bit_in_the_catalogue_is_never_a_wrong_answer(sound, tmp_path_factory, place, bit):
     path = Path(shutil.copytree(sound, tmp_path_factory.mktemp("flipped") / "index"))
     file = path / "catalogue.sqlite"
@@ -164,16 +164,16 @@ def test_damage_to_removed_records_does_not_stop_a_compaction(path):
 def test_a_missing_column_is_named_with_what_else_is_damaged(path):
     (path / "generation-0" / "codes").unlink()
     flip(path / "generation-0" / "features", 0)
-    said = [found.where + found.what for found in verify_path(path)]
-    assert any("codes is missing" in text for text in said)
-    assert any("features" in text and "rows 0 to 127" in text for text in said)
+    messages = [found.where + found.what for found in verify_path(path)]
+    assert any("codes is missing" in text for text in messages)
+    assert any("features" in text and "rows 0 to 127" in text for text in messages)
 
 
 # contents that match their checksums and contradict each other
 
 
 def forge(path: Path, name: str, row: int, value: object) -> None:
-    """Another value in one row of a column, and the checksum that goes with it."""
+    """Write another value to one row of a column, and the checksum that matches."""
     spec, file = specs(CONFIG)[name], path / "generation-0" / name
     values = np.fromfile(file, spec.dtype).reshape(-1, *spec.shape)
     values[row] = value
@@ -203,28 +203,30 @@ def test_contradictions_are_named(path, name, row, value, what, ids):
     assert [damage for damage in found if what in damage.what and damage.ids.tolist() == ids]
 
 
-def test_an_envelope_that_is_too_tight_is_named(path):
-    """As if a bound had been written wrongly: the one fault that would make pruning lose a record."""
+def test_an_envelope_that_is_too_low_is_named(path):
+    """A bound that is too low is the one fault that would make pruning lose a record."""
     store = Store.open(path)
-    state = store.state
-    cells = state.cells
-    cell = int(state.columns.cells[10])
+    snapshot = store.snapshot
+    cells = snapshot.cells
+    cell = int(snapshot.columns.cells[10])
     envelopes = cells.envelopes.copy()
     envelopes[cell] *= np.float32(0.9)
-    after = state.committed._replace(version=state.committed.version + 1, cells=replace(cells, envelopes=envelopes))
+    after = snapshot.committed._replace(
+        version=snapshot.committed.version + 1, cells=replace(cells, envelopes=envelopes)
+    )
     store.close()
     catalogue = Catalogue(path / "catalogue.sqlite")
-    catalogue.commit(state.committed, after, np.array([cell]))
+    catalogue.commit(snapshot.committed, after, np.array([cell]))
     catalogue.close()
     (damage,) = verify_path(path)
     assert "outside of their cell" in damage.what
-    assert set(damage.ids.tolist()) <= set(state.columns.ids[state.columns.cells == cell].tolist())
+    assert set(damage.ids.tolist()) <= set(snapshot.columns.ids[snapshot.columns.cells == cell].tolist())
 
 
 def test_the_sound_index_is_sound(sound, path):
-    told = []
-    assert verify_path(sound, lambda done, total: told.append(done / total)) == []
-    assert told[-1] == 1
+    reported = []
+    assert verify_path(sound, lambda done, total, task="": reported.append(done / total)) == []
+    assert reported[-1] == 1
     assert not right_or_refused(path)
 
 
@@ -234,7 +236,7 @@ def test_the_sound_index_is_sound(sound, path):
 @pytest.mark.parametrize("operation", ["upsert", "remove", "compact", "backup"])
 def test_without_space_nothing_changes(path, operation):
     with FaissIndex.open(path) as index:
-        if operation == "remove":  # of so many that their rows do not fit
+        if operation == "remove":  # of enough records that their tombstones do not fit
             index.add(records(np.arange(1000, 6000), np.full(5000, 3)))
             index.remove(np.arange(1000, 1500))
         change = {
@@ -244,7 +246,7 @@ def test_without_space_nothing_changes(path, operation):
             "backup": lambda: index.backup(path.with_name("copy")),
         }[operation]
         before, version = index.ids().tolist(), index.version
-        expected = index.search(QUERIES, **ASKED)
+        expected = index.search(QUERIES, **OPTIONS)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
         try:
@@ -254,7 +256,7 @@ def test_without_space_nothing_changes(path, operation):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert index.ids().tolist() == before
         assert index.version == version
-        assert_same(index.search(QUERIES, **ASKED), expected)
+        assert_same(index.search(QUERIES, **OPTIONS), expected)
         assert index.verify() == []
         index.upsert(records(np.arange(700, 800), np.full(100, 3)))
         index.compact()

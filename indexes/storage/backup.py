@@ -1,0 +1,70 @@
+"""Backup: write a snapshot to a new index, and compare everything with its checksums on the way.
+
+A backup only reads the index, so changes and searches go on meanwhile. A crash or an error leaves a directory that is
+no index (see `directory`); a complete backup is an index like any other, of the same version and generation.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from semcut.indexes.errors import DamagedIndexError, StorageError
+from semcut.indexes.progress import Progress
+from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.directory import lock_new_directory, new_index
+from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
+
+
+def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Progress | None) -> None:
+    """Write a snapshot to a new index, with all other files that lie in the directory of the index.
+
+    Args:
+        snapshot: what to write.
+        source: absolute path of the index that the snapshot belongs to, None in memory.
+        target: absolute path of the new index: a new or empty directory.
+        progress: called with the number of records copied so far and in all.
+
+    Raises:
+        IndexExistsError: the target exists and is not an empty directory.
+        DamagedIndexError: something that was read does not match its checksums; the backup is not made.
+        StorageError: the target lies in the index itself, or cannot be written.
+    """
+    with suppress(OSError, ValueError):  # `lock_new_directory` reports these
+        if source is not None and target.resolve().is_relative_to(source.resolve()):
+            raise StorageError(f"{target} lies in the index itself: choose a place outside of it")
+    committed = snapshot.committed
+    lock = lock_new_directory(target)
+    try:
+        with new_index(target, snapshot.cells.config, committed.generation, source) as (catalogue, files):
+            extents = _copy_columns(snapshot, files, progress)
+            catalogue.commit(catalogue.read(), committed._replace(extents=extents), np.arange(len(snapshot.cells)))
+    finally:
+        lock.release()
+
+
+def _copy_columns(snapshot: Snapshot, files: dict[str, Column], progress: Progress | None) -> dict[str, Extent]:
+    """Copy all columns, compare what was read with its checksums, and return the extents of the copy."""
+    columns = snapshot.columns
+    extents = {}
+    for name, column in columns.files().items():
+        column.require(columns.extents[name].rows)
+    for name, array in columns.raw().items():
+        extent = Extent()
+        size = max(1, COPY_BYTES // files[name].spec.row_bytes)
+        for start in range(0, len(array), size):
+            extent = files[name].append(extent, array[start : start + size])
+            columns.release_pages()
+            if progress is not None and name == "features":  # by far the most bytes
+                progress(extent.rows, len(columns))
+        expected = columns.extents[name].crcs
+        if columns.files() and not np.array_equal(extent.crcs, expected):
+            block = int(np.argmax(extent.crcs != expected))
+            raise DamagedIndexError(
+                f"the column {name} is damaged from row {block * files[name].spec.block} on: the backup was not made; "
+                "`semcut verify` lists what is damaged"
+            )
+        extents[name] = extent
+    return extents

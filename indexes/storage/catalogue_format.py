@@ -1,0 +1,169 @@
+"""The format of the SQLite catalogue: its tables, and the conversion between their rows and a `Committed`.
+
+    meta        format version and configuration
+    state       one row: version (number of commits), generation, rows of the columns, number of records whose feature
+                is not L2-normalised (`loose`), CRC-32 of these values and of the configuration
+    checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
+    cells       one row per cell: position, number, lower bound, envelope (C x float32, little-endian), CRC-32 of these
+
+The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). A change
+of anything here is a new `FORMAT_VERSION`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import IndexConfig
+from semcut.indexes.pruning.cells import Cells, cell_count
+from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
+
+FORMAT_VERSION = 3
+APPLICATION_ID = 0x53454D43
+"""SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
+TABLES = ("meta", "state", "checksums", "cells")
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, generation INTEGER NOT NULL,
+    records INTEGER NOT NULL, uri_bytes INTEGER NOT NULL, removed INTEGER NOT NULL, loose INTEGER NOT NULL,
+    crc INTEGER NOT NULL);
+CREATE TABLE checksums (
+    name TEXT NOT NULL, chunk INTEGER NOT NULL, crcs BLOB NOT NULL, PRIMARY KEY (name, chunk)) WITHOUT ROWID;
+CREATE TABLE cells (
+    cell INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, low REAL NOT NULL, envelope BLOB NOT NULL,
+    crc INTEGER NOT NULL);
+"""
+_CHECKSUMS_PER_ROW = 1024
+_LARGEST = 1 << 62
+
+
+class Committed(NamedTuple):
+    """The content of the catalogue after one commit.
+
+    Attributes:
+        version: number of commits so far.
+        generation: number of the directory whose column files belong to the index.
+        extents: the committed part of every column.
+        unnormalised: number of records whose feature is not L2-normalised.
+        cells: numbers, lower bounds and envelopes of the cells; sizes are 0.
+    """
+
+    version: int
+    generation: int
+    extents: dict[str, Extent]
+    unnormalised: int
+    cells: Cells
+
+
+def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
+    """Convert a commit to the row of the table `state`, without its first value, which is always 1."""
+    rows = {name: extent.rows for name, extent in committed.extents.items()}
+    values = (
+        committed.version,
+        committed.generation,
+        rows["ids"],
+        rows["uri_bytes"],
+        rows["removed"],
+        committed.unnormalised,
+    )
+    return (*values, _state_crc(values, config_json))
+
+
+def checksum_rows(name: str, crcs: NDArray[np.uint32], unchanged: int) -> list[tuple[str, int, bytes]]:
+    """Convert the checksums of a column to rows of the table `checksums`.
+
+    Args:
+        name: the column.
+        crcs: (blocks,) the CRC-32 of every block.
+        unchanged: number of leading blocks whose checksums are stored already; rows with only these are left out.
+    """
+    size = _CHECKSUMS_PER_ROW
+    return [
+        (name, chunk, crcs[chunk * size : (chunk + 1) * size].astype("<u4").tobytes())
+        for chunk in range(unchanged // size, -(-len(crcs) // size))
+    ]
+
+
+def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int, int, float, bytes, int]]:
+    """Convert the cells at these (n,) positions to rows of the table `cells`."""
+    rows = zip(
+        positions.tolist(),
+        cells.numbers[positions].tolist(),
+        cells.lows[positions].tolist(),
+        (envelope.tobytes() for envelope in cells.envelopes[positions].astype("<f4")),
+        strict=True,
+    )
+    return ((*row, _cell_crc(*row)) for row in rows)
+
+
+def committed_of(
+    config: IndexConfig,
+    config_json: str,
+    states: list[tuple[Any, ...]],
+    checksums: list[tuple[Any, Any]],
+    cells: list[tuple[Any, ...]],
+) -> Committed:
+    """Convert the rows of all tables to a commit.
+
+    Args:
+        config: the configuration of the index.
+        config_json: the same, as it is stored.
+        states: all rows of `state`.
+        checksums: name and crcs of all rows of `checksums`, in order of name and chunk.
+        cells: all rows of `cells`, in order of position.
+
+    Raises:
+        ValueError: the rows do not match their checksums, the configuration or each other; the message is the second
+            half of a sentence about the catalogue.
+    """
+    if len(states) != 1 or any(type(value) is not int for value in states[0]):
+        raise ValueError("it has no state")
+    _, version, generation, records, uri_bytes, removed, unnormalised, crc = states[0]
+    if crc != _state_crc(states[0][1:-1], config_json) or min(states[0]) < 0 or max(states[0]) > _LARGEST:
+        raise ValueError("its state does not match its checksum")
+    rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
+    blocks = {name: spec.block for name, spec in specs(config).items()}
+    extents = {name: _extent(name, rows[name], blocks[name], checksums) for name in NAMES}
+    return Committed(version, generation, extents, unnormalised, _cells(config, cells))
+
+
+def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any, Any]]) -> Extent:
+    found = [crcs for column, crcs in checksums if column == name]
+    if not all(isinstance(crcs, bytes) and len(crcs) % 4 == 0 for crcs in found):
+        raise ValueError("its checksums are not valid")
+    crcs = np.frombuffer(b"".join(found), "<u4").astype(np.uint32)
+    if len(crcs) != -(-rows // block):
+        raise ValueError(f"the checksums of the column {name} are not complete")
+    return Extent(rows, crcs)
+
+
+def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
+    types, width = (int, int, float, bytes, int), 4 * config.classes
+    if (
+        any(tuple(map(type, row)) != types or len(row[3]) != width for row in found)
+        or [row[0] for row in found] != list(range(len(found)))
+        or any(not 0 <= row[1] < cell_count(config) for row in found)
+        or any(row[4] != _cell_crc(*row[:4]) for row in found)
+    ):
+        raise ValueError("its cells are not valid")
+    return Cells(
+        config=config,
+        numbers=np.array([row[1] for row in found], np.int64),
+        sizes=np.zeros(len(found), np.int64),
+        lows=np.array([row[2] for row in found], np.float32),
+        envelopes=np.frombuffer(b"".join(row[3] for row in found), "<f4").reshape(-1, config.classes),
+    )
+
+
+def _state_crc(values: tuple[int, ...], config_json: str) -> int:
+    return zlib.crc32(f"{values} {FORMAT_VERSION} {config_json}".encode())
+
+
+def _cell_crc(cell: int, number: int, low: float, envelope: bytes) -> int:
+    return zlib.crc32(envelope, zlib.crc32(f"{cell} {number} {low!r}".encode()))

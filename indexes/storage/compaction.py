@@ -1,0 +1,95 @@
+"""Compaction: write the records that were not removed to a new generation of column files, with tight cells.
+
+1. the records are written to the directory of the next generation, and their cells are computed anew, so that
+   envelopes and lower bounds are as tight as possible;
+2. the new files, their directory and the directory of the index are synced;
+3. one transaction of the catalogue replaces the old generation by the new one;
+4. the old files are deleted; a process that has them open can still read them.
+
+A crash before step 3 leaves the old generation, a crash after it the new one. Either way the directory of the other
+generation may remain, and the next writer deletes it (`Transactions.begin`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from semcut.indexes.encodings import count_unnormalised
+from semcut.indexes.progress import Progress
+from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.storage.catalogue_format import Committed
+from semcut.indexes.storage.column_files import NAMES, Extent
+from semcut.indexes.storage.directory import (
+    GENERATION,
+    ColumnFiles,
+    close_columns,
+    create_columns,
+    memory_columns,
+    sync_columns,
+    sync_path,
+)
+from semcut.indexes.storage.loaded_index import LoadedIndex
+from semcut.indexes.storage.mapped_columns import Columns, column_values
+from semcut.indexes.storage.snapshot import Snapshot
+
+
+def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
+    """Replace the generation of an index by one without removed records. If it raises, nothing has changed.
+
+    Args:
+        index: the open index, without changes that wait for `flush`; the caller holds its lock.
+        progress: called with the number of records written so far and in all.
+
+    Returns:
+        The snapshot after the compaction.
+
+    Raises:
+        DamagedIndexError: a record that was not removed is damaged.
+        StorageError: the disk refuses.
+    """
+    before = index.snapshot
+    generation = before.committed.generation + 1
+    with ExitStack() as on_error:
+        files: ColumnFiles
+        if index.path is None:
+            files = memory_columns(index.config)
+        else:
+            index.require_same_directory()
+            folder = index.path / f"{GENERATION}{generation}"
+            on_error.callback(_delete_uncommitted, index, folder, before)
+            files = create_columns(folder, index.config)
+        on_error.callback(close_columns, files)
+        after = _write_records(before, generation, files, progress)
+        snapshot = Snapshot(after, Columns(files, after.extents))
+        if index.path is not None:
+            sync_columns(files)
+            sync_path(folder)
+            sync_path(index.path)
+        index.catalogue.commit(before.committed, after, np.empty(0, np.int64))
+        on_error.pop_all()
+    index.adopt(files, snapshot)
+    if index.path is not None:
+        shutil.rmtree(index.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
+    return snapshot
+
+
+def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progress: Progress | None) -> Committed:
+    """Append the records of a snapshot to empty columns and return what to commit."""
+    extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(before.cells.config), 0
+    for rows in before.row_batches(progress):
+        batch = before.columns.records(rows)
+        cells, positions = cells.extended(batch.probabilities)
+        unnormalised += count_unnormalised(batch.features)
+        for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
+            extents[name] = files[name].append(extents[name], added)
+    return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)
+
+
+def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:
+    """Delete a generation that was not committed; if the catalogue cannot say so, the next writer deletes it."""
+    if index.unchanged(before):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""One index that is open in this process: its catalogue, its column files and its last snapshot. Load and refresh.
+
+Readers take no lock. They see the last commit at the time when they opened or refreshed the index: SQLite reads the
+catalogue in one transaction, and rows that an earlier commit counted never change on the disk. After a compaction the
+files of the old generation are deleted, but a reader that has them open can still read them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from semcut.indexes.errors import DamagedIndexError, StorageError
+from semcut.indexes.storage.catalogue import Catalogue
+from semcut.indexes.storage.directory import CATALOGUE, ColumnFiles, close_columns, memory_columns, open_columns
+from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
+
+
+class LoadedIndex:
+    """What one process holds of an index.
+
+    Args:
+        path: absolute path of its directory, None in memory.
+        catalogue: its catalogue, which `close` closes.
+
+    Attributes:
+        path, catalogue: as given.
+        config: the configuration of the index.
+        files: the column files of the current generation.
+        snapshot: the index after the last change.
+        committed: the snapshot that the catalogue holds: an earlier one than `snapshot` while changes wait for `flush`.
+
+    Raises:
+        DamagedIndexError: files are missing, or contradict the catalogue.
+        StorageError: files cannot be read.
+    """
+
+    def __init__(self, path: Path | None, catalogue: Catalogue) -> None:
+        self.path, self.catalogue, self.config = path, catalogue, catalogue.config
+        self._identity = self._current_identity()
+        self.files: ColumnFiles
+        self.snapshot: Snapshot
+        self.committed: Snapshot
+        self._load()
+
+    def _load(self) -> None:
+        """Read the catalogue, open the files of its generation, and make their snapshot the current one."""
+        while True:
+            committed = self.catalogue.read()
+            try:
+                files = self._open_columns(committed.generation)
+            except DamagedIndexError:
+                if self.catalogue.version() == committed.version:
+                    raise
+                continue  # a compaction deleted the files after the catalogue had been read
+            try:
+                for name, file in files.items():
+                    file.mark_unverified(committed.extents[name])
+                snapshot = load_snapshot(committed, Columns(files, committed.extents), None)
+            except BaseException:
+                close_columns(files)
+                raise
+            self.adopt(files, snapshot)
+            return
+
+    def _open_columns(self, generation: int) -> ColumnFiles:
+        return memory_columns(self.config) if self.path is None else open_columns(self.path, self.config, generation)
+
+    def adopt(self, files: ColumnFiles, snapshot: Snapshot) -> None:
+        """Make a committed snapshot and its files the current ones.
+
+        The files before are not closed here: snapshots that are still used read them, and the last one closes them.
+        """
+        self.files, self.snapshot, self.committed = files, snapshot, snapshot
+
+    def refresh(self) -> Snapshot:
+        """Read the last commit, unless changes wait for `flush`, and return the current snapshot.
+
+        The same object is returned if there was no commit since; finding that out takes one query.
+
+        Raises:
+            DamagedIndexError: the last commit is damaged; the snapshot before stays in use.
+        """
+        before = self.snapshot
+        if self.committed is before and self.catalogue.version() != before.committed.version:
+            committed = self.catalogue.read()
+            if committed.generation == before.committed.generation:
+                for name, file in self.files.items():
+                    file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
+                self.adopt(self.files, load_snapshot(committed, Columns(self.files, committed.extents), before))
+            else:
+                self._load()
+        return self.snapshot
+
+    def require_same_directory(self) -> None:
+        """Raise `StorageError` if the directory was moved away and another index was created at its path."""
+        if self._current_identity() != self._identity:
+            raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
+
+    def _current_identity(self) -> tuple[int, int] | None:
+        """Return the device and inode of the catalogue at the path, which distinguish it from every other file."""
+        if self.path is None:
+            return None
+        try:
+            found = os.stat(self.path / CATALOGUE)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def unchanged(self, snapshot: Snapshot) -> bool:
+        """Return whether this snapshot is still the last one, in this process and in the catalogue.
+
+        So a caller finds out whether a change that was interrupted had any effect. False if the catalogue cannot be
+        read.
+        """
+        with suppress(StorageError):
+            return self.snapshot is snapshot and self.catalogue.version() == self.committed.committed.version
+        return False
+
+    def close(self) -> None:
+        """Close the catalogue and the files; changes that were not flushed are lost."""
+        self.catalogue.close()
+        close_columns(self.files)

@@ -1,0 +1,90 @@
+"""One column of an index in memory, with the same methods as a column file.
+
+It has neither file nor checksums. It reserves an address range as large as the machine's memory and uses memory only
+as rows are appended. So it grows in place: views stay valid, and no row is ever copied. Large columns request huge
+pages, which make reading scattered rows faster.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.errors import StorageError
+from semcut.indexes.storage.column_files import Extent, Spec
+
+_HUGE_PAGES_FROM = 1 << 22  # bytes of a column from which on it requests huge pages, and their alignment
+_MAP_NORESERVE = 0x4000  # Linux; Python's mmap names this flag from 3.13 on
+
+
+class MemoryColumn:
+    """One column in memory; see above.
+
+    Args:
+        spec: dtype and shape of its rows.
+
+    Raises:
+        StorageError: the system refuses to reserve the addresses.
+    """
+
+    block = 1 << 62
+    """Rows per block: all rows are in one block."""
+    compared: NDArray[np.bool_] = np.ones(1, bool)
+    """No block needs to be compared with a checksum; see `Column.compared`."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self._capacity = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        try:
+            self._map = mmap.mmap(-1, self._capacity, flags=flags)
+        except (OSError, ValueError, OverflowError) as error:
+            raise StorageError(
+                f"cannot reserve {self._capacity >> 30} GiB of addresses for an index in memory ({error}): "
+                "lift the limit on virtual memory (ulimit -v), or store the index in a directory"
+            ) from None
+        self._bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
+        self._advised = 0  # bytes for which huge pages were requested
+
+    def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
+        """Write rows behind the valid rows and return the new extent.
+
+        Raises:
+            StorageError: the machine has not enough memory for the column.
+        """
+        data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8)
+        start = extent.rows * self.spec.row_bytes
+        end = start + len(data)
+        if end > self._capacity:
+            raise StorageError(f"a column of {end >> 30} GiB does not fit in memory: store the index in a directory")
+        if end > max(self._advised, _HUGE_PAGES_FROM) and hasattr(mmap, "MADV_HUGEPAGE"):
+            # The request must come before the memory is written to, so it covers two pages more than are needed now.
+            ahead = min(end - end % _HUGE_PAGES_FROM + 2 * _HUGE_PAGES_FROM, self._capacity)
+            with suppress(OSError):  # a kernel without huge pages works too, but reads more slowly
+                self._map.madvise(mmap.MADV_HUGEPAGE, self._advised, ahead - self._advised)
+            self._advised = ahead
+        self._bytes[start:end] = data
+        return Extent(extent.rows + len(values))
+
+    def mark_unverified(self, extent: Extent, first_row: int = 0) -> None:
+        """Do nothing: no other process writes to this memory."""
+
+    def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
+        """Do nothing: there are no checksums."""
+
+    def sync(self) -> None:
+        """Do nothing: there is no disk."""
+
+    def view(self, rows: int) -> NDArray[Any]:
+        """Return the first rows of the column, read-only. Later appends leave the view as it is."""
+        array = self._bytes[: rows * self.spec.row_bytes].view(self.spec.dtype).reshape(rows, *self.spec.shape)
+        array.flags.writeable = False
+        return array
+
+    def close(self) -> None:
+        """Do nothing: the memory is released with the last view."""

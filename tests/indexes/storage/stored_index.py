@@ -1,0 +1,116 @@
+"""Helpers of the tests of storage: read and forge the files of an index without semcut, run a second process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from semcut.indexes import (
+    Encodings,
+    FaissIndex,
+)
+from semcut.indexes.storage.directory import CATALOGUE
+from tests.indexes.conftest import CONFIG
+from tests.indexes.generate import assert_same, assert_same_records
+
+ROOT = Path(__file__).parents[3]
+
+
+def assert_holds(path: Path, batch: Encodings) -> None:
+    """Assert that the index at the path holds exactly these records, and finds them."""
+    with FaissIndex.open(path) as index:
+        assert len(index) == len(batch)
+        assert_same_records(index.get(batch.ids), batch)
+        with FaissIndex.create(None, index.config) as reference:
+            reference.add(batch)
+            assert index.stats() == reference.stats()
+            for shortlist in (None, 10):
+                options = {"k": 10, "cutoff": 0.1, "shortlist": shortlist}
+                assert_same(index.search(batch, **options), reference.search(batch, **options))
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Read all files of a directory, by their relative names."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def column(path: Path, name: str) -> Path:
+    """Return the file of a column of an index that was never compacted."""
+    return path / "generation-0" / name
+
+
+@contextmanager
+def catalogue(path: Path):
+    """Open the catalogue of the index at a path with sqlite3 alone, and commit all changes at the end."""
+    db = sqlite3.connect(path / CATALOGUE)
+    try:
+        with db:
+            yield db
+    finally:
+        db.close()
+
+
+HEAD = """
+import errno, os, resource, signal, sys
+import numpy as np
+from semcut.indexes import *
+from tests.indexes.conftest import CONFIG
+from tests.indexes.storage.stored_index import six_records
+batch = six_records()
+"""
+
+
+def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run a script, which starts with the imports of `HEAD`, in another process, and wait for its end."""
+    command = [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def start_python(script: str, *arguments: object, **options: object) -> subprocess.Popen:
+    """Start a script as `python` does, and do not wait for it."""
+    command = [sys.executable, "-c", HEAD + textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, **options)
+
+
+def open_handles() -> int:
+    """Count the files that this process has open, mappings included that keep a file open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def six_records() -> Encodings:
+    """Make six records for `CONFIG`."""
+    rng = np.random.default_rng(0)
+    return Encodings(
+        probabilities=rng.dirichlet(np.full(CONFIG.classes, 0.5), 6).astype(np.float32),
+        codes=rng.integers(0, 256, (6, CONFIG.bits // 8), np.uint8),
+        features=rng.standard_normal((6, CONFIG.dim)).astype(np.float32),
+        ids=np.array([5, 2**62, 3, 8, 0, 77]),
+        uris=["a", None, "c", None, "e", "f"],
+    )
+
+
+def moved(batch: Encodings, by: int) -> Encodings:
+    """Return the same records with other ids."""
+    return Encodings(
+        probabilities=batch.probabilities,
+        codes=batch.codes,
+        features=batch.features,
+        ids=batch.ids + by,
+        uris=batch.uris,
+    )
+
+
+def forge_column(path: Path, name: str, values: np.ndarray) -> None:
+    """Write a column of at most one block, and a checksum that matches."""
+    values.tofile(column(path, name))
+    with catalogue(path) as db:
+        crc = zlib.crc32(values.tobytes()).to_bytes(4, "little")
+        db.execute("UPDATE checksums SET crcs = ? WHERE name = ?", (crc, name))

@@ -1,0 +1,22 @@
+"""The format of the catalogue is that of format version 3, to the letter."""
+
+from __future__ import annotations
+
+import zlib
+
+from semcut.indexes.storage.catalogue_format import APPLICATION_ID, FORMAT_VERSION
+from tests.indexes.storage.stored_index import catalogue
+
+
+def test_the_tables_are_those_of_the_format_version(path):
+    """Whoever changes the schema on purpose raises `FORMAT_VERSION` and writes the new checksum here."""
+    with catalogue(path) as db:
+        statements = [text for (text,) in db.execute("SELECT sql FROM sqlite_master WHERE sql <> '' ORDER BY name")]
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        values = dict(db.execute("SELECT key, value FROM meta"))
+    assert len(statements) == 4
+    assert FORMAT_VERSION == 3
+    assert zlib.crc32(" ".join(" ".join(statements).split()).encode()) == 2020126980
+    assert application == APPLICATION_ID == int.from_bytes(b"SEMC", "big")
+    assert sorted(values) == ["config", "format"]
+    assert values["format"] == "3"

@@ -1,0 +1,136 @@
+"""What is stored, and where: an index that is opened again is as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcut.indexes import (
+    FaissIndex,
+    IndexConfig,
+)
+from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.directory import CATALOGUE
+from tests.indexes.generate import assert_same
+from tests.indexes.storage.stored_index import (
+    assert_holds,
+    catalogue,
+    column,
+    contents,
+    moved,
+)
+
+
+def test_an_index_is_opened_as_it_was(path, batch):
+    assert_holds(path, batch[:4])
+    assert_holds(path, batch[:4])
+
+
+def test_an_empty_index_can_be_opened_and_filled(tmp_path, config, batch):
+    FaissIndex.create(tmp_path / "index", config).close()
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert len(index) == 0
+        assert index.config == config
+        index.add(batch)
+    assert_holds(tmp_path / "index", batch)
+
+
+def test_an_index_is_one_file_per_column_a_catalogue_and_a_lock(path, batch):
+    assert sorted(contents(path)) == sorted([*(f"generation-0/{name}" for name in NAMES), CATALOGUE, "lock"])
+    np.testing.assert_array_equal(np.fromfile(column(path, "ids"), "<i8"), batch.ids[:4])
+    np.testing.assert_array_equal(np.fromfile(column(path, "codes"), np.uint8), batch.codes[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(column(path, "probabilities"), "<f4"), batch.probabilities[:4].ravel())
+    np.testing.assert_array_equal(np.fromfile(column(path, "features"), "<f4"), batch.features[:4].ravel())
+    assert column(path, "uri_bytes").read_bytes() == b"a.jpg\0c.jpg\0d.jpg\0"
+    assert np.fromfile(column(path, "uri_ends"), "<i8").tolist() == [6, 6, 12, 18]
+    assert column(path, "removed").read_bytes() == b""
+
+
+def test_the_catalogue_has_the_checksums_of_every_column(path):
+    with catalogue(path) as db:
+        found = dict(db.execute("SELECT name, crcs FROM checksums"))
+    filled = [name for name in NAMES if name != "removed"]
+    assert found == {name: zlib.crc32(column(path, name).read_bytes()).to_bytes(4, "little") for name in filled}
+
+
+@pytest.mark.parametrize("name", ["a b", "50% of #1?", "ü\N{SNOWMAN}", "a'b\"c", "new/nested/directory", "-x"])
+def test_a_path_may_be_any_name(tmp_path, config, batch, name):
+    with FaissIndex.create(tmp_path / name, config) as index:
+        index.add(batch)
+    assert_holds(tmp_path / name, batch)
+
+
+def test_paths_may_be_relative_and_strings(tmp_path, config, batch, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with FaissIndex.create("index", config) as index:
+        index.add(batch)
+        monkeypatch.chdir("/")
+        index.add(moved(batch, 1000))
+    with FaissIndex.open(str(tmp_path / "index")) as index:
+        assert len(index) == 12
+
+
+def test_a_copied_directory_is_an_index(path, tmp_path, batch):
+    shutil.copytree(path, tmp_path / "copy")
+    shutil.rmtree(path)
+    assert_holds(tmp_path / "copy", batch[:4])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"prior": (0.1, 1 / 3, 1e-6)}, {"similarity": [[1, 0.1, 0], [0.1, 1, 1 / 3], [0, 1 / 3, 50]]}, {"groups": 2}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_configuration_is_kept_exactly(tmp_path, batch, settings):
+    config = IndexConfig(classes=3, bits=32, dim=4, **settings)
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(batch)
+        expected = index.search(batch, k=6, cutoff=0.0)
+    with FaissIndex.open(tmp_path / "index") as index:
+        assert index.config == config
+        assert_same(index.search(batch, k=6, cutoff=0.0), expected)
+
+
+def test_a_relative_path_stays_where_it_was(path, tmp_path, config, batch, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    with FaissIndex.create(tmp_path / "elsewhere" / "index", config) as other:
+        other.compact()
+    monkeypatch.chdir(tmp_path)
+    with FaissIndex.open("index") as index:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        index.add(batch[4:])
+        index.compact()
+    assert_holds(path, batch)
+    assert_holds(tmp_path / "elsewhere" / "index", batch[:0])
+
+
+def test_opening_reads_neither_features_nor_probabilities_nor_uris(path, monkeypatch):
+    read, real = set(), os.pread
+
+    def spy(handle, size, offset):
+        read.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        return real(handle, size, offset)
+
+    monkeypatch.setattr(os, "pread", spy)
+    with FaissIndex.open(path):
+        assert read == {"ids", "codes", "cells"}
+
+
+def test_files_are_not_kept_open_by_changes(path, batch):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+        before = open_files()
+        for _ in range(5):
+            index.remove([10])
+            index.add(batch[:1])
+            index.compact()
+            index.search(batch, k=3)
+        assert open_files() <= before
