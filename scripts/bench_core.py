@@ -1,12 +1,11 @@
-"""Speed and memory of `FaissIndex` in memory, against a plain `IndexBinaryFlat` over the same codes in the same run.
+"""Measure speed and memory of a `FaissIndex` in memory, beside a plain `IndexBinaryFlat` over the same codes.
 
     python scripts/bench_core.py [--records 1000000] [--classes 100] [--json]
 
-Records are synthetic: softmax outputs of a classifier that confuses each class with five others; as codes and features
-come from the same network, they are those of the classes' centres, mixed by these probabilities, with 15 % of the bits
-flipped and unit noise added. Timings of the methods are interleaved, the
-median is reported; compare ratios, not milliseconds. Memory is what the process holds privately, sampled while records
-are added.
+Records are synthetic: softmax outputs of a classifier that confuses each class with five others. Codes and features
+come from the same network, so they are those of the classes' centres, mixed by these probabilities, with 15 % of the
+bits flipped and unit noise added. The methods are timed in turn and medians are reported; compare ratios, not
+milliseconds. Memory is what the process holds privately, sampled while records are added.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from semcut.connector.benchmark.measure.memory import Memory
+from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.scanners.protocol import VARIABLE, available
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 
 class Generator:
-    """Synthetic encodings of a fixed set of classes; ids count up from 0."""
+    """Generates synthetic encodings of a fixed set of classes; ids count up from 0."""
 
     def __init__(self, classes: int, bits: int, dim: int, margin: float, seed: int) -> None:
         self._rng = rng = np.random.default_rng(seed)
@@ -41,6 +41,7 @@ class Generator:
         self._next = self.correct = 0
 
     def __call__(self, n: int) -> Encodings:
+        """Generate the next n encodings."""
         rng, rows = self._rng, np.arange(n)
         labels = rng.integers(0, self._classes, n)
         logits = rng.standard_normal((n, self._classes), dtype=np.float32) * 1.5
@@ -49,7 +50,7 @@ class Generator:
             logits[rows, self._confused[labels, column]] += rng.normal(0.45 * self._margin, 1.5, n).astype(np.float32)
         logits = np.exp(logits - logits.max(axis=1, keepdims=True))
         logits /= logits.sum(axis=1, keepdims=True)
-        ones = logits @ self._codes  # an ambiguous image has bits and features of all its classes
+        ones = logits @ self._codes  # an ambiguous image mixes the bits and features of its classes
         bits = rng.random(ones.shape, dtype=np.float32) < 0.15 + 0.7 * ones
         features = logits @ self._centres + rng.standard_normal((n, self._centres.shape[1]), dtype=np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -64,17 +65,17 @@ class Generator:
 
 
 def batches(generator: Generator, records: int, size: int) -> Iterator[Encodings]:
-    """So many records in batches."""
+    """Generate this many records in batches of a size."""
     for start in range(0, records, size):
         yield generator(min(size, records - start))
 
 
 def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each method, all of them run in turn in every round after one to warm up."""
+    """Return the median seconds of each method. Every round runs all methods in turn; one more round warms up."""
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds + 1):
         for name, method in methods.items():
-            time.sleep(0.02)  # idle threads of the method before spin for a while
+            time.sleep(0.02)  # idle threads of the previous method spin for a while
             start = time.perf_counter()
             method()
             times[name].append(time.perf_counter() - start)
@@ -82,7 +83,7 @@ def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 def show(report: dict[str, object], title: str, *, as_json: bool) -> None:
-    """Print a report as JSON, or its figures as a table."""
+    """Print a report as JSON, or its numbers as a table."""
     if as_json:
         print(json.dumps(report, indent=2))
         return
@@ -96,7 +97,7 @@ def show(report: dict[str, object], title: str, *, as_json: bool) -> None:
 
 
 def arguments(about: str | None) -> argparse.ArgumentParser:
-    """The options of every benchmark."""
+    """Return a parser with the options that all benchmark scripts have."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=100)
@@ -110,13 +111,13 @@ def arguments(about: str | None) -> argparse.ArgumentParser:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--cutoff", type=float, default=0.2)
-    parser.add_argument("--shortlist", type=int, default=100)
+    parser.add_argument("--cutoff", type=float, default=DEFAULT_CUTOFF)
+    parser.add_argument("--shortlist", type=int, default=DEFAULT_SHORTLIST)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--groups", type=int, default=0)
     parser.add_argument("--margin", type=float, default=9, help="mean logit of the right class over the others")
     args = parser.parse_args()
-    os.environ.setdefault(VARIABLE, available()[0])  # compiled before anything is measured
+    os.environ.setdefault(VARIABLE, available()[0])  # compile before anything is measured
     quiet = args.json
 
     generator = Generator(args.classes, args.bits, args.dim, args.margin, args.seed)
@@ -126,32 +127,33 @@ def main() -> None:
     adding, peak, held, size = 0.0, 0, 0, 50_000
     total = -(-args.records // size)
     for batch in track(batches(generator, args.records, size), "Adding", total, disable=quiet):
-        with Memory() as memory:
+        with MemoryGrowth() as memory:
             start = time.perf_counter()
             index.add(batch)
             adding += time.perf_counter() - start
         peak, held = max(peak, held + memory.peak), held + memory.grown
         flat.add(batch.codes)
     queries = generator(args.queries)
-    weights = queries.probabilities.astype(np.float64)
+    weights = index.similarity.weights(queries.probabilities)
 
     def search(n: int) -> Callable[[], object]:
         part = queries[:n]
-        return lambda: index.search(part, k=10, cutoff=args.cutoff, shortlist=args.shortlist)
+        return lambda: index.search(part, k=DEFAULT_K, cutoff=args.cutoff, shortlist=args.shortlist)
 
-    kept = index._state.cells.prune(weights, args.cutoff)
+    cells, scanner = index.snapshot.cells, index.scanner
+    kept = cells.prune(weights, args.cutoff)
     seconds = medians(
         {
             "semcut": search(args.queries),
             "flat": lambda: flat.search(queries.codes, args.shortlist),
-            "prune": lambda: index._state.cells.prune(weights, args.cutoff),
-            "scan": lambda: index._engine.search(queries.codes, kept.cells, args.shortlist),
+            "prune": lambda: cells.prune(weights, args.cutoff),
+            "scan": lambda: scanner.search(queries.codes, kept.cells, args.shortlist),
             "semcut, one query": search(1),
             "flat, one query": lambda: flat.search(queries.codes[:1], args.shortlist),
         },
         args.rounds,
     )
-    result = index.search(queries, k=10, cutoff=args.cutoff, shortlist=args.shortlist)
+    result = index.search(queries, k=DEFAULT_K, cutoff=args.cutoff, shortlist=args.shortlist)
     column_bytes = sum(index.stats().column_bytes.values())
     per_query = 1e6 / args.queries
     report = {

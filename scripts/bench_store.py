@@ -1,8 +1,8 @@
-"""Speed and memory of a stored `FaissIndex`: what durability costs, what opening costs, what removed records cost.
+"""Measure a stored `FaissIndex`: what durability, opening and removed records cost in time and memory.
 
     python scripts/bench_store.py [--records 1000000] [--folder .] [--json]
 
-Records are those of `bench_core`. The index is made in a new folder below --folder, which decides which disk is
+Records are those of `bench_core`. The index is made in a new folder below --folder, which chooses the disk that is
 measured, and is deleted at the end. The page cache is warm. Memory is that of a fresh process which opens the index and
 runs 1,000 single searches: everything resident, mapped files included.
 """
@@ -53,7 +53,7 @@ print(opened, searched / len(queries), before, after, memory("VmRSS"), memory("R
 
 
 def seconds(method: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Return the seconds that one call takes."""
     start = time.perf_counter()
     method()
     return time.perf_counter() - start
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, default=Path())
     args = parser.parse_args()
-    os.environ.setdefault(VARIABLE, available()[0])  # compiled before anything is measured
+    os.environ.setdefault(VARIABLE, available()[0])  # compile before anything is measured
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         report = measure(args, Path(folder))
     title = f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features"
@@ -99,11 +99,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
 
     small = [generator(100) for _ in range(100)]
     with FaissIndex.create(folder / "bulk", config, durability="close") as bulk:
-        bulking = sum(seconds(lambda batch=batch: bulk.add(batch)) for batch in small) + seconds(bulk.flush)
+        bulk_seconds = sum(seconds(lambda batch=batch: bulk.add(batch)) for batch in small) + seconds(bulk.flush)
     with FaissIndex.create(folder / "single", config) as single:
-        singly = sum(seconds(lambda batch=batch: single.add(batch)) for batch in small)
-    report["batches of 100, durability close, records/s"] = 10_000 / bulking
-    report["batches of 100, durability batch, records/s"] = 10_000 / singly
+        single_seconds = sum(seconds(lambda batch=batch: single.add(batch)) for batch in small)
+    report["batches of 100, durability close, records/s"] = 10_000 / bulk_seconds
+    report["batches of 100, durability batch, records/s"] = 10_000 / single_seconds
 
     sizes = index.stats().column_bytes
     index.close()
@@ -117,7 +117,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     report["open, s"] = opening
     report["resident before opening, MB"] = empty / 1e6
     report["resident after opening, MB"] = opened / 1e6
-    report["of which private, MB"] = private / 1e6
+    report["private after opening, MB"] = private / 1e6
     report["codes and ids, MB"] = (sizes["codes"] + sizes["ids"]) / 1e6
 
     index = FaissIndex.open(path)
@@ -133,28 +133,29 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     copy = FaissIndex.open(folder / "copy")
     report["compact, records/s"] = (len(ids) - fifth) / seconds(copy.compact)
 
-    def search(of: FaissIndex, asked: Encodings) -> Callable[[], object]:
-        return lambda: of.search(asked)
+    def search(searched: FaissIndex, batch: Encodings) -> Callable[[], object]:
+        return lambda: searched.search(batch)
 
     speed = medians(
         {
-            "a": search(index, queries),
-            "b": search(copy, queries),
-            "c": lambda: [index.search(queries[row : row + 1]) for row in range(200)],
-            "d": lambda: [copy.search(queries[row : row + 1]) for row in range(200)],
+            "batch": search(index, queries),
+            "batch, compacted": search(copy, queries),
+            "single": lambda: [index.search(queries[row : row + 1]) for row in range(200)],
+            "single, compacted": lambda: [copy.search(queries[row : row + 1]) for row in range(200)],
         },
         args.rounds,
     )
-    report["batch of 1,000 with 20 % removed, us per query"] = 1e3 * speed["a"]
-    report["the same after compaction, us per query"] = 1e3 * speed["b"]
-    report["time with 20 % removed to time compacted, batch"] = speed["a"] / speed["b"]
-    report["time with 20 % removed to time compacted, one query"] = speed["c"] / speed["d"]
+    report["batch of 1,000 with 20 % removed, us per query"] = 1e3 * speed["batch"]
+    report["the same after compaction, us per query"] = 1e3 * speed["batch, compacted"]
+    report["time with 20 % removed to time compacted, batch"] = speed["batch"] / speed["batch, compacted"]
+    report["time with 20 % removed to time compacted, one query"] = speed["single"] / speed["single, compacted"]
     index.close()
     copy.close()
     return report
 
 
 def check(index: FaissIndex) -> None:
+    """Verify a stored index, which must be undamaged."""
     damage = index.verify()
     assert not damage, damage
 

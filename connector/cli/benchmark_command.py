@@ -1,4 +1,8 @@
-"""`semcut benchmark`: runs a benchmark, prints its figures, writes its report. Thin: the work is in the library."""
+"""`semcut benchmark`: run a benchmark, print its best methods, write its report.
+
+The command reads options and prints; the work is in `connector.benchmark`. Needs matplotlib (extra `benchmark`), and
+torch only to train a small network on digits for `--quick` without data.
+"""
 
 from __future__ import annotations
 
@@ -6,60 +10,56 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from semcut.connector.cli.options import PATH
-from semcut.connector.cli.terminal import ERR, OUT, print_json
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, print_message, progress_bar
 from semcut.indexes.errors import require
 
 if TYPE_CHECKING:
-    from semcut.connector.benchmark.datasets.dataset_sources import Wanted
-    from semcut.connector.benchmark.measure import run
+    from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest
     from semcut.connector.benchmark.methods.grids import Grid
+    from semcut.connector.benchmark.report.figures import DatasetFigures
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 
-class RecordCounts(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+class FittedType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
     """RECORDSxCLASSES, or RECORDSxCLASSES:ZIPF."""
 
     name = "records x classes[:zipf]"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Wanted:
-        """What is asked for."""
-        from semcut.connector.benchmark.datasets.dataset_sources import Wanted
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> FittedRequest:
+        """Read the request for a fitted data set."""
+        from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest
 
         match = re.fullmatch(r"([0-9_.e+]+)x([0-9_]+)(?::([0-9.]+))?", str(value).lower())
         try:
             assert match is not None
-            return Wanted(_whole(match[1]), int(match[2]), float(match[3] or 0))
+            return FittedRequest(_positive_integer(match[1]), int(match[2]), float(match[3] or 0))
         except (ValueError, AssertionError):
             self.fail(f"{value!r} is not like 1e6x100, or 1e6x100:1 for frequencies that fall as 1/rank", param, ctx)
 
 
-class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """Numbers of records with commas between."""
+class RecordCountsType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """Numbers of records, separated by commas."""
 
     name = "n,n,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The numbers."""
+        """Read the numbers."""
         try:
-            return value if isinstance(value, tuple) else tuple(_whole(part) for part in str(value).split(","))
+            return value if isinstance(value, tuple) else tuple(_positive_integer(part) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not like 1e5,1e6,1e7", param, ctx)
 
 
-def _whole(text: str) -> int:
-    """A positive whole number, which may be written 1e6."""
+def _positive_integer(text: str) -> int:
+    """Read a positive integer, which may be written as 1e6."""
     value = float(text)
     if value != int(value) or value < 1:
         raise ValueError(text)
@@ -74,54 +74,55 @@ def _whole(text: str) -> int:
     type=PATH,
     multiple=True,
     metavar="INDEX QUERIES",
-    help="Two stored indexes whose uris end in class-folder/file: the records, and queries of the same network. "
-    "May be given several times.",
+    help="Two stored indexes whose uris end in class-folder/file: the records, and queries that the same network has "
+    "encoded. Can be given several times.",
 )
 @click.option(
     "--fitted",
-    type=RecordCounts(),
+    type=FittedType(),
     multiple=True,
-    help="Also records made to resemble the first --data (without one, digits): so many, of so many classes, like "
-    "1e6x100; 1e6x100:1 makes the classes' frequencies fall as 1/rank. May be given several times.",
+    help="Also generate records that resemble the first --data (without --data: digits). 1e6x100 means a million "
+    "records of 100 classes; with 1e6x100:1, class frequencies fall as 1/rank. Can be given several times.",
 )
 @click.option(
     "--growth",
-    type=Sizes(),
+    type=RecordCountsType(),
     default=(),
     metavar="N,N,...",
-    help="Also a curve of time and memory over so many fitted records of 200 classes, like 1e5,1e6,1e7.",
+    help="Also measure a curve of time and memory over these numbers of fitted records of 200 classes, like "
+    "1e5,1e6,1e7.",
 )
 @click.option(
     "--bits",
     type=int,
     multiple=True,
-    help="Use the first so many bits of the codes. May be given several times.  [default: all]",
+    help="Use only this many first bits of the codes. Can be given several times.  [default: all]",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Under two minutes, with nothing to prepare: few points of every method, and where no data is given scanned "
-    "digits (the first time a small network is trained) and 20,000 records fitted to them.",
+    help="Take less than two minutes, with nothing to prepare: few settings of every method; without data, scanned "
+    "digits (the first time, a small network is trained) and 20,000 records fitted to them.",
 )
 @click.option(
     "--defaults",
     is_flag=True,
-    help="semcut at its default cutoff and shortlist alone, and few points of the others: much faster than everything, "
-    "and timed as well.",
+    help="Measure semcut with its default cutoff and shortlist only, and few settings of the other methods: much "
+    "faster than all settings, and timed as well.",
 )
 @click.option(
     "--methods",
     metavar="NAME,...",
-    help="Only what begins so, like semcut,IndexBinaryFlat,IndexHNSWFlat.  [default: everything]",
+    help="Only methods whose names begin like this: semcut,IndexBinaryFlat,IndexHNSWFlat.  [default: all]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="For every method.  [default: one per core]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of every method.  [default: one per core]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Measured rounds over all methods.  [default: 3, quick: 2]")
-@click.option("--seed", default=0, show_default=True, help="For fitted records and the choice of queries.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON instead of tables.")
+@click.option("--seed", default=0, show_default=True, help="Seed of fitted records and of the choice of queries.")
+@json_option
 def benchmark(
     out: Path,
     data: tuple[tuple[Path, Path], ...],
-    fitted: tuple[Wanted, ...],
+    fitted: tuple[FittedRequest, ...],
     growth: tuple[int, ...],
     bits: tuple[int, ...],
     quick: bool,
@@ -134,96 +135,76 @@ def benchmark(
 ) -> None:
     """Compare semcut with FAISS's own indexes on the same encodings.
 
-    Every method is built and timed in one process, in turn: quality by label, recall of exact answers, queries a
-    second, latencies, memory. The directory OUT gets a report to read, report.html, run.json with all figures, plots/
-    and raw results. A run that was interrupted goes on when the same command is given again.
+    All methods are built and timed in one process, in turn. Measured are quality by label, recall of exact answers,
+    queries per second, latencies and memory. The directory OUT gets report.html to read, run.json with all figures,
+    plots/ and raw results. Give the same command again to continue an interrupted run.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
     if quick and defaults:
-        raise click.UsageError("--quick and --defaults both say which points to measure: leave out one")
-    from semcut.connector.benchmark.datasets.dataset_sources import Pair, Wanted, tasks
-    from semcut.connector.benchmark.measure import run
-    from semcut.connector.benchmark.measure.raw_results import Plan
+        raise click.UsageError("--quick and --defaults both choose the settings to measure: leave out one")
+    from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest, IndexPair, dataset_tasks
+    from semcut.connector.benchmark.measure.run import run
+    from semcut.connector.benchmark.measure.run_plan import Plan
     from semcut.connector.benchmark.methods.grids import structures
-    from semcut.connector.benchmark.report import results
+    from semcut.connector.benchmark.report.write_report import write_report
 
     if quick and not data and not fitted and not growth:
-        fitted = (Wanted(20_000, 100),)
-    hurry: dict[str, Any] = {"call_seconds": 0.3, "truth_seconds": 0.5} if quick else {}
+        fitted = (FittedRequest(20_000, 100),)
+    quick_seconds: dict[str, Any] = {"call_seconds": 0.3, "truth_seconds": 0.5} if quick else {}
     plan = Plan(
         threads=threads or _cores(),
         seed=seed,
         methods=None if methods is None else tuple(name.strip() for name in methods.split(",") if name.strip()),
         rounds=rounds or (2 if quick else 3),
-        **hurry,
+        **quick_seconds,
     )
     grid: Grid = "quick" if quick else "defaults" if defaults else "full"
     structures(grid, plan.methods)  # a wrong name is an error before anything is made
-    pairs = [Pair(_name(index), index, queries) for index, queries in data]
-    with _progress() as progress:
-        wanted = tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
+    pairs = [IndexPair(_data_name(index), index, queries) for index, queries in data]
+    with progress_bar("Benchmark") as progress:
+        tasks = dataset_tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
         try:
-            run.run(out, wanted, plan, progress)
+            run(out, tasks, plan, progress)
         except KeyboardInterrupt:
-            ERR.print("interrupted: the same command goes on with the data sets that are missing")
+            print_message("interrupted: give the same command again to measure the data sets that are missing")
             raise
-        progress("writing the report", 0, 1)
-        content = results.write(out, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        progress(0, 1, "writing the report")
+        figures = write_report(out, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     if as_json:
-        print_json(content)
+        print_json(figures.as_dict())
         return
-    for dataset in content["datasets"]:
-        _show(dataset)
-    OUT.print(f"\nReport: {escape(str(out / 'report.html'))}", highlight=False, soft_wrap=True)
+    for dataset in figures.datasets:
+        _print_best_methods(dataset)
+    print_line(f"\nReport: {out / 'report.html'}")
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _name(index: Path) -> str:
-    """What to call the data of an index: the name of its directory, or of the one above where that says nothing."""
+def _data_name(index: Path) -> str:
+    """Name the data of an index after its directory, or after the directory above if that is only called index."""
     names = [part for part in (index.resolve().name, index.resolve().parent.name) if part not in ("index", "")]
     name = re.sub(r"[-_.]?index$", "", names[0]) if names else "data"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "data"
 
 
-@contextmanager
-def _progress() -> Iterator[run.Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as progress:
-        task = progress.add_task("starting", total=None)
-        yield lambda what, done, total: progress.update(task, description=escape(what), completed=done, total=total)
-
-
-def _show(dataset: dict[str, Any]) -> None:
-    from semcut.connector.benchmark.report import benchmark_plots
-
-    about, k = dataset["about"], dataset["plan"]["k"]
-    batches = sorted(dataset["plan"]["batches"])
-    title = f"{about['name']}: {about['records']:,} records, {about['classes']} classes, {about['bits']} bits"
-    if dataset["targets"]:
-        table = Table("", "ratio", "wanted", "", title=title)
-        table.columns[1].justify = table.columns[2].justify = "right"
-        for line in dataset["targets"]:
-            bound = "" if line["target"] is None else f"{'<=' if line['at_most'] else '>='} {line['target']:g}"
-            verdict = "" if line["met"] is None else "met" if line["met"] else "[red]missed[/]"
-            table.add_row(escape(line["what"]), f"{line['value']:.3g}", bound, verdict)
-        OUT.print(table)
-    table = Table(
-        "on the Pareto front", f"mAP@{k}", f"recall@{k}", f"q/s, {batches[-1]}", "p50 ms, 1", "build s", title=title
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    speed = {method["name"]: method["batches"][str(batches[-1])]["queries_per_second"] for method in dataset["methods"]}
-    known = [method for method in dataset["methods"] if method["map"] is not None and method["complete"]]
-    best = set(benchmark_plots.front((method["map"], speed[method["name"]]) for method in known))
-    for method in sorted(known, key=lambda method: -method["map"]):
-        if (method["map"], speed[method["name"]]) in best:
-            table.add_row(
-                escape(method["name"]), f"{method['map']:.3f}", f"{method['recall'] or 0:.3f}",
-                f"{speed[method['name']]:,.0f}", f"{method['batches'][str(batches[0])]['p50_ms']:.3f}",
-                f"{method['build_seconds']:.1f}",
-            )  # fmt: skip
+def _print_best_methods(dataset: DatasetFigures) -> None:
+    """Print the methods that no other beats in both quality and speed."""
+    about, plan = dataset.about, dataset.plan
+    title = f"{about.name}: {about.records:,} records, {about.classes} classes, {about.bits} bits"
+    table = new_table(
+        "on the Pareto front", f"mAP@{plan.k}", f"recall@{plan.k}", f"q/s, {plan.largest_batch}",
+        f"p50 ms, {plan.smallest_batch}", "build s", title=title,
+    )  # fmt: skip
+    for method in dataset.best_methods():
+        table.add_row(
+            escape(method.name),
+            f"{method.map or 0:.3f}",
+            f"{method.recall or 0:.3f}",
+            f"{method.queries_per_second(plan.largest_batch):,.0f}",
+            f"{method.batches[plan.smallest_batch].p50_ms:.3f}",
+            f"{method.build_seconds:.1f}",
+        )
     OUT.print(table)

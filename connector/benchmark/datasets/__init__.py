@@ -1,1 +1,1 @@
-"""What a benchmark searches."""
+"""The data that a benchmark searches: made, stored and opened."""

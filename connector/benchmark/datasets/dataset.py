@@ -1,24 +1,22 @@
-"""A data set of a benchmark: an index to copy records from, queries, and the label of each of them.
+"""Store and open a data set of a benchmark: an index of records, an index of queries, and the label of each of both.
 
-On the disk it is one directory, whether its encodings are real or fitted:
+A data set is one directory, whether its encodings come from images or are generated:
 
-    index/          a stored `FaissIndex`; ids are 0 to n - 1
-    queries/        another, of the queries
-    labels.npz      records (n,) int32 and queries (nq,) int32, by id
-    dataset.json    `About`: what it is and how it was made
+    index/          a stored `FaissIndex` of the records; ids are 0 to n - 1
+    queries/        a stored `FaissIndex` of the queries; ids are 0 to nq - 1
+    labels.npz      labels by id: `records` (n,) int32 and `queries` (nq,) int32
+    dataset.json    `About`: what the data set is and how it was made
 
-`dataset.json` is written last and in one step: a directory with it holds a whole data set.
+`dataset.json` is written last, in one step: a directory that has this file holds a complete data set.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +25,24 @@ from typing_extensions import Self
 from semcut.indexes import FaissIndex, SemcutError
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import DataError
+from semcut.indexes.storage.atomic_write import write_json
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
 
 
 class About(Settings):
-    """What a data set is.
+    """Describe a data set.
 
     Attributes:
         name: for tables and file names.
-        source: what the encodings are, in words.
+        source: where the encodings come from, in words.
         records: n.
         queries: nq.
         classes: C.
         bits: length of a code.
         dim: length of a feature.
-        zipf: exponent of the frequencies of classes, 0 where they are those of the source or equal.
-        seed: of what is random in it; None if nothing is.
+        zipf: exponent of the class frequencies; 0 if they are equal or those of the source.
+        seed: seed of everything random in the data set; None if nothing is random.
     """
 
     name: str
@@ -59,9 +58,10 @@ class About(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set, opened. A context manager that closes it.
+    """An open data set. It is a context manager that closes both indexes.
 
     Attributes:
+        path: its directory.
         about: what it is.
         index: the records.
         queries: an index of the queries.
@@ -69,6 +69,7 @@ class Dataset:
         query_labels: (nq,) int32 by id.
     """
 
+    path: Path
     about: About
     index: FaissIndex
     queries: FaissIndex
@@ -80,36 +81,42 @@ class Dataset:
         """Open the data set in a directory.
 
         Raises:
-            DataError: it is not one, or was not finished.
-            NotAnIndexError, DamagedIndexError: one of its indexes is not what it was.
+            DataError: the directory holds no data set, or an unfinished or damaged one.
+            NotAnIndexError, DamagedIndexError: one of the two indexes is missing or damaged.
         """
         try:
-            about = About(**json_of(path / _ABOUT))
+            about = About(**json.loads((path / _ABOUT).read_text()))
             with (path / _LABELS).open("rb") as file, np.load(file, allow_pickle=False) as labels:
                 records, queries = labels["records"], labels["queries"]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SemcutError):
             raise DataError(
-                f"{path} holds no finished data set of a benchmark: delete it, and it is made again"
+                f"{path} holds no finished data set of a benchmark: delete it, and the next run makes it again"
             ) from None
         with ExitStack() as opened:
             both = [opened.enter_context(FaissIndex.open(path / name)) for name in (_INDEX, _QUERIES)]
-            dataset = Dataset(about, both[0], both[1], records, queries)
-            dataset._check(path)
+            dataset = Dataset(path, about, both[0], both[1], records, queries)
+            dataset._check_shapes()
             opened.pop_all()
         return dataset
 
-    def _check(self, path: Path) -> None:
-        """That all parts are of one size and shape."""
+    @property
+    def index_path(self) -> Path:
+        """The directory of the index of records."""
+        return self.path / _INDEX
+
+    def _check_shapes(self) -> None:
+        """Raise `DataError` unless both indexes and both arrays of labels have the sizes that `about` states."""
         about = self.about
-        told = (about.classes, about.bits, about.dim)
+        expected = (about.classes, about.bits, about.dim)
         for name, index, labels, rows in (
             (_INDEX, self.index, self.record_labels, about.records),
             (_QUERIES, self.queries, self.query_labels, about.queries),
         ):
-            if not len(index) == len(labels) == rows or shape(index) != told:
+            if not len(index) == len(labels) == rows or shape(index) != expected:
                 raise DataError(
-                    f"{path / name} has {len(index)} records with {len(labels)} labels and (classes, bits, dim) = "
-                    f"{shape(index)}, but {_ABOUT} says {rows} and {told}: delete {path}, and it is made again"
+                    f"{self.path / name} has {len(index)} records with {len(labels)} labels and (classes, bits, dim) = "
+                    f"{shape(index)}, but {_ABOUT} states {rows} records and {expected}: delete {self.path}, and the "
+                    "next run makes it again"
                 )
 
     def __enter__(self) -> Self:
@@ -125,23 +132,15 @@ class Dataset:
 
 
 def shape(index: FaissIndex) -> tuple[int, int, int]:
-    """Classes, bits and feature length of an index."""
+    """Return the number of classes, the bits of a code and the feature length of an index."""
     return index.config.classes, index.config.bits, index.config.dim
 
 
-def json_of(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise ValueError("no object")
-    return content
-
-
-def begin(path: Path) -> tuple[Path, Path]:
-    """Make a new directory for a data set; where its two indexes go, records first.
+def start_dataset(path: Path) -> tuple[Path, Path]:
+    """Make the directory of a new data set and return where its two indexes go: records, then queries.
 
     Raises:
-        DataError: there is something at the path.
+        DataError: the path is in use, or the directory cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -154,9 +153,7 @@ def begin(path: Path) -> tuple[Path, Path]:
     return path / _INDEX, path / _QUERIES
 
 
-def finish(path: Path, about: About, record_labels: NDArray[np.int32], query_labels: NDArray[np.int32]) -> None:
-    """Write what makes a directory that holds both indexes a data set. The last file is what counts as done."""
+def finish_dataset(path: Path, about: About, record_labels: NDArray[np.int32], query_labels: NDArray[np.int32]) -> None:
+    """Complete a directory that holds both indexes: write the labels, then the description that marks it complete."""
     np.savez(path / _LABELS, records=record_labels.astype(np.int32), queries=query_labels.astype(np.int32))
-    scratch = path / f"{_ABOUT}.new"
-    scratch.write_text(about.model_dump_json(indent=2) + "\n")
-    os.replace(scratch, path / _ABOUT)
+    write_json(path / _ABOUT, about.model_dump())

@@ -1,7 +1,8 @@
-"""How much generated records are like their source: the same figures of both, at equal size.
+"""Compare generated records with their source: the same statistics of both, at equal size.
 
-They are what a search depends on: how sure the network is and how often right, what share of records is relevant, how
-far codes and features of the same and of different classes lie apart, and how good answers come out.
+The statistics are those that a search depends on: how certain the network is and how often it is right, what share of
+records is relevant, how far apart codes and features of the same and of different classes lie, and how good the answers
+are.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.fitted import Fit
+from semcut.connector.benchmark.datasets.fitted_records import Fit
 from semcut.connector.benchmark.datasets.strata import Labels, Source
 from semcut.connector.evaluation.metrics import average_precision
 from semcut.indexes import Encodings
 
 _QUERIES = 2000
 _PAIRS = 100_000
-_CHUNK = 100
+_CHUNK = 100  # queries whose relevance to all records is computed in one product
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """One figure of the source and of what was generated from it."""
+class Comparison:
+    """One statistic of the source and of the generated records."""
 
-    figure: str
+    statistic: str
     source: float
     generated: float
 
@@ -37,36 +38,36 @@ def compare(
     classes: int | None = None,
     records: int | None = None,
     seed: int = 0,
-) -> list[Likeness]:
-    """Figures of a source and of generated records: as many as the source has, searched by 2000 queries of either kind.
+) -> list[Comparison]:
+    """Compute the statistics of a source and of records generated from it, each with at most 2000 queries of its own.
 
     Args:
         fit: the source.
-        classes: generate so many. Default: as many as the source has, which is what can be compared.
-        records: generate so many. Default: as many as the source has, since mAP and neighbours depend on it.
-        seed: of the generator and of what is drawn here.
+        classes: number of generated classes. Default: that of the source; only then are the statistics comparable.
+        records: number of generated records. Default: that of the source, since mAP and neighbours depend on it.
+        seed: seed of the generator and of the random choices here.
     """
     rng = np.random.default_rng(seed)
     sizes = (records or len(fit.records.logits), min(_QUERIES, len(fit.queries.logits)))
-    made = [
+    generated = [
         fit.generator(classes=classes, seed=seed, queries=queries).batch(size)
         for queries, size in zip((False, True), sizes, strict=True)
     ]
-    real = [_shuffled(source, rng) for source in (fit.records, fit.queries)]
-    real[1] = (real[1][0][:_QUERIES], real[1][1][:_QUERIES])
-    before, after = (figures(*both[0], *both[1], seed=seed) for both in (real, made))
-    return [Likeness(name, before[name], after[name]) for name in before]
+    source = [_shuffled(part, rng) for part in (fit.records, fit.queries)]
+    source[1] = (source[1][0][:_QUERIES], source[1][1][:_QUERIES])
+    before, after = (statistics(*both[0], *both[1], seed=seed) for both in (source, generated))
+    return [Comparison(name, before[name], after[name]) for name in before]
 
 
-def figures(
+def statistics(
     records: Encodings, labels: Labels, queries: Encodings, query_labels: Labels, *, seed: int = 0
 ) -> dict[str, float]:
-    """What a search in these records with these queries depends on.
+    """Compute what a search of these records with these queries depends on.
 
     Args:
-        records, labels: n and their (n,) labels.
-        queries, query_labels: nq and their (nq,) labels, each of which occurs among the records.
-        seed: of the pairs of records that are drawn.
+        records, labels: n records and their (n,) labels.
+        queries, query_labels: nq queries and their (nq,) labels; each label occurs among the records.
+        seed: seed of the choice of pairs of records.
     """
     certainty = records.probabilities.max(axis=1)
     right = records.probabilities.argmax(axis=1) == labels
@@ -79,8 +80,8 @@ def figures(
         found[f"max p, {part:.0%} quantile"] = float(np.quantile(certainty, part))
     found |= _relevant(records, queries)
     rng = np.random.default_rng(seed)
-    apart = {True: _pairs(labels, rng, same=True), False: _pairs(labels, rng, same=False)}
-    for same, (a, b) in apart.items():
+    pairs = {True: _pairs(labels, rng, same=True), False: _pairs(labels, rng, same=False)}
+    for same, (a, b) in pairs.items():
         name = "in a class" if same else "between classes"
         differing = np.bitwise_count(records.codes[a] ^ records.codes[b]).sum(axis=1)
         found[f"Hamming distance {name}"] = float(differing.mean())
@@ -91,7 +92,7 @@ def figures(
 
 
 def _relevant(records: Encodings, queries: Encodings) -> dict[str, float]:
-    """Share of pairs of a query and a record with R > t."""
+    """Compute the share of pairs of a query and a record with R > t."""
     counts = np.zeros(2, np.int64)
     for start in range(0, len(queries), _CHUNK):
         relevance = queries.probabilities[start : start + _CHUNK] @ records.probabilities.T
@@ -101,7 +102,7 @@ def _relevant(records: Encodings, queries: Encodings) -> dict[str, float]:
 
 
 def _pairs(labels: Labels, rng: np.random.Generator, *, same: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of pairs of different records with the same or with different labels."""
+    """Draw positions of pairs of different records with the same label or with different labels."""
     a = rng.integers(0, len(labels), _PAIRS)
     if same:
         order = np.argsort(labels, kind="stable")
@@ -115,7 +116,7 @@ def _pairs(labels: Labels, rng: np.random.Generator, *, same: bool) -> tuple[NDA
 
 
 def _answers(records: Encodings, labels: Labels, queries: Encodings, query_labels: Labels) -> dict[str, float]:
-    """Quality of the 10 best of the 100 nearest by code, ranked by feature; and how near the nearest are."""
+    """Re-rank the 100 nearest records by code, and measure the 10 best by label and the distances of the nearest."""
     index = faiss.IndexBinaryFlat(8 * records.codes.shape[1])
     index.add(records.codes)
     hamming, rows = index.search(queries.codes, min(100, len(records)))
@@ -132,7 +133,7 @@ def _answers(records: Encodings, labels: Labels, queries: Encodings, query_label
 
 
 def _shuffled(source: Source, rng: np.random.Generator) -> tuple[Encodings, NDArray[np.int64]]:
-    """The encodings of a source and their labels, in random order: equal codes are found in no order of classes."""
+    """Return the encodings of a source and their labels in random order, so that ties of codes favour no class."""
     powers = np.exp(source.logits - source.logits.max(axis=1, keepdims=True))
     order = rng.permutation(len(powers))
     labels = np.repeat(np.arange(len(source.starts) - 1), np.diff(source.starts))

@@ -1,4 +1,8 @@
-"""Real encodings by label and in strata of like ones, the form that records are generated from: see `fitted`."""
+"""Sort encodings by label and cut each label into strata of similar records: the form that `fitted_records` draws from.
+
+Within a label, records are sorted by dominant class and then by certainty, the largest probability. A stratum is a run
+of consecutive records in that order.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +16,23 @@ from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
 
 FLOOR = 1e-8
-"""Smaller probabilities count as this: what a network says below it is no more than rounding."""
+"""Smaller probabilities are raised to this: what a network computes below it is only rounding."""
 
-_STRATA, _LEAST = 64, 20  # of a label at most, encodings in one at least
+_MOST_STRATA = 64  # strata of one label at most
+_LEAST_SIZE = 20  # records of one stratum at least, if the label has as many
 
 Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Real encodings in order of their labels, in these of their dominant classes, in these of their certainty.
+    """Encodings sorted by label, then by dominant class, then by certainty (the largest probability).
 
     Attributes:
-        logits: (n, C0) float32, log p less its mean over the classes.
+        logits: (n, C0) float32, log p minus its mean over the classes.
         features: (n, D) float32.
         codes: (n, bits / 8) uint8.
-        starts: (C0 + 1,) int64; where the records of each label begin, and their number at the end.
+        starts: (C0 + 1,) int64; first record of each label, and n at the end.
         normalised: whether features are L2-normalised.
     """
 
@@ -43,11 +48,11 @@ class Source:
 
         Args:
             encodings: n of them.
-            labels: (n,) integers, from 0 to C0 - 1.
-            what: to call them in errors.
+            labels: (n,) integers from 0 to C0 - 1.
+            what: the word for the encodings in error messages.
 
         Raises:
-            DataError: labels that do not fit, or a label of less than two encodings.
+            DataError: labels have a wrong shape, type or value, or a label has fewer than two encodings.
         """
         classes = encodings.probabilities.shape[1]
         _sizes(encodings, labels, what)
@@ -64,19 +69,29 @@ class Source:
         )
 
     def rows(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions of all records of these labels, label by label."""
+        """Return the positions of all records of these labels, label by label."""
         return np.concatenate([np.arange(self.starts[c], self.starts[c + 1]) for c in classes])
 
 
-def cut(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where strata of equal size begin, and their end, in records of (classes,) these numbers, class after class."""
-    starts, parts = np.cumsum(sizes) - sizes, np.clip(sizes // _LEAST, 1, _STRATA)
+def stratum_edges(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cut each label into strata of equal size.
+
+    Args:
+        sizes: (classes,) int64, the number of records of each label; records are in order of labels.
+
+    Returns:
+        (strata + 1,) int64: the first record of each stratum, and the number of records at the end.
+    """
+    starts, parts = np.cumsum(sizes) - sizes, np.clip(sizes // _LEAST_SIZE, 1, _MOST_STRATA)
     edges = [start + np.arange(n) * size // n for start, size, n in zip(starts, sizes, parts, strict=True)]
     return np.append(np.concatenate(edges), sizes.sum())
 
 
-def apart(encodings: Encodings, labels: Labels, seed: int) -> NDArray[np.bool_]:
-    """(n,) bool: a random quarter of the encodings of every label, and at least two.
+def choose_queries(encodings: Encodings, labels: Labels, seed: int) -> NDArray[np.bool_]:
+    """Draw the encodings that queries are generated from: a random quarter of each label, and at least two.
+
+    Returns:
+        (n,) bool.
 
     Raises:
         DataError: as for `Source.of`.
@@ -90,7 +105,7 @@ def apart(encodings: Encodings, labels: Labels, seed: int) -> NDArray[np.bool_]:
 
 
 def _sizes(encodings: Encodings, labels: Labels, what: str) -> NDArray[np.int64]:
-    """(C0,) encodings of each label."""
+    """Count the (C,) encodings of each label, after checking the labels."""
     n, classes = encodings.probabilities.shape
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise DataError(f"labels of the {what} are {labels.dtype} of shape {labels.shape}, expected ({n},) integers")
@@ -102,7 +117,7 @@ def _sizes(encodings: Encodings, labels: Labels, what: str) -> NDArray[np.int64]
     sizes = np.bincount(labels, minlength=classes)
     if sizes.min() < 2:
         raise DataError(
-            f"class {sizes.argmin()} has {sizes.min()} of the {n} {what}, expected at least 2 of each class: nothing "
-            "can be fitted to fewer"
+            f"class {sizes.argmin()} has {sizes.min()} of the {n} {what}, expected at least 2 of each class: fewer "
+            "cannot be fitted"
         )
     return sizes

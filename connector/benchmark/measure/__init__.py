@@ -1,1 +1,1 @@
-"""Running and timing a benchmark."""
+"""The run of a benchmark: building, timing and searching, with raw results as its outcome."""

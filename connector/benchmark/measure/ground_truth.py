@@ -1,24 +1,24 @@
-"""What the right answers are. Two truths, never mixed: labels, and exact answers.
+"""Find the exact answers that the results of all methods are compared with.
 
-Labels say what a person would call right; they are a part of the data set. Exact answers are
+A benchmark has two truths and never mixes them: labels and exact answers. Labels are part of the data set and state
+what a person would call right. Exact answers are
 
     Euclidean    the k records nearest by feature, whatever their relevance: what FAISS's indexes approximate
-    Eq. 2-4      the k best of the records with R > t, by distance or fused score: what semcut promises
+    Eq. 2-4      the k best of the records with R > t, by distance or by fused score: what semcut promises
 
-The second kind is computed by `FaissIndex.search(shortlist=None)`, which the tests of the core hold against brute
-force, and compared here once more, for some queries of every run, with the equations evaluated over every record. A
-difference is an error that ends the run. With a low cutoff an exact answer looks at a good part of all records, so each
-gets a limited time, and fewer queries have one.
+The second kind comes from `FaissIndex.search(shortlist=None)`. The tests of the index compare that search with brute
+force; `check` compares it again in every run, for some queries, with the equations evaluated over every record. A
+difference is an error that ends the run. With a low cutoff an exact answer examines a large part of all records, so the
+time for each cutoff and ranking is limited, and only some queries get an answer.
 
-Truth is kept beside the data set, in its directory, and used again by the next run with the same queries and k.
+Exact answers are stored in the directory of the data set, and the next run with the same queries and k uses them again.
 """
 
 from __future__ import annotations
 
-import os
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,35 +27,37 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.methods.methods import Data
+from semcut.connector.benchmark.methods.structures import Data
 from semcut.indexes import Encodings, FaissIndex, SearchResult, SemcutError
 from semcut.indexes.config import Ranking
+from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import distance, fused_score, is_relevant, relevance
+from semcut.indexes.storage.atomic_write import replacing
 
 Point = tuple[float, Ranking]
 """A cutoff and a ranking."""
 
 CHECKED = 32
-"""Queries of every run that are compared with brute force."""
+"""Number of queries of every run whose answers are compared with brute force."""
 
-_ROWS = 4096
-_FIRST = 4
+_ROWS = 4096  # records per step of the brute force
+_FIRST = 4  # queries of the first search, from whose time the size of the next is chosen
 
 
 class WrongAnswerError(SemcutError):
-    """An exact search did not give what the equations do: semcut has a defect."""
+    """An exact search gave another answer than the equations: semcut has a defect."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The k best by Eq. 2-4 of the first m queries, and how many records are relevant.
+    """The k best records by Eq. 2-4 for each of the first m queries.
 
     Attributes:
-        ids: (m, k) int64, -1 where fewer are relevant.
-        distances: (m, k) float32, inf there.
-        relevance: (m, k) float32, 0 there.
-        scores: (m, k) float32, 0 there.
-        relevant: (m,) int64.
+        ids: (m, k) int64, -1 in places without a record, if fewer than k are relevant.
+        distances: (m, k) float32, inf in such places.
+        relevance: (m, k) float32, 0 in such places.
+        scores: (m, k) float32, 0 in such places.
+        relevant: (m,) int64, number of relevant records.
     """
 
     ids: NDArray[np.int64]
@@ -67,12 +69,12 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Exact answers to the queries of a run.
+    """The exact answers to the queries of a run.
 
     Attributes:
-        ids: (nq, k) int64, nearest by feature.
-        distances: (nq, k) float32, Euclidean.
-        exact: by cutoff and ranking.
+        ids: (nq, k) int64, the records nearest by feature.
+        distances: (nq, k) float32, their Euclidean distances.
+        exact: the answers by Eq. 2-4, by cutoff and ranking.
     """
 
     ids: NDArray[np.int64]
@@ -80,18 +82,16 @@ class Truth:
     exact: dict[Point, Exact]
 
     def save(self, path: Path) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write the answers to a file, in one step."""
         arrays: dict[str, Any] = {"ids": self.ids, "distances": self.distances}
         for (cutoff, ranking), exact in self.exact.items():
             arrays |= {f"{cutoff!r} {ranking} {name}": value for name, value in vars(exact).items()}
-        scratch = path.with_name(f".{path.name}")
-        with scratch.open("wb") as file:
+        with replacing(path) as scratch, scratch.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(scratch, path)
 
     @staticmethod
     def load(path: Path) -> Truth | None:
-        """Read it from a file; None if there is none, or not a whole one."""
+        """Read answers from a file; None if the file is missing or damaged."""
         exact: dict[Point, dict[str, Any]] = {}
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -106,7 +106,7 @@ class Truth:
             return None
 
 
-def find(
+def find_truth(
     index: FaissIndex,
     data: Data,
     queries: Encodings,
@@ -115,22 +115,22 @@ def find(
     k: int,
     seconds: float,
     path: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Truth:
-    """Exact answers to all queries by feature, and to as many as the time allows for each cutoff and ranking.
+    """Find the exact answers to all queries by feature, and for each point to as many queries as the time allows.
 
     Args:
-        index: to ask for answers by Eq. 2-4.
+        index: index that answers by Eq. 2-4.
         data: the same records.
-        queries: nq of them.
-        points: cutoffs and rankings that are wanted.
+        queries: nq queries.
+        points: cutoffs and rankings to answer by.
         k: answers per query.
-        seconds: for each point; at least `_FIRST` queries are answered.
-        path: a file to take them from and keep them in.
-        progress: told how many points, of how many, are done.
+        seconds: time for each point; at least `_FIRST` queries are answered.
+        path: file of stored answers; answers that are not in it are found and written to it.
+        progress: callback that gets the number of points that are done.
 
     Raises:
-        WrongAnswerError: an answer is not what brute force gives.
+        WrongAnswerError: an answer differs from brute force.
     """
     wanted = list(points)
     truth = None if path is None else Truth.load(path)
@@ -138,14 +138,12 @@ def find(
         ids, distances = nearest(data.features, queries.features, k)
         exact = {}
         for place, point in enumerate(wanted):
-            if progress is not None:
-                progress(place, len(wanted) + 1)
+            progress(place, len(wanted) + 1, "exact answers")
             exact[point] = answers(index, queries, *point, k=k, seconds=seconds)
         truth = Truth(ids, distances, exact)
         if path is not None:
             truth.save(path)
-    if progress is not None:
-        progress(len(wanted), len(wanted) + 1)
+    progress(len(wanted), len(wanted) + 1, "exact answers")
     check(index, queries, truth, k)
     return truth
 
@@ -153,10 +151,13 @@ def find(
 def nearest(
     features: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k features nearest to each query: ids (nq, k) int64 and Euclidean distances (nq, k) float32.
+    """Find the k features nearest to each query.
 
-    Squared distances that FAISS expands into products lose digits where they are small, so more than k are found and
-    ordered by their exact distances.
+    FAISS expands squared distances into products, which lose digits if the distance is small. So more than k features
+    are found and ordered by their exact distances.
+
+    Returns:
+        ids (nq, k) int64 and Euclidean distances (nq, k) float32.
     """
     wide = min(len(features), 2 * k + 20)
     _, found = faiss.knn(queries, features, wide)
@@ -171,7 +172,7 @@ def nearest(
 
 
 def answers(index: FaissIndex, queries: Encodings, cutoff: float, ranking: Ranking, *, k: int, seconds: float) -> Exact:
-    """Exact answers to the first queries, as many as the time allows."""
+    """Find exact answers by Eq. 2-4 to the first queries, as many as the time allows."""
     parts: list[SearchResult] = []
     done, size, start = 0, _FIRST, time.perf_counter()
     while done < len(queries) and (not parts or time.perf_counter() - start < seconds):
@@ -191,35 +192,34 @@ def answers(index: FaissIndex, queries: Encodings, cutoff: float, ranking: Ranki
 
 
 def check(index: FaissIndex, queries: Encodings, truth: Truth, k: int) -> None:
-    """Compare the answers to some queries with the equations over every record.
+    """Compare the answers to the first queries with the equations evaluated over every record.
 
     Raises:
-        WrongAnswerError: naming what differs.
+        WrongAnswerError: an answer differs; the message names the query.
     """
-    some = queries[:CHECKED]
-    weights = index._similarity.weights(some.probabilities)
-    best = {point: _Best(k, len(some)) for point in truth.exact}
+    checked = queries[:CHECKED]
+    weights = index.similarity.weights(checked.probabilities)
+    best = {point: _BestSoFar(k, len(checked)) for point in truth.exact}
     for batch in index.iterate(_ROWS):
-        assert batch.ids is not None
         r = relevance(weights[:, None], batch.probabilities[None])
-        d = distance(some.features[:, None], batch.features[None])
+        d = distance(checked.features[:, None], batch.features[None])
         for (cutoff, ranking), kept in best.items():
             cost = d if ranking == "distance" else -fused_score(r, d)
             kept.offer(batch.ids, np.where(is_relevant(r, cutoff), cost, np.inf))
     for (cutoff, ranking), kept in best.items():
-        found = truth.exact[cutoff, ranking].ids[: len(some)]
+        found = truth.exact[cutoff, ranking].ids[: len(checked)]
         wrong = np.flatnonzero((found != kept.ids()[: len(found)]).any(axis=1))
         if len(wrong):
             query = int(wrong[0])
             raise WrongAnswerError(
                 f"the exact answer to query {query} at cutoff {cutoff} by {ranking} is {kept.ids()[query].tolist()}, "
-                f"but the search gave {found[query].tolist()}: delete the truth beside the data set if that was "
-                "changed, and report this otherwise"
+                f"but the search gave {found[query].tolist()}: if the data set was changed, delete truth-*.npz in its "
+                "directory; otherwise report this"
             )
 
 
-class _Best:
-    """The k ids of least cost offered so far for each query, ties by id."""
+class _BestSoFar:
+    """The k ids of least cost among those offered for each query, ties by id."""
 
     def __init__(self, k: int, queries: int) -> None:
         self._ids = np.full((queries, k), -1, np.int64)
@@ -227,10 +227,10 @@ class _Best:
 
     def offer(self, ids: NDArray[np.int64], cost: NDArray[np.float32]) -> None:
         k = self._ids.shape[1]
-        if cost.shape[1] > k:  # every id at or below the k-th cost, so that ties are not lost
+        if cost.shape[1] > k:  # keep every id with at most the k-th cost, so that no tie is lost
             limit = np.partition(cost, k - 1, axis=1)[:, k - 1 : k]
-            some = (cost <= np.minimum(limit, self._cost[:, -1:])).any(axis=0)
-            ids, cost = ids[some], cost[:, some]
+            kept = (cost <= np.minimum(limit, self._cost[:, -1:])).any(axis=0)
+            ids, cost = ids[kept], cost[:, kept]
         every = np.concatenate([self._ids, np.broadcast_to(ids, cost.shape)], axis=1)
         costs = np.concatenate([self._cost, cost], axis=1)
         order = np.lexsort((every, costs))[:, :k]

@@ -1,35 +1,66 @@
-"""What a benchmark ran on: processor, memory, versions, threads."""
+"""Describe the machine that a benchmark runs on, and set the number of threads that all methods use."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import faiss
 
+_PACKAGES = ("semcut", "numpy", "faiss-cpu", "faiss-gpu", "numba")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine of a run and what is installed on it.
+
+    Attributes:
+        processor: name of the processor.
+        cores: processor cores that this process may use.
+        memory_bytes: memory of the machine; 0 if it is not known.
+        gpus: GPUs that FAISS finds.
+        system: operating system and its version.
+        load_average: load over the last 1, 5 and 15 minutes.
+        versions: version of Python and of each installed package that matters.
+    """
+
+    processor: str
+    cores: int | None
+    memory_bytes: int
+    gpus: int
+    system: str
+    load_average: list[float]
+    versions: dict[str, str]
+
+    @staticmethod
+    def current() -> Machine:
+        """Describe the machine of this process."""
+        return Machine(
+            processor=_search("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.processor() or platform.machine(),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            memory_bytes=1024 * int(_search("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0),
+            gpus=faiss.get_num_gpus(),
+            system=platform.platform(),
+            load_average=list(os.getloadavg()),
+            versions={
+                "python": platform.python_version(),
+                **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
+            },
+        )
+
 
 def describe() -> dict[str, Any]:
-    """The machine and what is installed, for JSON."""
-    return {
-        "processor": _found("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": 1024 * int(_found("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0),
-        "gpus": faiss.get_num_gpus(),
-        "system": platform.platform(),
-        "load_average": list(os.getloadavg()),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
-        },
-    }
+    """Describe the machine of this process, for JSON: the attributes of `Machine`."""
+    return asdict(Machine.current())
 
 
-def pin_threads(count: int) -> None:
-    """Let FAISS, and numba if it is installed, use so many threads."""
+def set_threads(count: int) -> None:
+    """Make FAISS, and numba if it is installed, use this many threads."""
     faiss.omp_set_num_threads(count)
     try:
         import numba
@@ -39,9 +70,6 @@ def pin_threads(count: int) -> None:
     numba.set_num_threads(min(count, most))
 
 
-_PACKAGES = ("semcut", "numpy", "faiss-cpu", "faiss-gpu", "numba")
-
-
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -49,7 +77,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _found(path: str, pattern: str) -> str:
+def _search(path: str, pattern: str) -> str:
+    """Return the first group of a pattern in a file; empty if there is no such file or no match."""
     try:
         match = re.search(pattern, Path(path).read_text())
     except OSError:

@@ -1,112 +1,69 @@
-"""Where the time of semcut's searches goes: the scan of an engine alone, and the share of everything else.
+"""Time the parts of semcut's searches: the scan of a scanner alone, and the steps of a whole search.
 
-Clocks are put around the engine and the re-rank inside the search's own pipeline while a probe runs, since what calls
-them decides how often, with how many queries and from how many threads they run.
+The steps are timed by the search itself, in a `SearchTrace`, since the search decides how often each step runs, with
+how many queries and on how many threads. A traced search uses the vectorised implementation, so its steps are timed
+for FAISS's scanner only, which searches with that implementation anyway.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-import semcut.indexes.search.vectorised
-from semcut.connector.benchmark.methods.semcut_methods import CUTOFF, SHORTLIST, Semcut, cells_kept
+from semcut.connector.benchmark.methods.semcut_methods import Semcut, cells_kept
 from semcut.indexes import Encodings
+from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
-_DEPTH = 3 * SHORTLIST // 2
-"""Places of a search's first scan."""
+Probe = Callable[[], dict[str, float]]
+"""A function that measures something once and returns seconds by name."""
+
+_DEPTH = 3 * DEFAULT_SHORTLIST // 2
+"""Nearest records that the timed scan returns per query."""
 
 
-def probes(structures: list[Semcut], queries: Encodings, k: int) -> dict[str, Callable[[], dict[str, float]]]:
-    """What to time beside the methods, by name: see `timing.measure`.
+def probes(structures: Sequence[Semcut], queries: Encodings, k: int) -> list[Probe]:
+    """List what is timed in every round beside the methods: see `timing.measure`.
 
     Args:
-        structures: built, one per engine.
+        structures: built, one per scanner.
         queries: one batch.
         k: results of a search.
     """
-    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # as a search orders them
-    found: dict[str, Callable[[], dict[str, float]]] = {}
+    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # the order in which a search scans
+    found: list[Probe] = []
     for structure in structures:
-        found[f"scan {structure.name}"] = _scan(structure, queries[order])
-        if structure.engine == "faiss":  # the other does all of it in one
-            found[f"parts {structure.name}"] = _parts(structure, queries, k)
+        found.append(_scan_probe(structure, queries[order]))
+        if structure.engine == "faiss":
+            found.append(_step_probe(structure, queries, k))
     return found
 
 
-def _scan(structure: Semcut, queries: Encodings) -> Callable[[], dict[str, float]]:
-    """The engine alone, on the cells that pruning keeps at the default cutoff."""
-    cells = cells_kept(structure.index, queries, CUTOFF)
+def _scan_probe(structure: Semcut, queries: Encodings) -> Probe:
+    """Time the scanner alone, on the cells that pruning keeps at the default cutoff."""
+    cells = cells_kept(structure.index, queries, DEFAULT_CUTOFF)
 
     def scan() -> dict[str, float]:
         start = time.perf_counter()
-        structure.index._engine.search(queries.codes, cells, _DEPTH)
+        structure.index.scanner.search(queries.codes, cells, _DEPTH)
         return {f"scan {structure.name}": time.perf_counter() - start}
 
     return scan
 
 
-def _parts(structure: Semcut, queries: Encodings, k: int) -> Callable[[], dict[str, float]]:
-    """A search with the defaults: in all, in the engine, in the re-rank, seconds of all threads over their number."""
+def _step_probe(structure: Semcut, queries: Encodings, k: int) -> Probe:
+    """Time the steps of a search with the defaults: all of it, the shortlist (its scans and cutoff) and the re-rank."""
 
-    def parts() -> dict[str, float]:
-        scan, rank = _Clock(), _Clock()
-        with _clocked(structure, scan, rank):
-            start = time.perf_counter()
-            structure.index.search(queries, k=k, cutoff=CUTOFF, shortlist=SHORTLIST)
-            total = time.perf_counter() - start
-        name = structure.name
-        return {f"total {name}": total, f"in scan {name}": scan.seconds(), f"in re-rank {name}": rank.seconds()}
+    def steps() -> dict[str, float]:
+        trace = SearchTrace()
+        structure.index.search(queries, k=k, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST, trace=trace)
+        name, seconds = structure.name, trace.seconds
+        return {
+            f"total {name}": seconds["total"],
+            f"in scan {name}": seconds["shortlist"],
+            f"in re-rank {name}": seconds["rank"],
+        }
 
-    return parts
-
-
-class _Clock:
-    """Seconds that calls took, summed over threads."""
-
-    def __init__(self) -> None:
-        self._lock, self._sum, self._threads = threading.Lock(), 0.0, set[int]()
-
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **named: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                taken = time.perf_counter() - start
-                with self._lock:
-                    self._sum += taken
-                    self._threads.add(threading.get_ident())
-
-        return timed
-
-    def seconds(self) -> float:
-        return self._sum / max(1, len(self._threads))
-
-
-class _TimedEngine:
-    """An engine with a clock around its searches."""
-
-    def __init__(self, engine: Any, clock: _Clock) -> None:
-        self._engine = engine
-        self.search = clock.around(engine.search)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-@contextmanager
-def _clocked(structure: Semcut, scan: _Clock, rank: _Clock) -> Iterator[None]:
-    pipeline: Any = structure.index._pipeline
-    module: Any = semcut.indexes.search.vectorised
-    engine, ranking = pipeline._engine, module.rank
-    pipeline._engine, module.rank = _TimedEngine(engine, scan), rank.around(ranking)
-    try:
-        yield
-    finally:
-        pipeline._engine, module.rank = engine, ranking
+    return steps

@@ -1,36 +1,39 @@
-"""How long searches take: all methods in turn, round by round, so that what disturbs the machine disturbs all alike.
+"""Time searches: all methods in turn, round by round, so that a disturbance of the machine affects all of them alike.
 
-A round runs, for each method and each size of batch, one group of calls, after a pause in which threads of the method
-before stop spinning, and some calls that are not timed, since processors are slow at first. The first round only warms
-up. Where a full batch would take too long it is cut, and so is the number of calls in a group; how large the batch
-really was is kept with the times. Results are of a full batch nevertheless, where it takes no more than a few times a
-call's seconds: quality of other queries is no comparison.
+In a round, each method runs one group of calls for each size of batch. A group follows a pause, in which spinning
+threads of the method before it stop, and some calls that are not timed, since a processor is slow after a pause. The
+first round only warms up. If a full batch would take too long, it is cut, and a group has fewer calls; the real size of
+a batch is kept with the times. The results are still those of a full batch if they take at most a few times the seconds
+of a call, since the quality of other queries cannot be compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.methods.methods import Ids, Method
+from semcut.connector.benchmark.measure.stage_times import Probe
+from semcut.connector.benchmark.methods.structures import Ids, Method
 from semcut.indexes import Encodings
+from semcut.indexes.progress import Progress, silent
 
-_PAUSE = _WAKE = 0.02
-"""Seconds of the pause, and of the calls behind it that are not timed."""
+_PAUSE = 0.02
+"""Seconds of the pause before a group of calls."""
+_WARM_UP = 0.02
+"""Seconds of the calls after the pause that are not timed."""
 _CALLS = {1: (10, 100), 32: (2, 10)}
-"""Calls in a group, at least and at most, by size of batch; one of any other size."""
-_GROUP = 0.02
-"""Seconds for a group of calls, of those for the largest batch."""
-_CUT = 0.1
-"""Of the seconds, what a call of a cut batch may take: slow methods are many, and need no more."""
-_LEAST = 4
-_WHOLE = 6
-"""Times the seconds of a call, what the results of the queries that were cut off may take."""
+"""Least and greatest number of calls in a group, by size of batch; a batch of another size has one call."""
+_GROUP_SHARE = 0.02
+"""Time of a group of calls, as a share of the seconds that a call of the largest batch may take."""
+_CUT_SHARE = 0.1
+"""Time of a call of a cut batch, as a share of the same seconds: slow methods are many, and a tenth is enough."""
+_LEAST_BATCH = 4
+_ALL_QUERIES = 6
+"""Time that the results of all queries may take, as a multiple of the same seconds."""
 
 
 @dataclass(eq=False)
@@ -38,14 +41,30 @@ class Times:
     """What was measured of a method.
 
     Attributes:
-        seconds: by nominal size of batch, seconds of every call of the measured rounds.
-        sizes: by nominal size of batch, how many queries a call really had.
-        ids: (nq, k) int64, results of a full batch of the largest size, or of a cut one where that would take too long.
+        seconds: by nominal size of batch, the seconds of every call of the measured rounds.
+        sizes: by nominal size of batch, the number of queries that a call really had.
+        ids: (m, k) int64, results of the first m queries: of a full batch of the largest size, or of a cut batch if a
+            full one would take too long.
     """
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     ids: Ids = field(default_factory=lambda: np.empty((0, 0), np.int64))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How a method is called.
+
+    Attributes:
+        batch: by nominal size of batch, the queries per call.
+        calls: by nominal size of batch, the calls per group.
+        warm_up: queries per call that is not timed, at most.
+    """
+
+    batch: dict[int, int]
+    calls: dict[int, int]
+    warm_up: int
 
 
 def measure(
@@ -56,70 +75,59 @@ def measure(
     batches: Sequence[int],
     rounds: int,
     seconds: float,
-    probes: dict[str, Callable[[], dict[str, float]]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    probes: Sequence[Probe] = (),
+    progress: Progress = silent,
 ) -> tuple[dict[str, Times], dict[str, NDArray[np.float64]]]:
-    """Time all methods, in turn.
+    """Time all methods in turn.
 
     Args:
-        methods: built.
-        queries: nq of them; calls take them in order, from the start again when they end.
+        methods: built methods.
+        queries: nq queries; calls take them in order, and start again after the last one.
         k: results per query.
         batches: sizes of batch; the largest gives the results.
-        rounds: measured, after one to warm up.
-        seconds: that one call of the largest batch may take; larger ones are cut. A group of calls gets a fiftieth.
-        probes: run once per round between the methods; each gives seconds by name.
-        progress: told how many groups, of how many, are done.
+        rounds: measured rounds; one more round before them warms up.
+        seconds: time that one call of the largest batch may take; larger batches are cut. A group of calls gets a
+            fiftieth of it.
+        probes: run once per round after the methods.
+        progress: callback that gets the number of groups that are done.
 
     Returns:
-        Times by name of method, and what the probes gave: (rounds,) by name.
+        Times by name of method, and the results of the probes: (rounds,) seconds by name.
     """
-    times = {method.name: Times() for method in methods}
-    calls: dict[tuple[str, int], int] = {}
-    waking: dict[str, int] = {}
+    largest = max(batches)
+    times: dict[str, Times] = {}
+    sizes: dict[str, _Sizes] = {}
     probed: dict[str, list[float]] = {}
     total, done = len(methods) * (rounds + 2), 0
     for method in methods:
-        rate = _size(method, queries, k, batches, seconds, times[method.name], calls)
-        waking[method.name] = max(1, int(_WAKE / rate))
+        sizes[method.name] = _choose_sizes(method, queries, k, batches, seconds)
+        times[method.name] = Times(sizes=sizes[method.name].batch)
         done += 1
-        if progress is not None:
-            progress(done, total)
+        progress(done, total, "timing")
     for turn in range(rounds + 1):
         for method in methods:
             for batch in batches:
-                size, count = times[method.name].sizes[batch], calls[method.name, batch]
-                taken, ids = _group(method, queries, k, size, count, turn, waking[method.name])
+                taken, ids = _run_group(method, queries, k, batch, turn, sizes[method.name])
                 if turn:
                     times[method.name].seconds.setdefault(batch, []).extend(taken)
-                if batch == max(batches):
+                if batch == largest:
                     times[method.name].ids = ids
             done += 1
-            if progress is not None:
-                progress(done, total)
-        for probe in (probes or {}).values():
+            progress(done, total, "timing")
+        for probe in probes:
             time.sleep(_PAUSE)
             for name, value in probe().items():
                 if turn:
                     probed.setdefault(name, []).append(value)
     for method in methods:
-        _complete(method, queries[: max(batches)], k, seconds * _WHOLE, times[method.name], max(batches))
+        _complete_results(method, queries[:largest], k, seconds * _ALL_QUERIES, times[method.name], largest)
     return times, {name: np.asarray(values) for name, values in probed.items()}
 
 
-def _size(
-    method: Method,
-    queries: Encodings,
-    k: int,
-    batches: Sequence[int],
-    seconds: float,
-    times: Times,
-    calls: dict[tuple[str, int], int],
-) -> float:
-    """Find how large batches may be and how many calls make a group, from batches that grow while they are quick; and
-    say how many seconds a query takes in a large one."""
+def _choose_sizes(method: Method, queries: Encodings, k: int, batches: Sequence[int], seconds: float) -> _Sizes:
+    """Choose the sizes of batches and groups, from the time of batches that grow as long as they are quick."""
     largest = min(max(batches), len(queries))
-    size, rate = min(_LEAST, largest), 0.0
+    size = min(_LEAST_BATCH, largest)
     method.search(queries[:1], k)
 
     def seconds_of(count: int) -> float:
@@ -130,32 +138,36 @@ def _size(
     while True:
         taken = seconds_of(size)
         if taken > seconds / 8:
-            taken = seconds_of(size)  # the first time a stored index reads and compares what it needs
-        rate = taken / size
-        if size == largest or rate * size > seconds / 8:
+            taken = seconds_of(size)  # a stored index reads and verifies what it needs in the first search
+        per_query = taken / size
+        if size == largest or taken > seconds / 8:
             break
         size = min(largest, 4 * size)
-    affordable = largest if rate * largest <= seconds else max(_LEAST, int(_CUT * seconds / rate))
+    affordable = largest if per_query * largest <= seconds else max(_LEAST_BATCH, int(_CUT_SHARE * seconds / per_query))
+    cut = {batch: min(batch, len(queries), affordable) for batch in batches}
+    calls: dict[int, int] = {}
     for batch in batches:
-        here = min(batch, len(queries), affordable)
-        times.sizes[batch] = here
         least, most = _CALLS.get(batch, (1, 1))
-        calls[method.name, batch] = int(np.clip(seconds * _GROUP / (rate * here), least, most))
-    return rate
+        calls[batch] = int(np.clip(seconds * _GROUP_SHARE / (per_query * cut[batch]), least, most))
+    return _Sizes(cut, calls, max(1, int(_WARM_UP / per_query)))
 
 
-def _group(
-    method: Method, queries: Encodings, k: int, size: int, calls: int, turn: int, waking: int
-) -> tuple[list[float], NDArray[Any]]:
-    """Seconds of each call of a group, and the results of the last. Before, calls with the queries that come next, so
-    many at a time, bring the processor out of the pause."""
-    parts = [_taken(queries, (turn * calls + call) * size, size) for call in range(calls)]
+def _run_group(
+    method: Method, queries: Encodings, k: int, batch: int, turn: int, sizes: _Sizes
+) -> tuple[list[float], Ids]:
+    """Run one group of calls and return the seconds of each call and the results of the last call.
+
+    Between the pause and the group, calls with the queries that follow those of the group wake the processor.
+    """
+    size, calls = sizes.batch[batch], sizes.calls[batch]
+    parts = [_queries_from(queries, (turn * calls + call) * size, size) for call in range(calls)]
     if calls == 1:
         parts = [queries[:size]]  # the results that are kept are those of the first queries
     taken = []
     time.sleep(_PAUSE)
-    following, awake = _taken(queries, (turn + 1) * calls * size, min(size, waking)), time.perf_counter() + _WAKE
-    while time.perf_counter() < awake:
+    following = _queries_from(queries, (turn + 1) * calls * size, min(size, sizes.warm_up))
+    warm = time.perf_counter() + _WARM_UP
+    while time.perf_counter() < warm:
         method.search(following, k)
     for part in parts:
         start = time.perf_counter()
@@ -164,14 +176,14 @@ def _group(
     return taken, ids
 
 
-def _complete(method: Method, queries: Encodings, k: int, seconds: float, times: Times, largest: int) -> None:
-    """Get the results of the queries behind the largest batch, if they take no more than so many seconds."""
+def _complete_results(method: Method, queries: Encodings, k: int, seconds: float, times: Times, largest: int) -> None:
+    """Add the results of the queries after those of a cut batch, if that takes at most these seconds."""
     size, left = times.sizes[largest], len(queries) - times.sizes[largest]
     if left and left * float(np.median(times.seconds[largest])) / size <= seconds:
         parts = [method.search(queries[start : start + size], k) for start in range(size, len(queries), size)]
         times.ids = np.concatenate([times.ids, *parts])
 
 
-def _taken(queries: Encodings, start: int, size: int) -> Encodings:
-    """So many queries from a place on, from the start again behind the last."""
+def _queries_from(queries: Encodings, start: int, size: int) -> Encodings:
+    """Return this many queries from a position on; the first query follows the last one."""
     return queries[(start + np.arange(size)) % len(queries)]

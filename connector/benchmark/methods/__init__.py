@@ -1,1 +1,1 @@
-"""What a benchmark compares."""
+"""The indexes that a benchmark compares, and the parameters that each is searched with."""

@@ -1,79 +1,75 @@
-"""FAISS's own indexes in a benchmark: over the codes by Hamming distance, and over the features.
+"""Benchmark FAISS's own indexes: of the codes by Hamming distance, and of the features by Euclidean distance.
 
-Grids are few points along each index's one knob, so that a run of a million records ends; they are chosen to go from
-fast and wrong to slow and right. Lists of the inverted files: about sqrt(n), trained on 64 records a list.
-
-The binary indexes come alone, in order of Hamming distance, and with the exact re-rank of `methods`. Counterparts on a
-card are listed where FAISS can see one: making one without ends the process.
+A grid has few points of each index's one search parameter, so that a run with a million records ends in reasonable
+time; the points go from fast and wrong to slow and right. Each binary index is searched alone, in order of Hamming
+distance, and with the re-rank of `exact_rerank`. GPU indexes are listed only where FAISS finds a GPU: making one
+without a GPU ends the process.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from semcut.connector.benchmark.methods.methods import Data, Ids, Method, Search, rerank, reranked, written_bytes
+from semcut.connector.benchmark.methods import faiss_builders
+from semcut.connector.benchmark.methods.exact_rerank import rerank, with_rerank
+from semcut.connector.benchmark.methods.faiss_builders import Built
+from semcut.connector.benchmark.methods.structures import Data, Ids, Method, Search
 from semcut.indexes import Encodings
 from semcut.indexes.scoring.equations import hamming
+from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 
-Made = tuple[Any, dict[str, Any]]
-"""An empty or filled index, and the object that holds each of its search parameters."""
-
-_TRAINED_ON = 64
-_TRAINED_PQ = 40  # FAISS warns below 39
-_BLOCK = 64
-_SEED = 1234  # FAISS's own default
+_QUERIES_PER_BLOCK = 64
+_SHORTLISTS = (DEFAULT_SHORTLIST,)
 
 
 class FaissStructure:
     """One of FAISS's indexes.
 
     Args:
-        name: FAISS's name.
-        make: builds it, trained and filled.
+        name: FAISS's name of the index.
+        make: trains and fills the index.
         grid: points of its search parameters.
-        shortlists: sizes of the shortlist for the methods with a re-rank; empty for an index of features.
-        everything: the whole ranking, if that is to be had.
+        shortlists: sizes of the shortlists of methods with a re-rank; empty for an index of features.
+        rank_all: ranks all records exactly; None for an index that does not compare all of them.
     """
 
     def __init__(
         self,
         name: str,
-        make: Callable[[Data], Made],
+        make: Callable[[Data], Built],
         *,
         grid: Sequence[dict[str, int]] = ({},),
         shortlists: Sequence[int] = (),
-        everything: Callable[[Data, Encodings], Ids] | None = None,
+        rank_all: Callable[[Data, Encodings], Ids] | None = None,
     ) -> None:
         self.name, self._make = name, make
-        self._grid, self._shortlists, self._everything = grid, shortlists, everything
-        self._made: Made | None = None
+        self._grid, self._shortlists, self._rank_all = grid, shortlists, rank_all
+        self._built: Built | None = None
         self._data: Data | None = None
 
     def build(self, data: Data) -> float:
-        """Train and fill it."""
+        """Train and fill the index and return the seconds that took."""
         start = time.perf_counter()
-        self._made, self._data = self._make(data), data
+        self._built, self._data = self._make(data), data
         return time.perf_counter() - start
 
     def bytes(self) -> int:
-        """Bytes of the file that FAISS would write."""
-        assert self._made is not None
-        index = self._made[0]
+        """Return the bytes of the file that FAISS would write."""
+        assert self._built is not None
+        index = self._built[0]
         return written_bytes(faiss.index_gpu_to_cpu(index) if self.name.startswith("Gpu") else index)
 
     def close(self) -> None:
-        """Let go of the index."""
-        self._made = self._data = None
+        """Release the index."""
+        self._built = self._data = None
 
     def methods(self) -> list[Method]:
-        """One per point of the grid, and one more per shortlist."""
+        """List one method per point of the grid, and for each point one more per shortlist."""
         return [
             method
             for point in self._grid
@@ -81,24 +77,24 @@ class FaissStructure:
         ]
 
     def _method(self, point: dict[str, int], shortlist: int | None) -> Method:
-        knobs = "".join(f", {name} {value}" for name, value in point.items())
+        settings = "".join(f", {name} {value}" for name, value in point.items())
         search: Search = self._search(point)
         if shortlist is None:
-            whole = self._everything
+            rank_all = self._rank_all
             return Method(
-                name=f"{self.name}{knobs}",
+                name=f"{self.name}{settings}",
                 family=self.name,
-                parameters=dict(point),
+                parameters={**point},
                 structure=self,
                 search=search,
-                everything=None if whole is None else lambda queries: whole(self._records(), queries),
+                rank_all=None if rank_all is None else lambda queries: rank_all(self._records(), queries),
             )
         return Method(
-            name=f"{self.name}{knobs} + re-rank of {shortlist}",
+            name=f"{self.name}{settings} + re-rank of {shortlist}",
             family=f"{self.name} + re-rank",
             parameters={**point, "shortlist": shortlist},
             structure=self,
-            search=reranked(search, lambda: self._records().features, shortlist),
+            search=with_rerank(search, lambda: self._records().features, shortlist),
             reranks=True,
         )
 
@@ -110,8 +106,8 @@ class FaissStructure:
         binary = "Binary" in self.name
 
         def search(queries: Encodings, k: int) -> Ids:
-            assert self._made is not None
-            index, holders = self._made
+            assert self._built is not None
+            index, holders = self._built
             for name, value in point.items():
                 setattr(holders[name], name, value)
             ids: Ids = index.search(queries.codes if binary else queries.features, k)[1]
@@ -120,163 +116,93 @@ class FaissStructure:
         return search
 
 
-def binary(*, quick: bool = False) -> list[FaissStructure]:
-    """Indexes of codes, by Hamming distance."""
-    sizes = (100,) if quick else (100, 500)
+def code_indexes(*, quick: bool = False) -> list[FaissStructure]:
+    """Return the indexes of codes, searched by Hamming distance."""
+    sizes = _SHORTLISTS if quick else (*_SHORTLISTS, 500)
     probes, flips = ((4, 16), (1,)) if quick else ((1, 4, 16, 64), (0, 1, 2))
     efs = (64, 256) if quick else (16, 64, 128, 256)
+    build = faiss_builders
     return [
-        FaissStructure("IndexBinaryFlat", _binary_flat, shortlists=sizes, everything=by_hamming),
-        FaissStructure("IndexBinaryIVF", _binary_ivf, grid=_grid(nprobe=probes), shortlists=(100,)),
-        FaissStructure("IndexBinaryHNSW", _binary_hnsw, grid=_grid(efSearch=efs), shortlists=(100,)),
-        FaissStructure("IndexBinaryHash", _binary_hash, grid=_grid(nflip=flips), shortlists=(100,)),
-        FaissStructure("IndexBinaryMultiHash", _binary_multi_hash, grid=_grid(nflip=flips[:2]), shortlists=(100,)),
+        FaissStructure("IndexBinaryFlat", build.binary_flat, shortlists=sizes, rank_all=rank_by_hamming),
+        FaissStructure("IndexBinaryIVF", build.binary_ivf, grid=_points(nprobe=probes), shortlists=_SHORTLISTS),
+        FaissStructure("IndexBinaryHNSW", build.binary_hnsw, grid=_points(efSearch=efs), shortlists=_SHORTLISTS),
+        FaissStructure("IndexBinaryHash", build.binary_hash, grid=_points(nflip=flips), shortlists=_SHORTLISTS),
+        FaissStructure(
+            "IndexBinaryMultiHash", build.binary_multi_hash, grid=_points(nflip=flips[:2]), shortlists=_SHORTLISTS
+        ),
     ]
 
 
 def flat_with_rerank() -> FaissStructure:
-    """The plainest baseline: all codes, and the re-rank of 100."""
-    return FaissStructure("IndexBinaryFlat", _binary_flat, shortlists=(100,))
+    """Return the simplest baseline: a scan of all codes, with and without a re-rank of the default shortlist."""
+    return FaissStructure("IndexBinaryFlat", faiss_builders.binary_flat, shortlists=_SHORTLISTS)
 
 
-def features(*, quick: bool = False) -> list[FaissStructure]:
-    """Indexes of features, by Euclidean distance."""
+def feature_indexes(*, quick: bool = False) -> list[FaissStructure]:
+    """Return the indexes of features, searched by Euclidean distance."""
     probes = (4, 16) if quick else (1, 4, 16, 64)
     efs = (16, 64) if quick else (8, 16, 32, 64, 128, 256)
     factors = (10,) if quick else (4, 10)
     refined = [{"nprobe": n, "k_factor": factor} for n in probes[1:] for factor in factors]
     return [
-        FaissStructure("IndexFlatL2", _flat, everything=by_distance),
-        FaissStructure("IndexIVFFlat", _ivf_flat, grid=_grid(nprobe=probes)),
-        FaissStructure("IndexHNSWFlat", _hnsw_flat, grid=_grid(efSearch=efs)),
-        FaissStructure("IndexIVFPQ + refine", _ivf_pq, grid=refined),
+        FaissStructure("IndexFlatL2", faiss_builders.flat, rank_all=rank_by_distance),
+        FaissStructure("IndexIVFFlat", faiss_builders.ivf_flat, grid=_points(nprobe=probes)),
+        FaissStructure("IndexHNSWFlat", faiss_builders.hnsw_flat, grid=_points(efSearch=efs)),
+        FaissStructure("IndexIVFPQ + refine", faiss_builders.ivf_pq_refined, grid=refined),
     ]
 
 
-def on_gpu(*, quick: bool = False) -> list[FaissStructure]:
-    """Counterparts on the first card; empty where FAISS sees none."""
+def gpu_indexes(*, quick: bool = False) -> list[FaissStructure]:
+    """Return the indexes of FAISS on the first GPU; none if FAISS finds no GPU."""
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
         return []
-    resources = faiss.StandardGpuResources()  # expensive: one for all
+    resources = faiss.StandardGpuResources()  # expensive: one for all indexes
 
-    def moved(make: Callable[[Data], Made]) -> Callable[[Data], Made]:
-        def on_card(data: Data) -> Made:
+    def on_gpu(make: Callable[[Data], Built]) -> Callable[[Data], Built]:
+        def make_on_gpu(data: Data) -> Built:
             index = faiss.index_cpu_to_gpu(resources, 0, make(data)[0])
             return index, {"nprobe": index}
 
-        return on_card
+        return make_on_gpu
 
-    def flat(data: Data) -> Made:
-        cpu, _ = _binary_flat(data)
+    def binary_flat(data: Data) -> Built:
+        cpu, _ = faiss_builders.binary_flat(data)
         return faiss.GpuIndexBinaryFlat(resources, cpu), {}
 
     probes = (4, 16) if quick else (1, 4, 16, 64)
     return [
-        FaissStructure("GpuIndexBinaryFlat", flat, shortlists=(100,)),
-        FaissStructure("GpuIndexFlatL2", moved(_flat)),
-        FaissStructure("GpuIndexIVFFlat", moved(_ivf_flat), grid=_grid(nprobe=probes)),
+        FaissStructure("GpuIndexBinaryFlat", binary_flat, shortlists=_SHORTLISTS),
+        FaissStructure("GpuIndexFlatL2", on_gpu(faiss_builders.flat)),
+        FaissStructure("GpuIndexIVFFlat", on_gpu(faiss_builders.ivf_flat), grid=_points(nprobe=probes)),
     ]
 
 
-def by_hamming(data: Data, queries: Encodings) -> Ids:
-    """(nq, n): all records by Hamming distance, ties by id."""
+def rank_by_hamming(data: Data, queries: Encodings) -> Ids:
+    """Rank all records by Hamming distance, ties by id: (nq, n) int64."""
     return np.concatenate([np.argsort(hamming(code, data.codes), kind="stable")[None] for code in queries.codes])
 
 
-def by_distance(data: Data, queries: Encodings) -> Ids:
-    """(nq, n): all records by Euclidean distance, ties by id."""
-    rows = np.arange(len(data))
-    parts = [queries.features[start : start + _BLOCK] for start in range(0, len(queries), _BLOCK)]
+def rank_by_distance(data: Data, queries: Encodings) -> Ids:
+    """Rank all records by Euclidean distance, ties by id: (nq, n) int64."""
+    rows, step = np.arange(len(data)), _QUERIES_PER_BLOCK
+    parts = [queries.features[start : start + step] for start in range(0, len(queries), step)]
     return np.concatenate([rerank(part, data.features, np.tile(rows, (len(part), 1)), len(data)) for part in parts])
 
 
-def _grid(**knob: Sequence[int]) -> list[dict[str, int]]:
-    return [{name: value} for name, values in knob.items() for value in values]
+def written_bytes(index: Any) -> int:
+    """Count the bytes of the file that FAISS would write an index to, without writing the file."""
+    total = 0
+
+    def count(part: bytes) -> int:
+        nonlocal total
+        total += len(part)
+        return len(part)
+
+    writer = getattr(faiss, "PyCallbackIOWriter")(count)  # noqa: B009  # the stubs of FAISS leave it out
+    (faiss.write_index_binary if isinstance(index, faiss.IndexBinary) else faiss.write_index)(index, writer)
+    return total
 
 
-def _lists(records: int) -> int:
-    """A power of two near sqrt(n)."""
-    return 1 << max(0, round(math.log2(max(1, records)) / 2))
-
-
-def _sample(rows: NDArray[Any], lists: int, least: int = 0) -> NDArray[Any]:
-    """Rows to train on, spread over all."""
-    wanted = max(lists * _TRAINED_ON, least)
-    if len(rows) <= wanted:
-        return rows
-    return rows[np.sort(np.random.default_rng(_SEED).choice(len(rows), wanted, replace=False))]
-
-
-def _binary_flat(data: Data) -> Made:
-    index = faiss.IndexBinaryFlat(data.config.bits)
-    index.add(data.codes)
-    return index, {}
-
-
-def _binary_ivf(data: Data) -> Made:
-    lists = _lists(len(data))
-    quantizer = faiss.IndexBinaryFlat(data.config.bits)
-    index = faiss.IndexBinaryIVF(quantizer, data.config.bits, lists)
-    index.cp.min_points_per_centroid = 1  # a small data set is no reason for a warning
-    index.train(_sample(data.codes, lists))
-    index.add(data.codes)
-    return index, {"nprobe": index}
-
-
-def _binary_hnsw(data: Data) -> Made:
-    index = faiss.IndexBinaryHNSW(data.config.bits, 16)
-    index.add(data.codes)
-    return index, {"efSearch": index.hnsw}
-
-
-def _binary_hash(data: Data) -> Made:
-    index = faiss.IndexBinaryHash(data.config.bits, _hash_bits(len(data)))
-    index.add(data.codes)
-    return index, {"nflip": index}
-
-
-def _binary_multi_hash(data: Data) -> Made:
-    bits = min(_hash_bits(len(data)), data.config.bits // 4)
-    index = faiss.IndexBinaryMultiHash(data.config.bits, 4, bits)
-    index.add(data.codes)
-    return index, {"nflip": index}
-
-
-def _hash_bits(records: int) -> int:
-    """Bits of a key for about one record a bucket, were the codes spread evenly."""
-    return max(8, min(24, round(math.log2(max(1, records)))))
-
-
-def _flat(data: Data) -> Made:
-    index = faiss.IndexFlatL2(data.config.dim)
-    index.add(data.features)
-    return index, {}
-
-
-def _ivf_flat(data: Data) -> Made:
-    lists = _lists(len(data))
-    quantizer = faiss.IndexFlatL2(data.config.dim)
-    index = faiss.IndexIVFFlat(quantizer, data.config.dim, lists)
-    index.cp.min_points_per_centroid = 1
-    index.train(_sample(data.features, lists))
-    index.add(data.features)
-    return index, {"nprobe": index}
-
-
-def _hnsw_flat(data: Data) -> Made:
-    index = faiss.IndexHNSWFlat(data.config.dim, 32)
-    index.add(data.features)
-    return index, {"efSearch": index.hnsw}
-
-
-def _ivf_pq(data: Data) -> Made:
-    dim, lists = data.config.dim, _lists(len(data))
-    parts = next(count for count in (16, 8, 4, 2, 1) if dim % count == 0 and (dim // count >= 4 or count == 1))
-    bits = 8 if len(data) >= 10_000 else 4
-    quantizer = faiss.IndexFlatL2(dim)
-    base = faiss.IndexIVFPQ(quantizer, dim, lists, parts, bits)
-    base.cp.min_points_per_centroid = base.pq.cp.min_points_per_centroid = 1
-    index = faiss.IndexRefineFlat(base)
-    index.train(_sample(data.features, lists, least=256 * _TRAINED_PQ))
-    index.add(data.features)
-    return index, {"nprobe": base, "k_factor": index}
+def _points(**parameter: Sequence[int]) -> list[dict[str, int]]:
+    """Return the points of a grid of one parameter."""
+    return [{name: value} for name, values in parameter.items() for value in values]

@@ -1,7 +1,7 @@
-"""semcut in a benchmark: an index in memory, as FAISS's own are, and all searches of a grid.
+"""Benchmark semcut: an index in memory, as FAISS's own indexes are, with all searches of a parameter grid.
 
-Codes are scanned by FAISS's list scanner or by the compiled engine, whichever are installed; each is a structure of its
-own. Results are the same for all engines.
+Each installed scanner of codes, FAISS's inverted lists or the compiled scanner, is a structure of its own. All of them
+give the same results.
 """
 
 from __future__ import annotations
@@ -9,32 +9,48 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semcut.connector.benchmark.methods.methods import Data, Ids, Method, Steps
+from semcut.connector.benchmark.methods.structures import Data, Ids, Method, Parameters, StepCounts
 from semcut.indexes import Encodings, FaissIndex
 from semcut.indexes.config import Ranking
 from semcut.indexes.scanners.protocol import EngineName
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 SHORTLISTS = (50, 100, 200, 500, None)
 RANKINGS: tuple[Ranking, ...] = ("distance", "fused")
-CUTOFF, SHORTLIST = 0.2, 100
-"""The defaults of a search."""
+
+
+@dataclass(frozen=True)
+class SearchPoint:
+    """One point of the grid of semcut's search parameters; the defaults are those of a search."""
+
+    cutoff: float = DEFAULT_CUTOFF
+    shortlist: int | None = DEFAULT_SHORTLIST
+    ranking: Ranking = "distance"
+
+    @staticmethod
+    def of(parameters: Parameters) -> SearchPoint:
+        """Return the point that the parameters of one of semcut's methods describe."""
+        values: dict[str, Any] = dict(parameters)
+        return SearchPoint(**values)
 
 
 class Semcut:
-    """A `FaissIndex` of an engine.
+    """The structure of semcut: a `FaissIndex` with one scanner.
 
     Args:
-        engine: what scans the codes: one of `indexes.hamming.available`.
-        cutoffs, shortlists, rankings: the grid; all combinations.
-        stored: search the data set's own stored index through its mapping; what is built to see how long that takes is
-            a stored one too, and deleted. For data that memory cannot hold twice.
-        whole: whether the first engine's whole rankings are to be had.
+        engine: name of the scanner, one of `indexes.scanners.protocol.available`.
+        cutoffs, shortlists, rankings: the grid; all combinations are searched.
+        stored: search the data set's own stored index through its memory mapping, for data that memory cannot hold
+            twice. To measure the time of building, another stored index is built and deleted.
+        ranks_all: whether the methods without a shortlist also give rankings of all records.
     """
 
     def __init__(
@@ -45,23 +61,23 @@ class Semcut:
         shortlists: Sequence[int | None] = SHORTLISTS,
         rankings: Sequence[Ranking] = RANKINGS,
         stored: bool = False,
-        whole: bool = True,
+        ranks_all: bool = True,
     ) -> None:
         self.name = f"semcut ({engine})"
         self.engine = engine
-        self._grid = [(t, n, ranking) for ranking in rankings for t in cutoffs for n in shortlists]
-        self._stored, self._whole = stored, whole
+        self._grid = [SearchPoint(t, n, ranking) for ranking in rankings for t in cutoffs for n in shortlists]
+        self._stored, self._ranks_all = stored, ranks_all
         self.index: FaissIndex
 
     def build(self, data: Data) -> float:
-        """Add all records."""
+        """Add all records and return the seconds that took."""
         self._bytes = sum(file.stat().st_size for file in data.path.rglob("*") if file.is_file())
         if not self._stored:
             self.index = FaissIndex.create(None, data.config, engine=self.engine)
-            return _filled(self.index, data)
+            return _add_all(self.index, data)
         with tempfile.TemporaryDirectory(dir=data.path.parent, prefix=".build-") as scratch:
             index = FaissIndex.create(Path(scratch) / "index", data.config, durability="close", engine=self.engine)
-            seconds = _filled(index, data)
+            seconds = _add_all(index, data)
             start = time.perf_counter()
             index.close()
             seconds += time.perf_counter() - start
@@ -69,43 +85,48 @@ class Semcut:
         return seconds
 
     def bytes(self) -> int:
-        """Bytes of the data set's stored index: all columns, features and probabilities too."""
+        """Return the bytes of the data set's stored index: all columns, features and probabilities included."""
         return self._bytes
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index and release its memory."""
         self.index.close()
 
     def methods(self) -> list[Method]:
-        """One per point of the grid."""
-        return [self._method(*point) for point in self._grid]
+        """List one method per point of the grid."""
+        return [self._method(point) for point in self._grid]
 
-    def _method(self, cutoff: float, shortlist: int | None, ranking: Ranking) -> Method:
-        options: dict[str, Any] = {"cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
+    def _method(self, point: SearchPoint) -> Method:
+        cutoff, shortlist, ranking = point.cutoff, point.shortlist, point.ranking
 
         def search(queries: Encodings, k: int) -> Ids:
-            return self.index.search(queries, k=k, **options).ids
+            return self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking).ids
 
-        def everything(queries: Encodings) -> Ids:
-            return self.index.search(queries, k=len(self.index), **options).ids
+        def rank_all(queries: Encodings) -> Ids:
+            return search(queries, len(self.index))
 
-        def steps(queries: Encodings, k: int) -> Steps:
-            result = self.index.search(queries, k=k, **options)
-            return {name: getattr(result, name) for name in ("partitions", "cells", "codes", "cut_off")}
+        def count_steps(queries: Encodings, k: int) -> StepCounts:
+            result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+            return {
+                "partitions": result.partitions,
+                "cells": result.cells,
+                "codes": result.codes,
+                "cut_off": result.cut_off,
+            }
 
         return Method(
             name=f"{self.name}, t={cutoff:g}, shortlist {'all' if shortlist is None else shortlist}, {ranking}",
             family=f"{self.name}, by {ranking}",
-            parameters=options,
+            parameters=asdict(point),
             structure=self,
             search=search,
-            everything=everything if shortlist is None and self._whole else None,
-            steps=steps,
+            rank_all=rank_all if shortlist is None and self._ranks_all else None,
+            count_steps=count_steps,
         )
 
 
-def _filled(index: FaissIndex, data: Data) -> float:
-    """Add all records and say how many seconds the adding took."""
+def _add_all(index: FaissIndex, data: Data) -> float:
+    """Add all records and return the seconds that the calls of `add` took."""
     seconds = 0.0
     for batch in data.batches():
         start = time.perf_counter()
@@ -114,6 +135,6 @@ def _filled(index: FaissIndex, data: Data) -> float:
     return seconds
 
 
-def cells_kept(index: FaissIndex, queries: Encodings, cutoff: float) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(nq, w) int64 cells that pruning leaves, padded with -1: what an engine is given to scan."""
-    return index._state.cells.prune(index._similarity.weights(queries.probabilities), cutoff).cells
+def cells_kept(index: FaissIndex, queries: Encodings, cutoff: float) -> NDArray[np.int64]:
+    """Return the cells that pruning keeps for each query, (nq, w) int64 padded with -1: what a scanner gets to scan."""
+    return index.snapshot.cells.prune(index.similarity.weights(queries.probabilities), cutoff).cells

@@ -1,1 +1,1 @@
-"""Figures, pictures and the page of a benchmark."""
+"""The report of a benchmark: figures from raw results, plots, and a page."""

@@ -1,121 +1,250 @@
-"""All figures of a run, from its raw results: one dictionary per data set, and one per method in it.
+"""Define the figures of a run: of each data set, of each method on it, and of each size of batch.
 
-A method's figures: `batches` (see `measures.latencies`), `map`, `precision`, `map_all` and `recall` (Euclidean),
-`recall_equations` with `lost` and `scanned` for semcut, `build_seconds`, `disk_bytes`, `memory_bytes`, `queries`, how
-many its results are of, and `complete`, whether these are all: quality is compared between such methods only. What
-cannot be had is None.
+All of them are frozen; `as_dict` gives the content of run.json. A figure that is not known is None.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from semcut.connector.benchmark.datasets.dataset import About
+from semcut.connector.benchmark.measure.dataset_facts import StructureFacts
+from semcut.connector.benchmark.measure.machine import Machine
+from semcut.connector.benchmark.measure.run_plan import Plan
+from semcut.connector.benchmark.methods.grids import Grid
+from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
+from semcut.connector.benchmark.methods.structures import Parameters
 
-from semcut.connector.benchmark.measure import measures, raw_results
-from semcut.connector.benchmark.measure.ground_truth import Exact, Truth
-from semcut.connector.benchmark.report.targets import targets
-from semcut.indexes.errors import DataError
-
-_STEPS = ("partitions", "cells", "codes")
-
-
-def of_run(out: Path) -> list[dict[str, Any]]:
-    """Figures of every complete data set of a run, in order of their running."""
-    found = [
-        (facts["started"], directory, facts)
-        for directory in sorted((out / "raw").glob("*"))
-        if (facts := raw_results.finished(directory)) is not None
-    ]
-    return [of_dataset(directory, facts) for _, directory, facts in sorted(found, key=lambda one: one[0])]
+KINDS = ("semcut", "codes + re-rank", "codes", "features")
+"""The kinds of methods, by what they search."""
 
 
-def of_dataset(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Figures of one data set.
+@dataclass(frozen=True)
+class BatchFigures:
+    """The speed of a method in batches of one size.
 
-    Args:
-        directory: its raw results.
-        facts: the content of its dataset.json.
-
-    Raises:
-        DataError: a file is missing or damaged.
+    Attributes:
+        queries: queries of a call.
+        calls: timed calls.
+        queries_per_second: queries of a call over the median time of a call.
+        p50_ms, p95_ms, p99_ms: percentiles of the time of a call, in milliseconds.
     """
-    truth = Truth.load(directory / "truth.npz")
-    if truth is None:
-        raise DataError(f"{directory / 'truth.npz'} cannot be read: delete its directory, and it is measured again")
-    queries, probes = raw_results.load(directory / "queries.npz"), raw_results.load(directory / "probes.npz")
-    methods = [_method(directory, facts, method, truth, queries) for method in facts["methods"]]
-    most = max((method["queries"] for method in methods), default=0)
-    for method in methods:
-        method["complete"] = method["queries"] == most
-    records = facts["about"]["records"]
-    found = {
-        "name": directory.name,
-        **{
-            name: facts[name] for name in ("about", "grid", "machine", "plan", "structures", "cells", "partitions",
-                                           "column_bytes", "exact_queries", "started", "finished")
-        },
-        "relevant": {
-            f"{cutoff:g}": float(exact.relevant.mean() / records) for (cutoff, _), exact in truth.exact.items()
-        },
-        "probes": {name: float(np.median(values)) for name, values in probes.items()},
-        "methods": methods,
-    }  # fmt: skip
-    return {**found, "targets": targets(found)}
+
+    queries: int
+    calls: int
+    queries_per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
 
 
-def _method(
-    directory: Path, facts: dict[str, Any], method: dict[str, Any], truth: Truth, queries: dict[str, NDArray[Any]]
-) -> dict[str, Any]:
-    arrays = raw_results.load(directory / method["file"])
-    ids, distances = arrays["ids"], arrays["distances"]
-    seconds = {int(name[8:]): values for name, values in arrays.items() if name.startswith("seconds_")}
-    sizes = {int(name[5:]): int(value) for name, value in arrays.items() if name.startswith("size_")}
-    structure = facts["structures"][method["structure"]]
-    whole = arrays.get("average_precision")
-    semcut = "cutoff" in method["parameters"]
-    return {
-        **{name: method[name] for name in ("name", "family", "parameters", "structure")},
-        "semcut": semcut,
-        "queries": len(ids),
-        "batches": measures.latencies(seconds, sizes),
-        **measures.quality(arrays["labels"], queries["labels"][: len(ids)], queries["per_label"]),
-        "map_all": None if whole is None or np.isnan(whole).all() else float(np.nanmean(whole)),
-        "map_all_queries": None if whole is None else len(whole),
-        "recall": _mean(measures.recall(ids, distances, truth.distances[: len(ids)])),
-        **(_semcut(facts, method["parameters"], arrays, truth, queries) if semcut else {}),
-        **{name: structure[name] for name in ("build_seconds", "memory_bytes", "memory_peak")},
-        "disk_bytes": structure["disk_bytes"] + (facts["feature_bytes"] if method["reranks"] else 0),
-    }
+@dataclass(frozen=True)
+class Losses:
+    """Where the k best of all records, found without a cutoff, get lost: shares of them with sum 1.
+
+    Attributes:
+        cutoff: records that are not relevant enough, as the cutoff demands.
+        pruning: relevant records in cells that were skipped; 0, since pruning is exact.
+        shortlist: relevant records in cells that were scanned, but not near enough by code.
+        found: all others.
+    """
+
+    cutoff: float
+    pruning: float
+    shortlist: float
+    found: float
 
 
-def _semcut(
-    facts: dict[str, Any],
-    parameters: dict[str, Any],
-    arrays: dict[str, NDArray[Any]],
-    truth: Truth,
-    queries: dict[str, NDArray[Any]],
-) -> dict[str, Any]:
-    """What only semcut has: exact answers to be held to, and steps."""
-    cutoff, ranking = parameters["cutoff"], parameters["ranking"]
-    exact: Exact = truth.exact[cutoff, ranking]
-    best = truth.exact.get((0.0, ranking))
-    whole = {"partitions": facts["partitions"], "cells": facts["cells"], "codes": facts["about"]["records"]}
-    ids = arrays["ids"]
-    return {
-        "recall_equations": _mean(
-            measures.recall_of_equations(ids, arrays["distances"], arrays["relevance"], exact, cutoff, ranking)
-        ),
-        "recall_equations_queries": min(len(ids), len(exact.ids)),
-        "scanned": {name: float(arrays[f"steps_{name}"].mean() / max(1, whole[name])) for name in _STEPS},
-        "cut_off": float(arrays["steps_cut_off"].mean()),
-        "lost": None
-        if best is None
-        else measures.losses(ids, best, exact, cutoff, queries[f"pruned {cutoff!r} {ranking}"]),
-    }
+@dataclass(frozen=True)
+class SemcutFigures:
+    """Figures that only semcut's methods have.
+
+    Attributes:
+        point: the search parameters.
+        recall_equations: recall@k of the exact answers by Eq. 2-4 at the same cutoff.
+        recall_equations_queries: number of queries with such answers.
+        scanned: shares of all "partitions", "cells" and "codes" that a query scans, on average.
+        cut_off: records that a query scans and the cutoff drops, on average.
+        lost: where the best records get lost; None if the best of all records are not known.
+    """
+
+    point: SearchPoint
+    recall_equations: float | None
+    recall_equations_queries: int
+    scanned: dict[str, float]
+    cut_off: float
+    lost: Losses | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON; the point stands among the parameters of the method."""
+        return {name: value for name, value in asdict(self).items() if name != "point"}
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return None if not len(values) or np.isnan(values).all() else float(np.nanmean(values))
+@dataclass(frozen=True)
+class MethodFigures:
+    """Figures of a method on a data set.
+
+    Attributes:
+        name, family, parameters, structure: see `Method`.
+        queries: number of queries that the quality is measured on.
+        batches: speed by nominal size of batch.
+        map: mAP@k by labels.
+        precision: precision@k by labels.
+        map_all: mAP of the ranking of all records.
+        map_all_queries: number of queries with such a ranking.
+        recall: recall@k of the nearest features.
+        semcut: what only semcut's methods have.
+        build_seconds, memory_bytes, memory_peak, disk_bytes: see `StructureFacts`; the features that a re-rank reads
+            are added to the bytes on the disk.
+        complete: whether the quality is measured on as many queries as that of any method. Only such methods are
+            compared by quality.
+    """
+
+    name: str
+    family: str
+    parameters: Parameters
+    structure: str
+    queries: int
+    batches: dict[int, BatchFigures]
+    map: float | None
+    precision: float | None
+    map_all: float | None
+    map_all_queries: int | None
+    recall: float | None
+    semcut: SemcutFigures | None
+    build_seconds: float
+    memory_bytes: int
+    memory_peak: int
+    disk_bytes: int
+    complete: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of the method, one of `KINDS`."""
+        if self.semcut is not None:
+            return "semcut"
+        if "Binary" not in self.family:
+            return "features"
+        return "codes + re-rank" if "re-rank" in self.family else "codes"
+
+    def queries_per_second(self, batch: int) -> float:
+        """Return the speed in batches of a nominal size."""
+        return self.batches[batch].queries_per_second
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
+        content = asdict(self)
+        return {
+            **{name: content[name] for name in ("name", "family", "parameters", "structure")},
+            "semcut": self.semcut is not None,
+            "queries": self.queries,
+            "batches": {str(size): figures for size, figures in content["batches"].items()},
+            **{name: content[name] for name in ("map", "precision", "map_all", "map_all_queries", "recall")},
+            **({} if self.semcut is None else self.semcut.as_dict()),
+            **{
+                name: content[name]
+                for name in ("build_seconds", "memory_bytes", "memory_peak", "disk_bytes", "complete")
+            },
+        }
+
+
+@dataclass(frozen=True)
+class DatasetFigures:
+    """Figures of a data set.
+
+    Attributes:
+        name: name of its directory of raw results.
+        about, grid, machine, plan, structures, cells, partitions, column_bytes, exact_queries, started, finished: see
+            `DatasetFacts`.
+        relevant: share of records that are relevant to a query, on average, by cutoff.
+        probes: median seconds of what was timed beside the methods, see `stage_times`.
+        methods: the methods.
+    """
+
+    name: str
+    about: About
+    grid: Grid
+    machine: Machine
+    plan: Plan
+    structures: dict[str, StructureFacts]
+    cells: int
+    partitions: int
+    column_bytes: dict[str, int]
+    exact_queries: dict[str, int]
+    started: float
+    finished: float
+    relevant: dict[float, float]
+    probes: dict[str, float]
+    methods: tuple[MethodFigures, ...]
+
+    def best_methods(self) -> list[MethodFigures]:
+        """Return the methods that no other beats in both mAP@k and queries/s of the largest batch, best mAP first.
+
+        Only complete methods are compared.
+        """
+        batch = self.plan.largest_batch
+        points = [
+            ((method.map, method.queries_per_second(batch)), method)
+            for method in self.methods
+            if method.complete and method.map is not None
+        ]
+        best = set(pareto_front(point for point, _ in points))
+        return [method for point, method in sorted(points, key=lambda one: -one[0][0]) if point in best]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
+        return {
+            "name": self.name,
+            "about": self.about.model_dump(),
+            "grid": self.grid,
+            "machine": asdict(self.machine),
+            "plan": self.plan.model_dump(mode="json"),
+            "structures": {name: facts.as_dict() for name, facts in self.structures.items()},
+            "cells": self.cells,
+            "partitions": self.partitions,
+            "column_bytes": self.column_bytes,
+            "exact_queries": self.exact_queries,
+            "started": self.started,
+            "finished": self.finished,
+            "relevant": {f"{cutoff:g}": share for cutoff, share in self.relevant.items()},
+            "probes": self.probes,
+            "methods": [method.as_dict() for method in self.methods],
+        }
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """Figures of a run.
+
+    Attributes:
+        command: the command that made the run; None if it is not known.
+        datasets: the data sets, in the order in which they were measured.
+    """
+
+    command: str | None
+    datasets: tuple[DatasetFigures, ...]
+
+    @property
+    def growth(self) -> list[DatasetFigures]:
+        """The data sets of the growth curve, the smallest first."""
+        return sorted((one for one in self.datasets if one.grid == "growth"), key=lambda one: one.about.records)
+
+    @property
+    def compared(self) -> list[DatasetFigures]:
+        """All other data sets."""
+        return [one for one in self.datasets if one.grid != "growth"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of run.json."""
+        return {"command": self.command, "datasets": [one.as_dict() for one in self.datasets]}
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other point exceeds in both coordinates, from left to right."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points), reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front[::-1]

@@ -1,4 +1,4 @@
-"""A small data set, and a run of everything on it, for all tests of the benchmark."""
+"""Fixtures for all tests of the benchmark: a small data set, and a run of all structures on it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import faiss
 import pytest
 
 from semcut.connector.benchmark.datasets.dataset import Dataset
-from semcut.connector.benchmark.datasets.from_indexes import real_dataset
-from semcut.connector.benchmark.measure.raw_results import Plan
-from semcut.connector.benchmark.measure.run import DatasetTask, run
-from semcut.connector.benchmark.methods.methods import Data
+from semcut.connector.benchmark.datasets.dataset_tasks import DatasetTask
+from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
+from semcut.connector.benchmark.measure.run import run
+from semcut.connector.benchmark.measure.run_plan import Plan
+from semcut.connector.benchmark.methods.structures import Data
+from semcut.indexes.progress import silent
 from tests.connector.benchmark.synthetic import encodings, stored
 
 RECORDS, QUERIES = 3000, 150
@@ -20,7 +22,7 @@ RECORDS, QUERIES = 3000, 150
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Stored indexes of records and of queries, as a user has them."""
+    """Stored indexes of records and of queries, as `semcut index` makes them."""
     place = tmp_path_factory.mktemp("pair")
     return (
         stored(place / "small-index", *encodings(RECORDS)),
@@ -30,9 +32,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def small(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a data set."""
+    """Directory of a data set."""
     path = tmp_path_factory.mktemp("data") / "small"
-    real_dataset(path, *pair, name="small").close()
+    dataset_from_indexes(path, *pair, name="small").close()
     return path
 
 
@@ -44,12 +46,12 @@ def dataset(small: Path) -> Iterator[Dataset]:
 
 @pytest.fixture
 def data(dataset: Dataset) -> Data:
-    return Data.of(dataset.index)
+    return Data.of(dataset.index, dataset.index_path)
 
 
 @pytest.fixture(scope="session")
 def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run of a few methods of every structure, and of two sizes of a growth curve."""
+    """Directory of a run: a few methods of every structure, and two sizes of a growth curve."""
     out = tmp_path_factory.mktemp("run") / "out"
     half = tmp_path_factory.mktemp("data") / "half"
     place = tmp_path_factory.mktemp("half")
@@ -57,7 +59,7 @@ def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stored(place / name, *encodings(rows, seed=seed))
         for name, rows, seed in (("a", RECORDS // 2, 0), ("b", QUERIES, 1))
     )
-    real_dataset(half, records, queries, name="half").close()
+    dataset_from_indexes(half, records, queries, name="half").close()
     plan = Plan(
         threads=faiss.omp_get_max_threads(), rounds=1, call_seconds=0.02, truth_seconds=0.2, queries=128,
         batches=(1, 32, 128),
@@ -67,5 +69,5 @@ def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         DatasetTask("growth-half", "growth", lambda: half),
         DatasetTask("growth-small", "growth", lambda: small),
     ]
-    run(out, tasks, plan, lambda what, done, total: None)
+    run(out, tasks, plan, silent)
     return out

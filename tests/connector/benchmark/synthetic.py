@@ -1,4 +1,4 @@
-"""Small encodings of known structure: classes with two confusable neighbours, codes and features tied to classes."""
+"""Generate small encodings of known structure: each class has two similar neighbours in codes and features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLASSES, BITS, DIM = 12, 64, 24
 
 
 def encodings(rows: int, *, seed: int = 0, classes: int = CLASSES) -> tuple[Encodings, np.ndarray]:
-    """So many encodings and their labels, equally many of each class, in random order."""
+    """Generate encodings and their labels, balanced over the classes, in random order."""
     world, rng = np.random.default_rng(99), np.random.default_rng(seed)
     centres = world.standard_normal((classes, DIM)) + 0.7
     codes = world.random((classes, BITS)) < np.linspace(0.25, 0.75, BITS)
@@ -33,7 +33,7 @@ def encodings(rows: int, *, seed: int = 0, classes: int = CLASSES) -> tuple[Enco
 
 
 def stored(path: Path, batch: Encodings, labels: np.ndarray, *, names: str = "class", uris: bool = True) -> Path:
-    """An index of encodings with ids that have gaps, and uris that tell labels, as `semcut index` makes it."""
+    """Store an index of encodings, as `semcut index` does: ids have gaps, and uris name the labels."""
     rows = len(batch)
     record = Encodings(
         probabilities=batch.probabilities,

@@ -1,8 +1,11 @@
-"""`semcut benchmark`, from end to end, and the script that is the same."""
+"""Test `semcut benchmark` from end to end, and the script that runs the same command."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +14,10 @@ from pathlib import Path
 import faiss
 import pytest
 
-from semcut.connector.benchmark.datasets.dataset_sources import Wanted
-from semcut.connector.benchmark.measure.machine import pin_threads
-from semcut.connector.cli.benchmark_command import RecordCounts, Sizes
+from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest
+from semcut.connector.benchmark.measure.machine import set_threads
+from semcut.connector.cli.benchmark_command import FittedType, RecordCountsType
+from semcut.indexes.storage.catalogue import FORMAT_VERSION
 from tests.command import semcut
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
@@ -21,13 +25,13 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """What a run has set for its whole process is as before."""
+    """Restore the number of threads, which a run sets for its whole process."""
     before = faiss.omp_get_max_threads()
     yield
-    pin_threads(before)
+    set_threads(before)
 
 
-def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path, threads):
+def test_copied_fitted_and_growing_data_are_in_one_report(pair, tmp_path, threads):
     done = semcut(
         "benchmark", "out", "--data", *pair, "--fitted", "1e3x20:1", "--growth", "1000,2000", "--quick", "--methods",
         "semcut (faiss),IndexBinaryFlat", "--rounds", 1, "--threads", 1, cwd=tmp_path,
@@ -41,6 +45,7 @@ def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path, threads):
     assert all(one["plan"]["threads"] == 1 for one in content["datasets"])
     assert "report.html" in done.stdout
     assert "Pareto" in done.stdout
+    assert not re.search(r"target|missed|wanted|\bmet\b", done.stdout)
     assert 'id="growth"' in (tmp_path / "out" / "report.html").read_text()
     assert content["command"].startswith("semcut benchmark out --data")
 
@@ -49,7 +54,7 @@ def test_real_fitted_and_growing_data_in_one_report(pair, tmp_path, threads):
     ("arguments", "message", "status"),
     [
         (["out"], "nothing to run: give --data", 2),
-        (["out", "--quick", "--defaults"], "--quick and --defaults both say which points", 2),
+        (["out", "--quick", "--defaults"], "--quick and --defaults both choose the settings", 2),
         (["out", "--fitted", "many"], "is not like 1e6x100", 2),
         (["out", "--growth", "1e5,some"], "is not like 1e5,1e6,1e7", 2),
         (["out", "--quick", "--methods", "annoy"], "no method begins with annoy", 1),
@@ -67,7 +72,7 @@ def test_errors_are_one_line(tmp_path, arguments, message, status):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_help_is_for_people(tmp_path):
+def test_help_names_all_options_and_is_that_of_the_script(tmp_path):
     shown = semcut("benchmark", "--help", cwd=tmp_path).stdout
     script = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
     assert [line.strip() for line in script.stdout.splitlines()[1:3]] == [
@@ -86,15 +91,15 @@ def test_help_is_for_people(tmp_path):
         assert option in shown
 
 
-def test_sizes_are_read_as_people_write_them():
-    read = RecordCounts().convert
-    assert read("1e6x100", None, None) == Wanted(1_000_000, 100)
-    assert read("20_000x1000:1.5", None, None) == Wanted(20_000, 1000, 1.5)
+def test_numbers_of_records_can_be_written_with_exponents_and_underscores():
+    read = FittedType().convert
+    assert read("1e6x100", None, None) == FittedRequest(1_000_000, 100)
+    assert read("20_000x1000:1.5", None, None) == FittedRequest(20_000, 1000, 1.5)
     assert read("20_000x1000:1.5", None, None).name == "fitted-20000x1000-zipf1.5"
-    assert Sizes().convert("1e5,2000", None, None) == (100_000, 2000)
+    assert RecordCountsType().convert("1e5,2000", None, None) == (100_000, 2000)
 
 
-def test_without_matplotlib_it_is_one_line(tmp_path):
+def test_without_matplotlib_the_error_is_one_line(tmp_path):
     code = (
         "import importlib.util as u; real = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else real(name, *rest)\n"
@@ -104,3 +109,43 @@ def test_without_matplotlib_it_is_one_line(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ("matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`.\n")
+
+
+WITHOUT_TORCH = """
+import sys
+
+sys.modules.update(dict.fromkeys(("torch", "torchvision", "safetensors")))  # as if they were not installed
+from semcut.connector.cli.app import main
+
+main()
+"""
+
+
+def without_torch(*arguments, cwd, cache):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    environment = {**os.environ, "SEMCUT_CACHE": str(cache)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_torch_is_needed_only_to_train_on_digits(pair, tmp_path):
+    """`--quick` without data trains a network once and finds it in the cache later."""
+    options = ("--quick", "--methods", "IndexBinaryFlat", "--rounds", 1, "--threads", 1)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    done = without_torch("benchmark", "given", "--data", *pair, *options, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "given" / "report.html").is_file()
+
+    done = without_torch("benchmark", "untrained", *options, cwd=tmp_path, cache=cache)
+    assert done.returncode == 1
+    assert "torch" in done.stderr
+    assert "pip install 'semcut[train]'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+    place = cache / f"benchmark-digits-{FORMAT_VERSION}"
+    for source, name in zip(pair, ("index", "queries"), strict=True):
+        shutil.copytree(source, place / name)
+    done = without_torch("benchmark", "trained", *options, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "trained" / "run.json").read_text())
+    assert [one["name"] for one in content["datasets"]] == ["digits", "fitted-20000x100"]

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.datasets.dataset import About, Dataset, begin, finish
+from semcut.connector.benchmark.datasets.dataset import About, Dataset, finish_dataset, start_dataset
 from semcut.indexes.errors import DataError
 from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
 
@@ -11,20 +11,21 @@ ABOUT = About(name="x", source="made up", records=60, queries=24, classes=CLASSE
 
 
 def make(path, about=ABOUT):
-    """A finished data set."""
+    """Make a finished data set."""
     labels = []
-    for at, rows, seed in zip(begin(path), (60, 24), (0, 1), strict=True):
+    for at, rows, seed in zip(start_dataset(path), (60, 24), (0, 1), strict=True):
         batch, label = encodings(rows, seed=seed)
         stored(at, batch, label)
         labels.append(label)
-    finish(path, about, *labels)
+    finish_dataset(path, about, *labels)
     return labels
 
 
-def test_what_was_finished_is_opened(tmp_path):
+def test_a_finished_data_set_is_opened(tmp_path):
     labels = make(tmp_path / "set")
     with Dataset.open(tmp_path / "set") as dataset:
         assert dataset.about == ABOUT
+        assert dataset.index_path == tmp_path / "set" / "index"
         assert dataset.record_labels.dtype == dataset.query_labels.dtype == np.int32
         assert dataset.record_labels.tolist() == labels[0].tolist()
         assert dataset.query_labels.tolist() == labels[1].tolist()
@@ -50,7 +51,7 @@ def test_an_unfinished_or_damaged_data_set_is_refused(tmp_path, name, damage):
         Dataset.open(tmp_path / "set")
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_parts_of_different_sizes_are_refused(tmp_path):
     make(tmp_path / "set")
     file = tmp_path / "set" / "dataset.json"
     for change in ({"records": 61}, {"bits": 32}):
@@ -59,11 +60,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
             Dataset.open(tmp_path / "set")
 
 
-def test_a_directory_that_is_in_use_is_left_alone(tmp_path):
+def test_a_directory_that_is_in_use_stays_as_it_is(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "mine").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
-        begin(tmp_path / "set")
+        start_dataset(tmp_path / "set")
     with pytest.raises(DataError, match="cannot make"):
-        begin(tmp_path / "set" / "mine" / "deeper")
+        start_dataset(tmp_path / "set" / "mine" / "deeper")
     assert [file.name for file in (tmp_path / "set").iterdir()] == ["mine"]

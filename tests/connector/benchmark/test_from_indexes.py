@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.datasets.from_indexes import real_dataset
+from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
 from semcut.connector.data.labels import MODEL
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
@@ -24,7 +24,7 @@ def queries(tmp_path):
 
 
 def test_records_and_queries_are_copied_in_order_of_their_ids_with_labels(tmp_path, records, queries):
-    with real_dataset(tmp_path / "set", records[0], queries[0], name="twelve") as dataset:
+    with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="twelve") as dataset:
         for index, found, (_, batch, labels) in (
             (dataset.index, dataset.record_labels, records),
             (dataset.queries, dataset.query_labels, queries),
@@ -41,14 +41,14 @@ def test_records_and_queries_are_copied_in_order_of_their_ids_with_labels(tmp_pa
 
 
 def test_codes_can_be_cut_to_a_prefix(tmp_path, records, queries):
-    with real_dataset(tmp_path / "set", records[0], queries[0], name="x", bits=32) as dataset:
+    with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x", bits=32) as dataset:
         assert dataset.about.bits == dataset.index.config.bits == dataset.queries.config.bits == 32
         assert np.array_equal(dataset.index.get([0]).codes, records[1].codes[-1:, :4])
 
 
 def test_queries_can_be_limited_evenly_over_the_classes(tmp_path, records, queries):
     sets = [
-        real_dataset(tmp_path / str(number), records[0], queries[0], name="x", limit_queries=24, seed=seed)
+        dataset_from_indexes(tmp_path / str(number), records[0], queries[0], name="x", limit_queries=24, seed=seed)
         for number, seed in enumerate((1, 1, 2))
     ]
     features = [dataset.queries.get(np.arange(24)).features for dataset in sets]
@@ -67,32 +67,32 @@ def test_labels_are_positions_in_the_classes_of_the_network(tmp_path, records, q
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / MODEL).write_text(json.dumps({"architecture": {"classes": names}}))
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
-    with real_dataset(tmp_path / "set", records[0], queries[0], name="x") as dataset:
+    with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x") as dataset:
         assert dataset.record_labels.tolist() == (CLASSES - 1 - records[2][::-1]).tolist()
     (tmp_path / "model" / MODEL).unlink()
-    with real_dataset(tmp_path / "without", records[0], queries[0], name="x") as dataset:
+    with dataset_from_indexes(tmp_path / "without", records[0], queries[0], name="x") as dataset:
         assert dataset.record_labels.tolist() == records[2][::-1].tolist()
 
 
 def test_records_without_uris_are_refused(tmp_path, records, queries):
     without = stored(tmp_path / "without", records[1], records[2], uris=False)
     with pytest.raises(DataError, match=r"120 of the 120 records of .*without have no uri"):
-        real_dataset(tmp_path / "set", without, queries[0], name="x")
+        dataset_from_indexes(tmp_path / "set", without, queries[0], name="x")
     with pytest.raises(DataError, match=r"no record of .*without has a uri"):
-        real_dataset(tmp_path / "set", without, without, name="x")
+        dataset_from_indexes(tmp_path / "set", without, without, name="x")
     assert not (tmp_path / "set").exists()
 
 
 def test_classes_that_do_not_match_are_refused(tmp_path, records, queries):
     others = stored(tmp_path / "others", queries[1], queries[2], names="other")
     with pytest.raises(DataError, match=r"24 class folders \(class-00, .*but there are 12 probabilities"):
-        real_dataset(tmp_path / "set", records[0], others, name="x")
+        dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
     (tmp_path / "model").mkdir()
     names = [f"class-{label:02d}" for label in range(CLASSES)]
     (tmp_path / "model" / MODEL).write_text(json.dumps({"architecture": {"classes": names}}))
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with pytest.raises(DataError, match=r"60 of the 60 records of .*others lie in folders like 'other-"):
-        real_dataset(tmp_path / "set", records[0], others, name="x")
+        dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
 
 
 def test_indexes_of_different_shapes_are_refused(tmp_path, records, queries):
@@ -103,23 +103,23 @@ def test_indexes_of_different_shapes_are_refused(tmp_path, records, queries):
         queries[2],
     )
     with pytest.raises(DataError, match=r"\(12, 64, 24\) but .*short has \(12, 32, 24\)"):
-        real_dataset(tmp_path / "set", records[0], short, name="x")
+        dataset_from_indexes(tmp_path / "set", records[0], short, name="x")
 
 
 def test_bits_that_there_are_not_are_refused(tmp_path, records, queries):
     with pytest.raises(DataError, match=r"bits = 72, but codes of .* have 64"):
-        real_dataset(tmp_path / "set", records[0], queries[0], name="x", bits=72)
+        dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x", bits=72)
     with pytest.raises(InvalidParameterError, match="bits = 33"):
-        real_dataset(tmp_path / "set", records[0], queries[0], name="x", bits=33)
+        dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x", bits=33)
 
 
 def test_an_empty_index_is_refused(tmp_path, records):
     FaissIndex.create(tmp_path / "empty", IndexConfig(classes=CLASSES, bits=BITS, dim=DIM)).close()
     with pytest.raises(DataError, match="empty is empty"):
-        real_dataset(tmp_path / "set", records[0], tmp_path / "empty", name="x")
+        dataset_from_indexes(tmp_path / "set", records[0], tmp_path / "empty", name="x")
 
 
 def test_a_directory_that_is_in_use_is_refused(tmp_path, records, queries):
-    real_dataset(tmp_path / "set", records[0], queries[0], name="x").close()
+    dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x").close()
     with pytest.raises(DataError, match="not empty"):
-        real_dataset(tmp_path / "set", records[0], queries[0], name="x")
+        dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.measure import ground_truth
-from semcut.connector.benchmark.measure.ground_truth import Truth, WrongAnswerError
+from semcut.connector.benchmark.measure.ground_truth import Truth, WrongAnswerError, find_truth
 from semcut.indexes import BruteForceIndex, Encodings
 from semcut.indexes.scoring.equations import distance
 
@@ -20,7 +20,7 @@ def queries(dataset) -> Encodings:
 
 
 def find(dataset, data, queries, path=None, points=POINTS, seconds=60.0):
-    return ground_truth.find(dataset.index, data, queries, points, k=7, seconds=seconds, path=path)
+    return find_truth(dataset.index, data, queries, points, k=7, seconds=seconds, path=path)
 
 
 def test_answers_are_those_of_brute_force(dataset, data, queries):
@@ -58,7 +58,7 @@ def test_little_time_gives_answers_to_the_first_queries_only(dataset, data, quer
         np.testing.assert_array_equal(few.exact[point].ids, every.exact[point].ids[:count])
 
 
-def test_truth_is_kept_and_used_again(dataset, data, queries, tmp_path):
+def test_answers_are_stored_and_used_again(dataset, data, queries, tmp_path):
     path = tmp_path / "truth.npz"
     found = find(dataset, data, queries, path)
     stamp = path.stat().st_mtime_ns
@@ -67,12 +67,12 @@ def test_truth_is_kept_and_used_again(dataset, data, queries, tmp_path):
     for point in POINTS:
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(again.exact[point], name), getattr(found.exact[point], name))
-    find(dataset, data, queries[:20], path)  # other queries: not these
+    find(dataset, data, queries[:20], path)  # other queries: found anew
     assert Truth.load(path).ids.shape == (20, 7)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of an archive", b"text"])
-def test_a_damaged_file_of_truth_is_none(tmp_path, content):
+def test_a_damaged_file_of_answers_is_none(tmp_path, content):
     path = tmp_path / "truth.npz"
     assert Truth.load(path) is None
     path.write_bytes(content)

@@ -6,16 +6,16 @@ import faiss
 import numpy as np
 import pytest
 
-from semcut.connector.benchmark.measure.memory import Memory
+from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
-from semcut.connector.benchmark.methods.methods import rerank
+from semcut.connector.benchmark.methods.exact_rerank import rerank
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.indexes import FaissIndex
 from semcut.indexes.scanners.protocol import available
 from semcut.indexes.scoring.equations import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
-STRUCTURES = [*faiss_methods.binary(), *faiss_methods.features(), *faiss_methods.on_gpu()]
+STRUCTURES = [*faiss_methods.code_indexes(), *faiss_methods.feature_indexes(), *faiss_methods.gpu_indexes()]
 
 
 @pytest.fixture(params=STRUCTURES, ids=lambda structure: structure.name)
@@ -27,12 +27,12 @@ def built(request, data):
     structure.close()
 
 
-def some(dataset, rows=40):
+def first_queries(dataset, rows=40):
     return dataset.queries.get(np.arange(rows))
 
 
 def test_every_method_gives_valid_ids_and_a_rerank_orders_them_by_distance(built, dataset, data):
-    queries = some(dataset)
+    queries = first_queries(dataset)
     methods = built.methods()
     assert len({method.name for method in methods}) == len(methods)
     for method in methods:
@@ -54,10 +54,10 @@ def test_every_method_gives_valid_ids_and_a_rerank_orders_them_by_distance(built
 
 
 @pytest.mark.parametrize("name", ["IndexBinaryFlat", "IndexFlatL2"])
-def test_a_flat_index_is_exact_and_so_is_its_whole_ranking(name, dataset, data):
+def test_a_flat_index_is_exact_and_so_is_its_ranking_of_all_records(name, dataset, data):
     structure = next(one for one in STRUCTURES if one.name == name)
     structure.build(data)
-    method, queries = structure.methods()[0], some(dataset, 10)
+    method, queries = structure.methods()[0], first_queries(dataset, 10)
     binary = "Binary" in name
     every = np.stack(
         [
@@ -69,8 +69,8 @@ def test_a_flat_index_is_exact_and_so_is_its_whole_ranking(name, dataset, data):
     np.testing.assert_allclose(
         np.take_along_axis(every, ids, 1), np.sort(every, axis=1)[:, :10], atol=1e-4
     )  # FAISS expands squared distances into products
-    assert method.everything is not None
-    ranking = method.everything(queries)
+    assert method.rank_all is not None
+    ranking = method.rank_all(queries)
     assert (np.sort(ranking, axis=1) == np.arange(RECORDS)).all()
     assert (np.diff(np.take_along_axis(every, ranking, 1), axis=1) >= -1e-6).all()
     structure.close()
@@ -85,17 +85,17 @@ def test_rerank_is_brute_force_over_the_shortlist_with_ties_by_row(k):
     rows[rng.random(rows.shape) < 0.2] = -1
     rows[0] = -1
     found = rerank(queries, features, rows, k)
-    for query, shortlist, given in zip(queries, rows, found, strict=True):
+    for query, shortlist, result in zip(queries, rows, found, strict=True):
         ordered = sorted((float(((query - features[row]) ** 2).sum()), row) for row in shortlist if row >= 0)
         expected = [row for _, row in ordered[:k]]
-        assert given.tolist() == expected + [-1] * (k - len(expected))
+        assert result.tolist() == expected + [-1] * (k - len(expected))
 
 
 @pytest.mark.parametrize("engine", available())
-def test_semcuts_methods_are_searches_of_one_index_and_say_what_they_did(engine, dataset, data):
+def test_semcuts_methods_are_searches_of_one_index_and_count_their_steps(engine, dataset, data):
     structure = Semcut(engine)
     structure.build(data)
-    queries, methods = some(dataset), structure.methods()
+    queries, methods = first_queries(dataset), structure.methods()
     other = FaissIndex.open(data.path, engine=engine)
     assert len(methods) == len(semcut_methods.CUTOFFS) * len(semcut_methods.SHORTLISTS) * len(semcut_methods.RANKINGS)
     for method in methods:
@@ -103,11 +103,11 @@ def test_semcuts_methods_are_searches_of_one_index_and_say_what_they_did(engine,
         ids, expected = method.search(queries, k), other.search(queries, k=k, **method.parameters)
         if method.parameters["shortlist"] is None:
             np.testing.assert_array_equal(ids, expected.ids)
-        else:  # at the last Hamming distance of a shortlist either of two records may be in it
+        else:  # a shortlist may hold either of two records at its last Hamming distance
             h = np.where(ids < 0, -1, hamming(queries.codes[:, None], data.codes[ids]))
             np.testing.assert_array_equal(np.sort(h, axis=1), np.sort(expected.hamming, axis=1))
-        assert method.steps is not None
-        np.testing.assert_array_equal(method.steps(queries, k)["codes"], expected.codes)
+        assert method.count_steps is not None
+        np.testing.assert_array_equal(method.count_steps(queries, k)["codes"], expected.codes)
     other.close()
     assert structure.bytes() > RECORDS * (8 + 4 * 24 + 4 * 12)
     structure.close()
@@ -117,23 +117,23 @@ def test_a_stored_structure_is_built_on_the_disk_and_leaves_nothing_there(datase
     before = sorted(data.path.parent.iterdir())
     structure = Semcut("auto", cutoffs=(0.2,), shortlists=(None,), rankings=("distance",), stored=True)
     assert structure.build(data) > 0
-    queries = some(dataset)
+    queries = first_queries(dataset)
     expected = dataset.index.search(queries, k=10, cutoff=0.2, shortlist=None).ids
     np.testing.assert_array_equal(structure.methods()[0].search(queries, 10), expected)
     structure.close()
     assert sorted(data.path.parent.iterdir()) == before
 
 
-def test_no_card_no_methods_for_one():
-    assert bool(faiss_methods.on_gpu()) == (faiss.get_num_gpus() > 0)
+def test_methods_on_a_gpu_exist_only_if_there_is_one():
+    assert bool(faiss_methods.gpu_indexes()) == (faiss.get_num_gpus() > 0)
 
 
-def test_memory_sees_what_is_held_and_what_was_held_in_between():
-    with Memory() as memory:
+def test_memory_growth_has_what_is_held_and_the_peak():
+    with MemoryGrowth() as memory:
         held = np.ones(8_000_000)
         passing = np.ones(8_000_000)
         end = time.monotonic() + 30
-        while memory._most - memory._start < 120e6 and time.monotonic() < end:  # until a sample was taken
+        while memory._most - memory._start < 120e6 and time.monotonic() < end:  # until a sample is taken
             time.sleep(0.002)
         del passing
     assert 60e6 < memory.grown < 100e6

@@ -8,12 +8,12 @@ import pytest
 
 from semcut.connector.benchmark.measure import stage_times, timing
 from semcut.connector.benchmark.methods import faiss_methods
-from semcut.connector.benchmark.methods.methods import Method
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
+from semcut.connector.benchmark.methods.structures import Method
 
 
 def fake(name, calls, seconds=0.0):
-    """A method that notes how many queries it was asked."""
+    """Make a method that records how many queries each call has."""
 
     def search(queries, k):
         calls.append((name, len(queries)))
@@ -29,7 +29,7 @@ def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset):
     probed = []
     times, probes = timing.measure(
         methods, queries, k=3, batches=(64,), rounds=3, seconds=5,
-        probes={"p": lambda: probed.append(1) or {"part": 0.5}},
+        probes=[lambda: probed.append(1) or {"part": 0.5}],
     )  # fmt: skip
     groups = [call for call, _ in itertools.groupby(calls)]
     assert groups[-8:] == [("a", 64), ("b", 64)] * 4
@@ -39,7 +39,7 @@ def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset):
     assert times["a"].ids.shape == (64, 3)
 
 
-def test_what_is_slow_gets_smaller_batches_and_fewer_calls(dataset):
+def test_a_slow_method_gets_smaller_batches_and_fewer_calls(dataset):
     queries, calls = dataset.queries.get(np.arange(100)), []
     times, _ = timing.measure(
         [fake("slow", calls, 0.002), fake("fast", calls)], queries, k=3, batches=(1, 32, 1024), rounds=1, seconds=0.1
@@ -51,14 +51,14 @@ def test_what_is_slow_gets_smaller_batches_and_fewer_calls(dataset):
 
 
 def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset):
-    """As those of a stored index are, whose blocks are compared with their checksums then."""
+    """The queries of a stored index are: blocks are compared with their checksums when they are first read."""
     queries, known = dataset.queries.get(np.arange(100)), set()
 
-    def search(asked, k):
-        fresh = {row.tobytes() for row in asked.features} - known
+    def search(batch, k):
+        fresh = {row.tobytes() for row in batch.features} - known
         known.update(fresh)
         time.sleep(0.005 * len(fresh))
-        return np.tile(np.arange(k), (len(asked), 1))
+        return np.tile(np.arange(k), (len(batch), 1))
 
     method = Method(name="stored", family="stored", parameters={}, structure=None, search=search)
     times, _ = timing.measure([method], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.2)
@@ -66,7 +66,7 @@ def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset
 
 
 @pytest.mark.parametrize(("seconds", "complete"), [(0.001, True), (0.02, False)])
-def test_results_are_of_all_queries_unless_these_take_too_long(dataset, seconds, complete):
+def test_results_are_those_of_all_queries_unless_these_take_too_long(dataset, seconds, complete):
     queries, calls = dataset.queries.get(np.arange(100)), []
     times, _ = timing.measure([fake("slow", calls, seconds)], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.05)
     assert times["slow"].sizes[1024] < 100
@@ -83,16 +83,16 @@ def test_results_are_those_of_the_first_queries(dataset, data):
     structure.close()
 
 
-def test_the_parts_of_a_search_are_not_more_than_the_whole(dataset, data):
+def test_the_steps_of_a_search_take_less_time_than_the_whole(dataset, data):
     structure = Semcut("faiss")
     structure.build(data)
     queries = dataset.queries.get(np.arange(150))
     before = structure.index.search(queries, k=10).ids
     found = {}
-    for probe in stage_times.probes([structure], queries, 10).values():
+    for probe in stage_times.probes([structure], queries, 10):
         found |= probe()
     assert sorted(found) == [f"{part} semcut (faiss)" for part in ("in re-rank", "in scan", "scan", "total")]
     assert all(seconds > 0 for seconds in found.values())
     assert found["in scan semcut (faiss)"] + found["in re-rank semcut (faiss)"] < found["total semcut (faiss)"]
-    np.testing.assert_array_equal(structure.index.search(queries, k=10).ids, before)  # the clocks are gone again
+    np.testing.assert_array_equal(structure.index.search(queries, k=10).ids, before)
     structure.close()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.dataset import Dataset
-from semcut.connector.benchmark.datasets.fit_quality import compare, figures
-from semcut.connector.benchmark.datasets.fitted import Fit, fitted_dataset
-from semcut.connector.benchmark.datasets.from_indexes import real_dataset
+from semcut.connector.benchmark.datasets.fit_quality import compare, statistics
+from semcut.connector.benchmark.datasets.fitted_records import Fit, fitted_dataset
+from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
 from semcut.connector.benchmark.datasets.strata import Source
 from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
@@ -27,8 +27,8 @@ def accuracy(batch, labels):
     return (batch.probabilities.argmax(axis=1) == labels).mean()
 
 
-def test_generated_records_are_like_their_source(fit):
-    compared = {one.figure: one for one in compare(fit)}
+def test_statistics_of_generated_records_are_those_of_their_source(fit):
+    compared = {one.statistic: one for one in compare(fit)}
     tolerances = {
         "top-1 accuracy": 0.02,
         "top-1 accuracy of queries": 0.035,
@@ -55,21 +55,21 @@ def test_generated_records_are_like_their_source(fit):
         assert compared[name].generated == pytest.approx(compared[name].source, abs=tolerance), name
 
 
-def test_mean_and_covariance_of_a_class_stay(source, fit):
+def test_mean_and_variance_of_a_class_are_preserved(source, fit):
     batch, labels = fit.generator().batch(30_000)
     for label in (0, 7):
-        real, made = (
+        original, made = (
             np.hstack([np.log(b.probabilities[y == label]), b.features[y == label]]).astype(np.float64)
             for b, y in ((source[0], source[1]), (batch, labels))
         )
-        spread = real.std(axis=0)
-        assert np.abs(made.mean(axis=0) - real.mean(axis=0)).max() < 0.2 * spread.max()
+        spread = original.std(axis=0)
+        assert np.abs(made.mean(axis=0) - original.mean(axis=0)).max() < 0.2 * spread.max()
         assert made.std(axis=0) == pytest.approx(spread, rel=0.12)
         bits = [np.unpackbits(b.codes[y == label], axis=1).mean(axis=0) for b, y in (source, (batch, labels))]
         assert np.abs(bits[0] - bits[1]).max() < 0.08
 
 
-def test_no_record_is_a_copy_even_at_500_times_the_size():
+def test_no_record_occurs_twice_even_at_500_times_the_size():
     fit = Fit.of(*encodings(8 * CLASSES))
     batch, _ = fit.generator().batch(500 * 6 * CLASSES)
     for rows in (batch.features, batch.probabilities):
@@ -95,13 +95,13 @@ def test_encodings_without_queries_are_split_in_every_class(source):
     assert len(np.unique(rows, axis=0)) == ROWS
 
 
-def test_fewer_classes_are_some_of_the_source_with_its_records_only(source, fit):
+def test_fewer_classes_use_only_the_records_of_a_subset_of_the_source(source, fit):
     generator = fit.generator(classes=4, seed=1)
     batch, labels = generator.batch(4000)
     assert batch.probabilities.shape == (4000, 4)
     assert batch.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert set(labels.tolist()) == {0, 1, 2, 3}
-    chosen = generator._layout.chosen
+    chosen = generator.variants.chosen
     rows = np.isin(source[1], chosen)
     restricted = source[0].probabilities[rows][:, chosen]
     restricted /= restricted.sum(axis=1, keepdims=True)
@@ -109,31 +109,33 @@ def test_fewer_classes_are_some_of_the_source_with_its_records_only(source, fit)
     assert accuracy(batch, labels) == pytest.approx(expected, abs=0.03)
     assert restricted.max(axis=1).mean() == pytest.approx(batch.probabilities.max(axis=1).mean(), abs=0.02)
     for label in range(4):
-        real = source[0].features[source[1] == chosen[label]].mean(axis=0)
-        assert batch.features[labels == label].mean(axis=0) == pytest.approx(real, abs=0.04)
+        original = source[0].features[source[1] == chosen[label]].mean(axis=0)
+        assert batch.features[labels == label].mean(axis=0) == pytest.approx(original, abs=0.04)
 
 
 @pytest.mark.parametrize("classes", [24, 31, 120])
-def test_more_classes_are_as_far_apart_and_as_sure_as_those_of_the_source(source, fit, classes):
+def test_more_classes_have_the_distances_and_certainties_of_the_source(source, fit, classes):
     batch, labels = fit.generator(classes=classes, seed=2).batch(ROWS)
     queries, query_labels = fit.generator(classes=classes, seed=2, queries=True).batch(1000)
     assert batch.probabilities.shape == (ROWS, classes)
     assert (batch.probabilities > 0).mean() > 0.999
     assert set(np.unique(labels)) == set(range(classes))
-    real, made = figures(*source, *encodings(1000, seed=5)), figures(batch, labels, queries, query_labels)
-    easier = 1 if classes % CLASSES == 0 else 2  # where the last copy lacks classes
-    assert made["top-1 accuracy"] == pytest.approx(real["top-1 accuracy"], abs=0.025 * easier)
-    assert made["top-1 accuracy of queries"] == pytest.approx(real["top-1 accuracy"], abs=0.05)
-    assert made["mean of max p"] == pytest.approx(real["mean of max p"], abs=0.02)
-    assert made["max p, 75% quantile"] == pytest.approx(real["max p, 75% quantile"], abs=0.004 * easier)
-    assert made["relevant at t = 0.2"] == pytest.approx(real["relevant at t = 0.2"] * CLASSES / classes, rel=0.15)
-    assert made["Hamming distance in a class"] == pytest.approx(real["Hamming distance in a class"], abs=0.8)
-    assert made["Hamming distance between classes"] == pytest.approx(real["Hamming distance between classes"], abs=1)
-    assert made["distance in a class"] == pytest.approx(real["distance in a class"], abs=0.03)
-    assert made["distance between classes"] == pytest.approx(real["distance between classes"], abs=0.05)
+    expected, made = statistics(*source, *encodings(1000, seed=5)), statistics(batch, labels, queries, query_labels)
+    easier = 1 if classes % CLASSES == 0 else 2  # where the last variant lacks classes
+    assert made["top-1 accuracy"] == pytest.approx(expected["top-1 accuracy"], abs=0.025 * easier)
+    assert made["top-1 accuracy of queries"] == pytest.approx(expected["top-1 accuracy"], abs=0.05)
+    assert made["mean of max p"] == pytest.approx(expected["mean of max p"], abs=0.02)
+    assert made["max p, 75% quantile"] == pytest.approx(expected["max p, 75% quantile"], abs=0.004 * easier)
+    assert made["relevant at t = 0.2"] == pytest.approx(expected["relevant at t = 0.2"] * CLASSES / classes, rel=0.15)
+    assert made["Hamming distance in a class"] == pytest.approx(expected["Hamming distance in a class"], abs=0.8)
+    assert made["Hamming distance between classes"] == pytest.approx(
+        expected["Hamming distance between classes"], abs=1
+    )
+    assert made["distance in a class"] == pytest.approx(expected["distance in a class"], abs=0.03)
+    assert made["distance between classes"] == pytest.approx(expected["distance between classes"], abs=0.05)
 
 
-def test_copies_of_a_class_are_no_nearer_to_each_other_than_other_classes(fit):
+def test_variants_of_a_class_are_no_nearer_to_each_other_than_other_classes(fit):
     batch, labels = fit.generator(classes=5 * CLASSES).batch(20_000)
     groups = [batch[labels == label] for label in range(5 * CLASSES)]
     centres = np.stack([group.features.mean(axis=0) for group in groups])
@@ -147,19 +149,19 @@ def test_copies_of_a_class_are_no_nearer_to_each_other_than_other_classes(fit):
         assert distances[same].min() > 0.4 * distances[apart & ~same].mean()
 
 
-def test_an_ambiguous_record_lies_between_its_classes_in_every_copy(fit):
+def test_an_ambiguous_record_lies_between_its_classes_in_every_variant(fit):
     batch, labels = fit.generator(classes=3 * CLASSES).batch(30_000)
     centres = np.stack([batch.features[labels == label].mean(axis=0) for label in range(3 * CLASSES)])
     order = batch.probabilities.argsort(axis=1)
     best, second = order[:, -1], order[:, -2]
-    torn = np.flatnonzero((batch.probabilities.max(axis=1) < 0.6) & (best == labels))
-    distance = np.linalg.norm(batch.features[torn, None] - centres[None], axis=2)
-    near = distance[np.arange(len(torn)), second[torn]]
-    assert len(torn) > 1000
-    for copy in range(3):
-        mine = labels[torn] // CLASSES == copy
-        assert (second[torn][mine] // CLASSES == copy).mean() > 0.95
-        assert near[mine].mean() < distance[mine].mean() - 0.1
+    ambiguous = np.flatnonzero((batch.probabilities.max(axis=1) < 0.6) & (best == labels))
+    distance = np.linalg.norm(batch.features[ambiguous, None] - centres[None], axis=2)
+    near = distance[np.arange(len(ambiguous)), second[ambiguous]]
+    assert len(ambiguous) > 1000
+    for variant in range(3):
+        own = labels[ambiguous] // CLASSES == variant
+        assert (second[ambiguous][own] // CLASSES == variant).mean() > 0.95
+        assert near[own].mean() < distance[own].mean() - 0.1
 
 
 def test_labels_of_records_follow_zipf_and_those_of_queries_are_balanced(fit):
@@ -191,18 +193,18 @@ def test_codes_can_be_a_prefix_and_features_of_any_length(source, fit):
     assert np.unpackbits(batch.codes, axis=1).mean(axis=0) == pytest.approx(rates, abs=0.05)
     assert batch.normalised()
     scaled = Encodings(probabilities=source[0].probabilities, codes=source[0].codes, features=3 * source[0].features)
-    loose, _ = Fit.of(scaled, source[1]).generator(classes=24).batch(500)
-    assert np.linalg.norm(loose.features, axis=1).mean() == pytest.approx(3, abs=0.3)
+    scaled_batch, _ = Fit.of(scaled, source[1]).generator(classes=24).batch(500)
+    assert np.linalg.norm(scaled_batch.features, axis=1).mean() == pytest.approx(3, abs=0.3)
 
 
 def test_a_data_set_is_made_and_opened_again(tmp_path, fit):
-    told = []
+    reports = []
     settings = {"classes": 20, "records": 700, "queries": 80, "zipf": 0.5, "seed": 6, "bits": 32}
-    made = fitted_dataset(tmp_path / "a", fit, name="f", progress=lambda *now: told.append(now), **settings)
+    made = fitted_dataset(tmp_path / "a", fit, name="f", progress=lambda *now: reports.append(now), **settings)
     made.close()
     fitted_dataset(tmp_path / "b", fit, name="f", **settings).close()
     with Dataset.open(tmp_path / "a") as one, Dataset.open(tmp_path / "b") as two:
-        assert told == [(700, 700)]
+        assert reports == [(700, 700, "generating records")]
         assert one.about.model_dump() == {
             "name": "f", "source": "fitted to encodings", "records": 700, "queries": 80, "classes": 20, "bits": 32,
             "dim": DIM, "zipf": 0.5, "seed": 6,
@@ -214,19 +216,19 @@ def test_a_data_set_is_made_and_opened_again(tmp_path, fit):
         assert np.array_equal(one.record_labels, two.record_labels)
 
 
-def test_a_real_data_set_can_be_fitted(tmp_path):
+def test_a_data_set_can_be_fitted(tmp_path):
     paths = [stored(tmp_path / name, *encodings(rows, seed=rows)) for name, rows in (("r", 600), ("q", 240))]
-    with real_dataset(tmp_path / "real", *paths, name="real") as dataset:
+    with dataset_from_indexes(tmp_path / "real", *paths, name="real") as dataset:
         fit = Fit.of(dataset)
         assert (fit.name, fit.classes, fit.bits, fit.dim) == ("real", CLASSES, BITS, DIM)
         assert (len(fit.records.codes), len(fit.queries.codes)) == (600, 240)
         batch, labels = fit.generator().batch(1000)
-        real = accuracy(dataset.index.get(np.arange(600)), dataset.record_labels)
-        assert accuracy(batch, labels) == pytest.approx(real, abs=0.04)
+        original = accuracy(dataset.index.get(np.arange(600)), dataset.record_labels)
+        assert accuracy(batch, labels) == pytest.approx(original, abs=0.04)
 
 
 def test_an_unfinished_directory_is_refused(tmp_path, fit):
-    def stop(done, of):
+    def stop(done, total, task=""):
         raise KeyboardInterrupt
 
     settings = {"name": "f", "classes": 12, "records": 100, "queries": 10}
@@ -253,7 +255,7 @@ def test_a_generator_refuses_what_it_cannot_make(fit, settings, message):
         fit.generator(**settings)
 
 
-def test_a_source_that_cannot_be_fitted_is_refused(tmp_path, source, fit):
+def test_an_unsuitable_source_is_refused(tmp_path, source, fit):
     batch, labels = source
     with pytest.raises(DataError, match="without labels"):
         Fit.of(batch)

@@ -1,4 +1,4 @@
-"""What the process has in memory, and by how much that grows within a block."""
+"""Measure how much the memory of this process grows within a block of code."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Memory:
-    """Growth of the process's memory within a `with` block, in bytes above the start.
+class MemoryGrowth:
+    """Growth of the process's memory within a `with` block, in bytes above the start of the block.
 
-    Private memory (RssAnon) counts separately from pages of mapped files (RssFile), which the system takes back when
-    others need them. All are 0 on a system without /proc.
+    Private memory (RssAnon) is counted separately from pages of mapped files (RssFile), which the operating system
+    takes back when other processes need memory. All figures are 0 on a system without /proc.
 
     Attributes:
         grown: private memory that is still held at the end.
         peak: the most private memory during the block, sampled every 2 ms.
-        mapped: pages of files at the end.
+        mapped: pages of mapped files at the end.
     """
 
-    def __enter__(self) -> Memory:
-        _trim()  # memory freed before would be taken again unseen
+    def __enter__(self) -> MemoryGrowth:
+        _return_freed_memory()  # the block would use memory freed before it, and that growth would not be seen
         self._start, self._mapped = _resident()
         self.grown = self.peak = self.mapped = 0
         self._most = self._start
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
@@ -35,17 +35,17 @@ class Memory:
         self._stop.set()
         self._thread.join()
         self._most = max(self._most, _resident()[0])
-        _trim()
+        _return_freed_memory()
         private, mapped = _resident()
         self.peak, self.grown, self.mapped = self._most - self._start, private - self._start, mapped - self._mapped
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(0.002):
             self._most = max(self._most, _resident()[0])
 
 
 def _resident() -> tuple[int, int]:
-    """Bytes of RssAnon and of RssFile."""
+    """Return the bytes of RssAnon and of RssFile."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -54,6 +54,7 @@ def _resident() -> tuple[int, int]:
     return int(found.get("RssAnon", 0)) * 1024, int(found.get("RssFile", 0)) * 1024
 
 
-def _trim() -> None:
-    with suppress(AttributeError, OSError):  # a C library that has no malloc_trim
+def _return_freed_memory() -> None:
+    """Return freed memory from the C library to the operating system."""
+    with suppress(AttributeError, OSError):  # a C library without malloc_trim
         ctypes.CDLL(None).malloc_trim(0)

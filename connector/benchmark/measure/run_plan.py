@@ -1,0 +1,83 @@
+"""Settle what a run does with every data set, and keep it in the directory of the run.
+
+`plan.json` is written when a run starts. A run that continues an interrupted one must have the same plan.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from semcut.indexes.config import Settings
+from semcut.indexes.errors import DataError
+from semcut.indexes.search_defaults import DEFAULT_K
+from semcut.indexes.storage.atomic_write import write_json
+
+
+class Plan(Settings):
+    """What a run does with every data set.
+
+    Attributes:
+        k: results of a search.
+        queries: queries that are used of a data set, at most.
+        batches: queries per call; every method is timed with each of these sizes.
+        rounds: measured rounds over all methods.
+        call_seconds: time that one call may take; larger batches are cut. The results of all queries may take six times
+            as long.
+        truth_seconds: time for exact answers, per cutoff and ranking; a third of it, per method, for rankings of all
+            records.
+        whole: number of records up to which mAP@all is measured.
+        threads: threads of FAISS and of the compiled search.
+        seed: seed of the choice of queries.
+        methods: only structures whose names begin with one of these. None: all.
+    """
+
+    k: int = Field(default=DEFAULT_K, ge=1, le=100)
+    queries: int = Field(default=1024, ge=1)
+    batches: tuple[int, ...] = (1, 32, 1024)
+    rounds: int = Field(default=3, ge=1)
+    call_seconds: float = Field(default=5.0, gt=0)
+    truth_seconds: float = Field(default=15.0, gt=0)
+    whole: int = 50_000
+    threads: int = Field(ge=1)
+    seed: int = 0
+    methods: tuple[str, ...] | None = None
+
+    @property
+    def largest_batch(self) -> int:
+        """Queries per call of the largest batch, which gives the results of a method."""
+        return max(self.batches)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Queries per call of the smallest batch, whose times are latencies."""
+        return min(self.batches)
+
+
+def keep_plan(out: Path, plan: Plan) -> None:
+    """Write the plan of a new run, or check that the directory was started with the same plan.
+
+    Raises:
+        DataError: the directory holds a run with another plan, or something else.
+    """
+    path = out / "plan.json"
+    if path.is_file():
+        try:
+            before = Plan(**json.loads(path.read_text()))
+        except (ValueError, TypeError):
+            raise DataError(f"{path} is damaged: choose another directory, or delete this one") from None
+        different = [name for name in Plan.model_fields if getattr(before, name) != getattr(plan, name)]
+        if different:
+            changes = ", ".join(f"{name} {getattr(before, name)} and not {getattr(plan, name)}" for name in different)
+            raise DataError(
+                f"{out} holds a run with {changes}: give the options of that run, or choose another directory"
+            )
+        return
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is not a directory: choose another")
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} exists already and holds no run of a benchmark: choose a new directory")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, plan.model_dump(mode="json"))

@@ -1,0 +1,137 @@
+"""Compute all figures of a run from its raw results. Nothing is searched or timed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.benchmark.measure import raw_results
+from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, MethodFacts
+from semcut.connector.benchmark.measure.ground_truth import Truth
+from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
+from semcut.connector.benchmark.report import result_metrics
+from semcut.connector.benchmark.report.figures import DatasetFigures, MethodFigures, RunFigures, SemcutFigures
+from semcut.indexes.errors import DataError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def run_figures(out: Path, command: str | None = None) -> RunFigures:
+    """Compute the figures of all complete data sets of a run.
+
+    Args:
+        out: the directory of the run.
+        command: the command that made the run.
+
+    Raises:
+        DataError: a file of raw results is missing or damaged.
+    """
+    found = [
+        (facts, directory)
+        for directory in sorted((out / "raw").glob("*"))
+        if (facts := DatasetFacts.read(directory)) is not None
+    ]
+    found.sort(key=lambda one: one[0].started)
+    return RunFigures(command, tuple(dataset_figures(directory, facts) for facts, directory in found))
+
+
+def dataset_figures(directory: Path, facts: DatasetFacts) -> DatasetFigures:
+    """Compute the figures of one data set.
+
+    Args:
+        directory: its raw results.
+        facts: the content of its dataset.json.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    truth = Truth.load(directory / "truth.npz")
+    if truth is None:
+        raise DataError(
+            f"{directory / 'truth.npz'} cannot be read: delete its directory, and the next run measures it again"
+        )
+    queries, probes = (raw_results.load_arrays(directory / f"{name}.npz") for name in ("queries", "probes"))
+    loaded = [(method, raw_results.load_arrays(directory / method.file)) for method in facts.methods]
+    most = max((len(arrays["ids"]) for _, arrays in loaded), default=0)
+    return DatasetFigures(
+        name=directory.name,
+        about=facts.about,
+        grid=facts.grid,
+        machine=facts.machine,
+        plan=facts.plan,
+        structures=facts.structures,
+        cells=facts.cells,
+        partitions=facts.partitions,
+        column_bytes=facts.column_bytes,
+        exact_queries=facts.exact_queries,
+        started=facts.started,
+        finished=facts.finished,
+        relevant={
+            cutoff: float(exact.relevant.mean() / facts.about.records) for (cutoff, _), exact in truth.exact.items()
+        },
+        probes={name: float(np.median(values)) for name, values in probes.items()},
+        methods=tuple(_method_figures(facts, method, arrays, truth, queries, most) for method, arrays in loaded),
+    )
+
+
+def _method_figures(
+    facts: DatasetFacts, method: MethodFacts, arrays: Arrays, truth: Truth, queries: Arrays, most_queries: int
+) -> MethodFigures:
+    ids, distances = arrays["ids"], arrays["distances"]
+    seconds = {int(name[8:]): values for name, values in arrays.items() if name.startswith("seconds_")}
+    sizes = {int(name[5:]): int(value) for name, value in arrays.items() if name.startswith("size_")}
+    structure = facts.structures[method.structure]
+    quality = result_metrics.quality(arrays["labels"], queries["labels"][: len(ids)], queries["per_label"])
+    precision_of_all = arrays.get("average_precision")
+    return MethodFigures(
+        name=method.name,
+        family=method.family,
+        parameters=method.parameters,
+        structure=method.structure,
+        queries=len(ids),
+        batches=result_metrics.batch_figures(seconds, sizes),
+        map=quality.map,
+        precision=quality.precision,
+        map_all=None if precision_of_all is None else _mean(precision_of_all),
+        map_all_queries=None if precision_of_all is None else len(precision_of_all),
+        recall=_mean(result_metrics.recall(ids, distances, truth.distances[: len(ids)])),
+        semcut=_semcut_figures(facts, method, arrays, truth, queries) if "cutoff" in method.parameters else None,
+        build_seconds=structure.build_seconds,
+        memory_bytes=structure.memory_bytes,
+        memory_peak=structure.memory_peak,
+        disk_bytes=structure.disk_bytes + (facts.feature_bytes if method.reranks else 0),
+        complete=len(ids) == most_queries,
+    )
+
+
+def _semcut_figures(
+    facts: DatasetFacts, method: MethodFacts, arrays: Arrays, truth: Truth, queries: Arrays
+) -> SemcutFigures:
+    point = SearchPoint.of(method.parameters)
+    exact = truth.exact[point.cutoff, point.ranking]
+    best = truth.exact.get((0.0, point.ranking))
+    total = {"partitions": facts.partitions, "cells": facts.cells, "codes": facts.about.records}
+    lost = None
+    if best is not None:
+        pruned = queries[f"pruned {point.cutoff!r} {point.ranking}"]
+        lost = result_metrics.losses(arrays["ids"], best, exact, point.cutoff, pruned)
+    return SemcutFigures(
+        point=point,
+        recall_equations=_mean(
+            result_metrics.recall_of_equations(
+                arrays["ids"], arrays["distances"], arrays["relevance"], exact, point.cutoff, point.ranking
+            )
+        ),
+        recall_equations_queries=min(len(arrays["ids"]), len(exact.ids)),
+        scanned={name: float(arrays[f"steps_{name}"].mean() / max(1, count)) for name, count in total.items()},
+        cut_off=float(arrays["steps_cut_off"].mean()),
+        lost=lost,
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of the values that are numbers; None if there are none."""
+    return None if not len(values) or np.isnan(values).all() else float(np.nanmean(values))
