@@ -21,7 +21,7 @@ from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.data import sources
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.catalogue import FORMAT_VERSION
+from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
 
 GROWTH_CLASSES = 200
 QUERIES = 4096

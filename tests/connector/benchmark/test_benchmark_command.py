@@ -17,7 +17,7 @@ import pytest
 from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest
 from semcut.connector.benchmark.measure.machine import set_threads
 from semcut.connector.cli.benchmark_command import FittedType, RecordCountsType
-from semcut.indexes.storage.catalogue import FORMAT_VERSION
+from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
 from tests.command import semcut
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmark.py"

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from semcut.connector.benchmark.measure.raw_results import Plan
+from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.cli.train_command import train
 from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
 from semcut.connector.reproduce import csv_files, results_page, tables
