@@ -17,7 +17,8 @@ from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.pruning.cells import Cells, edges_of
+from semcut.indexes.pruning.cell_table import edges_of
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
 from semcut.indexes.search.tie_order import in_order, levels

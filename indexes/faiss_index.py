@@ -18,15 +18,15 @@ from semcut.indexes.changes import Changes
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
+from semcut.indexes.engine_switch import EngineSwitch
 from semcut.indexes.errors import InvalidParameterError, shown
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.kernels.engine_switch import EngineSwitch
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
-from semcut.indexes.scanners.choose import AnyScanner, devices_of
-from semcut.indexes.scanners.protocol import EngineName, chosen
+from semcut.indexes.scanners.choose import AnyScanner, device_names
+from semcut.indexes.scanners.engine_names import EngineName, choose_engine
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.snapshot import Snapshot
@@ -90,7 +90,7 @@ class FaissIndex(SemanticIndex):
             DeviceError: the device does not exist.
         """
         name = _engine(engine, device)
-        devices_of(name, device)  # before anything is made
+        device_names(name, device)  # before anything is made
         return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name, device)
 
     @classmethod
@@ -327,11 +327,11 @@ class FaissIndex(SemanticIndex):
 
 
 def _engine(given: str, device: str) -> str:
-    name = chosen(given, device)
+    name = choose_engine(given, device)
     if name == "compiled":
-        from semcut.indexes.kernels.warmup import prepare
+        from semcut.indexes.warmup import compile_if_missing
 
-        prepare()
+        compile_if_missing()
     return name
 
 

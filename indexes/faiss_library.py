@@ -1,21 +1,33 @@
-"""FAISS, loaded here alone in this package: what is wrong with it is one sentence, whoever needs it first.
+"""Import FAISS, and use as many threads as it does. No other module of this package imports FAISS itself.
 
-The wheels faiss-cpu and faiss-gpu both bring the module `faiss` and overwrite each other, so two of them are refused.
+A missing, broken or doubly installed FAISS is therefore reported by the same one-sentence error wherever it is needed
+first. The wheels faiss-cpu and faiss-gpu both contain the module `faiss` and overwrite each other, so an environment
+with both of them is refused.
+
+FAISS runs its loops in threads of OpenMP. `omp_set_num_threads`, or the environment variable OMP_NUM_THREADS, limits
+them; the numba kernels, which have no threads of their own, follow the same limit through `thread_count`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 from semcut.indexes.errors import MissingDependencyError
 
-__all__ = ["faiss"]
+__all__ = ["faiss", "single_threaded_pool", "split_over_threads", "thread_count"]
 
 _INSTALL = "run `pip install 'semcut[cpu]'`, or `pip install 'semcut[gpu]'` on a machine with a CUDA GPU."
 
-# importlib.metadata would read the description of every installed package for this
+_MAX_PART = 128
+"""Queries in one part of `split_over_threads`, at most."""
+_PARTS_PER_THREAD = 4
+"""Parts per thread for a small batch, so that a thread that finishes early takes work from the others."""
+
+# Only file names are read: importlib.metadata would read the description of every installed package.
 _found = (file.name for folder in sys.path for file in Path(folder).glob("faiss_[cg]pu*-*.dist-info"))
 _wheels = sorted({name.split("-")[0].replace("_", "-") for name in _found})
 if len(_wheels) > 1:
@@ -30,3 +42,41 @@ try:
     import faiss
 except ImportError as broken:
     raise MissingDependencyError(f"faiss does not load ({broken}): {_INSTALL}") from None
+
+
+def thread_count() -> int:
+    """Return how many threads FAISS uses for a call from the current thread."""
+    count: int = faiss.omp_get_max_threads()
+    return count
+
+
+def single_threaded_pool(threads: int) -> ThreadPoolExecutor:
+    """Make a pool of threads in each of which FAISS runs on one thread: the caller has split the work already."""
+    return ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,))
+
+
+def split_over_threads(search: Callable[[slice], None], queries: int, threads: int) -> None:
+    """Call a function for consecutive parts of a batch, in several threads. The calling thread is one of them.
+
+    Args:
+        search: takes the slice of queries to answer, and must release the interpreter's lock to gain from threads.
+        queries: the number of queries in the batch.
+        threads: how many threads to use.
+    """
+    size = max(1, min(_MAX_PART, -(-queries // (threads * _PARTS_PER_THREAD)))) if threads > 1 else _MAX_PART
+    parts = [slice(start, start + size) for start in range(0, queries, size)]
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            search(part)
+        return
+    remaining = iter(parts)  # shared: a thread that finishes a part takes the next one
+
+    def work() -> None:
+        for part in remaining:
+            search(part)
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for other in others:
+            other.result()

@@ -8,7 +8,6 @@ searches share. Whoever changes the index comes with the next snapshot and has m
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +17,13 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError
 from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.result import SearchResult
-from semcut.indexes.scanners.choose import AnyScanner, advance, changed, engine_of, features_of
+from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_features, build_scanner, changed_rows
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.choose_search import build_search
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock
 from semcut.indexes.storage.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from semcut.indexes.scanners.gpu_features import GpuFeatures
-    from semcut.indexes.scanners.numba_lists import NumbaScanner
-
-
-class Search(Protocol):
-    """Searches one snapshot: `VectorisedSearch`, or `CompiledSearch`, which does the same in one kernel."""
-
-    def search(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
-    ) -> SearchResult:
-        """See `VectorisedSearch.search`."""
-        ...
 
 
 class Searchable:
@@ -60,22 +45,12 @@ class Searchable:
     def __init__(self, snapshot: Snapshot, similarity: Similarity, engine: str, device: str) -> None:
         self._similarity, self._engine, self._device = similarity, engine, device
         self.snapshot = snapshot
-        self.scanner = engine_of(snapshot, engine, device)
-        self._features = features_of(snapshot, device)
-        self._search = self._search_of(snapshot, self.scanner, self._features)
+        self.scanner = build_scanner(snapshot, engine, device)
+        self._features = build_gpu_features(snapshot, device)
+        self._search = build_search(snapshot, self.scanner, similarity, self._features)
         self._ids: IdMap | None = None
         self.lock, self.closed = SharedLock(), False
         self._mapping = threading.Lock()
-
-    def _search_of(self, snapshot: Snapshot, scanner: AnyScanner, features: GpuFeatures | None) -> Search:
-        """Choose how to search a snapshot whose codes a scanner holds; a GPU has its features if they fit."""
-        if scanner.fused:
-            from semcut.indexes.search.compiled import CompiledSearch
-
-            numba = cast("NumbaScanner", scanner)
-            return CompiledSearch(snapshot.columns, snapshot.cells, numba, self._similarity)
-        distances = features.squared_distances if features is not None and features.extend(snapshot.columns) else None
-        return VectorisedSearch(snapshot.columns, snapshot.cells, scanner, self._similarity, distances=distances)
 
     def check_open(self) -> None:
         """Raise `ClosedIndexError` if the index was closed."""
@@ -92,15 +67,15 @@ class Searchable:
         """Let searches see another snapshot. If this raises, the scanner may hold a part of it and must not be used."""
         before = self.snapshot
         fresh = after.committed.generation != before.committed.generation
-        scanner = engine_of(after, self._engine, self._device) if fresh else self.scanner
-        features = features_of(after, self._device) if fresh else self._features
-        added, removed = changed(before, after)
-        search = self._search_of(after, scanner, features)
+        scanner = build_scanner(after, self._engine, self._device) if fresh else self.scanner
+        features = build_gpu_features(after, self._device) if fresh else self._features
+        added, removed = changed_rows(before, after)
+        search = build_search(after, scanner, self._similarity, features)
         with self.lock.exclusive():
             if fresh:
                 self._ids = None
             else:
-                advance(scanner, after, added, removed)
+                apply_changes(scanner, after, added, removed)
                 if self._ids is not None:
                     self._ids.remove(after.columns.ids[removed])
                     self._ids.add(after.columns.ids[added], added)
@@ -111,7 +86,7 @@ class Searchable:
 
         Needs no lock: searches that are under way finish with the scanner before, which no change will reach any more.
         """
-        search = self._search_of(self.snapshot, scanner, self._features)
+        search = build_search(self.snapshot, scanner, self._similarity, self._features)
         self._engine, self.scanner, self._search = "compiled", scanner, search
 
     def id_map(self) -> IdMap:

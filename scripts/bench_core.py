@@ -25,7 +25,7 @@ from rich.table import Table
 
 from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
-from semcut.indexes.scanners.protocol import VARIABLE, available
+from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE, available_engines
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=0)
     parser.add_argument("--margin", type=float, default=9, help="mean logit of the right class over the others")
     args = parser.parse_args()
-    os.environ.setdefault(VARIABLE, available()[0])  # compile before anything is measured
+    os.environ.setdefault(ENGINE_VARIABLE, available_engines()[0])  # compile before anything is measured
     quiet = args.json
 
     generator = Generator(args.classes, args.bits, args.dim, args.margin, args.seed)

@@ -25,7 +25,7 @@ from bench_core import Generator, arguments, batches, medians, show
 from rich.progress import track
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
-from semcut.indexes.scanners.protocol import VARIABLE, available
+from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE, available_engines
 
 READER = """
 import re, sys, time
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, default=Path())
     args = parser.parse_args()
-    os.environ.setdefault(VARIABLE, available()[0])  # compile before anything is measured
+    os.environ.setdefault(ENGINE_VARIABLE, available_engines()[0])  # compile before anything is measured
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         report = measure(args, Path(folder))
     title = f"{args.records:,} records, {args.classes} classes, {args.bits} bits, {args.dim}-d features"

@@ -36,12 +36,12 @@ from semcut.connector.benchmark.measure.machine import describe
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
-from semcut.indexes.scanners import faiss_flat, torch_gpu
-from semcut.indexes.scanners.segments import SegmentedScanner
+from semcut.indexes.scanners import hamming_faiss_gpu, hamming_torch_gpu
+from semcut.indexes.scanners.gpu_segments import SegmentedScanner
 
 CUTOFF, SHORTLIST, K = 0.2, 100, 10
-KINDS: dict[str, Any] = {"torch": (torch_gpu.TorchScanner, torch_gpu.devices_named),
-                         "flat": (faiss_flat.FlatScanner, faiss_flat.devices_named)}  # fmt: skip
+KINDS: dict[str, Any] = {"torch": (hamming_torch_gpu.TorchScanner, hamming_torch_gpu.devices_named),
+                         "flat": (hamming_faiss_gpu.FlatScanner, hamming_faiss_gpu.devices_named)}  # fmt: skip
 ALL_CODES = "one flat index over all codes"
 ERR = Console(stderr=True)
 
@@ -240,7 +240,7 @@ def fill_engine(
 ) -> SegmentedScanner[Any] | Any:
     """Create an engine and add these codes to it."""
     if name == "CPU":
-        from semcut.indexes.scanners.numba_lists import NumbaScanner
+        from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 
         engine: Any = NumbaScanner(bits)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from semcut.indexes.scanners.protocol import VARIABLE, available
+from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE, available_engines
 from tests.thorough import THOROUGH
 
 SEARCHING = ("index", "digits", "faiss_index", "fuzz", "life", "many_users")
@@ -32,8 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let the modules that are named above run once for each engine."""
     name = metafunc.module.__name__.rpartition(".test_")[2]
     if name in SEARCHING or (name in STORING and THOROUGH):
-        others = [*available()[1:], *(("torch", "flat") if THOROUGH else ())]
-        engines = [os.environ[VARIABLE]] if os.environ.get(VARIABLE) else ["auto", *others]
+        others = [*available_engines()[1:], *(("torch", "flat") if THOROUGH else ())]
+        engines = [os.environ[ENGINE_VARIABLE]] if os.environ.get(ENGINE_VARIABLE) else ["auto", *others]
         metafunc.parametrize("engine_of_the_module", engines, indirect=True, scope="module")
 
 
@@ -42,5 +42,5 @@ def engine_of_the_module(request) -> Iterator[None]:
     """Search every index, also those of other processes, with the default engine and then with each other engine."""
     with pytest.MonkeyPatch.context() as patch:
         if getattr(request, "param", "auto") != "auto":
-            patch.setenv(VARIABLE, request.param)
+            patch.setenv(ENGINE_VARIABLE, request.param)
         yield

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from semcut.indexes import DeviceError
-from semcut.indexes.scanners import faiss_flat, torch_gpu
+from semcut.indexes.scanners import hamming_faiss_gpu, hamming_torch_gpu
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def test_without_a_gpu_each_engine_says_why_it_cannot_run() -> None:
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a GPU")
     done = check(status=1)
-    for name, scanner in (("torch", torch_gpu), ("flat", faiss_flat)):
+    for name, scanner in (("torch", hamming_torch_gpu), ("flat", hamming_faiss_gpu)):
         with pytest.raises(DeviceError, match="cuda:0") as error:
             scanner.devices_named("cuda:0")
         assert f"{name}: {error.value}" in done.stderr

@@ -18,7 +18,7 @@ from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
     from semcut.connector.retrieval.image_index import Hit
-    from semcut.indexes.scanners.protocol import EngineName
+    from semcut.indexes.scanners.engine_names import EngineName
 
 _DEFAULT_K = 5  # results per query: what a contact sheet shows in a row
 
@@ -35,10 +35,10 @@ def search(
 ) -> None:  # fmt: skip
     """Find the records of INDEX that are most similar to each image."""
     from semcut.connector.retrieval.image_index import Connector
-    from semcut.indexes.scanners.protocol import VARIABLE
+    from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE
 
     # Loading the compiled engine takes longer than it saves on the few queries of one command.
-    engine: EngineName = "auto" if os.environ.get(VARIABLE) else "faiss"
+    engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
         found = connector.search(images, **settings)
     if picture is not None:

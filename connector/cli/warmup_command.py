@@ -23,21 +23,21 @@ def warmup() -> None:
     """
     if find_spec("numba") is None:
         fail("numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'")
-    folder = kernel_cache.found()
+    folder = kernel_cache.ready_directory()
     if folder is not None:
         print_line(f"Search kernels are ready in {folder}.")
         return
-    folder = kernel_cache.target()
+    folder = kernel_cache.writable_directory()
     if folder is None:
-        fail(kernel_cache.unkept())
-    from semcut.indexes.kernels.warmup import fill, spinner
+        fail(kernel_cache.why_not_kept())
+    from semcut.indexes.warmup import compile_kernels, spinner
 
     started = time.perf_counter()
     # None if a process in the background holds the lock: that process compiles more slowly, so this one does not wait.
-    lock = kernel_cache.lock(folder)
+    lock = kernel_cache.lock_directory(folder)
     try:
         with spinner():
-            fill()
+            compile_kernels()
     except (SemcutError, OSError):
         raise
     except Exception as error:  # numba cannot compile on this machine, for whatever reason

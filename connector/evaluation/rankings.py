@@ -30,7 +30,8 @@ from semcut.connector.evaluation.metrics import tied_average_precision
 from semcut.indexes import Encodings, IndexConfig
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress, silent
-from semcut.indexes.pruning.cells import Cells, edges_of
+from semcut.indexes.pruning.cell_table import edges_of
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.equations import Similarity, is_relevant
 from semcut.indexes.search.tie_order import LEVELS, levels, mixed
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST

@@ -24,7 +24,7 @@ from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult,
 from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress, silent
-from semcut.indexes.scanners.protocol import EngineName
+from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 _RECORDS_PER_COMMIT = 10_000

@@ -1,8 +1,14 @@
-"""How functions are compiled and where they are kept, and the processor instructions that numba has no name for.
+"""Compile functions with numba, keep the compiled code, and offer processor instructions that numba has no name for.
 
-numba looks only at the file of a function to see whether what it has kept is still good, but other functions and
-constants are compiled into it. So all kernels of this package are kept in a directory that `kernel_cache` names after
-all that they depend on.
+To decide whether compiled code that it has kept is still valid, numba looks only at the source file of the function.
+But other functions and constants, from other files, are compiled into it. So the kernels of this package are kept in a
+directory that `kernel_cache` names after everything that they depend on.
+
+This is the only module that uses private parts of numba, those named in `PRIVATE_PARTS`. They may change in any version
+of numba: `NUMBA_TESTED` says with which versions the kernels were tested, and a test compares both with the numba that
+is installed.
+
+Source: numba/core/caching.py for the cache, numba/core/cgutils.py and the LLVM language reference for the instructions.
 """
 
 from __future__ import annotations
@@ -24,18 +30,43 @@ from numpy.typing import NDArray
 from semcut.indexes.errors import StorageError
 from semcut.indexes.kernels import kernel_cache
 
+NUMBA_TESTED = ((0, 62), (0, 68))
+"""The oldest and the newest version of numba that the kernels were tested with. The oldest is the one that
+pyproject.toml asks for; raise the newest after the tests have passed with it."""
+
+PRIVATE_PARTS = {
+    "numba.core.caching": (
+        "CompileResultCacheImpl._locator_classes",
+        "FunctionCache._impl_class",
+        "FunctionCache.save_overload",
+        "_CacheLocator.ensure_cache_path",
+        "_CacheLocator.from_function",
+        "_CacheLocator.get_cache_path",
+        "_CacheLocator.get_disambiguator",
+        "_CacheLocator.get_source_stamp",
+        "IndexDataCacheFile._data_path",
+        "IndexDataCacheFile._load_index",
+    ),
+    "numba.core.cgutils": ("get_or_insert_function", "true_bit", "unpack_tuple"),
+}
+"""The private names of numba that this module uses, by module. Three more exist on instances only: `_cache` of a
+compiled function, `_cache_file` of that, and `_index_path` of that."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)
 
-FOLDER = kernel_cache.found() or kernel_cache.target()
-"""Where kernels are kept, None if nowhere."""
+DIRECTORY = kernel_cache.ready_directory() or kernel_cache.writable_directory()
+"""The directory in which compiled kernels are kept, None if there is none."""
 
 KERNELS: list[Any] = []
-"""All functions that Python calls, of the modules of this package that were imported."""
+"""All kernels that are called from Python, from the modules that were imported so far."""
 
 
 class _Locator(_CacheLocator):
-    """Tells numba the directory; what is not ready in one that cannot be written to is compiled and not kept."""
+    """Makes numba keep its files in `DIRECTORY`.
+
+    A kernel that is missing in a directory that cannot be written to is compiled and not kept.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._line = function.__code__.co_firstlineno
@@ -48,7 +79,7 @@ class _Locator(_CacheLocator):
         pass
 
     def get_cache_path(self) -> str:
-        return str(FOLDER)
+        return str(DIRECTORY)
 
     def get_source_stamp(self) -> str:
         return kernel_cache.digest()
@@ -69,45 +100,52 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
-def files() -> list[Path]:
-    """The files in which numba has kept all kernels.
+def kept_files() -> list[Path]:
+    """List the files in which numba has kept all kernels.
 
     Raises:
-        StorageError: a kernel is not kept there, since it was never called, or the disk refused.
+        StorageError: a kernel has no file, because it was never called or the disk refused to write it.
     """
     found = []
     for each in KERNELS:
         kept = each._cache._cache_file
         names = set(kept._load_index().values())
         if len(names) < max(1, len(each.signatures)):
-            raise StorageError(f"{each.py_func.__qualname__} is not among the kernels in {FOLDER}: is the disk full?")
+            raise StorageError(
+                f"{each.py_func.__qualname__} is not among the kernels in {DIRECTORY}: is the disk full?"
+            )
         found += [Path(kept._index_path), *(Path(kept._data_path(name)) for name in names)]
     return found
 
 
-def frozen(array: NDArray[_T]) -> NDArray[_T]:
-    """A view that cannot be written to. Kernels are compiled anew for every combination of arrays that can and that
-    cannot; so whatever comes from outside is passed like this."""
+def read_only(array: NDArray[_T]) -> NDArray[_T]:
+    """Return a view of an array that cannot be written to.
+
+    Numba compiles a kernel anew for every combination of writable and read-only arguments. So every array that comes
+    from outside is passed to kernels through this function.
+    """
     view = array.view()
     view.flags.writeable = False
     return view
 
 
 def kernel(function: _F) -> _F:
-    """Compile what Python calls, without the interpreter's lock, so that threads run side by side; and keep the result
-    on the disk."""
-    made = _compiled(function, no_cpython_wrapper=False)
-    KERNELS.append(made)
-    return made
+    """Compile a function that Python calls, and keep the compiled code on the disk.
+
+    It runs without the interpreter's lock, so several threads can run kernels at once.
+    """
+    dispatcher = _compiled(function, no_cpython_wrapper=False)
+    KERNELS.append(dispatcher)
+    return dispatcher
 
 
 def compiled(function: _F) -> _F:
-    """Compile what only other compiled functions call: to call it from Python would end the process."""
+    """Compile a function that only other compiled functions call. A call from Python would crash the process."""
     return _compiled(function)
 
 
 def compiled_sum(function: _F) -> _F:
-    """As `compiled`, for sums whose terms may be added in any order, several at a time."""
+    """Compile a function as `compiled` does, and let LLVM reorder its sums so that several terms are added at once."""
     return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
 
 
@@ -115,18 +153,18 @@ def _compiled(function: _F, **options: Any) -> _F:
     options = {
         "nogil": True,
         "error_model": "numpy",
-        "no_cpython_wrapper": True,  # each takes time to compile
+        "no_cpython_wrapper": True,  # each wrapper takes time to compile
         "no_cfunc_wrapper": True,
         **options,
     }
-    made: Any = numba.njit(**options)(function)
-    if FOLDER is not None:
-        made._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    return cast(_F, made)
+    dispatcher: Any = numba.njit(**options)(function)
+    if DIRECTORY is not None:
+        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    return cast(_F, dispatcher)
 
 
 def _popcount(typing_context: Any, word: Any) -> Any:
-    """Bits that are set in a uint64."""
+    """Count the bits that are set in a uint64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -135,7 +173,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
 
 
 def _trailing_zeros(typing_context: Any, word: Any) -> Any:
-    """Zeros below the lowest bit that is set in a uint64, which is not 0."""
+    """Count the zeros below the lowest set bit of a uint64, which must not be 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
@@ -144,31 +182,32 @@ def _trailing_zeros(typing_context: Any, word: Any) -> Any:
 
 
 def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
-    """Ask for the cache line of an entry of a vector, or of the first one of a row of a matrix, before it is needed."""
+    """Prefetch the cache line of an entry of a vector, or the first cache line of a row of a matrix."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(signature.args[0])(context, builder, arguments[0])
-        stride = cgutils.unpack_tuple(builder, made.strides)[0]  # type: ignore[no-untyped-call]
-        _ask(builder, made.data, builder.mul(arguments[1], stride))
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = cgutils.unpack_tuple(builder, view.strides)[0]  # type: ignore[no-untyped-call]
+        _emit_prefetch(builder, view.data, builder.mul(arguments[1], stride))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
 
 
 def _prefetch_at(typing_context: Any, matrix: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line of an entry of a matrix before it is needed."""
+    """Prefetch the cache line of an entry of a matrix."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(signature.args[0])(context, builder, arguments[0])
-        strides = cgutils.unpack_tuple(builder, made.strides)  # type: ignore[no-untyped-call]
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        strides = cgutils.unpack_tuple(builder, view.strides)  # type: ignore[no-untyped-call]
         offset = builder.add(builder.mul(arguments[1], strides[0]), builder.mul(arguments[2], strides[1]))
-        _ask(builder, made.data, offset)
+        _emit_prefetch(builder, view.data, offset)
         return context.get_dummy_value()
 
     return types.void(matrix, types.int64, types.int64), generate
 
 
-def _ask(builder: Any, data: Any, offset: Any) -> None:
+def _emit_prefetch(builder: Any, data: Any, offset: Any) -> None:
+    """Emit LLVM's prefetch of the byte at an offset: for reading, with the highest locality, into the data cache."""
     address = builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [offset])
     integer = ir.IntType(32)
     function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
@@ -176,7 +215,7 @@ def _ask(builder: Any, data: Any, offset: Any) -> None:
         ir.FunctionType(ir.VoidType(), [address.type, integer, integer, integer]),
         "llvm.prefetch.p0",
     )
-    builder.call(function, [address, integer(0), integer(3), integer(1)])  # to read, often, data
+    builder.call(function, [address, integer(0), integer(3), integer(1)])
 
 
 popcount: Any = intrinsic(_popcount)

@@ -36,7 +36,7 @@ from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
 from semcut.indexes.milvus.client import DataType, MilvusClient
 from semcut.indexes.milvus.connection import Server, bits, floats, integers, texts
-from semcut.indexes.pruning.cells import cell_numbers
+from semcut.indexes.pruning.cell_table import cell_numbers
 
 Kind = Literal["whole", "apart", "floats"]
 

@@ -25,8 +25,8 @@ from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.milvus.connection import PAGE, Server, among, integers
 from semcut.indexes.milvus.schema import Schema, to_ids
 from semcut.indexes.milvus.shared_state import View
-from semcut.indexes.pruning.cells import cell_numbers
-from semcut.indexes.scanners.protocol import NOWHERE, Nearest
+from semcut.indexes.pruning.cell_table import cell_numbers
+from semcut.indexes.scanners.protocol import NO_RECORD, Nearest
 from semcut.indexes.scoring.equations import hamming
 
 MAX_BYTES = 1 << 31
@@ -131,7 +131,7 @@ class Hits:
         rows[found] = self._rows_of(keys[found])
         # Nearest first, and what has gone missing not in between.
         rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
-        return Nearest(rows, np.where(rows < 0, NOWHERE, hamming(codes[:, None], self.codes[rows])))
+        return Nearest(rows, np.where(rows < 0, NO_RECORD, hamming(codes[:, None], self.codes[rows])))
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All rows in (m,) cells: see `Engine`.

@@ -46,7 +46,7 @@ from semcut.indexes.errors import DamagedIndexError, NotAnIndexError
 from semcut.indexes.milvus.client import DataType
 from semcut.indexes.milvus.connection import PAGE, Server, among, floats, integers, texts
 from semcut.indexes.milvus.schema import Collection, Scalar, Schema, Vector
-from semcut.indexes.pruning.cells import Cells, Kept
+from semcut.indexes.pruning.cells import Cells, KeptCells
 
 _WRITER, CONFIG, _LOOSE, IDENTITY = -1, -2, -3, -4
 _ROWS_BYTES = 1 << 23
@@ -60,7 +60,7 @@ Range = tuple[int, int]
 class Unseen(Cells):
     """Cells whose records are on a server. Nobody counts them, so sizes are 1; each that is fetched is looked at."""
 
-    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
+    def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
         """As `Cells.prune`; no cell is certain, and `codes` are -1."""
         kept = super().prune(weights, cutoff)
         return replace(kept, certain=np.zeros_like(kept.certain), codes=np.full_like(kept.codes, -1))

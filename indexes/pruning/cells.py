@@ -1,43 +1,32 @@
-"""Partitions, their cells, and exact pruning: which parts of an index can hold a record relevant to a query.
+"""Cells of an index, and exact pruning: which cells can hold a record relevant to a query.
 
-A partition holds the records of one dominant class c = argmax p. With p1 and p2 a record's largest and second largest
-probability, a partition is cut into these cells, of which those without a record cost nothing:
-
-    kind                        records
-    0                           sure:       p1 >= 0.95
-    1                           confident:  p1 >= 0.8
-    2 + W band                  vague:      the others with p2 < 0.15: what is left is spread over many classes
-    2 + W band + 1 + r mod 2 G  torn:       the rest, by their runner-up class r
-
-A band is an interval of p1: 0 for p1 >= 0.5, 1 for p1 >= 0.3, 2 below that; W = 1 + min(C, 2 G) is the number of kinds
-in a band. A record's cell follows from its probabilities alone, cell = c (2 + 3 W) + kind, and there are at most
-C (2 + 3 W) of them, whatever the number of records.
+`cell_table` says which cell a record belongs to. A cell is skipped only if a bound proves that it holds no relevant
+record, so pruning never changes a result.
 
 **The upper bound.** A cell L keeps its envelope M_L(m) = max p(m) over its records. For a query with weights s,
 
     R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
 
-so a cell with U_L(q) <= t holds nothing relevant and is skipped. Where there are many cells, a similar bound that takes
-only the large s_m finds the others fast (`reach`). Cells finer than partitions make the envelopes tight: grouping by
-runner-up keeps the second largest probabilities of different classes apart, `vague` keeps the records without a notable
-second class out of all groups, and bands make the first term, s_c M_L(c), tight.
+so a cell with U_L(q) <= t holds nothing relevant and is skipped. Where there are many cells, a similar bound that uses
+only the large s_m finds the others fast (`class_lists`).
 
-Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with s' the largest weight of the
-other classes and p(c) in [lo_L, M_L(c)]:
+Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with c the dominant class of the cell,
+s' the largest weight of the other classes, and p(c) in [lo_L, M_L(c)]:
 
     R(q, b) <= s_c p(c) + s' (1 - p(c))
 
-at the end of the interval that makes it larger. It is what spares a query that is itself torn between many classes
-from scanning cells whose envelopes sum to far more than 1; `prune` computes it for such queries only.
+at the end of the interval that makes it larger. It spares a query that is itself torn between many classes from
+scanning cells whose envelopes sum to far more than 1; `prune` computes it for such queries only.
 
 **The lower bound.** lo_L = min p(c) over its records; s_c lo_L > t means that every record of L is relevant and needs
 no check of its own.
 
-**Rounding.** Bounds are compared with the cutoff less the error bound of `compare`, which also covers the rounding of
-R and t to float32, and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`): float error can make a search
-scan too much, never too little.
+**Rounding.** Bounds are compared with the cutoff minus `relative_error`, which also covers the rounding of R and t to
+float32; and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`). So float error can make a search scan too
+much, never too little.
 
-Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi.
+Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_kernel` repeats `Cells.prune`
+as a numba kernel.
 """
 
 from __future__ import annotations
@@ -50,27 +39,28 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
-from semcut.indexes.pruning.class_lists import ClassLists, Large
-from semcut.indexes.scoring.rounding import UNDERFLOW, Products, error
+from semcut.indexes.pruning.cell_table import cell_numbers, edges_of_cells, kinds_per_class
+from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
+from semcut.indexes.scoring.rounding import UNDERFLOW, Products, relative_error
 
-SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
-EDGES = (SURE, CONFIDENT, *BANDS, BANDS[-1] / 2)
-"""Fixed edges of p1, one for each interval of the table: its lower end, and half the upper end of the last interval."""
-_TORN = 0.35  # queries whose largest weight is below this get the second bound
-_MANY = 1 << 21  # values of envelopes, from which on lists of them are faster than their products
+_TORN = 0.35
+"""Queries whose largest weight is below this get the second bound."""
+_MANY = 1 << 21
+"""Values of envelopes from which on class lists are faster than products with all envelopes."""
 _CHUNK = 1 << 14
+"""Records whose envelopes are computed in one step."""
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """What pruning leaves of an index for each of nq queries.
+class KeptCells:
+    """The cells that pruning keeps for each of nq queries.
 
     Attributes:
         cells: (nq, w) int64 positions in `Cells` of the cells to scan, padded with -1 at the end of a row.
-        certain: (nq, cells) bool; every record of the cell is relevant to the query.
-        counts: (nq,) int64; cells to scan.
-        codes: (nq,) int64; records in the cells to scan.
-        partitions: (nq,) int64; partitions that these cells belong to.
+        certain: (nq, cells) bool; whether every record of the cell is relevant to the query.
+        counts: (nq,) int64; the number of cells to scan.
+        codes: (nq,) int64; the number of records in these cells.
+        partitions: (nq,) int64; the number of partitions that these cells belong to.
     """
 
     cells: NDArray[np.int64]
@@ -82,16 +72,17 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The cells of an index that hold or held records. Immutable: `extended` returns the cells after a batch.
+    """The cells of an index that hold or held records. Immutable: each method that changes cells returns new ones.
 
-    A cell is at the same position until the index is compacted; new ones come at the end. After records were removed
-    lower bounds and envelopes may be wider than they need be; they are bounds as before.
+    A cell keeps its position until the index is compacted; new cells are appended. After records were removed,
+    envelopes and lower bounds may be wider than necessary; they are still valid bounds.
 
     Attributes:
-        numbers: (cells,) int64: c (2 + 3 W) + kind, as in the table above.
-        sizes: (cells,) int64: records.
-        lows: (cells,) float32: the smallest p(c).
-        envelopes: (cells, C) float32: the largest p(m).
+        config: the configuration of the index.
+        numbers: (cells,) int64, as in `cell_table`.
+        sizes: (cells,) int64, the number of records.
+        lows: (cells,) float32, the smallest p(c).
+        envelopes: (cells, C) float32, the largest p(m).
     """
 
     config: IndexConfig
@@ -102,7 +93,7 @@ class Cells:
 
     @staticmethod
     def empty(config: IndexConfig) -> Cells:
-        """No cells yet."""
+        """Return the cells of an index without records."""
         return Cells(
             config=config,
             numbers=np.empty(0, np.int64),
@@ -115,17 +106,17 @@ class Cells:
         return len(self.numbers)
 
     def dominant(self) -> NDArray[np.int64]:
-        """(cells,) int64: the class of each cell's partition."""
-        return self.numbers // _kinds(self.config)
+        """Return the class of each cell's partition: (cells,) int64."""
+        return self.numbers // kinds_per_class(self.config)
 
     def extended(self, probabilities: NDArray[np.float32]) -> tuple[Cells, NDArray[np.int32]]:
-        """The cells after a batch, and where in them each of its records is.
+        """Return the cells after a batch was added, and the cell of each of its records.
 
         Args:
             probabilities: (n, C) float32, as stored.
 
         Returns:
-            New `Cells`, and (n,) int32 positions.
+            New `Cells`, and (n,) int32 positions in them.
         """
         numbers, confidence = cell_numbers(self.config, probabilities)
         touched, local, added = np.unique(numbers, return_inverse=True, return_counts=True)
@@ -143,12 +134,12 @@ class Cells:
         return grown, cells
 
     def widened(self, numbers: NDArray[np.int64], lows: NDArray[np.float32], envelopes: NDArray[np.float32]) -> Cells:
-        """The cells with bounds that hold for others with these numbers, too; new ones have no records.
+        """Return the cells with their bounds widened to cover other cells; cells that are new have no records.
 
         Args:
-            numbers: (n,) int64; the same may occur several times.
-            lows: (n,) float32.
-            envelopes: (n, C) float32.
+            numbers: (n,) int64, the numbers of the other cells; a number may occur several times.
+            lows: (n,) float32, their lower bounds.
+            envelopes: (n, C) float32, their envelopes.
         """
         touched, local = np.unique(numbers, return_inverse=True)
         grown, positions = self._with(touched)
@@ -157,7 +148,7 @@ class Cells:
         return grown
 
     def _with(self, numbers: NDArray[np.int64]) -> tuple[Cells, NDArray[np.int64]]:
-        """A copy that has these (n,) different cells, and the (n,) positions where."""
+        """Return a copy that contains these (n,) distinct numbers, and their (n,) positions."""
         fresh = numbers[~np.isin(numbers, self.numbers)]
         grown = Cells(
             config=self.config,
@@ -170,19 +161,19 @@ class Cells:
         return grown, by_number[np.searchsorted(grown.numbers, numbers, sorter=by_number)]
 
     def without(self, cells: NDArray[np.int32]) -> Cells:
-        """The cells after removing records from these positions; their bounds stay, as bounds still."""
+        """Return the cells after a record was removed from each of these positions. Bounds are not tightened."""
         return replace(self, sizes=self.sizes - np.bincount(cells, minlength=len(self)))
 
-    def prune(self, weights: NDArray[np.float64], cutoff: float) -> Kept:
-        """The cells that can hold a record with R > cutoff: never fewer than do hold one.
+    def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
+        """Find the cells that can hold a record with R > cutoff: all that hold one, and few others.
 
         Args:
             weights: (nq, C) float64, s = S p of each query.
             cutoff: t of Eq. 2.
         """
-        queries, slack = len(weights), error(self.config.classes)
+        queries, slack = len(weights), relative_error(self.config.classes)
         dominant = self.dominant()
-        query, cell = self._reached(weights, cutoff, (cutoff - UNDERFLOW) * (1 - slack))
+        query, cell = self._candidates(weights, cutoff, (cutoff - UNDERFLOW) * (1 - slack))
         torn = np.flatnonzero((weights.max(axis=1) < _TORN)[query])
         held = self.sizes[cell] > 0
         held[torn] &= self._second_bound(weights, query[torn], cell[torn]) > cutoff
@@ -200,7 +191,7 @@ class Cells:
         cells[query, np.arange(len(query)) - starts[query]] = cell
         partitions = np.zeros((queries, self.config.classes), bool)
         partitions[query, class_of] = True
-        return Kept(
+        return KeptCells(
             cells=cells,
             certain=certain,
             counts=counts,
@@ -208,13 +199,13 @@ class Cells:
             partitions=np.count_nonzero(partitions, axis=1),
         )
 
-    def _reached(
+    def _candidates(
         self, weights: NDArray[np.float64], cutoff: float, limit: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of a query and a cell that the first bound, or that of `reach`, leaves, by query, as scanned."""
+        """Return pairs of a query and a cell whose first bound exceeds the limit, by query and then in scan order."""
         if self.envelopes.size < _MANY:
             return self._products(np.arange(len(weights)), weights, limit)
-        large = Large.of(weights, cutoff)
+        large = LargeWeights.of(weights, cutoff)
         query, cell, others = self.lists.pairs(large, limit)
         part, _ = large.sums(query, cell, self.envelopes)
         keep = part + large.tails[query] * (1 + SUM_TOLERANCE) > limit
@@ -226,7 +217,13 @@ class Cells:
     def _products(
         self, queries: NDArray[np.int64], weights: NDArray[np.float64], limit: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The same from the products of these queries with all envelopes."""
+        """Return the pairs of `_candidates` for some queries, from their products with all envelopes.
+
+        Args:
+            queries: (n,) the positions of the queries.
+            weights: (n, C) s of these queries.
+            limit: what a bound must exceed.
+        """
         if not len(queries):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         found = np.flatnonzero(self._sums(weights.astype(np.float32)) > np.float32(limit))
@@ -234,38 +231,36 @@ class Cells:
         return queries[at], self._scan_order[found - at * len(self)]
 
     def bounds(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The smaller of both bounds for every cell: (nq, C) float64 to (nq, cells) float64, rounded up."""
+        """Return the smaller of both bounds for every cell, rounded up: (nq, C) float64 to (nq, cells) float64."""
         first = np.empty((len(weights), len(self)))
         first[:, self._scan_order] = self._sums(weights.astype(np.float32))
         query, cell = np.divmod(np.arange(first.size), max(1, len(self)))
         second = self._second_bound(weights, query, cell).reshape(first.shape)
-        return np.minimum(first * (1 + error(self.config.classes)) + UNDERFLOW, second)
+        return np.minimum(first * (1 + relative_error(self.config.classes)) + UNDERFLOW, second)
 
     def _second_bound(
         self, weights: NDArray[np.float64], query: NDArray[np.int64], cell: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """The second bound above for pairs of a query and a cell, rounded up."""
+        """Return the second bound for pairs of a query and a cell, rounded up."""
         own = weights[query, self.dominant()[cell]]
         two = np.partition(weights, weights.shape[1] - 2, axis=1)[:, -2:][query]
-        other = np.where(own == two[:, 1], two[:, 0], two[:, 1])  # at a tie both are the same
+        other = np.where(own == two[:, 1], two[:, 0], two[:, 1])  # where both largest weights are equal, so is `other`
         p = np.where(own >= other, self.peaks[cell], self.lows[cell]).astype(np.float64)
-        return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + error(self.config.classes)) + UNDERFLOW
+        return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + relative_error(self.config.classes)) + UNDERFLOW
 
     @cached_property
     def edges(self) -> NDArray[np.float64]:
-        """(cells,) float64: the edge, out of `EDGES`, of the interval of p1 that each cell is for."""
-        kind = self.numbers % _kinds(self.config)
-        edges: NDArray[np.float64] = np.array(EDGES)[np.where(kind < 2, kind, 2 + (kind - 2) // _width(self.config))]
-        return edges
+        """The edge, out of `cell_table.EDGES`, of each cell's interval of p1: (cells,) float64."""
+        return edges_of_cells(self.config, self.numbers)
 
     @cached_property
     def _scan_order(self) -> NDArray[np.int64]:
-        """Positions by kind: a scan that starts with the sure cells has the nearest codes early, drops others fast."""
-        return np.argsort(self.numbers % _kinds(self.config), kind="stable")
+        """Positions by kind: a scan that starts with sure cells finds the nearest codes early and drops others fast."""
+        return np.argsort(self.numbers % kinds_per_class(self.config), kind="stable")
 
     @cached_property
     def _scan_place(self) -> NDArray[np.int64]:
-        """Where in that order each cell is."""
+        """The place of each cell in the scan order."""
         return np.argsort(self._scan_order)
 
     @cached_property
@@ -275,66 +270,24 @@ class Cells:
 
     @cached_property
     def _sums(self) -> Products:
-        """s . M_L for all cells, in scan order."""
+        """Computes s . M_L for all cells, in scan order."""
         return Products(self.envelopes[self._scan_order])
 
     @cached_property
     def peaks(self) -> NDArray[np.float32]:
-        """(cells,) float32: the largest p(c)."""
+        """The largest p(c) of each cell: (cells,) float32."""
         return self.envelopes[np.arange(len(self)), self.dominant()]
 
     def of_partition(self, partition: int, *, ambiguous: bool = False) -> NDArray[np.int64]:
-        """Positions of the cells of a partition that hold records, those with the least sure records first if asked."""
+        """Return the positions of the cells of a partition that hold records.
+
+        Args:
+            partition: its class.
+            ambiguous: whether to sort them by their largest p(c), the smallest first.
+        """
         found = np.flatnonzero((self.dominant() == partition) & (self.sizes > 0))
         return found[np.argsort(self.peaks[found], kind="stable")] if ambiguous else found
 
     def partition_sizes(self) -> NDArray[np.int64]:
-        """(C,) int64: records per partition."""
+        """Return the number of records in each partition: (C,) int64."""
         return np.bincount(self.dominant(), weights=self.sizes, minlength=self.config.classes).astype(np.int64)
-
-
-def cell_numbers(
-    config: IndexConfig, probabilities: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The number of each record's cell, by the table above, and p1: (n, C) float32 to (n,) int64 and (n,) float32.
-
-    Equal probabilities go to the lower class.
-    """
-    numbers = np.empty(len(probabilities), np.int64)
-    confidence = np.empty(len(probabilities), np.float32)
-    for start in range(0, len(probabilities), _CHUNK):
-        here = slice(start, start + _CHUNK)
-        part = probabilities[here].copy()
-        row = np.arange(len(part))
-        dominant = part.argmax(axis=1)
-        p1 = part[row, dominant]
-        part[row, dominant] = -1
-        runner_up = part.argmax(axis=1)
-        p2 = part[row, runner_up]
-        band = np.count_nonzero([p1 < edge for edge in BANDS], axis=0)
-        group = np.where(p2 < VAGUE, 0, 1 + runner_up % (2 * config.groups))
-        kind = np.select([p1 >= SURE, p1 >= CONFIDENT], [0, 1], 2 + _width(config) * band + group)
-        numbers[here] = dominant * _kinds(config) + kind
-        confidence[here] = p1
-    return numbers, confidence
-
-
-def edges_of(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The edge, out of `EDGES`, of each record's largest probability: (n, C) float32 to (n,) float64."""
-    p1 = probabilities.max(axis=1)
-    edges: NDArray[np.float64] = np.array(EDGES)[np.count_nonzero([p1 < edge for edge in EDGES[:-1]], axis=0)]
-    return edges
-
-
-def cell_count(config: IndexConfig) -> int:
-    """How many cells there can be."""
-    return config.classes * _kinds(config)
-
-
-def _kinds(config: IndexConfig) -> int:
-    return 2 + (len(BANDS) + 1) * _width(config)
-
-
-def _width(config: IndexConfig) -> int:
-    """W: kinds of cells in a band."""
-    return 1 + min(config.classes, 2 * config.groups)

@@ -1,4 +1,8 @@
-"""Which engine searches an index, and how: the one place that knows the engines by name."""
+"""Build the scanner of an index by the name of its engine, and keep it in step with the records.
+
+This is the only module that knows the classes of all scanners. It imports torch and numba only when an engine needs
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,92 +13,115 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import DeviceError
-from semcut.indexes.scanners import faiss_flat
-from semcut.indexes.scanners.faiss_ivf import IvfScanner
+from semcut.indexes.scanners import hamming_faiss_gpu
+from semcut.indexes.scanners.hamming_faiss_cpu import IvfScanner
 from semcut.indexes.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from semcut.indexes.scanners.gpu_features import GpuFeatures
-    from semcut.indexes.scanners.numba_lists import NumbaScanner
-    from semcut.indexes.scanners.segments import SegmentedScanner
+    from semcut.indexes.scanners.gpu_segments import SegmentedScanner
+    from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 
 AnyScanner: TypeAlias = "IvfScanner | NumbaScanner | SegmentedScanner[Any]"
 
 _LOAD_ROWS = 1 << 18
+"""Codes that are copied from the columns of an index in one step."""
 
 
-def devices_of(name: str, device: str) -> tuple[str, ...]:
-    """The devices that an engine is to use.
-
-    Raises:
-        DeviceError: they are not there.
-    """
-    if name == "torch":
-        from semcut.indexes.scanners import torch_gpu
-
-        return torch_gpu.devices_named(device)
-    return faiss_flat.devices_named(device)
-
-
-def engine_of(state: Snapshot, name: str, device: str) -> AnyScanner:
-    """An engine, of a name that `hamming.chosen` gave, with the codes of all records.
+def device_names(engine: str, device: str) -> tuple[str, ...]:
+    """Return the names of the devices that an engine is to use: one, or for "cuda" all GPUs.
 
     Raises:
-        DeviceError: the device is not there, or out of memory.
+        DeviceError: a device is not there.
     """
-    engine, rows = _empty(name, state.cells.config.bits, device), state.live
+    if engine == "torch":
+        from semcut.indexes.scanners import hamming_torch_gpu
+
+        return hamming_torch_gpu.devices_named(device)
+    return hamming_faiss_gpu.devices_named(device)
+
+
+def build_scanner(state: Snapshot, engine: str, device: str) -> AnyScanner:
+    """Build a scanner with the codes of all records of a snapshot.
+
+    Args:
+        state: the snapshot.
+        engine: a name that `engine_names.choose_engine` returned. "auto" is FAISS's scanner.
+        device: "cpu", "cuda:0" or "cuda".
+
+    Raises:
+        DeviceError: the device is not there, or is out of memory.
+    """
+    scanner, rows = _empty(engine, state.cells.config.bits, device), state.live
     codes, cells = state.columns.codes, state.columns.cells
-    if isinstance(engine, IvfScanner):
-        _load(engine, state, rows)
+    if isinstance(scanner, IvfScanner):
+        _load(scanner, state, rows)
     elif len(rows) == len(state.columns):
-        engine.add(codes, rows, cells)
+        scanner.add(codes, rows, cells)
     else:
-        engine.add(codes[rows], rows, cells[rows])
-    return engine
+        scanner.add(codes[rows], rows, cells[rows])
+    return scanner
 
 
-def changed(before: Snapshot, after: Snapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows that a later state of the same generation has added, and those of the earlier state that it removed."""
+def changed_rows(before: Snapshot, after: Snapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows that changed between two snapshots of one generation.
+
+    Returns:
+        (n,) int64 rows of the later snapshot that were added, and (m,) int64 rows of the earlier one that were removed.
+    """
     rows = np.arange(len(before.columns), len(after.columns))
-    gone = after.columns.removed[len(before.columns.removed) :]
-    return rows[~np.isin(rows, gone)], gone[gone < len(before.columns)]
+    removed = after.columns.removed[len(before.columns.removed) :]
+    return rows[~np.isin(rows, removed)], removed[removed < len(before.columns)]
 
 
-def advance(engine: AnyScanner, state: Snapshot, added: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
-    """Bring an engine to a state, from the one that these rows are added to and removed from."""
-    engine.remove(gone, state.columns.cells[gone])
-    _load(engine, state, added)
+def apply_changes(scanner: AnyScanner, state: Snapshot, added: NDArray[np.int64], removed: NDArray[np.int64]) -> None:
+    """Bring a scanner from one snapshot to a later one.
+
+    Args:
+        scanner: has the codes of the earlier snapshot.
+        state: the later snapshot.
+        added, removed: the rows that `changed_rows` returned.
+
+    Raises:
+        DeviceError: the device is out of memory.
+    """
+    scanner.remove(removed, state.columns.cells[removed])
+    _load(scanner, state, added)
 
 
-def _load(engine: AnyScanner, state: Snapshot, rows: NDArray[np.int64]) -> None:
+def _load(scanner: AnyScanner, state: Snapshot, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), _LOAD_ROWS):
         part = rows[start : start + _LOAD_ROWS]
-        engine.add(state.columns.codes[part], part, state.columns.cells[part])
+        scanner.add(state.columns.codes[part], part, state.columns.cells[part])
 
 
-def _empty(name: str, bits: int, device: str) -> AnyScanner:
-    if name == "compiled":
-        from semcut.indexes.scanners.numba_lists import NumbaScanner
+def _empty(engine: str, bits: int, device: str) -> AnyScanner:
+    """Build a scanner without codes."""
+    if engine == "compiled":
+        from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 
         return NumbaScanner(bits)
-    if name == "torch":
-        from semcut.indexes.scanners.torch_gpu import TorchScanner
+    if engine == "torch":
+        from semcut.indexes.scanners.hamming_torch_gpu import TorchScanner
 
-        return TorchScanner(bits, devices_of(name, device))
-    if name == "flat":
-        return faiss_flat.FlatScanner(bits, devices_of(name, device))
+        return TorchScanner(bits, device_names(engine, device))
+    if engine == "flat":
+        return hamming_faiss_gpu.FlatScanner(bits, device_names(engine, device))
     return IvfScanner(bits)
 
 
-def features_of(state: Snapshot, device: str) -> GpuFeatures | None:
-    """What will have the features of an index on a card, the first if there are several; None where there is none, or
-    no torch that can use it."""
+def build_gpu_features(state: Snapshot, device: str) -> GpuFeatures | None:
+    """Return an empty store for the features of an index on a GPU, the first if there are several.
+
+    Returns:
+        None on the CPU, and where torch is missing or finds no GPU that it can use.
+    """
     if device == "cpu" or find_spec("torch") is None:
         return None
-    from semcut.indexes.scanners import torch_gpu
+    from semcut.indexes.scanners import hamming_torch_gpu
     from semcut.indexes.scanners.gpu_features import GpuFeatures
 
     try:
-        return GpuFeatures(torch_gpu.devices_named(device)[0], state.cells.config.dim)
+        return GpuFeatures(hamming_torch_gpu.devices_named(device)[0], state.cells.config.dim)
     except DeviceError:
         return None

@@ -1,10 +1,10 @@
-"""Features in the memory of a card, where they fit: candidates are compared there before the few that matter are exact.
+"""Distances of features on a GPU: candidates are ranked there, and the few best are re-scored exactly on the CPU.
 
-Sums are of float32, as `compare` makes them, and its error bound is theirs too. Features come in blocks of rows, so
-that more of them need no copy of those that are there. Where there is no room, or a row is damaged, the processor goes
-on with the features that are stored, of which it reads what a search needs.
+Sums are of float32, as in `scoring/rounding`, whose error bound holds for them too. Features lie in blocks of rows, so
+that later ones are added without copying those that are there. Where the GPU has too little memory, or a stored row is
+damaged, the search falls back to the CPU, which reads only the features that it needs.
 
-It needs torch, and is imported only where an index is on a card.
+This module needs torch, and is imported only where an index is on a GPU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.storage.mapped_columns import Columns
 
 _BLOCK_BYTES = 1 << 28
-_ELEMENTS = 1 << 25  # compared at a time
-_RESERVE = 0.25  # of the memory of a card: for codes that come later, and for searches
+"""Size of one block of features."""
+_ELEMENTS = 1 << 25
+"""Values of features that are compared in one step."""
+_RESERVE = 0.25
+"""Share of a GPU's memory that stays free, for codes that are added later and for searches."""
 
 
 class GpuFeatures:
-    """Features of an index by row number. Rows are added; those that are there stay as they are.
+    """Holds the features of an index by row number. Rows are added and never change.
 
     Args:
-        device: one of torch's names.
+        device: torch's name of the device.
         dim: D.
     """
 
@@ -37,13 +40,16 @@ class GpuFeatures:
         self._blocks: list[torch.Tensor] = []
         self._rows = 0
         self._given_up = False
-        self._using = threading.Lock()  # what is compared at a time takes memory
+        self._comparing = threading.Lock()  # one comparison after the other: each takes memory of the GPU
 
     def extend(self, columns: Columns) -> bool:
-        """Have the features of all rows of these columns, which begin with the rows that are here.
+        """Copy the features of all rows of these columns that are not here yet.
+
+        Args:
+            columns: begin with the rows that are here.
 
         Returns:
-            Whether they are here. If not, none are from now on.
+            Whether all of them are here. If not, all features are dropped, and none are copied from now on.
         """
         rows, start = len(columns), self._rows
         while start < rows and not self._given_up:
@@ -65,37 +71,37 @@ class GpuFeatures:
         return not self._given_up
 
     def _empty(self, rows: int) -> torch.Tensor:
-        """Memory for so many rows.
+        """Allocate memory for the features of some rows.
 
         Raises:
-            torch.OutOfMemoryError: too little would be left.
+            torch.OutOfMemoryError: too little memory would stay free.
         """
         if self._device.type == "cuda":
-            free, whole = torch.cuda.mem_get_info(self._device)
-            if free - rows * self._dim * 4 < _RESERVE * whole:
+            free, total = torch.cuda.mem_get_info(self._device)
+            if free - rows * self._dim * 4 < _RESERVE * total:
                 raise torch.OutOfMemoryError
         return torch.empty((rows, self._dim), dtype=torch.float32, device=self._device)
 
     def squared_distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """||q - x||^2 of each query and its rows: (nq, D), (nq, m) to (nq, m) float32; inf where a row is -1.
+        """Compute ||q - x||^2 of each query and its rows: (nq, D), (nq, m) to (nq, m) float32; inf where a row is -1.
 
         Returns:
-            None if the card has no room to compare them.
+            None if the GPU has too little memory to compare them.
         """
         values = np.full(rows.shape, np.inf, np.float32)
         query, place = np.nonzero(rows >= 0)
         block, within = np.divmod(rows[query, place], self._block)
         blocks, step = self._blocks, max(1, _ELEMENTS // self._dim)
         try:
-            with self._using:
-                asked = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
+            with self._comparing:
+                features = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
                 for number in np.unique(block).tolist():
                     pairs = np.flatnonzero(block == number)
                     for start in range(0, len(pairs), step):
                         some = pairs[start : start + step]
                         at, of = (torch.from_numpy(one[some]).to(self._device) for one in (within, query))
-                        apart = blocks[number][at].sub_(asked[of])
-                        values[query[some], place[some]] = apart.square_().sum(dim=1).cpu().numpy()
+                        difference = blocks[number][at].sub_(features[of])
+                        values[query[some], place[some]] = difference.square_().sum(dim=1).cpu().numpy()
         except torch.OutOfMemoryError:
             return None
         return values

@@ -1,4 +1,4 @@
-"""What happens to the codes of an index: they are added, moved, removed, and searched within given cells."""
+"""Numba kernels that add, move, remove and search the codes of the "compiled" scanner (`hamming_numba_cpu`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from semcut.indexes.kernels.jit import kernel
 from semcut.indexes.scanners.scan_kernel import CodeLists, find_hits, find_runs, radius_of, scan_workspace, take_sample
 
-_FIRST = 1.5  # records within the first radius per place
+_FIRST = 1.5
+"""Codes to expect within the first radius, per code that is to be found."""
 
 
 @kernel
@@ -20,6 +21,15 @@ def move(
     targets: NDArray[np.int64],
     moved: NDArray[np.int64],
 ) -> None:
+    """Copy the codes of some cells to new positions.
+
+    Args:
+        lists: the codes as they are.
+        starts, sizes: (cells,) where each cell lies in `lists`, and how many codes it has.
+        fresh: where to copy them: the same arrays, or larger ones.
+        targets: (cells,) where each cell is to lie in `fresh`.
+        moved: the cells to copy.
+    """
     for cell in moved:
         source, target, size = starts[cell], targets[cell], sizes[cell]
         fresh.codes[target : target + size] = lists.codes[source : source + size]
@@ -28,6 +38,7 @@ def move(
 
 @kernel
 def append(lists: CodeLists, codes: NDArray[np.uint64], rows: NDArray[np.int64], cells: NDArray[np.int64]) -> None:
+    """Append n codes and their rows to their cells, which have spare capacity for them."""
     for i in range(codes.shape[0]):
         cell = cells[i]
         at = lists.starts[cell] + lists.sizes[cell]
@@ -37,10 +48,18 @@ def append(lists: CodeLists, codes: NDArray[np.uint64], rows: NDArray[np.int64],
 
 
 @kernel
-def remove(lists: CodeLists, cells: NDArray[np.int64], first: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
+def remove(lists: CodeLists, cells: NDArray[np.int64], first: NDArray[np.int64], removed: NDArray[np.int64]) -> None:
+    """Remove rows from cells; the remaining codes keep their order and close the gaps.
+
+    Args:
+        lists: the codes.
+        cells: (n,) the cells to remove from.
+        first: (n + 1,) where the rows of each of these cells start in `removed`, and end.
+        removed: the rows to remove, those of one cell ascending.
+    """
     for i in range(cells.shape[0]):
         cell = cells[i]
-        out = gone[first[i] : first[i + 1]]
+        out = removed[first[i] : first[i + 1]]
         start, kept = lists.starts[cell], lists.starts[cell]
         for at in range(start, start + lists.sizes[cell]):
             row = np.int64(lists.rows[at])
@@ -62,6 +81,17 @@ def search(
     rows: NDArray[np.int64],
     hamming: NDArray[np.int32],
 ) -> None:
+    """Find the codes nearest to each query within its cells, nearest first.
+
+    The radius grows until enough codes are within it, or all are.
+
+    Args:
+        codes: (nq, words) the queries.
+        cells: (nq, w) the cells of each query; -1, and cells that have no list, are skipped.
+        lists: the codes.
+        bits: length of a code.
+        rows, hamming: (nq, depth) the result; slots without a code are left as they are.
+    """
     depth = rows.shape[1]
     scan = scan_workspace(0, lists.sizes.shape[0], bits)
     chosen = np.empty(cells.shape[1], np.int32)

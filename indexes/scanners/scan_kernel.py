@@ -1,19 +1,19 @@
-"""Hamming distances of contiguous codes, and the nearest of them by counting.
+"""Numba kernels of Hamming distances of contiguous codes, and of the nearest codes by counting.
 
-The codes of an index lie in one array, cell by cell (`Lists`); those of a query's cells are a few *runs* of it, since
-cells that lie side by side, or almost, are scanned as one. What is scanned between two cells does not count.
+The codes of an index lie in one array, cell by cell (`CodeLists`). Those of a query's cells form a few *runs* of this
+array: cells that lie side by side, or almost, are scanned as one run. Codes between two cells of a run do not count.
 
-A sample of the distances gives a radius within which there should be enough codes. The runs are scanned: distances go
-to a buffer of bytes, one run behind the other, and those within the radius are picked out of it. What fits in the
-buffer is scanned once, before the sample is taken; of more codes the sample is taken first, and each radius is a scan.
-Distances above 127 are 127 there; for the rare radius above 126, of long codes, the buffer holds whether a code is
-within it instead.
+A sample of the distances gives a radius within which there should be enough codes. Then the runs are scanned: distances
+are written to a buffer of bytes, run after run, and those within the radius are picked from it. Where all codes fit in
+the buffer, they are scanned once, before the sample is taken. Of more codes the sample is taken first, and each radius
+takes a scan of its own. Distances above 127 are stored as 127; for the rare radius above 126, of long codes, the buffer
+holds flags instead, whether a code is within the radius.
 
-**Comparing eight at once.** A 64-bit word holds eight distances of at most 127. For a radius r, d + (127 - r) has the
-highest bit of its byte set just if d > r, and never carries into the next one.
+**Comparing eight distances at once.** A 64-bit word holds eight distances of at most 127. For a radius r, the byte
+d + (127 - r) has its highest bit set exactly if d > r, and never carries into the next byte.
 
-Codes are rows of 64-bit words, padded with zeros. Vectorising is left to LLVM. Inner loops have unsigned indices: of
-others numba looks at each whether it is negative, and LLVM then gives up.
+Codes are rows of 64-bit words, padded with zeros. Vectorising is left to LLVM. Inner loops have unsigned indices: numba
+tests every signed index for being negative, and LLVM does not vectorise such a loop.
 """
 
 from __future__ import annotations
@@ -25,15 +25,24 @@ from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, popcount, prefetch, trailing_zeros
 
-_LARGEST = 127  # distance in the buffer
+_LARGEST = 127
+"""The largest distance that the buffer stores; larger ones are stored as this."""
 _BUFFER = 1 << 16
+"""Bytes of the buffer: codes whose distances it holds."""
 _ONES = 0x0101010101010101
+"""A word with 1 in every byte."""
 _TOPS = 0x8080808080808080
-_MOST_ASKED = 2048  # codes
-_IN_SAMPLE = 4  # how many of the codes within the radius should be in the sample at least
-_SAMPLE = 512  # how many codes should be
-_LINE = 64  # bytes of a cache line
-_GAP = 64  # codes that may lie between cells of the same run: to skip them would cost as much
+"""A word with the highest bit of every byte set."""
+_MOST_PREFETCHED = 2048
+"""Codes of a run that are prefetched, at most."""
+_IN_SAMPLE = 4
+"""Codes within the first radius that the sample should contain, at least."""
+_SAMPLE = 512
+"""Codes that the sample should contain, at least."""
+_LINE = 64
+"""Bytes of a cache line."""
+_GAP = 64
+"""Codes that may lie between two cells of one run: skipping them would cost as much as scanning them."""
 
 
 class CodeLists(NamedTuple):
@@ -42,8 +51,8 @@ class CodeLists(NamedTuple):
     Attributes:
         codes: (capacity, words) uint64.
         rows: (capacity,) int32, the row of each code.
-        starts: (cells,) int64, where the codes of a cell are.
-        sizes: (cells,) int64, how many they are.
+        starts: (cells,) int64, the position of the first code of each cell.
+        sizes: (cells,) int64, the number of codes in each cell.
     """
 
     codes: NDArray[np.uint64]
@@ -53,19 +62,19 @@ class CodeLists(NamedTuple):
 
 
 class ScanWorkspace(NamedTuple):
-    """Room to scan in, for one query after the other, and what a scan has found.
+    """Buffers for the scans of one query after the other, and the hits of the last scan.
 
     Attributes:
         buffer: uint8, distances of codes.
-        runs: (m,) int64, where each run starts in `Lists`.
-        lengths: (m,) int64, how many codes each has.
-        firsts: (m,) int64, which of the query's cells is its first.
-        places: hits: where in `Lists` they are, run by run,
-        near: their distances, uint16,
-        owners: and which of the query's cells they are in, int32.
-        ordered: int32, positions of hits in order of distance.
-        counts: (bits + 2,) int64.
-        histogram: (bits + 1,) int64.
+        runs: (m,) int64, the position in `CodeLists` where each run starts.
+        lengths: (m,) int64, the number of codes in each run.
+        firsts: (m,) int64, the first cell of each run, as a position among the query's cells.
+        places: (capacity,) int32, the position of each hit in `CodeLists`, in order of runs.
+        near: (capacity,) uint16, the distance of each hit.
+        owners: (capacity,) int32, the cell of each hit, as a position among the query's cells.
+        ordered: (capacity,) int32, the hits in order of distance.
+        counts: (bits + 2,) int64, hits per distance, to sort by.
+        histogram: (bits + 1,) int64, codes of the sample per distance.
     """
 
     buffer: NDArray[np.uint8]
@@ -82,7 +91,13 @@ class ScanWorkspace(NamedTuple):
 
 @compiled
 def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
-    """Room for so many hits in so many cells."""
+    """Allocate buffers.
+
+    Args:
+        codes: capacity in hits.
+        cells: capacity in cells of a query.
+        bits: length of a code.
+    """
     return ScanWorkspace(
         np.empty(_BUFFER, np.uint8),
         np.empty(cells, np.int64),
@@ -99,7 +114,7 @@ def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
 
 @compiled
 def find_runs(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> tuple[int, int]:
-    """Cut cells into runs; says how many runs there are, and how many codes are in them."""
+    """Join the cells of a query to runs; returns the number of runs, and the number of codes in them."""
     count, size, end = 0, 0, np.int64(0)
     for place in range(cells.shape[0]):
         cell = cells[place]
@@ -119,24 +134,27 @@ def find_runs(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -
 def take_sample(
     code: NDArray[np.uint64], count: int, size: int, wanted: int, lists: CodeLists, scan: ScanWorkspace
 ) -> int:
-    """Count the distances of some codes of the runs, evenly, in `histogram`; says one of how many codes.
+    """Count the distances of evenly spaced codes of the runs in `histogram`.
 
     Args:
-        code: (words,) the query's.
-        count, size: of runs and their codes.
-        wanted: how many codes a radius is looked for that has.
-        lists: with the codes.
-        scan: with the runs.
+        code: (words,) the query.
+        count, size: the number of runs, and of codes in them.
+        wanted: the number of codes that a radius is to be chosen for.
+        lists: the codes.
+        scan: has the runs.
+
+    Returns:
+        The step of the sample: it contains one of every `step` codes.
     """
     scan.histogram[:] = 0
     step = max(1, min(wanted // _IN_SAMPLE, size // _SAMPLE))
-    farthest = len(scan.histogram) - 1  # between cells there may be anything
+    farthest = len(scan.histogram) - 1  # codes between cells are undefined, and may have bits set in the padding
     place = step // 2
     if _fits(size, scan):
         filled = 0
         for run in range(count):
             if run + 1 < count:
-                _ask_for(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+                _prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
             _distances(lists.codes, scan.runs[run], scan.lengths[run], code, 0, scan.buffer, filled)
             filled += scan.lengths[run]
         while place < size:
@@ -147,7 +165,7 @@ def take_sample(
     for run in range(count):
         start, length = scan.runs[run], scan.lengths[run]
         while place < length:
-            away = np.int64(distance(lists.codes, start + place, code))
+            away = np.int64(hamming(lists.codes, start + place, code))
             scan.histogram[away if away < farthest else farthest] += 1
             place += step
         place -= length
@@ -156,13 +174,13 @@ def take_sample(
 
 @compiled
 def _fits(size: int, scan: ScanWorkspace) -> bool:
-    """Whether the buffer holds the distances of all runs, so that they are computed once."""
+    """Return whether the buffer can hold the distances of all runs, so that they are computed once."""
     return size <= _BUFFER and len(scan.histogram) <= _LARGEST + 2
 
 
 @compiled
 def radius_of(histogram: NDArray[np.int64], step: int, wanted: int, least: int) -> int:
-    """The smallest radius, at least `least`, within which so many distances are to be expected."""
+    """Return the smallest radius of at least `least` within which `wanted` codes can be expected."""
     found = 0
     for radius in range(histogram.shape[0] - 1):
         found += histogram[radius] * step
@@ -185,33 +203,33 @@ def find_hits(
     """Find the codes of the cells whose distance is above one radius and at most another, and sort them by distance.
 
     Args:
-        code: (words,) the query's.
-        cells: those that were cut into runs.
-        count, size: of runs and their codes, of which a sample was taken.
-        above: -1 for no lower limit.
-        radius: at most bits.
-        lists: with the codes.
-        scan: with the runs; hits are filled in.
+        code: (words,) the query.
+        cells: the cells that were joined to runs.
+        count, size: the number of runs, and of codes in them; `take_sample` was called for them.
+        above: the radius that distances must exceed; -1 for no lower limit.
+        radius: at most the number of bits.
+        lists: the codes.
+        scan: has the runs; its hits are filled in.
 
     Returns:
-        How many there are.
+        The number of hits.
     """
     hits = run = done = 0
-    flags = radius >= _LARGEST  # in the buffer, instead of distances
-    there = _fits(size, scan) and not flags
+    flags = radius >= _LARGEST  # the buffer holds flags, not distances
+    precomputed = _fits(size, scan) and not flags
     while run < count:
         first, skipped, filled = run, done, 0
-        if there:
+        if precomputed:
             run, filled = count, size
         while run < count and filled < _BUFFER:
             taken = min(scan.lengths[run] - done, _BUFFER - filled)
             if run + 1 < count:
-                _ask_for(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+                _prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
             _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
             filled, done = filled + taken, done + taken
             if done == scan.lengths[run]:
                 run, done = run + 1, 0
-        found = _pick(scan, filled, min(radius, _LARGEST - 1), hits)
+        found = _pick_within(scan, filled, min(radius, _LARGEST - 1), hits)
         end = scan.lengths[first] - skipped
         shift, owner = scan.runs[first] + skipped, scan.firsts[first]
         for hit in range(hits, found):
@@ -224,7 +242,7 @@ def find_hits(
             while lists.starts[cells[owner]] + lists.sizes[cells[owner]] <= place:
                 owner += 1
             if place >= lists.starts[cells[owner]]:
-                away = np.int64(distance(lists.codes, place, code)) if flags else np.int64(scan.buffer[at])
+                away = np.int64(hamming(lists.codes, place, code)) if flags else np.int64(scan.buffer[at])
                 if away > above:
                     prefetch(lists.rows, place)
                     scan.places[hits], scan.owners[hits], scan.near[hits] = place, owner, away
@@ -234,9 +252,18 @@ def find_hits(
 
 
 @compiled
-def _pick(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> int:
-    """Append the places in the buffer whose distances are within a radius to `places`, of which `hits` are filled; says
-    how many are then."""
+def _pick_within(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> int:
+    """Append the positions in the buffer whose distances are within a radius to `places`.
+
+    Args:
+        scan: its buffer is read, its `places` are written.
+        filled: the number of distances in the buffer.
+        radius: at most 126.
+        hits: the number of `places` that are filled already.
+
+    Returns:
+        The number of `places` that are filled then.
+    """
     end = (filled + 7) // 8
     for place in range(filled, end * 8):
         scan.buffer[place] = _LARGEST
@@ -261,11 +288,15 @@ def _distances(
     buffer: NDArray[np.uint8],
     filled: int,
 ) -> None:
-    """Distances of so many codes, from `start` on, into the buffer from `filled` on."""
+    """Write the distances of `count` codes, from position `start` on, to the buffer, from position `filled` on.
+
+    Codes of one and two words have loops of their own, which LLVM vectorises. For a radius above 126 flags are written:
+    0 within the radius, 127 outside.
+    """
     one, to = np.uint64(start), np.uint64(filled)
     if radius >= _LARGEST:
         for place in range(count):
-            within = np.int64(distance(codes, start + place, query)) <= radius
+            within = np.int64(hamming(codes, start + place, query)) <= radius
             buffer[filled + place] = 0 if within else _LARGEST
     elif len(query) == 1:
         word = query[0]
@@ -282,19 +313,20 @@ def _distances(
             buffer[to + offset] = min(both, np.uint64(_LARGEST))
     else:
         for place in range(count):
-            buffer[filled + place] = min(distance(codes, start + place, query), np.uint64(_LARGEST))
+            buffer[filled + place] = min(hamming(codes, start + place, query), np.uint64(_LARGEST))
 
 
 @compiled
-def _ask_for(codes: NDArray[np.uint64], start: int, size: int) -> None:
-    """Have codes brought to the cache: runs are too short for the processor to see that they will be needed."""
+def _prefetch_run(codes: NDArray[np.uint64], start: int, size: int) -> None:
+    """Prefetch the codes of a run: runs are too short for the processor to predict that they will be needed."""
     step = max(1, _LINE // (8 * codes.shape[1]))
-    for place in range(0, min(size, _MOST_ASKED), step):
+    for place in range(0, min(size, _MOST_PREFETCHED), step):
         prefetch(codes, start + place)
 
 
 @compiled
 def _sort_hits(hits: int, scan: ScanWorkspace) -> None:
+    """Fill `ordered` with the hits in order of distance, by counting."""
     counts = scan.counts
     counts[:] = 0
     for hit in range(hits):
@@ -308,8 +340,8 @@ def _sort_hits(hits: int, scan: ScanWorkspace) -> None:
 
 
 @compiled
-def distance(codes: NDArray[np.uint64], place: int, query: NDArray[np.uint64]) -> np.uint64:
-    """Hamming distance of one of (n, words) codes to a (words,) query."""
+def hamming(codes: NDArray[np.uint64], place: int, query: NDArray[np.uint64]) -> np.uint64:
+    """Compute the Hamming distance of one of (n, words) codes to a (words,) query."""
     total = np.uint64(0)
     for word in range(query.shape[0]):
         total += popcount(codes[place, word] ^ query[word])

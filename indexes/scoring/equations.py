@@ -1,4 +1,4 @@
-"""The equations of the paper that concern a query and a record: relevance, cutoff, distance and fused score.
+"""Compute relevance (Eq. 1), cutoff (Eq. 2), distance and fused score (Eq. 4) of a query and a record, with numpy.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash
 function", Eq. 1, 2 and 4.
@@ -13,9 +13,17 @@ classes C. Only this reading makes the paper's cutoff t = 0.2 usable: with P(m) 
 for its 12 classes), and t = 0.2 would drop everything. A `prior` gives the Bayes form S = diag(1 / (C prior)); a
 uniform prior is the default again. A `similarity` is the paper's S_ij, for classes that overlap.
 
-**One value for everyone.** Sums run in float64 over one row at a time, in an order that depends on the row's length
-alone, and are then rounded to float32. So every index, whatever batches it works in, gets bit for bit the same
-relevance, distance and score for the same pair, and results can be compared for equality.
+**The same value in every index.** Sums run in float64 over one row at a time, in an order that depends on the row's
+length alone, and are then rounded to float32. So every index, whatever batches it works in, computes bit for bit the
+same relevance, distance and score for the same pair, and results can be compared for equality.
+
+**Where else these equations stand.** Numba kernels need their own versions, one of each:
+
+    Eq. 1              equations_kernel.weighted_sum, and rounded_relevance for its value in float32
+    Eq. 2              search/shortlist_kernel._is_relevant
+    Eq. 4              equations_kernel.fused_score
+    distance           equations_kernel.squared_distance
+    Hamming distance   scanners/scan_kernel.hamming
 """
 
 from __future__ import annotations
@@ -30,7 +38,7 @@ class Similarity:
     """The matrix S of an index, applied to queries.
 
     Args:
-        config: its `prior` or `similarity` gives S; the identity if it has neither.
+        config: its `prior` or `similarity` determines S; S is the identity if it has neither.
     """
 
     def __init__(self, config: IndexConfig) -> None:
@@ -43,45 +51,48 @@ class Similarity:
             self._matrix = np.asarray(config.similarity, dtype=np.float64)
 
     def weights(self, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-        """s = S p per query: (nq, C) float32 to (nq, C) float64. Then R(q, b) = s . p_b for every record b."""
+        """Compute s = S p of each query: (nq, C) float32 to (nq, C) float64. Then R(q, b) = s . p_b for every record b.
+
+        The matrix is applied query by query, since BLAS sums in an order that depends on the size of the batch.
+        """
         weights = probabilities.astype(np.float64)
         if self._diagonal is not None:
             weights *= self._diagonal
         if self._matrix is not None:
-            for row, query in enumerate(weights):  # one at a time: BLAS sums in an order that depends on the batch
+            for row, query in enumerate(weights):
                 weights[row] = self._matrix @ query
         return weights
 
 
 def relevance(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Eq. 1: R = s . p over the last axis; (..., C) and (..., C), broadcast, to (...) float32."""
+    """Compute Eq. 1, R = s . p, over the last axis: (..., C) and (..., C), broadcast, to (...) float32."""
     values: NDArray[np.float32] = np.vecdot(weights, probabilities.astype(np.float64)).astype(np.float32)
     return values
 
 
 def is_relevant(values: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
-    """Eq. 2: whether R is strictly above the cutoff t, both in float32. What is not is disregarded."""
+    """Apply Eq. 2: true where R is strictly above the cutoff t, both in float32. Other records are disregarded."""
     return values > np.float32(cutoff)
 
 
 def distance(queries: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Euclidean distance over the last axis; (..., D) and (..., D), broadcast, to (...) float32."""
+    """Compute the Euclidean distance over the last axis: (..., D) and (..., D), broadcast, to (...) float32."""
     difference = queries.astype(np.float64) - features.astype(np.float64)
     values: NDArray[np.float32] = np.sqrt(np.vecdot(difference, difference)).astype(np.float32)
     return values
 
 
 def fused_score(relevances: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Eq. 4: R (1 - d), where d = ||g_q - g_b|| / 2 is in [0, 1] because features are L2-normalised; float32."""
+    """Compute Eq. 4, R (1 - d), in float32. d = ||g_q - g_b|| / 2 is in [0, 1] because features are L2-normalised."""
     scaled = np.minimum(distances.astype(np.float64) / 2, 1)
     values: NDArray[np.float32] = (relevances.astype(np.float64) * (1 - scaled)).astype(np.float32)
     return values
 
 
 def hamming(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Differing bits of packed codes over the last axis; (..., bits / 8), broadcast, to (...) int32."""
+    """Count the differing bits of packed codes over the last axis: (..., bits / 8), broadcast, to (...) int32."""
     different = queries ^ codes
-    if different.shape[-1] % 8 == 0:  # eight bytes at a time
+    if different.shape[-1] % 8 == 0:  # count eight bytes per step
         different = np.ascontiguousarray(different).view(np.uint64)
     bits: NDArray[np.int32] = np.bitwise_count(different).sum(axis=-1, dtype=np.int32)
     return bits

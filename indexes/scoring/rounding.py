@@ -1,12 +1,12 @@
-"""Fast float32 comparisons of queries with rows of a matrix, and how far they can be off.
+"""Compute distances and products fast in float32 with FAISS, and bound how far they are from the exact values.
 
-A search uses them to decide what certainly counts and what certainly does not; the exact functions of `relevance` are
-called for the few in between and for the results. FAISS computes them in C++: chosen rows are read in place, straight
-from a (memory-mapped) column, and no candidate is copied.
+A search uses these values to decide what certainly counts and what certainly does not. It calls the exact functions of
+`equations` for the few records in between and for its results. FAISS computes the sums in C++ and reads the chosen rows
+in place, from a (memory-mapped) column, so no candidate is copied.
 
-Products with a whole matrix go through FAISS too, not through numpy's `@`: numpy brings its own OpenBLAS, whose
-threads spin for a while after a product and slow down a scan of FAISS's threads that follows, by a factor of 3 on 2
-cores. FAISS's BLAS shares the threads of its scans.
+Products with a whole matrix go through FAISS too, not through numpy's `@`. Numpy brings its own OpenBLAS, whose threads
+keep spinning for a while after a product and slow down a following scan by FAISS's threads, by a factor of 3 on 2
+cores. FAISS's BLAS shares the threads of FAISS's scans.
 
 Source: FAISS `fvec_L2sqr_by_idx`, `fvec_inner_products_by_idx` (faiss/utils/distances.h) and `LinearTransform`.
 """
@@ -19,16 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.faiss_library import faiss
+from semcut.indexes.faiss_library import faiss, thread_count
 
 UNDERFLOW = 2.0**-100
-"""More than all terms of a sum that underflow in float32 can come to."""
+"""A bound on the sum of all terms that underflow in a float32 sum."""
 
 
-def error(terms: int) -> float:
-    """Relative error bound of the results below and of a float32 sum of so many products that are not negative.
+def relative_error(terms: int) -> float:
+    """Return a relative error bound of the functions below, and of any float32 sum of products that are not negative.
 
-    Each of the terms carries at most three roundings of 2^-24, and the sum one per addition; the bound is twice that.
+    Each term carries at most three roundings of 2^-24, and the sum one per addition; the bound is twice that.
+
+    Args:
+        terms: the number of terms of the sum.
     """
     return (terms + 8) * 2.0**-23
 
@@ -36,19 +39,20 @@ def error(terms: int) -> float:
 def squared_distances(
     queries: NDArray[np.float32], matrix: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; inf where a row is -1."""
+    """Compute ||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; inf where a row is
+    -1."""
     return _by_row(faiss.fvec_L2sqr_by_idx, queries, matrix, rows, np.inf)
 
 
 def inner_products(
     queries: NDArray[np.float32], matrix: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """q . x of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; 0 where a row is -1."""
+    """Compute q . x of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; 0 where a row is -1."""
     return _by_row(faiss.fvec_inner_products_by_idx, queries, matrix, rows, 0)
 
 
 class Products:
-    """q . x for every row x of a fixed matrix.
+    """Computes q . x for every row x of a fixed matrix.
 
     Args:
         matrix: (N, C) float32, copied.
@@ -61,7 +65,7 @@ class Products:
         self._transform.is_trained = True
 
     def __call__(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(nq, C) to (nq, N) float32."""
+        """Multiply (nq, C) queries with the matrix: (nq, N) float32."""
         queries = np.ascontiguousarray(queries)
         values = np.empty((len(queries), self._rows), np.float32)
         if values.size:
@@ -76,10 +80,14 @@ def _by_row(
     rows: NDArray[np.int64],
     absent: float,
 ) -> NDArray[np.float32]:
+    """Call a function of FAISS for each query and its rows, and put `absent` where a row is -1.
+
+    FAISS runs one thread per query, so the rows of a single query are split into as many queries as there are threads.
+    """
     count, width = rows.shape
     if not rows.size:
         return np.empty(rows.shape, np.float32)
-    parts = faiss.omp_get_max_threads() if count == 1 else 1  # FAISS runs one thread per query
+    parts = thread_count() if count == 1 else 1
     if parts > 1:
         padding = np.full((1, -width % parts), -1, np.int64)
         rows = np.concatenate([rows, padding], axis=1).reshape(parts, -1)

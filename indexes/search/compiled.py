@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.faiss_library import faiss
-from semcut.indexes.kernels.jit import frozen
-from semcut.indexes.pruning.bounds_kernel import Bounds
+from semcut.indexes.faiss_library import faiss, split_over_threads
+from semcut.indexes.kernels.jit import read_only
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
-from semcut.indexes.scanners.numba_lists import NumbaScanner, in_threads
+from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.scoring.rounding import error
+from semcut.indexes.scoring.rounding import relative_error
 from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
+from semcut.indexes.search.prune_kernel import CellBounds
 from semcut.indexes.search.search_kernel import search
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.tuning import TUNING
@@ -63,7 +63,7 @@ class CompiledSearch:
         settings = SearchSettings(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
-            slack=error(self._cells.config.classes),
+            slack=relative_error(self._cells.config.classes),
             fused=params.ranking == "fused",
             scored=scored,
             doubt=_DOUBT,
@@ -73,8 +73,8 @@ class CompiledSearch:
         def answer(part: slice) -> None:
             arrays = QueryArrays(
                 self._scanner.words(queries.codes[part]),
-                frozen(self._similarity.weights(queries.probabilities[part])),
-                frozen(queries.features[part]),
+                read_only(self._similarity.weights(queries.probabilities[part])),
+                read_only(queries.features[part]),
             )
             found = ResultArrays(
                 result.ids[part], result.distances[part], result.relevance[part], result.scores[part],
@@ -83,7 +83,7 @@ class CompiledSearch:
             )  # fmt: skip
             search(arrays, settings, bounds, lists, rows, bits, found)
 
-        in_threads(answer, len(queries), threads)
+        split_over_threads(answer, len(queries), threads)
         if reasons.any():
             left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._vectorised.search(queries[left], params, scored))
@@ -97,24 +97,24 @@ class CompiledSearch:
     @cached_property
     def _read_by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         raw = self._columns.raw()
-        return frozen(raw["ids"]), frozen(raw["probabilities"]), frozen(raw["features"])
+        return read_only(raw["ids"]), read_only(raw["probabilities"]), read_only(raw["features"])
 
     @cached_property
-    def _bounds(self) -> Bounds:
+    def _bounds(self) -> CellBounds:
         return bounds_of(self._cells)
 
 
-def bounds_of(cells: Cells) -> Bounds:
+def bounds_of(cells: Cells) -> CellBounds:
     """The bounds of cells, with a list for every class."""
     lists = cells.lists
-    return Bounds(
-        starts=frozen(lists.starts),
-        cells=frozen(lists.cells),
-        values=frozen(lists.values),
-        envelopes=frozen(cells.envelopes),
-        dominant=frozen(cells.dominant().astype(np.int32)),
-        lows=frozen(cells.lows),
-        peaks=frozen(cells.peaks),
-        edges=frozen(cells.edges),
-        sizes=frozen(cells.sizes),
+    return CellBounds(
+        starts=read_only(lists.starts),
+        cells=read_only(lists.cells),
+        values=read_only(lists.values),
+        envelopes=read_only(cells.envelopes),
+        dominant=read_only(cells.dominant().astype(np.int32)),
+        lows=read_only(cells.lows),
+        peaks=read_only(cells.peaks),
+        edges=read_only(cells.edges),
+        sizes=read_only(cells.sizes),
     )

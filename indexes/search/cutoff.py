@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import SUM_TOLERANCE
-from semcut.indexes.pruning.class_lists import Large
+from semcut.indexes.pruning.class_lists import LargeWeights
 from semcut.indexes.scoring.equations import is_relevant, relevance
-from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products
+from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
 from semcut.indexes.search.rank import RecordReader
 from semcut.indexes.search.tuning import TUNING
 
@@ -54,7 +54,7 @@ def relevant_candidates(
         at = np.where(open_, at, -1)
     if open_.any():
         r = inner_products(weights.astype(np.float32), probabilities, at)
-        doubtful = np.abs(r - cutoff) <= cutoff * 2 * error(classes) + UNDERFLOW
+        doubtful = np.abs(r - cutoff) <= cutoff * 2 * relative_error(classes) + UNDERFLOW
         relevant |= open_ & (r > cutoff)
         query, place = np.nonzero(doubtful & open_)
         exact = relevance(weights[query], probabilities[at[query, place]])
@@ -77,7 +77,7 @@ def _bounded(
     Returns:
         passes (n,) bool, R is above the cutoff; fails (n,) bool, R is not. Where both are False it is open.
     """
-    large, slack = Large.of(weights, cutoff), error(probabilities.shape[1])
+    large, slack = LargeWeights.of(weights, cutoff), relative_error(probabilities.shape[1])
     passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
     few = np.flatnonzero(large.few[query])
     query, at = query[few], at[few]

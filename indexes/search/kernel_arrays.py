@@ -1,4 +1,7 @@
-"""What a search is given and gives: arrays by name, as kernels take them."""
+"""Arguments of the search kernel: named tuples of arrays and numbers, as numba takes them.
+
+The order of the fields and their types are compiled into the kernels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
-"""Why a query is not answered: see `fused`."""
+"""Whether a kernel has answered a query, or why not: see `search_kernel`."""
 
 
 class RecordArrays(NamedTuple):
@@ -32,7 +35,7 @@ class RecordArrays(NamedTuple):
 
 
 class QueryArrays(NamedTuple):
-    """nq queries.
+    """A batch of nq queries.
 
     Attributes:
         codes: (nq, words) uint64.
@@ -46,15 +49,16 @@ class QueryArrays(NamedTuple):
 
 
 class SearchSettings(NamedTuple):
-    """What is asked for.
+    """The parameters of a search.
 
     Attributes:
         cutoff: t of Eq. 2.
-        shortlist: how many of the nearest relevant records are ranked; -1 for all relevant ones.
-        slack: error bound of `compare` for C terms.
-        fused: whether to rank by Eq. 4.
-        scored: whether Eq. 4 applies.
-        doubt: by how much more than necessary sums are distrusted: 1.
+        shortlist: how many of the nearest relevant records are ranked; -1 to rank all relevant records.
+        slack: `relative_error` of C terms.
+        fused: whether records are ranked by Eq. 4, not by distance.
+        scored: whether Eq. 4 applies: features are L2-normalised.
+        doubt: a factor on the rounding bounds of sums. 1, but tests raise it, so that kernels leave more queries to the
+            vectorised search.
     """
 
     cutoff: float
@@ -66,7 +70,7 @@ class SearchSettings(NamedTuple):
 
 
 class ResultArrays(NamedTuple):
-    """The arrays of a `SearchResult`, and a reason (nq,) int8 for each query."""
+    """The arrays of a `SearchResult`, and `reason`, (nq,) int8: `ANSWERED`, or why a query is not answered."""
 
     ids: NDArray[np.int64]
     distances: NDArray[np.float32]

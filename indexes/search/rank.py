@@ -17,7 +17,7 @@ from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, relevance
-from semcut.indexes.scoring.rounding import UNDERFLOW, error, inner_products, squared_distances
+from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error, squared_distances
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
@@ -135,7 +135,7 @@ def _contenders(
         dim = queries.features.shape[1]
         if params.ranking == "distance":
             cost = squared
-            limit = _smallest(cost, params.k) * np.float32(1 + 4 * error(dim))
+            limit = _smallest(cost, params.k) * np.float32(1 + 4 * relative_error(dim))
             limit += np.float32(UNDERFLOW)
         else:
             probabilities, at = records.probabilities(rows)
@@ -143,7 +143,7 @@ def _contenders(
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)
-            slack = error(dim) + error(probabilities.shape[1])
+            slack = relative_error(dim) + relative_error(probabilities.shape[1])
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit
     query, place = np.nonzero(present)

@@ -1,12 +1,13 @@
-"""The whole search, compiled, of one query after the other: prune, scan, cut off, re-rank.
+"""Numba kernel of a whole search, query by query: prune, scan, shortlist with the cutoff, re-rank.
 
-Each query that is not answered gets a reason instead, and is left to `pipeline`:
+`VectorisedSearch` does the same for a batch, step by step; kernels/__init__ has a table of the steps. A query that is
+not answered gets a reason instead, and is left to `VectorisedSearch`:
 
-    DOUBTFUL    a sum lies so near to a border between two float32 values that the order of its terms could decide
-    UNCHECKED   it needs rows whose blocks have not been compared with their checksums yet
+    DOUBTFUL    a sum lies so close to a border between two float32 values that the order of its terms could decide
+    UNCHECKED   the query needs rows whose blocks have not been compared with their checksums yet
 
-**Deepening.** A query for which too few of the nearest records are relevant goes on with those between the radius and a
-larger one, until it has enough or has seen all.
+**Deeper scans.** Where too few of the nearest records are relevant, the scan continues with the records between this
+radius and a larger one, until the shortlist is full or all records were seen.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, kernel
-from semcut.indexes.pruning.bounds_kernel import Bounds, large_weights, prune, prune_workspace
 from semcut.indexes.scanners.scan_kernel import (
     CodeLists,
     ScanWorkspace,
@@ -26,31 +26,36 @@ from semcut.indexes.scanners.scan_kernel import (
     take_sample,
 )
 from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
+from semcut.indexes.search.prune_kernel import CellBounds, large_weights, prune, prune_workspace
 from semcut.indexes.search.rank_kernel import Best, rank
 from semcut.indexes.search.shortlist_kernel import take_all, take_nearest
 
-_FIRST = 1.5  # records within the first radius per place of the shortlist
+_FIRST = 1.5
+"""Records to expect within the first radius, per slot of the shortlist."""
 _DEEPER = 4
+"""How many times as many records to expect within each next radius."""
 
 
 @kernel
 def search(
     queries: QueryArrays,
     task: SearchSettings,
-    bounds: Bounds,
+    bounds: CellBounds,
     lists: CodeLists,
     rows: RecordArrays,
     bits: int,
     found: ResultArrays,
 ) -> None:
-    """Answer queries: fill in `found`.
+    """Answer a batch of queries.
 
     Args:
-        queries: what is looked for.
-        task: what is asked for.
-        bounds, lists, rows: the index.
+        queries: the batch.
+        task: the parameters of the search.
+        bounds: the bounds of the cells.
+        lists: the codes.
+        rows: the records.
         bits: length of a code.
-        found: where answers go.
+        found: the result, and for each query the reason why it is not answered, if so.
     """
     k = found.ids.shape[1]
     pruned = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
@@ -60,7 +65,7 @@ def search(
     near, keys = np.empty(0, np.int32), np.empty(0, np.uint64)
     for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
-        _nothing(query, found)
+        _clear_result(query, found)
         large, tail = large_weights(weights, task.cutoff, pruned.large)
         kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, query, large, tail, pruned)
         found.partitions[query], found.cells[query], found.codes[query] = partitions, kept, codes
@@ -76,7 +81,7 @@ def search(
             near, keys = np.empty(size, np.int32), np.empty(size, np.uint64)
         taken = dropped = 0
         if size == codes:
-            hits = _everything(chosen, lists, scan)
+            hits = _all_as_hits(chosen, lists, scan)
             taken, dropped, reason = take_all(
                 weights, task, classes, tail, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
             )
@@ -86,10 +91,10 @@ def search(
             while True:
                 radius = radius_of(scan.histogram, step, wanted, above + 1)
                 hits = find_hits(code, chosen, runs, width, above, radius, lists, scan)
-                taken, gone, reason = take_nearest(
+                taken, cut_off, reason = take_nearest(
                     weights, task, classes, tail, pruned, lists, rows, scan, hits, near[:size], keys, taken
                 )
-                dropped += gone
+                dropped += cut_off
                 if taken == size or reason != ANSWERED or radius == bits:
                     break
                 above, wanted = radius, wanted * _DEEPER
@@ -100,8 +105,8 @@ def search(
 
 
 @compiled
-def _nothing(query: int, found: ResultArrays) -> None:
-    """Make the answer to a query that of `SearchResult.empty`."""
+def _clear_result(query: int, found: ResultArrays) -> None:
+    """Set the result of a query to that of `SearchResult.empty`."""
     for place in range(found.ids.shape[1]):
         found.ids[query, place], found.hamming[query, place] = -1, -1
         found.distances[query, place] = np.inf
@@ -110,8 +115,8 @@ def _nothing(query: int, found: ResultArrays) -> None:
 
 
 @compiled
-def _everything(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> int:
-    """Make all records of the cells hits, whatever their distance."""
+def _all_as_hits(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> int:
+    """Make all records of the cells hits, whatever their distance; returns how many there are."""
     hits = 0
     for owner in range(cells.shape[0]):
         start = lists.starts[cells[owner]]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.pruning.cells import Cells, Kept
+from semcut.indexes.pruning.cells import Cells, KeptCells
 from semcut.indexes.scanners.protocol import Scanner
 from semcut.indexes.scoring.equations import hamming
 from semcut.indexes.search.cutoff import relevant_candidates
@@ -43,7 +43,7 @@ class Shortlister:
     trace: SearchTrace | None = None
 
     def by_scanning(
-        self, codes: NDArray[np.uint8], weights: NDArray[np.float64], kept: Kept, cutoff: float, size: int
+        self, codes: NDArray[np.uint8], weights: NDArray[np.float64], kept: KeptCells, cutoff: float, size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Find the nearest relevant rows by scans.
 
@@ -92,7 +92,7 @@ class Shortlister:
         self,
         codes: NDArray[np.uint8],
         weights: NDArray[np.float64],
-        kept: Kept,
+        kept: KeptCells,
         query: NDArray[np.int64],
         cutoff: float,
         size: int | None,

@@ -1,8 +1,8 @@
-"""From the hits of a scan to a shortlist, compiled: the first relevant ones by the rule of `ties`.
+"""Numba kernels that make a shortlist from the hits of a scan: the first relevant records in the order of `tie_order`.
 
-Hits come by distance, those of the same distance by level, since cells are scanned in order of their levels. They are
-taken in stretches of whole ties, as long as there is room for all of a stretch. Of the tie that there is no room for,
-some are chosen by their ids.
+Hits come in order of distance, and those of one distance in order of level, since cells are scanned in the order of
+their levels. A *tie* is all hits of one distance and level. Ties are taken whole as long as the shortlist has free
+slots for all of them; from the first tie that does not fit, records are chosen by their mixed ids.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, prefetch, prefetch_at
-from semcut.indexes.pruning.bounds_kernel import PruneWorkspace
 from semcut.indexes.scanners.scan_kernel import CodeLists, ScanWorkspace
+from semcut.indexes.scoring.equations_kernel import SUM_ERROR, relevance_bound, rounded_relevance
 from semcut.indexes.search.kernel_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
-from semcut.indexes.search.rank_kernel import ROUNDING, most_relevant, rounded_relevance
+from semcut.indexes.search.prune_kernel import PruneWorkspace
 from semcut.indexes.search.ties_kernel import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
-_AHEAD = 12  # candidates whose rows are asked for in advance
-_IDS_AHEAD = 32  # ties whose ids are asked for in advance
-_ASKED = 16  # values of a row of probabilities,
-_FEATURE = 128  # and of a feature, which are asked for
+_AHEAD = 12
+"""Hits whose probabilities are prefetched in advance."""
+_IDS_AHEAD = 32
+"""Tied hits whose ids are prefetched in advance."""
+_PREFETCHED_CLASSES = 16
+"""Large weights of a query whose probabilities are prefetched, at most."""
+_PREFETCHED_COLUMNS = 128
+"""Values of a feature that are prefetched."""
 
 
 @compiled
@@ -39,26 +43,37 @@ def take_nearest(
     keys: NDArray[np.uint64],
     taken: int,
 ) -> tuple[int, int, int]:
-    """Take the first relevant hits by the rule of `ties` until `near` is full.
+    """Take the first relevant hits in the order of `tie_order`, until the shortlist is full.
 
     Args:
-        taken: how many places of `near` are filled already.
+        weights: (C,) s of the query.
+        task: the parameters of the search.
+        classes, tail: the classes of the query's large weights, and the largest of the other weights.
+        pruned: `certain` and `levels` of the query's cells.
+        lists: the codes, with the row of each.
+        rows: the records.
+        scan: the hits.
+        hits: the number of hits.
+        near: (size,) the shortlist: positions in `lists`.
+        keys: (size,) a buffer for mixed ids.
+        taken: the number of slots of `near` that are filled already.
 
     Returns:
-        How many are filled then, how many hits were dropped, and a reason to give up.
+        The number of slots that are filled then, the number of hits that the cutoff dropped, and `ANSWERED` or the
+        reason to stop.
     """
     dropped, reason, begin = 0, ANSWERED, 0
     while begin < hits and taken < near.shape[0] and reason == ANSWERED:
         end = _end_of_ties(begin, hits, near.shape[0] - taken, pruned.levels, scan.ordered, scan.near, scan.owners)
         if end - begin <= near.shape[0] - taken:
-            taken, gone, reason = take_all(
+            taken, cut_off, reason = take_all(
                 weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, taken
             )
         else:
-            taken, gone, reason = _choose(
+            taken, cut_off, reason = _take_smallest_ids(
                 weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, keys, taken
             )
-        dropped, begin = dropped + gone, end
+        dropped, begin = dropped + cut_off, end
     return taken, dropped, reason
 
 
@@ -66,31 +81,31 @@ def take_nearest(
 def _end_of_ties(
     begin: int,
     hits: int,
-    room: int,
+    free: int,
     levels: NDArray[np.int8],
     ordered: NDArray[np.int32],
     distances: NDArray[np.uint16],
     owners: NDArray[np.int32],
 ) -> int:
-    """Where a stretch of whole ties from `begin` on ends: no more than `room` hits, or the first tie alone.
+    """Find the end of a run of whole ties that has at most `free` hits, or of the first tie if that alone has more.
 
     Args:
-        begin, hits: the first hit of the stretch, and how many there are in all.
-        room: at least 1.
-        levels: of cells.
-        ordered, distances, owners: of a `Scan`.
+        begin, hits: the first hit of the run, and the number of hits in all.
+        free: free slots of the shortlist, at least 1.
+        levels: the level of each cell.
+        ordered, distances, owners: `ordered`, `near` and `owners` of a `ScanWorkspace`.
     """
     end, at = begin, ordered[begin]
     distance, level = distances[at], levels[owners[at]]
     for hit in range(begin + 1, hits):
-        if hit - begin > room and end > begin:
+        if hit - begin > free and end > begin:
             return end
         at = ordered[hit]
         if distances[at] != distance or levels[owners[at]] != level:
             end, distance, level = hit, distances[at], levels[owners[at]]
-            if hit - begin > room:
+            if hit - begin > free:
                 return end
-    return hits if end == begin or hits - begin <= room else end
+    return hits if end == begin or hits - begin <= free else end
 
 
 @compiled
@@ -108,14 +123,17 @@ def take_all(
     near: NDArray[np.int32],
     taken: int,
 ) -> tuple[int, int, int]:
-    """Take all relevant hits of a stretch, for which `near` has room; returns as `take_nearest`."""
-    dropped, asked = 0, classes[:_ASKED]
-    columns = min(_FEATURE, rows.features.shape[1])
+    """Take all relevant hits from `begin` to `end`, for which `near` has free slots; returns as `take_nearest` does.
+
+    Rows of probabilities are prefetched before they are checked, features for the re-rank that follows.
+    """
+    dropped, prefetched = 0, classes[:_PREFETCHED_CLASSES]
+    columns = min(_PREFETCHED_COLUMNS, rows.features.shape[1])
     for hit in range(begin - _AHEAD, end):
         if begin <= hit + _AHEAD < end:
             ahead = scan.ordered[hit + _AHEAD]
             if not certain[scan.owners[ahead]]:
-                for m in asked:
+                for m in prefetched:
                     prefetch_at(rows.probabilities, np.int64(lists.rows[scan.places[ahead]]), np.int64(m))
         if hit < begin:
             continue
@@ -138,7 +156,7 @@ def take_all(
 
 
 @compiled
-def _choose(
+def _take_smallest_ids(
     weights: NDArray[np.float64],
     task: SearchSettings,
     classes: NDArray[np.int32],
@@ -153,7 +171,7 @@ def _choose(
     keys: NDArray[np.uint64],
     taken: int,
 ) -> tuple[int, int, int]:
-    """Take the relevant hits with the smallest mixed ids out of a stretch of ties; returns as `take_nearest`."""
+    """Take the relevant hits with the smallest mixed ids from one tie; returns as `take_nearest` does."""
     dropped, count, chosen = 0, 0, near[taken:]
     for hit in range(begin, min(begin + _IDS_AHEAD, end)):
         prefetch(rows.ids, np.int64(lists.rows[scan.places[scan.ordered[hit]]]))
@@ -179,7 +197,7 @@ def _choose(
             count += 1
         else:
             replace_top(keys, chosen, count, key, scan.places[at])
-    columns = min(_FEATURE, rows.features.shape[1])
+    columns = min(_PREFETCHED_COLUMNS, rows.features.shape[1])
     for place in chosen[:count]:
         for column in range(0, columns, 16):
             prefetch_at(rows.features, np.int64(lists.rows[place]), column)
@@ -194,15 +212,18 @@ def _is_relevant(
     tail: float,
     probabilities: NDArray[np.float32],
 ) -> int:
-    """Whether R is above the cutoff, both in float32; from the large weights alone where they decide it."""
+    """Apply Eq. 2: decide whether R is above the cutoff, both in float32.
+
+    The large weights alone decide it for most records. `_MAYBE` means that the order of the terms could decide.
+    """
     cutoff = np.float32(task.cutoff)
-    rounding = (weights.shape[0] + 8) * ROUNDING * task.doubt
+    rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
     part = 0.0
     for m in classes:
         part += weights[m] * np.float64(probabilities[m])
     if np.float32(part * (1 - rounding)) > cutoff:
         return _YES
-    if np.float32(most_relevant(weights, classes, tail, probabilities) * (1 + rounding)) <= cutoff:
+    if np.float32(relevance_bound(weights, classes, tail, probabilities) * (1 + rounding)) <= cutoff:
         return _NO
     least, most = rounded_relevance(weights, probabilities, task.doubt)
     if least > cutoff:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.pruning.cells import EDGES
+from semcut.indexes.pruning.cell_table import EDGES
 
 LEVELS = 16
 

@@ -1,7 +1,7 @@
-"""The rule of `indexes.ties` for kernels: which of the records at one Hamming distance and level come to a shortlist.
+"""Numba kernels of step 3 of `tie_order`: which records at one Hamming distance and level enter a shortlist.
 
-They are kept in a heap with the largest mixed id at its top: one that comes later and is larger is dropped at a glance,
-whether it is relevant or not.
+The records chosen so far are kept in a heap with the largest mixed id at its top. A later record with a larger mixed id
+is dropped by one comparison, whether it is relevant or not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from semcut.indexes.search.tie_order import FIRST_FACTOR, INCREMENT, SECOND_FACT
 
 @compiled
 def mixed(number: int) -> np.uint64:
-    """Mix an id, as `ties.mixed` does."""
+    """Mix the bits of an id, as `tie_order.mixed` does."""
     z = np.uint64(number) + np.uint64(INCREMENT)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(FIRST_FACTOR)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(SECOND_FACTOR)
@@ -24,7 +24,7 @@ def mixed(number: int) -> np.uint64:
 
 @compiled
 def push(keys: NDArray[np.uint64], places: NDArray[np.int32], count: int, key: np.uint64, place: int) -> None:
-    """Add to a heap of `count` keys and their places, which has room for one more."""
+    """Add a key and its place to a heap of `count` entries, whose arrays have a free slot."""
     at = count
     while at > 0 and keys[(at - 1) // 2] < key:
         above = (at - 1) // 2
@@ -35,7 +35,7 @@ def push(keys: NDArray[np.uint64], places: NDArray[np.int32], count: int, key: n
 
 @compiled
 def replace_top(keys: NDArray[np.uint64], places: NDArray[np.int32], count: int, key: np.uint64, place: int) -> None:
-    """Put a key and its place into a heap of `count` instead of the largest one."""
+    """Replace the largest key of a heap of `count` entries, and its place."""
     at = 0
     while True:
         below = 2 * at + 1

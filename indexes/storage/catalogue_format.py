@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.pruning.cells import Cells, cell_count
+from semcut.indexes.pruning.cell_table import cell_count
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
 
 FORMAT_VERSION = 3

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
 from semcut.indexes.progress import Progress
-from semcut.indexes.pruning.cells import Cells, cell_numbers
+from semcut.indexes.pruning.cell_table import cell_numbers
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent, specs
 from semcut.indexes.storage.directory import CATALOGUE, GENERATION

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.pruning import cells, class_lists
-from semcut.indexes.scanners import choose, faiss_ivf
+from semcut.indexes.scanners import choose, hamming_faiss_cpu
 from semcut.indexes.search import rank, tuning
 from semcut.indexes.storage import column_files
 from tests.indexes.generate import (
@@ -47,7 +47,7 @@ MOVED = {
     (tuning, "checked_first"): [1, 4],
     (tuning, "deeper"): [2],
     (choose, "_LOAD_ROWS"): [1, 7],
-    (faiss_ivf, "_COUNTER_BYTES"): [1, 1 << 14],
+    (hamming_faiss_cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (cells, "_CHUNK"): [1, 5],
     (rank, "_BLOCK"): [1, 3],
     (column_files, "_WRITE_BYTES"): [101, 1000],

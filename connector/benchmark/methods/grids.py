@@ -15,7 +15,7 @@ from semcut.connector.benchmark.methods import faiss_methods
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.connector.benchmark.methods.structures import Structure
 from semcut.indexes.errors import DataError
-from semcut.indexes.scanners.protocol import EngineName, available
+from semcut.indexes.scanners.engine_names import EngineName, available_engines
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 Grid = Literal["full", "quick", "defaults", "growth"]
@@ -40,7 +40,7 @@ def structures(grid: Grid, only: Sequence[str] | None = None) -> list[Structure]
     """
     quick = grid in ("quick", "defaults")
     found: list[Structure] = []
-    for place, engine in enumerate(cast(tuple[EngineName, ...], available())):
+    for place, engine in enumerate(cast(tuple[EngineName, ...], available_engines())):
         options: dict[str, Any] = {
             "full": {},
             "quick": _DEFAULT if place else _FEW,

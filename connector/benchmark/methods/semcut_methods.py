@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.methods.structures import Data, Ids, Method, Parameters, StepCounts
 from semcut.indexes import Encodings, FaissIndex
 from semcut.indexes.config import Ranking
-from semcut.indexes.scanners.protocol import EngineName
+from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -11,7 +11,7 @@ from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
 from semcut.connector.benchmark.methods.exact_rerank import rerank
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.indexes import FaissIndex
-from semcut.indexes.scanners.protocol import available
+from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.scoring.equations import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
@@ -91,7 +91,7 @@ def test_rerank_is_brute_force_over_the_shortlist_with_ties_by_row(k):
         assert result.tolist() == expected + [-1] * (k - len(expected))
 
 
-@pytest.mark.parametrize("engine", available())
+@pytest.mark.parametrize("engine", available_engines())
 def test_semcuts_methods_are_searches_of_one_index_and_count_their_steps(engine, dataset, data):
     structure = Semcut(engine)
     structure.build(data)

@@ -23,7 +23,7 @@ from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report.summarise import dataset_figures, run_figures
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import silent
-from semcut.indexes.scanners.protocol import available
+from semcut.indexes.scanners.engine_names import available_engines
 
 ROOT = Path(__file__).parents[3]
 
@@ -162,7 +162,7 @@ def test_defaults_are_one_point_of_every_engine():
     found = {one.name: [method.parameters for method in one.methods()] for one in structures("defaults", ["semcut"])}
     default = {"cutoff": 0.2, "shortlist": 100, "ranking": "distance"}
     assert asdict(SearchPoint()) == default
-    assert found == {f"semcut ({engine})": [default] for engine in available()}
+    assert found == {f"semcut ({engine})": [default] for engine in available_engines()}
     others = [one.name for one in structures("defaults") if not one.name.startswith("semcut")]
     assert others == [one.name for one in structures("quick") if not one.name.startswith("semcut")]
 

@@ -1,4 +1,4 @@
-"""Cells and pruning: nothing relevant is ever skipped, and what is called certain is."""
+"""Pruning never skips a relevant record, and a cell that is called certain holds relevant records only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcut.indexes import IndexConfig
-from semcut.indexes.pruning import cells as partitions
-from semcut.indexes.pruning.cells import Cells, Kept, cell_count, cell_numbers
-from semcut.indexes.pruning.class_lists import ClassLists, Large
+from semcut.indexes.pruning import cell_table
+from semcut.indexes.pruning import cells as cells_module
+from semcut.indexes.pruning.cell_table import cell_count, cell_numbers
+from semcut.indexes.pruning.cells import Cells, KeptCells
+from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
 
 def cells_of(config: IndexConfig, batches: list[np.ndarray]) -> tuple[Cells, np.ndarray]:
-    """The cells after some batches, and the cell of every record."""
+    """Return the cells after some batches, and the cell of every record."""
     cells, numbers = Cells.empty(config), [np.empty(0, np.int32)]
     for batch in batches:
         cells, added = cells.extended(batch)
@@ -26,8 +28,8 @@ def cells_of(config: IndexConfig, batches: list[np.ndarray]) -> tuple[Cells, np.
     return cells, np.concatenate(numbers)
 
 
-def check_pruning(cells: Cells, kept: Kept, of_record: np.ndarray, relevant: np.ndarray) -> None:
-    """What pruning promises, checked record by record.
+def check_pruning(cells: Cells, kept: KeptCells, of_record: np.ndarray, relevant: np.ndarray) -> None:
+    """Check what pruning promises, record by record.
 
     Args:
         cells, kept: after pruning for nq queries.
@@ -47,8 +49,8 @@ def check_pruning(cells: Cells, kept: Kept, of_record: np.ndarray, relevant: np.
         assert kept.partitions[query] == len({int(cells.dominant()[cell]) for cell in scanned})
 
 
-def pruned(world: World, cutoff: float) -> tuple[Cells, Kept, np.ndarray, np.ndarray]:
-    """The arguments of `check_pruning` for a world."""
+def pruned(world: World, cutoff: float) -> tuple[Cells, KeptCells, np.ndarray, np.ndarray]:
+    """Return the arguments of `check_pruning` for a world."""
     cells, of_record = cells_of(world.config, [batch.probabilities for batch in world.batches])
     kept = cells.prune(Similarity(world.config).weights(world.queries.probabilities), cutoff)
     return cells, kept, of_record, is_relevant(world.relevances(), cutoff)
@@ -61,8 +63,8 @@ def pruned(world: World, cutoff: float) -> tuple[Cells, Kept, np.ndarray, np.nda
 @given(world=worlds(), torn=st.sampled_from([0, 0.5, 1e9]), many=st.sampled_from([0, 1 << 40]))
 def test_no_relevant_record_is_ever_pruned(world, torn, many):
     with threads(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_TORN", torn)  # the second bound for no query, some, all
-        patch.setattr(partitions, "_MANY", many)  # by lists, by products
+        patch.setattr(cells_module, "_TORN", torn)  # the second bound for no query, some, all
+        patch.setattr(cells_module, "_MANY", many)  # by lists, by products
         for cutoff in world.cutoffs():
             check_pruning(*pruned(world, cutoff))
 
@@ -73,7 +75,7 @@ def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, m
     occurring = world.relevances().ravel()
     r = float(data.draw(st.sampled_from(occurring.tolist())))
     with threads(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_MANY", many)
+        patch.setattr(cells_module, "_MANY", many)
         for cutoff in (r, np.nextafter(r, -1), np.nextafter(r, 2), float(np.nextafter(np.float32(r), np.float32(-1)))):
             if 0 <= cutoff < 1:
                 check_pruning(*pruned(world, cutoff))
@@ -87,7 +89,7 @@ def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, m
     many=st.sampled_from([0, 1 << 40]),
 )
 def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
-    """Whatever S is: queries' weights are any numbers that are not negative, in one batch of any size."""
+    """With any S, weights of queries are any numbers that are not negative, of any size within one batch."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=32, dim=1)
     p = probabilities(rng, 60, classes)
@@ -95,39 +97,39 @@ def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
     weights = rng.random((8, classes)) * rng.choice([0, 1e-6, 1], (8, classes)) * rng.choice([1, scale], (8, 1))
     r = relevance(weights[:, None], p[None])
     with threads(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_MANY", many)
+        patch.setattr(cells_module, "_MANY", many)
         for cutoff in (0.0, 0.2, min(float(r.max()), 0.99), float(np.median(r.clip(0, 0.99)))):
             check_pruning(cells, cells.prune(weights, cutoff), of_record, is_relevant(r, cutoff))
 
 
 def test_a_query_is_pruned_as_if_it_were_alone():
-    """Queries of much larger weights before it must not take digits from its sums."""
+    """Earlier queries with much larger weights must not take digits from its sums."""
     rng = np.random.default_rng(0)
     config = IndexConfig(classes=80, bits=32, dim=1)
     cells, _ = cells_of(config, [peaked(rng, 5000, 80, sharpness=9)])
     huge = np.where(np.arange(80) < 60, 1e12, 0.0)
     weights = np.vstack([np.tile(huge, (50, 1)), peaked(rng, 20, 80, sharpness=9).astype(np.float64)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_MANY", 0)
+        patch.setattr(cells_module, "_MANY", 0)
         together, alone = cells.prune(weights, 0.2), cells.prune(weights[50:], 0.2)
     np.testing.assert_array_equal(together.counts[50:], alone.counts)
     assert alone.counts.min() > 0
 
 
 def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
-    """As a matrix S of overlapping classes makes them: pruned like the others, and in no more memory."""
+    """A matrix S of overlapping classes produces such queries: they are pruned like others, in no more memory."""
     rng = np.random.default_rng(0)
     config = IndexConfig(classes=100, bits=32, dim=1)
     p = peaked(rng, 3000, 100, sharpness=9)
     cells, of_record = cells_of(config, [p])
     weights = np.vstack([rng.uniform(0.05, 0.5, (4, 100)), np.where(np.arange(100) < 60, 0.3, 0.0)[None]])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_MANY", 0)
+        patch.setattr(cells_module, "_MANY", 0)
         for cutoff in (0.0, 1e-6, 0.05, 0.2, 0.4):
             kept = cells.prune(weights, cutoff)
             check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
-    assert Large.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
-    assert ClassLists.of(cells.envelopes).pairs(Large.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
+    assert LargeWeights.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
+    assert ClassLists.of(cells.envelopes).pairs(LargeWeights.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -143,11 +145,11 @@ def test_pruning_skips_most_records_of_a_classifier_that_is_mostly_sure(classes,
     assert kept.codes.mean() < len(p) * (1 if classes == 2 else 0.5)
 
 
-def test_a_cell_that_bounds_settle_is_certain():
+def test_a_cell_whose_lower_bound_exceeds_the_cutoff_is_certain():
     config = IndexConfig(classes=3, bits=32, dim=1)
     cells, _ = cells_of(config, [np.array([[0.9, 0.1, 0], [0, 0.5, 0.5]], np.float32)])
     kept = cells.prune(np.array([[1.0, 0, 0], [0, 0.3, 0.7]]), 0.2)
-    assert kept.certain.tolist() == [[True, False], [False, False]]  # 0.3 * 0.5 does not settle the second
+    assert kept.certain.tolist() == [[True, False], [False, False]]  # 0.3 * 0.5 is not above the cutoff
     assert kept.cells.tolist() == [[0], [1]]
 
 
@@ -160,7 +162,7 @@ def test_an_index_without_records_has_nothing_to_scan():
 # the check itself
 
 
-def example() -> tuple[Cells, Kept, np.ndarray, np.ndarray]:
+def example() -> tuple[Cells, KeptCells, np.ndarray, np.ndarray]:
     config = IndexConfig(classes=4, bits=32, dim=1)
     rng = np.random.default_rng(0)
     world = World(
@@ -217,7 +219,8 @@ def test_the_check_notices_an_envelope_that_is_too_low():
 def test_cells_grown_batch_by_batch_describe_their_records_exactly(world, chunk):
     p = world.records.probabilities
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitions, "_CHUNK", chunk)
+        patch.setattr(cells_module, "_CHUNK", chunk)
+        patch.setattr(cell_table, "_CHUNK", chunk)
         cells, of_record = cells_of(world.config, [batch.probabilities for batch in world.batches])
     numbers, confidence = cell_numbers(world.config, p)
     np.testing.assert_array_equal(cells.numbers[of_record], numbers)
@@ -234,7 +237,7 @@ def test_cells_grown_batch_by_batch_describe_their_records_exactly(world, chunk)
     )
 
 
-def test_a_cell_keeps_its_position_when_others_come():
+def test_a_cell_keeps_its_position_when_cells_are_added():
     config = IndexConfig(classes=5, bits=32, dim=1)
     rng = np.random.default_rng(4)
     first, _ = cells_of(config, [probabilities(rng, 10, 5)])

@@ -179,7 +179,7 @@ def test_hamming_counts_differing_bits(seed, width):
     assert found.tolist() == expected
 
 
-# one value for everyone
+# the same value in every batch
 
 
 @PROPERTY

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.indexes.scoring.rounding import UNDERFLOW, Products, error, inner_products, squared_distances
+from semcut.indexes.scoring.rounding import UNDERFLOW, Products, inner_products, relative_error, squared_distances
 from tests.indexes.generate import PROPERTY, features, probabilities, threads
 
 seeds = st.integers(0, 2**32 - 1)
@@ -18,7 +18,7 @@ thread_counts = st.sampled_from([1, 2, 3, 5])
 
 
 def some_rows(rng: np.random.Generator, count: int, width: int, records: int) -> np.ndarray:
-    """(count, width) rows, a fifth of them absent."""
+    """Return (count, width) rows, a fifth of them -1."""
     rows = rng.integers(0, records, (count, width))
     rows[rng.random(rows.shape) < 0.2] = -1
     return rows
@@ -47,7 +47,7 @@ def test_squared_distances_are_within_their_bound(seed, dim, count, width, scale
     exact = ((queries[:, None].astype(np.float64) - matrix[rows].astype(np.float64)) ** 2).sum(axis=2)
     assert np.isposinf(found[rows < 0]).all()
     present = rows >= 0
-    assert (np.abs(found - exact)[present] <= exact[present] * error(dim) + UNDERFLOW).all()
+    assert (np.abs(found - exact)[present] <= exact[present] * relative_error(dim) + UNDERFLOW).all()
 
 
 @PROPERTY
@@ -59,7 +59,9 @@ def test_squared_distances_are_within_their_bound(seed, dim, count, width, scale
     scale=st.sampled_from([1e-30, 1e-6, 1, 50, 1e6]),
     parts=thread_counts,
 )
-def test_inner_products_of_what_is_not_negative_are_within_their_bound(seed, classes, count, width, scale, parts):
+def test_inner_products_of_values_that_are_not_negative_are_within_their_bound(
+    seed, classes, count, width, scale, parts
+):
     rng = np.random.default_rng(seed)
     weights = probabilities(rng, count, classes).astype(np.float64) * scale  # rounded to float32 like a search does
     matrix = probabilities(rng, 30, classes)
@@ -70,7 +72,7 @@ def test_inner_products_of_what_is_not_negative_are_within_their_bound(seed, cla
     exact = (weights[:, None] * matrix[rows].astype(np.float64)).sum(axis=2)
     present = rows >= 0
     assert (found[~present] == 0).all()
-    assert (np.abs(found - exact)[present] <= exact[present] * error(classes) + UNDERFLOW).all()
+    assert (np.abs(found - exact)[present] <= exact[present] * relative_error(classes) + UNDERFLOW).all()
 
 
 @PROPERTY
@@ -83,7 +85,7 @@ def test_products_with_a_whole_matrix_are_within_their_bound(seed, classes, scal
     assert found.dtype == np.float32
     exact = weights @ matrix.T.astype(np.float64)
     assert found.shape == exact.shape
-    assert (np.abs(found - exact) <= exact * error(classes) + UNDERFLOW).all()
+    assert (np.abs(found - exact) <= exact * relative_error(classes) + UNDERFLOW).all()
 
 
 def test_products_keep_their_own_copy_of_the_matrix():
@@ -93,7 +95,7 @@ def test_products_keep_their_own_copy_of_the_matrix():
     assert products(np.array([[1, 2, 3]], np.float32)).tolist() == [[1, 2, 3]]
 
 
-def test_products_take_matrices_and_queries_of_any_layout():
+def test_products_accept_matrices_and_queries_of_any_layout():
     rng = np.random.default_rng(0)
     matrix, queries = rng.random((6, 8)).astype(np.float32), rng.random((10, 8)).astype(np.float32)
     expected = Products(matrix)(queries)
@@ -133,7 +135,7 @@ def test_rows_of_a_read_only_memory_mapped_matrix_are_read_in_place(function, tm
 
 
 @pytest.mark.parametrize("function", [squared_distances, inner_products])
-def test_queries_and_rows_of_any_layout_are_taken(function):
+def test_queries_and_rows_may_have_any_layout(function):
     rng = np.random.default_rng(2)
     queries, matrix = rng.random((4, 6)).astype(np.float32), rng.random((9, 6)).astype(np.float32)
     rows = rng.integers(-1, 9, (4, 5))
@@ -142,11 +144,11 @@ def test_queries_and_rows_of_any_layout_are_taken(function):
     np.testing.assert_array_equal(function(queries, matrix, np.repeat(rows, 2, axis=1)[:, ::2]), expected)
 
 
-def test_the_bound_covers_the_worst_that_float32_rounding_does_to_a_sum():
+def test_the_bound_covers_the_largest_rounding_error_of_a_float32_sum():
     terms = 10_000
     values = np.full((1, terms), np.float32(1 / 3))
     in_order = np.float32(0)
     for value in values[0]:
         in_order += value * np.float32(1)
     exact = math.fsum(values[0].tolist())
-    assert abs(float(in_order) - exact) <= exact * error(terms)
+    assert abs(float(in_order) - exact) <= exact * relative_error(terms)

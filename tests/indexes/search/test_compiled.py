@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 import semcut
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
-from semcut.indexes.pruning.bounds_kernel import large_weights, prune, prune_workspace
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scanners import lists_kernel
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
-from semcut.indexes.scoring.rounding import error
+from semcut.indexes.scoring.rounding import relative_error
 from semcut.indexes.search import compiled, search_kernel
 from semcut.indexes.search.compiled import CompiledSearch, bounds_of
+from semcut.indexes.search.prune_kernel import large_weights, prune, prune_workspace
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -47,7 +47,9 @@ def pruned(weights, cutoff, slack, bounds):
 
 def kept_cells(cells: Cells, weights: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, tuple]:
     """What the compiled pruning keeps for one query: (n,) cells, (n,) whether they are certain, and its counts."""
-    found: tuple[np.ndarray, np.ndarray, tuple] = pruned(weights, cutoff, error(cells.config.classes), bounds_of(cells))
+    found: tuple[np.ndarray, np.ndarray, tuple] = pruned(
+        weights, cutoff, relative_error(cells.config.classes), bounds_of(cells)
+    )
     return found
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, SearchResult, SemanticIndex
-from semcut.indexes.pruning.cells import EDGES, Cells, edges_of
+from semcut.indexes.pruning.cell_table import EDGES, edges_of
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.equations import Similarity, hamming
 from semcut.indexes.search.tie_order import LEVELS, first, in_order, levels, mixed
 from semcut.indexes.search.ties_kernel import mixed as mixed_by_kernel

@@ -1,16 +1,17 @@
-"""The CPU engine: one FAISS `IndexBinaryIVF`, one inverted list per cell, filled and searched with given lists.
+"""The "faiss" scanner for the CPU: one FAISS `IndexBinaryIVF` with one inverted list per cell.
 
-The quantizer holds as many dummy codes as there are lists and is never searched. FAISS fixes the number of lists when
-an index is made, so lists are made in advance and their number doubles when cells run out.
+Lists are filled and searched by number; the quantizer, which would choose them, holds as many dummy codes as there are
+lists and is never searched. FAISS fixes the number of lists when an index is made, so lists are made in advance and
+their number is doubled when cells run out.
 
-Results are selected by counting records per Hamming distance, not in a heap: its cost hardly depends on the depth. It
-takes 8 bytes for every distance, place and query, so queries go in chunks.
+FAISS selects the nearest codes by counting codes per Hamming distance, not with a heap: the cost hardly depends on the
+depth. Counting takes 8 bytes for every distance, slot and query, so queries are searched in chunks.
 
-Invariants that FAISS asks for, and does not check:
-- every array passed by pointer has a name for as long as the call lasts (`swig_ptr` does not keep it alive);
-- the search parameters hold the width of the list matrix as their nprobe, one object per call, so that searches with
-  different widths can run at once; nprobe is at most the number of lists;
-- selection by counting returns nothing unless the parameters limit the codes scanned (faiss issue 5555).
+Invariants that FAISS relies on and does not check:
+- every array passed by pointer is bound to a name for the whole call (`swig_ptr` does not keep it alive);
+- the search parameters hold the width of the matrix of lists as their nprobe, in one object per call, so that searches
+  of different widths can run at once; nprobe is at most the number of lists;
+- selection by counting returns nothing unless the parameters limit the number of codes scanned (faiss issue 5555).
 
 Source: faiss/IndexBinaryIVF.cpp (`add_core`, `search_preassigned`) and FAISS's own test of preassigned binary lists.
 """
@@ -27,11 +28,14 @@ from semcut.indexes.faiss_library import faiss
 from semcut.indexes.scanners.protocol import Nearest
 
 _COUNTER_BYTES = 1 << 24
+"""Memory for FAISS's counters in one call."""
+_FIRST_LISTS = 256
+"""Lists of a scanner without codes."""
 _NO_LIMIT = 1 << 60
 
 
 class IvfScanner:
-    """Codes of an index in memory, in one inverted list per cell.
+    """Holds the codes of an index in memory, in one inverted list per cell. See `protocol.Scanner`.
 
     Args:
         bits: length of a code.
@@ -43,13 +47,13 @@ class IvfScanner:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._ivf = self._lists(256)
+        self._ivf = self._empty(_FIRST_LISTS)
 
-    def _lists(self, count: int) -> Any:
+    def _empty(self, lists: int) -> Any:
         quantizer = faiss.IndexBinaryFlat(self._bits)
-        dummies = np.zeros((count, self._bits // 8), np.uint8)
+        dummies = np.zeros((lists, self._bits // 8), np.uint8)
         quantizer.add(dummies)
-        ivf = faiss.IndexBinaryIVF(quantizer, self._bits, count)
+        ivf = faiss.IndexBinaryIVF(quantizer, self._bits, lists)
         ivf.is_trained = True
         ivf.use_heap = False
         return ivf
@@ -64,23 +68,24 @@ class IvfScanner:
         _add(self._ivf, codes, rows, cells)
 
     def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
-        """Take n codes out of the lists of their cells."""
+        """Remove n codes from the lists of their cells."""
         if not len(rows):
             return
         order = np.argsort(cells, kind="stable")
         rows, lists = rows[order], self._ivf.invlists
         touched, starts = np.unique(cells[order], return_index=True)
-        for cell, gone in zip(touched.tolist(), np.split(rows, starts[1:]), strict=True):
+        for cell, removed in zip(touched.tolist(), np.split(rows, starts[1:]), strict=True):
             size = lists.list_size(cell)
-            held = faiss.rev_swig_ptr(lists.get_ids(cell), size)
+            ids = faiss.rev_swig_ptr(lists.get_ids(cell), size)
             codes = faiss.rev_swig_ptr(lists.get_codes(cell), size * self._bits // 8).reshape(size, -1)
-            kept = np.flatnonzero(~np.isin(held, gone))
-            held[: len(kept)], codes[: len(kept)] = held[kept], codes[kept]
+            kept = np.flatnonzero(~np.isin(ids, removed))
+            ids[: len(kept)], codes[: len(kept)] = ids[kept], codes[kept]
             lists.resize(cell, len(kept))
         self._ivf.ntotal -= len(rows)
 
-    def _grow(self, count: int) -> None:
-        wider = self._lists(count)
+    def _grow(self, lists: int) -> None:
+        """Copy all codes to an index with more lists."""
+        wider = self._empty(lists)
         old = self._ivf.invlists
         for cell in range(self._ivf.nlist):
             size = old.list_size(cell)
@@ -92,11 +97,8 @@ class IvfScanner:
         self._ivf = wider
 
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
-        """The `depth` rows nearest to each query within its cells, nearest first.
-
-        Records at the same Hamming distance come in any order, and any of them may be left out at the end.
-        """
-        found = Nearest.nothing(len(codes), depth)
+        """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
+        found = Nearest.empty(len(codes), depth)
         chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
         for start in range(0, len(codes), chunk):
             here = slice(start, start + chunk)
@@ -104,7 +106,7 @@ class IvfScanner:
         return found
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All rows in (m,) cells: (n,) int64, and (n,) int64 positions in `cells`, one per row."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, one per row."""
         lists = self._ivf.invlists
         sizes = [lists.list_size(cell) for cell in cells.tolist()]
         found = [
@@ -112,7 +114,7 @@ class IvfScanner:
             for cell, size in zip(cells.tolist(), sizes, strict=True)
             if size
         ]
-        rows = np.concatenate(found) if found else np.empty(0, np.int64)  # copies what FAISS holds
+        rows = np.concatenate(found) if found else np.empty(0, np.int64)  # a copy: FAISS owns the arrays in `found`
         return rows, np.repeat(np.arange(len(cells)), sizes)
 
     def _search(
@@ -121,7 +123,7 @@ class IvfScanner:
         queries, width = cells.shape
         if not width:
             return
-        unused = np.zeros(cells.shape, np.int32)
+        unused = np.zeros(cells.shape, np.int32)  # distances to the centroids of the lists
         params = faiss.IVFSearchParameters()
         params.nprobe = width
         params.max_codes = _NO_LIMIT

@@ -1,4 +1,4 @@
-"""Compiles all kernels of a search, or loads those that are kept. Imports numba when it is asked to, not before."""
+"""Compile all kernels of a search, or load those that are kept. Imports numba only when a function is called."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _CONFIG = IndexConfig(classes=2, bits=64, dim=4)
 _RECORDS = 8
 
 
-def load() -> None:
-    """Call every kernel once, as adding, removing and searching do: it is loaded, or compiled where it is not kept.
+def load_kernels() -> None:
+    """Call every kernel once, by adding, removing and searching a few records.
+
+    A kernel that is kept is loaded; one that is not is compiled.
 
     Raises:
         RuntimeError: a kernel was not called.
@@ -39,46 +41,47 @@ def load() -> None:
         index.remove([0])
         index.search(records, k=1, shortlist=2)
         index.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
-    idle = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
-    if idle:
-        raise RuntimeError(f"warming up does not call {', '.join(idle)}")
+    uncalled = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
+    if uncalled:
+        raise RuntimeError(f"warming up does not call {', '.join(uncalled)}")
 
 
-def fill() -> None:
-    """Compile all kernels and mark the directory where they are kept as complete.
+def compile_kernels() -> None:
+    """Compile all kernels, and mark the directory in which they are kept as complete.
 
     Raises:
-        OSError, StorageError: they cannot be kept.
+        OSError, StorageError: the kernels cannot be kept.
     """
     from semcut.indexes.kernels import jit
 
-    load()
-    if jit.FOLDER is not None:
-        kernel_cache.complete(jit.FOLDER, jit.files())
+    load_kernels()
+    if jit.DIRECTORY is not None:
+        kernel_cache.mark_complete(jit.DIRECTORY, jit.kept_files())
 
 
 @cache
-def prepare() -> None:
-    """Compile all kernels now, unless they are ready; only once in a process. A spinner shows that on a terminal."""
-    if kernel_cache.found() is not None:
+def compile_if_missing() -> None:
+    """Compile all kernels now unless they are ready, once in a process. A terminal shows a spinner meanwhile."""
+    if kernel_cache.ready_directory() is not None:
         return
-    folder, lock = kernel_cache.target(), None
-    if folder is None:
-        kernel_cache.warn(f"{kernel_cache.unkept()}; every process compiles them anew")
+    directory, lock = kernel_cache.writable_directory(), None
+    if directory is None:
+        kernel_cache.warn_once(f"{kernel_cache.why_not_kept()}; every process compiles them anew")
     try:
-        if folder is not None:
-            lock = kernel_cache.lock(folder)  # or another process would clear what is unfinished there
+        if directory is not None:
+            # without the lock another process would delete what is unfinished in the directory
+            lock = kernel_cache.lock_directory(directory)
         with spinner():
-            fill()
+            compile_kernels()
     except (OSError, StorageError) as error:
-        kernel_cache.warn(f"compiled search kernels cannot be kept, every process compiles them anew: {error}")
+        kernel_cache.warn_once(f"compiled search kernels cannot be kept, every process compiles them anew: {error}")
     finally:
         if lock is not None:
             os.close(lock)
 
 
 def spinner() -> AbstractContextManager[object]:
-    """Show that kernels are compiled, on standard error where that is a terminal."""
+    """Return a context that shows a spinner on standard error, where that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         return nullcontext()

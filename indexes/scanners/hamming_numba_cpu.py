@@ -1,0 +1,126 @@
+"""The "compiled" scanner for the CPU: codes side by side, cell by cell, scanned by the kernels in `lists_kernel`.
+
+The codes of a cell lie in one stretch of an array, with spare capacity at its end. A cell that outgrows its stretch is
+moved to the end of the array, into a stretch half as large again. When the array has no space left, all cells are
+copied to a new array. So adding costs, over time, a constant per record.
+
+Source: selection by counting as in FAISS (faiss/utils/hamming.h, `HCounterState`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.errors import StorageError
+from semcut.indexes.faiss_library import split_over_threads, thread_count
+from semcut.indexes.kernels.jit import read_only
+from semcut.indexes.scanners import lists_kernel as kernels
+from semcut.indexes.scanners.protocol import Nearest
+from semcut.indexes.scanners.scan_kernel import CodeLists
+
+_SPLIT = 64
+"""Queries of a batch from which on it is split over threads."""
+_MAX_ROW = 2**31 - 1
+"""The largest row number: kernels store rows as int32."""
+
+
+class NumbaScanner:
+    """Holds the codes of an index in memory, cell by cell. See `protocol.Scanner`.
+
+    Args:
+        bits: length of a code.
+
+    Attributes:
+        lists: the codes.
+    """
+
+    deepest = 1 << 60
+    patience = math.inf
+    fused = True
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        nothing = np.empty(0, np.int64)
+        self.lists = CodeLists(np.empty((0, -(-bits // 64)), np.uint64), np.empty(0, np.int32), nothing, nothing)
+        self._capacities = nothing  # of each cell, in codes
+        self._end = 0  # the position behind the last stretch
+
+    def words(self, codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """Convert packed (n, bits / 8) codes to (n, words), padded with zeros."""
+        width = 8 * self.lists.codes.shape[1]
+        if codes.shape[1] != width:
+            codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
+        return read_only(np.ascontiguousarray(codes).view(np.uint64))
+
+    def add(self, codes: NDArray[np.uint8], rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+        """Add n codes under their row numbers to their cells.
+
+        Raises:
+            StorageError: a row number is too large for this scanner.
+        """
+        if not len(codes):
+            return
+        if rows.max() > _MAX_ROW:
+            raise StorageError(f'row {rows.max()} is beyond what the compiled engine counts: open with engine="faiss"')
+        lists, old = self.lists, len(self.lists.starts)
+        count = max(old, int(cells.max()) + 1)
+        starts, sizes, capacities = (_extended(array, count) for array in (lists.starts, lists.sizes, self._capacities))
+        after = sizes + np.bincount(cells, minlength=count)
+        moved = np.flatnonzero(after > capacities)
+        targets, capacities[moved] = starts.copy(), after[moved] + after[moved] // 2
+        need = int(capacities[moved].sum())
+        if self._end + need <= len(lists.rows):
+            targets[moved] = self._end + np.cumsum(capacities[moved]) - capacities[moved]
+            end, fresh = self._end + need, lists
+        else:
+            capacities = after + after // 8 if old else after  # the first batch is stored without gaps
+            moved, end = np.arange(count), int(capacities.sum())
+            targets, size = np.cumsum(capacities) - capacities, end + end // 4 if old else end
+            fresh = lists._replace(
+                codes=np.empty((size, lists.codes.shape[1]), np.uint64), rows=np.empty(size, np.int32)
+            )
+        kernels.move(lists, starts, sizes, fresh, targets, moved)
+        fresh = fresh._replace(starts=targets, sizes=sizes)
+        kernels.append(fresh, self.words(codes), _int64(rows), _int64(cells))
+        self.lists, self._capacities, self._end = fresh, capacities, end
+
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
+        """Remove n codes from their cells."""
+        if not len(rows):
+            return
+        order = np.lexsort((rows, cells))
+        touched, first = np.unique(cells[order], return_index=True)
+        kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), _int64(rows[order]))
+
+    def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
+        """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
+        found = Nearest.empty(len(codes), depth)
+        words, cells = self.words(codes), _int64(cells)
+        threads = thread_count() if len(codes) >= _SPLIT else 1
+
+        def search(part: slice) -> None:
+            kernels.search(words[part], cells[part], self.lists, self._bits, found.rows[part], found.hamming[part])
+
+        split_over_threads(search, len(codes), threads)
+        return found
+
+    def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, one per row."""
+        sizes, starts = self.lists.sizes[cells], self.lists.starts[cells]
+        which = np.repeat(np.arange(len(cells)), sizes)
+        at = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + starts[which]
+        return self.lists.rows[at].astype(np.int64), which
+
+
+def _int64(numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return integers in the one layout that kernels are compiled for."""
+    return read_only(np.ascontiguousarray(numbers, np.int64))
+
+
+def _extended(array: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return an array with zeros appended, up to a length."""
+    return np.concatenate([array, np.zeros(count - len(array), np.int64)])

@@ -1,0 +1,93 @@
+"""Numba kernels of Eq. 1, Eq. 4 and the Euclidean distance, with bounds on what the order of a sum can change.
+
+`equations` has the same formulas for numpy; its float32 values are the ones that count. The sums here run in float64 in
+whatever order is fastest, so their rounded float32 value can differ from that of `equations`, though hardly ever does.
+Each caller bounds the difference (`SUM_ERROR`) and leaves a query to the vectorised search where the bound does not
+settle the rounded value.
+
+Source: Varga and Szirányi, Eq. 1 and 4, as in `equations`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.kernels.jit import compiled, compiled_sum
+
+SUM_ERROR = 2.0**-51
+"""Relative error bound per term of a float64 sum whose terms are not negative."""
+
+
+@compiled_sum
+def weighted_sum(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> float:
+    """Compute s . p (Eq. 1) in float64, with its terms added in any order."""
+    total = 0.0
+    for m in range(weights.shape[0]):
+        total += weights[m] * np.float64(probabilities[m])
+    return total
+
+
+@compiled
+def rounded_relevance(
+    weights: NDArray[np.float64], probabilities: NDArray[np.float32], doubt: float
+) -> tuple[np.float32, np.float32]:
+    """Return the smallest and the largest float32 value of R (Eq. 1) over all orders of its sum.
+
+    The two are hardly ever different.
+
+    Args:
+        weights: (C,) s of the query.
+        probabilities: (C,) p of the record.
+        doubt: a factor on the rounding bound, see `SearchSettings`.
+    """
+    rounding = (weights.shape[0] + 8) * SUM_ERROR * doubt
+    total = weighted_sum(weights, probabilities)
+    return np.float32(total * (1 - rounding)), np.float32(total * (1 + rounding))
+
+
+@compiled
+def relevance_bound(
+    weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float, probabilities: NDArray[np.float32]
+) -> float:
+    """Return an upper bound of R that reads the record's probabilities of the large weights alone.
+
+    Args:
+        weights: (C,) s of the query.
+        classes: the classes of its large weights.
+        tail: the largest of the other weights.
+        probabilities: (C,) p of the record, which sums to 1 at most, up to `SUM_TOLERANCE`.
+    """
+    part = mass = 0.0
+    for m in classes:
+        p = np.float64(probabilities[m])
+        part += weights[m] * p
+        mass += p
+    return part + tail * max(0.0, 1 + SUM_TOLERANCE - mass)
+
+
+@compiled
+def fused_score(r: np.float32, distance: np.float32) -> np.float32:
+    """Compute Eq. 4, as `equations.fused_score` does: the same operations, hence the same bits."""
+    return np.float32(np.float64(r) * (1 - min(np.float64(distance) / 2, 1.0)))
+
+
+@compiled_sum
+def squared_distance(query: NDArray[np.float32], feature: NDArray[np.float32]) -> float:
+    """Compute ||q - x||^2 in float64, with its terms added in any order."""
+    total = 0.0
+    for column in range(query.shape[0]):
+        difference = np.float64(query[column]) - np.float64(feature[column])
+        total += difference * difference
+    return total
+
+
+@compiled_sum
+def rough_squared_distance(query: NDArray[np.float32], feature: NDArray[np.float32]) -> np.float32:
+    """Compute ||q - x||^2 in float32, which is faster. `rounding.relative_error` bounds its error."""
+    total = np.float32(0)
+    for column in range(query.shape[0]):
+        difference = query[column] - feature[column]
+        total += difference * difference
+    return total

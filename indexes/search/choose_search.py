@@ -1,0 +1,47 @@
+"""Choose how to search a snapshot: the compiled search where its scanner allows it, else the vectorised one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from semcut.indexes.config import SearchParams
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.result import SearchResult
+from semcut.indexes.scanners.choose import AnyScanner
+from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search.vectorised import VectorisedSearch
+from semcut.indexes.storage.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from semcut.indexes.scanners.gpu_features import GpuFeatures
+    from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
+
+
+class Search(Protocol):
+    """A search of one snapshot of an index."""
+
+    def search(
+        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+    ) -> SearchResult:
+        """Return the k best records for every query, see `VectorisedSearch.search`."""
+        ...
+
+
+def build_search(
+    snapshot: Snapshot, scanner: AnyScanner, similarity: Similarity, features: GpuFeatures | None = None
+) -> Search:
+    """Build the search of a snapshot.
+
+    Args:
+        snapshot: the records.
+        scanner: holds the codes of its records.
+        similarity: the S of the index.
+        features: a store on a GPU for the features of its records; they are copied to it here, if they fit.
+    """
+    if scanner.fused:
+        from semcut.indexes.search.compiled import CompiledSearch
+
+        return CompiledSearch(snapshot.columns, snapshot.cells, cast("NumbaScanner", scanner), similarity)
+    distances = features.squared_distances if features is not None and features.extend(snapshot.columns) else None
+    return VectorisedSearch(snapshot.columns, snapshot.cells, scanner, similarity, distances=distances)
