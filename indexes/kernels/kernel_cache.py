@@ -44,6 +44,7 @@ _SOURCES = (
     "pruning/class_lists.py",
     "scoring/rounding.py",
     "search/tie_order.py",
+    "search_tuning.py",
 )
 """What is compiled into kernels besides the modules named *_kernel: decorators, argument types and constants."""
 _COMPLETE, _LOCK = "complete", "lock"
@@ -61,7 +62,7 @@ if os.fork():
     os._exit(0)  # the process that compiles has no parent that would have to wait for it
 os.nice(19)
 sys.path[:] = sys.argv[1:]
-from {_PACKAGE}.scanners.warmup import compile_kernels
+from {_PACKAGE}.warmup import compile_kernels
 compile_kernels()
 """
 

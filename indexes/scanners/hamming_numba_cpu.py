@@ -21,9 +21,8 @@ from semcut.indexes.kernels.jit import read_only
 from semcut.indexes.scanners import lists_kernel as kernels
 from semcut.indexes.scanners.protocol import Nearest
 from semcut.indexes.scanners.scan_kernel import CodeLists
+from semcut.indexes.search_tuning import TUNING
 
-_SPLIT = 64
-"""Queries of a batch from which on it is split over threads."""
 _MAX_ROW = 2**31 - 1
 """The largest row number: kernels store rows as int32."""
 
@@ -100,7 +99,7 @@ class NumbaScanner:
         """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
         found = Nearest.empty(len(codes), depth)
         words, cells = self.words(codes), _int64(cells)
-        threads = thread_count() if len(codes) >= _SPLIT else 1
+        threads = thread_count() if len(codes) >= TUNING.split_scan else 1
 
         def search(part: slice) -> None:
             kernels.search(words[part], cells[part], self.lists, self._bits, found.rows[part], found.hamming[part])

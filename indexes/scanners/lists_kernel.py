@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import kernel
 from semcut.indexes.scanners.scan_kernel import CodeLists, find_hits, find_runs, radius_of, scan_workspace, take_sample
+from semcut.indexes.search_tuning import TUNING
 
-_FIRST = 1.5
-"""Codes to expect within the first radius, per code that is to be found."""
+_FIRST_RADIUS, _WIDER = TUNING.first_radius, TUNING.wider
 
 
 @kernel
@@ -105,14 +105,14 @@ def search(
         if size > scan.places.shape[0]:
             scan = scan_workspace(size + size // 4, lists.sizes.shape[0], bits)
             runs, size = find_runs(chosen[:count], lists, scan)
-        wanted, radius = int(depth * _FIRST), -1
+        wanted, radius = int(depth * _FIRST_RADIUS), -1
         step = take_sample(codes[query], runs, size, wanted, lists, scan)
         while True:
             radius = radius_of(scan.histogram, step, wanted, radius + 1)
             hits = find_hits(codes[query], chosen[:count], runs, size, -1, radius, lists, scan)
             if hits >= depth or radius == bits:
                 break
-            wanted *= 2
+            wanted *= _WIDER
         for hit in range(min(hits, depth)):
             at = scan.ordered[hit]
             rows[query, hit], hamming[query, hit] = lists.rows[scan.places[at]], scan.near[at]

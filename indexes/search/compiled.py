@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.faiss_library import faiss, split_over_threads
+from semcut.indexes.faiss_library import split_over_threads, thread_count
 from semcut.indexes.kernels.jit import read_only
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
@@ -24,8 +24,8 @@ from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArr
 from semcut.indexes.search.prune_kernel import CellBounds
 from semcut.indexes.search.search_kernel import search
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.search.tuning import TUNING
 from semcut.indexes.search.vectorised import VectorisedSearch
+from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage.mapped_columns import Columns
 
 _DOUBT = 1.0  # how far from a border a sum must be to be certain, in units of its largest possible error
@@ -51,7 +51,7 @@ class CompiledSearch:
         """Find the k best records for every query, see `VectorisedSearch.search`, which does what is to be traced."""
         if params.k > TUNING.most_compiled or trace is not None:
             return self._vectorised.search(queries, params, scored, trace)
-        threads = faiss.omp_get_max_threads() if len(queries) >= TUNING.split_compiled else 1
+        threads = thread_count() if len(queries) >= TUNING.split_compiled else 1
         order = None
         if (
             len(queries) >= TUNING.split_compiled

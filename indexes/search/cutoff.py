@@ -20,7 +20,7 @@ from semcut.indexes.pruning.class_lists import LargeWeights
 from semcut.indexes.scoring.equations import is_relevant, relevance
 from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
 from semcut.indexes.search.rank import RecordReader
-from semcut.indexes.search.tuning import TUNING
+from semcut.indexes.search_tuning import TUNING
 
 
 def relevant_candidates(

@@ -29,11 +29,9 @@ from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArr
 from semcut.indexes.search.prune_kernel import CellBounds, large_weights, prune, prune_workspace
 from semcut.indexes.search.rank_kernel import Best, rank
 from semcut.indexes.search.shortlist_kernel import take_all, take_nearest
+from semcut.indexes.search_tuning import TUNING
 
-_FIRST = 1.5
-"""Records to expect within the first radius, per slot of the shortlist."""
-_DEEPER = 4
-"""How many times as many records to expect within each next radius."""
+_FIRST_RADIUS, _DEEPER = TUNING.first_radius, TUNING.deeper
 
 
 @kernel
@@ -86,7 +84,7 @@ def search(
                 weights, task, classes, tail, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
             )
         else:
-            code, wanted, above = queries.codes[query], int(size * _FIRST), -1
+            code, wanted, above = queries.codes[query], int(size * _FIRST_RADIUS), -1
             step = take_sample(code, runs, width, wanted, lists, scan)
             while True:
                 radius = radius_of(scan.histogram, step, wanted, above + 1)

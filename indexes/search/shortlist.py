@@ -23,7 +23,7 @@ from semcut.indexes.search.cutoff import relevant_candidates
 from semcut.indexes.search.rank import RecordReader
 from semcut.indexes.search.tie_order import first, levels
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.search.tuning import TUNING
+from semcut.indexes.search_tuning import TUNING
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.faiss_library import faiss
+from semcut.indexes.faiss_library import single_threaded_pool, thread_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.protocol import Scanner
@@ -26,7 +25,7 @@ from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.rank import Distances, RecordReader, rank
 from semcut.indexes.search.shortlist import Shortlister
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.search.tuning import TUNING
+from semcut.indexes.search_tuning import TUNING
 
 
 class VectorisedSearch:
@@ -68,7 +67,7 @@ class VectorisedSearch:
         weights = self._similarity.weights(queries.probabilities)
         widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
         split = self._split and trace is None and len(queries) >= TUNING.split_vectorised
-        threads = faiss.omp_get_max_threads() if split else 1
+        threads = thread_count() if split else 1
         chunk = max(1, min(-(-len(queries) // threads), TUNING.chunk_elements // widest))
         # Queries of one class scan the same cells: one after the other they find them in the processor's cache.
         order = np.argsort(weights.argmax(axis=1), kind="stable")
@@ -81,7 +80,7 @@ class VectorisedSearch:
         if threads == 1:
             parts = [search(start) for start in starts]
         else:
-            with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+            with single_threaded_pool(threads) as pool:
                 parts = list(pool.map(search, starts))
         self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))

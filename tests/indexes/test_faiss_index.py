@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, search_tuning
 from semcut.indexes.pruning import cells, class_lists
 from semcut.indexes.scanners import choose, hamming_faiss_cpu
-from semcut.indexes.search import rank, tuning
+from semcut.indexes.search import rank
 from semcut.indexes.storage import column_files
 from tests.indexes.generate import (
     PROPERTY,
@@ -35,17 +35,17 @@ from tests.indexes.generate import (
 from tests.thorough import examples
 
 MOVED = {
-    (tuning, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
-    (tuning, "split_vectorised"): [1, 3],  # every batch of queries on several threads
-    (tuning, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
-    (tuning, "rows_at_once"): [1, 100],  # what remains one by one, and together
-    (tuning, "wide"): [0],  # the cutoff from a few values of each row
+    (search_tuning, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
+    (search_tuning, "split_vectorised"): [1, 3],  # every batch of queries on several threads
+    (search_tuning, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
+    (search_tuning, "rows_at_once"): [1, 100],  # what remains one by one, and together
+    (search_tuning, "wide"): [0],  # the cutoff from a few values of each row
     (cells, "_MANY"): [0],  # pruning by lists
     (class_lists, "MOST"): [1],  # and of some queries by products all the same
     (class_lists, "_ELEMENTS"): [64, 300],
-    (tuning, "first_scan"): [1, 2],
-    (tuning, "checked_first"): [1, 4],
-    (tuning, "deeper"): [2],
+    (search_tuning, "first_scan"): [1, 2],
+    (search_tuning, "checked_first"): [1, 4],
+    (search_tuning, "deeper"): [2],
     (choose, "_LOAD_ROWS"): [1, 7],
     (hamming_faiss_cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (cells, "_CHUNK"): [1, 5],
@@ -64,15 +64,15 @@ def tuned(moved: dict):
     """Borders that usually lie at millions of records, moved to where small data crosses them."""
     with pytest.MonkeyPatch.context() as patch, threads(moved.get(THREADS, 2)):
         for (owner, name), value in moved.items():
-            if owner is tuning:
-                patch.setitem(vars(tuning.TUNING), name, value)
+            if owner is search_tuning:
+                patch.setitem(vars(search_tuning.TUNING), name, value)
             elif owner is not faiss:
                 patch.setattr(owner, name, value)
         yield
 
 
 def forced_deeper() -> dict:
-    return {(tuning, "rather_all"): 0, (tuning, "deeper"): 2, (tuning, "chunk_elements"): 400}
+    return {(search_tuning, "rather_all"): 0, (search_tuning, "deeper"): 2, (search_tuning, "chunk_elements"): 400}
 
 
 # equality with brute force

@@ -18,10 +18,10 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
+    search_tuning,
 )
 from semcut.indexes.milvus import MilvusIndex, connection, reader, schema, server_search
 from semcut.indexes.milvus import milvus_index as milvus_index
-from semcut.indexes.search import tuning
 from tests.indexes.generate import (
     RANKED,
     World,
@@ -46,10 +46,10 @@ MOVED = {
     (server_search.Hits, "deepest"): [2],
     (schema, "_CALL_BYTES"): [1],
     (connection, "PAGE"): [3, 16],
-    (tuning, "chunk_elements"): [1, 50],
-    (tuning, "rather_all"): [0, 1],
-    (tuning, "first_scan"): [1],
-    (tuning, "deeper"): [2],
+    (search_tuning, "chunk_elements"): [1, 50],
+    (search_tuning, "rather_all"): [0, 1],
+    (search_tuning, "first_scan"): [1],
+    (search_tuning, "deeper"): [2],
 }
 tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in MOVED.items()})
 
@@ -59,8 +59,8 @@ def tuned(moved: dict):
     """Borders that usually lie at thousands of records or queries, moved to where small data crosses them."""
     with pytest.MonkeyPatch.context() as patch, threads(1):
         for (owner, name), value in moved.items():
-            if owner is tuning:
-                patch.setitem(vars(tuning.TUNING), name, value)
+            if owner is search_tuning:
+                patch.setitem(vars(search_tuning.TUNING), name, value)
             else:
                 patch.setattr(owner, name, value)
         yield
@@ -168,7 +168,7 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     )
     world = World(config=config, batches=[records], queries=queries, normalised=True, seed=0)
     with three(backend, world) as (index, _, _):
-        for moved in ({}, {(tuning, "rather_all"): 0, (tuning, "deeper"): 2}):
+        for moved in ({}, {(search_tuning, "rather_all"): 0, (search_tuning, "deeper"): 2}):
             with tuned(moved):
                 for n in (1, 4, 8, 20):
                     result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)

@@ -17,15 +17,17 @@ class Tuning:
     Attributes:
         first_scan: the first scan of a vectorised search gives this times the size of the shortlist: enough that its
             last Hamming distance, at which records may be missing, mostly lies behind the shortlist.
-        first_radius: a compiled search first takes the records within a radius that holds about this times the size of
-            the shortlist; it sees whole distances, so it needs fewer than a vectorised one.
+        first_radius: a kernel first takes the records within a radius that holds about this times the size of the
+            shortlist; it sees whole distances, so it needs fewer than a vectorised search.
+        wider: a scan by the compiled scanner alone that finds too few codes is repeated for this many times as many.
         checked_first: this times the size of the shortlist is compared with the cutoff first; the rest only if too few
             of them are relevant.
         deeper: a scan that finds too few relevant records is repeated this many times as deep.
         rather_all: if a deeper scan would give one record for every `rather_all` records of the kept cells, or more,
             every record of these cells is looked at instead.
         split_vectorised: smallest batch that a vectorised search splits over threads. Below, starting them costs more.
-        split_compiled: the same of a compiled search, which has less to do for each query.
+        split_compiled: the same of a compiled search, which is split by queries that find the same records.
+        split_scan: the same of a scan by the compiled scanner alone.
         most_compiled: largest k of a compiled search; above it, sorting whole arrays is faster.
         wide: number of classes from which on only some of a record's probabilities are read to compare it with the
             cutoff.
@@ -35,11 +37,13 @@ class Tuning:
 
     first_scan: int = 3
     first_radius: float = 1.5
+    wider: int = 2
     checked_first: float = 1.5
     deeper: int = 4
     rather_all: int = 4
     split_vectorised: int = 64
     split_compiled: int = 16
+    split_scan: int = 64
     most_compiled: int = 1024
     wide: int = 256
     chunk_elements: int = 1 << 22
