@@ -5,39 +5,39 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-full test-milvus test-browser test-gpu-wheel lint types bench benchmark clean
+.PHONY: demo test test-full test-milvus test-browser test-gpu-wheel lint types docs bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
-# A process for each core, up to eight. Neighbours, which share what they train and build, stay in one of them.
+# One process per core, up to eight. Neighbouring tests, which share what they train and build, stay in one process.
 PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-# Every promised behaviour once, and where the engine matters once for each engine of the processor.
+# Every promised behaviour once; where the engine matters, once for each engine of the processor.
 test: $(VENV)/.dev
 	$(PYTEST)
 
-# Everything. Beyond `make test`: twice the examples of every property, a fault of every kind at every call that touches
-# the disk, searches with the engines for GPUs, minutes of kills and of load, Milvus, the browser, and faiss-gpu.
+# Everything. Beyond `make test`: twice the random examples of every property, a fault of every kind at every call that
+# touches the disk, the engines for GPUs on the processor, minutes of kills and of load, Milvus, the browser, faiss-gpu.
 test-full: $(VENV)/.milvus test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
 
-# Installs a real Milvus server (2.3.5 from PyPI), starts one for each process of tests on loopback and stops it. Leaves
-# to test-full the tests marked long and half of the examples of properties.
+# Installs a real Milvus server (2.3.5 from PyPI), starts one on loopback for each process of tests, and stops it.
+# test-full adds the tests marked long and twice the random examples.
 test-milvus: $(VENV)/.milvus
 	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus
 
-# The page of `semcut explore` in a real browser. Where Chromium is not there, Debian's is installed.
+# The page of `semcut explore` in a real browser. Where there is no Chromium, Debian's is installed.
 test-browser: $(VENV)/.dev
 	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
 	    $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium \
 	    || { echo 'There is no Chromium here, and apt-get cannot install it: install one.'; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
-# The core with faiss-gpu in place of faiss-cpu, in an environment of its own, which cannot have milvus-lite since that
-# brings faiss-cpu. Needs no GPU; where there is one, FAISS's engine for GPUs is tested on it.
+# The core with faiss-gpu in place of faiss-cpu, in a separate environment, without milvus-lite, which needs faiss-cpu.
+# Needs no GPU; where there is one, FAISS's engine for GPUs is tested on it.
 test-gpu-wheel: $(VENV)-gpu/.dev
 	$(VENV)-gpu/bin/python -m pytest $(PARALLEL) tests/indexes --ignore tests/indexes/milvus
 
@@ -52,12 +52,17 @@ bench: $(VENV)/.train
 	$(BIN)/python scripts/bench_core.py
 	$(BIN)/python scripts/bench_store.py
 
-# Under two minutes: semcut beside FAISS's own indexes on scanned digits, and a page about it.
+# Builds the guides and the API reference into site/; every warning is an error. Needs neither torch nor FAISS.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
+	@echo 'Open $(CURDIR)/site/index.html, or with search: python3 -m http.server --directory site'
+
+# Under two minutes: semcut beside FAISS's own indexes on scanned digits, and a report.
 benchmark: $(VENV)/.train
 	$(BIN)/python scripts/benchmark.py benchmark --quick
 
 clean:
-	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark .pytest_cache .mypy_cache .ruff_cache .hypothesis scripts/package/semcut.egg-info
+	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark site .pytest_cache .mypy_cache .ruff_cache .hypothesis scripts/package/semcut.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,7 +72,11 @@ $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,explore,milvus-lite,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,explore,milvus-lite,dev,docs]'
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 $(VENV)/.milvus: $(VENV)/.dev

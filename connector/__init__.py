@@ -43,9 +43,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: `semcut --help` need not wait for torch."""
+    """Import a public name when it is first used: `semcut --help` need not wait for torch.
+
+    All but `ImageSet` need a network, so a package that networks need and that is not installed is named first.
+    """
     from importlib import import_module
 
     if name not in _HOMES:
         raise AttributeError(f"module 'semcut.connector' has no attribute {name!r}")
+    if name != "ImageSet":
+        import_module("semcut.connector.models")
     return getattr(import_module(_HOMES[name]), name)

@@ -40,5 +40,5 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process goes on alone in the end."""
-    long = ("test_readme.py", "test_packaging.py", "test_gpu_check.py")
+    long = ("test_documents.py", "test_typing.py", "test_packaging.py", "test_gpu_check.py")
     items.sort(key=lambda item: item.path.name not in long)

@@ -1,6 +1,6 @@
-"""docker/: a compose file that is valid, pinned, checked for health and closed to others, and two Dockerfiles.
+"""docker/: the compose file is valid, pinned, checks health and is closed to other machines; so are both Dockerfiles.
 
-Nothing is built and nothing is started: these tests need no Docker.
+Nothing is built or started: these tests need no Docker.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker" / "compose.yaml"
 STACK = yaml.safe_load(COMPOSE.read_text())
-EVERYTHING = STACK["services"]
-SERVICES = {name: service for name, service in EVERYTHING.items() if "profiles" not in service}
+ALL_SERVICES = STACK["services"]
+SERVICES = {name: service for name, service in ALL_SERVICES.items() if "profiles" not in service}
 PINS = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
 DOCKERFILES = {name: ROOT / "docker" / name for name in ("Dockerfile", "Dockerfile.gpu")}
 
 EXACT_VERSION = re.compile(r"v\d+\.\d+\.\d+|RELEASE\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
-REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^{}]+\}")  # Compose refuses to start when it is unset or empty
+REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^{}]+\}")  # Compose refuses to start if the variable is unset or empty
 CREDENTIAL = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|ROOT_USER", re.IGNORECASE)
 
 each_service = pytest.mark.parametrize("service", SERVICES)
@@ -36,7 +36,7 @@ each_dockerfile = pytest.mark.parametrize("name", DOCKERFILES)
 
 
 def scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with the name it has; elements of a list have the name of the list."""
+    """Yield every value with its name; elements of a list have the name of the list."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from scalars(value, str(key))
@@ -47,13 +47,13 @@ def scalars(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, node
 
 
-def test_it_is_valid_for_the_compose_specification() -> None:
+def test_the_file_is_valid_by_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_three_services_are_there() -> None:
+def test_there_are_three_services() -> None:
     images = {service: SERVICES[service]["image"].rpartition(":")[0] for service in SERVICES}
     assert images == {"etcd": "quay.io/coreos/etcd", "minio": "minio/minio", "milvus": "milvusdb/milvus"}
 
@@ -80,35 +80,35 @@ def test_milvus_waits_until_the_others_are_healthy() -> None:
 
 
 @each_service
-def test_it_comes_back_and_its_log_is_bounded(service: str) -> None:
+def test_a_service_restarts_and_its_log_is_bounded(service: str) -> None:
     assert SERVICES[service]["restart"] == "unless-stopped"
     assert {"max-size", "max-file"} <= set(SERVICES[service]["logging"]["options"])
     assert "container_name" not in SERVICES[service], "a second project could not start"
 
 
 def test_data_are_in_named_volumes() -> None:
-    """Each service has its own, and none is declared in vain."""
-    used = [mount.split(":")[0] for service in EVERYTHING.values() for mount in service["volumes"]]
+    """Each service has its own volumes, and every declared volume is used."""
+    used = [mount.split(":")[0] for service in ALL_SERVICES.values() for mount in service["volumes"]]
     assert sorted(used) == sorted(STACK["volumes"])
-    assert all(service["volumes"] for service in EVERYTHING.values())
+    assert all(service["volumes"] for service in ALL_SERVICES.values())
 
 
-def test_one_port_is_published_and_to_this_machine_only() -> None:
-    published = {name: service["ports"] for name, service in EVERYTHING.items() if "ports" in service}
+def test_one_port_is_published_to_this_machine_only() -> None:
+    published = {name: service["ports"] for name, service in ALL_SERVICES.items() if "ports" in service}
     assert published == {"milvus": ["127.0.0.1:19530:19530"]}
-    assert not any("network_mode" in service for service in EVERYTHING.values())
+    assert not any("network_mode" in service for service in ALL_SERVICES.values())
 
 
-def test_passwords_are_asked_for_and_never_written_down() -> None:
+def test_passwords_are_required_and_none_is_in_the_file() -> None:
     credentials = [(name, value) for name, value in scalars(STACK) if CREDENTIAL.search(f"{name} {value}")]
     assert len(credentials) >= 6
     for name, value in credentials:
         assert REQUIRED.fullmatch(str(value).removeprefix("root:")), f"{name}: {value}"
-    assert all("env_file" not in service for service in EVERYTHING.values())
+    assert all("env_file" not in service for service in ALL_SERVICES.values())
 
 
-def test_milvus_asks_who_is_there() -> None:
-    """With the passwords that the servers know, not the ones they come with."""
+def test_milvus_requires_a_password() -> None:
+    """The servers get the passwords of the user, in place of their defaults."""
     milvus, minio = SERVICES["milvus"]["environment"], SERVICES["minio"]["environment"]
     assert milvus["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "true"
     assert REQUIRED.fullmatch(milvus["COMMON_SECURITY_DEFAULTROOTPASSWORD"])[1] == "MILVUS_ROOT_PASSWORD"
@@ -116,15 +116,15 @@ def test_milvus_asks_who_is_there() -> None:
     assert milvus["MINIO_SECRET_ACCESS_KEY"] == minio["MINIO_ROOT_PASSWORD"]
 
 
-def test_semcut_is_beside_milvus_and_knows_where_it_is() -> None:
-    semcut, milvus = EVERYTHING["semcut"], SERVICES["milvus"]["environment"]
+def test_the_service_semcut_reaches_milvus() -> None:
+    semcut, milvus = ALL_SERVICES["semcut"], SERVICES["milvus"]["environment"]
     assert semcut["image"] == f"semcut:{version('semcut')}"
     assert (COMPOSE.parent / semcut["build"]["context"] / semcut["build"]["dockerfile"]).is_file()
     assert semcut["depends_on"] == {"milvus": {"condition": "service_healthy"}}
     host, port = semcut["environment"]["MILVUS_URI"].removeprefix("http://").split(":")
     assert (host, port) == ("milvus", SERVICES["milvus"]["ports"][0].rpartition(":")[2])
     assert semcut["environment"]["MILVUS_TOKEN"] == f"root:{milvus['COMMON_SECURITY_DEFAULTROOTPASSWORD']}"
-    assert semcut["volumes"] == [f"semcut:{last(DOCKERFILES['Dockerfile'], 'WORKDIR')}"]
+    assert semcut["volumes"] == [f"semcut:{last_arguments(DOCKERFILES['Dockerfile'], 'WORKDIR')}"]
 
 
 def test_the_example_names_every_variable_and_gives_none_a_value() -> None:
@@ -139,14 +139,14 @@ def test_the_passwords_stay_out_of_git() -> None:
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """Instructions with what they are given, on one line, comments left out."""
+    """Read the instructions, each with its arguments on one line, without comments."""
     lines = [line for line in dockerfile.read_text().splitlines() if line.strip() and not line.startswith("#")]
     whole = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in whole)]
 
 
-def last(dockerfile: Path, word: str) -> str:
-    """What the last of these instructions is given."""
+def last_arguments(dockerfile: Path, word: str) -> str:
+    """Return the arguments of the last of these instructions."""
     return [rest for other, rest in instructions(dockerfile) if other == word][-1]
 
 
@@ -158,7 +158,7 @@ def test_hadolint_finds_nothing(name: str) -> None:
 
 
 @each_dockerfile
-def test_images_are_made_from_exact_ones(name: str) -> None:
+def test_base_images_are_exact(name: str) -> None:
     bases = [rest for word, rest in instructions(DOCKERFILES[name]) if word == "FROM"]
     assert len(bases) == 2
     for base in bases:
@@ -166,25 +166,29 @@ def test_images_are_made_from_exact_ones(name: str) -> None:
 
 
 @each_dockerfile
-def test_an_image_is_not_run_by_root_and_runs_semcut(name: str) -> None:
-    assert int(last(DOCKERFILES[name], "USER")) >= 10_000
-    assert last(DOCKERFILES[name], "ENTRYPOINT") == '["semcut"]'
+def test_an_image_runs_semcut_and_not_as_root(name: str) -> None:
+    assert int(last_arguments(DOCKERFILES[name], "USER")) >= 10_000
+    assert last_arguments(DOCKERFILES[name], "ENTRYPOINT") == '["semcut"]'
 
 
 @each_dockerfile
-def test_search_kernels_are_compiled_where_everybody_who_runs_the_image_finds_them(name: str) -> None:
+def test_search_kernels_are_compiled_where_every_user_of_the_image_finds_them(name: str) -> None:
     steps = instructions(DOCKERFILES[name])
     words = [f"{word} {rest}" for word, rest in steps]
-    (warmup,) = (place for place, step in enumerate(words) if "semcut warmup" in step)
-    given = [(place, found[1]) for place, step in enumerate(words) if (found := re.search(r"CACHE_DIR=(\S+)", step))]
+    (warmup,) = (position for position, step in enumerate(words) if "semcut warmup" in step)
+    given = [
+        (position, found[1]) for position, step in enumerate(words) if (found := re.search(r"CACHE_DIR=(\S+)", step))
+    ]
     ((before, folder),) = given
-    assert before < warmup < words.index(f"USER {last(DOCKERFILES[name], 'USER')}")
-    assert f"--mode=1777 {folder} " in words[warmup], "on another processor its user compiles anew"
-    assert not folder.startswith(("/tmp", "/data")), "what is mounted there hides it"
+    assert before < warmup < words.index(f"USER {last_arguments(DOCKERFILES[name], 'USER')}")
+    assert f"--mode=1777 {folder} " in words[warmup], (
+        "on another kind of processor, users must be able to add their own kernels"
+    )
+    assert not folder.startswith(("/tmp", "/data")), "a volume that is mounted there would hide the kernels"
 
 
 @each_dockerfile
-def test_what_is_copied_into_an_image_is_there_and_not_left_out(name: str) -> None:
+def test_files_that_are_copied_into_an_image_exist_and_are_not_ignored(name: str) -> None:
     wanted = (ROOT / ".dockerignore").read_text().splitlines()
     for word, rest in instructions(DOCKERFILES[name]):
         if word == "COPY":
@@ -194,10 +198,10 @@ def test_what_is_copied_into_an_image_is_there_and_not_left_out(name: str) -> No
     assert "!docker/constraints.txt" in wanted
 
 
-def needed(
+def required(
     package: str, extras: set[str], seen: dict[tuple[str, str], Requirement]
 ) -> dict[tuple[str, str], Requirement]:
-    """What a package that is installed here needs with these extras, and what that needs in turn."""
+    """Find what an installed package requires with these extras, and what those packages require in turn."""
     for text in metadata(package).get_all("Requires-Dist") or []:
         one = Requirement(text)
         name = canonicalize_name(one.name)
@@ -205,17 +209,17 @@ def needed(
             continue
         if (name, str(one.specifier)) not in seen:
             seen[name, str(one.specifier)] = one
-            with contextlib.suppress(PackageNotFoundError):  # faiss-gpu, where there is faiss-cpu
-                if f"{name}=={version(name)}" in PINS:  # what a newer one needs says nothing
-                    needed(name, one.extras, seen)
+            with contextlib.suppress(PackageNotFoundError):  # faiss-gpu, if faiss-cpu is installed
+                if f"{name}=={version(name)}" in PINS:  # another version may require something else
+                    required(name, one.extras, seen)
     return seen
 
 
 @each_dockerfile
-def test_every_package_in_an_image_has_an_exact_version_that_all_accept(name: str) -> None:
+def test_every_package_in_an_image_is_pinned_to_a_version_that_semcut_accepts(name: str) -> None:
     pins = dict(line.split("==") for line in PINS if not line.startswith("#"))
     (extras,) = re.findall(r"\.whl\)\[([\w,-]+)\]", DOCKERFILES[name].read_text())
-    found = needed("semcut", set(extras.split(",")), {})
+    found = required("semcut", set(extras.split(",")), {})
     assert len(found) >= 20
     for package, _ in found:
         assert package in pins or package.startswith(("nvidia-", "cuda-")), package

@@ -1,4 +1,4 @@
-"""The wheel, in a clean environment with nothing but `semcut[cpu]`: the index API works without torch."""
+"""The wheel, installed with `semcut[cpu]` alone in a clean environment: the index API works without torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*command: object, status: int = 0, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of what belongs into it."""
+    """Build the wheel from a copy of the files that belong in it."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
@@ -58,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """bin/ of a clean virtual environment with `semcut[cpu]`."""
+    """Make a clean virtual environment with `semcut[cpu]`; return its folder bin/."""
     home = tmp_path_factory.mktemp("clean")
     venv.create(home, with_pip=True)
     run(home / "bin" / "python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]")
@@ -66,6 +66,7 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def site(clean: Path) -> Path:
+    """Return the folder of installed packages."""
     return Path(run(clean / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
 
 
@@ -90,28 +91,28 @@ def test_commands_that_need_torch_say_what_to_install(clean: Path, tmp_path: Pat
     assert "info" in run(clean / "semcut", "--help", cwd=tmp_path)
 
 
-def test_the_package_is_typed_and_alone(clean: Path) -> None:
+def test_the_package_is_typed_and_installs_no_other(clean: Path) -> None:
     assert (site(clean) / "semcut" / "py.typed").is_file()
     names = {line.split("/")[0] for line in next(site(clean).glob("semcut-*/RECORD")).read_text().splitlines()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"semcut", ".."}  # .. is the command's
+    assert {name for name in names if not name.endswith(".dist-info")} == {"semcut", ".."}  # .. leads to the command
 
 
-def test_modules_of_the_same_names_beside_a_script_disturb_nothing(clean: Path, tmp_path: Path) -> None:
-    (tmp_path / "connector.py").write_text("raise ImportError('not this one')")
+def test_modules_named_connector_and_indexes_beside_a_script_are_not_imported(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "connector.py").write_text("raise ImportError('a module of the user')")
     (tmp_path / "indexes").mkdir()
-    (tmp_path / "indexes" / "__init__.py").write_text("raise ImportError('nor this one')")
+    (tmp_path / "indexes" / "__init__.py").write_text("raise ImportError('a package of the user')")
     script = tmp_path / "script.py"
     script.write_text(INDEX_API)
     run(clean / "python", script, tmp_path / "index", cwd=tmp_path)
     assert "500" in run(clean / "semcut", "info", "index", cwd=tmp_path)
 
 
-def test_the_page_comes_with_the_package(clean: Path) -> None:
+def test_the_wheel_contains_the_page(clean: Path) -> None:
     page = site(clean) / "semcut" / "connector" / "explore" / "page"
     assert {file.name for file in page.iterdir()} == {"index.html", "explore.css", "explore.js"}
 
 
-def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_built_from_the_source_distribution_has_the_same_files(wheel: Path, tmp_path: Path) -> None:
     """A source distribution has files where the repository has links."""
     run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, wheel.parents[1])
     (source,) = tmp_path.glob("semcut-*.tar.gz")
@@ -134,7 +135,7 @@ def test_two_faiss_wheels_at_once_are_refused(clean: Path, tmp_path: Path) -> No
 def test_without_faiss_a_command_that_needs_it_says_what_to_install(clean: Path, tmp_path: Path) -> None:
     run(clean / "python", "-c", INDEX_API, tmp_path / "index", cwd=tmp_path)
     faiss = site(clean) / "faiss"
-    faiss.rename(faiss.with_name("put_away"))
+    faiss.rename(faiss.with_name("hidden"))
     try:
         shown = run(clean / "python", "-c", "from semcut import FaissIndex", status=1, cwd=tmp_path)
         assert "pip install 'semcut[cpu]'" in shown.splitlines()[-1]
@@ -143,4 +144,4 @@ def test_without_faiss_a_command_that_needs_it_says_what_to_install(clean: Path,
             assert "pip install 'semcut[cpu]'" in shown
             assert "Traceback" not in shown
     finally:
-        faiss.with_name("put_away").rename(faiss)
+        faiss.with_name("hidden").rename(faiss)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import DamagedIndexError, DeviceError, FaissIndex, IndexConfig, InvalidParameterError, faiss_index
+from semcut.indexes import DamagedIndexError, DeviceError, FaissIndex, IndexConfig, InvalidParameterError, searchable
 from semcut.indexes.scanners import gpu_features, gpu_segments, hamming_faiss_gpu, hamming_torch_gpu
 from semcut.indexes.scanners.gpu_features import GpuFeatures
 from semcut.indexes.search import vectorised
@@ -73,7 +73,7 @@ def test_results_are_those_of_brute_force(features, engine, device, world, tunin
     with threads(1), pytest.MonkeyPatch.context() as patch:
         for (owner, name), value in tuning.items():
             patch.setattr(owner, name, value)
-        patch.setattr(faiss_index, "build_gpu_features", FEATURES[features])
+        patch.setattr(searchable, "build_gpu_features", FEATURES[features])
         index = filled(FaissIndex.create(None, world.config, engine=engine, device=device), world.batches)
         for cutoff, ranking in each(world):
             parameters = {"cutoff": cutoff, "ranking": ranking}
@@ -161,7 +161,7 @@ class RecordingFeatures(GpuFeatures):
 def compared(monkeypatch) -> list[int]:
     """The row counts of all comparisons of indexes, which keep their features in `RecordingFeatures`."""
     compared: list[int] = []
-    monkeypatch.setattr(faiss_index, "build_gpu_features", lambda state, device: RecordingFeatures(compared))
+    monkeypatch.setattr(searchable, "build_gpu_features", lambda state, device: RecordingFeatures(compared))
     return compared
 
 
@@ -179,7 +179,7 @@ def test_features_that_do_not_fit_are_compared_on_the_cpu(compared, tmp_path, mo
         index.add(records[110:])
     found = index.search(queries, k=5, shortlist=None)
     assert set(compared) == {100, 110}
-    assert index._features._blocks == []
+    assert index._searchable._features._blocks == []
     index.compact()
     assert_same(index.search(queries, k=5, shortlist=None), found)
     assert set(compared) == {100, 110, 300}

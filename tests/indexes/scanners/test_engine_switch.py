@@ -143,7 +143,7 @@ def test_a_search_does_not_wait_for_a_change_nor_a_change_for_the_move(paused):
     index.add(classified(rng, CONFIG, 500))
     index.search(classified(rng, CONFIG, 5))
     assert reached.wait(SECONDS)
-    with index._changing:  # a change that takes long
+    with index._changes.lock:  # a change that takes long
         proceed.set()
         assert (index.search(classified(rng, CONFIG, 5), cutoff=0.0).ids >= 0).all()
         assert scanner_of(index) == "IvfScanner"
@@ -161,7 +161,7 @@ def test_an_index_that_is_closed_during_the_move_stays_closed(paused, tmp_path):
     index.close()
     proceed.set()
     join(switching_thread(index))
-    assert type(index._engine).__name__ == "IvfScanner"
+    assert type(index._searchable.scanner).__name__ == "IvfScanner"
     with pytest.raises(ClosedIndexError):
         index.search(classified(rng, CONFIG, 5))
     with FaissIndex.open(tmp_path / "index") as again:  # the writer's lock was released
