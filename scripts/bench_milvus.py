@@ -1,11 +1,11 @@
-"""Speed of a migration to Milvus and of `MilvusIndex`, against raw pymilvus calls and against itself without pruning.
+"""Measure a migration to Milvus, and `MilvusIndex` against raw pymilvus calls and against itself without pruning.
 
     python scripts/bench_milvus.py --uri http://localhost:19530 [--records 100000] [--json]
 
-Records are those of `bench_core`. A collection is made on the server and dropped at the end. Raw calls that fetch the
-same shortlists are those that a search made, repeated through `MilvusClient` one after the other, and as many at once
-as the search does. A plain search asks for the nearest codes of all records and fetches those: no cutoff, and so
-another shortlist. Without pruning the answers are as good, since the cutoff is applied to each record all the same.
+The records are those of `bench_core`. An index is created on the server and dropped at the end. The raw calls are those
+that a search has made, repeated with `MilvusClient` one after the other, and as many concurrently as the search sends.
+A plain search asks for the nearest codes of all records and fetches these: without a cutoff, so with another shortlist.
+Without pruning the answers are the same, since the cutoff is applied to each record anyway.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,24 @@ from unittest.mock import patch
 
 import numpy as np
 from bench_core import Generator, arguments, batches, medians, show
-from pymilvus import MilvusClient
+from numpy.typing import NDArray
 
 from semcut.connector.cli.terminal import progress_bar
-from semcut.indexes import FaissIndex, IndexConfig, NotAnIndexError
-from semcut.indexes.migration.copy import Journal, Migration
+from semcut.indexes import FaissIndex, IndexConfig, NotAnIndexError, SearchResult
+from semcut.indexes.migration.copy import Migration
+from semcut.indexes.migration.journal import Journal
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.connection import Server, among, integers
-from semcut.indexes.milvus.milvus_index import _REQUESTS
-from semcut.indexes.milvus.shared_state import Unseen
+from semcut.indexes.milvus.connection import ServerConnection, is_in
+from semcut.indexes.milvus.lifecycle import read_schema
+from semcut.indexes.milvus.milvus_index import CONCURRENT_REQUESTS
+from semcut.indexes.milvus.pymilvus_internals import MilvusClient, hit_keys, int_column
+from semcut.indexes.milvus.schema import Schema
+from semcut.indexes.milvus.shared_state import ServerCells
 
 COLLECTION = "semcut_benchmark"
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""A call of `MilvusClient`: method, arguments, keyword arguments."""
 
 
 def main() -> None:
@@ -53,6 +61,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Create, migrate, verify and search an index, and return the figures by name."""
     generator = Generator(args.classes, args.bits, args.dim, 9, args.seed)
     config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim)
     source = FaissIndex.create(folder / "source", config)
@@ -69,66 +78,42 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     verifying = time.perf_counter() - start
     time.sleep(10)  # the server indexes what was flushed
 
-    client: Any = MilvusClient(args.uri, token=os.environ.get("MILVUS_TOKEN", ""))
-    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-    call = Server.call
-
-    def recorded(self: Server, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        calls.append((name, args, kwargs))
-        return call(self, name, *args, **kwargs)
-
-    def search(count: int = args.queries) -> Any:
+    def search(count: int = args.queries) -> SearchResult:
         return index.search(queries[:count], cutoff=args.cutoff)
 
-    def repeat(one: tuple[str, tuple[Any, ...], dict[str, Any]]) -> None:
-        getattr(client, one[0])(*one[1], **one[2])
-
-    def plain() -> None:
-        key = index._layout.key
-        data: Any = [bytes(code) for code in queries.codes]
-        if index._layout.kind == "floats":
-            data = list(np.unpackbits(queries.codes, axis=1).astype(np.float32) * 2 - 1)
-        found = client.search(
-            COLLECTION, data=data, anns_field="code", limit=100, output_fields=[key],
-            search_params={"metric_type": index._layout.metric}, consistency_level="Session",
-        )  # fmt: skip
-        keys = np.unique([hit["entity"][key] for hits in found for hit in list.__iter__(hits)])
-        for first in range(0, len(keys), 4096):
-            rows = client.query(
-                index._layout.records, filter=among(key, keys[first : first + 4096]),
-                output_fields=["id", *index._layout.vectors], consistency_level="Session",
-            )  # fmt: skip
-            integers(rows, "id")
-
-    prune = Unseen.prune
-
-    def unpruned() -> Any:
-        with patch.object(Unseen, "prune", lambda self, weights, cutoff: prune(self, weights, -1.0)):
+    def search_unpruned() -> SearchResult:
+        prune = ServerCells.prune
+        with patch.object(ServerCells, "prune", lambda self, weights, cutoff: prune(self, weights, -1.0)):
             return search()
 
-    with patch.object(Server, "call", recorded):
+    with recording() as calls:
         pruned = search()
     few = queries[:8]
-    exact = [of.search(few, cutoff=args.cutoff, shortlist=None).ids for of in (index, source)]
+    exact = [one.search(few, cutoff=args.cutoff, shortlist=None).ids for one in (index, source)]
     assert np.array_equal(*exact)
-    at_once = ThreadPoolExecutor(_REQUESTS)
-    seconds = medians(
-        {
-            "semcut": search,
-            "one by one": lambda: [repeat(one) for one in calls],
-            "at once": lambda: list(at_once.map(repeat, calls)),
-            "plain": plain,
-            "unpruned": unpruned,
-            "all": lambda: index.search(queries, cutoff=0.0),
-            "single": lambda: search(1),
-        },
-        args.rounds,
-    )
-    version = index._server.version
-    at_once.shutdown()
-    client.close()
-    index.close()
-    source.close()
+    server = ServerConnection(args.uri)
+    schema = read_schema(server, COLLECTION)
+    client: Any = MilvusClient(args.uri, token=os.environ.get("MILVUS_TOKEN", ""))
+
+    def repeat(one: Call) -> None:
+        getattr(client, one[0])(*one[1], **one[2])
+
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        seconds = medians(
+            {
+                "semcut": search,
+                "one by one": lambda: [repeat(one) for one in calls],
+                "concurrently": lambda: list(pool.map(repeat, calls)),
+                "plain": lambda: plain_search(client, schema, queries.codes),
+                "unpruned": search_unpruned,
+                "all": lambda: index.search(queries, cutoff=0.0),
+                "single": lambda: search(1),
+            },
+            args.rounds,
+        )
+    version = server.version
+    for opened in (client, server, index, source):
+        opened.close()
     return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -141,16 +126,46 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "cells scanned per query": float(pruned.cells.mean()),
         "batch, ms": 1e3 * seconds["semcut"],
         "the same raw calls, one by one, ms": 1e3 * seconds["one by one"],
-        "the same raw calls, at once, ms": 1e3 * seconds["at once"],
+        "the same raw calls, concurrently, ms": 1e3 * seconds["concurrently"],
         "a plain search and fetch, ms": 1e3 * seconds["plain"],
         "the batch without pruning, ms": 1e3 * seconds["unpruned"],
         "the batch at cutoff 0, ms": 1e3 * seconds["all"],
         "one query, ms": 1e3 * seconds["single"],
         "batch against the same raw calls one by one": seconds["semcut"] / seconds["one by one"],
-        "batch against the same raw calls at once": seconds["semcut"] / seconds["at once"],
+        "batch against the same raw calls concurrently": seconds["semcut"] / seconds["concurrently"],
         "batch against a plain search and fetch": seconds["semcut"] / seconds["plain"],
         "batch against no pruning": seconds["semcut"] / seconds["unpruned"],
     }
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Call]]:
+    """Record the calls to the server that are made in the block."""
+    calls: list[Call] = []
+    call = ServerConnection.call
+
+    def record(self: ServerConnection, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        calls.append((name, args, kwargs))
+        return call(self, name, *args, **kwargs)
+
+    with patch.object(ServerConnection, "call", record):
+        yield calls
+
+
+def plain_search(client: Any, schema: Schema, codes: NDArray[np.uint8]) -> None:
+    """Find the 100 nearest codes of all records for every query, and fetch their records."""
+    key = schema.record_key
+    found = client.search(
+        schema.name, data=schema.query_codes(codes), anns_field="code", limit=100, output_fields=[key],
+        search_params={"metric_type": schema.metric}, consistency_level="Session",
+    )  # fmt: skip
+    keys = np.unique(np.concatenate([hit_keys(hits, key, primary=key == "id") for hits in found]))
+    for first in range(0, len(keys), 4096):
+        rows = client.query(
+            schema.record_collection, filter=is_in(key, keys[first : first + 4096]),
+            output_fields=["id", *schema.record_vectors], consistency_level="Session",
+        )  # fmt: skip
+        int_column(rows, "id")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copy a stored index to Milvus, or back: the same as `semcut migrate`, see its --help."""
+"""Copy a stored index to Milvus, or back. The same as `semcut migrate`: see its --help."""
 
 from semcut.connector.cli.app import main
 from semcut.connector.cli.migrate_command import migrate

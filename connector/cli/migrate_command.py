@@ -56,7 +56,8 @@ def migrate(
     changed during the copy; 5 the server does not answer: go on with --resume; 130 interrupted from the keyboard:
     go on with --resume.
     """
-    from semcut.indexes.migration.copy import Journal, Migration, SourceChangedError
+    from semcut.indexes.migration.copy import Migration
+    from semcut.indexes.migration.journal import Journal, SourceChangedError
 
     uri = connection.pop("uri")
     index = index.absolute() if index.name else index.resolve()
@@ -131,7 +132,7 @@ def _plan(
 ) -> dict[str, Any]:
     """Describe what a copy would do, without changing anything."""
     from semcut.indexes import FaissIndex
-    from semcut.indexes.migration.copy import RECORD_BYTES_A_SECOND, record_bytes
+    from semcut.indexes.migration.copy import COPY_BYTES_PER_SECOND, record_bytes
     from semcut.indexes.milvus import MilvusIndex
 
     obstacle: str | None = None
@@ -155,7 +156,7 @@ def _plan(
         "batches": -(-records // batch_size),
         "would create": created,
         "in the way": obstacle,
-        "seconds, roughly": round(size / RECORD_BYTES_A_SECOND, 1),
+        "seconds, roughly": round(size / COPY_BYTES_PER_SECOND, 1),
     }
 
 
@@ -163,28 +164,28 @@ def _plan_collection(
     uri: str | None, settings: dict[str, Any], config: IndexConfig, partition_key: bool
 ) -> tuple[dict[str, Any], str | None]:
     """Describe the collection that a copy would create, and what prevents that, if anything."""
-    from semcut.indexes.migration.copy import check_shape
+    from semcut.indexes.migration.comparison import check_same_config
     from semcut.indexes.milvus import MilvusIndex
-    from semcut.indexes.milvus.address import check_there
-    from semcut.indexes.milvus.connection import Server
-    from semcut.indexes.milvus.lifecycle import planned
+    from semcut.indexes.milvus.address import require_embedded_file
+    from semcut.indexes.milvus.connection import ServerConnection
+    from semcut.indexes.milvus.lifecycle import planned_collections
 
     created: dict[str, Any] = {}
     name = settings["collection"]
     try:
-        check_there(uri)
+        require_embedded_file(uri)
         connection = {key: value for key, value in settings.items() if key != "collection"}
-        with contextlib.closing(Server(uri, **connection)) as server:
-            created = planned(server, name, config, partition_key)
+        with contextlib.closing(ServerConnection(uri, **connection)) as server:
+            created = planned_collections(server, name, config, partition_key)
         with MilvusIndex.open(uri, **settings) as milvus:
             records = len(milvus)
             try:
-                check_shape(config, milvus.config, f"collection {name}")
+                check_same_config(config, milvus.config, f"collection {name}")
             except InvalidParameterError as error:
                 return created, str(error)
         return created, f"collection {name} exists, with {records} records: --resume is needed"
     except NotAnIndexError:
-        return created or planned(None, name, config, partition_key), None
+        return created or planned_collections(None, name, config, partition_key), None
 
 
 def _show(content: dict[str, Any], as_json: bool, file: Path | None) -> None:

@@ -1,21 +1,28 @@
-"""Which Milvus is meant: the address of a server, or the file of an embedded one."""
+"""Check the address of Milvus: the URI of a server, or the path of a file for embedded Milvus (milvus-lite).
+
+Nothing here imports pymilvus, so the command line can check an address without loading it. No message repeats the
+address, which may contain a password.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import threading
-from collections import Counter
 from urllib.parse import urlsplit
 
-from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, NotAnIndexError
+from semcut.indexes.errors import InvalidParameterError, NotAnIndexError
+
+_SCHEMES = ("http", "https", "tcp", "unix")
 
 
-def address_of(uri: str | os.PathLike[str] | None) -> str:
-    """The address that is meant.
+def resolve_address(uri: str | os.PathLike[str] | None) -> str:
+    """Return a valid address as a string.
+
+    Args:
+        uri: the URI of a server, or a file name that ends in ".db"; None takes the environment variable MILVUS_URI.
 
     Raises:
-        InvalidParameterError: there is none, or one that cannot be.
+        InvalidParameterError: no address is given, or the address is malformed.
     """
     given = os.environ.get("MILVUS_URI") if uri is None else uri
     if not given:
@@ -23,69 +30,44 @@ def address_of(uri: str | os.PathLike[str] | None) -> str:
             "no Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in .db, "
             "or set MILVUS_URI"
         )
-    wrong = InvalidParameterError(
+    malformed = InvalidParameterError(
         "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
         "that ends in .db"
     )
     if not isinstance(given, str | os.PathLike):
-        raise wrong
+        raise malformed
     address = os.fspath(given)
     try:
         if not isinstance(address, str):
-            raise wrong
+            raise malformed
         address.encode()
         if is_file(address):
             if not os.path.isdir(os.path.dirname(os.path.abspath(address))):
-                raise InvalidParameterError("the directory of the embedded Milvus file does not exist: make it first")
+                raise InvalidParameterError("the directory of the embedded Milvus file does not exist: create it first")
             return address
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https", "tcp", "unix") or (parts.scheme != "unix" and not parts.hostname):
-            raise wrong
+        # pymilvus would replace a missing host by localhost:19530 and reach a server that nobody named.
+        if parts.scheme not in _SCHEMES or (parts.scheme != "unix" and not parts.hostname):
+            raise malformed
         if parts.port is not None and parts.port < 1:
-            raise wrong
+            raise malformed
     except UnicodeEncodeError:
-        raise wrong from None
-    except ValueError as error:  # what urlsplit and its parts raise
-        raise (error if isinstance(error, InvalidParameterError) else wrong) from None
+        raise malformed from None
+    except ValueError as error:  # urlsplit and `port` raise it for a malformed address
+        raise (error if isinstance(error, InvalidParameterError) else malformed) from None
     return address
 
 
 def is_file(address: str) -> bool:
-    """Whether the address is that of an embedded Milvus."""
+    """Return whether the address is a file for embedded Milvus."""
     return address.endswith(".db") and not re.match(r"[a-z]+://", address)
 
 
-def check_there(uri: str | os.PathLike[str] | None) -> None:
-    """Raise `NotAnIndexError` where an embedded Milvus would have to be made to be opened."""
-    address = address_of(uri)
+def require_embedded_file(uri: str | os.PathLike[str] | None) -> None:
+    """Raise `NotAnIndexError` if the address is a file that does not exist.
+
+    Connecting to a missing file creates it, which opening or dropping an index must not do.
+    """
+    address = resolve_address(uri)
     if is_file(address) and not os.path.exists(address):
         raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
-
-
-_files: Counter[str] = Counter()
-_files_lock = threading.Lock()
-
-
-def take(address: str) -> str:
-    """An embedded Milvus is used once more in this process: what to give to `let_go`."""
-    try:
-        import milvus_lite  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            "a file is an embedded Milvus, which needs milvus-lite: run `pip install 'semcut[milvus-lite]'`"
-        ) from None
-    path = os.path.abspath(address)
-    with _files_lock:
-        _files[path] += 1
-    return path
-
-
-def let_go(path: str) -> None:
-    """An embedded Milvus is used once less. Unless it is let go of at the end, no other process can open it."""
-    from milvus_lite.server_manager import server_manager_instance
-
-    with _files_lock:
-        _files[path] -= 1
-        if not _files[path]:
-            del _files[path]
-            server_manager_instance.release_server(path)

@@ -1,7 +1,8 @@
-"""Making, finding and dropping an index in Milvus, all of it or nothing.
+"""Create, open and drop an index in Milvus, completely or not at all.
 
-The configuration is what makes an index: it is written last, so that one that was not made completely is none, and is
-made again. The catalogue, where it is, is the first collection to be made and the last to be dropped.
+The configuration makes an index exist. It is written last, so an index whose creation was interrupted does not exist,
+and can be created again. The collection of shared rows is the first to be created and the last to be dropped: where it
+is missing, nothing is left of the index.
 """
 
 from __future__ import annotations
@@ -23,154 +24,123 @@ from semcut.indexes.errors import (
     InvalidParameterError,
     NotAnIndexError,
 )
-from semcut.indexes.milvus.connection import PAGE, Server, among, integers, texts
-from semcut.indexes.milvus.schema import CODES, RECORDS, Collection, Kind, Schema, check_name, choose, field_names
-from semcut.indexes.milvus.shared_state import CONFIG, IDENTITY, catalogue_name, filled, row_of
-from semcut.indexes.milvus.shared_state import collection as catalogue_collection
+from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
+from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
+from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Collection, Kind, Schema, check_name, choose_kind
+from semcut.indexes.milvus.shared_rows import (
+    CONFIG,
+    FIELDS,
+    IDENTITY,
+    shared_collection,
+    shared_collection_name,
+    shared_row,
+)
 
 FORMAT_VERSION = 2
 
-_PART = 16_000  # characters of a text in one row; a character has up to 4 bytes
+_TEXT_PART = 16_000  # characters of a text in one row, where 65,535 bytes fit; a character has up to 4 bytes
+_ROWS_PER_CALL = 100
 
 
-def collections(layout: Schema) -> list[Collection]:
-    """All collections of an index: the catalogue is the first to be made and the last to go."""
-    return [catalogue_collection(layout.name, layout.config.classes), *layout.collections()]
-
-
-def planned(server: Server | None, name: str, config: IndexConfig, partition_key: bool) -> dict[str, str]:
-    """What `make` would make: each collection, and its fields.
+def planned_collections(
+    server: ServerConnection | None, name: str, config: IndexConfig, partition_key: bool
+) -> dict[str, str]:
+    """Describe what `create_index` would create: every collection and its fields.
 
     Args:
-        server: where; None for an embedded file that is not there yet.
+        server: where; None for an embedded Milvus file that does not exist yet.
         name, config, partition_key: of the index.
     """
-    kind = "floats" if server is None else choose(server)
-    layout = Schema(check_name(name), kind, config, partition_key)
+    kind = "floats" if server is None else choose_kind(server)
+    schema = Schema(check_name(name), kind, config, partition_key)
     where = "a new file" if server is None else f"Milvus {server.version}"
-    return {"server": where, **{one.name: str(one) for one in collections(layout)}}
+    return {"server": where, **{one.name: str(one) for one in _collections(schema)}}
 
 
-def make(server: Server, layout: Schema) -> None:
-    """Make an empty index, in place of what an attempt has left that did not come to its end.
+def create_index(server: ServerConnection, schema: Schema) -> None:
+    """Create an empty index, in place of what an interrupted creation has left.
 
     Raises:
-        IndexExistsError: there is one, or a collection of its name.
-        InvalidParameterError: the server cannot hold such records.
+        IndexExistsError: there is an index, or another collection, of this name.
+        InvalidParameterError: the server cannot hold such records, or loses records under a partition key.
     """
-    to_make = collections(layout)
-    there = [one for one in to_make if server.call("has_collection", one.name)]
-    if there:
-        if not all(_is(server, one) for one in there) or to_make[0] not in there:
+    new = _collections(schema)
+    leftover = [one for one in new if server.call("has_collection", one.name)]
+    if leftover:
+        if not all(_has_same_fields(server, one) for one in leftover) or new[0] not in leftover:
             raise IndexExistsError(
-                f"there is a collection {there[-1].name} on this server that is no index: choose another name, or "
+                f"there is a collection {leftover[-1].name} on this server that is no index: choose another name, or "
                 "drop it"
             )
-        with contextlib.suppress(NotAnIndexError):  # there is a configuration unless making it was cut off
+        with contextlib.suppress(NotAnIndexError):  # its creation was interrupted
             with contextlib.suppress(DamagedIndexError, FormatVersionError):
-                read_config(server, layout.name)
-            raise IndexExistsError(f"there is an index {layout.name} on this server: open it, or choose another name")
-        for one in reversed(there):
-            server.call("drop_collection", one.name)
-    for one in to_make:
+                read_schema(server, schema.name)
+            raise IndexExistsError(f"there is an index {schema.name} on this server: open it, or choose another name")
+        _drop_collections(server, leftover)
+    for one in new:
         one.create(server)
-    with ThreadPoolExecutor(len(to_make)) as pool:
-        list(pool.map(lambda one: one.prepare(server), to_make))
-    if layout.partition_key and not _finds_by_partition(server, layout):
-        for one in reversed(to_make):
-            server.call("drop_collection", one.name)
+    with ThreadPoolExecutor(len(new)) as pool:
+        list(pool.map(lambda one: one.index_and_load(server), new))
+    if schema.partition_key and not _finds_records_by_class(server, schema):
+        _drop_collections(server, new)
         raise InvalidParameterError(
             f"Milvus {server.version} puts upserted records into wrong partitions, where a search would not find them: "
-            "leave partition_key out, or use a newer one"
+            "leave partition_key out, or use a newer Milvus"
         )
-    write_config(server, layout)
+    _write_config(server, schema)
 
 
-def drop(server: Server, name: str) -> None:
-    """Delete an index, also one that was not made completely.
+def open_index(server: ServerConnection, name: str) -> Schema:
+    """Load the collections of the index of this name, and return its schema.
 
     Raises:
-        NotAnIndexError: there is none.
+        NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index, or none that can be read.
     """
-    if not is_catalogue(server, name):
-        raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
-    own = {f"{name}_records": RECORDS, name: CODES}
-    for one, fields in own.items():
-        if server.call("has_collection", one) and fields <= field_names(server, one):
-            server.call("drop_collection", one)
-    server.call("drop_collection", catalogue_name(name))
+    schema = read_schema(server, check_name(name))
+    for collection in {schema.name, schema.record_collection}:
+        _load(server, collection)
+    return schema
 
 
-def _is(server: Server, one: Collection) -> bool:
-    """Whether the collection that is there has the fields of this one."""
-    return field_names(server, one.name) == {name for name, *_ in [*one.scalars, *one.vectors]}
-
-
-def _finds_by_partition(server: Server, layout: Schema) -> bool:
-    """Whether records are found by their class after they were written, and written again with another class.
-
-    Milvus 2.3.5 is known to lose them: its upsert does not look at the partition key.
-    """
-    classes = min(layout.config.classes, 100)
-    for shift in (0, 1):
-        number = (np.arange(classes) + shift) % classes
-        records = Encodings(
-            probabilities=np.eye(layout.config.classes, dtype=np.float32)[number],
-            codes=np.zeros((classes, layout.config.bits // 8), np.uint8),
-            features=np.zeros((classes, layout.config.dim), np.float32),
-            ids=np.arange(classes),
-        )
-        server.call("upsert", layout.name, layout.rows(records, 0)[0])
-    found = [server.count(layout.name, among("dominant", [number]), strong=number == 0) for number in range(classes)]
-    server.delete(layout.name, "id >= 0")
-    return found == [1] * classes
-
-
-def write_config(server: Server, layout: Schema) -> None:
-    """Write the configuration, which makes the index exist."""
-    content = {
-        "format": FORMAT_VERSION,
-        "kind": layout.kind,
-        "partition_key": layout.partition_key,
-        "config": layout.config.model_dump(mode="json"),
-    }
-    text = json.dumps(content)
-    parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]
-    rows = [row_of(key=number, cell=CONFIG, text=part, low=len(parts)) for number, part in enumerate(parts)]
-    rows.append(row_of(cell=IDENTITY, text=secrets.token_hex(16)))
-    # The first row last: without it there is no index.
-    for start in range(len(rows), 0, -100):
-        server.call("upsert", catalogue_name(layout.name), filled(rows[max(0, start - 100) : start][::-1], layout))
-
-
-def read_config(server: Server, name: str) -> Schema:
-    """The layout of the index of this name.
+def drop_index(server: ServerConnection, name: str) -> None:
+    """Delete an index, or what an interrupted creation or deletion has left of an index.
 
     Raises:
-        NotAnIndexError, FormatVersionError, DamagedIndexError: there is none, or not one that can be read.
+        NotAnIndexError: there is no index.
     """
-    collection = catalogue_name(name)
-    if not is_catalogue(server, name):
+    if not _has_shared_rows(server, check_name(name)):
         raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
-    if not server.call("list_indexes", collection):  # it could not be loaded
-        raise NotAnIndexError(f"the index {name} was not made completely: create it again")
-    load(server, collection)
+    for collection, fields in ((f"{name}_records", RECORD_FIELDS), (name, CODE_FIELDS)):
+        if server.call("has_collection", collection) and fields <= _field_names(server, collection):
+            server.call("drop_collection", collection)
+    server.call("drop_collection", shared_collection_name(name))
+
+
+def read_schema(server: ServerConnection, name: str) -> Schema:
+    """Read the configuration of the index of this name.
+
+    Raises:
+        NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index, or none that can be read.
+    """
+    collection = shared_collection_name(name)
+    if not _has_shared_rows(server, name):
+        raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
+    incomplete = NotAnIndexError(f"the creation of the index {name} was interrupted: create it again")
+    if not server.call("list_indexes", collection):  # without an index it cannot be loaded
+        raise incomplete
+    _load(server, collection)
     rows = server.read(
-        "query",
-        collection,
-        filter=f"cell in [{CONFIG}]",
-        output_fields=["key", "text", "low"],
-        limit=PAGE,
-        strong=True,
+        "query", collection, filter=f"cell in [{CONFIG}]", output_fields=["key", "text", "low"], limit=PAGE, strong=True
     )
-    parts = dict(zip(integers(rows, "key").tolist(), texts(rows, "text"), strict=True))
+    parts = dict(zip(int_column(rows, "key").tolist(), text_column(rows, "text"), strict=True))
     if 0 not in parts:
-        raise NotAnIndexError(f"the index {name} was not made completely: create it again")
+        raise incomplete
+    damaged = DamagedIndexError(f"the configuration of {name} cannot be read: restore it, or migrate again")
     try:
         content = json.loads("".join(parts[number] for number in range(len(parts))))
         version = content["format"]
     except (KeyError, TypeError, ValueError):
-        raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
+        raise damaged from None
     if version != FORMAT_VERSION:
         raise FormatVersionError(
             f"the index {name} has format {version}, this version of semcut reads format {FORMAT_VERSION}"
@@ -180,19 +150,79 @@ def read_config(server: Server, name: str) -> Schema:
         if kind not in get_args(Kind):
             raise ValueError
         return Schema(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
-    except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is one
-        raise DamagedIndexError(f"the catalogue of {name} cannot be read: restore it, or migrate again") from None
+    except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is a ValueError
+        raise damaged from None
 
 
-def is_catalogue(server: Server, name: str) -> bool:
-    """Whether the collection of the catalogue is there and has the fields that it should have."""
-    if not server.call("has_collection", catalogue_name(name)):
-        return False
-    return field_names(server, catalogue_name(name)) == {"key", "cell", "low", "text", "envelope"}
+def _write_config(server: ServerConnection, schema: Schema) -> None:
+    """Write the configuration, which makes the index exist."""
+    content = {
+        "format": FORMAT_VERSION,
+        "kind": schema.kind,
+        "partition_key": schema.partition_key,
+        "config": schema.config.model_dump(mode="json"),
+    }
+    text, classes = json.dumps(content), schema.config.classes
+    parts = [text[start : start + _TEXT_PART] for start in range(0, len(text), _TEXT_PART)]
+    rows = [
+        shared_row(classes, key=number, cell=CONFIG, text=part, low=len(parts)) for number, part in enumerate(parts)
+    ]
+    rows.append(shared_row(classes, cell=IDENTITY, text=secrets.token_hex(16)))
+    # The first row is written last: without it the index does not exist.
+    for start in range(len(rows), 0, -_ROWS_PER_CALL):
+        part_of_rows = rows[max(0, start - _ROWS_PER_CALL) : start][::-1]
+        server.call("upsert", shared_collection_name(schema.name), part_of_rows)
 
 
-def load(server: Server, collection: str) -> None:
-    """Have the server load a collection, if it has not."""
+def _collections(schema: Schema) -> list[Collection]:
+    """Define all collections of an index, in the order of their creation."""
+    return [shared_collection(schema.name, schema.config.classes), *schema.collections()]
+
+
+def _drop_collections(server: ServerConnection, collections: list[Collection]) -> None:
+    """Drop collections, the last one first."""
+    for one in reversed(collections):
+        server.call("drop_collection", one.name)
+
+
+def _has_same_fields(server: ServerConnection, one: Collection) -> bool:
+    """Return whether the collection of this name on the server has the fields of this definition."""
+    return _field_names(server, one.name) == {name for name, *_ in [*one.scalars, *one.vectors]}
+
+
+def _has_shared_rows(server: ServerConnection, name: str) -> bool:
+    """Return whether the collection with the shared rows of an index exists and has the right fields."""
+    collection = shared_collection_name(name)
+    return bool(server.call("has_collection", collection)) and _field_names(server, collection) == FIELDS
+
+
+def _field_names(server: ServerConnection, collection: str) -> set[str]:
+    """Return the names of the fields of an existing collection."""
+    return {field["name"] for field in server.call("describe_collection", collection)["fields"]}
+
+
+def _load(server: ServerConnection, collection: str) -> None:
+    """Load a collection unless it is loaded."""
     state = server.call("get_load_state", collection)["state"]
     if "Loaded" not in str(state):
         server.call("load_collection", collection)
+
+
+def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
+    """Return whether records are found by their class after writing them, and after writing them with another class.
+
+    Milvus 2.3.5 is known to lose them: its upsert ignores the partition key.
+    """
+    classes = min(schema.config.classes, 100)
+    for shift in (0, 1):
+        dominant = (np.arange(classes) + shift) % classes
+        records = Encodings(
+            probabilities=np.eye(schema.config.classes, dtype=np.float32)[dominant],
+            codes=np.zeros((classes, schema.config.bits // 8), np.uint8),
+            features=np.zeros((classes, schema.config.dim), np.float32),
+            ids=np.arange(classes),
+        )
+        server.call("upsert", schema.name, schema.rows(records, 0)[0])
+    found = [server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)]
+    server.delete(schema.name, "id >= 0")
+    return found == [1] * classes

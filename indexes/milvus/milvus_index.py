@@ -1,24 +1,24 @@
-"""`MilvusIndex`: an index of encodings on a Milvus server, a cluster, or in an embedded file (milvus-lite).
+"""`MilvusIndex`: an index of encodings on a Milvus server, on a cluster, or in an embedded file (milvus-lite).
 
-The records are on the server (`layout`), what all clients share beside them (`catalogue`), and a search is the
-`pipeline` of `FaissIndex` with another engine (`hits`): pruning, cutoff, going deeper and re-ranking are the same code,
-so the answers are the same numbers.
+The records are on the server (`schema`), with what all clients share beside them (`shared_state`). A search is the
+`VectorisedSearch` of other indexes with another scanner (`server_scanner`): pruning, cutoff, deeper scans and
+re-ranking are the same code, so the answers are the same numbers.
 
-Any number of clients may read and write. Each change is acknowledged by the server before its call returns:
+Any number of clients may read and write. The server acknowledges a change before the call returns:
 
-    add       all or nothing: a batch that is not finished is not seen, whatever happens to this client or the server
-    upsert    record by record: each is the old one or the new one, never a mixture
+    add       all or nothing: readers never see a part of a batch, whatever happens to this client or the server
+    upsert    record by record: each record is the old one or the new one, never a mixture
     remove    record by record
 
-A call that fails may have changed some records (upsert, remove). Calling it again completes it; of a removal, another
-client can remove only the ids that are still there. An `add` that failed does not count, and the next change of the
-same client takes it back, unless it turns out that only the answer of its last step was lost; another client replaces
-it by adding the same records. Two clients that write the same id at the same time are not told: the one whose record
-arrives last has it.
+An `upsert` or `remove` that fails may have changed some records. Calling it again completes it; another client can
+complete a removal only with the ids that are left. A batch whose `add` failed stays hidden, and the next change of the
+same client takes it back, unless the batch was complete and only the last answer was lost. Another client replaces the
+hidden batch by adding the same records. Two clients that write the same id at the same time get no error: the record
+that arrives last stays.
 
-A search takes several requests, and Milvus has no snapshot for them. What others change while it goes on may show or
-not, and while a record is being replaced, a search beside it may miss it. `catalogue` says how soon what others have
-written is seen.
+Milvus has no snapshot for the several requests of a search. A search may or may not see changes that others make while
+it runs, and it may miss a record that is being replaced. `shared_state` says after how long a client sees what others
+have written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
@@ -41,45 +40,46 @@ from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.milvus.address import check_there
-from semcut.indexes.milvus.connection import Server
-from semcut.indexes.milvus.lifecycle import drop, load, make, read_config
-from semcut.indexes.milvus.reader import ATTEMPTS, Reader, busy
-from semcut.indexes.milvus.schema import LOOSE, Schema, check_name, choose
-from semcut.indexes.milvus.server_search import Hits, TooManyError
-from semcut.indexes.milvus.shared_state import SharedState, View, catalogue_name
+from semcut.indexes.milvus.address import require_embedded_file
+from semcut.indexes.milvus.connection import ServerConnection
+from semcut.indexes.milvus.consistent_search import ConsistentSearch
+from semcut.indexes.milvus.lifecycle import create_index, drop_index, open_index
+from semcut.indexes.milvus.reader import Reader
+from semcut.indexes.milvus.schema import Schema, check_name, choose_kind
+from semcut.indexes.milvus.shared_rows import shared_collection_name
+from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.milvus.writer import Writer
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.search.vectorised import VectorisedSearch
 
-_REQUESTS = 8  # at the same time
-_QUERIES = 256  # of a batch that are searched together, and share what they fetch
-_PAUSE = 0.05  # seconds, longer each time
-_GOODBYE = 5.0  # seconds that closing may take where the server does not answer any more
+CONCURRENT_REQUESTS = 8
+"""Requests that one index sends at the same time."""
+
+_CLOSE_TIMEOUT = 5.0  # seconds that closing may take if the server no longer answers
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
 class MilvusIndex(SemanticIndex):
-    """An index in Milvus. Make one with `create` or `open`."""
+    """An index in Milvus. Get one from `create` or `open`."""
 
     capabilities = Capabilities(counts_codes=False, cheap_stats=False)
 
-    def __init__(self, server: Server, layout: Schema, strong: bool) -> None:
-        super().__init__(layout.config)
-        self._server, self._layout, self._strong = server, layout, strong
-        self._catalogue = SharedState(server, layout, strong)
+    def __init__(self, server: ServerConnection, schema: Schema, strong: bool) -> None:
+        super().__init__(schema.config)
+        self._server, self._schema, self._strong = server, schema, strong
+        self._shared = SharedState(server, schema, strong)
         self._changing = threading.RLock()
         self._process = os.getpid()
-        self._pool = ThreadPoolExecutor(_REQUESTS, "semcut-milvus")
-        self._reader = Reader(server, layout, self._catalogue, self._at_once, strong)
-        self._writer = Writer(server, layout, self._catalogue, self._reader)
+        self._pool = ThreadPoolExecutor(CONCURRENT_REQUESTS, "semcut-milvus")
+        self._reader = Reader(server, schema, self._shared, self._concurrently, strong)
+        self._writer = Writer(server, schema, self._shared, self._reader)
+        self._searcher = ConsistentSearch(server, schema, self._shared, self.similarity, self._concurrently, strong)
 
-    def _at_once(self, function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
-        """A function of each item, in this order; a number of them run at the same time."""
+    def _concurrently(self, function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+        """Call a function for every item, several at the same time; return the results in the order of the items."""
         try:
             return list(self._pool.map(function, items))
         except (RuntimeError, CancelledError):  # the pool was shut down
@@ -89,7 +89,7 @@ class MilvusIndex(SemanticIndex):
     def _check_open(self) -> None:
         super()._check_open()
         if os.getpid() != self._process:
-            raise ClosedIndexError("the index was opened before this process was forked: open it again in this one")
+            raise ClosedIndexError("the index was opened before this process was forked: open it again")
 
     @classmethod
     def create(
@@ -104,30 +104,31 @@ class MilvusIndex(SemanticIndex):
         strong: bool = False,
         partition_key: bool = False,
     ) -> Self:
-        """Make an empty index on a server.
+        """Create an empty index on a server.
 
         Args:
             path: the uri of the server, such as "http://localhost:19530", or a file name that ends in ".db" for an
                 embedded one. None takes the environment variable MILVUS_URI.
-            config: what it is.
-            collection: its name on the server.
+            config: of the index.
+            collection: the name of the index on the server.
             token: "user:password" or an API key; None takes MILVUS_TOKEN, if it is set.
             database: the database; None for the default one.
             timeout: seconds that one request may take, repetitions included.
-            strong: whether every search waits until it sees what other clients have written: up to 0.2 s on Milvus 2.3.
-                Otherwise a record may be missed for some seconds after another client has added it.
-            partition_key: whether the server partitions by dominant class. Refused if it does not find them then.
+            strong: whether every search waits, up to 0.2 s on Milvus 2.3, to see everything that other clients have
+                written. Otherwise it may miss a record for some seconds after another client has added it.
+            partition_key: whether the server partitions the records by dominant class. Refused on a server that then
+                loses records.
 
         Raises:
-            IndexExistsError: there is a collection of this name.
+            IndexExistsError: there is an index, or another collection, of this name.
             ServerError: the server does not answer, or refuses.
-            InvalidParameterError: an argument cannot be, or the server cannot hold such records.
+            InvalidParameterError: an argument is malformed, or the server cannot hold such records.
         """
-        server = Server(path, token=token, database=database, timeout=timeout)
+        server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
-            layout = Schema(check_name(collection), choose(server), config, bool(partition_key))
-            make(server, layout)
-            return cls(server, layout, strong)
+            schema = Schema(check_name(collection), choose_kind(server), config, bool(partition_key))
+            create_index(server, schema)
+            return cls(server, schema, strong)
         except BaseException:
             server.close()
             raise
@@ -149,16 +150,13 @@ class MilvusIndex(SemanticIndex):
             path, collection, token, database, timeout, strong: as for `create`.
 
         Raises:
-            NotAnIndexError, FormatVersionError, DamagedIndexError: saying what is there instead.
+            NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index, or none that can be read.
             ServerError: the server does not answer, or refuses.
         """
-        check_there(path)
-        server = Server(path, token=token, database=database, timeout=timeout)
+        require_embedded_file(path)
+        server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
-            layout = read_config(server, check_name(collection))
-            for name in {layout.name, layout.records}:
-                load(server, name)
-            return cls(server, layout, strong)
+            return cls(server, open_index(server, collection), strong)
         except BaseException:
             server.close()
             raise
@@ -172,37 +170,37 @@ class MilvusIndex(SemanticIndex):
         database: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Delete an index from a server, with all of its records, or what is left of one that was not made completely.
+        """Delete an index and all of its records, or what an interrupted creation or deletion has left of an index.
 
         Args:
             path, collection, token, database, timeout: as for `create`.
 
         Raises:
-            NotAnIndexError: there is none.
+            NotAnIndexError: there is no index of this name.
             ServerError: the server does not answer, or refuses.
         """
-        check_there(path)
-        server = Server(path, token=token, database=database, timeout=timeout)
+        require_embedded_file(path)
+        server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
-            drop(server, check_name(collection))
+            drop_index(server, collection)
         finally:
             server.close()
 
     @property
     def version(self) -> str:
-        """Differs after every change that any client has made."""
+        """Return a text that differs after every change that any client has made."""
         self._check_open()
-        return self._catalogue.version()
+        return self._shared.version()
 
     def __len__(self) -> int:
         self._check_open()
         return self._reader.count()
 
     def stats(self) -> IndexStats:
-        """The size of the index; `column_bytes` is what the values take. Reads the cell of every record."""
+        """Return the size of the index; `column_bytes` counts the values only. Reads the cell of every record."""
         self._check_open()
         config = self.config
-        numbers, counts = self._reader.cells()
+        numbers, counts = self._reader.cell_sizes()
         records = int(counts.sum())
         widths = {"ids": 8, "codes": config.bits // 8, "probabilities": 4 * config.classes, "features": 4 * config.dim}
         return IndexStats(
@@ -210,49 +208,49 @@ class MilvusIndex(SemanticIndex):
             removed=0,
             partitions=replace(Cells.empty(config), numbers=numbers, sizes=counts).partition_sizes().tolist(),
             cells=len(numbers),
-            normalised=self._normalised(self._catalogue.view()),
+            normalised=self._searcher.normalised(self._shared.view()),
             column_bytes={name: width * records for name, width in widths.items()},
         )
 
     def ids(self) -> NDArray[np.int64]:
-        """(records,) int64: all ids, in ascending order."""
+        """Return all ids in ascending order: (records,) int64."""
         self._check_open()
         return self._reader.ids()
 
     def next_id(self) -> int:
-        """An id that is free, as are all above it: one more than the largest in the index."""
+        """Return the largest id plus one: this id and all above it are free."""
         self._check_open()
-        return self._reader.largest() + 1
+        return self._reader.largest_id() + 1
 
     def flush(self) -> None:
-        """Have the server seal and index what was added: it can be searched before, but many times slower."""
+        """Make the server seal and index new records, which can be searched before as well, but many times slower."""
         self._check_open()
-        self._catalogue.tidy()
-        names = {self._layout.name, self._layout.records, catalogue_name(self._layout.name)}
-        self._at_once(lambda name: self._server.call("flush", name), names)
+        self._shared.delete_superseded()
+        names = {self._schema.name, self._schema.record_collection, shared_collection_name(self._schema.name)}
+        self._concurrently(lambda name: self._server.call("flush", name), names)
 
     def close(self) -> None:
-        """Let go of the connection. Closing twice is allowed; using a closed index is a `ClosedIndexError`."""
-        if os.getpid() != self._process:  # the connection is the parent's, and its threads are not here
+        """Close the connection. Closing twice is allowed; using a closed index raises `ClosedIndexError`."""
+        if os.getpid() != self._process:  # the connection and its threads belong to the parent
             self._closed = True
             return
         with self._changing:
             if not self._closed:
                 super().close()
-                self._server.timeout = min(self._server.timeout, _GOODBYE)
+                self._server.timeout = min(self._server.timeout, _CLOSE_TIMEOUT)
                 with contextlib.suppress(ServerError, NotAnIndexError, DamagedIndexError):
-                    self._catalogue.leave()
+                    self._shared.leave()
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 self._server.close()
 
     # changes
 
     def load(self, encodings: Encodings) -> None:
-        """As `upsert`, for records that are known not to be in the index: they are not looked for. For bulk loads.
+        """Add many records fast: as `upsert`, without asking the server which of the ids it has.
 
         Args:
-            encodings: with ids, of this index's classes, bits and feature length. Those that are in the index already
-                are replaced, but what they took on a Milvus 2.3 server is not given back.
+            encodings: with ids, of this index's classes, bits and feature length. Records that are in the index already
+                are replaced, but a Milvus 2.3 server does not free their space.
 
         Raises:
             InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
@@ -274,7 +272,7 @@ class MilvusIndex(SemanticIndex):
             self._writer.remove(ids)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete what clients that died have left of these records on Milvus 2.3. No other client may be writing.
+        """Delete what clients that died have left of these records on Milvus 2.3. No other client may write meanwhile.
 
         Args:
             ids: (n,) int64.
@@ -300,62 +298,15 @@ class MilvusIndex(SemanticIndex):
         return self._reader.iterate(batch_size, after)
 
     def _cells(self) -> Cells:
-        return self._catalogue.view(strong=self._strong).cells
+        return self._shared.view(strong=self._strong).cells
 
     def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
         cells = self._cells()
         numbers = cells.numbers[cells.of_partition(partition, ambiguous=ambiguous)]
         return self._reader.members(numbers, limit, in_order=ambiguous)
 
-    def _normalised(self, view: View) -> bool:
-        if not view.loose:
-            return True
-        condition = view.condition(f"flags in [{LOOSE},{LOOSE | 2}]")
-        return self._server.count(self._layout.name, condition, strong=self._strong) == 0
-
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
-        """Again, in the newest state, if records were removed or replaced while they were on their way here."""
-        for attempt in range(ATTEMPTS):
-            strong = self._strong or attempt > 0
-            view = self._catalogue.view(strong=strong)
-            scored = self._scored(queries, params, self._normalised(view))
-            if not len(queries) or not len(view.cells):
-                return SearchResult.empty(len(queries), params.k)
-            order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
-            parts, missed = [], 0
-            for start in range(0, len(queries), _QUERIES):
-                here = order[start : start + _QUERIES]
-                part, gone = self._part(queries[here], params, view, scored, strong, trace)
-                parts.append(part)
-                missed += gone
-            if not missed and (not self._strong or self._catalogue.unchanged(view)):
-                break
-            time.sleep(_PAUSE * attempt)
-        else:
-            if missed:
-                raise busy()
-        return SearchResult.concatenate(parts).in_order(np.argsort(order))
+        def scored(normalised: bool) -> bool:
+            return self._scored(queries, params, normalised)
 
-    def _part(
-        self,
-        queries: Encodings,
-        params: SearchParams,
-        view: View,
-        scored: bool,
-        strong: bool,
-        trace: SearchTrace | None,
-    ) -> tuple[SearchResult, int]:
-        """The results of a part of the queries, and how many records were gone when they were fetched."""
-        hits = Hits(self._server, self._layout, view, self._at_once, strong)
-        try:
-            pipeline = VectorisedSearch(hits, view.cells, hits, self._similarity, split=False)
-            return pipeline.search(queries, params, scored, trace), hits.missed
-        except TooManyError:
-            if len(queries) == 1:
-                raise
-        half = len(queries) // 2
-        parts = [
-            self._part(queries[here], params, view, scored, strong, trace)
-            for here in (slice(None, half), slice(half, None))
-        ]
-        return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)
+        return self._searcher.search(queries, params, scored, trace)

@@ -1,4 +1,4 @@
-"""Records of a `MilvusIndex` by id, by page and by number: what is read without searching."""
+"""Read records of a `MilvusIndex` without searching: by id, page by page, and by number."""
 
 from __future__ import annotations
 
@@ -12,51 +12,59 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from semcut.indexes.id_checks import refuse_unknown
-from semcut.indexes.milvus.connection import PAGE, Server, TooLargeError, among, integers
+from semcut.indexes.milvus.connection import PAGE, ConcurrentMap, RequestTooLargeError, ServerConnection, is_in
+from semcut.indexes.milvus.pymilvus_internals import int_column
 from semcut.indexes.milvus.schema import Schema, to_ids, to_keys
-from semcut.indexes.milvus.server_search import AtOnce
 from semcut.indexes.milvus.shared_state import SharedState
 
-IDS = 4096
-"""Ids in one condition."""
+IDS_PER_FILTER = 4096
 
-_CELLS = 100
-"""Cells in one condition."""
-
-_ALL = "id >= -1"
 ATTEMPTS = 5
-"""To read records that others replace meanwhile."""
+"""How often to read records that other clients replace in the meantime."""
+
+_CELLS_PER_FILTER = 100
+_EVERY_ID = "id >= -1"
 
 
 class Reader:
-    """Reads what the catalogue lets be seen.
+    """Reads the visible records of an index.
 
     Args:
-        server, layout, catalogue: of the index.
-        at_once: runs a function for each of some items, some of them at the same time.
-        strong: whether the newest state is asked for.
+        server, schema, shared: of the index.
+        concurrently: sends several requests at the same time.
+        strong: whether to see everything that any client has written.
     """
 
-    def __init__(self, server: Server, layout: Schema, catalogue: SharedState, at_once: AtOnce, strong: bool) -> None:
-        self._server, self._layout, self._catalogue = server, layout, catalogue
-        self._at_once, self._strong = at_once, strong
+    def __init__(
+        self,
+        server: ServerConnection,
+        schema: Schema,
+        shared: SharedState,
+        concurrently: ConcurrentMap,
+        strong: bool,
+    ) -> None:
+        self._server, self._schema, self._shared = server, schema, shared
+        self._concurrently, self._strong = concurrently, strong
 
-    def count(self, condition: str = _ALL) -> int:
-        """How many records meet a condition."""
-        visible = self._catalogue.view().condition(condition)
-        return self._server.count(self._layout.name, visible, strong=self._strong)
+    def count(self, condition: str = _EVERY_ID) -> int:
+        """Return how many records meet a filter."""
+        visible = self._shared.view().visible(condition)
+        return self._server.count(self._schema.name, visible, strong=self._strong)
 
     def ids(self) -> NDArray[np.int64]:
-        """(records,) int64: all ids, in ascending order."""
+        """Return all ids in ascending order: (records,) int64."""
         return np.sort(to_ids(self._column("id")))
 
-    def cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(cells,) the numbers of the cells that hold records, and (cells,) how many."""
+    def cell_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the numbers of the cells that hold records, and how many: two (cells,) int64."""
         numbers, counts = np.unique(self._column("cell"), return_counts=True)
         return numbers, counts.astype(np.int64)
 
-    def largest(self) -> int:
-        """The largest id, -1 if there is none. Servers do not tell: found by halving where it is."""
+    def largest_id(self) -> int:
+        """Return the largest id, -1 if there is no record.
+
+        Servers have no query for a maximum, so a bisection counts the records above an id, 64 times at most.
+        """
         if self.count("id in [-1]"):
             return int(np.iinfo(np.int64).max)
         low, high = -1, 2**63 - 2
@@ -69,42 +77,53 @@ class Reader:
         return low
 
     def contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) whether there are records with these ids."""
+        """Return whether there are records with these ids: (n,) int64 to (n,) bool."""
         rows, hidden = self.rows_of(ids)
         return (rows >= 0) & ~hidden
 
     def members(self, cells: NDArray[np.int64], limit: int, in_order: bool) -> NDArray[np.int64]:
-        """Ids of records in the cells with these numbers: (n,) int64, at most `limit`; of the first cells if asked."""
-        view, found = self._catalogue.view(), np.empty(0, np.int64)
-        start, step = 0, 1 if in_order else _CELLS
+        """Return ids of records in the cells with these numbers: (n,) int64.
+
+        Args:
+            cells: (m,) numbers of cells.
+            limit: the largest number of ids.
+            in_order: whether to take the first cells first.
+        """
+        view, found = self._shared.view(), np.empty(0, np.int64)
+        start, step = 0, 1 if in_order else _CELLS_PER_FILTER
         while start < len(cells) and len(found) < limit:
             rows = self._server.read(
-                "query", self._layout.name, filter=view.condition(among("cell", cells[start : start + step])),
+                "query", self._schema.name, filter=view.visible(is_in("cell", cells[start : start + step])),
                 output_fields=["id"], limit=min(PAGE, limit - len(found)), strong=self._strong,
             )  # fmt: skip
-            found = np.concatenate([found, to_ids(integers(rows, "id"))])
-            start, step = start + step, min(2 * step, _CELLS)
+            found = np.concatenate([found, to_ids(int_column(rows, "id"))])
+            start, step = start + step, min(2 * step, _CELLS_PER_FILTER)
         return found
 
     def _column(self, field: str) -> NDArray[np.int64]:
-        """An integer field of all records."""
-        condition = self._catalogue.view().condition(_ALL)
-        pages = self._server.pages(self._layout.name, "id", condition, [field], strong=self._strong)
+        """Return an integer field of all records."""
+        visible = self._shared.view().visible(_EVERY_ID)
+        pages = self._server.pages(self._schema.name, "id", visible, [field], strong=self._strong)
         return np.concatenate([np.empty(0, np.int64), *(page[field] for page in pages)])
 
     def rows_of(self, ids: NDArray[np.int64], *, strong: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """(n,) the row of each id, -1 if there is none, and (n,) whether it is of a batch that does not count."""
-        view = self._catalogue.view(strong=strong)
+        """Find the rows of ids.
+
+        Returns:
+            (n,) int64, the `row` of each id, -1 if there is none; and (n,) bool, whether the row is hidden.
+        """
+        view = self._shared.view(strong=strong)
         wanted = np.unique(ids[ids >= 0])
 
         def find(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             rows = self._server.read(
-                "query", self._layout.name, filter=among("id", to_keys(part)), output_fields=["id", "row"],
+                "query", self._schema.name, filter=is_in("id", to_keys(part)), output_fields=["id", "row"],
                 strong=strong or self._strong,
             )  # fmt: skip
-            return to_ids(integers(rows, "id")), integers(rows, "row")
+            return to_ids(int_column(rows, "id")), int_column(rows, "row")
 
-        parts = self._at_once(find, [wanted[start : start + IDS] for start in range(0, len(wanted), IDS)])
+        slices = [wanted[start : start + IDS_PER_FILTER] for start in range(0, len(wanted), IDS_PER_FILTER)]
+        parts = self._concurrently(find, slices)
         found = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
         rows = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
         order = np.argsort(found)
@@ -119,74 +138,80 @@ class Reader:
         return result, hidden
 
     def get(self, ids: NDArray[np.int64]) -> Encodings:
-        """The records with these ids, in this order.
+        """Return the records with these ids, in this order.
 
         Raises:
-            UnknownIdError: naming ids that are not there.
-            ServerError: others change these records faster than they can be read.
+            UnknownIdError: naming ids that are not in the index.
+            ServerError: other clients change these records faster than they can be read.
         """
         if not len(ids):
-            return _joined([], self._layout.config)
-        for attempt in range(ATTEMPTS):  # one may be replaced while it is looked for
-            rows, hidden = self.rows_of(ids, strong=attempt > 0)
+            return _joined([], self._schema.config)
+        for attempt in range(ATTEMPTS):  # a record may be replaced between finding its row and fetching it
+            strong = attempt > 0
+            rows, hidden = self.rows_of(ids, strong=strong)
             refuse_unknown(ids, np.where(hidden, -1, rows))
-            found = self._fetched(np.unique(rows if self._layout.key == "row" else to_keys(ids)), strong=attempt > 0)
+            keys = np.unique(rows if self._schema.record_key == "row" else to_keys(ids))
+            found = self._fetch(keys, strong=strong)
             assert found.ids is not None
             order = np.argsort(found.ids)
             at = np.minimum(np.searchsorted(found.ids[order], ids), len(found) - 1)
             if len(found) and np.array_equal(found.ids[order][at], ids):
                 return found[order[at]]
-        raise busy()
+        raise contention_error()
 
-    def _fetched(self, keys: NDArray[np.int64], *, strong: bool = False) -> Encodings:
-        """The records with these keys, in any order."""
-        layout = self._layout
+    def _fetch(self, keys: NDArray[np.int64], *, strong: bool = False) -> Encodings:
+        """Return the records with these keys, in any order."""
+        schema = self._schema
 
         def fetch(part: NDArray[np.int64]) -> Encodings:
             try:
                 rows = self._server.read(
-                    "query", layout.records, filter=among(layout.key, part), strong=strong or self._strong,
-                    output_fields=["id", "flags", "uri", *layout.vectors],
+                    "query", schema.record_collection, filter=is_in(schema.record_key, part),
+                    output_fields=["id", "flags", "uri", *schema.record_vectors], strong=strong or self._strong,
                 )  # fmt: skip
-            except TooLargeError:  # uris may be long
+            except RequestTooLargeError:  # because of long uris
                 if len(part) == 1:
                     raise
-                return _joined([fetch(half) for half in np.array_split(part, 2)], layout.config)
+                return _joined([fetch(half) for half in np.array_split(part, 2)], schema.config)
             try:
-                return layout.encodings(rows)
+                return schema.encodings(rows)
             except InvalidEncodingsError as error:
-                raise DamagedIndexError(f"the server gave what is no record of this index: {error}") from None
+                raise DamagedIndexError(f"the server holds a row that is no record of this index: {error}") from None
 
-        step = layout.batch
-        parts = self._at_once(fetch, [keys[start : start + step] for start in range(0, len(keys), step)])
-        return _joined(parts, self._layout.config)
+        step = schema.rows_per_call
+        parts = self._concurrently(fetch, [keys[start : start + step] for start in range(0, len(keys), step)])
+        return _joined(parts, schema.config)
 
     def iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
-        """In order of ids, 16,384 at a time at most. Changes that are made meanwhile may show or not."""
-        fields = [] if self._layout.key == "id" else ["row"]
+        """Yield batches of records in order of ids, of 16,384 records at most.
+
+        Changes made in the meantime may or may not be seen.
+        """
+        fields = [] if self._schema.record_key == "id" else ["row"]
+        # The largest id is stored as -1, so it needs a filter of its own, which comes last.
         for condition in (f"id > {after}", "id in [-1]") if after < np.iinfo(np.int64).max else ():
+            visible = self._shared.view().visible(condition)
             pages = self._server.pages(
-                self._layout.name, "id", self._catalogue.view().condition(condition), fields, size=batch_size,
-                strong=self._strong,
+                self._schema.name, "id", visible, fields, size=batch_size, strong=self._strong
             )  # fmt: skip
             for page in pages:
                 ids = to_ids(page["id"])
-                found = self._fetched(page[self._layout.key])
+                found = self._fetch(page[self._schema.record_key])
                 assert found.ids is not None
-                late = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was made
-                if len(late):
-                    found = _joined([found, self.get(late[self.contains(late)])], self._layout.config)
+                missing = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was read
+                if len(missing):
+                    found = _joined([found, self.get(missing[self.contains(missing)])], self._schema.config)
                 if found.ids is not None and len(found):
                     yield found[np.argsort(found.ids)]
 
 
-def busy() -> ServerError:
-    """The error of reading what others write all the time."""
+def contention_error() -> ServerError:
+    """Return the error for records that other clients change again and again while they are being read."""
     return ServerError("other clients change these records faster than they can be read: try again")
 
 
 def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
-    """All records of some batches, with uris where any has them."""
+    """Concatenate batches, with uris if any of them has uris."""
     parts = [part for part in parts if len(part)]
     if not parts:
         return Encodings(

@@ -1,21 +1,24 @@
-"""How an index lies in Milvus: collections, their fields, and encodings as their rows and back.
+"""Lay out the records of an index in Milvus: the collections, their fields, and encodings as rows and back.
+
+What a server can hold decides between three kinds of schemas:
 
     whole        one collection `name`: BINARY_VECTOR `code` (HAMMING), FLOAT_VECTORs `feature` and `probabilities`.
-                 Where a collection may have several vector fields: Milvus 2.4 and newer.
-    apart        two collections, for one vector field is all that Milvus 2.3 allows: `name` with the codes, and
-                 `name_records`, where FLOAT_VECTOR `record` is the feature, the probabilities and the code's bytes.
-    floats       as `whole`, with FLOAT_VECTOR `code` of -1 and +1 (L2, four times the Hamming distance). Where there
-                 is no BINARY_VECTOR: milvus-lite.
+                 For Milvus 2.4 and newer, where a collection may have several vector fields.
+    apart        two collections, since Milvus 2.3 allows one vector field per collection: `name` with the codes, and
+                 `name_records`, where FLOAT_VECTOR `record` holds the feature, the probabilities and the code's bytes.
+    floats       as `whole`, with FLOAT_VECTOR `code` of -1 and +1 (L2, four times the Hamming distance). For
+                 milvus-lite, which has no BINARY_VECTOR.
 
-The collection `name` says which records there are. Its other fields:
+The collection `name` decides which records exist. Its other fields are
 
-    id           INT64, the primary key. Milvus 2.3 loses the largest INT64 in pages and lists; that id is kept as -1.
-    row          INT64, unique to one writing of the record. Rows of a batch are consecutive, so that a batch can be
-                 named by a range, see `catalogue`. It is the primary key of `name_records`: an upsert writes a new row
-                 there, then points to it in one step, then deletes the old one, and is never seen in between.
-    cell         INT64, the number of the record's cell (`indexes.partitions`)
-    dominant     INT64, its class; the partition key, if that was asked for
-    flags        INT8: 1 the feature is not of length 1, 2 there is a uri
+    id           INT64, the primary key. Milvus 2.3 loses the largest INT64 in pages and lists, so that id is stored
+                 as -1.
+    row          INT64, different in every writing of a record. The rows of a batch are consecutive, so a range names
+                 the batch (see `shared_state`). It is the primary key of `name_records`: an upsert writes a new row
+                 there, then points the id to that row in one step, then deletes the old row. No reader sees a mixture.
+    cell         INT64, the number of the record's cell (see `pruning.cells`)
+    dominant     INT64, the record's dominant class; the partition key if the index was created with one
+    flags        INT8: 1 if the feature is not L2-normalised, plus 2 if there is a uri
     uri          VARCHAR
 
 Vectors are indexed by FLAT and BIN_FLAT, which are exact.
@@ -34,24 +37,32 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
-from semcut.indexes.milvus.client import DataType, MilvusClient
-from semcut.indexes.milvus.connection import Server, bits, floats, integers, texts
+from semcut.indexes.milvus.connection import ServerConnection
+from semcut.indexes.milvus.pymilvus_internals import (
+    DataType,
+    MilvusClient,
+    binary_vectors,
+    float_vectors,
+    int_column,
+    text_column,
+)
 from semcut.indexes.pruning.cell_table import cell_numbers
 
 Kind = Literal["whole", "apart", "floats"]
 
-LOOSE, WITH_URI = 1, 2
+UNNORMALISED, WITH_URI = 1, 2
+"""Bits of `flags`."""
+
 MAX_URI = 65_535
-"""Bytes of a uri that fit."""
+"""The largest number of bytes of a uri."""
 
-CODES, RECORDS = {"id", "row", "cell", "dominant", "flags", "code"}, {"row", "id", "flags", "uri", "record"}
-"""Fields that the collections have by which they are known: `name`, and `name_records`."""
+CODE_FIELDS, RECORD_FIELDS = {"id", "row", "cell", "dominant", "flags", "code"}, {"row", "id", "flags", "uri", "record"}
+"""Fields by which the collections `name` and `name_records` are recognised."""
 
-_MAX_DIM = 32_768
-_LARGEST = np.iinfo(np.int64).max
+_MAX_DIM = 32_768  # values of a vector
+_LARGEST_ID = np.iinfo(np.int64).max
 _PARTITIONS = 64
 _CALL_BYTES = 1 << 23  # of vectors in one call
-
 
 Scalar = tuple[str, DataType, dict[str, Any]]
 """A field: name, type, options."""
@@ -62,10 +73,12 @@ Vector = tuple[str, DataType, int, str, str]
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection to be made.
+    """The definition of a collection.
 
     Attributes:
-        name, scalars, vectors, options: of it.
+        name: of the collection.
+        scalars, vectors: its fields.
+        options: further arguments of `create_collection`.
     """
 
     name: str
@@ -74,12 +87,12 @@ class Collection:
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        """Its fields."""
+        """Name the fields."""
         fields = [f"{name} {kind.name}" for name, kind, _ in self.scalars]
         return ", ".join(fields + [f"{name} {kind.name}({dim}) {index}" for name, kind, dim, index, _ in self.vectors])
 
-    def create(self, server: Server) -> None:
-        """Make it. It cannot be used before `prepare`."""
+    def create(self, server: ServerConnection) -> None:
+        """Create the collection. It cannot be used before `index_and_load`."""
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="semcut")
         for name, kind, extra in self.scalars:
             schema.add_field(name, kind, **extra)
@@ -87,8 +100,8 @@ class Collection:
             schema.add_field(name, kind, dim=dim)
         server.call("create_collection", self.name, schema=schema, consistency_level="Session", **self.options)
 
-    def prepare(self, server: Server) -> None:
-        """Index its vectors and load it, which takes seconds."""
+    def index_and_load(self, server: ServerConnection) -> None:
+        """Index the vectors and load the collection, which takes seconds."""
         indexes = MilvusClient.prepare_index_params()
         for name, _, _, index, metric in self.vectors:
             indexes.add_index(field_name=name, index_type=index, metric_type=metric)
@@ -101,9 +114,9 @@ class Schema:
     """The collections of one index.
 
     Attributes:
-        name: of the collection; the others are named after it.
-        kind: see above.
-        config: the shape of the index.
+        name: of the collection that decides which records exist; the names of the others start with it.
+        kind: "whole", "apart" or "floats", see above.
+        config: of the index.
         partition_key: whether `dominant` is the partition key.
     """
 
@@ -113,43 +126,47 @@ class Schema:
     partition_key: bool = False
 
     @property
-    def records(self) -> str:
-        """The collection with whole records."""
+    def record_collection(self) -> str:
+        """The name of the collection that holds whole records."""
         return f"{self.name}_records" if self.kind == "apart" else self.name
 
     @property
-    def key(self) -> str:
-        """Its primary key."""
+    def record_key(self) -> str:
+        """The primary key of the collection that holds whole records."""
         return "row" if self.kind == "apart" else "id"
 
     @property
-    def vectors(self) -> list[str]:
-        """Its vector fields, which together hold a record but for id and uri."""
+    def record_vectors(self) -> list[str]:
+        """The vector fields of a whole record: all of a record except for id and uri."""
         return ["record"] if self.kind == "apart" else ["code", "feature", "probabilities"]
 
     @property
     def metric(self) -> str:
-        """Of codes."""
+        """The metric by which codes are searched."""
         return "L2" if self.kind == "floats" else "HAMMING"
 
     @property
-    def batch(self) -> int:
-        """Records that go into one call."""
-        width = 4 * (self.config.dim + self.config.classes + self.config.bits)
-        return max(16, min(4096, _CALL_BYTES // width))
+    def rows_per_call(self) -> int:
+        """The largest number of records in one call."""
+        return max(16, min(4096, _CALL_BYTES // self._vector_bytes))
+
+    @property
+    def _vector_bytes(self) -> int:
+        """The bytes of a record's vectors, at most."""
+        return 4 * (self.config.dim + self.config.classes + self.config.bits)
 
     def collections(self) -> list[Collection]:
-        """What the index consists of, but for its catalogue.
+        """Define the collections that hold the records.
 
         Raises:
-            InvalidParameterError: records are too wide for it.
+            InvalidParameterError: the records are too wide for Milvus.
         """
         config = self.config
-        whole = config.dim + config.classes + config.bits // 8
-        if self.kind == "apart" and whole > _MAX_DIM:
+        width = config.dim + config.classes + config.bits // 8
+        if self.kind == "apart" and width > _MAX_DIM:
             raise InvalidParameterError(
                 f"{config.dim} feature values, {config.classes} classes and {config.bits // 8} bytes of code are "
-                f"{whole} together, at most {_MAX_DIM} fit on Milvus 2.3: use 2.4 or newer"
+                f"{width} together, at most {_MAX_DIM} fit on Milvus 2.3: use 2.4 or newer"
             )
         if config.dim > _MAX_DIM:
             raise InvalidParameterError(f"Milvus holds at most {_MAX_DIM} feature values, not {config.dim}")
@@ -169,56 +186,57 @@ class Schema:
             code = ("code", DataType.FLOAT_VECTOR, config.bits, "FLAT", "L2")
         if self.kind == "apart":
             key_and_id: list[Scalar] = [("row", DataType.INT64, {"is_primary": True}), ("id", DataType.INT64, {})]
-            record: Vector = ("record", DataType.FLOAT_VECTOR, whole, "FLAT", "L2")
+            record: Vector = ("record", DataType.FLOAT_VECTOR, width, "FLAT", "L2")
             return [
-                Collection(self.records, [*key_and_id, flags, uri], [record], {}),
+                Collection(self.record_collection, [*key_and_id, flags, uri], [record], {}),
                 Collection(self.name, scalars, [code], options),
             ]
         feature: Vector = ("feature", DataType.FLOAT_VECTOR, max(2, config.dim), "FLAT", "L2")
         probabilities: Vector = ("probabilities", DataType.FLOAT_VECTOR, config.classes, "FLAT", "L2")
         return [Collection(self.name, [*scalars, uri], [code, feature, probabilities], options)]
 
-    def parts(self, encodings: Encodings) -> Iterator[slice]:
-        """A batch in parts, each of which goes into one call."""
-        config = self.config
+    # encodings to rows
+
+    def call_slices(self, encodings: Encodings) -> Iterator[slice]:
+        """Cut a batch into slices, each of which fits into one call."""
         uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
-        width = 4 * (config.dim + config.classes + config.bits)
-        ends = np.cumsum(
-            [width + (0 if uri is None else 4 * len(uri)) for uri in uris]
-        )  # a character is 4 bytes or less
+        # A character of a uri has at most 4 bytes.
+        ends = np.cumsum([self._vector_bytes + (0 if uri is None else 4 * len(uri)) for uri in uris])
         start = 0
         while start < len(uris):
-            done = ends[start - 1] if start else 0
-            stop = int(np.searchsorted(ends, done + _CALL_BYTES, side="right"))
-            stop = min(max(stop, start + 1), start + self.batch)
+            before = ends[start - 1] if start else 0
+            stop = int(np.searchsorted(ends, before + _CALL_BYTES, side="right"))
+            stop = min(max(stop, start + 1), start + self.rows_per_call)
             yield slice(start, stop)
             start = stop
 
-    # encodings to rows
-
-    def check(self, encodings: Encodings) -> None:
-        """Raise `InvalidEncodingsError` if there is a uri that is too long."""
+    def check_uris(self, encodings: Encodings) -> None:
+        """Raise `InvalidEncodingsError` if a uri is too long for Milvus."""
         for uri in encodings.uris or ():
             if uri is not None and len(uri) > MAX_URI // 4 and len(uri.encode()) > MAX_URI:
                 raise InvalidEncodingsError(
                     f"the uri {shown(uri)} has {len(uri.encode())} bytes, at most {MAX_URI} fit into Milvus"
                 )
 
+    def query_codes(self, codes: NDArray[np.uint8]) -> list[Any]:
+        """Convert codes to vectors as the field `code` has them: (n, bits / 8) uint8 to n vectors."""
+        if self.kind == "floats":
+            return list(np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1)
+        return [bytes(code) for code in codes]
+
     def rows(self, encodings: Encodings, first: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """A batch with ids as rows of `name`, and of `name_records` (none if that is the same).
+        """Convert records to rows of `name`, and to rows of `name_records` (none unless the kind is "apart").
 
         Args:
-            encodings: n records.
-            first: their rows start there.
+            encodings: n records with ids.
+            first: the `row` of the first record; the others follow.
         """
         assert encodings.ids is not None
         count, config = len(encodings), self.config
         cells = cell_numbers(config, encodings.probabilities)[0]
         uris = encodings.uris if encodings.uris is not None else [None] * count
-        flags = (
-            is_unnormalised(encodings.features) * LOOSE
-            + np.array([uri is not None for uri in uris], np.int64) * WITH_URI
-        )
+        flags = is_unnormalised(encodings.features) * UNNORMALISED
+        flags = flags + np.array([uri is not None for uri in uris], np.int64) * WITH_URI
         scalars = {
             "id": to_keys(encodings.ids).tolist(),
             "row": range(first, first + count),
@@ -226,9 +244,7 @@ class Schema:
             "dominant": encodings.probabilities.argmax(axis=1).tolist(),
             "flags": flags.astype(int).tolist(),
         }
-        code: Any = [bytes(row) for row in encodings.codes]
-        if self.kind == "floats":
-            code = np.unpackbits(encodings.codes, axis=1).astype(np.float32) * 2 - 1
+        code = self.query_codes(encodings.codes)
         uri = ["" if uri is None else uri for uri in uris]
         if self.kind == "apart":
             record = np.hstack([encodings.features, encodings.probabilities, encodings.codes.astype(np.float32)])
@@ -241,44 +257,44 @@ class Schema:
     # rows to encodings
 
     def columns(self, rows: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
-        """Probabilities, codes and features of rows of `records` with all `vectors`."""
+        """Return the probabilities, codes and features of rows of `record_collection` with all `record_vectors`."""
         config = self.config
         if self.kind == "apart":
-            whole = floats(rows, "record", config.dim + config.classes + config.bits // 8)
+            whole = float_vectors(rows, "record", config.dim + config.classes + config.bits // 8)
             parts = np.split(whole, [config.dim, config.dim + config.classes], axis=1)
             return parts[1], parts[2].astype(np.uint8), parts[0]
         if self.kind == "floats":
-            codes = np.packbits(floats(rows, "code", config.bits) > 0, axis=1)
+            codes = np.packbits(float_vectors(rows, "code", config.bits) > 0, axis=1)
         else:
-            codes = bits(rows, "code", config.bits // 8)
-        features = floats(rows, "feature", max(2, config.dim))[:, : config.dim]
-        return floats(rows, "probabilities", config.classes), codes, features
+            codes = binary_vectors(rows, "code", config.bits // 8)
+        features = float_vectors(rows, "feature", max(2, config.dim))[:, : config.dim]
+        return float_vectors(rows, "probabilities", config.classes), codes, features
 
     def encodings(self, rows: Any) -> Encodings:
-        """Rows of `records` with id, flags, uri and all `vectors`, as a batch in the same order.
+        """Convert rows of `record_collection`, with id, flags, uri and all `record_vectors`, to a batch in their order.
 
         Raises:
-            SemcutError: what is there is no valid record.
+            SemcutError: a row is no valid record.
         """
         probabilities, codes, features = self.columns(rows)
         uris = [
             uri if flag & WITH_URI else None
-            for uri, flag in zip(texts(rows, "uri"), integers(rows, "flags").tolist(), strict=True)
+            for uri, flag in zip(text_column(rows, "uri"), int_column(rows, "flags").tolist(), strict=True)
         ]
         return Encodings(
             probabilities=probabilities,
             codes=codes,
             features=features,
-            ids=to_ids(integers(rows, "id")),
+            ids=to_ids(int_column(rows, "id")),
             uris=uris if any(uri is not None for uri in uris) else None,
         )
 
 
-def choose(server: Server) -> Kind:
-    """What the server can do.
+def choose_kind(server: ServerConnection) -> Kind:
+    """Return the kind of schema that the server can hold.
 
     Raises:
-        SemcutError: it is older than Milvus 2.3.
+        SemcutError: the server is older than Milvus 2.3.
     """
     if server.embedded:
         return "floats"
@@ -287,16 +303,11 @@ def choose(server: Server) -> Kind:
     return "apart" if server.release < (2, 4) else "whole"
 
 
-def field_names(server: Server, name: str) -> set[str]:
-    """The fields of a collection that is there."""
-    return {field["name"] for field in server.call("describe_collection", name)["fields"]}
-
-
 def check_name(name: str) -> str:
-    """The name of a collection.
+    """Return the name of a collection.
 
     Raises:
-        InvalidParameterError: Milvus would not take it.
+        InvalidParameterError: Milvus would refuse the name.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
         raise InvalidParameterError(
@@ -306,15 +317,16 @@ def check_name(name: str) -> str:
 
 
 def to_keys(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Primary keys of ids."""
-    return np.where(ids == _LARGEST, -1, ids)
+    """Convert ids to primary keys."""
+    return np.where(ids == _LARGEST_ID, -1, ids)
 
 
 def to_ids(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids of primary keys."""
-    return np.where(keys == -1, _LARGEST, keys)
+    """Convert primary keys to ids."""
+    return np.where(keys == -1, _LARGEST_ID, keys)
 
 
 def _dicts(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Convert columns of the same length to one dict per row."""
     names = list(columns)
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]

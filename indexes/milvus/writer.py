@@ -1,10 +1,15 @@
-"""Changes of a `MilvusIndex`: in which order a batch, a removal and what they leave behind reach the server.
+"""Change the records of a `MilvusIndex` in an order that leaves whole records, wherever a change stops.
 
-A batch that an earlier call left half written is taken back first. Then bounds are widened, so that no search prunes
-what is coming; an `add` is announced as unfinished; records are written; and the batch is told to be finished, or
-changed. Where records lie apart from what is searched (`layout`), a record is written under a row that nothing points
-to, then its id is pointed to that row, and at last the row that it pointed to before is deleted: whatever stops in
-between, the id has one whole record, and rows that nothing points to only take room.
+A change first takes back a batch that an earlier call left unfinished. Then it
+
+1. widens the bounds of cells, so that no search prunes the new records;
+2. publishes, for an `add`, that the batch is unfinished, so that readers leave its rows out;
+3. writes the records;
+4. publishes that the batch is finished, or that records changed.
+
+Where whole records have a collection of their own (kind "apart" of `schema`), step 3 writes a record to a new row
+there, then points the record's id to that row, then deletes the row that the id pointed to before. Wherever this stops,
+the id has one whole record; a row to which no id points only takes space.
 """
 
 from __future__ import annotations
@@ -16,22 +21,23 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
-from semcut.indexes.milvus.connection import Server, among, integers
-from semcut.indexes.milvus.reader import IDS, Reader
+from semcut.indexes.milvus.connection import ServerConnection, is_in
+from semcut.indexes.milvus.pymilvus_internals import int_column
+from semcut.indexes.milvus.reader import IDS_PER_FILTER, Reader
 from semcut.indexes.milvus.schema import Schema, to_keys
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.pruning.cells import Cells
 
 
 class Writer:
-    """Changes what is on the server. One call at a time: the index has the lock.
+    """Changes the records on the server. The index lets one thread call it at the same time.
 
     Args:
-        server, layout, catalogue, reader: of the index.
+        server, schema, shared, reader: of the index.
     """
 
-    def __init__(self, server: Server, layout: Schema, catalogue: SharedState, reader: Reader) -> None:
-        self._server, self._layout, self._catalogue, self._reader = server, layout, catalogue, reader
+    def __init__(self, server: ServerConnection, schema: Schema, shared: SharedState, reader: Reader) -> None:
+        self._server, self._schema, self._shared, self._reader = server, schema, shared, reader
         self._half_removed = np.empty(0, np.int64)  # ids of a removal that has failed
 
     def write(self, encodings: Encodings, *, replace: bool, known: bool) -> None:
@@ -39,83 +45,85 @@ class Writer:
 
         Args:
             encodings: with ids.
-            replace: those that are there already; otherwise the batch is seen as a whole or not at all.
-            known: whether the ids are known not to be there, so that they need not be looked for.
+            replace: replace records with the same ids; otherwise readers see the whole batch or nothing of it.
+            known: whether the caller knows that no record has these ids, so that the server is not asked.
 
         Raises:
-            DuplicateIdError: not to be replaced, and there already.
+            DuplicateIdError: an id is in the index already, and `replace` is off.
             InvalidEncodingsError: the server cannot hold such a record.
             ServerError: the server does not answer, or refuses.
         """
         assert encodings.ids is not None
-        self._layout.check(encodings)
-        self._undo()
+        self._schema.check_uris(encodings)
+        self._take_back_unfinished()
         before = np.empty(0, np.int64)
         if not known:
             before, hidden = self._reader.rows_of(encodings.ids, strong=True)
             if not replace:
                 refuse_known(encodings.ids, np.where(hidden, -1, before))
-        bounds = Cells.empty(self._layout.config).extended(encodings.probabilities)[0]
-        self._catalogue.widen(bounds, bool(is_unnormalised(encodings.features).any()))
+        bounds = Cells.empty(self._schema.config).extended(encodings.probabilities)[0]
+        self._shared.widen(bounds, bool(is_unnormalised(encodings.features).any()))
         first = secrets.randbits(61)
         if not replace:
-            self._catalogue.begin(first, first + len(encodings) - 1)
-        for here in self._layout.parts(encodings):
-            rows, records = self._layout.rows(encodings[here], first + here.start)
-            if records:  # their keys are new, and a repetition is the same again
-                self._server.call("insert", self._layout.records, records)
-            self._server.call("upsert", self._layout.name, rows)
-        self._forget(before[before >= 0])
+            self._shared.begin_batch(first, first + len(encodings) - 1)
+        for here in self._schema.call_slices(encodings):
+            rows, records = self._schema.rows(encodings[here], first + here.start)
+            if records:  # their keys are new, so a repeated insert writes the same rows again
+                self._server.call("insert", self._schema.record_collection, records)
+            self._server.call("upsert", self._schema.name, rows)
+        self._delete_records(before[before >= 0])
         if replace:
-            self._catalogue.changed()
+            self._shared.count_change()
         else:
-            self._catalogue.finish()
+            self._shared.finish_batch()
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Remove records.
 
         Args:
-            ids: (n,) int64. Those that a failed removal of the same ids has removed already may be among them.
+            ids: (n,) int64. After a failed removal, ids that it has removed already are accepted once more.
 
         Raises:
-            UnknownIdError: naming ids that are not there; then none is removed.
+            UnknownIdError: naming ids that are not in the index; no record is removed then.
             ServerError: the server does not answer, or refuses.
         """
-        self._undo()
+        self._take_back_unfinished()
         rows, hidden = self._reader.rows_of(ids, strong=True)
-        gone = np.isin(ids, self._half_removed) & (rows < 0)
-        refuse_unknown(ids[~gone], np.where(hidden, -1, rows)[~gone])
+        removed = np.isin(ids, self._half_removed) & (rows < 0)
+        refuse_unknown(ids[~removed], np.where(hidden, -1, rows)[~removed])
         self._half_removed = ids
-        for start in range(0, len(ids), IDS):
-            self._server.delete(self._layout.name, among("id", to_keys(ids[start : start + IDS])))
-        self._forget(rows[~gone])
-        self._catalogue.changed()
+        for start in range(0, len(ids), IDS_PER_FILTER):
+            self._server.delete(self._schema.name, is_in("id", to_keys(ids[start : start + IDS_PER_FILTER])))
+        self._delete_records(rows[~removed])
+        self._shared.count_change()
         self._half_removed = ids[:0]
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete the rows of these records that nothing points to. See `MilvusIndex.sweep`."""
-        if self._layout.records == self._layout.name:
+        """Delete the rows of these records to which no id points: see `MilvusIndex.sweep`."""
+        if self._schema.record_collection == self._schema.name:
             return
-        for start in range(0, len(ids), IDS):
-            part = ids[start : start + IDS]
-            rows = self._server.read(
-                "query", self._layout.records, filter=among("id", to_keys(part)), output_fields=["row"], strong=True
-            )
-            written = integers(rows, "row")
-            self._forget(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
+        for start in range(0, len(ids), IDS_PER_FILTER):
+            part = ids[start : start + IDS_PER_FILTER]
+            found = self._server.read(
+                "query", self._schema.record_collection, filter=is_in("id", to_keys(part)), output_fields=["row"],
+                strong=True,
+            )  # fmt: skip
+            written = int_column(found, "row")
+            self._delete_records(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
 
-    def _undo(self) -> None:
-        """Take back a batch of which adding has failed."""
-        batch = self._catalogue.unfinished()
+    def _take_back_unfinished(self) -> None:
+        """Delete the rows of a batch whose `add` has failed."""
+        batch = self._shared.unfinished_batch()
         if batch is not None:
             condition = f"row >= {batch[0]} and row <= {batch[1]}"
-            self._server.delete_found(self._layout.name, "id", condition)
-            if self._layout.records != self._layout.name:
-                self._server.delete_found(self._layout.records, "row", condition)
-            self._catalogue.take_back()
+            self._server.delete_matching(self._schema.name, "id", condition)
+            if self._schema.record_collection != self._schema.name:
+                self._server.delete_matching(self._schema.record_collection, "row", condition)
+            self._shared.take_back_batch()
 
-    def _forget(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows that nothing points to any more."""
-        if self._layout.records != self._layout.name:
-            for start in range(0, len(rows), IDS):
-                self._server.delete(self._layout.records, among("row", rows[start : start + IDS]), noticed=False)
+    def _delete_records(self, rows: NDArray[np.int64]) -> None:
+        """Delete rows of whole records to which no id points any more, where these have a collection of their own."""
+        if self._schema.record_collection != self._schema.name:
+            for start in range(0, len(rows), IDS_PER_FILTER):
+                part = is_in("row", rows[start : start + IDS_PER_FILTER])
+                self._server.delete(self._schema.record_collection, part, visible=False)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, search_tuning
+from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.pruning import cells, class_lists
 from semcut.indexes.scanners import choose, hamming_faiss_cpu
 from semcut.indexes.search import rank
+from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage import column_files
 from tests.indexes.generate import (
     PROPERTY,
@@ -32,20 +33,21 @@ from tests.indexes.generate import (
     threads,
     worlds,
 )
+from tests.indexes.overrides import override
 from tests.thorough import examples
 
 MOVED = {
-    (search_tuning, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
-    (search_tuning, "split_vectorised"): [1, 3],  # every batch of queries on several threads
-    (search_tuning, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
-    (search_tuning, "rows_at_once"): [1, 100],  # what remains one by one, and together
-    (search_tuning, "wide"): [0],  # the cutoff from a few values of each row
+    (TUNING, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
+    (TUNING, "split_vectorised"): [1, 3],  # every batch of queries on several threads
+    (TUNING, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
+    (TUNING, "rows_at_once"): [1, 100],  # what remains one by one, and together
+    (TUNING, "wide"): [0],  # the cutoff from a few values of each row
     (cells, "_MANY"): [0],  # pruning by lists
     (class_lists, "MOST"): [1],  # and of some queries by products all the same
     (class_lists, "_ELEMENTS"): [64, 300],
-    (search_tuning, "first_scan"): [1, 2],
-    (search_tuning, "checked_first"): [1, 4],
-    (search_tuning, "deeper"): [2],
+    (TUNING, "first_scan"): [1, 2],
+    (TUNING, "checked_first"): [1, 4],
+    (TUNING, "deeper"): [2],
     (choose, "_LOAD_ROWS"): [1, 7],
     (hamming_faiss_cpu, "_COUNTER_BYTES"): [1, 1 << 14],
     (cells, "_CHUNK"): [1, 5],
@@ -64,15 +66,17 @@ def tuned(moved: dict):
     """Borders that usually lie at millions of records, moved to where small data crosses them."""
     with pytest.MonkeyPatch.context() as patch, threads(moved.get(THREADS, 2)):
         for (owner, name), value in moved.items():
-            if owner is search_tuning:
-                patch.setitem(vars(search_tuning.TUNING), name, value)
-            elif owner is not faiss:
-                patch.setattr(owner, name, value)
+            if owner is not faiss:
+                override(patch, owner, name, value)
         yield
 
 
 def forced_deeper() -> dict:
-    return {(search_tuning, "rather_all"): 0, (search_tuning, "deeper"): 2, (search_tuning, "chunk_elements"): 400}
+    return {
+        (TUNING, "rather_all"): 0,
+        (TUNING, "deeper"): 2,
+        (TUNING, "chunk_elements"): 400,
+    }
 
 
 # equality with brute force

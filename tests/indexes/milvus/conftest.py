@@ -1,25 +1,30 @@
-"""Every test here runs against milvus-lite, and with `make test-milvus` against a real server, one for each process of
-tests."""
+"""Fixtures of the tests of `MilvusIndex`.
+
+Every test runs against milvus-lite. With `make test-milvus` it also runs against a Milvus server, one for each process
+of tests.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from semcut.indexes import IndexConfig, SemanticIndex
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.connection import Server
+from semcut.indexes.milvus.connection import ServerConnection
+from tests.indexes import story as story_records
 from tests.indexes.milvus.pool import Backend
-from tests.indexes.milvus.server import RealServer
+from tests.indexes.milvus.server_process import ServerProcess
 
-REAL = pytest.param("server", marks=pytest.mark.milvus)
+ON_SERVER = pytest.param("server", marks=pytest.mark.milvus)
 
 
 @pytest.fixture(scope="session")
-def real_server(tmp_path_factory) -> Iterator[RealServer]:
-    """A server that nobody ends."""
-    server = RealServer(tmp_path_factory.mktemp("milvus"))
+def milvus_server(tmp_path_factory) -> Iterator[ServerProcess]:
+    """A server that no test may stop."""
+    server = ServerProcess(tmp_path_factory.mktemp("milvus"))
     try:
         server.start()
         yield server
@@ -28,9 +33,9 @@ def real_server(tmp_path_factory) -> Iterator[RealServer]:
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory, real_server) -> Iterator[RealServer]:
-    """A server that wants a token, and that a test may stop or kill if it starts it again."""
-    server = RealServer(tmp_path_factory.mktemp("guarded"), authorization=True, binaries=real_server.directory)
+def token_server(tmp_path_factory, milvus_server) -> Iterator[ServerProcess]:
+    """A server that needs a token. A test may stop or kill it if the test starts it again."""
+    server = ServerProcess(tmp_path_factory.mktemp("token"), authorization=True, binaries=milvus_server.directory)
     try:
         server.start()
         yield server
@@ -38,34 +43,34 @@ def guarded(tmp_path_factory, real_server) -> Iterator[RealServer]:
         server.delete()
 
 
-@pytest.fixture(scope="session", params=["lite", REAL])
+@pytest.fixture(scope="session", params=["lite", ON_SERVER])
 def uri(request, tmp_path_factory) -> str:
-    """Where Milvus is: an embedded file, or a server."""
+    """The address of Milvus: an embedded file, or a server."""
     if request.param == "lite":
         return str(tmp_path_factory.mktemp("milvus") / "milvus.db")
-    return request.getfixturevalue("real_server").uri
+    return request.getfixturevalue("milvus_server").uri
 
 
 @pytest.fixture(scope="session")
 def backend(uri) -> Iterator[Backend]:
-    """That Milvus, with empty indexes to take."""
-    server = Server(uri)
+    """Milvus at that address, with a pool of empty indexes."""
+    server = ServerConnection(uri)
     yield Backend(uri, server, {}, {})
     server.close()
 
 
 @pytest.fixture
 def make(backend) -> Iterator[Callable[[IndexConfig], SemanticIndex]]:
-    """Gives empty indexes; all are closed at the end."""
-    made: list[tuple[str, MilvusIndex]] = []
+    """A function that creates empty indexes; all are closed at the end."""
+    created: list[tuple[str, MilvusIndex]] = []
 
     def create(config: IndexConfig) -> SemanticIndex:
         name = backend.take(config)
-        made.append((name, *backend.clients(name)))
-        return made[-1][1]
+        created.append((name, *backend.clients(name)))
+        return created[-1][1]
 
     yield create
-    for name, index in made:
+    for name, index in created:
         index.close()
         backend.give_back(name)
 
@@ -76,3 +81,27 @@ def name(backend, config) -> Iterator[str]:
     name = backend.take(config)
     yield name
     backend.give_back(name)
+
+
+@pytest.fixture
+def story(backend) -> Iterator[str]:
+    """The name of an empty index for the records of `tests.indexes.story`."""
+    name = backend.take(story_records.CONFIG)
+    yield name
+    backend.give_back(name)
+
+
+@pytest.fixture
+def no_variables(monkeypatch) -> None:
+    """An environment that names no server and no token."""
+    monkeypatch.delenv("MILVUS_URI", raising=False)
+    monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+
+
+@pytest.fixture
+def nothing_printed(capfd, caplog) -> Iterator[None]:
+    """Fail if a test prints, or if pymilvus or milvus-lite log a warning or an error during it."""
+    yield
+    assert capfd.readouterr() == ("", "")
+    logged = [record for record in caplog.get_records("call") if record.levelno > logging.INFO]
+    assert [record for record in logged if record.name.startswith(("pymilvus", "milvus_lite"))] == []

@@ -1,4 +1,7 @@
-"""Empty Milvus indexes for tests. Making one takes seconds, so they are used again, and emptied down to the bounds."""
+"""A pool of empty Milvus indexes for tests.
+
+Creating an index takes seconds, so tests reuse indexes; between two tests all rows are deleted, bounds included.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.connection import Server
-from semcut.indexes.milvus.schema import choose
-from semcut.indexes.milvus.shared_state import catalogue_name
+from semcut.indexes.milvus.connection import ServerConnection
+from semcut.indexes.milvus.schema import choose_kind
+from semcut.indexes.milvus.shared_rows import CONFIG, IDENTITY, shared_collection_name
 from tests.indexes.generate import World, assert_same_records, encodings
 
-SOME = settings(
+FEW_EXAMPLES = settings(
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-"""How properties are tested against a server: each says how many examples it can afford."""
+"""How properties are tested against a server; each test sets its number of examples."""
 
 
 def _similarity(classes: int) -> np.ndarray:
@@ -35,30 +38,32 @@ CONFIGS = [
     IndexConfig(classes=12, bits=72, dim=17, prior=np.array([1e-3, 1, 1e-6, 1] * 3)),
     IndexConfig(classes=4, bits=40, dim=2, similarity=_similarity(4)),
 ]
-"""The shapes of the indexes of properties: few, since each has to be made on every server."""
+"""The configurations of property tests: few, since an index of each has to be created on every server."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A Milvus server, and which collections on it are free.
+    """A Milvus server, and a pool of empty indexes on it.
 
     Attributes:
-        uri: where clients find it.
-        server: a connection for what an index does not do.
+        uri: its address.
+        server: a connection, for calls that an index does not make.
+        free: names of the indexes that no test uses, by configuration.
+        taken: the configuration of every index that a test has used, by name.
     """
 
     uri: str
-    server: Server
+    server: ServerConnection
     free: dict[IndexConfig, list[str]]
     taken: dict[str, IndexConfig]
 
     @property
-    def real(self) -> bool:
-        """Whether it is not milvus-lite."""
+    def is_server(self) -> bool:
+        """Whether it is a server, not milvus-lite."""
         return not self.server.embedded
 
     def take(self, config: IndexConfig) -> str:
-        """The name of an index that is as if it was just made, for this test alone."""
+        """Return the name of an index that is like a new one, for one test alone."""
         names = self.free.setdefault(config, [])
         if names:
             name = names.pop()
@@ -70,56 +75,56 @@ class Backend:
         return name
 
     def unused(self) -> str:
-        """The name of no index."""
+        """Return a name that no index has."""
         return f"index_{len(self.taken)}_{np.random.default_rng().integers(1_000_000)}"
 
     def give_back(self, name: str) -> None:
-        """An index can be used by others."""
+        """Let other tests use an index."""
         self.free[self.taken[name]].append(name)
 
     def empty(self, name: str) -> None:
-        """Delete the records of an index, and its bounds and writers, which would stay."""
+        """Delete the records of an index, and the bounds and writers' rows, which removals leave."""
         for collection, key in self._collections(name):
-            kept = " and cell != -2 and cell != -4" if collection == catalogue_name(name) else ""
+            kept = f" and cell != {CONFIG} and cell != {IDENTITY}" if collection == shared_collection_name(name) else ""
             self.server.delete(collection, f"{key} >= -{2**63 - 1}{kept}")
 
-    def settle(self, name: str) -> None:
-        """Wait until the server shows everyone what anyone has written: 0.2 s for all reads, not for each."""
+    def wait_until_visible(self, name: str) -> None:
+        """Wait until every client sees what any client has written: 0.2 s once, not for every read."""
         collections = self._collections(name)
         with ThreadPoolExecutor(len(collections)) as pool:
             list(pool.map(lambda one: self.server.count(one[0], f"{one[1]} >= 0", strong=True), collections))
 
     def _collections(self, name: str) -> list[tuple[str, str]]:
-        """Those of an index, with their primary keys."""
-        records = [(f"{name}_records", "row")] if choose(self.server) == "apart" else []
-        return [(name, "id"), *records, (catalogue_name(name), "key")]
+        """Return the collections of an index, with their primary keys."""
+        records = [(f"{name}_records", "row")] if choose_kind(self.server) == "apart" else []
+        return [(name, "id"), *records, (shared_collection_name(name), "key")]
 
     def clients(self, name: str, count: int = 1, **options) -> list[MilvusIndex]:
-        """Several clients of one index."""
+        """Open an index several times."""
         return [MilvusIndex.open(self.uri, collection=name, **options) for _ in range(count)]
 
 
 @st.composite
 def small_worlds(draw: st.DrawFn, *, rows: tuple[int, int] = (0, 60), queries: tuple[int, int] = (1, 6)) -> World:
-    """Worlds as of `generate.worlds`, for one of a few configurations."""
+    """Draw worlds like those of `generate.worlds`, with one of a few configurations."""
     config, count = draw(st.sampled_from(CONFIGS)), draw(st.integers(*rows))
     normalised = draw(st.booleans())
     borders = sorted(draw(st.lists(st.integers(0, count), max_size=2)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     records = encodings(rng, config, count, normalised=normalised)
-    asked = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
+    query_batch = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
     return World(
         config=config,
         batches=[records[start:stop] for start, stop in zip([0, *borders], [*borders, count], strict=True)],
-        queries=asked,
+        queries=query_batch,
         normalised=normalised,
         seed=seed,
     )
 
 
 def assert_holds(index: MilvusIndex, reference: BruteForceIndex, *, batch_size: int = 7, next_id: bool = True) -> None:
-    """The index holds the records of the reference, in whichever way it is asked for them (`next_id` takes long)."""
+    """Check that every way of reading gives the records of the reference (`next_id` takes long)."""
     ids = np.sort(reference.ids())
     np.testing.assert_array_equal(index.ids(), ids, strict=True)
     assert len(index) == len(ids)
@@ -127,8 +132,8 @@ def assert_holds(index: MilvusIndex, reference: BruteForceIndex, *, batch_size: 
     for name in ("records", "removed", "partitions", "normalised", "column_bytes"):
         assert getattr(stats, name) == getattr(expected, name), name
     assert not next_id or index.next_id() == reference.next_id()
-    asked = np.concatenate([ids, ids + 1, [-1, 0, 2**62]]) if len(ids) else np.arange(3)
-    np.testing.assert_array_equal(index.contains(asked), reference.contains(asked), strict=True)
+    candidates = np.concatenate([ids, ids + 1, [-1, 0, 2**62]]) if len(ids) else np.arange(3)
+    np.testing.assert_array_equal(index.contains(candidates), reference.contains(candidates), strict=True)
     assert_same_records(index.get(ids[::-1]), reference.get(ids[::-1]))
     assert index.uris(ids) == reference.uris(ids)
     after = int(ids[len(ids) // 2]) - 1 if len(ids) else 5

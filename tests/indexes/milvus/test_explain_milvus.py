@@ -1,4 +1,4 @@
-"""What a `MilvusIndex` says about its partitions is what a `FaissIndex` says."""
+"""A `MilvusIndex` explains pruning, and lists members of partitions, as a `FaissIndex` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of records in Milvus: whatever is changed, by whichever client, the index does what brute force does."""
+"""Changes of records by any client of an index: the index then holds and finds what brute force does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from semcut.indexes import BruteForceIndex, Encodings
 from semcut.indexes.milvus import MilvusIndex
 from tests.indexes.generate import World, assert_same, assert_same_records, encodings
-from tests.indexes.milvus.pool import CONFIGS, SOME, assert_holds
+from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES, assert_holds
 from tests.indexes.test_life import filled, renamed
 from tests.thorough import examples
 
@@ -19,7 +19,7 @@ from tests.thorough import examples
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
-    """A world, whose batches serve as material, and what is done, each with a seed of its own."""
+    """Draw a world, whose records are the material, and changes, each with a seed of its own."""
     config, seed = draw(st.sampled_from(CONFIGS)), draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     normalised = draw(st.booleans())
@@ -30,18 +30,18 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
         normalised=normalised,
         seed=seed,
     )
-    steps = st.sampled_from(["add", "add", "upsert", "upsert", "remove", "remove", "reopen", "flush", "drop out"])
+    steps = st.sampled_from(["add", "add", "upsert", "upsert", "remove", "remove", "reopen", "flush", "crash"])
     return world, draw(st.lists(st.tuples(steps, st.integers(0, 2**32 - 1)), min_size=2, max_size=6))
 
 
-@settings(SOME, max_examples=examples(8))
+@settings(FEW_EXAMPLES, max_examples=examples(8))
 @given(story=stories())
 def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
     world, steps = story
-    material, reference = world.records, BruteForceIndex(world.config)
+    material, reference = world.records, BruteForceIndex.create(None, world.config)
     name = backend.take(world.config)
     clients = backend.clients(name, 2)
-    for step, seed in [("add", 0), *steps[: 3 if backend.real else 6]]:  # each takes a second there
+    for step, seed in [("add", 0), *steps[: 3 if backend.is_server else 6]]:  # each takes a second on a server
         rng = np.random.default_rng(seed)
         writer = int(rng.integers(2))
         known = reference.contains(material.ids)
@@ -55,21 +55,21 @@ def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_do
                 one.upsert(renamed(material[chosen], material.ids[some]))
             elif step == "remove":
                 one.remove(material.ids[known & some])
-        if step == "flush" and not backend.real:  # which takes seconds on a server
+        if step == "flush" and not backend.is_server:  # it takes seconds on a server
             index.flush()
         elif step == "reopen":
             index.close()
             (clients[writer],) = backend.clients(name)
-        elif step == "drop out":  # as if it was killed: it does not say goodbye
+        elif step == "crash":  # the client does not leave
             (clients[writer],) = backend.clients(name)
             index._server.close()
             index._pool.shutdown()
-        backend.settle(name)
-        asked = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
-        expected = reference.search(world.queries, **asked)
+        backend.wait_until_visible(name)
+        arguments = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
+        expected = reference.search(world.queries, **arguments)
         for client in clients:
-            assert_same(client.search(world.queries, **asked), expected)
-            assert_same(client.search(world.queries, **{**asked, "shortlist": 50}), expected)
+            assert_same(client.search(world.queries, **arguments), expected)
+            assert_same(client.search(world.queries, **{**arguments, "shortlist": 50}), expected)
         assert_holds(clients[seed % 2], reference, next_id=False)
     assert_holds(clients[0], reference)
     for client in clients:
@@ -77,7 +77,7 @@ def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_do
     backend.give_back(name)
 
 
-# where it differs from other indexes
+# differences from other indexes
 
 
 def test_ids_come_in_ascending_order(make, config, batch):
@@ -90,18 +90,18 @@ def test_ids_come_in_ascending_order(make, config, batch):
 
 
 def test_an_upsert_replaces_what_is_there_and_adds_the_rest(make, config, batch):
-    index, reference = filled(make(config), batch[:3]), filled(BruteForceIndex(config), batch[:3])
+    index, reference = filled(make(config), batch[:3]), filled(BruteForceIndex.create(None, config), batch[:3])
     fresh = renamed(batch[3:], [20, 70, 10])
     for one in (index, reference):
         one.upsert(fresh)
     assert len(index) == 4
     assert_same_records(index.get([20, 70, 10]), fresh)
-    asked = {"k": 6, "cutoff": 0.0, "shortlist": None}
-    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+    arguments = {"k": 6, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **arguments), reference.search(batch, **arguments))
     assert_holds(index, reference)
 
 
-def test_what_is_removed_or_replaced_while_iterating_is_left_out_or_new_and_nothing_comes_twice(make, config, batch):
+def test_changes_while_iterating_may_be_seen_and_no_record_comes_twice(make, config, batch):
     index = filled(make(config), batch)
     parts = index.iterate(2)
     first = next(parts)
@@ -131,7 +131,7 @@ def _same(found: Encodings, expected: Encodings) -> bool:
 # connections
 
 
-def test_an_index_that_is_closed_and_opened_again_is_as_it_was(backend, name, config, batch):
+def test_a_reopened_index_is_unchanged(backend, name, config, batch):
     (index,) = backend.clients(name)
     index.add(batch[:4])
     index.close()
@@ -145,7 +145,7 @@ def test_an_index_that_is_closed_and_opened_again_is_as_it_was(backend, name, co
             index.add(batch[[2]])
 
 
-def test_several_indexes_on_one_server_do_not_know_of_each_other(make, config, batch):
+def test_several_indexes_on_one_server_are_independent(make, config, batch):
     first, second = make(config), make(config)
     first.add(batch[:3])
     second.add(batch[2:])
@@ -153,5 +153,5 @@ def test_several_indexes_on_one_server_do_not_know_of_each_other(make, config, b
     second.upsert(renamed(batch[:1], [40]))
     assert first.ids().tolist() == [10, 20]
     assert second.ids().tolist() == [30, 40, 50, 60]
-    asked = {"k": 6, "cutoff": 0.0, "shortlist": None}
-    assert set(first.search(batch, **asked).ids.ravel().tolist()) == {-1, 10, 20}
+    arguments = {"k": 6, "cutoff": 0.0, "shortlist": None}
+    assert set(first.search(batch, **arguments).ids.ravel().tolist()) == {-1, 10, 20}

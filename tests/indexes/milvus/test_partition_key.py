@@ -7,14 +7,14 @@ import pytest
 
 from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.connection import Server, among
+from semcut.indexes.milvus.connection import ServerConnection, is_in
 from tests.indexes.generate import assert_same, classified
 
 CONFIG = IndexConfig(classes=9, bits=64, dim=8)
 
 
 def created(backend, name) -> MilvusIndex | InvalidParameterError:
-    """An index with a partition key, or why there is none."""
+    """Create an index with a partition key, or return the error."""
     try:
         return MilvusIndex.create(backend.uri, CONFIG, collection=name, partition_key=True)
     except InvalidParameterError as error:
@@ -29,11 +29,11 @@ def partitioned(backend, name) -> MilvusIndex:
 
 
 def test_a_partition_key_under_which_records_are_not_found_is_refused(backend):
-    """As Milvus 2.3 has it; milvus-lite and newer servers must not refuse."""
+    """Milvus 2.3 must refuse; milvus-lite and newer servers must not."""
     name = backend.unused()
     index = created(backend, name)
     if isinstance(index, InvalidParameterError):
-        assert backend.real
+        assert backend.is_server
         assert "wrong partitions" in str(index)
         assert not any(name in there for there in backend.server.call("list_collections"))
     else:
@@ -42,11 +42,11 @@ def test_a_partition_key_under_which_records_are_not_found_is_refused(backend):
 
 
 def test_the_same_answers_with_a_partition_key(backend):
-    """Also after records have got another class."""
+    """Also after the class of records has changed."""
     name = backend.unused()
     rng = np.random.default_rng(3)
     records, others, queries = (classified(rng, CONFIG, rows) for rows in (300, 300, 10))
-    reference = BruteForceIndex(CONFIG)
+    reference = BruteForceIndex.create(None, CONFIG)
     with partitioned(backend, name) as index:
         assert len(index) == 0
         for one in (index, reference):
@@ -56,25 +56,25 @@ def test_the_same_answers_with_a_partition_key(backend):
         for cutoff in (0.0, 0.3):
             found = index.search(queries, cutoff=cutoff, shortlist=None)
             assert_same(found, reference.search(queries, cutoff=cutoff, shortlist=None))
-    with MilvusIndex.open(backend.uri, collection=name) as index:  # the option is stored with the index
+    with MilvusIndex.open(backend.uri, collection=name) as index:  # the index stores the option
         assert_same(index.search(queries, shortlist=None), reference.search(queries, shortlist=None))
     MilvusIndex.drop(backend.uri, collection=name)
 
 
 def test_searches_name_the_partitions(backend, monkeypatch):
-    """Otherwise the server could not leave out any."""
-    name, asked = backend.unused(), []
+    """Otherwise the server could not skip any partition."""
+    name, calls = backend.unused(), []
     with partitioned(backend, name) as index:
         index.add(classified(np.random.default_rng(3), CONFIG, 100))
-        call = Server.call
+        call = ServerConnection.call
 
-        def listened(self, method, /, *args, **kwargs):
-            asked.append((method, kwargs.get("filter", "")))
+        def recorded(self, method, /, *args, **kwargs):
+            calls.append((method, kwargs.get("filter", "")))
             return call(self, method, *args, **kwargs)
 
-        monkeypatch.setattr(Server, "call", listened)
+        monkeypatch.setattr(ServerConnection, "call", recorded)
         index.search(classified(np.random.default_rng(3), CONFIG, 1), cutoff=0.5)
-    searches = [condition for method, condition in asked if method == "search"]
+    searches = [condition for method, condition in calls if method == "search"]
     assert searches
-    assert all(condition.startswith("(dominant in [") and among("cell", [])[:7] in condition for condition in searches)
+    assert all(condition.startswith("(dominant in [") and is_in("cell", [])[:7] in condition for condition in searches)
     MilvusIndex.drop(backend.uri, collection=name)

@@ -1,4 +1,4 @@
-"""A server that is killed and started again: what it acknowledged is there, and open indexes go on."""
+"""A server that is killed and started again keeps what it acknowledged, and open indexes keep working."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 from semcut.indexes import ServerError
 from semcut.indexes.milvus import MilvusIndex
 from tests.indexes.generate import assert_same, assert_same_records
-from tests.indexes.milvus.server import TOKEN
-from tests.indexes.milvus.test_clients import QUERIES, reference_of, written
+from tests.indexes.milvus.clients import QUERIES, reference_of, written
+from tests.indexes.milvus.server_process import TOKEN
 from tests.indexes.story import CONFIG
 
-RECOVERY = 150  # seconds that a server may take to load again what it had loaded
+RECOVERY = 150  # seconds that a server may take to load its collections again
 
 pytestmark = pytest.mark.milvus
 
 
 def recovered(action):
-    """The result of an action, as soon as the server can do it again."""
+    """Return the result of an action as soon as the server executes it again."""
     end = time.monotonic() + RECOVERY
     while time.monotonic() < end:
         with contextlib.suppress(ServerError):
@@ -31,9 +31,9 @@ def recovered(action):
     return action()
 
 
-def test_a_server_that_is_killed_has_all_that_it_acknowledged(guarded):
-    MilvusIndex.create(guarded.uri, CONFIG, token=TOKEN, collection="killed").close()
-    index, reader = (MilvusIndex.open(guarded.uri, token=TOKEN, collection="killed", timeout=5) for _ in range(2))
+def test_a_server_that_is_killed_has_all_that_it_acknowledged(token_server):
+    MilvusIndex.create(token_server.uri, CONFIG, token=TOKEN, collection="killed").close()
+    index, reader = (MilvusIndex.open(token_server.uri, token=TOKEN, collection="killed", timeout=5) for _ in range(2))
     acknowledged: list[int] = []
     failures: list[BaseException] = []
 
@@ -48,7 +48,7 @@ def test_a_server_that_is_killed_has_all_that_it_acknowledged(guarded):
     adding = threading.Thread(target=add)
     adding.start()
     time.sleep(4)
-    guarded.kill()
+    token_server.kill()
     adding.join(timeout=30)
     assert [type(error) for error in failures] == [ServerError]
     assert len(acknowledged) > 2
@@ -56,9 +56,9 @@ def test_a_server_that_is_killed_has_all_that_it_acknowledged(guarded):
     with pytest.raises(ServerError, match="Milvus did not answer within 5 s"):
         reader.search(QUERIES)
     with pytest.raises(ServerError, match="Milvus did not answer within 5 s"):
-        MilvusIndex.open(guarded.uri, token=TOKEN, collection="killed", timeout=5)
+        MilvusIndex.open(token_server.uri, token=TOKEN, collection="killed", timeout=5)
     assert time.monotonic() - start < 2 * (5 + 3)
-    guarded.start()
+    token_server.start()
 
     held = reference_of(*(written(15 * at, 15, at) for at in acknowledged))
     unfinished = written(15 * len(acknowledged), 15, len(acknowledged))
@@ -66,25 +66,25 @@ def test_a_server_that_is_killed_has_all_that_it_acknowledged(guarded):
     assert there.all() or not there.any()
     if there.any():
         held.add(unfinished)
-    asked = {"k": 100, "cutoff": 0.15, "shortlist": 2000}
-    expected = held.search(QUERIES, **asked)
-    assert_same(recovered(lambda: reader.search(QUERIES, **asked)), expected)
+    arguments = {"k": 100, "cutoff": 0.15, "shortlist": 2000}
+    expected = held.search(QUERIES, **arguments)
+    assert_same(recovered(lambda: reader.search(QUERIES, **arguments)), expected)
     ids = np.sort(held.ids())
     for client in (reader, index):
         np.testing.assert_array_equal(client.ids(), ids)
         assert_same_records(client.get(ids), held.get(ids))
-        assert_same(client.search(QUERIES, **asked), expected)
+        assert_same(client.search(QUERIES, **arguments), expected)
 
-    for one in (index, held):  # both go on
+    for one in (index, held):  # both keep working
         if not there.any():
             one.add(unfinished)
         one.upsert(written(0, 20, 77))
         one.remove(np.arange(5))
     reader.add(written(50_000, 5))
     held.add(written(50_000, 5))
-    with MilvusIndex.open(guarded.uri, token=TOKEN, collection="killed", strong=True) as fresh:
-        assert_same(fresh.search(QUERIES, **asked), held.search(QUERIES, **asked))
+    with MilvusIndex.open(token_server.uri, token=TOKEN, collection="killed", strong=True) as fresh:
+        assert_same(fresh.search(QUERIES, **arguments), held.search(QUERIES, **arguments))
         assert_same_records(fresh.get(held.ids()), held.get(held.ids()))
     index.close()
     reader.close()
-    MilvusIndex.drop(guarded.uri, token=TOKEN, collection="killed")
+    MilvusIndex.drop(token_server.uri, token=TOKEN, collection="killed")

@@ -10,10 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import DamagedIndexError, DeviceError, FaissIndex, IndexConfig, InvalidParameterError, searchable
+from semcut.indexes import (
+    DamagedIndexError,
+    DeviceError,
+    FaissIndex,
+    IndexConfig,
+    InvalidParameterError,
+    search_tuning,
+    searchable,
+)
 from semcut.indexes.scanners import gpu_features, gpu_segments, hamming_faiss_gpu, hamming_torch_gpu
 from semcut.indexes.scanners.gpu_features import GpuFeatures
-from semcut.indexes.search import vectorised
 from tests.indexes.generate import (
     PROPERTY,
     assert_same,
@@ -25,6 +32,7 @@ from tests.indexes.generate import (
     threads,
     worlds,
 )
+from tests.indexes.overrides import override
 from tests.thorough import examples
 
 CONFIG = IndexConfig(classes=6, bits=64, dim=8)
@@ -43,9 +51,9 @@ TUNING = st.fixed_dictionaries(
         (hamming_torch_gpu, "_PAIRS"): st.just({"cpu": 7}),
         (gpu_features, "_BLOCK_BYTES"): st.sampled_from([1, 300]),
         (gpu_features, "_ELEMENTS"): st.just(50),
-        (vectorised, "_WORTH"): st.just(0),
-        (vectorised, "_FIRST"): st.just(1),
-        (vectorised, "_DEEPER"): st.just(2),
+        (search_tuning.TUNING, "rather_all"): st.just(0),
+        (search_tuning.TUNING, "first_scan"): st.just(1),
+        (search_tuning.TUNING, "deeper"): st.just(2),
     },
 )
 
@@ -72,7 +80,7 @@ def test_results_are_those_of_brute_force(features, engine, device, world, tunin
     reference = world.brute_force()
     with threads(1), pytest.MonkeyPatch.context() as patch:
         for (owner, name), value in tuning.items():
-            patch.setattr(owner, name, value)
+            override(patch, owner, name, value)
         patch.setattr(searchable, "build_gpu_features", FEATURES[features])
         index = filled(FaissIndex.create(None, world.config, engine=engine, device=device), world.batches)
         for cutoff, ranking in each(world):

@@ -1,6 +1,6 @@
-"""A real Milvus server for tests, from the package `milvus` of PyPI: in a directory, on free ports, ended by its pid.
+"""A Milvus server process for tests, from the package `milvus` of PyPI, in a directory and on free ports.
 
-Milvus 2.3 binds its ports on every interface, whatever the addresses in its configuration; only its etcd can be told.
+Milvus 2.3 binds its ports on every interface, whatever the addresses in its configuration; only its etcd obeys.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 import pytest
 
 TOKEN = "root:Milvus"
-"""What the first user of a server with authorization has to give."""
+"""The token of the first user of a server with authorization."""
 
 BINARIES = "bin"
 _PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 _START = 120  # seconds
 
 
-class RealServer:
-    """A server process. Killing it and starting it again keeps its data, its port and its uri.
+class ServerProcess:
+    """A server process. Data, ports and uri stay the same when it is killed and started again.
 
     Args:
         directory: for its data, logs and binaries (250 MB).
         authorization: whether clients need a token, see `TOKEN`.
-        binaries: the directory of another server, to share its binaries.
+        binaries: the directory of another server, whose binaries this one uses too.
 
     Attributes:
         directory: as given.
@@ -49,7 +49,7 @@ class RealServer:
         names = [name for name in milvus.MilvusServerConfig().configurable_items if name.endswith("_port")]
         *ports, self._health, peer = free_ports(len(names) + 2)
         self._ports = dict(zip(names, ports, strict=True))
-        # Without this it takes the usual ports of etcd, and fails where another server has them.
+        # By default etcd takes its usual ports, and fails if another server has them.
         etcd, peers = f"http://127.0.0.1:{self._ports['etcd_port']}", f"http://127.0.0.1:{peer}"
         (directory / "etcd.yaml").write_text(
             f"name: default\nlisten-client-urls: {etcd}\nadvertise-client-urls: {etcd}\nlisten-peer-urls: {peers}\n"
@@ -59,16 +59,16 @@ class RealServer:
 
     @property
     def uri(self) -> str:
-        """Where clients find it."""
+        """The address for clients."""
         return f"http://127.0.0.1:{self._ports['proxy_port']}"
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The id of the process."""
         return int(self._server.server_proc.pid)
 
     def start(self) -> None:
-        """Start it, and wait until it is healthy."""
+        """Start the server, and wait until it is healthy."""
         config = self._package.MilvusServerConfig()
         config.try_bind_port = _bound
         config.set("authorization_enabled", self._authorization)
@@ -90,7 +90,7 @@ class RealServer:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL): on SIGTERM it goes on for more than a minute."""
+        """Kill the server (SIGKILL); after SIGTERM it would run for more than a minute."""
         server, self._server = self._server, None
         if server is not None and server.server_proc is not None:
             server.server_proc.kill()
@@ -99,13 +99,13 @@ class RealServer:
             server.stop()  # closes its files
 
     def delete(self) -> None:
-        """End it and delete all that it has stored."""
+        """Kill the server and delete its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def hanging(self):
-        """It exists and does not answer (SIGSTOP), then goes on (SIGCONT)."""
+        """Stop the process in the block (SIGSTOP), so that it does not answer, then continue it (SIGCONT)."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -121,7 +121,7 @@ class RealServer:
 
 
 def _bound(port: int) -> socket.socket | None:
-    """A socket at a port that a server can have, also one that it had until now."""
+    """Return a socket bound to a port, or None; a port that a killed server had a moment ago can be bound."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -133,7 +133,7 @@ def _bound(port: int) -> socket.socket | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens, below those that clients are given: a server can come back to them."""
+    """Return unused ports below those that clients get, so that a restarted server can bind them again."""
     found: list[int] = []
     for port in random.sample(range(15_000, 30_000), 1000):
         with socket.socket() as one:

@@ -20,8 +20,7 @@ from semcut.indexes import (
     InvalidParameterError,
     search_tuning,
 )
-from semcut.indexes.milvus import MilvusIndex, connection, reader, schema, server_search
-from semcut.indexes.milvus import milvus_index as milvus_index
+from semcut.indexes.milvus import MilvusIndex, connection, consistent_search, reader, schema, server_scanner
 from tests.indexes.generate import (
     RANKED,
     World,
@@ -34,51 +33,49 @@ from tests.indexes.generate import (
     filled,
     threads,
 )
-from tests.indexes.milvus.pool import CONFIGS, SOME, Backend, assert_holds, small_worlds
+from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES, Backend, assert_holds, small_worlds
+from tests.indexes.overrides import override
 from tests.thorough import examples
 
-MOVED = {
-    (milvus_index, "_QUERIES"): [1, 2],
-    (reader, "IDS"): [1, 5],
-    (server_search, "_LOOSE_GROUP"): [1, 100],
-    (server_search, "_LARGE_GROUP"): [1, 2],
-    (server_search, "_ALL"): [0, 2],
-    (server_search.Hits, "deepest"): [2],
+TUNING = {
+    (consistent_search, "QUERIES_PER_CHUNK"): [1, 2],
+    (reader, "IDS_PER_FILTER"): [1, 5],
+    (server_scanner, "_GROUP_WIDENING"): [1, 100],
+    (server_scanner, "_GROUP_QUERIES"): [1, 2],
+    (server_scanner, "_ALL_CELLS"): [0, 2],
+    (server_scanner.ServerScanner, "deepest"): [2],
     (schema, "_CALL_BYTES"): [1],
     (connection, "PAGE"): [3, 16],
-    (search_tuning, "chunk_elements"): [1, 50],
-    (search_tuning, "rather_all"): [0, 1],
-    (search_tuning, "first_scan"): [1],
-    (search_tuning, "deeper"): [2],
+    (search_tuning.TUNING, "chunk_elements"): [1, 50],
+    (search_tuning.TUNING, "rather_all"): [0, 1],
+    (search_tuning.TUNING, "first_scan"): [1],
+    (search_tuning.TUNING, "deeper"): [2],
 }
-tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in MOVED.items()})
+tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in TUNING.items()})
 
 
 @contextmanager
-def tuned(moved: dict):
-    """Borders that usually lie at thousands of records or queries, moved to where small data crosses them."""
+def tuned(tuning: dict):
+    """Lower limits of thousands of records or queries in the block, so that small data exceeds them."""
     with pytest.MonkeyPatch.context() as patch, threads(1):
-        for (owner, name), value in moved.items():
-            if owner is search_tuning:
-                patch.setitem(vars(search_tuning.TUNING), name, value)
-            else:
-                patch.setattr(owner, name, value)
+        for (owner, name), value in tuning.items():
+            override(patch, owner, name, value)
         yield
 
 
 @contextmanager
-def three(backend: Backend, world: World, **options):
-    """The world in each kind of index: Milvus, FAISS, brute force."""
+def in_each_index(backend: Backend, world: World, **options):
+    """Give the world in each kind of index: Milvus, FAISS, brute force."""
     name = backend.take(world.config)
     (index,) = backend.clients(name, **options)
     try:
         with (
-            FaissIndex.create(None, world.config, engine="faiss") as faiss,  # which prunes as Milvus does
+            FaissIndex.create(None, world.config, engine="faiss") as faiss,  # it prunes as Milvus does
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(
-                server_search.Hits, "patience", math.inf
-            )  # to settle all ties, however many records share a distance
+                server_scanner.ServerScanner, "patience", math.inf
+            )  # settle all ties, however many records share a distance
             yield filled(index, world.batches), filled(faiss, world.batches), world.brute_force()
     finally:
         index.close()
@@ -86,30 +83,30 @@ def three(backend: Backend, world: World, **options):
 
 
 def assert_as_pruned(found, expected) -> None:
-    """As many cells were scanned, and as many records dropped from them, where each kept record is looked at."""
+    """Check that as many cells were scanned and as many records cut off; codes are not counted."""
     for counted in ("partitions", "cells", "cut_off"):
         np.testing.assert_array_equal(getattr(found, counted), getattr(expected, counted), err_msg=counted, strict=True)
     assert (found.codes == -1).all()
 
 
-@settings(SOME, max_examples=examples(14))
-@given(world=small_worlds(), moved=tunings, data=st.data())
-def test_the_same_records_give_the_same_answers(backend, world, moved, data):
+@settings(FEW_EXAMPLES, max_examples=examples(14))
+@given(world=small_worlds(), tuning=tunings, data=st.data())
+def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
     count = len(world.records)
-    with tuned(moved), three(backend, world) as (index, faiss, reference):
+    with tuned(tuning), in_each_index(backend, world) as (index, faiss, reference):
         assert_holds(index, reference)
         assert index.stats().cells == faiss.stats().cells
         for cutoff, ranking in list(each(world))[:3]:
             k = data.draw(st.sampled_from([1, 3, max(1, count), count + 3]))
-            asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            arguments = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            found, expected = index.search(world.queries, **arguments), reference.search(world.queries, **arguments)
             assert_same(found, expected)
-            same = faiss.search(world.queries, **asked)
+            same = faiss.search(world.queries, **arguments)
             assert_same(found, same)
             if count:
                 assert_as_pruned(found, same)
             size = data.draw(st.sampled_from([k, k + 1, 2 * k + 5]))
-            result = index.search(world.queries, **{**asked, "shortlist": size})
+            result = index.search(world.queries, **{**arguments, "shortlist": size})
             assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=size, ranking=ranking)
             if size >= count:
                 assert_same(result, expected)
@@ -117,23 +114,23 @@ def test_the_same_records_give_the_same_answers(backend, world, moved, data):
 
 def test_a_large_batch_of_queries_gets_the_answers_of_brute_force(backend):
     world = _plain(CONFIGS[1], 90, 270)
-    with three(backend, world) as (index, faiss, reference):
-        asked = {"k": 5, "cutoff": 0.3, "ranking": "fused"}
+    with in_each_index(backend, world) as (index, faiss, reference):
+        arguments = {"k": 5, "cutoff": 0.3, "ranking": "fused"}
         queries = world.queries[:20]
-        found = index.search(queries, shortlist=None, **asked)
-        assert_same(found, reference.search(queries, shortlist=None, **asked))
-        assert_as_pruned(found, faiss.search(queries, shortlist=None, **asked))
+        found = index.search(queries, shortlist=None, **arguments)
+        assert_same(found, reference.search(queries, shortlist=None, **arguments))
+        assert_as_pruned(found, faiss.search(queries, shortlist=None, **arguments))
         assert_same(
-            index.search(world.queries, shortlist=90, **asked),
-            reference.search(world.queries, shortlist=None, **asked),
+            index.search(world.queries, shortlist=90, **arguments),
+            reference.search(world.queries, shortlist=None, **arguments),
         )
-        result = index.search(world.queries, shortlist=9, **asked)
+        result = index.search(world.queries, shortlist=9, **arguments)
         assert_shortlist(result, world, k=5, cutoff=0.3, shortlist=9, ranking="fused")
 
 
 def test_a_query_gets_the_same_answer_alone_as_in_a_batch(backend):
     world = _plain(CONFIGS[1], 60, 12)
-    with three(backend, world) as (index, _, _):
+    with in_each_index(backend, world) as (index, _, _):
         together = index.search(world.queries, k=60, cutoff=0.1, shortlist=60)
         for query in range(12):
             alone = index.search(world.queries[[query]], k=60, cutoff=0.1, shortlist=60)
@@ -148,7 +145,7 @@ def test_searches_from_several_threads_at_once_give_what_they_give_alone(backend
         for cutoff in (0.05, 0.3)
         for shortlist in (None, 80)
     ]
-    with three(backend, world) as (index, _, reference), ThreadPoolExecutor(6) as pool:
+    with in_each_index(backend, world) as (index, _, reference), ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda call: index.search(**call), 2 * calls))
         for one, call in zip(found, 2 * calls, strict=True):
             assert_same(one, reference.search(**call))
@@ -167,9 +164,9 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
         probabilities=np.array([[0, 0, 1]] * 3, np.float32), codes=np.zeros((3, 4), np.uint8), features=np.ones((3, 1))
     )
     world = World(config=config, batches=[records], queries=queries, normalised=True, seed=0)
-    with three(backend, world) as (index, _, _):
-        for moved in ({}, {(search_tuning, "rather_all"): 0, (search_tuning, "deeper"): 2}):
-            with tuned(moved):
+    with in_each_index(backend, world) as (index, _, _):
+        for tuning in ({}, {(search_tuning.TUNING, "rather_all"): 0, (search_tuning.TUNING, "deeper"): 2}):
+            with tuned(tuning):
                 for n in (1, 4, 8, 20):
                     result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)
                     assert ((result.ids >= 0).sum(axis=1) == min(n, 8)).all()
@@ -178,8 +175,8 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
 
 def _plain(config: IndexConfig, rows: int, queries: int) -> World:
     rng = np.random.default_rng(rows)
-    records, asked = classified(rng, config, rows), classified(rng, config, queries)
-    return World(config=config, batches=[records], queries=asked, normalised=True, seed=rows)
+    records, query_batch = classified(rng, config, rows), classified(rng, config, queries)
+    return World(config=config, batches=[records], queries=query_batch, normalised=True, seed=rows)
 
 
 # shapes
@@ -190,26 +187,28 @@ def test_wide_records(backend):
     rng = np.random.default_rng(0)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (90, 8))
     world = World(config=config, batches=[records[:50], records[50:]], queries=queries, normalised=True, seed=1)
-    with three(backend, world) as (index, faiss, reference):
+    with in_each_index(backend, world) as (index, faiss, reference):
         for cutoff, ranking in ((0.0, "fused"), (0.1, "distance")):
-            asked = {"k": 100, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
-            assert_same(index.search(queries, **{**asked, "shortlist": 100}), reference.search(queries, **asked))
+            arguments = {"k": 100, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(queries, **arguments), reference.search(queries, **arguments))
+            assert_same(
+                index.search(queries, **{**arguments, "shortlist": 100}), reference.search(queries, **arguments)
+            )
         assert_same_records(index.get(records.ids), records)
         assert index.stats().cells == faiss.stats().cells
 
 
-def test_partitions_of_the_server_change_no_answer(backend):
+def test_a_partition_key_changes_no_answer(backend):
     config = CONFIGS[1]
     rng = np.random.default_rng(8)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (120, 8))
-    reference, name = BruteForceIndex(config), backend.unused()
+    reference, name = BruteForceIndex.create(None, config), backend.unused()
     try:
         index = MilvusIndex.create(backend.uri, config, collection=name, partition_key=True)
-    except InvalidParameterError:  # as Milvus 2.3.5, where records would not be found
+    except InvalidParameterError:  # Milvus 2.3.5 would not find the records
         assert backend.server.release < (2, 4)
         return
-    # A record whose class is another one than before moves to another partition.
+    # A record whose class changes moves to another partition.
     moved = Encodings(
         probabilities=np.roll(records.probabilities, 1, axis=1), codes=records.codes, features=records.features,
         ids=records.ids, uris=records.uris,
@@ -218,11 +217,11 @@ def test_partitions_of_the_server_change_no_answer(backend):
         for change in ("add", "upsert", "remove"):
             for one in (index, reference):
                 getattr(one, change)({"add": records, "upsert": moved, "remove": records.ids[:20]}[change])
-            backend.settle(name)
+            backend.wait_until_visible(name)
             for one in (index, opened):
                 for cutoff, shortlist in ((0.1, None), (0.4, 120), (0.0, 120)):
-                    asked = {"k": 20, "cutoff": cutoff, "shortlist": shortlist}
-                    assert_same(one.search(queries, **asked), reference.search(queries, **asked))
+                    arguments = {"k": 20, "cutoff": cutoff, "shortlist": shortlist}
+                    assert_same(one.search(queries, **arguments), reference.search(queries, **arguments))
             assert_holds(opened, reference)
     MilvusIndex.drop(backend.uri, collection=name)
 
@@ -230,25 +229,25 @@ def test_partitions_of_the_server_change_no_answer(backend):
 # edges
 
 
-def test_nothing_is_searched_in_nothing(make, config, batch):
-    index, reference = make(config), BruteForceIndex(config)
+def test_an_empty_index_and_an_empty_batch_of_queries(make, config, batch):
+    index, reference = make(config), BruteForceIndex.create(None, config)
     for queries in (batch, batch[:0]):
         for shortlist in (None, 10):
-            asked = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
-            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+            arguments = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
+            assert_same(index.search(queries, **arguments), reference.search(queries, **arguments))
     assert_holds(index, reference)
     for one in (index, reference):
         one.add(batch[:0])
         one.upsert(batch[:0])
         one.remove([])
     assert_holds(index, reference)
-    for one in (index, reference):  # there are cells then, and no records in them
+    for one in (index, reference):  # then there are cells without records
         one.add(batch)
         one.remove(batch.ids)
     assert_holds(index, reference)
     for shortlist in (None, 10):
-        asked = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
-        assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+        arguments = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
+        assert_same(index.search(batch, **arguments), reference.search(batch, **arguments))
 
 
 def test_codes_scanned_are_not_counted(make, config, batch):
@@ -260,7 +259,7 @@ def test_codes_scanned_are_not_counted(make, config, batch):
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2**63 - 1], [2**63 - 1], [2**63 - 2, 2**63 - 1, 2**62]])
 def test_the_least_and_the_largest_ids(make, config, batch, numbers):
-    index, reference = make(config), BruteForceIndex(config)
+    index, reference = make(config), BruteForceIndex.create(None, config)
     records = Encodings(
         probabilities=batch.probabilities[: len(numbers)], codes=batch.codes[: len(numbers)],
         features=batch.features[: len(numbers)], ids=numbers, uris=["a", "", None][: len(numbers)],
@@ -268,9 +267,9 @@ def test_the_least_and_the_largest_ids(make, config, batch, numbers):
     for one in (index, reference):
         one.add(records)
     assert_holds(index, reference, batch_size=1)
-    asked = {"k": 4, "cutoff": 0.0, "shortlist": None}
-    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
-    assert_same(index.search(batch, **{**asked, "shortlist": 5}), reference.search(batch, **asked))
+    arguments = {"k": 4, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **arguments), reference.search(batch, **arguments))
+    assert_same(index.search(batch, **{**arguments, "shortlist": 5}), reference.search(batch, **arguments))
     for one in (index, reference):
         one.upsert(records)
         one.remove([2**63 - 1])
@@ -310,16 +309,16 @@ def test_a_uri_may_be_any_text(make, config, batch, uris):
     assert [uri for part in index.iterate(4) for uri in part.uris or [None] * len(part)] == uris
 
 
-def test_the_fused_ranking_is_refused_until_what_is_not_normalised_is_gone(backend, make, config, batch):
-    index, reference = make(config), BruteForceIndex(config)
+def test_the_fused_ranking_is_refused_until_features_that_are_not_normalised_are_removed(backend, make, config, batch):
+    index, reference = make(config), BruteForceIndex.create(None, config)
     longer = Encodings(
         probabilities=batch.probabilities[:2], codes=batch.codes[:2], features=3 * batch.features[:2], ids=[1, 2]
     )
     for one in (index, reference):
         one.add(batch)
         one.add(longer)
-    asked = {"k": 8, "cutoff": 0.0, "shortlist": None}
-    assert_same(index.search(batch, **asked), reference.search(batch, **asked))  # scores are NaN
+    arguments = {"k": 8, "cutoff": 0.0, "shortlist": None}
+    assert_same(index.search(batch, **arguments), reference.search(batch, **arguments))  # scores are NaN
     with pytest.raises(InvalidEncodingsError, match="the features of the index are not L2-normalised"):
         index.search(batch, ranking="fused")
     for one in (index, reference):
@@ -328,13 +327,13 @@ def test_the_fused_ranking_is_refused_until_what_is_not_normalised_is_gone(backe
         index.search(batch, ranking="fused")
     for one in (index, reference):
         one.remove([2])
-    asked["ranking"] = "fused"
-    assert_same(index.search(batch, **asked), reference.search(batch, **asked))
+    arguments["ranking"] = "fused"
+    assert_same(index.search(batch, **arguments), reference.search(batch, **arguments))
     assert_holds(index, reference)
 
 
 def test_all_numbers_of_a_result_are_of_the_same_types(make, config, batch):
-    index, reference = make(config), BruteForceIndex(config)
+    index, reference = make(config), BruteForceIndex.create(None, config)
     for one in (index, reference):
         one.add(batch)
     found, expected = (one.search(batch[:1], k=3) for one in (index, reference))

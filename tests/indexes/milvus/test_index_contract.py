@@ -1,4 +1,4 @@
-"""The tests that every index has to pass, with a `MilvusIndex`."""
+"""The tests that every index has to pass, applied to `MilvusIndex`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.indexes import test_errors, test_faiss_index, test_index, test_life
 from tests.indexes.generate import assert_same, assert_same_records
 
 DIFFERENT = {
-    "test_a_uri_may_be_any_text": "uris are 65,535 bytes at most, see test_congruence",
-    "test_nothing_relevant_gives_empty_places_but_tells_what_was_scanned": "it is not counted: codes are -1",
+    "test_a_uri_may_be_any_text": "uris are 65,535 bytes at most, see test_same_answers_milvus",
+    "test_nothing_relevant_gives_empty_places_but_tells_what_was_scanned": "codes scanned are not counted: -1",
     "test_an_id_that_was_removed_can_be_added_again": "ids come in ascending order, see test_life_milvus",
     "test_an_upsert_replaces_what_is_there_and_adds_the_rest": "ids come in ascending order, see test_life_milvus",
     "test_iterating_goes_on_over_the_records_as_they_were": "changes may show, see test_life_milvus",
 }
-"""What is another here, and what says how."""
+"""Tests that do not apply, and why; the tests named here cover what holds instead."""
 
 ON_SERVERS = {
     "test_a_probability_so_small_that_the_relevance_is_zero_does_not_make_a_record_relevant",
@@ -32,11 +32,11 @@ ON_SERVERS = {
     "test_records_with_and_without_uris_may_be_mixed",
     "test_the_fused_ranking_needs_records_of_length_1",
 }
-"""Of the tests that make indexes, those that a real server is given too: each takes seconds there."""
+"""Tests that create indexes and also run against a server, where each takes seconds."""
 
 
 def shared(module: ModuleType) -> dict:
-    """The tests of a module that make indexes of their own, or are given one."""
+    """Return the tests of a module that create an index, or use one."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -49,7 +49,7 @@ FOUND = {name: value for module in MODULES for name, value in shared(module).ite
 
 
 def on_lite(test):
-    """The test, for milvus-lite alone."""
+    """Return the test, for milvus-lite only."""
 
     @functools.wraps(test)
     def alone(*args, **kwargs) -> None:
@@ -64,11 +64,11 @@ for name in [name for name in FOUND if name not in DIFFERENT]:
 
 
 @pytest.fixture(scope="module")
-def kept(backend) -> Iterator[list]:
-    """An index with the records of `batch` and what it is like, once a test has made it; in the end it is as before."""
-    kept: list = []
-    yield kept
-    for index, batch, name, stats, result in kept:
+def used(backend) -> Iterator[list]:
+    """The index of `index` and its state, once a test has used it; at the end it must be unchanged."""
+    used: list = []
+    yield used
+    for index, batch, name, stats, result in used:
         assert index.stats() == stats
         assert_same(index.search(batch, k=6, cutoff=0.0), result)
         assert_same_records(index.get(batch.ids), batch)
@@ -77,17 +77,17 @@ def kept(backend) -> Iterator[list]:
 
 
 @pytest.fixture
-def index(kept, backend, config, batch) -> MilvusIndex:
-    """An index with records that no test may change."""
-    if not kept:
+def index(used, backend, config, batch) -> MilvusIndex:
+    """An index with records, which no test may change."""
+    if not used:
         name = backend.take(config)
         (index,) = backend.clients(name)
         index.add(batch)
-        kept.append((index, batch, name, index.stats(), index.search(batch, k=6, cutoff=0.0)))
-    return kept[0][0]
+        used.append((index, batch, name, index.stats(), index.search(batch, k=6, cutoff=0.0)))
+    return used[0][0]
 
 
-def test_nothing_is_left_out_that_is_not_there():
+def test_every_test_named_here_exists():
     assert DIFFERENT.keys() <= FOUND.keys()
     assert FOUND.keys() >= ON_SERVERS
     assert len(FOUND) > 50

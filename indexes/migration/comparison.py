@@ -1,0 +1,154 @@
+"""Verify a migration: whether source and target hold the same records and give the same answers.
+
+Three comparisons, each of which returns what differs in sentences: the number of records; the content of each batch,
+read back from the target, with its CRC-32 in the journal; and the answers of both sides to some searches, number by
+number. The searches also find bounds of cells in the target that would prune records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import IndexConfig, Ranking
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import InvalidParameterError, UnknownIdError
+from semcut.indexes.index import SemanticIndex
+from semcut.indexes.migration.journal import Journal, SourceChangedError, checksum
+from semcut.indexes.milvus.server_scanner import TooManyRecordsError
+from semcut.indexes.progress import Progress
+
+_COMPARED_FIELDS = ("ids", "distances", "relevance", "scores")
+_IDS_SHOWN = 20  # of a difference
+
+
+def check_same_config(source: IndexConfig, target: IndexConfig, name: str) -> None:
+    """Raise `InvalidParameterError` unless the target, called `name`, has the source's configuration."""
+    differing = [key for key, value in source.model_dump().items() if target.model_dump()[key] != value]
+    if differing:
+        different = ", ".join(
+            f"{key} {getattr(target, key)} instead of {getattr(source, key)}"
+            if key not in ("prior", "similarity")
+            else f"another {key}"
+            for key in differing
+        )
+        raise InvalidParameterError(
+            f"{name} has another configuration ({different}): choose another collection, or drop it"
+        )
+
+
+def compare_counts(target: SemanticIndex, expected: int, target_name: str, source_name: str) -> list[str]:
+    """Compare the number of records of the target with that of the source."""
+    held = len(target)
+    return [] if held == expected else [f"{target_name} holds {held} records, {source_name} {expected}"]
+
+
+def compare_records(
+    source: SemanticIndex,
+    target: SemanticIndex,
+    journal: Journal,
+    source_changed: SourceChangedError,
+    progress: Progress | None = None,
+) -> Iterator[str]:
+    """Compare the content of every batch in the journal, and yield a sentence for each batch that differs.
+
+    Args:
+        source, target: of the migration.
+        journal: its batches, with the CRC-32 of what was copied.
+        source_changed: the error to raise if the source no longer has these batches.
+        progress: called with the number of records that have been compared, and the number of records in all.
+    """
+    total = len(source)
+    done, after = 0, -1
+    for line in journal.batches:
+        batch = next(source.iterate(line["records"], after=after), None)
+        if batch is None or batch.ids is None or (len(batch), batch.ids[-1]) != (line["records"], line["last"]):
+            raise source_changed
+        found = _existing(target, batch.ids)
+        if len(found) < len(batch) or checksum(found) != line["crc"]:
+            wrong = _differing_ids(batch, found)
+            yield f"{len(wrong)} records are missing or not the same: {_some(wrong)}"
+        after, done = line["last"], done + len(batch)
+        if progress is not None:
+            progress(done, total)
+
+
+def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -> tuple[int, list[str]]:
+    """Compare exact answers to searches with some records of the source as queries, in every ranking that applies.
+
+    Returns:
+        How many searches were compared, and a sentence for each ranking with different answers.
+    """
+    ids = source.ids()
+    if not len(ids) or not count:
+        return 0, []
+    chosen = np.random.default_rng(0).choice(ids, min(count, len(ids)), replace=False)
+    queries = source.get(chosen)
+    local = source if source.capabilities.cheap_stats else target
+    rankings: list[Ranking] = ["distance", "fused"] if local.stats().normalised else ["distance"]
+    compared, differences = 0, []
+    for ranking in rankings:
+        answered, unequal = _unequal_answers(source, target, queries, ranking)
+        compared += answered
+        if len(unequal):
+            differences.append(
+                f"{len(unequal)} searches ({ranking}) give other answers: queries {_some(chosen[unequal])}"
+            )
+    return compared, differences
+
+
+def _unequal_answers(
+    source: SemanticIndex, target: SemanticIndex, queries: Encodings, ranking: Ranking
+) -> tuple[int, NDArray[np.int64]]:
+    """Search in both sides.
+
+    A query that would fetch too many records from a server is left out.
+
+    Returns:
+        How many queries were compared, and the positions of those with different answers: (n,) int64.
+    """
+    try:
+        expected, found = (index.search(queries, shortlist=None, ranking=ranking) for index in (source, target))
+    except TooManyRecordsError:
+        if len(queries) == 1:
+            return 0, np.empty(0, np.int64)
+        compared, positions = 0, [np.empty(0, np.int64)]
+        for position in range(len(queries)):
+            answered, unequal_here = _unequal_answers(source, target, queries[position : position + 1], ranking)
+            compared += answered
+            positions.append(unequal_here + position)
+        return compared, np.concatenate(positions)
+    unequal = np.zeros(len(queries), bool)
+    for name in _COMPARED_FIELDS:
+        one, other = getattr(expected, name), getattr(found, name)
+        unequal |= ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)
+    return len(queries), np.flatnonzero(unequal)
+
+
+def _existing(index: SemanticIndex, ids: NDArray[np.int64]) -> Encodings:
+    """Return those of these records that the index has."""
+    try:
+        return index.get(ids)
+    except UnknownIdError:
+        return index.get(ids[index.contains(ids)])
+
+
+def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
+    """Return the ids of the records of a batch that are missing or different in what was found: (n,) int64."""
+    assert batch.ids is not None
+    assert found.ids is not None
+    exists = np.isin(batch.ids, found.ids)
+    same = exists.copy()
+    at = np.flatnonzero(exists)
+    for name in ("codes", "probabilities", "features"):
+        same[at] &= (getattr(batch, name)[at] == getattr(found, name)).all(axis=1)
+    uris, found_uris = (one.uris or [None] * len(one) for one in (batch, found))
+    same[at] &= np.array([uris[i] == found_uris[j] for j, i in enumerate(at.tolist())], bool)
+    return batch.ids[~same]
+
+
+def _some(ids: NDArray[np.int64]) -> str:
+    """Name the first ids."""
+    return ", ".join(map(str, ids[:_IDS_SHOWN].tolist())) + (", ..." if len(ids) > _IDS_SHOWN else "")

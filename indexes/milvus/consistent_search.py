@@ -1,0 +1,128 @@
+"""Search on a server without snapshots: repeat a search if records vanished while it ran.
+
+A search takes several requests. Between two of them other clients may remove or replace records that the first one has
+found, or begin or finish a batch (which matters with `strong` only). The search is then made again in the newest state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from semcut.indexes.config import SearchParams
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.milvus.connection import ConcurrentMap, ServerConnection
+from semcut.indexes.milvus.reader import ATTEMPTS, contention_error
+from semcut.indexes.milvus.schema import UNNORMALISED, WITH_URI, Schema
+from semcut.indexes.milvus.server_scanner import ServerScanner, TooManyRecordsError
+from semcut.indexes.milvus.shared_state import SharedState, SharedView
+from semcut.indexes.result import SearchResult
+from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search.vectorised import VectorisedSearch
+
+QUERIES_PER_CHUNK = 256
+"""Queries that are searched together and share the records that they fetch."""
+
+_PAUSE = 0.05  # seconds before the third attempt, longer before each further one
+
+
+class ConsistentSearch:
+    """Searches an index; several threads may search at the same time.
+
+    Args:
+        server, schema, shared: of the index.
+        similarity: the S of Eq. 1.
+        concurrently: sends several requests at the same time.
+        strong: whether to see everything that any client has written.
+    """
+
+    def __init__(
+        self,
+        server: ServerConnection,
+        schema: Schema,
+        shared: SharedState,
+        similarity: Similarity,
+        concurrently: ConcurrentMap,
+        strong: bool,
+    ) -> None:
+        self._server, self._schema, self._shared = server, schema, shared
+        self._similarity, self._concurrently, self._strong = similarity, concurrently, strong
+
+    def search(
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        scored: Callable[[bool], bool],
+        trace: SearchTrace | None = None,
+    ) -> SearchResult:
+        """Find the k best records for every query.
+
+        Args:
+            queries: nq of them.
+            params: of the search.
+            scored: given whether all features of the index are L2-normalised, returns whether Eq. 4 applies, or raises
+                an error if the search needs it.
+            trace: collects times and counts, those of repeated attempts too.
+
+        Raises:
+            TooManyRecordsError: one query would fetch too many records.
+            ServerError: other clients change the records faster than they can be read.
+        """
+        order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
+        for attempt in range(ATTEMPTS):
+            strong = self._strong or attempt > 0
+            view = self._shared.view(strong=strong)
+            eq4_applies = scored(self.normalised(view))
+            if not len(queries) or not len(view.cells):
+                return SearchResult.empty(len(queries), params.k)
+            parts, missed = [], 0
+            for start in range(0, len(queries), QUERIES_PER_CHUNK):
+                chunk = queries[order[start : start + QUERIES_PER_CHUNK]]
+                part, missed_here = self._search_chunk(chunk, params, view, eq4_applies, strong, trace)
+                parts.append(part)
+                missed += missed_here
+            if not missed and (not self._strong or self._shared.unchanged(view)):
+                break
+            time.sleep(_PAUSE * attempt)
+        else:
+            if missed:
+                raise contention_error()
+        return SearchResult.concatenate(parts).in_order(np.argsort(order))
+
+    def normalised(self, view: SharedView) -> bool:
+        """Return whether all features of the index are L2-normalised."""
+        if not view.unnormalised:
+            return True
+        condition = view.visible(f"flags in [{UNNORMALISED},{UNNORMALISED | WITH_URI}]")
+        return self._server.count(self._schema.name, condition, strong=self._strong) == 0
+
+    def _search_chunk(
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        view: SharedView,
+        eq4_applies: bool,
+        strong: bool,
+        trace: SearchTrace | None,
+    ) -> tuple[SearchResult, int]:
+        """Search some queries together, or in halves if together they would fetch too many records.
+
+        Returns:
+            Their results, and how many records had vanished when they were fetched.
+        """
+        scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
+        try:
+            search = VectorisedSearch(scanner, view.cells, scanner, self._similarity, split=False)
+            return search.search(queries, params, eq4_applies, trace), scanner.missed
+        except TooManyRecordsError:
+            if len(queries) == 1:
+                raise
+        half = len(queries) // 2
+        parts = [
+            self._search_chunk(queries[here], params, view, eq4_applies, strong, trace)
+            for here in (slice(None, half), slice(half, None))
+        ]
+        return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)

@@ -1,0 +1,236 @@
+"""`semcut migrate`: there and back, what it refuses, notices and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcut.indexes import (
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    NotAnIndexError,
+)
+from semcut.indexes.migration.copy import Migration
+from semcut.indexes.migration.journal import Journal, SourceChangedError
+from semcut.indexes.milvus import MilvusIndex
+from tests.command import semcut
+from tests.indexes.generate import assert_same, assert_same_records
+from tests.indexes.milvus.migration.command import CONFIG, all_of, error_of, records, report_of
+
+SCRIPT = Path(__file__).parents[4] / "scripts" / "migrate_to_milvus.py"
+
+
+def test_there_and_back(source, collection, uri, tmp_path):
+    """All records arrive and come back the same; both sides give the same answers."""
+    there = report_of(
+        source, collection, "--uri", uri, "--verify", "--batch-size", 90, "--report", "r.json", cwd=tmp_path
+    )
+    assert there == json.loads((tmp_path / "r.json").read_text())
+    with FaissIndex.open(source) as faiss:
+        held, queries = all_of(faiss), records(20, seed=2)
+        expected = faiss.search(queries, shortlist=None)
+    assert there["records"] == there["copied"] == len(held)
+    assert (there["verified"], there["differences"], there["resumed_at"]) == (True, [], 0)
+    assert there["searches"] == 64  # 32 with each ranking
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        assert milvus.config == CONFIG
+        assert len(milvus) == len(held)
+        assert_same_records(all_of(milvus), held)
+        assert_same(milvus.search(queries, shortlist=None), expected)
+    back = report_of("back", collection, "--uri", uri, "--reverse", "--verify", "--batch-size", 77, cwd=tmp_path)
+    assert (back["records"], back["verified"], back["differences"]) == (len(held), True, [])
+    with FaissIndex.open(tmp_path / "back") as faiss:
+        assert faiss.config == CONFIG
+        assert_same_records(all_of(faiss), held)
+        assert faiss.verify() == []
+
+
+def test_an_empty_index(collection, uri, tmp_path):
+    """Nothing is copied, but the target is an index."""
+    FaissIndex.create(tmp_path / "source", CONFIG).close()
+    assert report_of("source", collection, "--uri", uri, "--verify", cwd=tmp_path)["verified"] is True
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        assert len(milvus) == 0
+
+
+def test_features_of_any_length(collection, uri, tmp_path):
+    """Without L2-normalised features, only searches by distance are compared."""
+    batch = records()
+    with FaissIndex.create(tmp_path / "source", CONFIG) as index:
+        index.add(Encodings(**{**vars(batch), "features": batch.features * 3}))
+    report = report_of("source", collection, "--uri", uri, "--verify", cwd=tmp_path)
+    assert (report["verified"], report["searches"]) == (True, 32)
+
+
+def test_a_dry_run_changes_nothing(source, collection, uri, tmp_path):
+    """It reports what would be created, how much would be copied, and what is in the way."""
+    before = sorted(path.name for path in tmp_path.iterdir())
+    plan = report_of(source, collection, "--uri", uri, "--dry-run", "--batch-size", 100, cwd=tmp_path)
+    with FaissIndex.open(source) as index:
+        held = len(index)
+    assert plan["records"] == held
+    assert plan["batches"] == -(-held // 100)
+    assert plan["bytes"] == held * (8 + 8 + 4 * (6 + 8))
+    assert plan["in the way"] is None
+    assert {collection, f"{collection}_catalogue"} <= set(plan["would create"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with pytest.raises(NotAnIndexError):
+        MilvusIndex.open(uri, collection=collection)
+    semcut("migrate", source, collection, "--uri", uri, cwd=tmp_path)
+    plan = report_of(source, collection, "--uri", uri, "--dry-run", cwd=tmp_path)
+    assert f"{held} records" in plan["in the way"]
+    plan = report_of(source, collection, "--uri", uri, "--reverse", "--dry-run", cwd=tmp_path)
+    assert "holds something" in plan["in the way"]
+
+
+def test_an_existing_target_is_not_overwritten(source, collection, uri, tmp_path):
+    """An index of the same name, another configuration, or a directory that is not empty: refused, and unchanged."""
+    other = IndexConfig(classes=6, bits=32, dim=8)
+    with MilvusIndex.create(uri, other, collection=collection) as milvus:
+        milvus.add(records(10, other))
+    line = error_of(source, collection, "--uri", uri, cwd=tmp_path)
+    assert f"there is an index {collection}" in line
+    line = error_of(source, collection, "--uri", uri, "--resume", cwd=tmp_path)
+    assert "bits 32 instead of 64" in line
+    assert "another prior" in line
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        assert len(milvus) == 10
+    assert "exists already" in error_of(source, collection, "--uri", uri, "--reverse", cwd=tmp_path)
+    with FaissIndex.open(source) as index:
+        assert index.config == CONFIG
+
+
+def test_a_journal_that_does_not_fit(source, collection, uri, tmp_path):
+    """The journal of a copy that was begun, or of another migration; a target that was dropped; another file."""
+    semcut("migrate", source, collection, "--uri", uri, cwd=tmp_path)
+    journal = tmp_path / f"source.{collection}.journal"
+    assert "--resume" in error_of(source, collection, "--uri", uri, cwd=tmp_path)
+    line = error_of(source, "elsewhere", "--uri", uri, "--resume", "--journal", journal, cwd=tmp_path)
+    assert "is about" in line
+    MilvusIndex.drop(uri, collection="elsewhere")
+    MilvusIndex.drop(uri, collection=collection)
+    assert "but they are not" in error_of(source, collection, "--uri", uri, "--resume", cwd=tmp_path)
+    journal.write_text('{"something": "else"}\n')
+    assert "no journal" in error_of(source, collection, "--uri", uri, "--resume", cwd=tmp_path)
+    journal.unlink()
+    report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path)
+    assert report["verified"] is True
+    journal.unlink()
+    line = error_of(source, collection, "--uri", uri, "--resume", cwd=tmp_path)  # whose records are in the target?
+    assert "nothing says which of them were copied" in line
+
+
+def test_a_source_that_changes_is_noticed(source, collection, uri, tmp_path):
+    """A source that changes during a copy, after it, or while it is interrupted."""
+    writer = FaissIndex.open(source)
+    with (
+        FaissIndex.open(source) as reader,
+        MilvusIndex.create(uri, CONFIG, collection=collection) as target,
+    ):
+        journal = Journal(tmp_path / "journal")
+        migration = Migration(reader, target, journal, ("source", collection), 100)
+        with pytest.raises(SourceChangedError, match="has been changed"):
+            migration.copy(lambda done, total: writer.remove(writer.ids()[:1]) if done == 200 else None)
+        writer.close()
+        with pytest.raises(SourceChangedError, match="start anew"):
+            Migration(reader, target, Journal(tmp_path / "journal"), ("source", collection), 100)
+    MilvusIndex.drop(uri, collection=collection)
+    semcut("migrate", source, collection, "--uri", uri, cwd=tmp_path)
+    with FaissIndex.open(source) as index:
+        index.remove(index.ids()[:1])
+    line = error_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=4)
+    assert "has been changed" in line
+
+
+def test_a_collection_that_changes_is_noticed(collection, uri, tmp_path):
+    """Another client removes, replaces and adds a record."""
+    with MilvusIndex.create(uri, CONFIG, collection=collection) as writer:
+        writer.add(records())
+        ids = writer.ids()
+        changes = [
+            lambda: writer.remove(ids[:1]),
+            lambda: writer.upsert(writer.get(ids[1:2])),
+            lambda: writer.add(Encodings(**{**vars(records(1, seed=3)), "ids": np.array([5000])})),
+        ]
+        for number, change in enumerate(changes):
+            with (
+                MilvusIndex.open(uri, collection=collection) as source,
+                FaissIndex.create(None, CONFIG) as target,
+            ):
+                journal = Journal(tmp_path / f"journal {number}")
+                migration = Migration(source, target, journal, (collection, "copy"), 150)
+                with pytest.raises(SourceChangedError):
+                    migration.copy(lambda done, total, change=change: change() if done == 150 else None)
+
+
+def test_verifying_finds_what_differs(source, collection, uri, tmp_path):
+    """A missing record, another code, feature, probability or uri, or an additional record: status 3, with the ids."""
+    semcut("migrate", source, collection, "--uri", uri, "--batch-size", 100, cwd=tmp_path)
+    with FaissIndex.open(source) as index:
+        ids = index.ids()
+        ids = np.sort(ids[ids < 2**62])
+        some = index.get(ids[:4])
+    swapped = Encodings(
+        probabilities=np.vstack([some.probabilities[0][::-1], some.probabilities[1:]]),
+        codes=np.vstack([some.codes[:1], ~some.codes[1:2], some.codes[2:]]),
+        features=np.vstack([some.features[:2], -some.features[2:3], some.features[3:]]),
+        ids=some.ids,
+        uris=[*(some.uris or [None] * 4)[:3], "another"],
+    )
+    cases = [
+        (lambda milvus: milvus.remove(ids[10:12]), ids[10:12], "records, source"),
+        (lambda milvus: milvus.upsert(swapped), ids[:4], "not the same"),
+        (lambda milvus: milvus.remove(ids[-1:]), ids[-1:], "records, source"),
+    ]
+    for change, wrong, said in cases:
+        with MilvusIndex.open(uri, collection=collection) as milvus:
+            change(milvus)
+        report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
+        assert (report["verified"], report["copied"]) == (False, 0)
+        text = "\n".join(report["differences"])
+        assert said in text
+        assert f"{len(wrong)} records are missing or not the same: {', '.join(map(str, wrong))}" in text
+        with FaissIndex.open(source) as index, MilvusIndex.open(uri, collection=collection) as milvus:
+            milvus.upsert(index.get(wrong))
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        milvus.add(Encodings(**{**vars(records(1, seed=3)), "ids": np.array([5000])}))
+    done = semcut("migrate", source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
+    assert "differs:" in done.stderr
+    assert "holds" in done.stderr
+
+
+def test_missing_bounds_are_found(source, collection, uri, tmp_path):
+    """Searches prune records whose cells have no bounds: comparing searches finds it."""
+    semcut("migrate", source, collection, "--uri", uri, cwd=tmp_path)
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        server = milvus._server
+        server.delete(f"{collection}_catalogue", "cell >= 0 and cell < 45")
+    report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
+    assert any("searches" in difference for difference in report["differences"])
+    assert not any("records" in difference for difference in report["differences"])
+
+
+def test_no_server_answers(source, tmp_path):
+    """Status 5, in time, in one line without the address."""
+    started = time.monotonic()
+    line = error_of(source, "--uri", "http://user:secret@127.0.0.1:1", "--timeout", 2, cwd=tmp_path, status=5)
+    assert time.monotonic() - started < 20
+    assert "did not answer within 2 s" in line
+    assert "secret" not in line
+
+
+def test_the_script_is_the_command(source, collection, uri, tmp_path):
+    """scripts/migrate_to_milvus.py does the same, with the address from the environment."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, source, collection, "--verify", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "MILVUS_URI": uri}, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["verified"] is True
