@@ -112,7 +112,7 @@ def is_correct(name: str, device: str, bits: int) -> bool:
             records = records[(dominant == 0) | (np.arange(len(records)) % 50 == 0)]
         engine: Any = name
         with FaissIndex.create(None, config, engine=engine, device=device) as index:
-            indexes = (index, BruteForceIndex.create(None, config))
+            indexes = (index, BruteForceIndex(config))
             for target in indexes:
                 for start in range(0, len(records), 3000):
                     target.add(records[start : start + 3000])

@@ -32,7 +32,7 @@ def assert_same_as(index: MilvusIndex, reference: BruteForceIndex) -> None:
 
 def reference_of(*batches: Encodings) -> BruteForceIndex:
     """Return brute force over these records."""
-    return filled(BruteForceIndex.create(None, CONFIG), list(batches))
+    return filled(BruteForceIndex(CONFIG), list(batches))
 
 
 def written(first: int, count: int, change: int = 1) -> Encodings:

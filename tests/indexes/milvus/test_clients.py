@@ -35,7 +35,7 @@ def test_a_strong_reader_sees_what_others_have_just_written(backend, story):
     reader, writer = backend.clients(story, 2, strong=True)
     rng = np.random.default_rng(0)
     material = classified(rng, CONFIG, 40)  # of all cells
-    reference = BruteForceIndex.create(None, CONFIG)
+    reference = BruteForceIndex(CONFIG)
     queries = material[::4]
     assert_same(reader.search(queries, **SEARCH), reference.search(queries, **SEARCH))
     for at in range(0, 40, 20):

@@ -38,7 +38,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
 @given(story=stories())
 def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
     world, steps = story
-    material, reference = world.records, BruteForceIndex.create(None, world.config)
+    material, reference = world.records, BruteForceIndex(world.config)
     name = backend.take(world.config)
     clients = backend.clients(name, 2)
     for step, seed in [("add", 0), *steps[: 3 if backend.is_server else 6]]:  # each takes a second on a server
@@ -90,7 +90,7 @@ def test_ids_come_in_ascending_order(make, config, batch):
 
 
 def test_an_upsert_replaces_what_is_there_and_adds_the_rest(make, config, batch):
-    index, reference = filled(make(config), batch[:3]), filled(BruteForceIndex.create(None, config), batch[:3])
+    index, reference = filled(make(config), batch[:3]), filled(BruteForceIndex(config), batch[:3])
     fresh = renamed(batch[3:], [20, 70, 10])
     for one in (index, reference):
         one.upsert(fresh)

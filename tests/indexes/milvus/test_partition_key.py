@@ -46,7 +46,7 @@ def test_the_same_answers_with_a_partition_key(backend):
     name = backend.unused()
     rng = np.random.default_rng(3)
     records, others, queries = (classified(rng, CONFIG, rows) for rows in (300, 300, 10))
-    reference = BruteForceIndex.create(None, CONFIG)
+    reference = BruteForceIndex(CONFIG)
     with partitioned(backend, name) as index:
         assert len(index) == 0
         for one in (index, reference):

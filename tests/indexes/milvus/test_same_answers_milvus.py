@@ -202,7 +202,7 @@ def test_a_partition_key_changes_no_answer(backend):
     config = CONFIGS[1]
     rng = np.random.default_rng(8)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (120, 8))
-    reference, name = BruteForceIndex.create(None, config), backend.unused()
+    reference, name = BruteForceIndex(config), backend.unused()
     try:
         index = MilvusIndex.create(backend.uri, config, collection=name, partition_key=True)
     except InvalidParameterError:  # Milvus 2.3.5 would not find the records
@@ -230,7 +230,7 @@ def test_a_partition_key_changes_no_answer(backend):
 
 
 def test_an_empty_index_and_an_empty_batch_of_queries(make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     for queries in (batch, batch[:0]):
         for shortlist in (None, 10):
             arguments = {"k": 3, "cutoff": 0.0, "shortlist": shortlist, "ranking": "fused"}
@@ -259,7 +259,7 @@ def test_codes_scanned_are_not_counted(make, config, batch):
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2**63 - 1], [2**63 - 1], [2**63 - 2, 2**63 - 1, 2**62]])
 def test_the_least_and_the_largest_ids(make, config, batch, numbers):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     records = Encodings(
         probabilities=batch.probabilities[: len(numbers)], codes=batch.codes[: len(numbers)],
         features=batch.features[: len(numbers)], ids=numbers, uris=["a", "", None][: len(numbers)],
@@ -310,7 +310,7 @@ def test_a_uri_may_be_any_text(make, config, batch, uris):
 
 
 def test_the_fused_ranking_is_refused_until_features_that_are_not_normalised_are_removed(backend, make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     longer = Encodings(
         probabilities=batch.probabilities[:2], codes=batch.codes[:2], features=3 * batch.features[:2], ids=[1, 2]
     )
@@ -333,7 +333,7 @@ def test_the_fused_ranking_is_refused_until_features_that_are_not_normalised_are
 
 
 def test_all_numbers_of_a_result_are_of_the_same_types(make, config, batch):
-    index, reference = make(config), BruteForceIndex.create(None, config)
+    index, reference = make(config), BruteForceIndex(config)
     for one in (index, reference):
         one.add(batch)
     found, expected = (one.search(batch[:1], k=3) for one in (index, reference))
