@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize("uri", [None, ""])
 def test_a_server_has_to_be_given(no_variables, uri):
     for connect in ways_to_connect(uri):
-        with refused(InvalidParameterError, "no Milvus is given: pass a uri such as .*MILVUS_URI"):
+        with refused(InvalidParameterError, "no address of Milvus is given: pass a uri such as .*MILVUS_URI"):
             connect()
 
 

@@ -45,7 +45,7 @@ def test_an_index_that_exists_already(backend, name, config, batch):
 
 @pytest.fixture
 def foreign(backend) -> Iterator[str]:
-    """The name of a collection that is no index, with a row; the test must not change it."""
+    """The name of a collection that is not an index, with a row; the test must not change the collection."""
     name, client = backend.unused(), MilvusClient(backend.uri)
     schema = MilvusClient.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
@@ -61,7 +61,7 @@ def foreign(backend) -> Iterator[str]:
 
 
 def test_a_foreign_collection(backend, foreign, config):
-    with refused(IndexExistsError, f"there is a collection {foreign} on this server that is no index"):
+    with refused(IndexExistsError, f"there is a collection {foreign} on this server that is not an index"):
         MilvusIndex.create(backend.uri, config, collection=foreign)
     for connect in ways_to_connect(backend.uri, collection=foreign)[1:]:
         with refused(NotAnIndexError, f"there is no index {foreign} on this server"):
@@ -228,7 +228,7 @@ def test_an_index_that_is_dropped_while_it_is_open(backend, config, batch):
             lambda: list(index.iterate()),
             lambda: len(index),
         ):
-            with within(5), refused(NotAnIndexError, "the collection does not exist on the server, or no longer"):
+            with within(5), refused(NotAnIndexError, "the collection does not exist on the server, or was dropped"):
                 action()
 
 
