@@ -122,7 +122,7 @@ class ServerProcess:
 
 
 def _bound(port: int) -> socket.socket | None:
-    """Return a socket bound to a port, or None if it is in use. A port that a killed server has just left can be bound."""
+    """Return a socket bound to a port, or None if the port is in use; a killed server no longer uses its ports."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -83,7 +83,7 @@ class Faults:
         raise sqlite3.OperationalError("disk I/O error") if name == "sqlite" else OSError(errno.EIO, os.strerror(5))
 
     def finish(self) -> None:
-        """Lose all unsynced bytes in mode `power`, after the operation has returned: the change must be durable then."""
+        """Lose all unsynced bytes in mode `power`; the operation has returned, so its change must be durable."""
         if self._mode == "power":
             self._lose()
 
