@@ -1,8 +1,8 @@
-"""Verify a migration: whether source and target hold the same records and give the same answers.
+"""Verify a migration: compare the records of source and target, and their answers to searches.
 
-Three comparisons, each of which returns what differs in sentences: the number of records; the content of each batch,
-read back from the target, with its CRC-32 in the journal; and the answers of both sides to some searches, number by
-number. The searches also find bounds of cells in the target that would prune records.
+There are three comparisons: the number of records; the content of each batch, read back from the target, with its
+CRC-32 in the journal; and the results of some searches in both indexes, value by value. Each comparison returns or
+yields one sentence per difference. The searches also show whether wrong bounds of cells in the target prune records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from semcut.indexes.milvus.server_scanner import TooManyRecordsError
 from semcut.indexes.progress import Progress
 
 _COMPARED_FIELDS = ("ids", "distances", "relevance", "scores")
-_IDS_SHOWN = 20  # of a difference
+_IDS_SHOWN = 20  # ids in the sentence about a difference
 
 
 def check_same_config(source: IndexConfig, target: IndexConfig, name: str) -> None:
@@ -40,9 +40,9 @@ def check_same_config(source: IndexConfig, target: IndexConfig, name: str) -> No
 
 
 def compare_counts(target: SemanticIndex, expected: int, target_name: str, source_name: str) -> list[str]:
-    """Compare the number of records of the target with that of the source."""
-    held = len(target)
-    return [] if held == expected else [f"{target_name} holds {held} records, {source_name} {expected}"]
+    """Compare the number of records in the target with the expected number, which is that of the source."""
+    found = len(target)
+    return [] if found == expected else [f"{target_name} has {found} records, {source_name} has {expected}"]
 
 
 def compare_records(
@@ -55,10 +55,10 @@ def compare_records(
     """Compare the content of every batch in the journal, and yield a sentence for each batch that differs.
 
     Args:
-        source, target: of the migration.
-        journal: its batches, with the CRC-32 of what was copied.
+        source, target: the indexes of the migration.
+        journal: the journal of the migration, with the CRC-32 of every batch.
         source_changed: the error to raise if the source no longer has these batches.
-        progress: called with the number of records that have been compared, and the number of records in all.
+        progress: called with the number of records compared so far, and the total number of records.
     """
     total = len(source)
     done, after = 0, -1
@@ -76,10 +76,14 @@ def compare_records(
 
 
 def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -> tuple[int, list[str]]:
-    """Compare exact answers to searches with some records of the source as queries, in every ranking that applies.
+    """Search both indexes exactly for some records of the source, in every ranking that applies, and compare results.
+
+    Args:
+        source, target: the indexes of the migration.
+        count: the number of records of the source that are used as queries.
 
     Returns:
-        How many searches were compared, and a sentence for each ranking with different answers.
+        The number of searches that were compared, and a sentence for each ranking with different results.
     """
     ids = source.ids()
     if not len(ids) or not count:
@@ -94,7 +98,7 @@ def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -
         compared += answered
         if len(unequal):
             differences.append(
-                f"{len(unequal)} searches ({ranking}) give other answers: queries {_some(chosen[unequal])}"
+                f"{len(unequal)} searches ({ranking}) give different results: queries {_some(chosen[unequal])}"
             )
     return compared, differences
 
@@ -102,12 +106,12 @@ def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -
 def _unequal_answers(
     source: SemanticIndex, target: SemanticIndex, queries: Encodings, ranking: Ranking
 ) -> tuple[int, NDArray[np.int64]]:
-    """Search in both sides.
+    """Search both indexes with the same queries and compare the results.
 
     A query that would fetch too many records from a server is left out.
 
     Returns:
-        How many queries were compared, and the positions of those with different answers: (n,) int64.
+        The number of queries that were compared, and (n,) int64: the positions of the queries with different results.
     """
     try:
         expected, found = (index.search(queries, shortlist=None, ranking=ranking) for index in (source, target))
@@ -128,7 +132,7 @@ def _unequal_answers(
 
 
 def _existing(index: SemanticIndex, ids: NDArray[np.int64]) -> Encodings:
-    """Return those of these records that the index has."""
+    """Return the records with these ids, without the ids that the index does not have."""
     try:
         return index.get(ids)
     except UnknownIdError:
@@ -136,7 +140,7 @@ def _existing(index: SemanticIndex, ids: NDArray[np.int64]) -> Encodings:
 
 
 def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
-    """Return the ids of the records of a batch that are missing or different in what was found: (n,) int64."""
+    """Return the ids of the records of a batch that are missing or different in `found`: (n,) int64."""
     assert batch.ids is not None
     assert found.ids is not None
     exists = np.isin(batch.ids, found.ids)
@@ -150,5 +154,5 @@ def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
 
 
 def _some(ids: NDArray[np.int64]) -> str:
-    """Name the first ids."""
+    """Return the first ids as text."""
     return ", ".join(map(str, ids[:_IDS_SHOWN].tolist())) + (", ..." if len(ids) > _IDS_SHOWN else "")

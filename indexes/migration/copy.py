@@ -1,12 +1,12 @@
 """`Migration`: copy the records of one index to another, resumably, and verify the copy.
 
-A copy goes through the source in batches in order of ids, in bounded memory. After each batch that the target has
-acknowledged, a line goes to the journal. So a copy that is interrupted at any moment resumes after the last line. The
-batch in between may be in the target in part or whole; it is written again by id, which completes it and duplicates
-nothing.
+A copy reads the source in batches, in order of ids, in bounded memory. When the target has acknowledged a batch, the
+copy writes a line to the journal. So a copy that is interrupted at any moment resumes after the last line. The next
+batch may already be in the target, whole or in part: it is written again by id, which completes the batch and
+duplicates no record.
 
-The version of the source, which counts changes, shows whether the source was changed during the copy; such a copy is
-refused.
+The version of the source changes with every change of its records. A source that was changed during the copy is an
+error.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from semcut.indexes.milvus import LARGEST_BATCH
 from semcut.indexes.progress import Progress
 
 COPY_BYTES_PER_SECOND = 6_700_000
-"""About how fast a copy to Milvus 2.3 is, in bytes of records: measured with server and client on 2 cores."""
+"""The approximate speed of a copy to Milvus 2.3, in bytes of records: measured with server and client on 2 cores."""
 
 
 @dataclass
 class Report:
-    """What a migration has done.
+    """The results of a migration.
 
     Attributes:
-        source, target: their names.
-        records: records of the source.
-        copied: records that this run has copied.
-        resumed_at: records that earlier runs had copied.
-        seconds: how long this run has copied.
-        records_per_second: `copied` by `seconds`; None if nothing was copied.
-        verified: whether a comparison found no difference; None if nothing was compared.
-        differences: what differed, in sentences.
-        searches: how many searches were compared.
+        source, target: the names of both indexes.
+        records: number of records of the source.
+        copied: number of records that this run has copied.
+        resumed_at: number of records that earlier runs had copied.
+        seconds: duration of the copy in this run.
+        records_per_second: `copied` divided by `seconds`; None if this run has copied no record.
+        verified: whether the verification found no difference; None without a verification.
+        differences: one sentence per difference.
+        searches: number of searches that were compared.
     """
 
     source: str
@@ -65,16 +65,17 @@ class Migration:
 
     Args:
         source: the index to copy.
-        target: the index to copy to. It has the source's configuration.
-        journal: what has been copied so far.
-        names: how the report, the journal and messages call source and target. No addresses.
-        batch_size: the number of records that are read, written and noted together.
+        target: the index to copy to, with the configuration of the source.
+        journal: the journal of this migration; empty for a new one.
+        names: names of source and target for the report, the journal and messages. Addresses do not belong there.
+        batch_size: the number of records that are read and written together, and listed in one line of the journal.
 
     Raises:
         InvalidParameterError: the target has another configuration, or `batch_size` is out of range.
-        IndexExistsError: the target holds records, and the journal is empty.
+        IndexExistsError: the target has records, and the journal is empty.
         SourceChangedError: the source has been changed since the journal was begun.
-        StorageError: the journal belongs to another migration, or the target does not hold what the journal says.
+        StorageError: the journal belongs to another migration, or the target does not have the records that the
+            journal lists.
     """
 
     def __init__(
@@ -99,41 +100,44 @@ class Migration:
             return
         if len(target):
             raise IndexExistsError(
-                f"{names[1]} holds {len(target)} records, but without the journal {journal.path} nothing says which of "
-                "them were copied: drop them to start anew, or choose another target"
+                f"{names[1]} has {len(target)} records, but there is no journal {journal.path} that lists which of "
+                f"them were copied: drop {names[1]} to start again, or choose another target"
             )
         journal.begin(header)
 
     def _check_journal(self, header: dict[str, Any]) -> None:
-        """Raise an error unless the journal belongs to this source, in its present state, and to this target."""
+        """Raise an error unless the journal belongs to this source, without later changes, and to this target."""
         before = self._journal.header or {}
         for name in ("source", "target"):
             if before.get(name) != header[name]:
                 raise StorageError(
-                    f"the journal {self._journal.path} is about {before.get('source')} to {before.get('target')}, not "
-                    f"{header['source']} to {header['target']}: give another --journal, or delete it"
+                    f"the journal {self._journal.path} belongs to a copy from {before.get('source')} to "
+                    f"{before.get('target')}, not from {header['source']} to {header['target']}: give another "
+                    "--journal, or delete this one"
                 )
         if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
             raise self._source_changed()
         last_ids = [batch["last"] for batch in self._journal.batches]
         if last_ids and not self._target.contains(last_ids).any():
             raise StorageError(
-                f"the journal {self._journal.path} says that {self._journal.copied} records are in {header['target']}, "
-                "but they are not: if that was dropped, or is on another server, delete the journal to start anew"
+                f"the journal {self._journal.path} lists {self._journal.copied} records as copied to "
+                f"{header['target']}, but they are not there: if {header['target']} was dropped, or is on another "
+                "server, delete the journal to start again"
             )
 
     def copy(self, progress: Progress | None = None) -> Report:
-        """Copy what has not been copied yet.
+        """Copy the records that have not been copied yet.
 
         Args:
-            progress: called with the number of records that are in the target, and the number of records in all.
+            progress: called with the number of records in the target so far, and the total number of records.
 
         Raises:
             SourceChangedError: the source was changed during the copy.
-            ServerError, StorageError: source or target failed. What has been copied stays, and the copy can be resumed.
+            ServerError, StorageError: source or target failed. The copied records stay, and the copy can be resumed.
         """
         started, done = time.monotonic(), self._journal.copied
-        # An interrupted run may have left a part of a batch behind what it had noted. No batch is larger than this.
+        # An interrupted run may have written a part of one more batch than its journal lists. No batch is larger than
+        # LARGEST_BATCH.
         certainly_absent_from = self._report.resumed_at + (LARGEST_BATCH if self._resumed else 0)
         for batch in self._source.iterate(self._batch_size, after=self._journal.last_id):
             self._write(batch, absent=done >= certainly_absent_from)
@@ -154,8 +158,8 @@ class Migration:
         """Write a batch to the target.
 
         Args:
-            batch: with ids.
-            absent: whether the target certainly holds none of its records, not even in part.
+            batch: the records, with ids.
+            absent: whether the target certainly has none of these records, not even in part.
         """
         if absent:
             self._target.load(batch)
@@ -165,11 +169,11 @@ class Migration:
             self._target.sweep(batch.ids)
 
     def verify(self, searches: int = 32, progress: Progress | None = None) -> Report:
-        """Compare target and source: counts, contents, and answers to searches. The report lists what differs.
+        """Compare target and source: counts, contents, and results of searches. The report lists the differences.
 
         Args:
             searches: the number of records of the source that are used as queries.
-            progress: called with the number of records that have been compared, and the number of records in all.
+            progress: called with the number of records compared so far, and the total number of records.
 
         Raises:
             SourceChangedError: the source was changed during the migration.
@@ -188,7 +192,7 @@ class Migration:
         return self._report
 
     def _compare_counts(self) -> None:
-        """Report whether the target holds another number of records."""
+        """Add a difference to the report if the target has another number of records."""
         for difference in compare_counts(self._target, self._size, self._report.target, self._report.source):
             if difference not in self._report.differences:
                 self._report.differences.append(difference)
@@ -202,10 +206,10 @@ class Migration:
     def _source_changed(self) -> SourceChangedError:
         return SourceChangedError(
             f"{self._report.source} has been changed since the copy began, so the target is no copy of it: delete the "
-            f"target and the journal {self._journal.path}, and start anew while nothing writes"
+            f"target and the journal {self._journal.path}, and start again while no process changes the source"
         )
 
 
 def record_bytes(config: IndexConfig) -> int:
-    """Return the number of bytes of one record's values."""
+    """Return the number of bytes of the values of one record, without its uri."""
     return 8 + config.bits // 8 + 4 * (config.classes + config.dim)

@@ -1,9 +1,9 @@
-"""`Journal`: a file that says which batches of a migration are in the target, so that a copy can be resumed.
+"""`Journal`: a file that lists which batches of a migration are in the target, so that a copy can be resumed.
 
-The file has one JSON object per line. The first line is the header, which names source and target and the state of the
-source; every other line describes one batch that the target has acknowledged: its last id, its number of records, and
-the CRC-32 of their content. A line is on the disk before the next batch starts. A last line that a crash cut off counts
-as absent: its batch is then copied again.
+The file has one JSON object per line. The first line is the header: the names of source and target, and the version and
+number of records of the source. Every other line describes one batch that the target has acknowledged: its last id, its
+number of records, and the CRC-32 of their content. A line is on the disk before the next batch is written. A last line
+that a crash cut off is ignored, and its batch is copied again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Journal:
 
     Attributes:
         path: as given.
-        header: the first line; None if nothing has been copied.
+        header: the first line; None if no migration has begun.
         batches: the other lines: "last", "records" and "crc" of every batch.
 
     Raises:
@@ -78,7 +78,7 @@ class Journal:
         return self.batches[-1]["last"] if self.batches else -1
 
     def begin(self, header: dict[str, Any]) -> None:
-        """Start the journal of a new migration, in place of a journal at the same path.
+        """Start the journal of a new migration. It replaces a file at the same path.
 
         Raises:
             StorageError: the disk refuses.
@@ -90,7 +90,10 @@ class Journal:
         self._size = len(line)
 
     def append(self, batch: Encodings) -> None:
-        """Note that a batch, in order of ids, is in the target.
+        """Add the line for a batch that is in the target.
+
+        Args:
+            batch: the records, in order of ids.
 
         Raises:
             StorageError: the disk refuses.
@@ -99,7 +102,7 @@ class Journal:
         entry = {"last": int(batch.ids[-1]), "records": len(batch), "crc": checksum(batch)}
         line = _line(entry)
         with self._writing(), open(self.path, "r+b") as file:
-            file.truncate(self._size)  # a line that a crash cut off
+            file.truncate(self._size)  # remove a line that a crash cut off
             file.seek(self._size)
             file.write(line)
             file.flush()
@@ -109,7 +112,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn an OSError of the block into a StorageError that names the journal."""
+        """Convert an OSError in the block to a StorageError that names the journal."""
         try:
             yield
         except OSError as error:
@@ -117,7 +120,7 @@ class Journal:
 
 
 def checksum(batch: Encodings) -> int:
-    """Return the CRC-32 of everything that a batch holds: ids, codes, probabilities, features and uris."""
+    """Return the CRC-32 of the whole content of a batch: ids, codes, probabilities, features and uris."""
     assert batch.ids is not None
     crc = 0
     for column in (batch.ids, batch.codes, batch.probabilities, batch.features):

@@ -3,22 +3,22 @@
 Its modules, in reading order:
 
 address               check the address of a server or of an embedded file
-pymilvus_internals    load pymilvus, and everything that relies on undocumented parts of it
+pymilvus_internals    load pymilvus, and use its undocumented parts
 embedded_file         share an embedded file between the connections of one process
-connection            calls that end in time, with semcut's errors, and their consistency
-schema                collections and their fields; encodings to rows and back
-shared_rows           the collection that all clients share, and its rows
-shared_state          what a client knows of it: bounds of cells, batches that are being written
+connection            call the server with a deadline, repetitions, a consistency level, and semcut's errors
+schema                define collections and fields; convert encodings to rows and back
+shared_rows           define the collection that all clients share, and its rows
+shared_state          read and publish the shared rows: bounds of cells, batches that are being written
 lifecycle             create, open and drop an index
-reader                records by id, page by page, and by number
-writer                changes, in an order that leaves whole records wherever they stop
+reader                read records by id, by cell, or page by page, and count them
+writer                change records, in an order that keeps every record whole if a change is interrupted
 server_scanner        the scanner of a search: find the nearest codes on the server, fetch their records
-consistent_search     a search, repeated if records vanished while it ran
-milvus_index          `MilvusIndex`, which puts these together
+consistent_search     search, and repeat the search if records vanished while it ran
+milvus_index          `MilvusIndex`, which combines these modules
 
-Other rooms use `MilvusIndex`; `migration` and `semcut migrate` also use `address`, `connection`, `lifecycle` and the
-errors of `server_scanner`. The names of collections and fields, the kinds of rows and `lifecycle.FORMAT_VERSION` are
-the stored format: changing one needs a new format version.
+Other packages use `MilvusIndex` and `LARGEST_BATCH`; `migration` and `semcut migrate` also use `address`, `connection`,
+`lifecycle` and the errors of `server_scanner`. The names of collections and fields, the kinds of rows and
+`lifecycle.FORMAT_VERSION` are the stored format: changing one needs a new format version.
 
 pymilvus is loaded when `MilvusIndex` is first used, so the command line starts without it.
 """
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from semcut.indexes.errors import require as _require
 
-_require({"pymilvus": "pymilvus"}, "reach Milvus", "milvus")
+_require({"pymilvus": "pymilvus"}, "connect to Milvus", "milvus")
 
 __all__ = ["LARGEST_BATCH", "MilvusIndex"]
 

@@ -16,7 +16,7 @@ _SCHEMES = ("http", "https", "tcp", "unix")
 
 
 def resolve_address(uri: str | os.PathLike[str] | None) -> str:
-    """Return a valid address as a string.
+    """Check an address and return it as a string.
 
     Args:
         uri: the URI of a server, or a file name that ends in ".db"; None takes the environment variable MILVUS_URI.
@@ -27,8 +27,8 @@ def resolve_address(uri: str | os.PathLike[str] | None) -> str:
     given = os.environ.get("MILVUS_URI") if uri is None else uri
     if not given:
         raise InvalidParameterError(
-            "no Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in .db, "
-            "or set MILVUS_URI"
+            "no address of Milvus is given: pass a uri such as http://localhost:19530, or a file name that ends in "
+            ".db, or set MILVUS_URI"
         )
     malformed = InvalidParameterError(
         "the uri of Milvus cannot be understood: expected http://host:port, https://host:port, or a file name "
@@ -46,7 +46,7 @@ def resolve_address(uri: str | os.PathLike[str] | None) -> str:
                 raise InvalidParameterError("the directory of the embedded Milvus file does not exist: create it first")
             return address
         parts = urlsplit(address)
-        # pymilvus would replace a missing host by localhost:19530 and reach a server that nobody named.
+        # pymilvus would replace a missing host by localhost:19530 and connect to a server that the user did not name.
         if parts.scheme not in _SCHEMES or (parts.scheme != "unix" and not parts.hostname):
             raise malformed
         if parts.port is not None and parts.port < 1:
@@ -70,4 +70,4 @@ def require_embedded_file(uri: str | os.PathLike[str] | None) -> None:
     """
     address = resolve_address(uri)
     if is_file(address) and not os.path.exists(address):
-        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check its name")
+        raise NotAnIndexError("there is no such embedded Milvus file: create an index, or check the name of the file")

@@ -1,11 +1,11 @@
-"""Call Milvus: every call has a deadline, is repeated while its failure can pass, and raises semcut's errors.
+"""Call Milvus: every call has a deadline, is repeated while its failure is transient, and raises semcut's errors.
 
 `ServerConnection.call` repeats a call with growing pauses while the error is transient (a node that restarts, a rate
-limit), and turns the last error into one semcut error. Addresses and tokens never occur in messages.
+limit), and converts the last error to a semcut error. Addresses and tokens never occur in messages.
 
 **Consistency.** A read sees everything that this process has written to the collection: pymilvus sends the time of the
-last write along. Servers do not report the time of a deletion, so the first read after a deletion asks for the newest
-state, which takes up to 0.2 s on Milvus 2.3.
+last write with the request. Servers do not report the time of a deletion, so the first read after a deletion requests
+the newest state, which takes up to 0.2 s on Milvus 2.3.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAGE = 16_384
 """The largest number of results that Milvus returns at once."""
 
 ConcurrentMap = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
-"""Calls a function for every item, several at the same time, and returns the results in the order of the items."""
+"""A function that calls another one for every item, several at the same time, and returns the results in order."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between repetitions of a call
 
@@ -62,9 +62,9 @@ class ServerConnection:
 
     Attributes:
         timeout: as given.
-        version: what the server reports.
+        version: the version that the server reports.
         release: the first two numbers of `version`; (0, 0) if it has fewer.
-        embedded: whether it is milvus-lite.
+        embedded: whether the server is milvus-lite.
 
     Raises:
         InvalidParameterError: there is no uri, or an argument is malformed.
@@ -131,7 +131,7 @@ class ServerConnection:
         return self._repeat(name, lambda left: getattr(client, name)(*args, timeout=left, **kwargs), collection)
 
     def _repeat(self, name: str, attempt: Callable[[float], Any], collection: str | None = None) -> Any:
-        """Call a function with the seconds that are left, again while its failure is transient."""
+        """Call a function with the number of seconds left, and repeat the call while its failure is transient."""
         deadline, pause = time.monotonic() + self.timeout, _FIRST_PAUSE
         while True:
             left = max(deadline - time.monotonic(), 0.001)
@@ -155,7 +155,7 @@ class ServerConnection:
         """Return the semcut error for a failed call of the method `name`."""
         kind, reason = failure_kind(error), failure_text(error, hide=self._secrets)
         if kind == "too large":
-            return RequestTooLargeError(f"Milvus refused ({name}), the request or its answer is too large: {reason}")
+            return RequestTooLargeError(f"Milvus refused {name}, the request or its answer is too large: {reason}")
         if kind == "file in use":
             return ServerError(
                 "the embedded Milvus cannot be opened: another process has it open, or it is damaged; only one process "
@@ -163,7 +163,7 @@ class ServerConnection:
             )
         if kind == "no collection":
             return NotAnIndexError(
-                "the collection does not exist on the server, or no longer: create it, or check its name"
+                "the collection does not exist on the server, or was dropped: create it, or check its name"
             )
         if kind == "token refused":
             return ServerError("Milvus does not accept the token: pass token=, or set MILVUS_TOKEN")
@@ -172,7 +172,7 @@ class ServerConnection:
                 f"Milvus did not answer within {self.timeout:g} s ({name}): check that it runs, check its address, and "
                 "raise timeout= if it is only slow"
             )
-        return ServerError(f"Milvus refused ({name}): {reason}")
+        return ServerError(f"Milvus refused {name}: {reason}")
 
     # reading and writing
 
@@ -181,10 +181,10 @@ class ServerConnection:
 
         Args:
             name: "query" or "search".
-            collection: where.
+            collection: the collection to read.
             strong: see everything that any client has written.
-            bounded: see what any client had written a few seconds ago, without waiting. With neither, the read sees
-                everything that this process has written.
+            bounded: see what any client had written a few seconds ago, without waiting. Without `strong` and `bounded`,
+                the read sees everything that this process has written.
             kwargs: further arguments of the method.
         """
         with self._lock:
@@ -203,17 +203,17 @@ class ServerConnection:
         """Read integer fields of all rows that meet a condition, page by page, in order of the key.
 
         Args:
-            collection: where.
-            key: its INT64 primary key.
+            collection: the collection to read.
+            key: the INT64 primary key of the collection.
             condition: a filter on numbers.
             fields: further INT64 fields.
-            size: the largest number of rows per page; at most 16,384 have an effect.
+            size: the largest number of rows per page; a value above 16,384 acts like 16,384.
             strong: whether to see everything that any client has written.
 
         Yields:
-            Of every page, (n,) int64 per field, the key included.
+            Each page as a dict from field to (n,) int64, the key included.
         """
-        # A query for a page has no consistency level; this read waits for the state that the pages must have.
+        # A query for a page has no consistency level, so this read waits for the state that the pages must have.
         self.count(collection, f"{key} in [0]", strong=strong)
         last: int | None = None
         while True:
@@ -229,7 +229,7 @@ class ServerConnection:
             yield {name: int_column(rows, name)[order] for name in (key, *fields)}
 
     def count(self, collection: str, condition: str, *, strong: bool = False) -> int:
-        """Return how many rows meet a condition on numbers."""
+        """Return the number of rows that meet a condition on numbers."""
         found = self.read("query", collection, filter=condition, output_fields=["count(*)"], strong=strong)
         return int(found[0]["count(*)"])
 
@@ -237,7 +237,7 @@ class ServerConnection:
         """Delete the rows that meet a condition on numbers.
 
         Args:
-            collection: where.
+            collection: the collection to delete from.
             condition: a filter.
             visible: whether the next read of the collection must see the deletion.
         """
@@ -247,13 +247,13 @@ class ServerConnection:
                 self._deletions[collection] = self._deletions.get(collection, 0) + 1
 
     def delete_matching(self, collection: str, key: str, condition: str) -> None:
-        """Find the rows that meet any condition, in the newest state, and delete them by their INT64 key."""
+        """Find the rows that meet a condition on any fields, in the newest state, and delete them by INT64 key."""
         for page in list(self.pages(collection, key, condition, [], strong=True)):
             self.delete(collection, is_in(key, page[key]))
 
 
 def is_in(field: str, values: Sequence[int] | NDArray[np.integer[Any]]) -> str:
-    """Return the condition that a field has one of some integers. Only integers are ever put into a condition."""
+    """Return the condition that a field equals one of these integers. Conditions never contain other values."""
     return f"{field} in [{','.join(map(str, np.asarray(values, np.int64).tolist()))}]"
 
 

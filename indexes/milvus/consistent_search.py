@@ -1,7 +1,8 @@
 """Search on a server without snapshots: repeat a search if records vanished while it ran.
 
-A search takes several requests. Between two of them other clients may remove or replace records that the first one has
-found, or begin or finish a batch (which matters with `strong` only). The search is then made again in the newest state.
+A search takes several requests. Between two of them, other clients may remove or replace records that the first request
+has found, or begin or finish a batch (which matters with `strong` only). The search is then repeated in the newest
+state.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _PAUSE = 0.05  # seconds before the third attempt, longer before each further on
 
 
 class ConsistentSearch:
-    """Searches an index; several threads may search at the same time.
+    """The search of one index. Several threads may search at the same time.
 
     Args:
-        server, schema, shared: of the index.
+        server, schema, shared: the connection, the schema and the shared state of the index.
         similarity: the S of Eq. 1.
         concurrently: sends several requests at the same time.
         strong: whether to see everything that any client has written.
@@ -61,11 +62,11 @@ class ConsistentSearch:
         """Find the k best records for every query.
 
         Args:
-            queries: nq of them.
-            params: of the search.
-            scored: given whether all features of the index are L2-normalised, returns whether Eq. 4 applies, or raises
-                an error if the search needs it.
-            trace: collects times and counts, those of repeated attempts too.
+            queries: nq queries.
+            params: the parameters of the search.
+            scored: called with whether all features of the index are L2-normalised. It returns whether Eq. 4 applies,
+                or raises an error if the search needs Eq. 4 and it does not apply.
+            trace: collects times and counts, including those of repeated attempts.
 
         Raises:
             TooManyRecordsError: one query would fetch too many records.
@@ -111,7 +112,7 @@ class ConsistentSearch:
         """Search some queries together, or in halves if together they would fetch too many records.
 
         Returns:
-            Their results, and how many records had vanished when they were fetched.
+            The results, and the number of records that had vanished before they were fetched.
         """
         scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
         try:

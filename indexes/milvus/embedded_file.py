@@ -1,7 +1,7 @@
 """Share an embedded Milvus file (milvus-lite) between the connections of one process.
 
-milvus-lite runs one server per file inside the process and locks the file. Connections are counted here, and the server
-stops when the last one closes: until then no other process can open the file.
+milvus-lite runs one server per file inside the process and locks the file. This module counts the connections, and the
+server stops when the last connection closes: until then no other process can open the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def acquire(address: str) -> str:
         import milvus_lite  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "a file is an embedded Milvus, which needs milvus-lite: run `pip install 'semcut[milvus-lite]'`"
+            "an embedded Milvus file needs milvus-lite, which is not installed: run `pip install 'semcut[milvus-lite]'`"
         ) from None
     path = os.path.abspath(address)
     with _lock:
@@ -42,7 +42,7 @@ def release(path: str) -> None:
     """Count a closed connection to the file, and stop the server after the last one.
 
     Args:
-        path: what `acquire` returned.
+        path: the path that `acquire` returned.
     """
     with _lock:
         _connections[path] -= 1

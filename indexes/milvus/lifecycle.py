@@ -1,8 +1,8 @@
 """Create, open and drop an index in Milvus, completely or not at all.
 
-The configuration makes an index exist. It is written last, so an index whose creation was interrupted does not exist,
-and can be created again. The collection of shared rows is the first to be created and the last to be dropped: where it
-is missing, nothing is left of the index.
+An index exists once its configuration is stored. The configuration is written last, so an index whose creation was
+interrupted does not exist, and can be created again. The collection of shared rows is the first to be created and the
+last to be dropped: if it is missing, no other part of the index is left either.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from semcut.indexes.milvus.shared_rows import (
 
 FORMAT_VERSION = 2
 
-_TEXT_PART = 16_000  # characters of a text in one row, where 65,535 bytes fit; a character has up to 4 bytes
+_TEXT_PART = 16_000  # characters of text in one row: 65,535 bytes fit, and a character has up to 4 bytes
 _ROWS_PER_CALL = 100
 
 
@@ -48,8 +48,8 @@ def planned_collections(
     """Describe what `create_index` would create: every collection and its fields.
 
     Args:
-        server: where; None for an embedded Milvus file that does not exist yet.
-        name, config, partition_key: of the index.
+        server: the server of the index; None for an embedded Milvus file that does not exist yet.
+        name, config, partition_key: the name, the configuration and the option of the index.
     """
     kind = "floats" if server is None else choose_kind(server)
     schema = Schema(check_name(name), kind, config, partition_key)
@@ -58,19 +58,19 @@ def planned_collections(
 
 
 def create_index(server: ServerConnection, schema: Schema) -> None:
-    """Create an empty index, in place of what an interrupted creation has left.
+    """Create an empty index. It replaces the collections that an interrupted creation has left.
 
     Raises:
         IndexExistsError: there is an index, or another collection, of this name.
-        InvalidParameterError: the server cannot hold such records, or loses records under a partition key.
+        InvalidParameterError: the server cannot store such records, or loses records under a partition key.
     """
     new = _collections(schema)
     leftover = [one for one in new if server.call("has_collection", one.name)]
     if leftover:
         if not all(_has_same_fields(server, one) for one in leftover) or new[0] not in leftover:
             raise IndexExistsError(
-                f"there is a collection {leftover[-1].name} on this server that is no index: choose another name, or "
-                "drop it"
+                f"there is a collection {leftover[-1].name} on this server that is not an index: choose another name, "
+                "or drop the collection"
             )
         with contextlib.suppress(NotAnIndexError):  # its creation was interrupted
             with contextlib.suppress(DamagedIndexError, FormatVersionError):
@@ -103,7 +103,7 @@ def open_index(server: ServerConnection, name: str) -> Schema:
 
 
 def drop_index(server: ServerConnection, name: str) -> None:
-    """Delete an index, or what an interrupted creation or deletion has left of an index.
+    """Delete an index, or the collections that an interrupted creation or deletion has left.
 
     Raises:
         NotAnIndexError: there is no index.
@@ -126,7 +126,7 @@ def read_schema(server: ServerConnection, name: str) -> Schema:
     if not _has_shared_rows(server, name):
         raise NotAnIndexError(f"there is no index {name} on this server: create it, or check its name")
     incomplete = NotAnIndexError(f"the creation of the index {name} was interrupted: create it again")
-    if not server.call("list_indexes", collection):  # without an index it cannot be loaded
+    if not server.call("list_indexes", collection):  # Milvus cannot load a collection without an index of its vectors
         raise incomplete
     _load(server, collection)
     rows = server.read(
@@ -155,7 +155,7 @@ def read_schema(server: ServerConnection, name: str) -> Schema:
 
 
 def _write_config(server: ServerConnection, schema: Schema) -> None:
-    """Write the configuration, which makes the index exist."""
+    """Write the configuration. From then on the index exists."""
     content = {
         "format": FORMAT_VERSION,
         "kind": schema.kind,
@@ -209,9 +209,10 @@ def _load(server: ServerConnection, collection: str) -> None:
 
 
 def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
-    """Return whether records are found by their class after writing them, and after writing them with another class.
+    """Write records twice, the second time with other classes, and return whether each is found by its last class.
 
-    Milvus 2.3.5 is known to lose them: its upsert ignores the partition key.
+    The records are deleted afterwards. Milvus 2.3.5 is known to lose such records: its upsert ignores the partition
+    key.
     """
     classes = min(schema.config.classes, 100)
     for shift in (0, 1):

@@ -1,24 +1,24 @@
 """`MilvusIndex`: an index of encodings on a Milvus server, on a cluster, or in an embedded file (milvus-lite).
 
-The records are on the server (`schema`), with what all clients share beside them (`shared_state`). A search is the
+The server stores the records (`schema`) and the state that all clients share (`shared_state`). A search is the
 `VectorisedSearch` of other indexes with another scanner (`server_scanner`): pruning, cutoff, deeper scans and
-re-ranking are the same code, so the answers are the same numbers.
+re-ranking are the same code, so the results are the same numbers.
 
 Any number of clients may read and write. The server acknowledges a change before the call returns:
 
-    add       all or nothing: readers never see a part of a batch, whatever happens to this client or the server
-    upsert    record by record: each record is the old one or the new one, never a mixture
+    add       all or nothing: a batch stays hidden until it is complete, even if this client or the server crashes
+    upsert    record by record: readers see the previous or the new version of a record, never a mixture
     remove    record by record
 
-An `upsert` or `remove` that fails may have changed some records. Calling it again completes it; another client can
-complete a removal only with the ids that are left. A batch whose `add` failed stays hidden, and the next change of the
-same client takes it back, unless the batch was complete and only the last answer was lost. Another client replaces the
-hidden batch by adding the same records. Two clients that write the same id at the same time get no error: the record
-that arrives last stays.
+An `upsert` or `remove` that fails may have changed some records. The same call once more completes it; another client
+can complete a removal only with the ids that still exist. A batch whose `add` failed stays hidden, and the next change
+of the same client deletes it, unless the batch was complete and only the last answer was lost. Another client replaces
+the hidden batch by adding the same records. Two clients that write the same id at the same time get no error: the
+record that arrives last stays.
 
-Milvus has no snapshot for the several requests of a search. A search may or may not see changes that others make while
-it runs, and it may miss a record that is being replaced. `shared_state` says after how long a client sees what others
-have written.
+Milvus has no snapshot for the several requests of a search. A search may or may not see changes that other clients make
+while it runs, and it may miss a record that is being replaced. Unless the index is opened with `strong`, a client sees
+the changes of other clients some seconds late, and may see a part of a batch during this time (see `shared_state`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _U = TypeVar("_U")
 
 
 class MilvusIndex(SemanticIndex):
-    """An index in Milvus. Get one from `create` or `open`."""
+    """An index in Milvus; `create` and `open` return one."""
 
     capabilities = Capabilities(counts_codes=False, cheap_stats=False)
 
@@ -109,20 +109,20 @@ class MilvusIndex(SemanticIndex):
         Args:
             path: the uri of the server, such as "http://localhost:19530", or a file name that ends in ".db" for an
                 embedded one. None takes the environment variable MILVUS_URI.
-            config: of the index.
+            config: the configuration of the index.
             collection: the name of the index on the server.
             token: "user:password" or an API key; None takes MILVUS_TOKEN, if it is set.
             database: the database; None for the default one.
             timeout: seconds that one request may take, repetitions included.
             strong: whether every search waits, up to 0.2 s on Milvus 2.3, to see everything that other clients have
-                written. Otherwise it may miss a record for some seconds after another client has added it.
-            partition_key: whether the server partitions the records by dominant class. Refused on a server that then
-                loses records.
+                written. Otherwise a search may miss a record for some seconds after another client has added it.
+            partition_key: whether the server partitions the records by dominant class. This is an error on a server
+                that then loses records.
 
         Raises:
             IndexExistsError: there is an index, or another collection, of this name.
             ServerError: the server does not answer, or refuses.
-            InvalidParameterError: an argument is malformed, or the server cannot hold such records.
+            InvalidParameterError: an argument is malformed, or the server cannot store such records.
         """
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
@@ -170,7 +170,7 @@ class MilvusIndex(SemanticIndex):
         database: str | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Delete an index and all of its records, or what an interrupted creation or deletion has left of an index.
+        """Delete an index with all records, or the collections that an interrupted creation or deletion has left.
 
         Args:
             path, collection, token, database, timeout: as for `create`.
@@ -197,7 +197,7 @@ class MilvusIndex(SemanticIndex):
         return self._reader.count()
 
     def stats(self) -> IndexStats:
-        """Return the size of the index; `column_bytes` counts the values only. Reads the cell of every record."""
+        """Return the size of the index; `column_bytes` counts values only. This reads the cell of every record."""
         self._check_open()
         config = self.config
         numbers, counts = self._reader.cell_sizes()
@@ -218,12 +218,12 @@ class MilvusIndex(SemanticIndex):
         return self._reader.ids()
 
     def next_id(self) -> int:
-        """Return the largest id plus one: this id and all above it are free."""
+        """Return the largest id plus one: this id and all larger ids are free."""
         self._check_open()
         return self._reader.largest_id() + 1
 
     def flush(self) -> None:
-        """Make the server seal and index new records, which can be searched before as well, but many times slower."""
+        """Make the server seal and index new records. Without this, searching them is many times slower."""
         self._check_open()
         self._shared.delete_superseded()
         names = {self._schema.name, self._schema.record_collection, shared_collection_name(self._schema.name)}
@@ -246,11 +246,11 @@ class MilvusIndex(SemanticIndex):
     # changes
 
     def load(self, encodings: Encodings) -> None:
-        """Add many records fast: as `upsert`, without asking the server which of the ids it has.
+        """Add many records fast: as `upsert`, but without a request for the ids that exist already.
 
         Args:
-            encodings: with ids, of this index's classes, bits and feature length. Records that are in the index already
-                are replaced, but a Milvus 2.3 server does not free their space.
+            encodings: records with ids, of this index's classes, bits and feature length. Records that are in the index
+                already are replaced, but a Milvus 2.3 server does not free their space.
 
         Raises:
             InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
@@ -272,10 +272,12 @@ class MilvusIndex(SemanticIndex):
             self._writer.remove(ids)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete what clients that died have left of these records on Milvus 2.3. No other client may write meanwhile.
+        """Delete the rows of these records to which no id points, which crashed clients can leave on Milvus 2.3.
+
+        No other client may write at the same time.
 
         Args:
-            ids: (n,) int64.
+            ids: (n,) int64, ids of the records.
         """
         self._check_open()
         with self._changing:

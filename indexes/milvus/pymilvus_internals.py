@@ -1,14 +1,15 @@
-"""Load pymilvus, and use the parts of pymilvus and milvus-lite that have no documentation. No other module does.
+"""Load pymilvus, and use the parts of pymilvus and milvus-lite that have no documentation.
 
-A new version of pymilvus can therefore break this module only. `tests/indexes/milvus/test_pymilvus_internals.py` checks
-that every part named here exists in the installed versions. These parts are:
+No other module uses such parts, so a new version of pymilvus can break this module only. The tests
+(`tests/indexes/milvus/test_pymilvus_internals.py`) check that every part named here exists in the installed versions.
+These parts are:
 
     settings.Config.MILVUS_URI     read from the environment while pymilvus loads, which fails on the name of a file
     MilvusClient(dedicated=True)   a connection of its own; a shared one ignores another database or timeout
     query(iterator=, reduce_stop_for_best=)
-                                   what QueryIterator sends to read a collection page by page in order of the key
+                                   options by which QueryIterator reads a collection page by page in order of the key
     list subclasses of results     iterating over them decodes every vector in Python; `list.__iter__` does not, and
-                                   `_lazy_field_data` holds the vectors of all rows as one protobuf array
+                                   `_lazy_field_data` has the vectors of all rows as one protobuf array
     texts of exceptions            some kinds of failure can be recognised by their text only
     loggers                        pymilvus and milvus-lite log a traceback for every error that they also raise
     server_manager_instance        stops the embedded server of a file, which pymilvus never does
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.errors import MissingDependencyError
 
-# gRPC would write what happens on an idle connection to standard error, past Python. Failed calls raise errors anyway.
+# gRPC would write events of idle connections to standard error, bypassing Python. Failed calls raise errors anyway.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 _uri = os.environ.pop("MILVUS_URI", None)
@@ -57,7 +58,7 @@ FailureKind = Literal["too large", "file in use", "no collection", "token refuse
 """Kinds of failures that need different advice."""
 
 _TRANSIENT_CODES = {2, 4, 8, 101, 103, 106, 400, 401, 500, 501, 503, 600, 601, 602, 901, 902, 903, 904, 905}
-"""Error codes of Milvus that can pass: unavailable, busy, rate limits, recovering, channels, segments, nodes."""
+"""Milvus's codes of transient errors: unavailable, busy, rate limits, recovering, channels, segments, nodes."""
 
 _NO_COLLECTION_CODE, _NOT_LOADED_CODE = 100, 101
 _TOKEN_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -73,7 +74,8 @@ def open_client(address: str, token: str | None, database: str | None, timeout: 
     """Connect to Milvus, with a connection that no other client shares.
 
     Args:
-        address, token, database: of the server; None for the default.
+        address: the URI of the server, or an embedded Milvus file.
+        token, database: None for the default.
         timeout: seconds that connecting may take.
     """
     return MilvusClient(address, token=token or "", db_name=database or "", timeout=timeout, dedicated=True)
@@ -95,7 +97,7 @@ def is_closed_channel(error: Exception) -> bool:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether the failure can pass: a node that restarts, a rate limit."""
+    """Return whether the failure is transient: a node that restarts, a rate limit."""
     if isinstance(error, grpc.RpcError):
         return hasattr(error, "code") and error.code() == grpc.StatusCode.UNAVAILABLE
     if not isinstance(error, MilvusException) or _is_token_refused(error):
@@ -109,7 +111,7 @@ def is_not_loaded(error: Exception) -> bool:
 
 
 def failure_kind(error: Exception) -> FailureKind:
-    """Return what kind of failure an exception out of `CLIENT_ERRORS` reports."""
+    """Return the kind of failure that one of the `CLIENT_ERRORS` reports."""
     code, text = _code(error), failure_text(error)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED or "larger than max" in text or "results exceed" in text:
         return "too large"
@@ -132,8 +134,8 @@ def failure_text(error: Exception, hide: Sequence[str] = ()) -> str:
     """Return the text of a failure in one line of at most 300 characters.
 
     Args:
-        error: out of `CLIENT_ERRORS`.
-        hide: addresses and tokens, which dots replace.
+        error: one of the `CLIENT_ERRORS`.
+        hide: addresses and tokens; dots replace them in the text.
     """
     text = str(getattr(error, "message", "") or getattr(error, "details", lambda: "")() or "no reason given")
     for secret in hide:
@@ -153,7 +155,7 @@ def _is_token_refused(error: BaseException | None) -> bool:
     pymilvus reports a refused token as if the server had not answered; the reason is in the chain of causes.
     """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # pymilvus raises errors from themselves
+    while error is not None and id(error) not in seen:  # an error of pymilvus may be its own cause
         seen.add(id(error))
         if isinstance(error, grpc.RpcError) and hasattr(error, "code") and error.code() in _TOKEN_REFUSED:
             return True
@@ -199,9 +201,9 @@ def hit_keys(hits: Any, field: str, *, primary: bool) -> NDArray[np.int64]:
     """Return an INT64 field of the hits of one searched vector: (n,) int64, nearest first.
 
     Args:
-        hits: of one vector.
-        field: one of the output fields, unless it is the primary key.
-        primary: whether the field is the primary key, which hits hold apart.
+        hits: the hits of one vector.
+        field: the primary key, or one of the output fields.
+        primary: whether the field is the primary key, which hits store separately.
     """
     if primary:
         return np.array(hits.ids, np.int64)
@@ -226,14 +228,14 @@ LOGGERS = (
     *(f"pymilvus{name}" for name in ("", ".decorators", ".client.connection_manager", ".client.grpc_handler")),
     "pymilvus.milvus_client",
 )
-"""Loggers that log what calls also raise."""
+"""Loggers that log errors which the calls also raise."""
 
 _silent: ContextVar[bool] = ContextVar("semcut is calling Milvus", default=False)
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Drop what `LOGGERS` log in the block, in this thread only: the caller reports the error that is raised."""
+    """Suppress the messages of `LOGGERS` in the block, in this thread only: the caller reports the raised error."""
     before = _silent.set(True)
     try:
         yield
@@ -245,7 +247,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     return not _silent.get()
 
 
-logging.getLogger("milvus_lite").addHandler(logging.NullHandler())  # its server's threads log what calls raise
+logging.getLogger("milvus_lite").addHandler(logging.NullHandler())  # threads of its server log errors of calls too
 for _name in LOGGERS:
     logging.getLogger(_name).addFilter(_is_wanted)
     for _handler in logging.getLogger(_name).handlers:  # filters of a logger do not see records of loggers below it

@@ -1,4 +1,4 @@
-"""Read records of a `MilvusIndex` without searching: by id, page by page, and by number."""
+"""Read records of a `MilvusIndex` without searching: by id, by cell, or page by page; and count them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from semcut.indexes.milvus.shared_state import SharedState
 IDS_PER_FILTER = 4096
 
 ATTEMPTS = 5
-"""How often to read records that other clients replace in the meantime."""
+"""The largest number of attempts to read records that other clients replace in the meantime."""
 
 _CELLS_PER_FILTER = 100
 _EVERY_ID = "id >= -1"
 
 
 class Reader:
-    """Reads the visible records of an index.
+    """The reader of the visible records of an index.
 
     Args:
-        server, schema, shared: of the index.
+        server, schema, shared: the connection, the schema and the shared state of the index.
         concurrently: sends several requests at the same time.
         strong: whether to see everything that any client has written.
     """
@@ -47,7 +47,7 @@ class Reader:
         self._concurrently, self._strong = concurrently, strong
 
     def count(self, condition: str = _EVERY_ID) -> int:
-        """Return how many records meet a filter."""
+        """Return the number of records that meet a filter."""
         visible = self._shared.view().visible(condition)
         return self._server.count(self._schema.name, visible, strong=self._strong)
 
@@ -56,7 +56,7 @@ class Reader:
         return np.sort(to_ids(self._column("id")))
 
     def cell_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the numbers of the cells that hold records, and how many: two (cells,) int64."""
+        """Return the numbers of the cells that are not empty, and their numbers of records: two (cells,) int64."""
         numbers, counts = np.unique(self._column("cell"), return_counts=True)
         return numbers, counts.astype(np.int64)
 
@@ -87,7 +87,7 @@ class Reader:
         Args:
             cells: (m,) numbers of cells.
             limit: the largest number of ids.
-            in_order: whether to take the first cells first.
+            in_order: whether records of the first cells are returned first.
         """
         view, found = self._shared.view(), np.empty(0, np.int64)
         start, step = 0, 1 if in_order else _CELLS_PER_FILTER
@@ -110,7 +110,7 @@ class Reader:
         """Find the rows of ids.
 
         Returns:
-            (n,) int64, the `row` of each id, -1 if there is none; and (n,) bool, whether the row is hidden.
+            (n,) int64, the `row` of each id, -1 for an unknown id; and (n,) bool, whether the row is hidden.
         """
         view = self._shared.view(strong=strong)
         wanted = np.unique(ids[ids >= 0])
@@ -141,7 +141,7 @@ class Reader:
         """Return the records with these ids, in this order.
 
         Raises:
-            UnknownIdError: naming ids that are not in the index.
+            UnknownIdError: ids are not in the index; the message names them.
             ServerError: other clients change these records faster than they can be read.
         """
         if not len(ids):
@@ -183,7 +183,7 @@ class Reader:
         return _joined(parts, schema.config)
 
     def iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
-        """Yield batches of records in order of ids, of 16,384 records at most.
+        """Yield the records with ids above `after`, in order of ids, in batches of at most 16,384 records.
 
         Changes made in the meantime may or may not be seen.
         """
@@ -206,7 +206,7 @@ class Reader:
 
 
 def contention_error() -> ServerError:
-    """Return the error for records that other clients change again and again while they are being read."""
+    """Return the error for a read that other clients have disturbed in every attempt."""
     return ServerError("other clients change these records faster than they can be read: try again")
 
 

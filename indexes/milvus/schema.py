@@ -1,6 +1,6 @@
-"""Lay out the records of an index in Milvus: the collections, their fields, and encodings as rows and back.
+"""Define how Milvus stores the records of an index: collections, fields, and the conversion of encodings to rows.
 
-What a server can hold decides between three kinds of schemas:
+There are three kinds of schemas; the version of the server decides which one is used:
 
     whole        one collection `name`: BINARY_VECTOR `code` (HAMMING), FLOAT_VECTORs `feature` and `probabilities`.
                  For Milvus 2.4 and newer, where a collection may have several vector fields.
@@ -13,13 +13,14 @@ The collection `name` decides which records exist. Its other fields are
 
     id           INT64, the primary key. Milvus 2.3 loses the largest INT64 in pages and lists, so that id is stored
                  as -1.
-    row          INT64, different in every writing of a record. The rows of a batch are consecutive, so a range names
-                 the batch (see `shared_state`). It is the primary key of `name_records`: an upsert writes a new row
-                 there, then points the id to that row in one step, then deletes the old row. No reader sees a mixture.
+    row          INT64, different for every write of a record. The rows of a batch are consecutive, so a range of rows
+                 identifies the batch (see `shared_state`). It is the primary key of `name_records`: an upsert writes a
+                 new row there, then points the id to that row in one step, then deletes the previous row. No reader
+                 sees a mixture.
     cell         INT64, the number of the record's cell (see `pruning.cells`)
     dominant     INT64, the record's dominant class; the partition key if the index was created with one
     flags        INT8: 1 if the feature is not L2-normalised, plus 2 if there is a uri
-    uri          VARCHAR
+    uri          VARCHAR; in `name_records` if that collection exists
 
 Vectors are indexed by FLAT and BIN_FLAT, which are exact.
 """
@@ -76,8 +77,8 @@ class Collection:
     """The definition of a collection.
 
     Attributes:
-        name: of the collection.
-        scalars, vectors: its fields.
+        name: the name of the collection.
+        scalars, vectors: the fields.
         options: further arguments of `create_collection`.
     """
 
@@ -87,7 +88,7 @@ class Collection:
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        """Name the fields."""
+        """Return the fields as text."""
         fields = [f"{name} {kind.name}" for name, kind, _ in self.scalars]
         return ", ".join(fields + [f"{name} {kind.name}({dim}) {index}" for name, kind, dim, index, _ in self.vectors])
 
@@ -114,9 +115,9 @@ class Schema:
     """The collections of one index.
 
     Attributes:
-        name: of the collection that decides which records exist; the names of the others start with it.
-        kind: "whole", "apart" or "floats", see above.
-        config: of the index.
+        name: the name of the collection that decides which records exist; the names of the others start with it.
+        kind: "whole", "apart" or "floats", see the description of this module.
+        config: the configuration of the index.
         partition_key: whether `dominant` is the partition key.
     """
 
@@ -127,17 +128,17 @@ class Schema:
 
     @property
     def record_collection(self) -> str:
-        """The name of the collection that holds whole records."""
+        """The name of the collection that stores whole records."""
         return f"{self.name}_records" if self.kind == "apart" else self.name
 
     @property
     def record_key(self) -> str:
-        """The primary key of the collection that holds whole records."""
+        """The primary key of the collection that stores whole records."""
         return "row" if self.kind == "apart" else "id"
 
     @property
     def record_vectors(self) -> list[str]:
-        """The vector fields of a whole record: all of a record except for id and uri."""
+        """The vector fields of a whole record, which contain the whole record except for its id and uri."""
         return ["record"] if self.kind == "apart" else ["code", "feature", "probabilities"]
 
     @property
@@ -152,11 +153,11 @@ class Schema:
 
     @property
     def _vector_bytes(self) -> int:
-        """The bytes of a record's vectors, at most."""
+        """An upper bound for the bytes of a record's vectors."""
         return 4 * (self.config.dim + self.config.classes + self.config.bits)
 
     def collections(self) -> list[Collection]:
-        """Define the collections that hold the records.
+        """Define the collections that store the records.
 
         Raises:
             InvalidParameterError: the records are too wide for Milvus.
@@ -166,7 +167,7 @@ class Schema:
         if self.kind == "apart" and width > _MAX_DIM:
             raise InvalidParameterError(
                 f"{config.dim} feature values, {config.classes} classes and {config.bits // 8} bytes of code are "
-                f"{width} together, at most {_MAX_DIM} fit on Milvus 2.3: use 2.4 or newer"
+                f"{width} values together, but at most {_MAX_DIM} fit on Milvus 2.3: use Milvus 2.4 or newer"
             )
         if config.dim > _MAX_DIM:
             raise InvalidParameterError(f"Milvus holds at most {_MAX_DIM} feature values, not {config.dim}")
@@ -198,7 +199,7 @@ class Schema:
     # encodings to rows
 
     def call_slices(self, encodings: Encodings) -> Iterator[slice]:
-        """Cut a batch into slices, each of which fits into one call."""
+        """Divide a batch into slices that are small enough for one call each."""
         uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
         # A character of a uri has at most 4 bytes.
         ends = np.cumsum([self._vector_bytes + (0 if uri is None else 4 * len(uri)) for uri in uris])
@@ -219,7 +220,7 @@ class Schema:
                 )
 
     def query_codes(self, codes: NDArray[np.uint8]) -> list[Any]:
-        """Convert codes to vectors as the field `code` has them: (n, bits / 8) uint8 to n vectors."""
+        """Convert codes to the vectors of the field `code`: (n, bits / 8) uint8 to n vectors."""
         if self.kind == "floats":
             return list(np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1)
         return [bytes(code) for code in codes]
@@ -229,7 +230,7 @@ class Schema:
 
         Args:
             encodings: n records with ids.
-            first: the `row` of the first record; the others follow.
+            first: the `row` of the first record; each further record has the next number.
         """
         assert encodings.ids is not None
         count, config = len(encodings), self.config
@@ -291,7 +292,7 @@ class Schema:
 
 
 def choose_kind(server: ServerConnection) -> Kind:
-    """Return the kind of schema that the server can hold.
+    """Return the kind of schema that the server supports.
 
     Raises:
         SemcutError: the server is older than Milvus 2.3.
@@ -304,7 +305,7 @@ def choose_kind(server: ServerConnection) -> Kind:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a collection.
+    """Check the name of a collection and return it.
 
     Raises:
         InvalidParameterError: Milvus would refuse the name.

@@ -1,16 +1,16 @@
 """Scan codes on the server: `ServerScanner`, the scanner and the record reader of one search of a `MilvusIndex`.
 
-A scan has two steps: the nearest codes of some cells give keys, and the records of new keys are fetched whole. So a
-record that is near to many queries crosses the network once. A row, here, is the number of a record in order of its
-arrival in this process.
+A scan has two steps: a search for the nearest codes in some cells returns keys, and the records of new keys are fetched
+whole. So a record that is near to many queries crosses the network once. In this module, a row is the number of a
+record in order of its arrival in this process.
 
-**Groups.** A request has one filter, so queries that keep nearly the same cells share a request. It asks for all cells
-that any of its queries keeps. That is more than each query needs, which is still exact, since the cutoff is applied to
-each record; but the additional records take places of the shortlist. Groups are therefore kept tight, and their
-requests run concurrently.
+**Groups.** A request has one filter, so queries that keep nearly the same cells share a request for all cells that any
+of them keeps. These are more cells than each query needs. The search is still exact, since the cutoff is applied to
+each record; but the additional records take places of the shortlist. So only queries with nearly the same cells form a
+group, and the requests of the groups run concurrently.
 
-**Ties.** Ties follow the rule of `search.tie_order`, for which all records at the last distance are fetched. Where
-these are more than `patience` times the shortlist, or more than one request may ask for, the server decides instead.
+**Ties.** Ties follow the rule of `search.tie_order`, for which all records at the last distance are fetched. If these
+are more than `patience` times the shortlist, or more than one request may return, the server decides instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from semcut.indexes.scoring.equations import hamming
 MAX_BYTES = 1 << 31
 """The largest number of bytes that a search without a shortlist may fetch from the server."""
 
-_GROUP_WIDENING = 3  # cells that a group may ask for, per cell that its widest query keeps
+_GROUP_WIDENING = 3  # cells that the request of a group may cover, per cell that its widest query keeps
 _GROUP_QUERIES = 64  # the largest number of queries in a group
 _ALL_CELLS = 0.9  # share of all cells above which the filter names no cells
 _VECTOR_BYTES = 1 << 21  # of vectors in one answer
@@ -45,21 +45,21 @@ class TooManyRecordsError(InvalidParameterError):
 
 
 class ServerScanner:
-    """The records that one search has found so far: its `RecordReader` and its `Scanner`.
+    """The records that one search has fetched so far; both the `RecordReader` and the `Scanner` of this search.
 
     Args:
-        server, schema: of the index.
-        view: its cells, and which rows are hidden.
+        server, schema: the connection and the schema of the index.
+        view: the shared state: the cells, and which rows are hidden.
         concurrently: sends several requests at the same time.
         strong: whether to see everything that any client has written.
 
     Attributes:
-        missed: how many records had been removed or replaced between being found and being fetched. The search should
-            be repeated then.
+        missed: number of records that were removed or replaced after they had been found and before they were fetched.
+            If there are any, the search should be repeated.
     """
 
     deepest = PAGE
-    patience = 12.0  # a deeper scan would fetch thousands of records to settle a few ties
+    patience = 12.0  # a deeper scan would fetch thousands of records to decide a few ties
 
     def __init__(
         self, server: ServerConnection, schema: Schema, view: SharedView, concurrently: ConcurrentMap, strong: bool
@@ -69,9 +69,9 @@ class ServerScanner:
         self._fetch_size = max(64, min(4096, _VECTOR_BYTES // (4 * (schema.config.dim + schema.config.classes))))
         self.missed = 0
         self._keys = np.empty(0, np.int64)  # sorted
-        self._rows = np.empty(0, np.int64)  # of `_keys`
+        self._rows = np.empty(0, np.int64)  # the rows of `_keys`
         self._cell_rows: dict[int, NDArray[np.int64]] = {}  # per cell that was fetched whole
-        self._held = 0
+        self._fetched = 0
         self._columns: list[NDArray[Any]] = [
             np.zeros(1, np.int64),
             np.zeros((1, schema.config.classes), np.float32),
@@ -107,8 +107,8 @@ class ServerScanner:
         return self._column(3), rows
 
     def _column(self, place: int) -> NDArray[Any]:
-        """Return a column without its spare rows; one row if no record is held, so that row -1 can be read."""
-        return self._columns[place][: max(1, self._held)]
+        """Return a column without its spare rows; one row if no record was fetched, so that row -1 can be read."""
+        return self._columns[place][: max(1, self._fetched)]
 
     def release_pages(self, min_interval: float = 0) -> None:
         """Do nothing: no record is memory-mapped."""
@@ -129,7 +129,7 @@ class ServerScanner:
         self._fetch(np.unique(keys[found]))
         rows = np.full(keys.shape, -1, np.int64)
         rows[found] = self._rows_of(keys[found])
-        # Records that were removed in between leave gaps: move these behind the last record.
+        # Records that were removed in between leave gaps, which are moved behind the last record.
         rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
         return Nearest(rows, np.where(rows < 0, NO_RECORD, hamming(codes[:, None], self.codes[rows])))
 
@@ -137,7 +137,7 @@ class ServerScanner:
         """Find all rows in (m,) cells: see `Scanner.rows`.
 
         Raises:
-            TooManyRecordsError: the records are too many to fetch.
+            TooManyRecordsError: there are too many records to fetch.
         """
         new = [cell for cell in cells.tolist() if cell not in self._cell_rows]
         if new:
@@ -151,7 +151,7 @@ class ServerScanner:
     def _fetch_cells(self, cells: list[int]) -> None:
         """Fetch all records in these cells."""
         condition = self._filter(np.array([cells])) or "id >= -1"
-        count = self._server.count(self._schema.name, condition, strong=self._strong) + self._held
+        count = self._server.count(self._schema.name, condition, strong=self._strong) + self._fetched
         size = count * 4 * (self._schema.config.dim + self._schema.config.classes)
         if size > MAX_BYTES:
             raise TooManyRecordsError(
@@ -173,7 +173,7 @@ class ServerScanner:
             self._cell_rows[cell] = rows[order[start:stop]]
 
     def _filter(self, cells: NDArray[np.int64]) -> str:
-        """Return the filter for visible records in any of these cells, -1 for none."""
+        """Return the filter for visible records in these cells, where -1 is no cell."""
         kept = np.unique(cells)
         kept = kept[kept >= 0]
         known = self._view.cells
@@ -194,10 +194,10 @@ class ServerScanner:
         )  # fmt: skip
         return [hit_keys(hits, key, primary=key == "id") for hits in found]
 
-    # records that are held
+    # fetched records
 
     def _fetch(self, keys: NDArray[np.int64]) -> None:
-        """Fetch the records with these different keys, except for those that are held already."""
+        """Fetch the records with these distinct keys, except for those that were fetched before."""
         keys = keys[~np.isin(keys, self._keys, assume_unique=True)]
         schema = self._schema
         fields = ["id", *schema.record_vectors] + (["row"] if schema.record_key == "row" else [])
@@ -213,36 +213,36 @@ class ServerScanner:
         arrived = np.concatenate([np.empty(0, np.int64), *(int_column(part, schema.record_key) for part in parts)])
         for part in parts:
             columns = schema.columns(part)
-            self._hold([to_ids(int_column(part, "id")), *columns, self._cells_of(columns[0])])
+            self._append([to_ids(int_column(part, "id")), *columns, self._cells_of(columns[0])])
         fresh, first = np.unique(arrived, return_index=True)
         all_keys = np.concatenate([self._keys, fresh])
         order = np.argsort(all_keys)
-        self._rows = np.concatenate([self._rows, self._held - len(arrived) + first])[order]
+        self._rows = np.concatenate([self._rows, self._fetched - len(arrived) + first])[order]
         self._keys = all_keys[order]
         self.missed += int(np.count_nonzero(~np.isin(keys, fresh)))
 
     def _cells_of(self, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the positions of the records' cells in the view: (n, C) float32 to (n,) int64.
 
-        A cell that the view does not have yet is replaced by its neighbour, which can change only the order of ties.
+        A cell that the view does not have yet is replaced by a neighbour, which can change only the order of ties.
         """
         numbers, _ = cell_numbers(self._schema.config, probabilities)
         known = self._view.cells.numbers[self._cells_by_number]
         return self._cells_by_number[np.minimum(np.searchsorted(known, numbers), len(known) - 1)]
 
-    def _hold(self, columns: list[NDArray[Any]]) -> None:
-        """Append records."""
-        held = self._held + len(columns[0])
-        for place, (old, new) in enumerate(zip(self._columns, columns, strict=True)):
-            if held > len(old):
-                grown = np.empty((max(held, 2 * len(old)), *old.shape[1:]), old.dtype)
-                grown[: self._held] = old[: self._held]
-                self._columns[place] = old = grown
-            old[self._held : held] = new
-        self._held = held
+    def _append(self, columns: list[NDArray[Any]]) -> None:
+        """Append fetched records."""
+        total = self._fetched + len(columns[0])
+        for place, (column, new) in enumerate(zip(self._columns, columns, strict=True)):
+            if total > len(column):
+                grown = np.empty((max(total, 2 * len(column)), *column.shape[1:]), column.dtype)
+                grown[: self._fetched] = column[: self._fetched]
+                self._columns[place] = column = grown
+            column[self._fetched : total] = new
+        self._fetched = total
 
     def _rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of keys, -1 for keys that are not held: (n,) int64 to (n,) int64."""
+        """Return the rows of keys, -1 for keys that were not fetched: (n,) int64 to (n,) int64."""
         if not len(self._keys):
             return np.full(len(keys), -1, np.int64)
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
@@ -250,7 +250,14 @@ class ServerScanner:
 
 
 def _groups(cells: NDArray[np.int64]) -> Iterator[list[int]]:
-    """Group neighbouring queries that keep nearly the same of their (nq, w) cells; each group becomes one request."""
+    """Group consecutive queries that keep nearly the same cells; each group becomes one request.
+
+    Args:
+        cells: (nq, w) positions of the cells that each query keeps, -1 for none.
+
+    Yields:
+        The positions of the queries of a group. Queries that keep no cell are left out.
+    """
     group: list[int] = []
     union: set[int] = set()
     widest = 0

@@ -1,18 +1,18 @@
-"""Define the collection `name_catalogue`, whose rows all clients of an index share, and the rows in it.
+"""Define the collection `name_catalogue`, whose rows all clients of an index share, and its rows.
 
-Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the configuration. The INT64 `cell`
-says what kind of row it is:
+Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the configuration. The INT64 field
+`cell` is the number of a cell, or the kind of the row:
 
-    cell >= 0    bounds: every record of the cell lies under the FLOAT_VECTOR `envelope` and has p(c) >= `low`.
-                 Never changed, only added. The cell's envelope is the maximum over all of its rows.
+    cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, and p(c) >= `low`.
+                 Such a row is never changed. The bounds of a cell are the widest over all of its rows.
     WRITER       one row per client that has written, which only that client changes. `text` is the JSON of a
                  `WriterState`.
-    CONFIG       configuration: `text` is a part of a JSON text, `key` the number of the part, `low` how many parts
-                 there are. Written once, when everything else of the index exists.
+    CONFIG       configuration: `text` is a part of a JSON text, `key` the number of the part, `low` the number of
+                 parts. These rows are written once, when all other parts of the index exist.
     UNNORMALISED_FEATURES
                  some features may not be L2-normalised
-    IDENTITY     `text` is a random text, drawn when the index was created: it differs if the index was dropped and
-                 created again
+    IDENTITY     `text` is a random text, drawn when the index was created. It shows whether the index was dropped and
+                 created again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from semcut.indexes.milvus.pymilvus_internals import DataType
 from semcut.indexes.milvus.schema import Collection, Scalar, Vector
 
 WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY = -1, -2, -3, -4
-"""Kinds of rows that are no bounds of a cell."""
+"""Values of the field `cell` in rows that are not bounds of a cell."""
 
 FIELDS = {"key", "cell", "low", "text", "envelope"}
 """The fields of the collection, by which it is recognised."""
@@ -37,12 +37,12 @@ Range = tuple[int, int]
 
 
 class WriterState(TypedDict):
-    """What a client publishes about its changes; stored as JSON.
+    """The state of its changes that a client publishes; stored as JSON.
 
     Attributes:
-        changes: how many changes the client has made, for `MilvusIndex.version`.
-        bounds: how many of its changes added bounds: other clients read bounds again when it grows.
-        hidden: ranges of rows that readers leave out: of the batch that is being added, and of batches taken back.
+        changes: number of changes that the client has made, for `MilvusIndex.version`.
+        bounds: number of changes that added bounds. Other clients read the bounds again when this number grows.
+        hidden: ranges of rows that readers leave out: the batch that is being added, and batches that failed.
         at: when the row was written, in seconds since 1970.
         left: whether the client has closed the index.
     """
@@ -81,13 +81,13 @@ def shared_row(
     text: str = "",
     envelope: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
-    """Make a row of the collection.
+    """Return a row of the collection.
 
     Args:
-        classes: of the index.
+        classes: number of classes of the index.
         cell: the number of the cell, or the kind of the row.
         key: the primary key; None draws one at random.
-        low, text, envelope: as above. Milvus needs an envelope in every row; None gives zeros.
+        low, text, envelope: the other fields. Milvus needs an envelope in every row; None gives zeros.
     """
     return {
         "key": secrets.randbits(62) if key is None else key,

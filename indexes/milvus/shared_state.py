@@ -1,22 +1,23 @@
-"""Keep up with what all clients of an index share: bounds of cells, and which batches are being written.
+"""Read and publish the state that all clients of an index share: bounds of cells, and batches that are being written.
 
-Milvus has no transactions: two clients that read a row, change it and write it back lose one of the changes. So no row
-of the shared collection (see `shared_rows`) is ever changed by two clients.
+Milvus has no transactions: if two clients read a row, change it and write it back, one of the changes is lost. So no
+row of the shared collection (see `shared_rows`) is ever changed by two clients.
 
-**Bounds stay valid**, whichever client writes: before a record is written, its bounds are in an acknowledged row, and a
-row of bounds is deleted only when the same client has written a row with wider bounds. After a removal, bounds may be
-wider than necessary.
+**Bounds stay valid** for all records, even if several clients write: before a record is written, its bounds are in an
+acknowledged row, and a row of bounds is deleted only after the same client has written a row with wider bounds. After a
+removal, bounds may be wider than necessary.
 
 **Every client prunes by valid bounds.** Before each search a client reads the rows of the writers, which is cheap. If
-their counts of bounds differ from those that it knows, it reads the new bounds in the newest state until the counts no
-longer change. The writers' rows that it reads may be as old as Milvus's bounded staleness allows, 5 s unless the server
-is configured otherwise. During that time a record that another client has added may be missed, and a batch may be seen
-in part. A client sees its own records at once. With `strong=True` a client always reads the newest state, and reads the
-writers' rows again after a search: if a batch was begun or finished in between, the search is repeated.
+their counts of bounds differ from those that the client knows, it reads the new bounds in the newest state until the
+counts no longer change. The rows of the writers that a client reads may be as stale as Milvus's bounded staleness
+allows, 5 s unless the server is configured otherwise. During that time, a search may miss a record that another client
+has added, and may see a batch in part. A client sees its own records at once. With `strong=True` a client always reads
+the newest state, and reads the rows of the writers again after a search: if a batch was begun or finished in between,
+the search is repeated.
 
-**Added batches are whole.** While a batch is being added, its writer's row names the rows of the batch, and every
-reader leaves them out. If the client dies, they stay left out; adding the same records again replaces them. The next
-writer deletes what a dead client left more than a day ago.
+**Added batches are whole.** While a batch is being added, the row of its writer names the rows of the batch, and every
+reader leaves these out. If the client crashes, the rows stay hidden; adding the same records again replaces them. The
+next writer deletes the hidden rows of a client that has not written for more than a day.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ from semcut.indexes.pruning.cells import Cells, KeptCells
 
 _CALL_BYTES = 1 << 23  # of envelopes in one call
 _ABANDONED_AFTER = 24 * 3600  # seconds after which a client that has not written is considered dead
-_TAKEN_BACK_RANGES = 100  # ranges of rows that stay hidden after a batch was taken back
+_DISCARDED_RANGES = 100  # ranges of rows that stay hidden after their batches were deleted, at most
 
 
 class ServerCells(Cells):
     """Cells whose records are on a server and are not counted: every size is 1, and every fetched record is checked."""
 
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
-        """Prune as `Cells.prune` does; no cell is certain, and `codes` are -1."""
+        """Prune as `Cells.prune` does, but no cell is certain, and `codes` are -1."""
         kept = super().prune(weights, cutoff)
         return replace(kept, certain=np.zeros_like(kept.certain), codes=np.full_like(kept.codes, -1))
 
@@ -66,7 +67,7 @@ class SharedView:
     """The shared state as one client knows it at one moment.
 
     Attributes:
-        cells: with their bounds.
+        cells: the cells with their bounds.
         hidden: ranges (first, last) of rows that readers leave out.
         unnormalised: whether there may be features that are not L2-normalised.
         changes: the count of changes of every other writer, by key.
@@ -78,24 +79,24 @@ class SharedView:
     changes: dict[int, int]
 
     def visible(self, condition: str = "") -> str:
-        """Return the filter for rows that meet a condition and are not hidden; without a condition, for all of them."""
+        """Return the filter for rows that meet a condition, if one is given, and are not hidden."""
         parts = [f"({condition})"] if condition else []
         parts += [f"(row < {first} or row > {last})" for first, last in self.hidden]
         return " and ".join(parts)
 
 
 class SharedState:
-    """What one client knows of the shared state, and that client's own row. Safe for threads.
+    """The shared state as one client knows it, and the row that this client publishes. Threads may share it.
 
     Args:
-        server, schema: of the index.
-        strong: whether `view` always asks for the newest state.
+        server, schema: the connection and the schema of the index.
+        strong: whether `view` always requests the newest state.
     """
 
     def __init__(self, server: ServerConnection, schema: Schema, strong: bool) -> None:
         self._server, self._schema, self._strong = server, schema, strong
         self._collection = shared_collection_name(schema.name)
-        # Not held while the writers' rows are read: a server that hangs then delays every thread once, not in turn.
+        # Not locked while the writers' rows are read: if the server hangs, threads wait for it together, not in turn.
         self._lock = threading.RLock()
         self._identity = ""
         self._cells, self._unnormalised = _server_cells(Cells.empty(schema.config)), False
@@ -105,12 +106,12 @@ class SharedState:
         self._my_changes = self._my_bounds_count = 0
         self._joined = False
         self._batch: Range | None = None
-        self._taken_back: list[Range] = []
+        self._discarded: list[Range] = []
         self._my_bounds: dict[int, int] = {}  # per cell: the key of the row of bounds that this client wrote last
         self._superseded: list[int] = []  # keys of rows of bounds that this client has replaced by wider ones
 
     def view(self, *, strong: bool = False) -> SharedView:
-        """Return the shared state; the newest if `strong`.
+        """Return the shared state; with `strong`, the newest state.
 
         Raises:
             NotAnIndexError: the index was dropped.
@@ -157,7 +158,7 @@ class SharedState:
     def _read_new_bounds(self) -> None:
         """Read the rows of bounds that this client does not know yet, in the newest state."""
         condition, fresh = f"cell >= 0 or cell in [{UNNORMALISED_FEATURES}]", [0]
-        while fresh:  # until every listed row is known: meanwhile others replace rows by wider ones
+        while fresh:  # until every listed row is known: other clients may replace rows by wider ones in the meantime
             fresh = []
             for page in self._server.pages(self._collection, "key", condition, ["cell"], strong=True):
                 self._unnormalised |= bool((page["cell"] == UNNORMALISED_FEATURES).any())
@@ -180,7 +181,7 @@ class SharedState:
     # writing
 
     def widen(self, wider: Cells, unnormalised: bool) -> None:
-        """Publish bounds that also hold for these cells, and whether some features are not L2-normalised."""
+        """Publish bounds that include those of these cells, and whether some features are not L2-normalised."""
         with self._lock:
             self._join()
             before = self._cells
@@ -208,7 +209,7 @@ class SharedState:
             self._cells, self._unnormalised = _server_cells(after), self._unnormalised or unnormalised
 
     def begin_batch(self, first: int, last: int) -> None:
-        """Hide the rows from first to last, until `finish_batch` or for good after `take_back_batch`."""
+        """Hide the rows from first to last: until `finish_batch`, or for good after `discard_batch`."""
         with self._lock:
             self._join()
             self._batch = first, last
@@ -224,16 +225,16 @@ class SharedState:
                 self._batch = batch  # until `unfinished_batch` finds out whether the server has the change
                 raise
 
-    def take_back_batch(self) -> None:
-        """Hide the rows of the batch for good, after they were deleted: a late write may bring one back."""
+    def discard_batch(self) -> None:
+        """Hide the rows of the batch for good, after they were deleted: a delayed write may create one again."""
         with self._lock:
             if self._batch is not None:
-                self._taken_back = [*self._taken_back, self._batch][-_TAKEN_BACK_RANGES:]
+                self._discarded = [*self._discarded, self._batch][-_DISCARDED_RANGES:]
                 self._batch = None
                 self._publish()
 
     def unfinished_batch(self) -> Range | None:
-        """Return the rows of the batch that this client has begun and, as far as the server knows, not finished."""
+        """Return the rows of the batch that this client has begun and not finished, as the server knows it."""
         with self._lock:
             if self._batch is not None:
                 mine = self._writers(strong=True, mine=True).get(self._my_key)
@@ -243,7 +244,7 @@ class SharedState:
             return self._batch
 
     def count_change(self) -> None:
-        """Publish that records changed within the known bounds, so that `version` differs from now on."""
+        """Publish that records changed within the known bounds, so that `version` changes."""
         with self._lock:
             self._join()
             self._publish()
@@ -265,11 +266,11 @@ class SharedState:
                 self._joined = False
 
     def _join(self) -> None:
-        """Before a change: know the shared state. Before the first change: also delete what dead clients left."""
+        """Read the shared state before a change. Before the first change, also delete the rows of crashed clients."""
         self.view(strong=not self._joined)
         if self._joined:
             return
-        # From now on other clients notice this client's row, so rows of clients that have left are no longer needed.
+        # From now on other clients read this client's row, so the rows of clients that have left are no longer needed.
         self._publish()
         self._joined = True
         now, leftover = time.time(), []
@@ -286,7 +287,7 @@ class SharedState:
             self._server.delete(self._collection, is_in("key", leftover), visible=False)
 
     def _my_hidden(self) -> list[Range]:
-        return self._taken_back + ([self._batch] if self._batch is not None else [])
+        return self._discarded + ([self._batch] if self._batch is not None else [])
 
     def _publish(self, left: bool = False) -> None:
         """Write this client's own row."""

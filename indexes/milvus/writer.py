@@ -1,15 +1,15 @@
-"""Change the records of a `MilvusIndex` in an order that leaves whole records, wherever a change stops.
+"""Change the records of a `MilvusIndex` in an order that keeps every record whole if a change is interrupted.
 
-A change first takes back a batch that an earlier call left unfinished. Then it
+A change first deletes a batch that an earlier call left unfinished. Then it
 
 1. widens the bounds of cells, so that no search prunes the new records;
 2. publishes, for an `add`, that the batch is unfinished, so that readers leave its rows out;
 3. writes the records;
 4. publishes that the batch is finished, or that records changed.
 
-Where whole records have a collection of their own (kind "apart" of `schema`), step 3 writes a record to a new row
-there, then points the record's id to that row, then deletes the row that the id pointed to before. Wherever this stops,
-the id has one whole record; a row to which no id points only takes space.
+If whole records have a collection of their own (kind "apart" of `schema`), step 3 writes a record to a new row there,
+then points the record's id to that row, then deletes the row to which the id pointed before. If this is interrupted,
+the id still has one whole record, and a row to which no id points only takes space.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from semcut.indexes.pruning.cells import Cells
 
 
 class Writer:
-    """Changes the records on the server. The index lets one thread call it at the same time.
+    """The writer of the records of an index. The index makes sure that only one thread uses it at any moment.
 
     Args:
-        server, schema, shared, reader: of the index.
+        server, schema, shared, reader: the connection, the schema, the shared state and the reader of the index.
     """
 
     def __init__(self, server: ServerConnection, schema: Schema, shared: SharedState, reader: Reader) -> None:
@@ -44,18 +44,18 @@ class Writer:
         """Write records.
 
         Args:
-            encodings: with ids.
-            replace: replace records with the same ids; otherwise readers see the whole batch or nothing of it.
-            known: whether the caller knows that no record has these ids, so that the server is not asked.
+            encodings: records with ids.
+            replace: replace records with the same ids; otherwise readers see the whole batch or none of it.
+            known: do not request the ids that exist already, because the caller expects none (see `MilvusIndex.load`).
 
         Raises:
             DuplicateIdError: an id is in the index already, and `replace` is off.
-            InvalidEncodingsError: the server cannot hold such a record.
+            InvalidEncodingsError: the server cannot store such a record.
             ServerError: the server does not answer, or refuses.
         """
         assert encodings.ids is not None
         self._schema.check_uris(encodings)
-        self._take_back_unfinished()
+        self._delete_unfinished()
         before = np.empty(0, np.int64)
         if not known:
             before, hidden = self._reader.rows_of(encodings.ids, strong=True)
@@ -81,13 +81,13 @@ class Writer:
         """Remove records.
 
         Args:
-            ids: (n,) int64. After a failed removal, ids that it has removed already are accepted once more.
+            ids: (n,) int64. After a removal that failed, the ids that it has removed already are accepted once more.
 
         Raises:
-            UnknownIdError: naming ids that are not in the index; no record is removed then.
+            UnknownIdError: ids are not in the index, and the message names them; no record is removed then.
             ServerError: the server does not answer, or refuses.
         """
-        self._take_back_unfinished()
+        self._delete_unfinished()
         rows, hidden = self._reader.rows_of(ids, strong=True)
         removed = np.isin(ids, self._half_removed) & (rows < 0)
         refuse_unknown(ids[~removed], np.where(hidden, -1, rows)[~removed])
@@ -111,7 +111,7 @@ class Writer:
             written = int_column(found, "row")
             self._delete_records(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
 
-    def _take_back_unfinished(self) -> None:
+    def _delete_unfinished(self) -> None:
         """Delete the rows of a batch whose `add` has failed."""
         batch = self._shared.unfinished_batch()
         if batch is not None:
@@ -119,10 +119,10 @@ class Writer:
             self._server.delete_matching(self._schema.name, "id", condition)
             if self._schema.record_collection != self._schema.name:
                 self._server.delete_matching(self._schema.record_collection, "row", condition)
-            self._shared.take_back_batch()
+            self._shared.discard_batch()
 
     def _delete_records(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows of whole records to which no id points any more, where these have a collection of their own."""
+        """Delete rows of `record_collection` to which no id points any more, if whole records are stored apart."""
         if self._schema.record_collection != self._schema.name:
             for start in range(0, len(rows), IDS_PER_FILTER):
                 part = is_in("row", rows[start : start + IDS_PER_FILTER])

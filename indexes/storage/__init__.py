@@ -1,27 +1,27 @@
-"""Records on the disk, and what survives a crash. Room of the indexes; `faiss_index` and the benchmark use it.
+"""Store the records of an index: on the disk, where they survive a crash, or in memory. `FaissIndex` uses this package.
 
 Modules, in reading order:
 
-    store            `Store`, the way in: create or open an index, change it, close it
+    store            `Store`, the entry point: create or open an index, change it, close it
     transactions     what is on the disk, how a change is committed, and what each crash leaves
     compaction       write the records that were not removed to new files
     backup           write a copy of an index to another directory
-    verify           find all damage, and the records that it concerns
+    verify           find all damage, and the ids of the records that are damaged
     loaded_index     load an index from the disk, and refresh it after another process has changed it
     snapshot         `Snapshot`, an index after one change, immutable
     mapped_columns   `Columns`, the memory-mapped arrays of a snapshot
     column_files     the format of column files: append, checksums, mapping
-    memory_column    the same methods for an index in memory
+    memory_column    one column of an index in memory, in place of a column file
     catalogue        the SQLite catalogue: open, read, commit
-    catalogue_format its tables, their checksums, and the format version
+    catalogue_format the tables of the catalogue, their checksums, and the format version
     directory        the layout of the directory of an index; create or complete one
     writer_lock      one writing process per index
-    atomic_write     replace a file in one step, safe against power failure; for every part of semcut
+    atomic_write     replace a file in one step, safe against power failure; all parts of semcut use it
     shared_lock      many reading threads or one writing thread
     id_map           from ids to row numbers
 
-Other rooms use `Store`, `Snapshot`, `Columns`, `verify`, `IdMap`, `SharedLock`, `specs`, `FORMAT_VERSION` and
-`atomic_write`, no other part. A change of the files on the disk needs a new `FORMAT_VERSION`. Every write goes through
-`transactions`, `compaction` or `directory`: `tests/indexes/storage/faults.py` makes each of their calls to the disk
-fail or be the last.
+Other packages use `Store`, `Durability`, `Snapshot`, `Columns`, `verify`, `IdMap`, `SharedLock`, `specs`,
+`FORMAT_VERSION` and `atomic_write`, and no other part. A change of the files on the disk needs a new `FORMAT_VERSION`.
+Every write of records goes through `transactions`, `compaction`, `backup` or `directory`. The tests
+(`tests/indexes/storage/faults.py`) make each of their calls to the disk fail, or end the process there.
 """

@@ -1,7 +1,8 @@
-"""Write a file so that a crash leaves its old content or its new content, never a part of either.
+"""Write a file so that a crash leaves its previous content or its new content, never a part of either.
 
-The new content goes to a scratch file in the same directory, which is forced to the disk; then it takes the file's name
-in one step; then the directory is forced to the disk too, so that the new name survives a power failure.
+The new content is written to a scratch file in the same directory, and the scratch file is forced to the disk. Then the
+scratch file is renamed to the name of the file in one step. Finally the directory is forced to the disk too, so that
+the rename survives a power failure.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a scratch path to write to; when the block ends, the scratch file replaces the file at `path`.
+    """Yield a scratch path to write to; when the block ends, the scratch file replaces the file at `path`.
 
     An exception in the block deletes the scratch file and leaves `path` as it was.
 
@@ -34,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Force a file or a directory to the disk, as it is now.
+    """Force the present content of a file or a directory to the disk.
 
     Raises:
         OSError: the disk refuses.

@@ -1,7 +1,7 @@
-"""Backup: write a snapshot to a new index, and compare everything with its checksums on the way.
+"""Write a snapshot to a new index (backup), and compare all columns with their checksums while they are copied.
 
-A backup only reads the index, so changes and searches go on meanwhile. A crash or an error leaves a directory that is
-no index (see `directory`); a complete backup is an index like any other, of the same version and generation.
+A backup only reads the index, so changes and searches may run at the same time. A crash or an error leaves a directory
+that is not an index (see `directory`). A complete backup is a normal index, of the same version and generation.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 
 
 def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Progress | None) -> None:
-    """Write a snapshot to a new index, with all other files that lie in the directory of the index.
+    """Write a snapshot to a new index, and copy all other files in the directory of the index.
 
     Args:
         snapshot: what to write.
-        source: absolute path of the index that the snapshot belongs to, None in memory.
+        source: absolute path of the index that the snapshot belongs to, None for an index in memory.
         target: absolute path of the new index: a new or empty directory.
-        progress: called with the number of records copied so far and in all.
+        progress: called with the number of records copied so far, and the total number of records.
 
     Raises:
         IndexExistsError: the target exists and is not an empty directory.
-        DamagedIndexError: something that was read does not match its checksums; the backup is not made.
-        StorageError: the target lies in the index itself, or cannot be written.
+        DamagedIndexError: a column does not match its checksums; there is no backup then.
+        StorageError: the target is inside the index itself, or cannot be written.
     """
     with suppress(OSError, ValueError):  # `lock_new_directory` reports these
         if source is not None and target.resolve().is_relative_to(source.resolve()):
-            raise StorageError(f"{target} lies in the index itself: choose a place outside of it")
+            raise StorageError(f"{target} is inside the index itself: choose a path outside of it")
     committed = snapshot.committed
     lock = lock_new_directory(target)
     try:
@@ -46,7 +46,7 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
 
 
 def _copy_columns(snapshot: Snapshot, files: dict[str, Column], progress: Progress | None) -> dict[str, Extent]:
-    """Copy all columns, compare what was read with its checksums, and return the extents of the copy."""
+    """Copy all columns, compare them with their checksums, and return the extents of the copy."""
     columns = snapshot.columns
     extents = {}
     for name, column in columns.files().items():
@@ -57,7 +57,7 @@ def _copy_columns(snapshot: Snapshot, files: dict[str, Column], progress: Progre
         for start in range(0, len(array), size):
             extent = files[name].append(extent, array[start : start + size])
             columns.release_pages()
-            if progress is not None and name == "features":  # by far the most bytes
+            if progress is not None and name == "features":  # one of the two largest columns
                 progress(extent.rows, len(columns))
         expected = columns.extents[name].crcs
         if columns.files() and not np.array_equal(extent.crcs, expected):

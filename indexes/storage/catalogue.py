@@ -1,4 +1,4 @@
-"""The SQLite catalogue of an index: its configuration, the committed length of every column, checksums and cells.
+"""The SQLite catalogue of an index: the configuration, the committed length of every column, checksums and cells.
 
 The transaction that changes the table `state` is the commit of everything that was written to the columns before it.
 SQLite's rollback journal with synchronous = EXTRA makes the transaction atomic and durable; see
@@ -44,7 +44,7 @@ _BUSY_SECONDS = 30
 
 
 class Catalogue:
-    """An open catalogue, for one thread at any moment.
+    """An open catalogue. Only one thread may use it at any moment.
 
     Args:
         path: the database file, which must exist.
@@ -127,13 +127,13 @@ class Catalogue:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         if found[0] != str(FORMAT_VERSION):
             raise FormatVersionError(
-                f"{self._path} has format version {found[0]} but this semcut reads version {FORMAT_VERSION}: "
-                "open it with the semcut that wrote it, or build the index again"
+                f"{self._path} has format version {found[0]} but this version of semcut reads version "
+                f"{FORMAT_VERSION}: open the index with the version of semcut that wrote it, or build the index again"
             )
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Raise errors of SQLite as a `StorageError` or `DamagedIndexError` with advice."""
+        """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice."""
         where = self._path or "the catalogue in memory"
         try:
             yield
@@ -184,7 +184,7 @@ class Catalogue:
         return found[0]
 
     def version(self) -> int:
-        """Read the number of commits so far; this is one short query.
+        """Read the number of commits so far, with one short query.
 
         Raises:
             StorageError: the catalogue cannot be read.
@@ -197,7 +197,7 @@ class Catalogue:
         return found[0]
 
     def read(self) -> Committed:
-        """Read everything in one transaction, so that all of it belongs to the same commit.
+        """Read all tables in one transaction, so that their rows belong to the same commit.
 
         Raises:
             StorageError: the catalogue cannot be read.
@@ -222,16 +222,16 @@ class Catalogue:
             raise self._damaged(str(error)) from None
 
     def commit(self, before: Committed, after: Committed, changed_cells: NDArray[np.int64]) -> None:
-        """Make the rows that were written to the columns part of the index.
+        """Commit the rows that were written to the columns, so that they belong to the index.
 
         Args:
-            before: the commit that the caller believes to be the last.
+            before: the last commit, as far as the caller knows.
             after: the commit to write.
-            changed_cells: positions of the cells that may have changed. All cells are written where the generation
-                changes.
+            changed_cells: positions of the cells that may have changed. If the generation changes, all cells are
+                written.
 
         Raises:
-            ConcurrentWriteError: `before` is not the last commit, because another process has written.
+            ConcurrentWriteError: `before` is not the last commit, because another process has changed the index.
             StorageError: the commit failed and nothing was changed.
         """
         new_generation = before.generation != after.generation

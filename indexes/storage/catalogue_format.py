@@ -6,8 +6,8 @@
     checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
     cells       one row per cell: position, number, lower bound, envelope (C x float32, little-endian), CRC-32 of these
 
-The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). A change
-of anything here is a new `FORMAT_VERSION`.
+The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
+change of these tables needs a new `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CREATE TABLE cells (
     crc INTEGER NOT NULL);
 """
 _CHECKSUMS_PER_ROW = 1024
-_LARGEST = 1 << 62
+_LARGEST = 1 << 62  # a larger number in the table `state` is damage
 
 
 class Committed(NamedTuple):
@@ -52,7 +52,8 @@ class Committed(NamedTuple):
         generation: number of the directory whose column files belong to the index.
         extents: the committed part of every column.
         unnormalised: number of records whose feature is not L2-normalised.
-        cells: numbers, lower bounds and envelopes of the cells; sizes are 0.
+        cells: numbers, lower bounds and envelopes of the cells. Sizes are not stored: those read from the catalogue
+            are 0 until `load_snapshot` counts them.
     """
 
     version: int
@@ -82,7 +83,8 @@ def checksum_rows(name: str, crcs: NDArray[np.uint32], unchanged: int) -> list[t
     Args:
         name: the column.
         crcs: (blocks,) the CRC-32 of every block.
-        unchanged: number of leading blocks whose checksums are stored already; rows with only these are left out.
+        unchanged: number of leading blocks whose checksums are stored already; table rows that contain only these
+            checksums are left out.
     """
     size = _CHECKSUMS_PER_ROW
     return [
@@ -114,7 +116,7 @@ def committed_of(
 
     Args:
         config: the configuration of the index.
-        config_json: the same, as it is stored.
+        config_json: the configuration as JSON, as it is stored.
         states: all rows of `state`.
         checksums: name and crcs of all rows of `checksums`, in order of name and chunk.
         cells: all rows of `cells`, in order of position.

@@ -1,8 +1,8 @@
-"""Append-only column files with checksums, memory-mapped for reading: the records of an index.
+"""Store the records of an index in append-only column files with checksums, memory-mapped for reading.
 
 There is one file per column: rows in order of arrival, little-endian, without a header. The number of valid rows is
-stored in the catalogue, and so is the CRC-32 of every block of rows. Bytes behind the valid rows are left from an
-append that was never committed: they are never read, and the next append cuts them off.
+stored in the catalogue, and so is the CRC-32 of every block of rows. Bytes after the valid rows remain from an append
+that was never committed: they are never read, and the next append cuts them off.
 
     column          one row                                                                  rows in a block
     ids             int64                                                                    128
@@ -17,8 +17,8 @@ append that was never committed: they are never read, and the next append cuts t
 A record without a uri has no bytes in `uri_bytes`, not even the zero byte.
 
 A block is compared with its checksum before any of its rows is used for the first time. So a damaged file leads to an
-error, never to a wrong answer. A block that this process wrote counts as compared. `memory_column.MemoryColumn` has the
-same methods, without a file and without checksums.
+error, never to a wrong answer. A block that this process wrote counts as compared. An index in memory uses
+`memory_column.MemoryColumn` in place of `Column`, without a file and without checksums.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WRITE_BYTES = 1 << 24  # largest single write
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
 PER_RECORD = NAMES[:6]
-"""The columns with one row per record; the other two have lengths of their own."""
+"""The columns with one row per record; the lengths of `uri_bytes` and `removed` differ from the number of records."""
 
 
 class Spec(NamedTuple):
@@ -54,7 +54,7 @@ class Spec(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Number of bytes of a row."""
+        """Number of bytes per row."""
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -110,14 +110,14 @@ class Column:
             raise StorageError(f"cannot open {path}: {error.strerror}") from None
         self._close = weakref.finalize(self, os.close, self._fd)
         self._compared = np.ones(1, bool)
-        # Rows of the longest extent. Only this extent has the final checksum of a block that is not full.
+        # Number of rows of the longest extent. Only this extent has a checksum of all rows of a partly filled block.
         self._longest_rows = 0
 
     def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
-        """Write rows behind the valid rows, after cutting off everything else, and return the new extent.
+        """Cut off everything after the valid rows, write rows there, and return the new extent.
 
         Raises:
-            StorageError: the file system refused, most often for lack of space.
+            StorageError: the file system refuses, most often for lack of space.
         """
         data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8).data
         offset = extent.rows * self.spec.row_bytes
@@ -147,14 +147,17 @@ class Column:
         return np.concatenate([kept, np.array(new, np.uint32)])
 
     def _resize_compared(self, blocks: int, unchanged: int) -> None:
-        """Make `compared` an array for this many blocks; blocks from `unchanged` on count as compared."""
+        """Resize `compared` to this number of blocks; blocks from `unchanged` on count as compared."""
         resized = np.ones(blocks + 1, bool)
         known = min(len(self._compared) - 1, unchanged)
         resized[:known] = self._compared[:known]
         self._compared = resized
 
     def mark_unverified(self, extent: Extent, first_row: int = 0) -> None:
-        """Adopt an extent that another process wrote: blocks from this row on are compared before they are used."""
+        """Adopt an extent that another process wrote.
+
+        The block of `first_row` and all blocks after it are compared with their checksums before they are used.
+        """
         first = first_row // self.spec.block
         self._longest_rows = extent.rows
         self._resize_compared(len(extent.crcs), first)
@@ -167,8 +170,8 @@ class Column:
 
     @property
     def compared(self) -> NDArray[np.bool_]:
-        """(blocks + 1,) bool: whether each block was compared with its checksum. The last entry is always True: row -1,
-        which stands for no record, leads to it."""
+        """(blocks + 1,) bool: whether each block was compared with its checksum. The last entry is always True: it is
+        the entry of row -1, which means "no record"."""
         return self._compared
 
     def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
@@ -176,7 +179,7 @@ class Column:
 
         Args:
             extent: the valid part of the column.
-            rows: (any shape) rows whose blocks to compare, -1 for no row; None for all blocks.
+            rows: (any shape) rows whose blocks are compared, -1 for no row; None for all blocks.
 
         Raises:
             DamagedIndexError: a block does not match; the message names the file and the rows.
@@ -209,7 +212,7 @@ class Column:
         return len(data) > 0 and zlib.crc32(data) == extent.crcs[block]
 
     def read(self, extent: Extent, first_row: int, rows: int) -> bytes:
-        """Read the bytes of some rows, fewer at the end of the extent, from the file and not through the mapping.
+        """Read the bytes of some rows from the file, not through the mapping. Rows beyond the extent are left out.
 
         Raises:
             DamagedIndexError: the disk cannot read them.
@@ -259,7 +262,7 @@ class Column:
         return values
 
     def sync(self) -> None:
-        """Force everything that was written to the disk.
+        """Force the written rows of the file to the disk.
 
         Raises:
             StorageError: the disk refuses.

@@ -1,13 +1,13 @@
-"""Compaction: write the records that were not removed to a new generation of column files, with tight cells.
+"""Write the records that were not removed to a new generation of column files, with tight cells (compaction).
 
 1. the records are written to the directory of the next generation, and their cells are computed anew, so that
    envelopes and lower bounds are as tight as possible;
 2. the new files, their directory and the directory of the index are synced;
-3. one transaction of the catalogue replaces the old generation by the new one;
-4. the old files are deleted; a process that has them open can still read them.
+3. one transaction of the catalogue replaces the previous generation by the new one;
+4. the previous files are deleted; a process that has them open can still read them.
 
-A crash before step 3 leaves the old generation, a crash after it the new one. Either way the directory of the other
-generation may remain, and the next writer deletes it (`Transactions.begin`).
+A crash before step 3 leaves the previous generation, a crash after step 3 the new one. In both cases the directory of
+the other generation may remain, and the next writer deletes it (`Transactions.begin`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from semcut.indexes.storage.snapshot import Snapshot
 
 
 def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
-    """Replace the generation of an index by one without removed records. If it raises, nothing has changed.
+    """Replace the generation of an index by one without removed records. An error leaves the index unchanged.
 
     Args:
-        index: the open index, without changes that wait for `flush`; the caller holds its lock.
-        progress: called with the number of records written so far and in all.
+        index: the open index, without changes that wait for `flush`; the caller holds the writer's lock.
+        progress: called with the number of records written so far, and the total number of records.
 
     Returns:
         The snapshot after the compaction.
@@ -90,6 +90,6 @@ def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progre
 
 
 def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:
-    """Delete a generation that was not committed; if the catalogue cannot say so, the next writer deletes it."""
+    """Delete a generation that was not committed. If the catalogue cannot be read, leave this to the next writer."""
     if index.unchanged(before):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,20 +1,21 @@
-"""The directory of an index: its layout, its column files, and how a new directory is completed or left empty.
+"""The directory of an index: its layout, its column files, and the steps that create it completely or leave it empty.
 
     index/
-        catalogue.sqlite        what belongs to the index (see `catalogue`)
+        catalogue.sqlite        which rows of the column files belong to the index (see `catalogue`)
         generation-<n>/         one file per column (see `column_files`)
-        lock                    held by the one writer (see `writer_lock`)
+        lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
 
-1. the directory is made, unless it exists and is empty, and locked;
+1. the directory is created, unless it exists and is empty, and locked;
 2. an empty catalogue is created under the name `catalogue.new`;
 3. the catalogue is filled, and the column files are written and synced;
-4. other files that a backup takes along are copied and synced;
+4. for a backup, the other files of the source directory are copied and synced;
 5. `catalogue.new` is renamed to `catalogue.sqlite`, and the directory is synced.
 
-Before the end of step 5 the directory is no index. A crash leaves a directory that is recognised by its `catalogue.new`
-and cleared when an index is created there again. An error leaves an empty directory, except for the lock file.
+Before the end of step 5 the directory is not an index. A crash leaves a directory that is recognised by its
+`catalogue.new` and cleared when an index is created there again. An error leaves an empty directory, except for the
+lock file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 
 
 def require_index(path: Path) -> None:
-    """Raise `NotAnIndexError`, which says what is there instead, unless the directory has a catalogue."""
+    """Raise `NotAnIndexError` unless the directory has a catalogue; the message says what was found instead."""
     try:
         directory, complete = path.is_dir(), (path / CATALOGUE).is_file()
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
@@ -60,15 +61,15 @@ def require_index(path: Path) -> None:
 
 
 def lock_new_directory(path: Path) -> WriterLock:
-    """Make the directory of a new index, lock it, and delete what an index that was never completed left there.
+    """Create the directory of a new index, lock it, and delete the files of an index that was never completed there.
 
     Returns:
-        The lock, held.
+        The lock, already acquired.
 
     Raises:
         IndexExistsError: the path exists and is not an empty directory.
-        LockedError: an index is just being created there.
-        StorageError: the directory cannot be made.
+        LockedError: another index object is creating an index there.
+        StorageError: the directory cannot be created.
     """
     exists = IndexExistsError(
         f"{path} exists already and is not an empty directory: open the index there, or choose another path"
@@ -98,13 +99,13 @@ def lock_new_directory(path: Path) -> WriterLock:
 
 
 def _may_become_index(path: Path) -> bool:
-    """Return whether a directory is empty, except for a lock file, or holds an index that was never completed."""
+    """Return whether a directory is empty, except for a lock file, or has an index that was never completed."""
     names = {file.name for file in path.iterdir()} - {LOCK}
     return not names or (UNFINISHED in names and CATALOGUE not in names)
 
 
 def _clear(path: Path) -> None:
-    """Delete an index that was not completed. Its unfinished catalogue goes last: it identifies such a directory."""
+    """Delete an index that was not completed. The catalogue is deleted last, because it identifies such a directory."""
     for folder in path.glob(f"{GENERATION}*"):
         shutil.rmtree(folder, ignore_errors=True)
     for file in path.glob(f"{UNFINISHED}*"):
@@ -116,7 +117,7 @@ def _clear(path: Path) -> None:
 def new_index(
     path: Path, config: IndexConfig, generation: int = 0, source: Path | None = None
 ) -> Iterator[tuple[Catalogue, dict[str, Column]]]:
-    """Give an empty catalogue and empty columns to the block, and complete the index when the block ends.
+    """Yield an empty catalogue and empty columns, and complete the index when the block ends.
 
     An error, in the block or after it, leaves nothing in the directory except for the lock file.
 
@@ -124,8 +125,8 @@ def new_index(
         path: the directory, from `lock_new_directory`, whose lock the caller holds.
         config: the configuration of the index.
         generation: number of the directory of column files.
-        source: directory of another index. Files there that do not belong to that index, such as the link to its
-            network, are copied.
+        source: directory of an index that is backed up, None without one. Files there that do not belong to the index,
+            such as the link to its network, are copied.
 
     Raises:
         StorageError: the disk refuses.
@@ -169,7 +170,7 @@ def _other_files(source: Path | None) -> list[Path]:
 
 
 def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, Column]:
-    """Open all column files of a generation, for appending where the files allow it.
+    """Open all column files of a generation, for appending too where a file is writable.
 
     Raises:
         DamagedIndexError: a file is missing.
@@ -192,7 +193,7 @@ def memory_columns(config: IndexConfig) -> dict[str, MemoryColumn]:
 
 
 def create_columns(folder: Path, config: IndexConfig) -> dict[str, Column]:
-    """Create empty column files in a new directory, which replaces one that a crash left.
+    """Create empty column files in a new directory, which replaces a directory that a crash left there.
 
     Raises:
         StorageError: the disk refuses.
@@ -223,7 +224,7 @@ def sync_columns(files: ColumnFiles) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Force a directory, or a file that was written by other means, to the disk.
+    """Force a directory, or a file that is not a column, to the disk: `sync_to_disk` with semcut's error.
 
     Raises:
         StorageError: the disk refuses.

@@ -12,14 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_SCANNED_IDS = 1 << 12  # ids per step of the search for the largest one
+_SCANNED_IDS = 1 << 12  # ids per step of the search for the largest id
 
 Run = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(n,) ids in ascending order, and (n,) their rows, -1 for an id that was removed."""
 
 
 class IdMap:
-    """Row numbers of ids, empty at first. Ids must be unique; callers check this with `rows` before they add."""
+    """A map from ids to row numbers, empty at first. Ids must be unique: check this with `rows` before `add`."""
 
     def __init__(self) -> None:
         self._runs: tuple[Run, ...] = ()

@@ -1,8 +1,8 @@
-"""One index that is open in this process: its catalogue, its column files and its last snapshot. Load and refresh.
+"""An index that is open in this process: its catalogue, its column files and its last snapshot.
 
-Readers take no lock. They see the last commit at the time when they opened or refreshed the index: SQLite reads the
-catalogue in one transaction, and rows that an earlier commit counted never change on the disk. After a compaction the
-files of the old generation are deleted, but a reader that has them open can still read them.
+Readers take no lock. They see the commit that was the last when they opened or refreshed the index: SQLite reads the
+catalogue in one transaction, and committed rows never change on the disk. After a compaction the files of the previous
+generation are deleted, but a reader that has them open can still read them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
 
 
 class LoadedIndex:
-    """What one process holds of an index.
+    """An open index: its catalogue, column files and snapshot; loads and refreshes them.
 
     Args:
-        path: absolute path of its directory, None in memory.
-        catalogue: its catalogue, which `close` closes.
+        path: absolute path of the directory, None for an index in memory.
+        catalogue: the catalogue of the index, which `close` closes.
 
     Attributes:
         path, catalogue: as given.
         config: the configuration of the index.
         files: the column files of the current generation.
         snapshot: the index after the last change.
-        committed: the snapshot that the catalogue holds: an earlier one than `snapshot` while changes wait for `flush`.
+        committed: the snapshot of the last commit; while changes wait for `flush`, it is earlier than `snapshot`.
 
     Raises:
         DamagedIndexError: files are missing, or contradict the catalogue.
@@ -46,7 +46,7 @@ class LoadedIndex:
         self._load()
 
     def _load(self) -> None:
-        """Read the catalogue, open the files of its generation, and make their snapshot the current one."""
+        """Read the catalogue, open the files of its generation, and adopt them with their snapshot."""
         while True:
             committed = self.catalogue.read()
             try:
@@ -69,19 +69,20 @@ class LoadedIndex:
         return memory_columns(self.config) if self.path is None else open_columns(self.path, self.config, generation)
 
     def adopt(self, files: ColumnFiles, snapshot: Snapshot) -> None:
-        """Make a committed snapshot and its files the current ones.
+        """Use a committed snapshot and its files from now on.
 
-        The files before are not closed here: snapshots that are still used read them, and the last one closes them.
+        The previous files are not closed here, because snapshots that are still in use read them. They are closed when
+        the last of these snapshots is deleted.
         """
         self.files, self.snapshot, self.committed = files, snapshot, snapshot
 
     def refresh(self) -> Snapshot:
         """Read the last commit, unless changes wait for `flush`, and return the current snapshot.
 
-        The same object is returned if there was no commit since; finding that out takes one query.
+        If there was no commit since the last refresh, the same object is returned; this check takes one query.
 
         Raises:
-            DamagedIndexError: the last commit is damaged; the snapshot before stays in use.
+            DamagedIndexError: the last commit is damaged; the previous snapshot stays in use.
         """
         before = self.snapshot
         if self.committed is before and self.catalogue.version() != before.committed.version:
@@ -95,7 +96,7 @@ class LoadedIndex:
         return self.snapshot
 
     def require_same_directory(self) -> None:
-        """Raise `StorageError` if the directory was moved away and another index was created at its path."""
+        """Raise `StorageError` unless the catalogue at the path is still the file that was opened."""
         if self._current_identity() != self._identity:
             raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
 
@@ -112,8 +113,7 @@ class LoadedIndex:
     def unchanged(self, snapshot: Snapshot) -> bool:
         """Return whether this snapshot is still the last one, in this process and in the catalogue.
 
-        So a caller finds out whether a change that was interrupted had any effect. False if the catalogue cannot be
-        read.
+        This shows whether a change that was interrupted had any effect. False if the catalogue cannot be read.
         """
         with suppress(StorageError):
             return self.snapshot is snapshot and self.catalogue.version() == self.committed.committed.version

@@ -1,9 +1,9 @@
 """The arrays of an index at one point in time, memory-mapped from its column files.
 
-Ids, codes, cells and removed rows are compared with their checksums when the arrays are opened; all other columns block
-by block, when a row is read. Features and probabilities that are small together are used through the mapping of their
-files. Of large ones, a few rows are read from the file instead, since the system would map megabytes around each row;
-many rows are used through the mapping, and `release_pages` returns the memory.
+Ids, codes, cells and removed rows are compared with their checksums when the arrays are opened. A block of any other
+column is compared when one of its rows is read. Features and probabilities that are small together are read through the
+mapping of their files. If they are large, a few rows are read from the file instead, since the system would map
+megabytes around each row; many rows are read through the mapping, and `release_pages` returns the memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Columns:
 
     Args:
         files: the columns.
-        extents: the valid part of each.
+        extents: the valid part of each column.
 
     Attributes:
         ids: (rows,) int64.
@@ -74,7 +74,7 @@ class Columns:
         return self._rows_of("probabilities", rows)
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read the features of rows, as an (M, D) float32 matrix; otherwise as `probabilities`."""
+        """Read the features of rows: as `probabilities` does, but with an (M, D) float32 matrix."""
         return self._rows_of("features", rows)
 
     def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -110,7 +110,7 @@ class Columns:
             self._mapped_before = _mapped_bytes()
 
     def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
-        """Read the uri of each of (n,) rows, None where a record has none.
+        """Read the uris of the records in (n,) rows, None for a record without a uri.
 
         Raises:
             DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
@@ -189,7 +189,7 @@ def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int
 
 
 def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """Return the memory mapping below an array, None if there is none."""
+    """Return the memory mapping that an array reads from, None for other arrays."""
     base: object = array
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
@@ -197,9 +197,9 @@ def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def _mapped_bytes() -> int:
-    """Return how many bytes of mapped files this process has in memory."""
+    """Return the number of bytes of mapped files that this process has in memory."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as file:
             return int(file.read(200).split()[2]) * mmap.PAGESIZE
-    except OSError:  # no descriptor is left, or the system is not Linux: mappings are then kept
+    except OSError:  # no descriptor is free, or the system is not Linux: no pages are released then
         return 0

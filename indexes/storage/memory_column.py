@@ -1,8 +1,8 @@
-"""One column of an index in memory, with the same methods as a column file.
+"""One column of an index in memory, which replaces a column file.
 
-It has neither file nor checksums. It reserves an address range as large as the machine's memory and uses memory only
-as rows are appended. So it grows in place: views stay valid, and no row is ever copied. Large columns request huge
-pages, which make reading scattered rows faster.
+Such a column has neither a file nor checksums. It reserves an address range as large as the machine's memory, and uses
+memory only as rows are appended. So it grows in place: NumPy views of its rows stay valid, and no row is ever copied.
+Large columns request huge pages, which make reading scattered rows faster.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from semcut.indexes.errors import StorageError
 from semcut.indexes.storage.column_files import Extent, Spec
 
-_HUGE_PAGES_FROM = 1 << 22  # bytes of a column from which on it requests huge pages, and their alignment
+_HUGE_PAGES_FROM = 1 << 22  # columns of more bytes request huge pages; requests are aligned to this number of bytes
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names this flag from 3.13 on
 
 
 class MemoryColumn:
-    """One column in memory; see above.
+    """One column in memory, with the methods of `Column` that do not concern a file.
 
     Args:
         spec: dtype and shape of its rows.
@@ -52,7 +52,7 @@ class MemoryColumn:
         self._advised = 0  # bytes for which huge pages were requested
 
     def append(self, extent: Extent, values: NDArray[Any]) -> Extent:
-        """Write rows behind the valid rows and return the new extent.
+        """Write rows after the valid rows and return the new extent.
 
         Raises:
             StorageError: the machine has not enough memory for the column.

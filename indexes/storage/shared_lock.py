@@ -1,6 +1,7 @@
-"""A lock for the threads of one process: held by any number of readers, or by one writer alone.
+"""A lock for the threads of one process, which any number of readers or one writer can hold.
 
-A waiting writer goes before readers that come after it, so that a stream of searches cannot delay an add for ever.
+A waiting writer takes the lock before readers that request it later, so that a stream of searches cannot delay an add
+for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 
 
 class SharedLock:
-    """Not reentrant: a thread that holds the lock in either way must not request it again."""
+    """A lock that readers hold together and a writer holds alone.
+
+    It is not reentrant: a thread that holds the lock, as a reader or a writer, must not request it again.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""`Snapshot`: an index after one change, immutable: the content of its catalogue and the arrays that belong to it.
+"""`Snapshot`: an index after one change, immutable. It has the content of the catalogue and the arrays of the columns.
 
 The sizes of cells are not stored: `load_snapshot` counts them from the columns `cells` and `removed`.
 """
@@ -26,10 +26,10 @@ COPY_BYTES = 1 << 25
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """An index after one change. It stays readable while the index is open, whatever changes follow.
+    """An index after one change. While the index is open, the snapshot stays readable, even after later changes.
 
     Attributes:
-        committed: what the catalogue holds, or will hold once the change is committed.
+        committed: the content of the catalogue, or its content once the change is committed; the cells have sizes.
         columns: the arrays, including the rows of removed records.
     """
 
@@ -59,7 +59,7 @@ class Snapshot:
         return np.flatnonzero(alive)
 
     def stats(self) -> IndexStats:
-        """Count what the index holds."""
+        """Count the records, partitions, cells and bytes of the index."""
         return IndexStats(
             records=len(self),
             removed=len(self.columns.removed),
@@ -73,7 +73,7 @@ class Snapshot:
         """Yield the rows of all records in order of arrival, in batches of about `COPY_BYTES`.
 
         Args:
-            progress: called after each batch with the number of records so far and in all.
+            progress: called after each batch with the number of records so far, and the total number of records.
         """
         size = max(1, COPY_BYTES // sum(spec.row_bytes for spec in specs(self.cells.config).values()))
         for start in range(0, len(self), size):
@@ -88,7 +88,7 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
     Args:
         committed: the content of the catalogue, where all sizes are 0.
         columns: the arrays.
-        before: an earlier snapshot of the same generation, whose sizes are continued; None to count all rows.
+        before: an earlier snapshot of the same generation, so that only later rows are counted; None to count all rows.
 
     Raises:
         DamagedIndexError: the catalogue, the columns `cells` and `removed`, or `before` contradict each other.

@@ -27,10 +27,10 @@ from semcut.indexes.storage.writer_lock import WriterLock
 
 
 class Store:
-    """Columns and catalogue of one index; make one with `create` or `open`. One change at any moment.
+    """The columns and the catalogue of one index; `create` and `open` return one. Only one change may run at once.
 
     Attributes:
-        path: absolute path of its directory, None in memory.
+        path: absolute path of the directory, None for a store in memory.
         config: the configuration of the index.
     """
 
@@ -52,8 +52,8 @@ class Store:
 
         Raises:
             IndexExistsError: the path exists and is not an empty directory.
-            LockedError: another process is creating an index there.
-            StorageError: the directory cannot be made.
+            LockedError: another index object is creating an index there.
+            StorageError: the directory cannot be created.
         """
         if path is None:
             return Store(None, Catalogue.create(None, config), durability, None)
@@ -78,8 +78,8 @@ class Store:
             durability: when changes are committed, see `transactions`.
 
         Raises:
-            NotAnIndexError, FormatVersionError, DamagedIndexError: the directory holds no index that can be read; the
-                message says what it holds.
+            NotAnIndexError, FormatVersionError, DamagedIndexError: the directory has no index that can be read; the
+                message says why.
         """
         path = path.absolute()
         require_index(path)
@@ -122,11 +122,11 @@ class Store:
         return compact(self._index, progress)
 
     def backup(self, path: Path, snapshot: Snapshot, progress: Progress | None = None) -> None:
-        """Write a snapshot of this store to a new index; see `backup`. Only reads the store."""
+        """Write a snapshot of this store to a new index; see `backup`. The store itself is only read."""
         backup(snapshot, self.path, path.absolute(), progress)
 
     def unchanged(self, snapshot: Snapshot) -> bool:
-        """Return whether this snapshot is still the last one, here and on the disk; see `LoadedIndex.unchanged`."""
+        """Return whether this snapshot is still the last, in memory and on the disk; see `LoadedIndex.unchanged`."""
         return self._index.unchanged(snapshot)
 
     def catalogue_errors(self) -> list[str]:

@@ -1,13 +1,13 @@
-"""Change an index so that a crash at any moment leaves all of a change or nothing of it.
+"""Change an index so that a crash at any moment leaves all of a change or none of it.
 
-**On the disk** (`directory`): `catalogue.sqlite` holds the version, the current generation and the number of valid rows
-of every column. `generation-<n>/` holds the column files, which are only appended to. `lock` is held by the writer.
+**On the disk** (`directory`): `catalogue.sqlite` stores the version, the current generation and the number of valid
+rows of every column. `generation-<n>/` has the column files, which only grow. The writer has locked the file `lock`.
 
 **A change** adds records, removes records, or does both at once:
 
 1. `begin` takes the lock, reads the last commit, and deletes the generations that crashed writers left;
-2. `write` appends rows to the column files, behind the valid rows; a removal appends tombstones (rows of the removed
-   records) to the column `removed`;
+2. `write` appends rows to the column files, after the valid rows; a removal appends tombstones (row numbers of the
+   removed records) to the column `removed`;
 3. `_commit` syncs every file that was written to;
 4. `_commit` changes the catalogue in one SQLite transaction: the numbers of valid rows, checksums and cells.
 
@@ -17,19 +17,19 @@ changes since the last commit together; `FaissIndex.close` calls it.
 **A crash** leaves:
 
 - in step 1: the index as it was; the operating system releases the lock.
-- in step 2 or 3: the index as it was. The column files may have bytes behind the valid rows; these bytes are never
+- in step 2 or 3: the index as it was. The column files may have bytes after the valid rows; these bytes are never
   read, and the next append cuts them off.
 - in step 4: the index as it was, or with the whole change. SQLite's rollback journal decides when the catalogue is
   opened next.
 - after step 4: the index with the whole change.
 - before a `flush` with durability "close": the index as of the last commit, without any of the later changes.
-- in a compaction (`compaction`): the old generation or the new one, and the directory of the other, which `begin`
-  deletes.
-- in a backup or in `create` (`directory`): a directory that is no index, which may be created there again.
+- in a compaction (`compaction`): the previous generation or the new one, and the directory of the other generation,
+  which `begin` deletes.
+- in a backup or in `create` (`directory`): a directory that is not an index. An index can be created there again.
 
 **Recovery** needs no step of its own: opening an index reads what was committed, and `begin` and the first append of
-the next writer clear away the rest. An error that is raised leaves the index as a crash at the same place would, and
-the open index as it was; after a failed `flush`, the index must be opened again.
+the next writer delete the rest. An error leaves the files as a crash at the same step would, and the open index as it
+was before the change; after a failed `flush`, the index must be opened again.
 
 An index in memory takes the same steps without files.
 """
@@ -56,11 +56,11 @@ from semcut.indexes.storage.writer_lock import WriterLock
 NO_ROWS = np.empty(0, np.int64)
 
 Durability = Literal["batch", "close"]
-"""When changes are committed: "batch", each by its own call; "close", together by `flush`."""
+"""When changes are committed: "batch", each change by the call that makes it; "close", all together by `flush`."""
 
 
 class Transactions:
-    """The changes of one open index, one at any moment.
+    """The transactions of one open index. Only one may run at any moment.
 
     Args:
         index: the open index.
@@ -86,7 +86,7 @@ class Transactions:
 
         Raises:
             LockedError: another writer holds the lock.
-            StorageError: the directory is not writable, or holds another index by now.
+            StorageError: the directory is not writable, or another index has replaced it.
         """
         if self.writing:
             return
@@ -108,7 +108,7 @@ class Transactions:
             raise
 
     def write(self, encodings: Encodings | None, removed: NDArray[np.int64]) -> Snapshot:
-        """Add a batch and remove records as one change. If it raises, nothing has changed.
+        """Add a batch and remove records as one change. An error leaves the index unchanged.
 
         Args:
             encodings: the batch, with ids; None to add nothing.
@@ -118,7 +118,7 @@ class Transactions:
             The snapshot after the change.
 
         Raises:
-            ConcurrentWriteError: another process has written in spite of the lock.
+            ConcurrentWriteError: another process has changed the index in spite of the lock.
             StorageError: the disk refuses.
         """
         index = self._index
@@ -162,7 +162,7 @@ class Transactions:
     def _count_unnormalised(self, rows: NDArray[np.int64]) -> int:
         """Count the records in these rows whose feature is not L2-normalised; 0 where a feature is damaged.
 
-        So damaged records can be removed. Until the index is compacted, the stored number may then be too large.
+        So damaged records can be removed. The stored number may then be too large until the index is compacted.
         """
         snapshot = self._index.snapshot
         if snapshot.committed.unnormalised == 0:
@@ -186,7 +186,7 @@ class Transactions:
         index.committed, self._changed_cells, self._unsynced = snapshot, [], set()
 
     def flush(self) -> None:
-        """Commit all changes since the last commit. If it raises, they are lost and the index must be opened again.
+        """Commit all changes since the last commit. After an error they are lost, and the index must be opened again.
 
         Raises:
             StorageError: the disk refuses, or the changes were made before this process was forked.

@@ -1,4 +1,4 @@
-"""Read and compare everything that a stored index holds: what is damaged, and which records it concerns.
+"""Verify a stored index: read and compare everything, and report what is damaged, with the ids of damaged records.
 
 1. the catalogue, by SQLite's integrity check (its contents have checksums of their own, which are compared whenever it
    is opened);
@@ -7,8 +7,8 @@
    every record is in the cell that its probabilities determine and within the cell's envelope and lower bound, and
    uris can be decoded.
 
-Records that are named can be removed or replaced; after `compact` the index is sound again. Damage without records can
-only be repaired from a backup. Removed records are checked as bytes, not as records.
+Records whose ids are reported can be removed or replaced; after `compact` the index is sound again. Damage without ids
+can only be repaired from a backup. The blocks of removed records are compared too, but not what they contain.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _NO_IDS = np.empty(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """One thing that is wrong.
+    """One damaged part of an index.
 
     Attributes:
-        where: the file, or "columns" for a contradiction between files.
+        where: the file or directory, "columns" for a contradiction between files, or "catalogue" for a wrong number.
         what: what is wrong, in a few words.
         ids: (n,) int64, ids of the records concerned; empty where they are unknown, or all of them were removed.
     """
@@ -55,11 +55,11 @@ def verify(store: Store, snapshot: Snapshot, progress: Progress | None = None) -
 
     Args:
         store: the store.
-        snapshot: a snapshot of this store, since it was opened.
-        progress: called with the number of bytes read so far and in all.
+        snapshot: a snapshot of this store, taken since the store was opened.
+        progress: called with the number of bytes read so far, and the total number of bytes.
 
     Raises:
-        ClosedIndexError: the store was closed meanwhile.
+        ClosedIndexError: the store was closed in the meantime.
     """
     columns = snapshot.columns
     damage = [Damage(str(store.path), f"catalogue: {text}") for text in store.catalogue_errors()]
@@ -84,10 +84,11 @@ def verify_path(path: Path, progress: Progress | None = None) -> list[Damage]:
 
     Args:
         path: the directory.
-        progress: called with the number of bytes read so far and in all; not called if the index cannot be opened.
+        progress: called with the number of bytes read so far, and the total number of bytes; not called if the index
+            cannot be opened.
 
     Raises:
-        NotAnIndexError, FormatVersionError: the directory holds no index that can be read.
+        NotAnIndexError, FormatVersionError: the directory has no index that can be read.
     """
     try:
         store = Store.open(path)
@@ -126,7 +127,7 @@ def _damaged_files(path: Path) -> list[Damage]:
 
 
 def _bad_blocks(file: Column, extent: Extent) -> list[tuple[int, int, str]]:
-    """Find runs of blocks that cannot be read or do not match: first row, row behind the last, and what is wrong."""
+    """Find runs of blocks that cannot be read or do not match: first row, row after the last, and what is wrong."""
     bad: list[tuple[int, int, str]] = []
     for block in range(len(extent.crcs)):
         try:
@@ -179,8 +180,8 @@ def _outside(cells: Cells, probabilities: NDArray[np.float32], positions: NDArra
 
     Args:
         cells: all cells.
-        probabilities: (n, C) of the records.
-        positions: (n,) of the cells that the records are stored in.
+        probabilities: (n, C) probabilities of the records.
+        positions: (n,) positions of the cells that the records are stored in.
 
     Returns:
         (n,) bool.

@@ -1,8 +1,8 @@
-"""The writer's lock of a stored index: an `flock` on its file `lock`, whose content names the holder.
+"""The writer's lock of a stored index: an `flock` on its file `lock`, whose content names the process with the lock.
 
-The operating system releases the lock when the process that holds it ends, even by a crash, and `filelock` makes sure
-that a forked child does not inherit it. So the file may remain and never needs deleting; its content is meaningful only
-while the file is locked.
+The operating system releases the lock when this process ends, even by a crash, and `filelock` makes sure that a forked
+child does not inherit the lock. So the file may remain and never needs deleting; its content is meaningful only while
+the file is locked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WriterLock:
         """Take the lock, or fail at once.
 
         Raises:
-            LockedError: another index object, here or in another process, holds the lock; the message names the
+            LockedError: another index object, in this or another process, holds the lock; the message names the
                 process.
             StorageError: the file system refuses, or this process was forked after the index was opened.
         """
@@ -49,8 +49,8 @@ class WriterLock:
             self._lock.acquire()
         except Timeout:
             raise LockedError(
-                f"{self._path.parent} is being written to by {self._owner()}: an index has one writer, from its first "
-                "change until it is closed; close it there, then try again"
+                f"{self._path.parent} is being written to by {self._owner()}: only one writer can change an index, "
+                "from its first change until it closes the index; close the index there, then try again"
             ) from None
         except RuntimeError:
             raise StorageError(
@@ -77,7 +77,7 @@ class WriterLock:
 
 
 def _write_owner(handle: int) -> None:
-    """Write this process to the lock file, which has been locked just now."""
+    """Describe this process in the lock file, which it has just locked."""
     owner = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -247,7 +247,7 @@ def test_a_backup_replaces_nothing(index: Path, target: str) -> None:
         where = index if target == "the index" else index / "copy"
     before = contents(index.parent)
     line = error_line("backup", "index", where, cwd=index.parent)
-    assert "exists already" in line or "lies in the index itself" in line
+    assert "exists already" in line or "is inside the index itself" in line
     assert str(where) in line
     assert contents(index.parent) == before
 

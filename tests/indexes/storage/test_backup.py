@@ -1,4 +1,4 @@
-"""A backup is complete or no index, and takes other files along."""
+"""A backup is complete or is not an index, and it copies the other files in the directory of the index."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_backup_that_fails_leaves_nothing_large(path, tmp_path):
         assert [file.name for file in (tmp_path / "copy").iterdir()] == ["lock"]
 
 
-def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, batch):
+def test_a_backup_copies_the_other_files_in_the_directory(path, tmp_path, batch):
     (path / "connector.json").write_text("{}")
     (path / "notes").mkdir()
     with FaissIndex.open(path) as index:
         index.backup(tmp_path / "copy")
-        with pytest.raises(StorageError, match="lies in the index itself"):
+        with pytest.raises(StorageError, match="is inside the index itself: choose a path outside of it"):
             index.backup(path / "copy")
         with pytest.raises(IndexExistsError):
             index.backup(tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""Files of an index that are missing, short, changed, or contradict each other are an error."""
+"""It is an error if files of an index are missing, too short, changed, or contradict each other."""
 
 from __future__ import annotations
 
