@@ -16,7 +16,7 @@ from semcut.connector.models.heads.head import Head
 
 
 class PaperHead(Head):
-    """Head "paper": outputs are x of Eq. 3, which compares each sigmoid activation of an image with their mean."""
+    """Head "paper": the outputs are x of Eq. 3, which compares each sigmoid activation of an image with their mean."""
 
     binarisation = "mean"
 

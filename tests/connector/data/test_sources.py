@@ -1,4 +1,4 @@
-"""Every source becomes a folder of class folders, or one clear error."""
+"""Every source becomes a folder of class folders, or is one clear error."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_damaged_archive_is_one_error_and_leaves_nothing_behind(tmp_path: Path
     ("source", "message"),
     [
         ("nowhere/at/all", "does not exist"),
-        ("digits/missing", "there is no folder 'missing' inside, it holds test, train"),
+        ("digits/missing", "the data set has no folder 'missing', it holds test, train"),
         ("torchvision:NoSuchSet/train", "no data set 'NoSuchSet'"),
     ],
 )
