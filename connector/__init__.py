@@ -1,9 +1,11 @@
 """Everything that works on images: train a network, encode images with it, index the encodings, search by image.
 
-from semcut import Connector
+For example, find the images of an index that are most similar to a file:
 
-connector = Connector.open("animals-index")
-hits = connector.search(["cat.jpg"], k=5)
+    from semcut import Connector
+
+    connector = Connector.open("animals-index")
+    hits = connector.search(["cat.jpg"], k=5)
 """
 
 from typing import TYPE_CHECKING

@@ -97,7 +97,8 @@ def _positive_integer(text: str) -> int:
     "--bits",
     type=int,
     multiple=True,
-    help="Use only the first bits of the codes, this number of them. Can be given several times.  [default: all]",
+    metavar="N",
+    help="Use only the first N bits of the codes. Can be given several times.  [default: all]",
 )
 @click.option(
     "--quick",
@@ -146,8 +147,8 @@ def benchmark(
     """Compare semcut with FAISS's own indexes on the same encodings.
 
     All methods are built and timed in one process, in turn. The command measures quality by label, recall of exact
-    answers, queries per second, latencies and memory. It writes to the directory OUT: report.html, the report;
-    run.json, all figures; plots/; and the raw results. Repeat the same command to continue an interrupted run.
+    answers, queries per second, latencies and memory. The directory OUT gets the report (report.html), all figures
+    (run.json), plots and raw results. Repeat the same command to continue an interrupted run.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")

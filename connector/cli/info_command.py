@@ -14,7 +14,7 @@ from semcut.connector.cli.terminal import print_json, show_facts
 @click.argument("index", type=PATH)
 @json_option
 def info(index: Path, as_json: bool) -> None:
-    """Show what a stored INDEX holds."""
+    """Show the size and the settings of a stored INDEX."""
     from semcut.indexes.storage.store import Store
 
     store = Store.open(index)  # opening a `FaissIndex` would also load its search engine

@@ -1,8 +1,7 @@
 """Options that several commands share, each with one name, one default and one help text.
 
 This module must load without torch and numpy, because `semcut --help` and the commands that maintain a stored index
-import it.
-Options that choose images are in `image_options`.
+import it. Options that choose images are in `image_options`.
 """
 
 from __future__ import annotations

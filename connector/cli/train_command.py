@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--image-size", type=int, help="Pixels per side of the scaled images.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
-@click.option("--dim", type=int, help="Length of the feature.  [default: the length that the backbone gives]")
+@click.option("--dim", type=int, help="Length of the feature.  [default: length of the backbone's feature]")
 @click.option(
     "--head",
     type=click.Choice(get_args(HeadName)),
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="Calibrate the probabilities: fit a temperature on the validation images, so that they match the accuracy.",
+    help="Fit a temperature on the validation images, so that the probabilities match the accuracy.",
 )
 @click.option("--label-smoothing", default=0.0, show_default=True, help="Label smoothing of both losses.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="Weight decay of AdamW.")
@@ -96,7 +96,9 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
 @device_option
-@click.option("--resume", is_flag=True, help="Continue a stopped run; the result is the same as without the stop.")
+@click.option(
+    "--resume", is_flag=True, help="Continue a stopped run; the result is the same as that of an uninterrupted run."
+)
 @json_option
 def train(
     images: str, out: Path, backbone: str, weights: str | None, start: Path | None, image_size: int | None,

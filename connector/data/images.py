@@ -23,7 +23,7 @@ MAX_PIXELS = 1 << 26
 """Images with more pixels than this (67 million) are not decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are read. Pillow decodes them itself; for some other formats (EPS) it would start external programs."""
+"""Formats that are read: those that Pillow decodes itself. For some others (EPS), Pillow starts external programs."""
 
 # `preinit` and the two plugins imported above register all FORMATS. If a format were not registered, the first
 # `Image.open` would import every plugin of Pillow, which is slow.

@@ -2,7 +2,7 @@
 
     name         queries            training images     database
     cifar10      1,000 test images  5,000               the other 54,000
-    cifar10-1    1,000 test images  5,000               the other 59,000, with the training images
+    cifar10-1    1,000 test images  5,000               the other 59,000, including the training images
     cifar10-2    all test images    all                 the training images
     tin200       all val images     all                 the training images
 
@@ -79,7 +79,7 @@ def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSp
     if train.classes != others.classes:
         raise DataError(
             f"{source}: the folders train and {protocol.queries_from} have different classes "
-            f"({len(train.classes)} and {len(others.classes)}): {name} needs the same in both"
+            f"({len(train.classes)} and {len(others.classes)}): {name} needs the same classes in both"
         )
     training = _draw(train, protocol.training, f"{source}/train", name, seed)
     queries = _draw(others, protocol.queries, f"{source}/{protocol.queries_from}", name, seed)
@@ -95,7 +95,7 @@ def check_protocol(
 ) -> None:
     """Check that a network was trained, and an index was built, on exactly the images of a protocol.
 
-    Otherwise an evaluation by the protocol is not valid: the network may have been trained on queries.
+    With other images, an evaluation by the protocol is not valid: the network may have been trained on queries.
 
     Args:
         name: name of the protocol.

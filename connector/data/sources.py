@@ -119,7 +119,7 @@ def load(source: str) -> ImageSet:
         inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
         raise DataError(
             f"{source} has {len(classes)} class folders with images, expected at least 2: give a folder that holds one "
-            f"folder of images per class (it holds {inside})"
+            f"folder of images per class (this folder holds {inside})"
         )
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
     return ImageSet(tuple(file for name in classes for file in found[name]), labels, tuple(classes))

@@ -2,7 +2,7 @@
 
     hamming      by Hamming distance of codes; figures are the mean over all orders of records at the same distance
     euclidean    by Euclidean distance of features
-    shortlist    first the records nearest by code, by distance of features; then all others, by Hamming distance
+    shortlist    first the records nearest by code, sorted by distance of features; then the others, sorted by code
     relevance    by R alone, Eq. 1
     fused        by R (1 - d), Eq. 4
 

@@ -6,9 +6,9 @@
     any other name        the classification model of torchvision with this name, without its last linear layer
 
 A backbone returns a tuple of (n, width) tensors. The last is the mid-level feature; all of them feed the hash branch.
-The weights are None (random); or a name, "imagenet" or a torchvision name such as "IMAGENET1K_V1", of weights that
-torchvision downloads; or a local file, .safetensors or .pth, with the weights of the whole classification model. No
-pickled code in a .pth file is run.
+Weights are given as None (random), a name or a local file. The name is "imagenet" or, for the models of torchvision,
+also one of its names such as "IMAGENET1K_V1"; torchvision downloads the weights of its models. The local file,
+.safetensors or .pth, has the weights of the whole classification model; no pickled code in a .pth file is run.
 
 To add a backbone, return a `Backbone` for its name in `build_backbone`.
 """
@@ -75,7 +75,7 @@ def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone
 
     Args:
         name: see the top of this module.
-        size: pixels a side.
+        size: pixels per side.
         weights: None, a name or a file; see the top of this module.
 
     Raises:

@@ -3,8 +3,8 @@
 `model.json`, the description, holds the architecture, how the network was trained, and the SHA-256 of the weights,
 which are in `model.safetensors`. Each file is replaced atomically, the weights first and the description last. A crash
 between the two leaves weights without a description or, if the directory had a checkpoint before, a description whose
-SHA-256 does not match the weights. Loading either raises a clear error. An index records the same SHA-256, to say which
-network computed its codes.
+SHA-256 does not match the weights. Loading either raises a clear error. An index records the SHA-256 of the weights of
+the network that computed its codes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from semcut.indexes.storage.atomic_write import replacing, write_json
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2
 _RENAMED = ("auxiliary.", "head.classifier.")
-"""Prefixes of the names of the head's parameters: in version 1, and in this version."""
+"""Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 
 

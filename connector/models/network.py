@@ -30,7 +30,7 @@ class Architecture(Settings):
     Attributes:
         backbone: name of the backbone; see `backbones`.
         classes: class names, in order of the softmax outputs.
-        image_size: pixels a side of the squares that images are scaled to.
+        image_size: pixels per side of the squares that images are scaled to.
         bits: length of the hash code.
         head: name of the head of the hash branch; see `heads`.
         dim: length of the feature; None for the length of the backbone's feature.

@@ -21,7 +21,7 @@ class FrozenEncoder(Encoder):
     The outputs of the backbone are read from the cache of frozen features, or are computed once and cached.
 
     Args:
-        checkpoint: a network whose backbone was frozen in training, and which other networks can have too.
+        checkpoint: a network with a frozen backbone that other networks can have too, see `has_shared_backbone`.
         files: all images that will be encoded.
         device: "cpu", "cuda", "cuda:0".
         progress: called with the number of images that the backbone has processed.

@@ -1,9 +1,11 @@
 """Write the page of a directory of results, with tables of all measurements, and the files that belong to the page.
 
-results.md                                     the page
-speed.json                                     times from a benchmark, kept for the page
-PROTOCOL/figures.csv, PROTOCOL/categories.csv  the figures, see `csv_files`
-PROTOCOL/fig4.png, PROTOCOL/training.png       the pictures, see `quality_plots`
+These files are written to the directory of results:
+
+    results.md                                     the page
+    speed.json                                     times from a benchmark, kept for the page
+    PROTOCOL/figures.csv, PROTOCOL/categories.csv  the figures, see `csv_files`
+    PROTOCOL/fig4.png, PROTOCOL/training.png       the pictures, see `quality_plots`
 """
 
 from __future__ import annotations
@@ -33,8 +35,7 @@ only for these tables. Every figure is the mean over networks that differ only i
 deviation after ±; the images that a protocol draws depend on the seed too. LSH and ITQ are codes of the same length,
 computed from the features of the same network. The fused ranking is by R (1 - d), with R the relevance and d the
 distance of features, scaled to [0, 1]. A record of the query's class counts as missed if its R is not above the cutoff
-t. The CSV files have precision, AP@{KS[0]} and AP@{KS[1]} of every network,
-ranking and cutoff.
+t. The CSV files have precision, AP@{KS[0]} and AP@{KS[1]} of every network, ranking and cutoff.
 """
 
 

@@ -176,7 +176,7 @@ class Connector:
         """
         if isinstance(images, str | Path | Image.Image):
             raise DataError("got one image, expected a list of images: put the image in brackets")
-        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # an error before the slow encoding
+        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
         queries = self.encoder.encode(images)
         return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
 

@@ -66,6 +66,6 @@ def measure(net: SemanticHashNet, outputs: Iterable[tuple[Output, torch.Tensor]]
 
 
 def quality(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Compute the quality by which epochs are compared, larger is better: mAP (without mAPs, accuracy), then loss."""
+    """Compute a key that is largest for the best epoch: sum of mAPs (of accuracies if there is no mAP), then -loss."""
     names = _MAP if _MAP[0] in metrics else _ACCURACY
     return sum(metrics[name] for name in names), -metrics["validation_loss"]

@@ -82,7 +82,7 @@ def flip_bit(index: Path, column: str, row: int) -> None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Return the content of every file except the lock file, which changes with every writer."""
+    """Return the content of every file except the lock file, which names the last writer."""
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "lock"]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 

@@ -45,7 +45,7 @@ def test_info_shows_the_size_of_the_index(place: Path) -> None:
     assert "records" in semcut("info", "index", cwd=place).stdout
 
 
-def test_index_skips_and_names_files_that_are_no_images(place: Path) -> None:
+def test_index_skips_and_lists_files_that_are_not_images(place: Path) -> None:
     done = semcut("index", "pictures", "--model", "model", "--out", "fives", "--json", cwd=place)
     content = json.loads(done.stdout)
     assert content["added"] > 100
