@@ -1,9 +1,11 @@
-"""From images to an index: train a network, encode images with it, index and search them.
+"""Everything that works on images: train a network, encode images with it, index the encodings, search by image.
 
-from semcut import Connector
+For example, find the images of an index that are most similar to a file:
 
-connector = Connector.open("animals-index")
-hits = connector.search(["cat.jpg"], k=5)
+    from semcut import Connector
+
+    connector = Connector.open("animals-index")
+    hits = connector.search(["cat.jpg"], k=5)
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from semcut.connector.training.loop import train
     from semcut.connector.training.train_config import TrainConfig
 
-_HOMES = {
+_MODULES = {
     "Architecture": "semcut.connector.models.network",
     "Checkpoint": "semcut.connector.models.checkpoint",
     "Connector": "semcut.connector.retrieval.image_index",
@@ -43,14 +45,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: `semcut --help` need not wait for torch.
+    """Import a public name when it is first used, so that `semcut --help` need not wait for torch.
 
-    All but `ImageSet` need a network, so a package that networks need and that is not installed is named first.
+    All names but `ImageSet` need the packages that networks need. `semcut.connector.models` is therefore imported
+    first: it raises an error that names the packages that are not installed.
     """
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'semcut.connector' has no attribute {name!r}")
     if name != "ImageSet":
         import_module("semcut.connector.models")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

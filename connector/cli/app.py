@@ -1,11 +1,11 @@
 """The `semcut` command: finds its sub-commands by entry point and runs one of them.
 
-Every sub-command has a module of its own, registered in pyproject.toml in the group `semcut.commands`. At its top such
-a module imports click, rich and other modules that load quickly; a heavy package is imported by the function that needs
-it. So listing all commands and printing their help takes a fraction of a second (tests/test_start.py).
+Every sub-command has a module of its own, registered in pyproject.toml in the group `semcut.commands`. The top of such
+a module imports only click, rich and other modules that load quickly; a heavy package is imported inside the function
+that needs it. So listing all commands and printing their help takes a fraction of a second (tests/test_start.py).
 
-An error that semcut raises on purpose, or a file that the operating system refuses, is printed as one line on standard
-error, with exit status 1. Wrong use of the command line has exit status 2.
+An error that semcut raises on purpose, and an error of the operating system with a file, is printed as one line on
+standard error, with exit status 1. Wrong use of the command line has exit status 2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from semcut.indexes.kernels.kernel_cache import KernelCacheWarning
 
 
 class CommandGroup(click.Group):
-    """The sub-commands that are installed. One that lacks a package is listed, too, and reports what to install."""
+    """The sub-commands that are installed. A sub-command whose packages are missing is listed with what to install."""
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
@@ -49,7 +49,7 @@ class CommandGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of sub-commands with their whole summaries, which click would cut to one line."""
+        """Write the list of sub-commands with their whole summaries; click itself would cut each to one line."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, found.get_short_help_str(limit=1000)) for name, found in commands if found])
@@ -57,7 +57,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the sub-command that the first argument names; the error for a mistyped name suggests the nearest."""
+        """Return the sub-command that the first argument names; suggest a similar name in the error for a wrong one."""
         name = args[0]
         near = [] if name in self._entry_points else get_close_matches(name.lower(), self._entry_points, n=1)
         if near and not ctx.resilient_parsing:
@@ -66,7 +66,7 @@ class CommandGroup(click.Group):
 
 
 def _unavailable_command(name: str, reason: str) -> click.Command:
-    """Create a command that fails with the reason why the real one cannot be imported."""
+    """Create a command that only prints the reason why the sub-command with this name cannot be imported."""
 
     @click.command(name, short_help=f"(not available: {reason})", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1)
@@ -83,19 +83,19 @@ def app() -> None:
 
 
 def main(command: click.Command = app) -> None:
-    """Run the `semcut` command, or, for a script that is one sub-command, that sub-command; then exit."""
+    """Run the `semcut` command, or the sub-command that a script passes; then exit."""
     try:
         with _kernel_warnings_as_lines():
             command()
     except SemcutError as error:
         fail(str(error))
-    except OSError as error:  # a file or directory that a command was asked to write: full disk, no permission
+    except OSError as error:  # with a file or directory: full disk, no permission
         fail(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
 
 
 @contextmanager
 def _kernel_warnings_as_lines() -> Iterator[None]:
-    """Show warnings about compiled kernels as one line each, without the place in the source code."""
+    """Print each warning about compiled kernels as one line, without the source line that issued the warning."""
     show_other: Callable[..., None] = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **others: Any) -> None:

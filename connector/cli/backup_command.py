@@ -1,4 +1,4 @@
-"""`semcut backup`: copies a stored index, which may be searched and changed meanwhile.
+"""`semcut backup`: copies a stored index, also while other processes search and change it.
 
 The target must be new or empty, so a backup never replaces anything. A damaged index is not copied.
 """
@@ -19,8 +19,8 @@ from semcut.connector.cli.terminal import print_line, progress_bar
 def backup(index: Path, target: Path) -> None:
     """Copy a stored INDEX to a new directory TARGET.
 
-    Another process may change the index meanwhile: the copy holds its state at the moment when the command opened it.
-    All columns are compared with their checksums while they are copied.
+    TARGET must be new or empty. Other processes may search and change the index during the copy; the copy has the
+    state of the index when this command opened it. Everything is compared with its checksums while it is copied.
     """
     from semcut.indexes import FaissIndex
 

@@ -1,7 +1,7 @@
 """`semcut benchmark`: run a benchmark, print its best methods, write its report.
 
-The command reads options and prints; the work is in `connector.benchmark`. Needs matplotlib (extra `benchmark`), and
-torch only to train a small network on digits for `--quick` without data.
+The command reads options and prints; `connector.benchmark` does the work. Needs matplotlib (extra `benchmark`), and
+torch only to train a small network on digits when no --data is given.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 
 class FittedType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """RECORDSxCLASSES, or RECORDSxCLASSES:ZIPF."""
+    """The type of --fitted: RECORDSxCLASSES, or RECORDSxCLASSES:ZIPF."""
 
     name = "records x classes[:zipf]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> FittedRequest:
-        """Read the request for a fitted data set."""
+        """Convert the text to a request for a fitted data set."""
         from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest
 
         match = re.fullmatch(r"([0-9_.e+]+)x([0-9_]+)(?::([0-9.]+))?", str(value).lower())
@@ -42,20 +42,20 @@ class FittedType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
             assert match is not None
             return FittedRequest(_positive_integer(match[1]), int(match[2]), float(match[3] or 0))
         except (ValueError, AssertionError):
-            self.fail(f"{value!r} is not like 1e6x100, or 1e6x100:1 for frequencies that fall as 1/rank", param, ctx)
+            self.fail(f"{value!r} is not of the form 1e6x100 or 1e6x100:1 (records x classes:zipf)", param, ctx)
 
 
 class RecordCountsType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """Numbers of records, separated by commas."""
+    """The type of --growth: numbers of records, separated by commas."""
 
     name = "n,n,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Read the numbers."""
+        """Convert the text to numbers."""
         try:
             return value if isinstance(value, tuple) else tuple(_positive_integer(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is not like 1e5,1e6,1e7", param, ctx)
+            self.fail(f"{value!r} is not of the form 1e5,1e6,1e7", param, ctx)
 
 
 def _positive_integer(text: str) -> int:
@@ -74,13 +74,14 @@ def _positive_integer(text: str) -> int:
     type=PATH,
     multiple=True,
     metavar="INDEX QUERIES",
-    help="Two stored indexes whose uris end in class-folder/file: the records, and queries that the same network has "
-    "encoded. Can be given several times.",
+    help="Two stored indexes of the same network: the records, and the queries. Their uris must end in "
+    "CLASS-FOLDER/FILE. Can be given several times.",
 )
 @click.option(
     "--fitted",
     type=FittedType(),
     multiple=True,
+    metavar="RECORDSxCLASSES[:ZIPF]",
     help="Also generate records that resemble the first --data (without --data: digits). 1e6x100 means a million "
     "records of 100 classes; with 1e6x100:1, class frequencies fall as 1/rank. Can be given several times.",
 )
@@ -89,35 +90,45 @@ def _positive_integer(text: str) -> int:
     type=RecordCountsType(),
     default=(),
     metavar="N,N,...",
-    help="Also measure a curve of time and memory over these numbers of fitted records of 200 classes, like "
+    help="Also measure how time and memory grow over these numbers of generated records of 200 classes, for example "
     "1e5,1e6,1e7.",
 )
 @click.option(
     "--bits",
     type=int,
     multiple=True,
-    help="Use only this many first bits of the codes. Can be given several times.  [default: all]",
+    metavar="N",
+    help="Use only the first N bits of the codes. Can be given several times.  [default: all]",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Take less than two minutes, with nothing to prepare: few settings of every method; without data, scanned "
-    "digits (the first time, a small network is trained) and 20,000 records fitted to them.",
+    help="Measure few settings of every method, in less than two minutes. Without data, use scanned digits (the first "
+    "time, a small network is trained) and 20,000 records generated to resemble them.",
 )
 @click.option(
     "--defaults",
     is_flag=True,
     help="Measure semcut with its default cutoff and shortlist only, and few settings of the other methods: much "
-    "faster than all settings, and timed as well.",
+    "faster than all settings, with times that are as precise.",
 )
 @click.option(
     "--methods",
     metavar="NAME,...",
-    help="Only methods whose names begin like this: semcut,IndexBinaryFlat,IndexHNSWFlat.  [default: all]",
+    help="Measure only methods whose names start with one of these, for example semcut,IndexBinaryFlat,IndexHNSWFlat.  "
+    "[default: all]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of every method.  [default: one per core]")
-@click.option("--rounds", type=click.IntRange(min=1), help="Measured rounds over all methods.  [default: 3, quick: 2]")
-@click.option("--seed", default=0, show_default=True, help="Seed of fitted records and of the choice of queries.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Number of threads of every method.  [default: one per core]"
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    help="Number of measured rounds over all methods.  [default: 3; with --quick 2]",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the generated records and of the choice of queries."
+)
 @json_option
 def benchmark(
     out: Path,
@@ -135,14 +146,14 @@ def benchmark(
 ) -> None:
     """Compare semcut with FAISS's own indexes on the same encodings.
 
-    All methods are built and timed in one process, in turn. Measured are quality by label, recall of exact answers,
-    queries per second, latencies and memory. The directory OUT gets report.html to read, run.json with all figures,
-    plots/ and raw results. Give the same command again to continue an interrupted run.
+    All methods are built and timed in one process, in turn. The command measures quality by label, recall of exact
+    answers, queries per second, latencies and memory. The directory OUT gets the report (report.html), all figures
+    (run.json), plots and raw results. Repeat the same command to continue an interrupted run.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
     if quick and defaults:
-        raise click.UsageError("--quick and --defaults both choose the settings to measure: leave out one")
+        raise click.UsageError("--quick and --defaults both choose the settings to measure: give only one of them")
     from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest, IndexPair, dataset_tasks
     from semcut.connector.benchmark.measure.run import run
     from semcut.connector.benchmark.measure.run_plan import Plan
@@ -160,14 +171,14 @@ def benchmark(
         **quick_seconds,
     )
     grid: Grid = "quick" if quick else "defaults" if defaults else "full"
-    structures(grid, plan.methods)  # a wrong name is an error before anything is made
+    structures(grid, plan.methods)  # raises an error for a wrong name before data sets are made
     pairs = [IndexPair(_data_name(index), index, queries) for index, queries in data]
     with progress_bar("Benchmark") as progress:
         tasks = dataset_tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
         try:
             run(out, tasks, plan, progress)
         except KeyboardInterrupt:
-            print_message("interrupted: give the same command again to measure the data sets that are missing")
+            print_message("interrupted: repeat the same command to measure the data sets that are missing")
             raise
         progress(0, 1, "writing the report")
         figures = write_report(out, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
@@ -184,14 +195,14 @@ def _cores() -> int:
 
 
 def _data_name(index: Path) -> str:
-    """Name the data of an index after its directory, or after the directory above if that is only called index."""
+    """Name a data set after the directory of its index, or after the parent directory if that is just named index."""
     names = [part for part in (index.resolve().name, index.resolve().parent.name) if part not in ("index", "")]
     name = re.sub(r"[-_.]?index$", "", names[0]) if names else "data"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "data"
 
 
 def _print_best_methods(dataset: DatasetFigures) -> None:
-    """Print the methods that no other beats in both quality and speed."""
+    """Print the methods on the Pareto front: no other method is better in both quality and speed."""
     about, plan = dataset.about, dataset.plan
     title = f"{about.name}: {about.records:,} records, {about.classes} classes, {about.bits} bits"
     table = new_table(

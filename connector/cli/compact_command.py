@@ -18,8 +18,8 @@ from semcut.connector.cli.terminal import print_line, progress_bar
 def compact(index: Path) -> None:
     """Release the disk space of removed records in a stored INDEX.
 
-    Afterwards, searches are as fast as they can be. While the command runs, it needs as much free disk space as the
-    remaining records take; the index can be searched but not changed.
+    Compaction also makes searches faster if many records were removed. While the command runs, the index can be
+    searched but not changed. The command needs as much free disk space as the remaining records take.
     """
     from semcut.indexes import FaissIndex
 

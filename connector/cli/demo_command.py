@@ -15,15 +15,19 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SH
 
 @click.command()
 @click.option(
-    "--out", type=PATH, default=Path("demo"), show_default=True, help="Directory for model, index and picture."
+    "--out",
+    type=PATH,
+    default=Path("demo"),
+    show_default=True,
+    help="Directory for the network, the index and a picture.",
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of the training and of the choice of queries.")
 @json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Try everything once on scanned digits, in about a minute.
 
-    Trains a network on the digits of scikit-learn, indexes and searches them, evaluates the answers and draws a
-    picture. If the command is repeated, it uses the trained network and makes the index again.
+    Trains a network on the scanned digits of scikit-learn, indexes and searches the digits, evaluates the results and
+    draws a picture. If the command is repeated, it uses the trained network and makes the index again.
     """
     from semcut.connector.cli.evaluate_command import encode_with_progress, evaluate_encodings, show_evaluation
     from semcut.connector.cli.index_command import index_with_progress
@@ -36,7 +40,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.connector.training.train_config import TrainConfig
 
     training, queries = sources.load("digits/train"), sources.load("digits/test")
-    print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} others as queries")
+    print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} other scans as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=25, augment="shift", seed=seed)
     train_with_progress(training, architecture, config, out / "model", resume=True)

@@ -1,6 +1,6 @@
 """`semcut evaluate`: measures retrieval quality by labels, and what a search costs.
 
-With a protocol it also compares all rankings of the paper at several cutoffs.
+With a protocol, the command also compares all rankings of the paper at several cutoffs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.argument("queries")
 @limit_option
 @protocol_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the choice that --limit or --protocol makes.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")
 @search_options(k=DEFAULT_K)
 @json_option
 def evaluate(
@@ -44,9 +44,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
-    QUERIES is a folder or archive with one folder per class. Prints mAP, precision and the share of the index that was
-    scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made from, which
-    is checked; then all rankings are compared at several cutoffs.
+    QUERIES is a folder or archive with one folder of images per class. Prints mAP, precision and the share of the index
+    that was scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made
+    from; the command checks that, and also compares all rankings at several cutoffs.
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
-    """Encode labelled images while a progress bar is shown, and name the files that cannot be read.
+    """Encode labelled images; show a progress bar, and print the files that cannot be read.
 
     Returns:
         Encodings of the n images that can be read, and their labels, (n,) int64.
@@ -97,7 +97,7 @@ def evaluate_encodings(
     """Measure how well an index answers encoded queries.
 
     Args:
-        connector: the index; the folder of a record's file is its label.
+        connector: the index; the label of a record is the name of the folder of its file.
         classes: names of the labels.
         queries: n queries.
         labels: (n,) int64.
@@ -115,7 +115,7 @@ def _rankings(
     labels: NDArray[np.int64],
     protocol: ProtocolName,
 ) -> list[RankingFigures]:
-    """Compare all rankings over the whole index, each at several cutoffs."""
+    """Compare all rankings at several cutoffs, over all records of the index."""
     from semcut.connector.data.protocols import PROTOCOLS
     from semcut.connector.evaluation.rankings import compare
     from semcut.indexes import Encodings

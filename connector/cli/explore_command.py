@@ -25,17 +25,26 @@ _CONNECTIONS_WAITING = 512  # connections that may wait to be accepted, and requ
 @click.command()
 @click.argument("index")
 @moved_model_option
-@click.option("--uri", help="INDEX is a collection on this Milvus server, http://host:port, or in a file, name.db.")
-@click.option("--milvus-token", envvar="MILVUS_TOKEN", help="For the Milvus server. Safer: set MILVUS_TOKEN.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 for any free port.")
+@click.option("--uri", help="Milvus server (http://host:port) or file (name.db) where INDEX is a collection.")
+@click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Port to listen on; 0 for any free port.",
+)
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; one that other machines can reach needs --token.",
+    help="Address to listen on. If other machines can connect to the address, --token is required.",
 )
 @click.option("--token", envvar="SEMCUT_TOKEN", help="Secret that requests must send. Safer: set SEMCUT_TOKEN.")
-@click.option("--name", "names", multiple=True, help="Another name by which other machines reach this one; repeatable.")
+@click.option(
+    "--name", "names", multiple=True,
+    help="Another host name of this machine that requests may use. Can be given several times.",
+)  # fmt: skip
 @device_option
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def explore(
@@ -44,8 +53,8 @@ def explore(
 ) -> None:  # fmt: skip
     """Look at a stored INDEX in a browser, and search it over HTTP.
 
-    The page shows what a query finds, and which partitions were scanned or pruned for it. Programs can use the HTTP
-    API, which is described at /docs. If the network that made the index is there, new images can be searched for, too.
+    The page shows what a query finds, and which partitions were scanned or pruned for the query. Programs can use the
+    HTTP API, which is described at /docs. If the network that made the index is found, new images can be queries too.
     """
     _check_access(host, token)
     import uvicorn
@@ -68,7 +77,7 @@ def explore(
             raise click.ClickException(f"{host} port {port} cannot be used ({error.strerror}): try --port 0") from None
         service.warm_up()
         address = _address(host, listening.getsockname()[1])
-        hint = "Ctrl-C ends it" if token is None else "open it with ?token=TOKEN at the end; Ctrl-C ends it"
+        hint = "Ctrl-C stops the server" if token is None else "append ?token=TOKEN; Ctrl-C stops the server"
         print_message(f"{len(opened.index):,} records at {address} ({hint})")
         if browser and token is None:
             threading.Timer(_SECONDS_UNTIL_BROWSER, _open_browser, (address,)).start()
@@ -81,23 +90,23 @@ def explore(
 
 
 def _check_access(host: str, token: str | None) -> None:
-    """Refuse a token that cannot be sent in a header, and an address that other machines reach without a token."""
+    """Raise an error for a token that cannot be sent in a header, or if other machines can connect without a token."""
     if token is not None and not (token and token.isascii() and token.isprintable()):
-        raise click.UsageError("--token has to be a text of ASCII characters")
+        raise click.UsageError("--token must be printable ASCII characters")
     if host not in _THIS_MACHINE and token is None:
         raise click.UsageError(
-            f"--host {host} accepts requests from other machines: give a --token that they have to send, or set "
+            f"--host {host} accepts requests from other machines: give a --token that requests must send, or set "
             "SEMCUT_TOKEN"
         )
 
 
 def _host_names(host: str, names: Sequence[str]) -> set[str]:
-    """Return the names, beside IP addresses, that requests may use for this server in their Host header."""
+    """Return the host names that requests may have in their Host header; IP addresses need not be listed."""
     return {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower(), *map(str.lower, names)}
 
 
 def _address(host: str, port: int) -> str:
-    """Return the URL of the page, with a host name that other machines can use if the server listens to them."""
+    """Return the URL of the page; if the server listens on all interfaces, with the host name of this machine."""
     name = socket.gethostname() if host in _ALL_INTERFACES else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/"
 
@@ -105,7 +114,8 @@ def _address(host: str, port: int) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     """Create a socket that accepts connections.
 
-    The protocol is given explicitly: asyncio sends answers without delay (TCP_NODELAY) only on a socket that says TCP.
+    The socket is created with the protocol TCP, because only then does asyncio send responses without delay
+    (TCP_NODELAY).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

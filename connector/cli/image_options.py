@@ -1,6 +1,6 @@
-"""Options of the commands that work on labelled images, and the images that these options choose.
+"""Options that choose images, and the images that they choose.
 
-Commands that look after a stored index do not import this module: it names protocols of `semcut.connector.data`.
+Commands that maintain a stored index do not import this module, because it imports `semcut.connector.data`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 protocol_option = click.option(
     "--protocol",
     type=click.Choice(get_args(ProtocolName)),
-    help="Use the images that this protocol selects; the data has train and test, or train and val.",
+    help="Use the images that this protocol selects. The data must have folders train and test, or train and val.",
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Use only this many images, balanced over the classes."
@@ -30,11 +30,11 @@ def select_images(
     """Load the labelled images that a command works on.
 
     Args:
-        source: folder, archive or name of a data set.
-        limit: number of images, balanced over the classes; None uses all.
-        protocol: the protocol that selects them, instead of a limit.
-        part: which part of the protocol.
-        seed: of the random choice that a limit or a protocol makes.
+        source: the data set, see `sources`.
+        limit: largest number of images, balanced over the classes; None uses all.
+        protocol: the protocol that selects images, instead of a limit.
+        part: the part of the protocol that is used.
+        seed: seed of the random choice by a limit or a protocol.
 
     Raises:
         click.UsageError: a protocol and a limit are given.
@@ -45,7 +45,7 @@ def select_images(
 
     if protocol is not None:
         if limit is not None:
-            raise click.UsageError("--protocol says how many images there are: leave out --limit")
+            raise click.UsageError("--protocol determines the number of images: leave out --limit")
         images: ImageSet = getattr(protocol_split(protocol, source, seed), part)
         return images
     found = sources.load(source)

@@ -27,7 +27,7 @@ _SKIPPED_SHOWN = 20
 @click.option("--out", type=PATH, required=True, help="Directory of the index: new or empty.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
 @protocol_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the choice that --protocol makes.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --protocol.")
 @device_option
 @json_option
 def index(
@@ -36,7 +36,7 @@ def index(
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder or archive into a new index.
 
-    The images may be in folders at any depth. Files that are no images are skipped and named.
+    The images may be in subfolders at any depth. Files that cannot be read as images are skipped and listed.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.protocols import protocol_split
@@ -45,7 +45,7 @@ def index(
         files = sources.files_under(sources.folder(images))
     else:
         if exclude_training:
-            raise click.UsageError("--protocol says what is in the index: leave out --exclude-training")
+            raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")
         files = list(protocol_split(protocol, images, seed).database.files)
     if exclude_training:
         files = _without_training_images(files, model)
@@ -57,7 +57,7 @@ def index(
 
 
 def index_with_progress(files: Sequence[str], model: Path, out: Path, device: str = "cpu") -> Indexed:
-    """Encode image files into a new index while a progress bar is shown, and name the files that were skipped.
+    """Encode image files into a new index; show a progress bar, and print the files that were skipped.
 
     Raises:
         DataError: there are no files.

@@ -1,4 +1,4 @@
-"""`semcut info`: shows the size of a stored index. Opens its files but builds no engine to search them."""
+"""`semcut info`: shows size and settings of a stored index. Opens the files but does not load a search engine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from semcut.connector.cli.terminal import print_json, show_facts
 @click.argument("index", type=PATH)
 @json_option
 def info(index: Path, as_json: bool) -> None:
-    """Show what a stored INDEX holds."""
+    """Show the size and the settings of a stored INDEX."""
     from semcut.indexes.storage.store import Store
 
-    store = Store.open(index)  # an index would also build the engine that searches it
+    store = Store.open(index)  # opening a `FaissIndex` would also load its search engine
     try:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
     finally:

@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     from semcut.indexes.milvus import MilvusIndex
 
 DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
-"""Exit statuses, beside 0 (done), 1 (an error) and 2 (wrong use); the help text explains them."""
+"""Exit statuses in addition to 0 (done), 1 (an error) and 2 (wrong use); the help text explains them."""
 
 
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("collection", default="semcut")
-@click.option("--uri", envvar="MILVUS_URI", help="The server, http://host:port, or a file, name.db. Or set MILVUS_URI.")
+@click.option(
+    "--uri", envvar="MILVUS_URI", help="Milvus server (http://host:port) or file (name.db). Or set MILVUS_URI."
+)
 @click.option("--token", envvar="MILVUS_TOKEN", help="user:password or an API key. Safer: set MILVUS_TOKEN.")
-@click.option("--database", help="The database on the server.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that one request may take.")
+@click.option("--database", help="Database on the server.")
+@click.option("--timeout", default=60.0, show_default=True, help="Longest time for one request, in seconds.")
 @click.option("--reverse", is_flag=True, help="Copy the COLLECTION to a new directory INDEX.")
 @click.option("--resume", is_flag=True, help="Continue a copy that was interrupted.")
-@click.option("--verify", is_flag=True, help="Then compare the copy with the source: counts, contents, searches.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--verify", is_flag=True, help="After the copy, compare it with the source: counts, contents, searches.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--partition-key", is_flag=True, help="Let the server partition the records by dominant class.")
 @click.option(
     "--batch-size", type=click.IntRange(1, LARGEST_BATCH), default=5_000, show_default=True, help="Records per batch."
@@ -48,13 +50,13 @@ def migrate(
 ) -> None:  # fmt: skip
     """Copy a stored INDEX to a Milvus server, or back.
 
-    On the server the records are in the COLLECTION. With --reverse, a new INDEX is made from the collection. If the
-    copy is interrupted, also because the server stops, --resume continues it. --resume --verify compares a copy that
-    was finished before.
+    The records are copied to the COLLECTION on the server [default: semcut]. With --reverse, the collection is copied
+    to a new INDEX. If the copy is interrupted, or the server stops, --resume continues it. --resume --verify compares a
+    copy that is already complete.
 
     Exit status: 0 done; 1 an error; 2 wrong use; 3 the copy differs from the source (--verify); 4 the source was
-    changed during the copy; 5 the server does not answer: go on with --resume; 130 interrupted from the keyboard:
-    go on with --resume.
+    changed during the copy; 5 the server does not answer: continue with --resume; 130 interrupted from the keyboard:
+    continue with --resume.
     """
     from semcut.indexes.migration.copy import Migration
     from semcut.indexes.migration.journal import Journal, SourceChangedError
@@ -73,7 +75,7 @@ def migrate(
             log = Journal(log_file)
             if log.header is not None and not resume:
                 raise IndexExistsError(
-                    f"a copy was started before, {log.copied} records are copied: go on with --resume, or delete "
+                    f"a copy was started before, {log.copied} records are copied: continue with --resume, or delete "
                     f"{log_file} and the target to start again"
                 )
             faiss, milvus = _open_both(stack, index, uri, target_settings, reverse, resume, partition_key)
@@ -92,9 +94,9 @@ def migrate(
     except SourceChangedError as error:
         fail(str(error), CHANGED)
     except ServerError as error:
-        fail(f"{error}. Then go on with --resume" if not dry_run else str(error), UNAVAILABLE)
+        fail(f"{error}. Then continue with --resume" if not dry_run else str(error), UNAVAILABLE)
     except KeyboardInterrupt:
-        fail("interrupted: go on with --resume", 130)
+        fail("interrupted: continue with --resume", 130)
 
 
 def _open_both(
@@ -106,7 +108,7 @@ def _open_both(
     resume: bool,
     partition_key: bool,
 ) -> tuple[FaissIndex, MilvusIndex]:
-    """Open both sides of a copy, creating the target if it does not exist; the stack closes them."""
+    """Open source and target of a copy; create the target if it does not exist. The stack closes both."""
     from semcut.indexes import FaissIndex
     from semcut.indexes.milvus import MilvusIndex
 
@@ -116,7 +118,7 @@ def _open_both(
             milvus = MilvusIndex.create(uri, faiss.config, partition_key=partition_key, **settings)
         except IndexExistsError as error:
             if not resume:
-                raise IndexExistsError(f"{error}; if a copy was interrupted, go on with --resume") from None
+                raise IndexExistsError(f"{error}; if a copy was interrupted, continue with --resume") from None
             milvus = MilvusIndex.open(uri, **settings)
         return faiss, stack.enter_context(milvus)
     milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **settings))
@@ -163,7 +165,7 @@ def _plan(
 def _plan_collection(
     uri: str | None, settings: dict[str, Any], config: IndexConfig, partition_key: bool
 ) -> tuple[dict[str, Any], str | None]:
-    """Describe the collection that a copy would create, and what prevents that, if anything."""
+    """Describe the collection that a copy would create, and what prevents the copy, if anything."""
     from semcut.indexes.migration.comparison import check_same_config
     from semcut.indexes.milvus import MilvusIndex
     from semcut.indexes.milvus.address import require_embedded_file

@@ -19,15 +19,21 @@ from semcut.indexes.errors import require
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
 _COMMANDS = "commands.json"
-"""The commands that have measured something in a directory; the page repeats them."""
+"""File with the commands that measured networks in a directory of results; the page lists these commands."""
 
 
 @click.command()
 @click.argument("out", type=PATH)
 @click.argument("networks", type=PATH, nargs=-1)
-@click.option("--data", help="The data that the networks were trained on: it has train and test, or train and val.")
+@click.option(
+    "--data", help="Data set that the networks were trained on, with folders train and test, or train and val."
+)
 @protocol_option
-@click.option("--speed", type=PATH, help="A benchmark of data sets with several numbers of classes, for Table III.")
+@click.option(
+    "--speed",
+    type=PATH,
+    help="Directory of a benchmark with several numbers of classes, for Table III: time per query.",
+)
 @device_option
 @json_option
 def reproduce(
@@ -36,13 +42,13 @@ def reproduce(
 ) -> None:  # fmt: skip
     """Make the paper's tables from trained NETWORKS.
 
-    Every network must have been trained with --protocol. The command makes an index of the network, searches it with
-    all queries and measures the answers. Results are kept in the directory OUT, and a network that was measured there
-    before is not measured again. Networks that differ only in their seed are reported as one, with mean and spread. The
-    page OUT/results.md has tables and Fig. 4 of all networks that were ever measured in OUT.
+    Every network must have been trained with --protocol. For each network, the command indexes the images of the
+    protocol, searches with all queries and measures the results. The figures are stored in the directory OUT, and a
+    network with figures in OUT is not measured again. Networks that differ only in their seed are reported as one
+    method, with mean and spread. The page OUT/results.md has the tables and Fig. 4 of all networks measured in OUT.
     """
     if networks and (data is None or protocol is None):
-        raise click.UsageError("networks are measured with --data and --protocol: give both")
+        raise click.UsageError("measuring networks needs --data and --protocol: give both")
     from semcut.connector.reproduce import results_page, tables
     from semcut.connector.reproduce.measure_network import measure_network
     from semcut.connector.reproduce.method_groups import group_networks, headline_metric
@@ -65,7 +71,7 @@ def reproduce(
 
 
 def _recorded_commands(out: Path) -> list[str]:
-    """Read which commands have measured something in a directory."""
+    """Read the commands that measured networks in a directory of results."""
     try:
         return [str(command) for command in json.loads((out / _COMMANDS).read_text())]
     except (OSError, ValueError, TypeError):
@@ -73,7 +79,7 @@ def _recorded_commands(out: Path) -> list[str]:
 
 
 def _record_command(out: Path) -> list[str]:
-    """Add the running command to those that have measured something in a directory; return all of them."""
+    """Add the running command to the recorded commands of a directory of results; return all of them."""
     from semcut.indexes.storage.atomic_write import write_json
 
     commands = list(dict.fromkeys([*_recorded_commands(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
@@ -82,7 +88,7 @@ def _record_command(out: Path) -> list[str]:
 
 
 def _summary(out: Path) -> list[dict[str, object]]:
-    """Return name, accuracy and mAP of every network that was measured in a directory."""
+    """Return name, accuracy and mAP of every network that was measured in a directory of results."""
     from semcut.connector.reproduce import results_page
     from semcut.connector.reproduce.method_groups import headline_metric
 

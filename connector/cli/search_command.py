@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from semcut.connector.retrieval.image_index import Hit
     from semcut.indexes.scanners.engine_names import EngineName
 
-_DEFAULT_K = 5  # results per query: what a contact sheet shows in a row
+_DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 
 
 @click.command()
@@ -37,7 +37,7 @@ def search(
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE
 
-    # Loading the compiled engine takes longer than it saves on the few queries of one command.
+    # For the few queries of one command, loading the compiled engine takes longer than the time that it saves.
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
         found = connector.search(images, **settings)
@@ -58,7 +58,7 @@ def search(
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:
     """Print the results of one query as a table."""
     if not hits:
-        print_line(f"{image}: no record is relevant above the cutoff")
+        print_line(f"{image}: no record has a relevance above the cutoff")
         return
     table = new_table("id", "distance", "relevance", "score", "hamming", "uri", title=image, text=(5,))
     for hit in hits:

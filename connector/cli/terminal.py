@@ -25,20 +25,20 @@ ERR = Console(stderr=True)
 
 
 class _RateColumn(rich_progress.ProgressColumn):
-    """The speed of the work, in units per second."""
+    """A column of a progress bar: the speed of the work, in units per second."""
 
     def render(self, task: rich_progress.Task) -> str:
-        """Return the speed, or nothing while it is unknown."""
+        """Return the speed, or an empty text while the speed is unknown."""
         speed = task.finished_speed or task.speed
         return f"{speed:,.0f}/s" if speed else ""
 
 
 @contextmanager
 def progress_bar(work: str, quiet: bool = False) -> Iterator[Progress]:
-    """Show a progress bar on standard error, if that is a terminal, while the block runs.
+    """Show a progress bar while the block runs, on standard error if that is a terminal.
 
     Args:
-        work: what is being done; the task that the callback is called with is shown behind it.
+        work: name of the work; the task of the latest call of the callback is shown after the name.
         quiet: show nothing.
 
     Yields:
@@ -57,7 +57,7 @@ def progress_bar(work: str, quiet: bool = False) -> Iterator[Progress]:
 
         def report(done: int, total: int, task: str = "") -> None:
             nonlocal last
-            if done < last:  # another part of the work begins: the speed of the previous part says nothing about it
+            if done < last:  # another part of the work begins, with another speed
                 bar.reset(shown)
             last = done
             bar.update(shown, completed=done, total=total, description=f"{work}: {task}" if task else work)
@@ -80,7 +80,7 @@ def new_table(*columns: str, title: str = "", text: Collection[int] = (0,)) -> T
 
 
 def show_facts(facts: Mapping[str, object], title: str = "") -> None:
-    """Print named values on standard output as a table of two columns; a dictionary takes one line per entry."""
+    """Print named values on standard output as a table of two columns; a dictionary is printed one entry per line."""
     table = new_table("", "", title=title)
     for name, value in facts.items():
         lines = (
@@ -91,12 +91,12 @@ def show_facts(facts: Mapping[str, object], title: str = "") -> None:
 
 
 def _plain(value: object) -> str:
-    """Format a value; numbers get separators of thousands."""
+    """Format a value; numbers get thousands separators."""
     return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def print_json(content: object) -> None:
-    """Print JSON on standard output, and nothing else."""
+    """Print JSON on standard output."""
     click.echo(json.dumps(content, indent=2))
 
 
@@ -116,7 +116,7 @@ def print_warning(text: str, label: str = "semcut", colour: str = "yellow") -> N
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]], at_most: int | None = None) -> None:
-    """Print the files that could not be used, with reasons, on standard error: all of them, or the first `at_most`."""
+    """Print skipped files with reasons on standard error: all, or the first `at_most` and the number of others."""
     for file, reason in skipped[:at_most]:
         print_message(f"skipped {file}: {reason}")
     if at_most is not None and len(skipped) > at_most:

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     help="small, alexnet, efficientnet_lite0 or a torchvision classification model.",
 )
 @click.option(
-    "--weights", help="Pretrained weights of the backbone: imagenet, the name of a torchvision weight set, or a file."
+    "--weights", help="Pretrained weights of the backbone: imagenet, a torchvision name like IMAGENET1K_V1, or a file."
 )
 @click.option(
     "--start",
     type=PATH,
-    help="Warm start: initialise from this trained network, which has the same backbone, bits, dim and head; for "
-    "example one that was trained with --freeze, or on smaller images.",
+    help="Warm start: initialise from this trained network, for example one trained with --freeze or on smaller "
+    "images. It must have the same backbone, bits, dim and head, and the same images, --seed and --validation.",
 )
-@click.option("--image-size", type=int, help="Pixels per side.  [default: 32 for small, else 224]")
+@click.option("--image-size", type=int, help="Pixels per side of the scaled images.  [default: 32 for small, else 224]")
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
-@click.option("--dim", type=int, help="Length of the feature.  [default: that of the backbone]")
+@click.option("--dim", type=int, help="Length of the feature.  [default: length of the backbone's feature]")
 @click.option(
     "--head",
     type=click.Choice(get_args(HeadName)),
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
 )
 @limit_option
 @protocol_option
-@click.option("--epochs", default=30, show_default=True)
-@click.option("--batch-size", default=64, show_default=True)
+@click.option("--epochs", default=30, show_default=True, help="Passes over the training images.")
+@click.option("--batch-size", default=64, show_default=True, help="Images per step.")
 @click.option(
-    "--learning-rate", type=float, help="Peak of the schedule.  [default: 0.003; with --weights or --start 0.002]"
+    "--learning-rate", type=float, help="Highest learning rate.  [default: 0.003; with --weights or --start 0.002]"
 )
 @click.option(
     "--backbone-rate",
@@ -64,36 +64,41 @@ if TYPE_CHECKING:
     help="Learning rate of the backbone, as a multiple of --learning-rate.  [default: 1; with --weights or --start "
     "0.25]",
 )
-@click.option("--schedule", type=click.Choice(["one-cycle", "cosine"]), default="one-cycle", show_default=True)
+@click.option(
+    "--schedule", type=click.Choice(["one-cycle", "cosine"]), default="one-cycle", show_default=True,
+    help="one-cycle raises the learning rate and then lowers it; cosine only lowers it.",
+)  # fmt: skip
 @click.option(
     "--augment",
     type=click.Choice(["none", "shift", "flip", "strong"]),
     default="flip",
     show_default=True,
     help="shift moves, scales and rotates images a little; flip also mirrors them; strong also changes colours and "
-    "covers parts.",
+    "covers squares.",
 )
 @click.option(
     "--freeze",
     is_flag=True,
-    help="Keep the backbone fixed and train only the layers above it: takes minutes, at lower quality. Of "
-    "--augment only the mirroring is used.",
+    help="Keep the backbone fixed and train only the layers above it: training takes minutes, but quality is lower. Of "
+    "--augment, only the mirroring is used.",
 )
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="Fit on the validation images a temperature that makes the probabilities match the accuracy.",
+    help="Fit a temperature on the validation images, so that the probabilities match the accuracy.",
 )
-@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option("--label-smoothing", default=0.0, show_default=True, help="Label smoothing of both losses.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="Weight decay of AdamW.")
 @click.option("--hash-weight", default=1.0, show_default=True, help="Weight of the loss of the hash code.")
 @click.option(
     "--validation", default=0.1, show_default=True, help="Share of the images held out to choose the best epoch."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--workers", default=2, show_default=True, help="Threads that decode images.")
 @device_option
-@click.option("--resume", is_flag=True, help="Continue a run that was stopped; the result is the same.")
+@click.option(
+    "--resume", is_flag=True, help="Continue a stopped run; the result is the same as that of an uninterrupted run."
+)
 @json_option
 def train(
     images: str, out: Path, backbone: str, weights: str | None, start: Path | None, image_size: int | None,
@@ -102,10 +107,10 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network on labelled IMAGES.
 
-    IMAGES is a folder or tar archive with one folder per class, digits/train, or torchvision:NAME/train.
+    IMAGES is a folder or tar archive with one folder of images per class, digits/train, or torchvision:NAME/train.
     """
     if weights is not None and start is not None:
-        raise click.UsageError("--start and --weights both say where to start: leave out one")
+        raise click.UsageError("--start and --weights both set the initial weights: give only one of them")
     from semcut.connector.models.network import Architecture
     from semcut.connector.training.train_config import TrainConfig
 
@@ -154,7 +159,7 @@ def train_with_progress(
     start: Path | None = None,
     resume: bool = False,
 ) -> Checkpoint:
-    """Train a network while a progress bar is shown; see `semcut.connector.train` for the arguments."""
+    """Train a network and show a progress bar; see `semcut.connector.train` for the arguments."""
     from semcut.connector.training.loop import train as run_training
 
     keep_freed_memory()

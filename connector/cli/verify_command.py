@@ -19,8 +19,8 @@ _IDS_SHOWN = 20
 def verify(index: Path, as_json: bool) -> None:
     """Read a whole stored INDEX and list what is damaged.
 
-    Compares all files with their checksums and with each other, and changes nothing. Every damage is printed with the
-    ids of the records that it affects. The exit status is 1 if anything is damaged.
+    Compares all files with their checksums and with each other, and changes nothing. For each damaged part, the ids of
+    the affected records are printed. The exit status is 1 if anything is damaged.
     """
     from semcut.indexes.storage.verify import verify_path
 
@@ -38,7 +38,7 @@ def verify(index: Path, as_json: bool) -> None:
 
 
 def _affected(ids: list[int]) -> str:
-    """Name the records that a damage affects, the first few of them by id."""
+    """Format the number of affected records, and the ids of the first 20."""
     if not ids:
         return ""
     named = ", ".join(map(str, ids[:_IDS_SHOWN])) + (", ..." if len(ids) > _IDS_SHOWN else "")

@@ -17,9 +17,9 @@ from semcut.indexes.kernels import kernel_cache
 def warmup() -> None:
     """Compile the search kernels now, once per machine.
 
-    Without this, the first search starts a process in the background that compiles them, and searches are several times
-    slower until it has finished. Use this when you build a container image and before you measure speed. Needs numba
-    (extra `fast`).
+    Without this command, the first search starts a background process that compiles the kernels, and searches are
+    several times slower until that process has finished. Run the command when you build a container image, and before
+    you measure speed. Needs numba (extra `fast`).
     """
     if find_spec("numba") is None:
         fail("numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'")
@@ -33,14 +33,14 @@ def warmup() -> None:
     from semcut.indexes.warmup import compile_kernels, spinner
 
     started = time.perf_counter()
-    # None if a process in the background holds the lock: that process compiles more slowly, so this one does not wait.
+    # None if a background process has the lock. Background processes compile more slowly, so do not wait for it.
     lock = kernel_cache.lock_directory(folder)
     try:
         with spinner():
             compile_kernels()
     except (SemcutError, OSError):
         raise
-    except Exception as error:  # numba cannot compile on this machine, for whatever reason
+    except Exception as error:  # numba raises errors of many types
         fail(f"search kernels cannot be compiled: {error}")
     finally:
         if lock is not None:

@@ -1,13 +1,14 @@
-"""Images, their labels, and the data sets that they come from. Needs Pillow; never loads torch.
+"""Data sets of images: image files, their labels, and the division into training images, database and queries.
 
-    sources     find a data set by name (folder, archive, digits, torchvision) as an `ImageSet` of files and labels
+    sources     find a data set (folder, archive, digits, torchvision) and load it as an `ImageSet`: files and labels
     images      decode image files to arrays of pixels, and skip broken files with a reason
     protocols   divide a data set into training images, database and queries as published results do
-    labels      read the label of every record of an index from the folder that its file lies in
+    labels      look up the label of every record of an index: the name of the folder of the record's file
 
-Other rooms import from these modules directly. A new kind of source goes into `sources.folder`, a new protocol into
-`ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is installed but does not load
-Pillow or numpy, so that the command line can list the names of protocols quickly.
+Other packages import from these modules directly. To add a kind of source, extend `sources.folder`; to add a protocol,
+extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is installed but does
+not load Pillow or numpy, so that the command line can list the names of protocols quickly. No module here loads torch,
+except to write out a torchvision data set.
 """
 
 from typing import Literal

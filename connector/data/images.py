@@ -1,7 +1,8 @@
 """Decode image files to arrays of pixels. Safe for folders that hold files of any kind.
 
-A file that is not an image, is broken, or is an image bomb never stops a run: it is skipped and reported with the
-reason. The size of an image is checked from its header, before any pixel is decoded.
+A file that is not an image, is broken, or is an image bomb (a small file with a huge number of pixels) never stops a
+run: the file is skipped and reported with the reason. The size of an image is read from the file's header and checked
+before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPIm
 from semcut.indexes.errors import DataError
 
 MAX_PIXELS = 1 << 26
-"""The largest number of pixels (67 million) that an image may have to be decoded."""
+"""Images with more pixels than this (67 million) are not decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are read: Pillow decodes them itself. For some other formats (EPS) it would start external programs."""
+"""Formats that are read: those that Pillow decodes itself. For some others (EPS), Pillow starts external programs."""
 
-# `preinit` and the two plugins imported above register all of FORMATS. If one of them were not registered, the first
-# `Image.open` would import every plugin that Pillow has, which is slow.
+# `preinit` and the two plugins imported above register all FORMATS. If a format were not registered, the first
+# `Image.open` would import every plugin of Pillow, which is slow.
 Image.preinit()
 
 
 class UnreadableImage(Exception):
-    """An image cannot be decoded; the message is the reason, for the caller to report."""
+    """The error for an image that cannot be decoded; the message is the reason, for the caller to report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class ImageBatch:
 
 
 def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
-    """Decode an image to RGB and turn it upright as its EXIF orientation says.
+    """Decode an image to RGB and rotate it upright according to its EXIF orientation.
 
     Raises:
         UnreadableImage: the file is missing, is not an image, is broken, or has more than `MAX_PIXELS` pixels.
@@ -97,7 +98,7 @@ def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8
 
 
 def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int = 2) -> Iterator[ImageBatch]:
-    """Read files in order, in batches; threads decode the next batch while the caller uses the current one."""
+    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch."""
 
     def read(file: str) -> NDArray[np.uint8] | str:
         """Return the pixels of a file, or the reason why it cannot be read."""

@@ -1,6 +1,6 @@
-"""Read the labels of the records of an index: the file of a record lies in a folder that is named like its class.
+"""Look up the labels of the records of an index: the class of a record is the name of the folder of its file.
 
-Works without torch. The names of the classes come from the description of the network that made the index, see
+Works without torch. The names of the classes usually come from the description of the network that made the index, see
 `semcut.connector.retrieval.model_link`.
 """
 
@@ -15,17 +15,17 @@ from semcut.connector.data.sources import class_of
 from semcut.indexes import SemanticIndex
 
 MODEL = "model.json"
-"""File beside the weights of a network: describes the network, with the names of its classes in order.
+"""Name of the file, in the directory of a network's weights, that describes the network and names its classes in order.
 
-The name of the file is in this module because checkpoints and readers that work without torch both need it.
+The name is defined here because checkpoints need it, and so does code that reads the file without torch.
 """
 
 
 def labels_by_id(index: SemanticIndex, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Look up the label of every record by the name of the folder that its file lies in.
+    """Look up the label of every record by the name of the folder of its file.
 
     Returns:
-        (next id,) int64: at each id, the position of the folder's name in `classes`; -1 if the name is not in
+        (index.next_id(),) int64: at each id, the position of the folder's name in `classes`; -1 if the name is not in
         `classes`, if the record has no uri, or if no record has this id.
     """
     label_of = {name: label for label, name in enumerate(classes)}

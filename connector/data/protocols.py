@@ -1,14 +1,15 @@
-"""Protocols of published results, by name: which images are for training, which are indexed, which are queries.
+"""Protocols of published results: which images are for training, which are indexed, which are queries.
 
     name         queries            training images     database
     cifar10      1,000 test images  5,000               the other 54,000
-    cifar10-1    1,000 test images  5,000               the other 59,000, training images among them
+    cifar10-1    1,000 test images  5,000               the other 59,000, including the training images
     cifar10-2    all test images    all                 the training images
     tin200       all val images     all                 the training images
 
 The data is a folder or an archive with two folders of class folders: `train`, and `test` or `val`. Where a protocol
-takes some of the images, the seed draws them at random, the same number from each class. Validation images, which
-choose the epoch, are taken from the training images (see `training`), so queries play no part before the evaluation.
+takes only some of the images, they are drawn at random with the given seed, the same number from each class. The
+validation images, by which training chooses the epoch, are taken from the training images (see `training`), so queries
+are not used before the evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from semcut.indexes.errors import DataError
 
 
 class ProtocolSplit(NamedTuple):
-    """The images of a data set, divided by a protocol. No query is in another part."""
+    """The images of a data set, divided by a protocol. No query is a training image or in the database."""
 
     training: ImageSet
     database: ImageSet
@@ -34,7 +35,7 @@ class ProtocolSplit(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a protocol divides a data set, and how results are reported.
+    """A protocol: how it divides a data set, and how results are reported.
 
     Attributes:
         queries_from: the folder that queries are drawn from.
@@ -42,8 +43,8 @@ class Protocol:
         training: number of training images; None for all images of `train`.
         database: "training": the training images; "others": all images except queries and training images; "rest": all
             images except queries.
-        k: number of results that mAP@k counts.
-        published_k: number of results that published figures count; None for all.
+        k: the k of mAP@k.
+        published_k: the k of the mAP@k in published results; None if they report mAP@all.
     """
 
     queries_from: str
@@ -63,7 +64,7 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 
 
 def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSplit:
-    """Divide a data set into training images, database and queries as a protocol says.
+    """Divide a data set into training images, database and queries by a protocol.
 
     Args:
         name: name of the protocol.
@@ -78,7 +79,7 @@ def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSp
     if train.classes != others.classes:
         raise DataError(
             f"{source}: the folders train and {protocol.queries_from} have different classes "
-            f"({len(train.classes)} and {len(others.classes)}): {name} needs the same in both"
+            f"({len(train.classes)} and {len(others.classes)}): {name} needs the same classes in both"
         )
     training = _draw(train, protocol.training, f"{source}/train", name, seed)
     queries = _draw(others, protocol.queries, f"{source}/{protocol.queries_from}", name, seed)
@@ -94,7 +95,7 @@ def check_protocol(
 ) -> None:
     """Check that a network was trained, and an index was built, on exactly the images of a protocol.
 
-    An evaluation by a protocol is valid only then: otherwise the network may have been trained on queries.
+    With other images, an evaluation by the protocol is not valid: the network may have been trained on queries.
 
     Args:
         name: name of the protocol.
@@ -112,9 +113,9 @@ def check_protocol(
         wrong, missing = given - set(part.files), set(part.files) - given
         if wrong or missing:
             raise DataError(
-                f"{what} {len(given):,} images, of which {len(wrong):,} are none of the {len(part):,} that {name} "
-                f"says, and {len(missing):,} of these are missing: give `semcut {command}` the same --protocol, "
-                "--seed and data"
+                f"{what} {len(given):,} images; {len(wrong):,} of them are not among the {len(part):,} images that "
+                f"{name} selects, and {len(missing):,} selected images are missing: give `semcut {command}` the same "
+                "--protocol, --seed and data"
             )
 
 

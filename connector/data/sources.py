@@ -1,15 +1,15 @@
-"""Find data sets by name: each is a folder of image files, or is written out as one before its first use.
+"""Find a data set: a folder of image files, or a source that is written to the cache as such a folder on first use.
 
-One string names a source:
+A source is given as a string:
 
-    animals/train               a folder; images lie in one folder per class
+    animals/train               a folder with one folder of images per class
     cifar10.tar.gz/train        a folder inside an archive, unpacked once into the cache
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
-The cache is `SEMCUT_CACHE` or the user's cache folder; deleting it costs only the time to unpack again. The class of a
-file is the name of the folder that it lies in. Archives are unpacked with Python's "data" filter, which keeps every
-file inside the target folder; unpacking stops when an archive is larger than the free space of the disk.
+The cache is the folder `SEMCUT_CACHE`, or the user's cache folder; deleting it costs only the time to fill it again.
+The class of a file is the name of its folder. Archives are unpacked with Python's "data" filter, which keeps every file
+inside the target folder; unpacking stops when an archive is larger than the free space of the disk.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ImageSet:
     def sample(self, count: int, seed: int = 0) -> ImageSet:
         """Draw `count` images at random, balanced over the classes as far as their image counts allow.
 
-        Returns all images if there are at most `count`.
+        If there are at most `count` images, all of them are returned.
         """
         return self.subset(balanced_sample(self.labels, count, seed))
 
@@ -68,7 +68,7 @@ class ImageSet:
         """Hold out a fraction of the images of every class, drawn at random.
 
         Returns:
-            The remaining images, and the images held out: of each class the fraction, rounded, but at least 1 image.
+            The remaining images, and the images held out. The number held out from a class is rounded, but at least 1.
         """
         rank = np.empty(len(self), np.int64)
         rng = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ class ImageSet:
 def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0) -> NDArray[np.int64]:
     """Draw `count` of (n,) labels at random, balanced over the classes as far as their counts allow.
 
-    Takes the first of each class in random order, then the second of each class, and so on.
+    Shuffles each class, then takes the first label of each class, then the second of each class, and so on.
 
     Returns:
         (min(count, n),) int64: sorted positions in `labels`.
@@ -101,12 +101,12 @@ def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0)
 
 
 def class_of(uri: str | None) -> str | None:
-    """Name the class of a file: the name of its folder; None for a record without a uri."""
+    """Return the class of a file, which is the name of its folder; None for a record without a uri."""
     return None if uri is None else Path(uri).parent.name
 
 
 def load(source: str) -> ImageSet:
-    """Find the images and classes of a labelled source: on disk it is a folder of class folders.
+    """Find the images and classes of a labelled source, whose folder on disk holds one folder per class.
 
     Raises:
         DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with images.
@@ -119,18 +119,18 @@ def load(source: str) -> ImageSet:
         inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
         raise DataError(
             f"{source} has {len(classes)} class folders with images, expected at least 2: give a folder that holds one "
-            f"folder of images per class (it holds {inside})"
+            f"folder of images per class (this folder holds {inside})"
         )
     labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
     return ImageSet(tuple(file for name in classes for file in found[name]), labels, tuple(classes))
 
 
 def files_under(root: Path, *, deep: bool = True) -> list[str]:
-    """List the absolute paths of all files in a folder, sorted, without hidden files.
+    """List the absolute paths of all files in a folder, without hidden files, sorted within each folder.
 
     Args:
         root: the folder.
-        deep: whether to list the files in its subfolders too, without hidden subfolders.
+        deep: whether to list the files in subfolders at any depth too; hidden subfolders are left out.
     """
     found: list[str] = []
     for parent, folders, names in os.walk(root.absolute()):
@@ -140,7 +140,7 @@ def files_under(root: Path, *, deep: bool = True) -> list[str]:
 
 
 def folder(source: str) -> Path:
-    """Find the folder on disk that a source names; unpack an archive or write out a data set first if needed.
+    """Return the folder on disk of a source; unpack an archive or write out a data set first if needed.
 
     Raises:
         DataError: the source does not exist, or cannot be unpacked.
@@ -165,7 +165,7 @@ def folder(source: str) -> Path:
 
 
 def cache() -> Path:
-    """Name the folder that holds unpacked archives, written-out data sets and frozen features."""
+    """Return the cache folder, for unpacked archives, written-out data sets and frozen features."""
     if chosen := os.environ.get("SEMCUT_CACHE"):
         return Path(chosen)
     require({"platformdirs": "platformdirs"}, "find the cache folder", "train")
@@ -175,16 +175,16 @@ def cache() -> Path:
 
 
 def _inside(root: Path, inner: str, source: str) -> Path:
-    """Name a folder inside of a data set; refuse a path that leads out of it."""
+    """Return a folder inside a data set; raise an error for a path that leads out of the data set."""
     path = root / inner
     if not path.is_dir() or not path.resolve().is_relative_to(root.resolve()):
         inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:8])
-        raise DataError(f"{source}: there is no folder {inner!r} inside, it holds {inside}")
+        raise DataError(f"{source}: the data set has no folder {inner!r}, it holds {inside}")
     return path
 
 
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """Name a folder of the cache, and fill it first if it does not exist; a crash never leaves a partly filled folder.
+    """Return a folder of the cache, filled first if it does not exist; a crash never leaves a partly filled folder.
 
     Raises:
         DataError: the cache cannot be written to.
@@ -208,7 +208,7 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack an archive into a new folder, with a limit on its size and no file outside of the folder."""
+    """Unpack an archive into a new folder; raise an error if it does not fit on the disk or would write elsewhere."""
     target.mkdir()
     free = shutil.disk_usage(target).free
     unpacked = 0
@@ -244,7 +244,7 @@ def _write_digits(target: Path) -> None:
 
 
 def _torchvision(source: str) -> Path:
-    """Name the folder of a torchvision data set; download it and write it out as PNG files if needed."""
+    """Return the folder of a torchvision data set; download it and write it out as PNG files first if needed."""
     from torchvision import datasets
 
     name, _, split = source.removeprefix(_TORCHVISION).partition("/")

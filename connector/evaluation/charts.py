@@ -1,7 +1,7 @@
 """Draw charts in one style: each curve is labelled at its end, in a light or a dark theme.
 
-Colours distinguish kinds of things, also for colour-blind readers (the palette of Okabe and Ito); markers distinguish
-things of one kind. Needs matplotlib (extra `benchmark`).
+Colours distinguish kinds of curves, for colour-blind readers too (the palette of Okabe and Ito); markers distinguish
+curves of one kind. The caller chooses both. Needs matplotlib (extra `benchmark`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 Theme = Literal["light", "dark"]
 Point = tuple[float, float]
 Curves = dict[str, tuple[list[Point], str, str]]
-"""By name of the curve: its points from left to right, colour and marker."""
+"""Points from left to right, colour and marker of each curve, by name of the curve."""
 
 INK = {"light": ("#ffffff", "#222222", "#d9d9d9"), "dark": ("#17191c", "#e6e6e6", "#3a3d42")}
-"""Colours of the background, of text, and of grid lines, by theme."""
+"""Colours of background, text and grid lines, by theme."""
 
 MARKERS = "osD^vPX<>*"
 
 
 def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure of this size in inches, and its panels, row by row."""
+    """Create an empty figure of a size in inches, and its panels, row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
@@ -61,9 +61,9 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False) -> None:
-    """Draw curves, with each name to the right of the panel, as near to the height of the last point as there is room.
+    """Draw curves, and write each name to the right of the panel, near the height of the last point of its curve.
 
-    Set the scales of the axes before: the heights of the names depend on them.
+    The caller sets the scales of the axes before, because the heights of the names depend on the scales.
     """
     for name, (points, shade, marker) in curves.items():
         if points:
@@ -76,7 +76,7 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
     (
         axes.get_xlim(),
         axes.get_ylim(),
-    )  # reading the limits makes matplotlib compute them, and transData with them
+    )  # reading the limits makes matplotlib compute limits and transData
     names = [name for name, (points, _, _) in curves.items() if points]
     ends = {
         name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()
@@ -95,17 +95,17 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
 
 
 def spread(wanted: list[float], step: float) -> list[float]:
-    """Move heights apart so that neighbours differ by at least `step`, with the least sum of squared moves.
+    """Move heights apart so that neighbours differ by at least `step`; the sum of squared moves is the least possible.
 
-    Subtracting i * step from the i-th height turns "at least a step apart" into "ascending"; isotonic regression finds
-    the nearest ascending values by pooling neighbours that descend.
+    After i * step is subtracted from the i-th height, the heights only need to be ascending. Isotonic regression finds
+    the nearest ascending values: it replaces neighbours that descend by their mean.
 
     Args:
         wanted: ascending heights.
         step: least distance of neighbours.
 
     Returns:
-        As many heights, ascending, from 0 to 1 if there is room.
+        The same number of heights, ascending; between 0 and 1 if they fit there.
     """
     blocks: list[tuple[float, int]] = []  # mean, and number of pooled heights
     for place, height in enumerate(wanted):
@@ -121,7 +121,7 @@ def spread(wanted: list[float], step: float) -> list[float]:
 
 
 def shades(count: int, theme: Theme) -> list[str]:
-    """Make colours for the values of something ordered: from faint to strong in the theme."""
+    """Return colours for `count` ordered values, from faint to strong in the theme."""
     ends = ("#9ccbe6", "#003f66") if theme == "light" else ("#24577a", "#bfe3f7")
     low, high = ([int(end[i : i + 2], 16) for i in (1, 3, 5)] for end in ends)
     steps = [i / max(1, count - 1) for i in range(count)]
@@ -129,7 +129,7 @@ def shades(count: int, theme: Theme) -> list[str]:
 
 
 def png(figure: Figure, title: str, theme: Theme) -> bytes:
-    """Write the figure with a title, as the content of a PNG file."""
+    """Render a figure with a title, and return the content of a PNG file."""
     figure.suptitle(title, fontsize=10.5, x=0.085, ha="left", color=INK[theme][1])
     target = io.BytesIO()
     figure.savefig(target, format="png")

@@ -1,6 +1,6 @@
 """Measure how well hash codes rank records: average precision by Hamming distance, without an index.
 
-Records at the same Hamming distance count as the mean over all their orders.
+The average precision is the mean over all orders of the records that are at the same Hamming distance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROWS_PER_BLOCK = 256
 def hamming_all_pairs(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
     """Compute the (nq, n) Hamming distances of all pairs of (nq, bytes) and (n, bytes) packed codes.
 
-    The loop over bytes keeps temporary arrays at (nq, n); `equations.hamming` would need (nq, n, bytes).
+    The loop over bytes needs temporary arrays of shape (nq, n) only; `equations.hamming` needs (nq, n, bytes).
     """
     distances = np.zeros((len(queries), len(codes)), np.int16)
     for byte in range(codes.shape[1]):
@@ -38,7 +38,7 @@ def code_average_precision(
         codes: (n, bytes) packed.
         labels: (n,) int64, -1 for unknown.
         queries: (nq, bytes) packed.
-        query_labels: (nq,) int64; every query has a right record.
+        query_labels: (nq,) int64; at least one record has the label of each query.
         ks: the values of k for AP@k.
 
     Returns:
@@ -65,8 +65,8 @@ def leave_one_out_map(
         labels: (n,) int64, 0 or more.
 
     Returns:
-        mAP@all by Hamming distance and by relevance R with S = I, each the mean over the records that share their class
-        with another record; None if there is no such record.
+        mAP@all by Hamming distance, and mAP@all by relevance R with S = I. Both are means over the records whose class
+        has another record; None if no class has two records.
     """
     total = np.bincount(labels)[labels] - 1
     queries = np.flatnonzero(total)
@@ -86,7 +86,7 @@ def leave_one_out_map(
         right[:, 0] -= 1
         by_code[block] = tied_average_precision(right, every, total[rows])
         relevance = probabilities[rows] @ probabilities.T
-        relevance[positions, rows] = -1  # below every relevance, so the record itself comes last and is cut off
+        relevance[positions, rows] = -1  # below every relevance: the record itself comes last and is removed
         order = np.argsort(-relevance, axis=1, kind="stable")[:, :-1]
         by_relevance[block] = average_precision(np.take_along_axis(same, order, axis=1), total[rows])
     return float(by_code.mean()), float(by_relevance.mean())

@@ -1,13 +1,13 @@
 """Measure retrieval quality and cost of an index: mAP, precision, time, and the share that a search scans.
 
-Published figures differ in these conventions:
+Published results follow different conventions; these are used here:
 
-- A record is right for a query if both have the same label, the name of the folder that their file lies in.
-- Average precision divides by all right records of the index, found or not: right records that the cutoff drops count
-  as missed.
-- At k, average precision divides by the number of right records that k places can hold, min(k, all right records).
+- A record is right for a query if both have the same label, which is the name of the folder of their file.
+- AP@all divides by the number of all right records of the index, found or not. A right record that the cutoff drops
+  counts as missed.
+- AP@k divides by min(k, number of all right records), the largest number of right records among k results.
 - Precision@k divides by k.
-- Results keep the order of the search, ties by id. Queries without a right record in the index are left out.
+- Results are in the order of the search, ties by id. Queries without a right record in the index are left out.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 _PLACES = 1 << 22
-"""Places of results (queries times records) that are in memory while mAP@all is measured."""
+"""Queries times records of the results that are in memory while mAP@all is measured."""
 
 _TIMED_SINGLY = 100
-"""Largest number of queries that are also searched one by one, for their time."""
+"""Largest number of queries that are also searched one by one, to measure the time of a single query."""
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Quality over the queries of one class, or over all queries."""
+    """The quality of the results for the queries of one class, or for all queries."""
 
     queries: int
     map_all: float
@@ -44,10 +44,11 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Quality and cost that `evaluate` measured.
+    """The quality and cost that `evaluate` measured.
 
-    The three values `*_scanned` are shares of the index's partitions, cells and records, mean over queries. `cut_off`
-    is the mean number of records that a query read and dropped by the cutoff. Times are in milliseconds per query.
+    The three values `*_scanned` are shares of the partitions, cells and records of the index, mean over queries.
+    `cut_off` is the mean number of records of a query that were read and dropped by the cutoff. Times are in
+    milliseconds per query.
     """
 
     k: int
@@ -65,7 +66,7 @@ class Evaluation:
     ms_per_query_single: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Convert to dictionaries, for JSON."""
+        """Convert to nested dictionaries, for JSON."""
         return asdict(self)
 
 
@@ -81,15 +82,16 @@ def evaluate(
     shortlist: int | None = DEFAULT_SHORTLIST,
     ranking: Ranking = "distance",
 ) -> Evaluation:
-    """Search with every query and compare labels.
+    """Search with every query, and compare the labels of results with the label of the query.
 
     Args:
-        index: the index to search; it counts the codes that it scans.
-        record_labels: (ids,) int64 label of the record with each id, -1 for unknown.
+        index: the index to search; one that counts the codes it scans, see `Capabilities.counts_codes`.
+        record_labels: (index.next_id(),) int64; the label of the record with each id, -1 for unknown.
         queries: nq encodings.
         query_labels: (nq,) int64, positions in `classes`.
-        classes: names for the report.
-        k, cutoff, shortlist, ranking: as in `search`. mAP@all ranks all relevant records, whatever the shortlist is.
+        classes: names of the labels, for the report.
+        k, cutoff, shortlist, ranking: as in `search`. For mAP@all the shortlist is not used: all relevant records are
+            ranked.
 
     Raises:
         DataError: no query has a right record in the index.
@@ -98,7 +100,7 @@ def evaluate(
     total = per_label[query_labels]
     kept = np.flatnonzero(total > 0)
     if not len(kept):
-        raise DataError("no query has a record of its class in the index: their folders' names do not match")
+        raise DataError("no query has a record of its class in the index: the names of their folders do not match")
     queries, labels, total = queries[kept], query_labels[kept], total[kept]
 
     def search(part: Encodings) -> SearchResult:
@@ -154,7 +156,7 @@ def evaluate(
 def _right(
     result: SearchResult, record_labels: NDArray[np.int64], query_labels: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Find out at which places of a result stands a record with the label of the query: (nq, k) bool."""
+    """Mark the results that have the label of their query: (nq, k) bool."""
     found = np.where(result.ids >= 0, record_labels[result.ids], -1)
     right: NDArray[np.bool_] = (found == query_labels[:, None]) & (result.ids >= 0)
     return right

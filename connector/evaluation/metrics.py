@@ -1,11 +1,11 @@
 """Average precision of lists, and of rankings with ties.
 
-Many records share a short code, so a ranking by Hamming distance is a list of groups of tied records. Its average
+Many records have the same short code, so a ranking by Hamming distance is a list of groups of tied records. Its average
 precision depends on the order inside the groups, by one or two points of mAP. `tied_average_precision` is the mean over
-all orders, so it depends on nothing but the distances.
+all these orders, so it depends only on the distances.
 
 Both functions divide by a number that the caller gives: for AP@all the number of all right records, found or not; for
-AP@k the number of right records that k places can hold.
+AP@k the smaller of that number and k.
 
 Source: McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
 Scores" (ECIR 2008).
@@ -38,13 +38,13 @@ def tied_average_precision(
 ) -> NDArray[np.float64]:
     """Compute the average precision of every query, as the mean over all orders of tied records.
 
-    Take a group of n tied records, r of them right, that follows a records with b right ones. The record at the i-th
-    place of the group is right with probability r / n; given that, (i - 1) (r - 1) / (n - 1) of the records before it
-    in the group are right on average. So the group adds the sum over i of
+    Take a group of n tied records, r of them right, and let a records, b of them right, come before the group. The
+    record at the i-th place of the group is right with probability r / n. If it is right, then on average
+    (i - 1) (r - 1) / (n - 1) of the records before it in the group are right. So the group adds the sum over i of
 
         r / n (b + 1 + (i - 1) (r - 1) / (n - 1)) / (a + i)
 
-    which differences of harmonic numbers give without a loop over i.
+    This sum is computed from differences of harmonic numbers, without a loop over i.
 
     Args:
         right: (nq, groups) int64; number of right records in each group of ties, the best group first.

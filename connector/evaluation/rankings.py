@@ -1,17 +1,17 @@
-"""Compare five rankings at several cutoffs on the same encodings: the paper's Fig. 4, with the share that is scanned.
+"""Compare five rankings at several cutoffs on the same encodings, as in the paper's Fig. 4.
 
-    hamming      Hamming distance of codes; records at the same distance count as the mean over all their orders
-    euclidean    Euclidean distance of features
-    shortlist    first the records nearest by code, in order of distance of features; then the others, in order of code
-    relevance    R alone, Eq. 1
-    fused        R (1 - d), Eq. 4
+    hamming      by Hamming distance of codes; figures are the mean over all orders of records at the same distance
+    euclidean    by Euclidean distance of features
+    shortlist    first the records nearest by code, sorted by distance of features; then the others, sorted by code
+    relevance    by R alone, Eq. 1
+    fused        by R (1 - d), Eq. 4
 
-Each ranking holds the records with R above the cutoff t, Eq. 2. A right record at or below the cutoff counts as missed.
-Ties of codes at the end of a shortlist follow the rule of `tie_order`. Ties of the other rankings are rare; the order
-of mixed ids breaks them.
+Each ranking has the records with R above the cutoff t, Eq. 2. A right record with R at or below t counts as missed.
+Ties at the end of a shortlist are broken by the rule of `tie_order`. Ties in the other rankings are rare and are broken
+by the order of mixed ids.
 
-All figures come from all pairs of a query and a record, without an index. An index answers the same. The share of codes
-that an index would scan comes from the cells that it would build.
+All pairs of a query and a record are compared, without an index; an index gives the same results. The share of records
+that an index would scan is computed from the cells that it would build.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ RANKING_NAMES: tuple[RankingName, ...] = get_args(RankingName)
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 _PAIRS = 1 << 24
-"""Pairs of a query and a record that all threads together hold in memory."""
+"""Pairs of a query and a record that are in memory, for all threads together."""
 
 _QUERIES_PER_BLOCK = 256
 
 
 @dataclass(frozen=True)
 class RankingFigures:
-    """Figures of one ranking at one cutoff, mean over queries.
+    """The figures of one ranking at one cutoff, mean over queries.
 
     Attributes:
-        ranking, cutoff: the ranking, and its cutoff t.
+        ranking, cutoff: the ranking and the cutoff t.
         map_all: mAP@all.
         map_k: mAP@k.
         precision_k: precision@k.
         relevant: share of the records with R above the cutoff.
-        scanned: share of the records that lie in cells that pruning leaves.
+        scanned: share of the records in cells that are not pruned.
     """
 
     ranking: RankingName
@@ -70,14 +70,14 @@ class RankingFigures:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Figures of all rankings at all cutoffs, query by query.
+    """The figures of all rankings at all cutoffs, query by query.
 
     Attributes:
         cutoffs: the values of t, ascending.
         ks: the values of k.
         at_all: (rankings, t, nq) float64; AP@all. Rankings are in the order of `RANKING_NAMES`.
         at_k, precision: (rankings, t, nq, ks) float64; AP@k and precision@k.
-        relevant, scanned: (t, nq) float64; shares of the records.
+        relevant, scanned: (t, nq) float64; shares of the records, see `RankingFigures`.
     """
 
     cutoffs: tuple[float, ...]
@@ -103,7 +103,7 @@ class Comparison:
         )
 
     def figures(self, k: int) -> list[RankingFigures]:
-        """Average over the queries, for a k of `ks`."""
+        """Compute the means over queries, for one k of `ks`."""
         place = self.ks.index(k)
         return [
             RankingFigures(
@@ -135,15 +135,15 @@ def compare(
     """Measure all rankings at all cutoffs.
 
     Args:
-        records: n records with L2-normalised features; without ids, their positions count as ids.
+        records: n records with L2-normalised features; if they have no ids, their positions are used as ids.
         labels: (n,) int64, -1 for unknown.
         queries: nq queries.
         query_labels: (nq,) int64.
-        config: of the index that would hold the records.
-        ks: the values of k for AP@k, which divides by min(k, right records), and for precision@k.
+        config: configuration of an index of the records.
+        ks: the values of k for precision@k and for AP@k, which divides by min(k, number of right records).
         shortlist: number of records that the ranking "shortlist" orders by distance of features.
         cutoffs: the values of t.
-        progress: called with the number of queries that are done.
+        progress: called with the number of queries that were compared.
 
     Raises:
         DataError: a query has no record of its class.
@@ -172,14 +172,14 @@ def compare(
 
 
 class _AllPairs:
-    """The records of a comparison, prepared so that a block of queries can be compared with all of them.
+    """The records of a comparison, prepared for comparing blocks of queries with all records.
 
-    Threads share one object: `measure` changes nothing but the figures of its own queries.
+    Threads share one object: `measure` changes only the figures of its own queries.
     """
 
     def __init__(self, records: Encodings, labels: NDArray[np.int64], config: IndexConfig, shortlist: int) -> None:
         ids = np.arange(len(records)) if records.ids is None else records.ids
-        order = np.argsort(mixed(ids))  # with records in this order, ties by position are ties by mixed id
+        order = np.argsort(mixed(ids))  # in this order of records, a tie broken by position is broken by mixed id
         records, self._labels = records[order], labels[order]
         self._cells, _ = Cells.empty(config).extended(records.probabilities)
         self._dominant, self._edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)
@@ -201,7 +201,7 @@ class _AllPairs:
 
         Args:
             queries: the block.
-            query_labels, total: label of each query, and number of records with this label.
+            query_labels, total: the label of each query, and the number of records with this label.
             found: the figures of all queries.
             start: position of the block's first query in `found`.
         """
@@ -238,7 +238,7 @@ def _orders_without_ties(
     cutoffs: Sequence[float],
     shortlist: int,
 ) -> list[tuple[RankingName, list[NDArray[np.int64]]]]:
-    """Order the relevant records of one query, best first, by every ranking without ties at every cutoff, ascending."""
+    """Rank the relevant records of one query by every ranking but "hamming", at every cutoff, best record first."""
     score = relevance * (1 - np.minimum(distances / 2, 1))
     orders: dict[RankingName, NDArray[np.int64]] = {
         "euclidean": _argsort(distances),
@@ -250,7 +250,7 @@ def _orders_without_ties(
     for name, order in orders.items():
         at_cutoff = []
         for t in cutoffs:
-            order = order[is_relevant(relevance[order], t)]  # relevant at t implies relevant at every smaller cutoff
+            order = order[is_relevant(relevance[order], t)]  # cutoffs ascend, so `order` only shrinks
             ranked = order
             if name == "shortlist":
                 first = order[:shortlist]
@@ -262,17 +262,17 @@ def _orders_without_ties(
 
 
 def _argsort(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Sort values, stable, and give their positions, in a sixth of the time of `numpy.argsort`.
+    """Compute a stable argsort, in a sixth of the time of `numpy.argsort`.
 
-    Integers with the value in the high bits and the position in the low bits sort by vector instructions.
+    Integers with the value in the high bits and the position in the low bits are sorted with vector instructions.
     """
-    bits = (values + np.float32(0)).view(np.int32)  # adding 0 turns -0, which has other bits than 0, into 0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats descend as integers: flip all their bits but the sign
+    bits = (values + np.float32(0)).view(np.int32)  # adding 0 turns -0, whose bits differ from those of 0, into 0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers, negative floats descend: flip all bits but the sign
     return np.sort((bits.astype(np.int64) << 32) | np.arange(len(values))) & 0xFFFFFFFF
 
 
 def _enter_list(found: Comparison, at: tuple[int, int, int], places: NDArray[np.int64], total: int) -> None:
-    """Enter the figures of a list without ties, with right records at these places, counted from 0, ascending."""
+    """Enter the figures of a list without ties; `places` are those of the right records, ascending from 0."""
     precision = np.arange(1, len(places) + 1) / (places + 1)
     found.at_all[at] = precision.sum() / total
     for nth, k in enumerate(found.ks):
@@ -284,12 +284,12 @@ def _enter_list(found: Comparison, at: tuple[int, int, int], places: NDArray[np.
 def _enter_groups(
     found: Comparison, every: NDArray[np.int64], right: NDArray[np.int64], total: NDArray[np.int64], start: int
 ) -> None:
-    """Enter the figures of the ranking by Hamming distance, mean over all orders of records at the same distance.
+    """Enter the figures of the ranking by Hamming distance, as means over all orders of records at the same distance.
 
     Args:
         found: the figures of all queries.
-        every, right: (queries, t, bits + 1); records, and right records, at each distance.
-        total: (queries,) right records.
+        every, right: (queries, t, bits + 1); numbers of records and of right records at each distance.
+        total: (queries,) number of right records.
         start: position of the first query in `found`.
     """
     block, ranking = slice(start, start + len(total)), RANKING_NAMES.index("hamming")

@@ -1,16 +1,16 @@
-"""Networks that give each image class probabilities, a hash code and a feature; and their checkpoints on disk.
+"""Networks that compute class probabilities, a hash code and a feature for each image; their checkpoints on disk.
 
     network      `Architecture` and `SemanticHashNet`: one backbone, a softmax branch and a hash branch
-    backbones    build the backbone with a name; a new backbone goes here
+    backbones    build a backbone by its name; a new backbone goes here
     heads/       the loss of the hash branch and how its outputs become bits; a new head goes there
     hashing      turn the outputs of a head into packed codes (Eq. 3, or signs)
     checkpoint   save and load a trained network
     inference    run a trained network: numpy arrays of pixels in, the arrays that an index stores out
-    device       find a device; keep freed memory in the process, for faster networks
+    device       find a device by its name; keep freed memory in the process, so that networks run faster
 
-Other rooms import from these modules directly. `training` trains a network; `retrieval` encodes images with one.
-Importing this package checks that torch and the other packages below are installed, and raises an error that names
-those that are missing, but loads none of them: the command line lists the names of heads quickly, and lists a command
+Other packages import from these modules directly. `training` trains a network; `retrieval` encodes images with one.
+Importing this package checks that torch and the other packages below are installed, and raises an error that names the
+missing packages. It loads none of them, so the command line can list the names of heads quickly, and can list a command
 whose packages are missing as not available.
 """
 

@@ -6,9 +6,9 @@
     any other name        the classification model of torchvision with this name, without its last linear layer
 
 A backbone returns a tuple of (n, width) tensors. The last is the mid-level feature; all of them feed the hash branch.
-Weights are None (random), a name ("imagenet", or a name of torchvision's such as "IMAGENET1K_V1", which is downloaded),
-or a local file (.safetensors, or .pth, from which no pickled code is run) with the weights of the whole classification
-model.
+Weights are given as None (random), a name or a local file. The name is "imagenet" or, for the models of torchvision,
+also one of its names such as "IMAGENET1K_V1"; torchvision downloads the weights of its models. The local file,
+.safetensors or .pth, has the weights of the whole classification model; no pickled code in a .pth file is run.
 
 To add a backbone, return a `Backbone` for its name in `build_backbone`.
 """
@@ -28,11 +28,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A network with the normalisation that its input needs.
+    """A network, and the mean and standard deviation for normalising its input.
 
     Args:
         network: maps images to features, or to a tuple of mid-level outputs.
-        mean, std: mean and standard deviation of the channels of its input, for pixels in [0, 1].
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1]; the caller normalises images.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Backbone(nn.Module):
 
 
 def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone:
-    """Build the backbone with a name for images of size x size pixels.
+    """Build a backbone by its name, for images of size x size pixels.
 
     Args:
         name: see the top of this module.
-        size: pixels a side.
+        size: pixels per side.
         weights: None, a name or a file; see the top of this module.
 
     Raises:
-        InvalidParameterError: there is no such backbone, or it has no weights with this name.
-        MissingDependencyError: a package that the backbone comes with is not installed.
+        InvalidParameterError: no backbone has this name, or the backbone has no weights with this name.
+        MissingDependencyError: the package of the backbone is not installed.
         DataError: the weights cannot be downloaded.
-        CheckpointError: the file with the weights cannot be read, or holds weights of another network.
+        CheckpointError: the file of weights cannot be read, or holds weights of another network.
     """
     if name == "small":
         if weights is not None:
-            raise InvalidParameterError(f"weights = {weights}: the small backbone is trained from scratch, pass none")
+            raise InvalidParameterError(f"weights = {weights}: the small backbone is trained from scratch, give none")
         return Backbone(_small(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if name == "efficientnet_lite0":
         return _lite0(size, weights)
@@ -156,14 +156,14 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
 
 
 def _remove_last_linear(model: nn.Module, name: str) -> str:
-    """Replace the classifying layer of a model by the identity, and return the layer's name.
+    """Replace the last linear layer of a model, which classifies, by the identity; return the name of that layer.
 
     Raises:
         InvalidParameterError: the model does not end in a linear layer.
     """
     linear = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if not linear or linear[-1] not in {path for path, _ in list(model.named_modules())[-6:]}:
-        raise InvalidParameterError(f"backbone = {name}: it does not end in a linear layer, choose another")
+        raise InvalidParameterError(f"backbone = {name}: this model does not end in a linear layer, choose another")
     model.set_submodule(linear[-1], nn.Identity())
     return str(linear[-1])
 

@@ -1,9 +1,10 @@
-"""Save and load a trained network: a directory with its description, `model.json`, and weights, `model.safetensors`.
+"""Save and load a trained network: a directory with the files `model.json` and `model.safetensors`.
 
-`model.json` holds the architecture, how the network was trained, and the SHA-256 of the weights. Each file is replaced
-atomically, the weights first and the description last. A crash between the two leaves weights without a description or,
-if an older checkpoint was there, a description whose SHA-256 does not match the weights; loading either raises a clear
-error. The digest also ties an index to the network that computed its codes.
+`model.json`, the description, holds the architecture, how the network was trained, and the SHA-256 of the weights,
+which are in `model.safetensors`. Each file is replaced atomically, the weights first and the description last. A crash
+between the two leaves weights without a description or, if the directory had a checkpoint before, a description whose
+SHA-256 does not match the weights. Loading either raises a clear error. An index records the SHA-256 of the weights of
+the network that computed its codes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from semcut.indexes.storage.atomic_write import replacing, write_json
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
 VERSION = 2
 _RENAMED = ("auxiliary.", "head.classifier.")
-"""Prefix of the head's parameters in version 1, and in this version. Version 1 has no temperature."""
+"""Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 
 
@@ -38,7 +39,7 @@ class Checkpoint:
         path: directory of the checkpoint.
         net: the network, in evaluation mode, on the CPU.
         digest: SHA-256 of the weights.
-        training: settings of the training, and the metrics of the epoch that was kept.
+        training: settings of the training, and metrics of the epoch that was kept.
     """
 
     path: Path
@@ -50,13 +51,13 @@ class Checkpoint:
     def save(
         path: Path, architecture: Architecture, weights: dict[str, torch.Tensor], training: dict[str, Any]
     ) -> None:
-        """Write a checkpoint; replaces an older checkpoint in the directory.
+        """Write a checkpoint; replace the checkpoint that the directory had before, if any.
 
         Args:
             path: directory of the checkpoint; created if it does not exist.
             architecture: architecture of the network.
             weights: state dict of the network.
-            training: settings and metrics of the training; anything that JSON can hold.
+            training: settings and metrics of the training, as values that JSON can hold.
         """
         path.mkdir(parents=True, exist_ok=True)
         with replacing(path / WEIGHTS) as scratch:
@@ -72,7 +73,7 @@ class Checkpoint:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:
-        """Read a checkpoint, and check its digest and version.
+        """Load a checkpoint, and check its version and the SHA-256 of its weights.
 
         Raises:
             CheckpointError: there is no checkpoint, it is damaged, or its weights do not fit its architecture.
@@ -83,7 +84,7 @@ class Checkpoint:
             version, settings, expected = content["semcut_model"], content["architecture"], content["sha256"]
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
-                f"{path} holds no model: it has no {MODEL}; give the directory that training wrote"
+                f"{path} holds no model, because it has no {MODEL}: give the directory that training wrote"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path / MODEL} cannot be read as the description of a model: {error!r}") from None
@@ -119,10 +120,10 @@ class Checkpoint:
         return file.read_text().splitlines() if file.is_file() else []
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Read the metrics of every epoch of training, first the epochs of the network that it was started from.
+        """Read the metrics of every epoch of training; with a warm start, the epochs of the network before come first.
 
         Raises:
-            CheckpointError: the metrics were not recorded.
+            CheckpointError: the metrics are missing or cannot be read.
         """
         try:
             earlier = self.training.get("start", {}).get("epochs", [])

@@ -1,6 +1,6 @@
-"""Find the device that a network runs on, and keep freed memory in the process so that networks run faster on a CPU.
+"""Find the device for a network, and keep freed memory in the process so that networks run faster on a CPU.
 
-Importing this module does not load torch: commands import it before they know whether they need a network.
+Importing this module does not load torch, because commands import it before they know whether they need a network.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def device_named(name: str) -> torch.device:
-    """Find the device with a name, and check that a tensor can be created on it.
+    """Find a device by its name, and check that a tensor can be created on it.
 
     Args:
-        name: torch's name: "cpu", "cuda", "cuda:0".
+        name: the device as torch names it: "cpu", "cuda", "cuda:0".
 
     Raises:
         DataError: the device cannot be used.
@@ -36,13 +36,13 @@ def device_named(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep freed memory in this process; do nothing where the C library is not glibc.
+    """Make the C library keep freed memory in this process; has no effect with a C library other than glibc.
 
     By default glibc returns every freed block over 32 MB to the system at once. A network requests such a block again
     one layer later, and the system then clears it page by page. On 2 cores of an AMD EPYC this takes 40 % of the time
-    of a training step of EfficientNet-Lite0 (40 images of 128 pixels a second instead of 66) and 40 % of the time of
-    encoding. The setting is for the whole process. Commands that run a network therefore call this function, and the
-    library itself never does: a program that uses the library decides for its own process.
+    of a training step of EfficientNet-Lite0 (40 images of 128 x 128 pixels per second instead of 66) and 40 % of the
+    time of encoding. The setting is for the whole process, so only commands that run a network (and the explore
+    server) call this function: a program that uses the library decides for its own process.
 
     Source: mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD.
     """

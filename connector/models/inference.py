@@ -1,7 +1,7 @@
 """Run a trained network on batches of pixels: numpy arrays go in, the arrays that an index stores come out.
 
-Tensors and devices stay behind this module, so code that encodes images is written in terms of numpy alone. On the CPU
-an array and the tensor made of it share their memory.
+Callers need no tensors, so the code that encodes images works with numpy arrays. On the CPU, an array and the tensor
+made from it share their memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from semcut.connector.models.network import SemanticHashNet
 
 
 class NetworkOutputs(NamedTuple):
-    """What an index stores of n images.
+    """The arrays that an index stores for n images.
 
     probabilities (n, C) float32; codes (n, bits / 8) uint8, packed; features (n, D) float32, L2-normalised.
     """
@@ -33,7 +33,7 @@ class NetworkOutputs(NamedTuple):
 class NetworkRunner:
     """A network on a device, ready to encode.
 
-    The network itself is moved to the device, not a copy of it.
+    The network itself is moved to the device; it is not copied.
 
     Args:
         net: the network, in evaluation mode.
@@ -64,7 +64,7 @@ class NetworkRunner:
 
     @torch.inference_mode()
     def run_branches(self, layers: Sequence[NDArray[np.float32]]) -> NetworkOutputs:
-        """Run the two branches alone, on outputs of the backbone that were computed before.
+        """Run only the two branches, on outputs of the backbone that were computed before.
 
         Args:
             layers: the backbone's mid-level outputs, (n, width) each.
@@ -74,7 +74,7 @@ class NetworkRunner:
     def _outputs(self, layers: tuple[torch.Tensor, ...]) -> NetworkOutputs:
         output = self.net.branch_outputs(layers)
         features = functional.normalize(output.features.double(), dim=1)
-        without_direction = features.norm(dim=1) < 0.5  # a feature of zeros; any unit vector is as good as another
+        without_direction = features.norm(dim=1) < 0.5  # features of zeros, for which any unit vector will do
         features[without_direction] = features.shape[1] ** -0.5
         return NetworkOutputs(
             probabilities=self.net.probabilities(output.logits).float().cpu().numpy(),

@@ -1,11 +1,11 @@
-"""`SemanticHashNet`: one network that gives three outputs for each image.
+"""`SemanticHashNet`: one network that computes probabilities, a code and a feature for each image.
 
     images --> backbone --> mid-level feature g --> softmax branch   --> probabilities p over C classes
                                                \\-> hash branch, head --> outputs x, which the head turns into bits
 
-The last mid-level layer splits into the two branches. Where a backbone has several mid-level layers (AlexNet: FC6 and
-FC7), all of them feed the hash branch. With `dim`, a linear layer with `dim` units and a ReLU stand before the split,
-and their output is the feature: shorter features cost less memory and time.
+Both branches start from the last mid-level layer. If a backbone has several mid-level layers (AlexNet: FC6 and FC7),
+all of them feed the hash branch. If `dim` is set, a linear layer with `dim` units and a ReLU follow the last mid-level
+layer, and their output is the feature: shorter features cost less memory and time.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
 """
@@ -30,10 +30,10 @@ class Architecture(Settings):
     Attributes:
         backbone: name of the backbone; see `backbones`.
         classes: class names, in order of the softmax outputs.
-        image_size: pixels a side of the squares that images are scaled to.
+        image_size: pixels per side of the squares that images are scaled to.
         bits: length of the hash code.
         head: name of the head of the hash branch; see `heads`.
-        dim: length of the feature; None for the length that the backbone has.
+        dim: length of the feature; None for the length of the backbone's feature.
     """
 
     backbone: str = "small"
@@ -45,12 +45,12 @@ class Architecture(Settings):
 
 
 class Output(NamedTuple):
-    """Outputs of the network for n images.
+    """The outputs of the network for n images.
 
     Attributes:
-        logits: (n, C), of the softmax branch.
+        logits: (n, C), outputs of the softmax branch, before the softmax.
         hash: (n, bits), outputs x of the head.
-        features: (n, D), not normalised.
+        features: (n, D), mid-level features, not normalised.
     """
 
     logits: torch.Tensor
@@ -96,12 +96,12 @@ class SemanticHashNet(nn.Module):
         return self.branch_outputs(self.backbone_outputs(images))
 
     def backbone_outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the backbone on images, as for `forward`; returns its mid-level outputs, a tuple of (n, width)."""
+        """Run the backbone on images, given as for `forward`; return its mid-level outputs, a tuple of (n, width)."""
         outputs: tuple[torch.Tensor, ...] = self.backbone((images - self.mean) / self.std)
         return outputs
 
     def branch_outputs(self, layers: tuple[torch.Tensor, ...]) -> Output:
-        """Compute the outputs for images from the mid-level outputs of the backbone, see `backbone_outputs`."""
+        """Compute the outputs of the network from the mid-level outputs of the backbone, see `backbone_outputs`."""
         *others, last = layers
         features = self.middle(last)
         outputs = self.head(self.hash(torch.cat([*others, features], dim=1)))

@@ -1,7 +1,7 @@
-"""Make hash codes that need no training from a network's features: the codes that the network's own must beat.
+"""Compute hash codes that need no training from the features of a network, for comparison with its own codes.
 
-    LSH    signs of random rotations, each bit split at its median
-    ITQ    principal components, centred and rotated to be near the corners of a cube
+    LSH    randomly rotated features, each dimension thresholded at its median
+    ITQ    signs of principal components, centred and rotated to be near the corners of a cube
 
 FAISS implements both. Sources: Charikar, "Similarity Estimation Techniques from Rounding Algorithms" (STOC 2002); Gong
 and Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes" (CVPR 2011).
@@ -28,7 +28,7 @@ def baseline_codes(
     Args:
         records: (n, dim) features; the methods are fitted to at most 20,000 of them.
         queries: (nq, dim) features.
-        bits: length of a code. ITQ is left out if `bits` is more than `dim` or than the number of records to fit to.
+        bits: length of a code. ITQ is left out if `bits` is larger than `dim` or than the number of records to fit to.
     """
     dim = records.shape[1]
     chosen = np.random.default_rng(0).permutation(len(records))[:_TRAINING_RECORDS]

@@ -1,4 +1,4 @@
-"""Write the figures of networks as CSV: a row per network and figure, for analysis elsewhere."""
+"""Write the figures of networks as CSV, for analysis with other programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NETWORK = ("network", "head", "bits", "seed")
 
 
 def figures_csv(networks: Iterable[Measurement]) -> str:
-    """Write a row for each network, ranking and cutoff, and for each network and baseline, which has no cutoff."""
+    """Write a row for each network, ranking and cutoff, and a row for each network and baseline (without a cutoff)."""
     head = (*_NETWORK, "ranking", "t", "mAP@all", *(f"mAP@{k}" for k in KS), *(f"precision@{k}" for k in KS),
             "relevant", "scanned")  # fmt: skip
     rows: list[tuple[Any, ...]] = []
@@ -35,7 +35,7 @@ def figures_csv(networks: Iterable[Measurement]) -> str:
 
 
 def categories_csv(networks: Iterable[Measurement]) -> str:
-    """Write a row for each network, category and ranking, without a cutoff."""
+    """Write a row for each network, category and ranking, at the smallest cutoff, t = 0."""
     head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
     rows: list[tuple[Any, ...]] = []
     for network in networks:
@@ -50,7 +50,7 @@ def categories_csv(networks: Iterable[Measurement]) -> str:
 
 
 def _identity(network: Measurement) -> tuple[Any, ...]:
-    """Give the first columns of a row: name, head, bits and seed of the network."""
+    """Return the first columns of a row: name, head, bits and seed of the network."""
     about = network.about
     return (about["name"], about["architecture"]["head"], about["architecture"]["bits"], about["config"]["seed"])
 

@@ -1,4 +1,4 @@
-"""`FrozenEncoder`: encode images with networks that share a frozen backbone, and compute the backbone only once."""
+"""`FrozenEncoder`: encode images with networks that share a frozen backbone, and run the backbone only once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from semcut.indexes.progress import Progress
 class FrozenEncoder(Encoder):
     """An encoder of images that are known in advance.
 
-    The outputs of the backbone come from the cache of frozen features, or are computed once and stored there.
+    The outputs of the backbone are read from the cache of frozen features, or are computed once and cached.
 
     Args:
-        checkpoint: a network whose backbone was frozen in training, so that other networks have the same backbone.
+        checkpoint: a network with a frozen backbone that other networks can have too, see `has_shared_backbone`.
         files: all images that will be encoded.
         device: "cpu", "cuda", "cuda:0".
         progress: called with the number of images that the backbone has processed.

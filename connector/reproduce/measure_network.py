@@ -1,10 +1,10 @@
 """Measure a network by a protocol: index the database, search with all queries, compare rankings and baselines.
 
-    OUT/PROTOCOL/NETWORK/index                  the index of the database, as `semcut index --protocol` makes it
+    OUT/PROTOCOL/NETWORK/index                  the index of the database, the same as `semcut index --protocol` makes
     OUT/PROTOCOL/NETWORK/figures.safetensors    the measurement, see `network_measurements`
 
-A network that has a file of figures is not measured again. While an index is being made its directory is named
-`unfinished`; a directory of this name that an earlier run left is deleted.
+A network that has a file of figures is not measured again. An index is made in a directory named `unfinished`, which is
+renamed to `index` at the end; such a directory from an interrupted run is deleted.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def measure_network(
     Args:
         model: run directory of the network.
         source: the data, a folder or archive.
-        protocol: the protocol that the network was trained by.
+        protocol: the protocol by which the network was trained.
         out: the directory of results.
-        device: to encode on.
-        progress: called with images or queries that are done; the task names the network and the step.
+        device: device that the network encodes on.
+        progress: called with the number of images or queries that are done; the task names the network and the step.
 
     Raises:
-        CheckpointError: there is no usable network, or the directory does not say how the network was trained.
+        CheckpointError: `model` holds no usable network, or does not record how the network was trained.
         DataError: the network was not trained by this protocol on this data, or images cannot be read.
     """
     checkpoint = Checkpoint.load(model)
@@ -103,7 +103,7 @@ def measure_network(
 
 
 def _with_task(progress: Progress, name: str) -> Progress:
-    """Make a callback that reports to `progress` under the name of one task."""
+    """Create a callback that calls `progress` with this name as the task."""
 
     def report(done: int, total: int, task: str = "") -> None:
         progress(done, total, name)
@@ -114,15 +114,15 @@ def _with_task(progress: Progress, name: str) -> Progress:
 def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read how a network was trained: its settings, and the metrics of each epoch.
 
-    Settings that did not exist when the network was trained get their defaults, which do what was done before.
+    Settings that did not exist when the network was trained get their defaults, which mean what was done then.
 
     Raises:
-        CheckpointError: the checkpoint does not record it.
+        CheckpointError: the checkpoint does not record how the network was trained.
     """
     try:
         training = dict(checkpoint.training)
         training["config"] = {**TrainConfig().model_dump(mode="json"), **training["config"]}
-        training["backbone_weights"], training["kept"]["epoch"]  # a KeyError now is better than after measuring
+        training["backbone_weights"], training["kept"]["epoch"]  # raises a KeyError now, not after the measurement
         return training, checkpoint.epochs()
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -132,13 +132,13 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progress: Progress) -> Connector:
-    """Open the index of these images in a network's folder, after making it if it is missing.
+    """Open the index of a network in the directory of results; make the index first if it does not exist.
 
     Args:
         encoder: the network; the connector uses this encoder.
         images: the database of the protocol.
-        folder: of the network in the directory of results.
-        progress: called with the number of images that are indexed.
+        folder: the folder of the network in the directory of results.
+        progress: called with the number of images that were encoded.
 
     Raises:
         DataError: the folder holds an index of other images, or an image cannot be read.
@@ -167,7 +167,7 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progre
 def _encode_queries(
     encoder: Encoder, images: sources.ImageSet, progress: Progress
 ) -> tuple[Encodings, NDArray[np.int64]]:
-    """Encode the queries of a protocol, and give their (nq,) labels.
+    """Encode the queries of a protocol; return their encodings and (nq,) labels.
 
     Raises:
         DataError: an image cannot be read.
@@ -211,9 +211,9 @@ def _about(
 
 
 def _class_names(root: Path) -> dict[str, str]:
-    """Read the names of classes for people, by folder; empty if the data has no file `classes.tsv`.
+    """Read the readable names of classes, by folder name; empty if the data has no file `classes.tsv`.
 
-    A line of the file holds the name of a folder and names of the class, separated by a tab; the first name counts.
+    Each line of the file has a folder name, a tab, and names of the class separated by commas; the first name is used.
     """
     try:
         lines = (root / "classes.tsv").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Group networks that were trained the same way but for their seed: one method, with mean and spread of its figures."""
+"""Group networks that were trained in the same way except for the seed: one method, with mean and spread of figures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from semcut.indexes.errors import DataError
 
 
 class Stat(NamedTuple):
-    """Mean over networks, and sample standard deviation; the latter is None where there is one network."""
+    """A mean over networks, and the sample standard deviation (spread), which is None for a single network."""
 
     mean: float
     spread: float | None
 
     @staticmethod
     def of(values: Sequence[float]) -> Stat:
-        """Compute both from one value per network."""
+        """Compute mean and spread from one value per network."""
         return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """mAP@all (k = None), or mAP@k with k in `network_measurements.KS`."""
+    """A metric: mAP@all (k = None), or mAP@k with k in `network_measurements.KS`."""
 
     k: int | None
 
@@ -54,7 +54,7 @@ class Metric:
         return found
 
     def of_baseline(self, network: Measurement, name: BaselineName) -> NDArray[np.float64] | None:
-        """Look up the (nq,) average precision of codes that need no training; None where there are none."""
+        """Look up the (nq,) average precision of a baseline; None if the network has no figures of it."""
         if name not in network.baselines:
             return None
         at_all, at_k = network.baselines[name]
@@ -63,11 +63,11 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Networks of one protocol that differ only in their seed.
+    """A group of networks of one protocol that differ only in their seed.
 
     Attributes:
-        label: the head, and every other setting that distinguishes the group from other groups.
-        members: the networks, ascending by seed.
+        label: the head, and every other setting that differs between groups.
+        members: the networks, in ascending order of seeds.
     """
 
     label: str
@@ -75,35 +75,35 @@ class Group:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Description of the first network: see `Measurement.about`."""
+        """The description of the first network, see `Measurement.about`."""
         return self.members[0].about
 
     @property
     def head(self) -> str:
-        """Name of the head that all networks have."""
+        """The name of the head of all networks."""
         return str(self.about["architecture"]["head"])
 
     @property
     def seeds(self) -> list[int]:
-        """Seed of each network."""
+        """The seed of each network."""
         return [member.about["config"]["seed"] for member in self.members]
 
     def stat(self, value: Callable[[Measurement], float]) -> Stat:
-        """Compute mean and spread of a figure of each network."""
+        """Compute mean and spread of a figure over the networks; `value` returns the figure of one network."""
         return Stat.of([float(value(member)) for member in self.members])
 
     def mean_ap(self, metric: Metric, ranking: RankingName, cutoff: float) -> Stat:
-        """Compute the mAP of a ranking at a cutoff."""
+        """Compute mean and spread of the mAP of a ranking at a cutoff."""
         return self.stat(lambda member: float(metric.of(member, ranking, cutoff).mean()))
 
 
 def headline_metric(protocol: ProtocolName) -> Metric:
-    """Give the metric that published results of a protocol report."""
+    """Return the metric that published results of a protocol report."""
     return Metric(PROTOCOLS[protocol].published_k)
 
 
 def group_networks(networks: Sequence[Measurement]) -> list[Group]:
-    """Group the networks of one protocol: the paper's head first, the others in the order of heads and labels.
+    """Group the networks of one protocol; sort the groups with the paper's head first, then by head and label.
 
     Raises:
         DataError: the networks were measured on different images, or two of them have the same settings and seed.
@@ -136,12 +136,12 @@ def group_networks(networks: Sequence[Measurement]) -> list[Group]:
 
 
 def best_group(groups: Sequence[Group], metric: Metric) -> Group:
-    """Find the group with the best codes, ranked by Hamming distance."""
+    """Find the group whose codes have the highest mAP, ranked by Hamming distance at t = 0."""
     return max(groups, key=lambda group: group.mean_ap(metric, "hamming", 0.0).mean)
 
 
 def _settings(network: Measurement) -> dict[str, Any]:
-    """Collect everything that a network depends on except its seed; of a warm start only the settings that differ."""
+    """Collect all settings of a network except its seed; for its warm start, only the settings that differ."""
     about = network.about
     own = {**about["architecture"], **about["config"], "weights": about["weights"]}
     return {
@@ -151,11 +151,11 @@ def _settings(network: Measurement) -> dict[str, Any]:
 
 
 def _start_settings(start: dict[str, Any] | None, later: dict[str, Any]) -> dict[str, Any] | None:
-    """Collect the settings of a warm start that differ from those of the network that was trained from it.
+    """Collect the settings of a warm start that differ from those of the network that started from it.
 
     Args:
         start: how the network of the warm start was trained, see `Measurement.about`; None if there was none.
-        later: the settings of the network that was trained from it.
+        later: the settings of the network that started from it.
     """
     if start is None:
         return None
@@ -167,7 +167,7 @@ def _start_settings(start: dict[str, Any] | None, later: dict[str, Any]) -> dict
 
 
 def _in_words(name: str, value: Any) -> str:
-    """Say a setting in words: "freeze", "no freeze", "epochs 3", "start (freeze, epochs 3)"."""
+    """Write a setting in words: "freeze", "no freeze", "epochs 3", "start (freeze, epochs 3)"."""
     words = name.replace("_", " ")
     if isinstance(value, dict):
         return f"{words} ({', '.join(_in_words(*item) for item in value.items())})"

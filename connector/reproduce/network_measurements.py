@@ -1,8 +1,8 @@
-"""`Measurement`: what a protocol measures of one network, query by query, and the file that keeps it.
+"""`Measurement`: the figures of one network by a protocol, query by query, and the file that stores them.
 
-    OUT/PROTOCOL/NETWORK/figures.safetensors    the arrays; the metadata says what they are of
+    OUT/PROTOCOL/NETWORK/figures.safetensors    the figures as arrays; the metadata describe the network and the arrays
 
-NETWORK is the name of the run directory with the first 8 digits of the digest of the weights.
+NETWORK is the name of the run directory, followed by the first 8 digits of the SHA-256 of the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semcut.indexes.storage.atomic_write import replacing
 FIGURES_FILE = "figures.safetensors"
 
 KS = (100, 1000)
-"""The values of k at which AP and precision are measured."""
+"""The values of k for AP@k and precision@k."""
 
 SHORTLIST = DEFAULT_SHORTLIST
 """Number of records that the ranking "shortlist" orders by distance of features."""
@@ -35,23 +35,23 @@ _METADATA = "semcut_figures"
 _COMPARISON_ARRAYS = ("at_all", "at_k", "precision", "relevant", "scanned")
 
 Baselines = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""AP@all (nq,) and AP@k (nq, ks) of codes that need no training, by name of the method."""
+"""AP@all (nq,) and AP@k (nq, ks) of codes that need no training, by name of the method, see `baselines`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Figures of one network by one protocol.
+    """The figures of one network by one protocol.
 
     Attributes:
-        about: `name`, `protocol`, `sha256`, `architecture` and `config` of the network; `weights`, which its backbone
-            started from; `start`, how the network of its warm start was trained, if there was one; `temperature`;
-            `kept`, the epoch that was kept; `classes`; `names` of the classes for people; and the numbers of
-            `training` images, `records` and `queries`.
-        curve: metrics of each epoch of training, those of the network of the warm start first.
+        about: `name`, `protocol`, `sha256`, `architecture` and `config` of the network; `weights`, from which its
+            backbone started; `start`, how the network of its warm start was trained, or None; `temperature`; `kept`,
+            the metrics of the epoch that was kept; `classes`, their folder names; `names`, their readable names by
+            folder name; and the numbers of `training` images, `records` and `queries`.
+        curve: metrics of each epoch of training; with a warm start, the epochs of the network before come first.
         labels: (nq,) int64 labels of the queries.
-        right: (nq,) bool; whether the class with the largest probability is the query's.
+        right: (nq,) bool; whether the class with the largest probability is the class of the query.
         comparison: figures of rankings at cutoffs, see `rankings`.
-        baselines: figures of codes that need no training.
+        baselines: average precision of codes that need no training.
     """
 
     about: dict[str, Any]
@@ -109,5 +109,5 @@ class Measurement:
             )
         except DataError:
             raise
-        except Exception as error:  # safetensors raises a type of its own for broken files
+        except Exception as error:  # safetensors raises errors of its own type and of others
             raise DataError(f"{file} cannot be read ({error}): delete it, and the network is measured again") from None

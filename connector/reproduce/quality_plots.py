@@ -1,4 +1,4 @@
-"""Draw results: the paper's Fig. 4 with the share that a cutoff leaves to scan, and the training of networks."""
+"""Draw results: the paper's Fig. 4, with the share of records that is scanned; and the training of networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fig4(group: Group) -> bytes:
     """Draw mAP of every ranking, and the shares of records that are relevant and scanned, against the cutoff.
 
     Returns:
-        A PNG file.
+        The content of a PNG file.
     """
     figure, (axes,) = new_figure("light", (8.5, 5), 1)
     cutoffs = group.members[0].comparison.cutoffs
@@ -36,10 +36,11 @@ def fig4(group: Group) -> bytes:
 def training(groups: Sequence[Group]) -> bytes:
     """Draw mAP of the codes of validation images against minutes of training, for the first network of each group.
 
-    Where no network has that figure (networks of older versions), draw the accuracy on validation images instead.
+    If none of these networks has that figure, as with networks of earlier versions of semcut, the accuracy on
+    validation images is drawn instead.
 
     Returns:
-        A PNG file.
+        The content of a PNG file.
     """
     figure, (axes,) = new_figure("light", (8.5, 4.5), 1)
     curves = Curves()

@@ -1,9 +1,11 @@
-"""Write everything that was measured in a directory of results as one page with tables, and as files beside it.
+"""Write the page of a directory of results, with tables of all measurements, and the files that belong to the page.
 
-results.md                                     the page
-speed.json                                     times from a benchmark, kept for the page
-PROTOCOL/figures.csv, PROTOCOL/categories.csv  the figures, see `csv_files`
-PROTOCOL/fig4.png, PROTOCOL/training.png       the pictures, see `quality_plots`
+These files are written to the directory of results:
+
+    results.md                                     the page
+    speed.json                                     times from a benchmark, kept for the page
+    PROTOCOL/figures.csv, PROTOCOL/categories.csv  the figures, see `csv_files`
+    PROTOCOL/fig4.png, PROTOCOL/training.png       the pictures, see `quality_plots`
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from semcut.indexes.storage.atomic_write import write_json
 PAGE, SPEED = "results.md", "speed.json"
 
 _CONVENTIONS = f"""\
-Average precision divides by the number of all records of the query's class, found or not; AP@k by the number of them
-that k places can hold. Records at the same Hamming distance count as the mean over all their orders. Codes are ranked
-over the whole database. The epoch of a network is chosen on a part of its training images; queries are used only for
-these tables. Every figure is the mean over networks that differ only in their seed, with the sample standard deviation
-after ±; the seed also draws the protocol's images. LSH and ITQ are codes of the same length, made from the same
-network's features. The fused ranking is by R (1 - d), with R the relevance and d the distance of features. A record
-whose R is not above t counts as missed. The CSV files have precision, AP@{KS[0]} and AP@{KS[1]} of every network,
-ranking and cutoff.
+AP@all divides by the number of all records of the query's class, found or not; AP@k divides by that number or by k,
+whichever is smaller. For records at the same Hamming distance, AP is the mean over all their orders. Codes are ranked
+over the whole database. The epoch of a network is chosen by images held out from its training images; queries are used
+only for these tables. Every figure is the mean over networks that differ only in their seed, with the sample standard
+deviation after ±; the images that a protocol draws depend on the seed too. LSH and ITQ are codes of the same length,
+computed from the features of the same network. The fused ranking is by R (1 - d), with R the relevance and d the
+distance of features, scaled to [0, 1]. A record of the query's class counts as missed if its R is not above the cutoff
+t. The CSV files have precision, AP@{KS[0]} and AP@{KS[1]} of every network, ranking and cutoff.
 """
 
 
@@ -50,11 +52,11 @@ def networks_in(out: Path) -> dict[ProtocolName, list[Measurement]]:
 
 
 def write(out: Path, commands: Sequence[str] = ()) -> Path:
-    """Write the page and all files beside it.
+    """Write the page, its pictures and its CSV files.
 
     Args:
         out: a directory of results.
-        commands: the commands that measured the networks, for the page.
+        commands: the commands that measured the networks; the page lists them.
 
     Returns:
         Path of the page.
@@ -64,7 +66,7 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
     """
     networks_by_protocol = networks_in(out)
     if not networks_by_protocol:
-        raise DataError(f"{out} holds no results: nothing has been measured there")
+        raise DataError(f"{out} holds no results: no network was measured there")
     made = f"Made on {date.today().isoformat()}" + (" by" if commands else ".")
     parts = ["# Retrieval quality", made, _console(commands), _CONVENTIONS.strip()]
     for name, networks in networks_by_protocol.items():
@@ -83,14 +85,14 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
 
 
 def keep_speed(out: Path, benchmark: Path) -> None:
-    """Copy the times by number of categories from a benchmark into a directory of results.
+    """Copy the figures of a benchmark, for the table of times, into a directory of results.
 
     Args:
         out: the directory of results.
         benchmark: the directory that `semcut benchmark` wrote.
 
     Raises:
-        DataError: the benchmark is not finished, or has no such times.
+        DataError: the benchmark is not finished, or has no records of several numbers of classes.
     """
     try:
         run = json.loads((benchmark / "run.json").read_text())
@@ -109,7 +111,7 @@ def keep_speed(out: Path, benchmark: Path) -> None:
 
 
 def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[str]:
-    """Write the section of a protocol, as paragraphs."""
+    """Write the section of a protocol, as a list of paragraphs."""
     about = best.about
     metrics = dict.fromkeys([headline_metric(name), Metric(KS[0])])
     facts = (
@@ -131,7 +133,7 @@ def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[
 
 
 def _speed(run: dict[str, Any]) -> list[str]:
-    """Write the section about time, as paragraphs; empty if the benchmark has no such times."""
+    """Write the section about time, as a list of paragraphs; empty if the benchmark does not give such a table."""
     table = tables.speed(run)
     if table is None:
         return []

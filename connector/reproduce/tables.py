@@ -1,6 +1,6 @@
 """Make tables of results, as Markdown and for a terminal.
 
-Tables I to III are those of the paper; `csv_files` has the figures behind them, network by network.
+Tables I to III correspond to those of the paper; `csv_files` writes the figures of each network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from semcut.connector.reproduce.network_measurements import KS, SHORTLIST, Measu
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 CUTOFF = DEFAULT_CUTOFF
-"""The cutoff that tables show beside t = 0; one of `rankings.CUTOFFS`."""
+"""The cutoff that tables show in addition to t = 0; one of `rankings.CUTOFFS`."""
 
 _MOST_CATEGORIES = 20
 _DEFAULT_SEARCH = {"cutoff": CUTOFF, "shortlist": SHORTLIST, "ranking": "distance"}
@@ -27,7 +27,7 @@ _DEFAULT_SEARCH = {"cutoff": CUTOFF, "shortlist": SHORTLIST, "ranking": "distanc
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its title, the heads of its columns, and its rows. All columns but the first hold numbers."""
+    """A table: title, headings of the columns, and rows. All columns but the first are aligned right."""
 
     title: str
     columns: tuple[str, ...]
@@ -52,7 +52,7 @@ class Table:
 
 
 def methods(groups: Sequence[Group], metric: Metric) -> Table:
-    """Make Table I: mAP of every method, a column for each group."""
+    """Make Table I: mAP of every method, with a column for each group."""
     rows: list[tuple[str, ...]] = []
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
     for baseline in baselines:
@@ -80,9 +80,9 @@ def methods(groups: Sequence[Group], metric: Metric) -> Table:
 
 
 def categories(groups: Sequence[Group]) -> Table:
-    """Make Table II: mAP per category, by codes for each group, and by the fused ranking for the best group.
+    """Make Table II: mAP by category, of the codes of each group, and of the fused ranking of the best group.
 
-    Of more than 20 categories it shows the best and the worst ten.
+    If there are more than 20 categories, the table has the ten best and the ten worst.
     """
     names = groups[0].about["names"]
     metric = headline_metric(groups[0].about["protocol"])
@@ -102,12 +102,12 @@ def categories(groups: Sequence[Group]) -> Table:
 
 
 def _of_class(metric: Metric, ranking: RankingName, label: int) -> Callable[[Measurement], float]:
-    """Make a function that computes the mAP of one network over the queries of a class."""
+    """Create a function that computes the mAP of one network over the queries of a class."""
     return lambda member: float(metric.of(member, ranking, 0.0)[member.labels == label].mean())
 
 
 def cutoffs(group: Group) -> Table:
-    """Make Fig. 4 as a table: every ranking at every cutoff, and the share that the cutoff leaves to scan."""
+    """Make Fig. 4 as a table: mAP of every ranking at every cutoff, and the shares relevant and scanned."""
     metric, at_100 = headline_metric(group.about["protocol"]), Metric(KS[0])
     rows = []
     for place, t in enumerate(group.members[0].comparison.cutoffs):
@@ -126,7 +126,7 @@ def cutoffs(group: Group) -> Table:
 
 
 def share_of(name: str, place: int) -> Callable[[Measurement], float]:
-    """Make a function that computes the mean share of records of one network at one cutoff.
+    """Create a function that computes the mean share of records of one network at one cutoff.
 
     Args:
         name: "relevant" or "scanned".
@@ -136,7 +136,7 @@ def share_of(name: str, place: int) -> Callable[[Measurement], float]:
 
 
 def ratios(groups: Sequence[Group]) -> Table:
-    """Make the summary: what the best head and the fused ranking gain, and what the cutoff costs."""
+    """Make the summary: how much the best group and the fused ranking gain, and what the cutoff costs."""
     protocol = groups[0].about["protocol"]
     metric, at_100 = headline_metric(protocol), Metric(KS[0])
     best = best_group(groups, metric)
@@ -157,7 +157,7 @@ def ratios(groups: Sequence[Group]) -> Table:
             f"{metric} of {best.label}: fused ranking (t = {best_t:g}) over Hamming ranking",
             f"{fused[best_t] / codes:.2f}",
         ),
-        (f"{at_100} of the fused ranking at t = {CUTOFF:g}, less that at t = 0", f"{change:+.3f}"),
+        (f"{at_100} of the fused ranking at t = {CUTOFF:g}, minus its value at t = 0", f"{change:+.3f}"),
         (
             f"records scanned over records relevant at t = {CUTOFF:g}",
             f"{scanned / relevant:.2f}" if relevant else "none is relevant",
@@ -207,7 +207,7 @@ def speed(run: dict[str, Any]) -> Table | None:
         run: the content of the benchmark's run.json.
 
     Returns:
-        The table; None if the benchmark searched no records of several numbers of categories.
+        The table; None if the benchmark has no fitted records of at least two numbers of categories.
     """
     fitted = [
         dataset
@@ -234,7 +234,7 @@ def speed(run: dict[str, Any]) -> Table | None:
 
 
 def _times(method: dict[str, Any] | None) -> str:
-    """Write the times of a method per query: mean in its largest batch, median alone."""
+    """Write the times per query of a method: the mean in its largest batch, and the median in its smallest."""
     if method is None:
         return ""
     batches = sorted(method["batches"].items(), key=lambda item: int(item[0]))

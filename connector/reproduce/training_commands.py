@@ -1,4 +1,4 @@
-"""Write the `semcut train` commands that networks come from, so that a reader of the page can train them again."""
+"""Write the `semcut train` commands that trained the networks, so that a reader of the page can train them again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEVER_SHOWN = ("seed", "device", "workers")  # the loop over seeds shows them; 
 
 
 def training_commands(group: Group) -> list[str]:
-    """Write the commands that a group's networks come from, each a loop over the seeds; warm starts come first."""
+    """Write the commands that trained the networks of a group, each a loop over the seeds; warm starts come first."""
     about, seeds = group.about, " ".join(map(str, group.seeds))
     chain = [(about["architecture"], about["config"], about["weights"])]
     start = about["start"]
@@ -36,7 +36,7 @@ def _command(
     out: str,
     start: str | None,
 ) -> str:
-    """Write one command, with all options that differ from their defaults and some that are always worth showing."""
+    """Write one command, with all options that differ from their defaults and some that are always shown."""
     defaults = TrainConfig().model_dump(mode="json")
     options: dict[str, Any] = {
         "protocol": protocol,

@@ -1,8 +1,8 @@
-"""Draw search results as one picture: a row per query, with the query at the left and its best records at the right.
+"""Draw search results as one picture: a row per query, with the query at the left and its results at the right.
 
-Two lines of text under each record give its distance and relevance. The frame of a record is green if the record has
-the class of the query, red if it has another class, and grey if either class is unknown (like figures 2 and 3 of Varga
-and Szirányi).
+The caller gives up to two lines of text for each image, such as distance and relevance. The frame of a result is green
+if the result has the class of the query, red if it has another class, and grey if either class is unknown (like figures
+2 and 3 of Varga and Szirányi).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNREADABLE = (235, 235, 235)
 
 @dataclass(frozen=True)
 class Tile:
-    """An image on a sheet: where it is, its class (None if unknown), and the lines of text under it."""
+    """An image on a sheet: the image or its file, its class (None if unknown), and the lines of text under it."""
 
     image: str | Path | Image.Image
     label: str | None
@@ -30,7 +30,7 @@ class Tile:
 
 
 def contact_sheet(rows: Sequence[tuple[Tile, Sequence[Tile]]]) -> Image.Image:
-    """Draw one row per query and its records, best first. An image that cannot be read becomes an empty tile."""
+    """Draw one row for each query and its results, best first. An image that cannot be read becomes an empty tile."""
     columns = 1 + max((len(records) for _, records in rows), default=0)
     side, height = _TILE + 2 * _FRAME, _TILE + 2 * _FRAME + _TEXT
     sheet = Image.new("RGB", (_GAP + (side + _GAP) * columns + _GAP, _GAP + (height + _GAP) * len(rows)), "white")
@@ -55,7 +55,7 @@ def _frame_colour(query: Tile, record: Tile) -> tuple[int, int, int]:
 
 
 def _picture(source: str | Path | Image.Image) -> Image.Image:
-    """Scale an image to the size of a tile; small images keep hard pixels."""
+    """Crop and scale an image to a tile; small images are enlarged without smoothing."""
     try:
         image = open_image(source)
     except UnreadableImage:

@@ -1,6 +1,6 @@
 """`Encoder`: turn images into `Encodings`, batch by batch, on any device.
 
-Everything here is numpy; `semcut.connector.models.inference` runs the network.
+This module works with numpy arrays; `semcut.connector.models.inference` runs the network on them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from semcut.indexes import Encodings, IndexConfig
 class EncodedFiles(NamedTuple):
     """One batch of encoded files.
 
-    encodings: of the files that can be read, with paths as uris and ids by position; skipped: (file, reason) pairs of
-    the others.
+    Attributes:
+        encodings: encodings of the files that can be read; uris are the paths, ids follow from the positions of files.
+        skipped: pairs (file, reason), one for each file that cannot be read.
     """
 
     encodings: Encodings
@@ -41,7 +42,7 @@ class Encoder:
 
     Attributes:
         checkpoint: the network, and how it was trained.
-        architecture: of the network.
+        architecture: architecture of the network.
 
     Raises:
         DataError: the device cannot be used on this machine.
@@ -54,13 +55,13 @@ class Encoder:
         self._batch_size, self._workers = batch_size, workers
 
     def index_config(self) -> IndexConfig:
-        """Give the configuration of an index for this network's encodings."""
+        """Return the configuration of an index for the encodings of this network."""
         return IndexConfig(
             classes=len(self.architecture.classes), bits=self.architecture.bits, dim=self._network.net.dim
         )
 
     def encode(self, images: Sequence[str | Path | Image.Image]) -> Encodings:
-        """Encode a few images, given as files or PIL images. The encodings have no ids, as those of queries.
+        """Encode a few images, given as files or PIL images, as queries: the encodings have no ids.
 
         Raises:
             DataError: an image cannot be read.
@@ -80,7 +81,7 @@ class Encoder:
 
         Args:
             files: paths.
-            first_id: id of the first file; the id of every file is this plus the file's position.
+            first_id: id of the first file; the id of every other file is `first_id` plus the position of the file.
         """
         for batch in read_batches(files, self.architecture.image_size, self._batch_size, self._workers):
             yield EncodedFiles(

@@ -1,7 +1,7 @@
-"""`Connector`: a trained network and an index of its encodings, used as one.
+"""`Connector`: a trained network together with an index of its encodings.
 
-Codes and features mean something only to the network that made them, so a stored index is never opened with another
-network. `model_link` records which network that is.
+Codes and features of different networks cannot be compared, so a stored index is opened only with the network that made
+it. `model_link` records which network that is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RECORDS_PER_COMMIT = 10_000
 
 @dataclass(frozen=True)
 class Hit:
-    """One record that a search found: its id and uri, and how it compares with the query."""
+    """A record that a search found: its id and uri, and its distance, relevance and score for the query."""
 
     id: int
     uri: str | None
@@ -44,17 +44,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Indexed:
-    """What `Connector.add_files` did: the number of images added, and (file, reason) pairs of files skipped."""
+    """The result of `Connector.add_files`: number of images added, and a pair (file, reason) for each skipped file."""
 
     added: int
     skipped: list[tuple[str, str]]
 
 
 class Connector:
-    """A network and an index of its encodings: `create` or `open` one. A context manager that closes the index.
+    """A trained network and an index of its encodings; a context manager that closes the index at the end.
 
-    `create` and `open` use a `FaissIndex`; any other `SemanticIndex` of the same network's encodings can be given to
-    the constructor.
+    `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of encodings of the same
+    network.
     """
 
     def __init__(self, encoder: Encoder, index: SemanticIndex) -> None:
@@ -63,16 +63,16 @@ class Connector:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, model: str | os.PathLike[str], *, device: str = "cpu") -> Self:
-        """Make an empty index for a network's encodings.
+        """Create an empty index for the encodings of a network.
 
         Args:
             path: a new or empty directory for the index; None keeps the index in memory.
             model: run directory of the network.
-            device: to encode on.
+            device: device that the network encodes on.
 
         Raises:
-            CheckpointError: there is no usable network in the directory `model`.
-            IndexExistsError: there is something at `path`.
+            CheckpointError: the directory `model` holds no usable network.
+            IndexExistsError: `path` exists and is not an empty directory.
         """
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
@@ -100,12 +100,12 @@ class Connector:
 
         Args:
             path: directory of the index.
-            model: where the network is now, if it was moved.
-            device: to encode on.
-            engine: what scans the index, see `FaissIndex.create`.
+            model: run directory of the network, if the network was moved after the index was made.
+            device: device that the network encodes on.
+            engine: engine that scans the index, see `FaissIndex.create`.
 
         Raises:
-            NotAnIndexError: there is no index, or the index was not made by a connector.
+            NotAnIndexError: the directory holds no index, or the index was not made by a connector.
             CheckpointError: the network is missing, or is not the one that made the index.
         """
         index = FaissIndex.open(path, engine=engine)
@@ -113,13 +113,13 @@ class Connector:
             link = read_link(path)
             if link is None or link.sha256 is None:
                 raise NotAnIndexError(
-                    f"{path} does not say which network made it (no {LINK}): it was not made by `semcut index`"
+                    f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
                 )
             checkpoint = Checkpoint.load(model or link.model)
             if checkpoint.digest != link.sha256:
                 raise CheckpointError(
-                    f"the index {path} was made by another network than the one in {model or link.model}: codes of "
-                    "different networks cannot be compared; give the right model, or index the images again"
+                    f"the index {path} was made by another network than that in {model or link.model}: give the right "
+                    "model, or index the images again, because codes of different networks cannot be compared"
                 )
             return cls(Encoder(checkpoint, device), index)
         except BaseException:
@@ -137,11 +137,11 @@ class Connector:
         self.index.close()
 
     def add_files(self, files: Sequence[str], *, progress: Progress | None = None) -> Indexed:
-        """Encode image files and add them, batch by batch; ids continue after the largest in the index.
+        """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
         Args:
-            files: paths; they become the records' uris.
-            progress: called with the number of files that were added or skipped.
+            files: paths of the files, which become the uris of the records.
+            progress: called with the number of files that were encoded or skipped.
         """
         report = progress or silent
         added, done, skipped = 0, 0, []
@@ -166,7 +166,7 @@ class Connector:
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
     ) -> list[list[Hit]]:
-        """Find the k best records for each image, best first; fewer where fewer are relevant.
+        """Find the k best records for each image, best first; fewer than k if fewer records are relevant.
 
         See `SemanticIndex.search` for the meaning of each argument.
 
@@ -175,17 +175,17 @@ class Connector:
             InvalidParameterError: an argument is out of range.
         """
         if isinstance(images, str | Path | Image.Image):
-            raise DataError("got one image, expected a list of images: put it in brackets")
-        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # fails before the slow encoding
+            raise DataError("got one image, expected a list of images: put the image in brackets")
+        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
         queries = self.encoder.encode(images)
         return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Look up the label of the record with each id, -1 where it is none of `classes`: see `labels_by_id`."""
+        """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`."""
         return labels_by_id(self.index, classes)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
-        """Turn the result of a search into hits, with the uris of its records."""
+        """Convert the result of a search to a list of hits for each query, with the uris of the records."""
         found = np.unique(result.ids[result.ids >= 0])
         uris = dict(zip(found.tolist(), self.index.uris(found), strict=True))
         columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)

@@ -1,16 +1,16 @@
-"""Which network made an index, and where that network is: the only reader and writer of `connector.json`.
+"""Read and write `connector.json`: which network made an index, and where that network is.
 
-A stored index that a connector made has the file `connector.json` beside its columns:
+No other module reads or writes this file, which is in the directory of every stored index that a connector made:
 
     model         run directory of the network, an absolute path
     sha256        digest of the network's weights
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
 
-Codes and features mean something only to the network that made them. The digest says whether a network found later, in
-`model` or elsewhere, is that network.
+Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
+`model` or elsewhere, is the network that made the index.
 
-No function here needs torch: the explorer and the benchmark read links and class names without loading a network.
+No function here needs torch, so the explorer and the benchmark can read links and class names without it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelLink:
 
     Attributes:
         model: run directory of the network when the index was made.
-        sha256: digest of the network's weights; None if the file does not say it.
+        sha256: digest of the network's weights; None if the file does not have it.
     """
 
     model: Path
@@ -43,11 +43,11 @@ class ModelLink:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What `model.json` says of a network, as far as it is needed without torch.
+    """The facts in `model.json` that are needed without torch.
 
     Attributes:
         classes: names of the classes, in order of the probabilities.
-        sha256: digest of the network's weights; None if the file does not say it.
+        sha256: digest of the network's weights; None if the file does not have it.
     """
 
     classes: tuple[str, ...]
@@ -57,17 +57,17 @@ class ModelDescription:
 def write_link(
     index: str | os.PathLike[str], *, model: str | os.PathLike[str], sha256: str, head: str, binarisation: str
 ) -> None:
-    """Record in the directory of an index which network made it. See the module for the meaning of each value.
+    """Record in the directory of an index which network made the index; the module docstring explains each value.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     content = {"model": str(Path(model).absolute()), "sha256": sha256, "head": head, "binarisation": binarisation}
     write_json(Path(index) / LINK, content)
 
 
 def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
-    """Read which network made the index in a directory; None if the directory does not say it."""
+    """Read which network made the index in a directory; None if the directory does not record it."""
     content = _read_object(Path(index) / LINK)
     if not isinstance(content.get("model"), str):
         return None
@@ -75,9 +75,9 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
-    """Read class names and digest of the network in a run directory; None if no readable network is there.
+    """Read class names and digest of the network in a run directory; None if its `model.json` cannot be read.
 
-    The weights are not read: `Checkpoint.load` checks that they match the digest.
+    The weights are not read; `Checkpoint.load` checks that they match the digest.
     """
     content = _read_object(Path(model) / MODEL)
     architecture = content.get("architecture")
@@ -89,7 +89,7 @@ def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Read the class names, in order of the probabilities, of the network that made the index in a directory.
 
     Returns:
-        None if the index does not say which network made it, or if that network is no longer where the index says.
+        The class names; None if the index does not record which network made it, or if the network was moved.
     """
     link = read_link(index)
     description = None if link is None else read_description(link.model)

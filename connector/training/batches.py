@@ -1,7 +1,7 @@
 """Read labelled images as tensors, in batches, and augment a batch at random.
 
-`labelled_batches` is apart from `data.images`, which the HTTP API uses without loading torch. All randomness of
-`augment` comes from the generator that the caller passes.
+`labelled_batches` is not in `data.images` because the HTTP API uses that module without loading torch. All randomness
+of `augment` comes from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def labelled_batches(
 
     Args:
         images: files and labels.
-        size: pixels a side.
-        batch_size: files of a batch.
+        size: pixels per side.
+        batch_size: files per batch.
         workers: threads that decode images.
 
     Yields:
@@ -38,8 +38,9 @@ def labelled_batches(
 def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
     """Augment a batch of images at random.
 
-    "shift" moves, scales and rotates each image a little; "flip" also mirrors half of the images; "strong" also changes
-    their saturation, contrast and brightness, and covers a square in half of them. "none" returns the images unchanged.
+    "none" returns the images unchanged. "shift" moves, scales and rotates each image a little. "flip" also mirrors each
+    image with probability 0.5. "strong" also changes saturation, contrast and brightness, and covers a square in each
+    image with probability 0.5.
 
     Args:
         images: (n, 3, size, size) float, from 0 to 255.
@@ -76,7 +77,7 @@ def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torc
         images = gray + (images - gray) * uniform(0.6, 1.4).view(-1, 1, 1, 1)
     images = (images * uniform(0.7, 1.3).view(-1, 1, 1, 1)).clamp(0, 255)  # brightness
     size, side = images.shape[2], torch.where(uniform(0, 1) < 0.5, uniform(0.2, 0.5), 0.0)
-    centres = (torch.arange(size) + 0.5) / size  # of pixels, in shares of the image's side
+    centres = (torch.arange(size) + 0.5) / size  # positions of pixel centres, from 0 to 1 along a side
     covered_rows, covered_columns = (
         (centres > low) & (centres < low + side[:, None])
         for low in ((uniform(0, 1) * (1 - side))[:, None] for _ in range(2))

@@ -1,9 +1,9 @@
 """Calibrate probabilities with one temperature, so that they match how often the network is right.
 
-A network that was trained until it fits its training images is overconfident on other images. Relevance is a
-probability that two images show the same class, and pruning compares relevance with the cutoff: both have their stated
-meaning only if the probabilities are calibrated. Dividing the logits by a temperature T, fitted on images that the
-network was not trained on, changes the confidence and never the order of the classes.
+A network that was trained until it fits its training images is overconfident on other images. Relevance is the
+probability that two images show the same class, and pruning compares relevance with the cutoff. Relevance and cutoff
+have this meaning only if the probabilities are calibrated. Dividing the logits by a temperature T, fitted on images
+that the network was not trained on, changes the confidence but never the order of the classes.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017).
 """

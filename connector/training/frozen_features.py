@@ -1,13 +1,13 @@
 """Compute the outputs of a frozen backbone once for each image: an epoch then takes seconds instead of minutes.
 
-With the "flip" and "strong" augmentations, the outputs for the mirrored images are computed too. The rest of these
-augmentations is not used with a frozen backbone: it would need new outputs in every epoch.
+With the "flip" and "strong" augmentations, the outputs for the mirrored images are computed too. The other changes of
+these augmentations are left out with a frozen backbone, because they would need new outputs in every epoch.
 
 The outputs are cached on disk (see `data.sources`), so that a training with another head, or with another seed on the
 same images, need not compute them again. Outputs of a random backbone are not cached, because no other network has the
-same backbone. The name of a cached file contains the SHA-256 of everything that its content depends on: the weights of
-the backbone, how images are scaled, and path, length and modification time of every file. Deleting it costs only the
-time to compute it again.
+same backbone. The name of a cached file contains a digest of everything that its content depends on: the backbone and
+its weights, how images are scaled, the kind of device, whether images are mirrored, and path, length and modification
+time of every image file. Deleting a cached file costs only the time to compute it again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.storage.atomic_write import replacing
 
 _VERSION = 1
-"""Version of the cached files; to be raised when images are decoded or scaled in another way."""
+"""Version of the cached files; raise it when the decoding or scaling of images changes."""
 
 Layers = tuple[torch.Tensor, ...]
 """Mid-level outputs of a backbone for n images: (n, width) each."""
@@ -57,18 +57,18 @@ class FrozenFeatures:
 
     @property
     def variants(self) -> tuple[Layers, ...]:
-        """The outputs for the images, and then those for the mirrored images if there are any."""
+        """The outputs for the images, followed by the outputs for the mirrored images if these were computed."""
         return (self.layers,) if self.mirrored is None else (self.layers, self.mirrored)
 
     def rows(self, rows: torch.Tensor, labels: torch.Tensor) -> FrozenFeatures:
-        """Select the outputs in these rows, with new labels."""
+        """Select the outputs of these images, and give them other labels."""
         layers, *mirrored = (tuple(layer[rows] for layer in variant) for variant in self.variants)
         return FrozenFeatures(layers, labels, *mirrored)
 
     def batches(
         self, order: torch.Tensor, size: int, generator: torch.Generator
     ) -> Iterator[tuple[Layers, torch.Tensor]]:
-        """Give layers and labels of the images at these positions in batches, each mirrored or not at random."""
+        """Yield outputs and labels of the images at these positions in batches; each is mirrored or not, at random."""
         variants = self.variants
         choice = torch.randint(len(variants), (len(order),), generator=generator)
         for start in range(0, len(order), size):
@@ -93,7 +93,7 @@ def compute_features(
         mirror: whether to run the backbone on the mirrored images too.
 
     Raises:
-        DataError: there is no image.
+        DataError: none of the images can be read.
     """
     found: tuple[list[Layers], ...] = ([], []) if mirror else ([],)
     labels = []
@@ -121,17 +121,17 @@ def cached_features(
 
     Args:
         net: the network, its backbone in evaluation mode.
-        parts: the images. All parts together have one file in the cache, however the images are divided into parts.
+        parts: the images. All parts share one file in the cache, which does not depend on the division into parts.
         read: reads images in batches; leaves out images that cannot be read.
         device: device of the network.
-        mirror: whether to have the features of the mirrored images too.
+        mirror: whether to return the features of the mirrored images too.
         use_cache: whether to use the cache; False for a backbone that no other network has, see `has_shared_backbone`.
 
     Returns:
         The features of each part, without images that cannot be read.
 
     Raises:
-        DataError: there is no image.
+        DataError: none of the images can be read.
     """
     files = sorted(file for part in parts for file in part.files)
     images = sources.ImageSet(tuple(files), np.arange(len(files)), parts[0].classes)
@@ -139,7 +139,7 @@ def cached_features(
     features = _read(file) if use_cache else None
     if features is None:
         features = compute_features(net, read(images), device, mirror=mirror)
-        if use_cache and len(features) == len(files):  # a file that cannot be read now may be readable the next time
+        if use_cache and len(features) == len(files):  # an unreadable file may be readable the next time
             _write(features, file)
     row_of = {files[number]: row for row, number in enumerate(features.labels.tolist())}
     found = []
@@ -153,7 +153,7 @@ def cached_features(
 
 
 def has_shared_backbone(training: Mapping[str, Any]) -> bool:
-    """Tell whether other networks can have the same frozen backbone: it was pretrained, or is that of a warm start.
+    """Check whether other networks can have the same frozen backbone: it was pretrained, or is from a warm start.
 
     Args:
         training: settings of the training, see `Checkpoint`.
@@ -170,12 +170,12 @@ def _read(file: Path) -> FrozenFeatures | None:
                 tuple(stored.get_tensor(f"{variant}.{layer}") for layer in range(depth)) for variant in range(variants)
             )
             return FrozenFeatures(layers, stored.get_tensor("labels"), *mirrored)
-    except Exception:  # safetensors raises an error type of its own, and errors of other types pass through it
+    except Exception:  # safetensors raises errors of its own type and of others
         return None
 
 
 def _write(features: FrozenFeatures, file: Path) -> None:
-    """Write features to the cache in one step; if the disk refuses, do without."""
+    """Write features to the cache in one step; do nothing if the file cannot be written."""
     tensors = {f"{v}.{i}": layer for v, variant in enumerate(features.variants) for i, layer in enumerate(variant)}
     metadata = {"layers": str(len(features.layers)), "copies": str(len(features.variants))}
     try:
@@ -187,7 +187,7 @@ def _write(features: FrozenFeatures, file: Path) -> None:
 
 
 def _key(net: SemanticHashNet, files: Sequence[str], device: torch.device, mirror: bool) -> str:
-    """Compute the part of a cached file's name that stands for everything that the content depends on."""
+    """Compute the digest in the name of a cached file from everything that the content of the file depends on."""
     architecture, backbone = net.architecture, net.backbone
     facts = (_VERSION, architecture.backbone, architecture.image_size, backbone.mean, backbone.std, device.type, mirror)
     digest = hashlib.sha256(repr(facts).encode())

@@ -1,15 +1,15 @@
 """Train a `SemanticHashNet` so that the training can be stopped at any time and resumed to the same result.
 
-All randomness of an epoch (order, augmentation, dropout) is drawn from the seed and the number of the epoch, and the
-learning rate is a function of the step alone, so the state after an epoch decides everything that follows. This state,
-the network, the optimiser and the best weights so far, is written in one step after every epoch, see `run_state`. On
-the same machine with the same number of threads, a resumed training ends with the same weights, bit for bit.
+All randomness of an epoch (order, augmentation, dropout) depends only on the seed and the number of the epoch, and the
+learning rate depends only on the step. So the state after an epoch determines all later epochs. This state consists of
+the network, the optimiser and the best weights so far, and is written in one step after every epoch, see `run_state`.
+On the same machine with the same number of threads, a resumed training ends with the same weights, bit for bit.
 
-The epoch with the best results on validation images is kept, see `validation`. Validation images are a part of the
-training images: queries and test images play no part in training.
+The weights of the epoch with the best results on validation images are kept, see `validation`. Validation images are
+held out from the training images; queries and test images are not used in training.
 
-A run directory holds `metrics.jsonl` (a line for each epoch), `training-images.txt`, `training.safetensors` and, once
-the training is finished, the checkpoint.
+A run directory has the files `metrics.jsonl` (a line for each epoch), `training-images.txt`, `training.safetensors`
+and, when the training is finished, the checkpoint.
 """
 
 from __future__ import annotations
@@ -65,26 +65,29 @@ def train(
         config: settings of the training.
         path: the run directory: new, empty, or with `resume` the directory of an unfinished training.
         weights: weights of the backbone to start from, see `backbones`.
-        start: run directory of a trained network to start from (warm start) in place of `weights`. It has the same
-            architecture, except for the image size if that differs. It was trained on the same images with the same
-            images held out for validation, so that no network was trained on validation images.
-        resume: continue a stopped training in `path` with the same settings; start if there is none.
-        progress: called after every step with the number of images that were trained on in all epochs so far, the
-            number of images of all epochs, and a task such as "epoch 3/30, loss 0.123".
+        start: run directory of a trained network to start from (warm start) in place of `weights`. The network must
+            have the same architecture; only the image size may differ. It must have been trained on the same images,
+            with the same images held out for validation, so that neither network is trained on validation images.
+        resume: continue a stopped training in `path` with the same settings; start a new training if `path` has none.
+        progress: called after every step with the number of images processed in all epochs so far, the number of images
+            of all epochs together, and a task such as "epoch 3/30, loss 0.123".
 
     Raises:
-        DataError: the directory is in use, images cannot be read, the device cannot be used, or the loss is not finite.
-        CheckpointError: the state in `path` is of a training with other settings, or the network to start from has
+        DataError: the directory is not empty, no image can be read, the device cannot be used, or the loss is not
+            finite.
+        CheckpointError: `path` has the state of a training with other settings, or the network to start from has
             another architecture or was trained on other images.
     """
     path = Path(path)
     if images.classes != architecture.classes:
-        raise DataError(f"the images have {len(images.classes)} classes, the network {len(architecture.classes)}")
+        raise DataError(
+            f"the images and the network have different classes ({len(images.classes)} and {len(architecture.classes)})"
+        )
     if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
     training, validation = images.split(config.validation, config.seed)
     if len(training) < 2:
-        raise DataError(f"{len(training)} images are left for training after validation, expected at least 2")
+        raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
     run = _Run(training, validation, architecture, config, path, weights, start, progress)
     path.mkdir(parents=True, exist_ok=True)
     _write_lines(path / TRAINING_IMAGES, list(images.files))
@@ -176,7 +179,7 @@ class _Run:
         self._frozen_validation = FrozenFeatures(validation.layers, validation.labels)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
-        """Train one epoch; returns the mean loss and the learning rate of the last step."""
+        """Train one epoch; return the mean loss and the learning rate of the last step."""
         config, net = self._config, self._net.train()
         generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
         torch.manual_seed(config.seed * 100_003 + epoch)
@@ -208,13 +211,13 @@ class _Run:
         return mean_loss, rate
 
     def _report(self, epoch: int, seen: int, loss: float) -> None:
-        """Report progress: the images seen in this epoch and in all epochs before, of the images of all epochs."""
+        """Report progress: how many images were processed so far, in this epoch and all earlier ones."""
         if self._progress is not None:
             images, epochs = len(self._training), self._config.epochs
             self._progress(images * epoch + seen, images * epochs, f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
 
     def _inputs(self, order: list[int], generator: torch.Generator) -> Iterator[tuple[Inputs, torch.Tensor]]:
-        """Give the inputs and labels of an epoch, batch by batch."""
+        """Yield the inputs and labels of an epoch, batch by batch."""
         if self._frozen is not None:
             rows = torch.tensor(order)
             yield from self._frozen.batches(rows[rows < len(self._frozen)], self._config.batch_size, generator)
@@ -240,7 +243,7 @@ class _Run:
 
     @torch.no_grad()
     def _validation_outputs(self) -> Iterator[tuple[Output, torch.Tensor]]:
-        """Give the outputs and labels of the validation images, batch by batch."""
+        """Yield the outputs and labels of the validation images, batch by batch."""
         self._net.eval()
         batches: Iterator[tuple[Inputs, torch.Tensor]] = self._read(self._validation)
         if self._frozen_validation is not None:
@@ -282,7 +285,7 @@ class _Run:
         """Continue from the state in the run directory.
 
         Raises:
-            CheckpointError: the state cannot be read, or is of a training with other settings.
+            CheckpointError: the state cannot be read, or belongs to a training with other settings.
         """
         groups, content = read_state(self._path / STATE)
         if content["settings"] != self._settings:
@@ -300,6 +303,6 @@ class _Run:
 
 
 def _write_lines(file: Path, lines: list[str]) -> None:
-    """Replace a text file by these lines, in one step."""
+    """Write lines to a text file, in one step; replace the file if it exists."""
     with replacing(file) as scratch:
         scratch.write_text("".join(f"{line}\n" for line in lines))

@@ -1,7 +1,7 @@
 """Write and read `training.safetensors`: the state after an epoch, from which a stopped training resumes.
 
-The file is replaced atomically after every epoch, so a crash leaves the state of one epoch or of the next. Tensors are
-in named groups (the network, the best weights, the optimiser); everything else is JSON in the file's metadata.
+The file is replaced atomically after every epoch, so after a crash it has the state of one epoch or of the next.
+Tensors are in named groups (the network, the best weights, the optimiser); everything else is JSON in the metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str, Any]) -> None:
-    """Replace the file by named groups of tensors, and by content that JSON can hold, in one step."""
+    """Write named groups of tensors, and content that JSON can hold, to the file, in one step."""
     tensors = {
         f"{group}.{key}": value.detach().cpu().clone().contiguous()
         for group, tensors in groups.items()
@@ -36,7 +36,7 @@ def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str,
 
 
 def read_state(file: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-    """Read the groups of tensors and the content that `write_state` has written; empty groups are missing.
+    """Read the groups of tensors and the content that `write_state` wrote; empty groups are left out.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -48,13 +48,13 @@ def read_state(file: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str
             for key in stored.keys():  # noqa: SIM118
                 group, _, name = key.partition(".")
                 groups.setdefault(group, {})[name] = stored.get_tensor(key)
-    except Exception as error:  # safetensors has an error type of its own for broken files
+    except Exception as error:  # safetensors raises errors of its own type and of others
         raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
     return groups, content
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Flatten the state of an optimiser to tensors with names like "3.exp_avg", of the parameter with number 3."""
+    """Flatten the state of an optimiser to named tensors; "3.exp_avg" is the `exp_avg` of the parameter number 3."""
     state = optimiser.state_dict()["state"]
     return {f"{number}.{key}": value for number, values in state.items() for key, value in values.items()}
 

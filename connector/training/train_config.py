@@ -1,4 +1,4 @@
-"""The settings of a training, and the learning rate that they give for each step. Never loads torch."""
+"""`TrainConfig`: the settings of a training, and the learning rate of each step. Does not load torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from semcut.indexes.config import Settings
 
 
 class TrainConfig(Settings):
-    """Settings of a training.
+    """The settings of a training.
 
     Attributes:
         epochs: number of passes over the training images.
-        batch_size: images of a step; a last batch of one image is left out.
+        batch_size: images per step; a last batch of one image is left out.
         learning_rate: the highest learning rate of the schedule, for the two branches.
         backbone_rate: learning rate of the backbone, as a share of `learning_rate`; small for a pretrained backbone.
         schedule: "one-cycle" (up over the first 20 % of the steps, then down) or "cosine" (down from the start).
@@ -24,8 +24,9 @@ class TrainConfig(Settings):
         hash_weight: weight of the loss of the hash branch; see `heads.total_loss`.
         freeze: leave the backbone unchanged, and compute its outputs for each image once; see `frozen_features`.
         calibrate: fit a temperature on the validation images; see `calibration`.
-        augment: "none"; "shift" moves, scales and rotates a little; "flip" also mirrors; "strong" also changes colours
-            and covers a square, for few images and many epochs. With `freeze`, only the mirroring is used.
+        augment: "none"; "shift" moves, scales and rotates images a little; "flip" also mirrors them; "strong" also
+            changes colours and covers squares, for few images and many epochs. With `freeze`, only the mirroring is
+            used.
         validation: share of the images of each class that is held out to choose the epoch.
         seed: seed of all randomness.
         workers: threads that decode images.
@@ -49,7 +50,7 @@ class TrainConfig(Settings):
     device: str = "cpu"
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Compute the learning rate of the two branches at a step, counted from 0, of all steps of the training."""
+        """Compute the learning rate of the two branches at a step, counted from 0, of `steps` steps in all."""
         warmup = 0.2 * steps if self.schedule == "one-cycle" else 0.0
         if step < warmup:
             share = 0.04 + 0.96 * step / warmup

@@ -1,8 +1,8 @@
 """Warm start: load the trained network whose weights a new training starts from.
 
-Two uses: train the backbone of a network that was trained with a frozen backbone, or train a network of small images
-further with larger ones. The loaded network must have been trained on the same images with the same images held out
-for validation. Otherwise it could have been trained on validation images of the new training, and the choice of the
+A warm start has two uses: train all layers of a network whose backbone was frozen so far, or train a network further on
+larger versions of its images. The loaded network must have been trained on the same images, with the same images held
+out for validation. Otherwise it could have been trained on validation images of the new training, and the choice of the
 epoch would be biased.
 """
 
@@ -31,8 +31,8 @@ def load_start(
         The checkpoint, with its weights in a network of `architecture`.
 
     Raises:
-        CheckpointError: there is no usable checkpoint, its architecture differs in more than the image size, or it was
-            trained on other images.
+        CheckpointError: the directory holds no usable checkpoint, its architecture differs in more than the image size,
+            or it was trained on other images.
     """
     checkpoint = Checkpoint.load(start)
     found, expected = checkpoint.net.architecture.model_dump(), architecture.model_dump()
@@ -46,9 +46,9 @@ def load_start(
     split = {name: checkpoint.training.get("config", {}).get(name) for name in ("seed", "validation")}
     if set(checkpoint.training_images()) != set(files) or split != {"seed": seed, "validation": validation}:
         raise CheckpointError(
-            f"start = {start}: that network was trained on other images, or kept others for validation "
+            f"start = {start}: that network was trained on other images, or held out others for validation "
             f"(seed {split['seed']}, validation {split['validation']}): start from a network with the same images, "
-            "seed and validation share, because the epoch is chosen by images that no network was trained on"
+            "seed and validation share, because the epoch must be chosen by images that no network was trained on"
         )
     if checkpoint.net.architecture == architecture:
         return checkpoint

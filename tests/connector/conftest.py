@@ -1,4 +1,4 @@
-"""A cache folder for the tests alone; one small network trained on digits and one index of digits for all tests."""
+"""Fixtures for all tests: a temporary cache folder, a small network trained on digits, and an index of digits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def model(digits: ImageSet, architecture: Architecture, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an index of all digits with the network; no test may change the index."""
+    """Make an index of all training digits with the network; no test may change the index."""
     path = tmp_path_factory.mktemp("stored") / "digits"
     with Connector.create(path, model.path) as connector:
         connector.add_files(digits.files)

@@ -1,14 +1,14 @@
-"""Heads of the hash branch: each defines a loss, and how outputs become bits. One file a head.
+"""Heads of the hash branch, one module per head: a head defines a loss, and how its outputs become bits.
 
     head          `Head`, the interface of every head
-    paper         "paper": cross-entropy through a classifier; the mean threshold of Eq. 3
+    paper         "paper": cross-entropy of a classifier; bits by Eq. 3
     csq           "csq": central similarity quantisation
     orthohash     "orthohash": cosine cross-entropy with fixed codewords
     dpn           "dpn": polarisation towards fixed codewords
-    codewords     the fixed codewords of the last three heads, one for each class
+    codewords     the fixed codewords, one for each class, that the last three heads use
 
 The softmax branch is the same with every head and is trained with cross-entropy; relevance and pruning use its
-probabilities. The name of the head is part of the architecture, so checkpoints record it, and so do indexes.
+probabilities. Checkpoints record the name of the head, as part of the architecture, and so do indexes.
 
 To add a head, write its module, add its name to `HeadName` in `models` and its class to `HEADS` below.
 """
@@ -29,7 +29,7 @@ HEADS: dict[HeadName, type[Head]] = {"paper": PaperHead, "csq": CsqHead, "orthoh
 
 
 def make_head(name: HeadName, bits: int, classes: int) -> Head:
-    """Create the head with a name, for codes of `bits` bits and for `classes` classes."""
+    """Create a head by its name, for codes of `bits` bits and for `classes` classes."""
     return HEADS[name](bits, classes)
 
 

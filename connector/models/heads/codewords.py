@@ -1,9 +1,9 @@
-"""Choose fixed codewords, one for each class, that lie far apart.
+"""Choose fixed codewords, one for each class, that differ in many bits.
 
 Two rows of a Hadamard matrix differ in exactly half of their bits, and so do a row and the negative of another row.
-Where the number of bits is a power of two, rows and their negatives are the codewords, for up to twice as many classes
-as bits. Otherwise codewords with as many ones as minus ones are drawn at random: for each class several candidates, of
-which the candidate farthest from all earlier codewords is kept.
+If the number of bits is a power of two, and there are at most twice as many classes as bits, the codewords are rows and
+negatives of rows. Otherwise codewords with as many ones as minus ones are drawn at random: 100 candidates for each
+class; the candidate whose nearest earlier codeword is farthest away is kept.
 
 Source: Hadamard centres as in Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval"
 (CVPR 2020), who draw the other centres from Bernoulli(1/2).
@@ -24,7 +24,7 @@ def codewords(classes: int, bits: int) -> torch.Tensor:
     """Choose codewords: (classes, bits) float32 of 1 and -1. The same arguments always give the same codewords."""
     power_of_two = bits & (bits - 1) == 0
     if power_of_two and classes < bits:
-        words = _hadamard(bits)[1 : classes + 1]  # the first row is left out: in it, all bits are equal
+        words = _hadamard(bits)[1 : classes + 1]  # without the first row, whose bits are all equal
     elif power_of_two and classes <= 2 * bits:
         words = np.vstack([_hadamard(bits), -_hadamard(bits)])[:classes]
     else:
@@ -33,9 +33,9 @@ def codewords(classes: int, bits: int) -> torch.Tensor:
 
 
 def _hadamard(size: int) -> NDArray[np.int64]:
-    """Build Sylvester's Hadamard matrix (size, size) for a power of two.
+    """Build Sylvester's Hadamard matrix (size, size); the size is a power of two.
 
-    SciPy has this function too, but takes longer to import than a small network takes to load.
+    SciPy has this function too, but importing SciPy takes longer than loading a small network.
     """
     return reduce(np.kron, [np.array([[1, 1], [1, -1]])] * (size.bit_length() - 1), np.array([[1]]))
 

@@ -1,7 +1,7 @@
 """Central similarity quantisation: the loss pulls every bit towards the bit of its class's centre.
 
 Source: Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval" (CVPR 2020): with h in
-[0, 1] the relaxed code and c in {0, 1} the centre,
+[0, 1] the continuous code and c in {0, 1} the centre,
 
     L_C = mean over bits of binary cross-entropy(h, c)
     L_Q = mean over bits of log cosh(|2 h - 1| - 1)                  L = L_C + 0.0001 L_Q
@@ -19,7 +19,7 @@ _QUANTISATION = 1e-4
 
 
 class CsqHead(Head):
-    """Head "csq": relaxed codes are sigmoid(2 x) = (tanh(x) + 1) / 2 of the outputs x; bits are the signs of x."""
+    """Head "csq": the continuous code h is sigmoid(2 x) = (tanh(x) + 1) / 2 of outputs x; bits are the signs of x."""
 
     centres: torch.Tensor
 
@@ -28,7 +28,7 @@ class CsqHead(Head):
         self.register_buffer("centres", codewords(classes, bits))
 
     def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Score each class by the agreement of the relaxed codes with its centre, from -1 to 1: (n, C)."""
+        """Score each class by the agreement of tanh(x) with the centre of the class, from -1 to 1: (n, C)."""
         return torch.tanh(outputs) @ self.centres.T / self.bits
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""DPN: the loss pushes every output away from 0, to the sign that the codeword of its class has there.
+"""DPN: the loss pushes every output away from 0, towards the sign of its bit in the codeword of the class.
 
 Source: Fan et al., "Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes" (IJCAI 2020). With
 v the outputs and t in {1, -1} the codeword of the label, the polarisation loss is
 
     L = mean over bits of max(1 - v t, 0)
 
-A small loss bounds the distance between codes of one class from above, and between codes of two classes from below.
+A small loss bounds the distance between codes of one class from above and that between codes of two classes from below.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DpnHead(Head):
         self.register_buffer("targets", codewords(classes, bits))
 
     def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Score each class by the mean product of the outputs with its codeword: (n, C)."""
+        """Score each class by the mean product of the outputs and the codeword of the class: (n, C)."""
         return outputs @ self.targets.T / self.bits
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:

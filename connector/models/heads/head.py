@@ -1,4 +1,4 @@
-"""`Head`: the interface of every head."""
+"""`Head`: the interface of every head: a loss, a score of each class, and how outputs become bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Binarisation = Literal["mean", "sign"]
 
 
 class Head(nn.Module):
-    """The end of the hash branch, after its linear layer.
+    """The last part of the hash branch, after its linear layer.
 
     Args:
         bits: length of a code.

@@ -5,8 +5,8 @@ Source: Hoe et al., "One Loss for All: Deep Hashing with a Single Cosine Similar
 
     L = cross-entropy of 8 (cos(v, o_m) - 0.2 [m is the label])
 
-The loss turns v towards a vector of signs and so makes the signs of v right; no separate term for quantisation is
-needed. Scale and margin are taken from the code that the authors published.
+The loss turns v towards the codeword, a vector of signs, so no separate term for quantisation is needed. The scale 8
+and the margin 0.2 are taken from the code that the authors published.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class OrthoHashHead(Head):
         return outputs
 
     def class_scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Score each class by the cosine of the outputs with its codeword: (n, C)."""
+        """Score each class by the cosine of the outputs and the codeword of the class: (n, C)."""
         return functional.normalize(outputs, dim=1) @ functional.normalize(self.targets, dim=1).T
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """The head of the paper: cross-entropy of a classifier on the hash layer.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function".
-The paper trains its hash layer "in an implicit manner" with the classifier and gives no details. semcut's reading is a
-linear classifier on the sigmoid activations of the hash layer: the activations that Eq. 3 thresholds must then separate
-the classes.
+The paper trains its hash layer "in an implicit manner" with the classifier and gives no details. semcut
+interprets this as a linear classifier on the sigmoid activations of the hash layer, so the activations that Eq. 3
+thresholds must separate the classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from semcut.connector.models.heads.head import Head
 
 
 class PaperHead(Head):
-    """Head "paper": outputs are x of Eq. 3, which compares each sigmoid activation of an image with their mean."""
+    """Head "paper": the outputs are x of Eq. 3, which compares each sigmoid activation of an image with their mean."""
 
     binarisation = "mean"
 

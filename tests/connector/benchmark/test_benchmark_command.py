@@ -55,8 +55,8 @@ def test_copied_fitted_and_growing_data_are_in_one_report(pair, tmp_path, thread
     [
         (["out"], "nothing to run: give --data", 2),
         (["out", "--quick", "--defaults"], "--quick and --defaults both choose the settings", 2),
-        (["out", "--fitted", "many"], "is not like 1e6x100", 2),
-        (["out", "--growth", "1e5,some"], "is not like 1e5,1e6,1e7", 2),
+        (["out", "--fitted", "many"], "is not of the form 1e6x100", 2),
+        (["out", "--growth", "1e5,some"], "is not of the form 1e5,1e6,1e7", 2),
         (["out", "--quick", "--methods", "annoy"], "no method begins with annoy", 1),
         (["out", "--data", "nowhere", "nothing"], "nowhere is not a directory", 1),
         (["letter.txt", "--data", "nowhere", "nothing"], "letter.txt is not a directory", 1),

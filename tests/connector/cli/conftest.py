@@ -1,4 +1,4 @@
-"""What tests of commands may use beside the fixtures of the connector."""
+"""Fixtures for tests of commands, in addition to those in `tests/connector/conftest.py`."""
 
 from tests.engines import engine_of_the_module, pytest_generate_tests
 

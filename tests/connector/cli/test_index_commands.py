@@ -1,4 +1,4 @@
-"""The commands that maintain a stored index, called as a user calls them: verify, compact, backup, info."""
+"""Tests of the commands that maintain a stored index, run as a user runs them: verify, compact, backup, info."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def records() -> Encodings:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    """A stored index that no process has open."""
+    """Create a stored index that no process has open."""
     with FaissIndex.create(tmp_path / "index", CONFIG) as created:
         created.add(records())
     return tmp_path / "index"
@@ -62,7 +62,7 @@ def index(tmp_path: Path) -> Path:
 
 @contextmanager
 def locked_by_another_process(index: Path) -> Iterator[int]:
-    """Keep the index open in another process, which has changed it; yield the id of the process."""
+    """Keep the index open in another process that has changed the index; yield the id of the process."""
     arguments = [sys.executable, "-c", HOLDER, str(index)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -82,7 +82,7 @@ def flip_bit(index: Path, column: str, row: int) -> None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Return the content of every file but the lock, which names the last writer."""
+    """Return the content of every file except the lock file, which names the last writer."""
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "lock"]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 

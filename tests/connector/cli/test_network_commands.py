@@ -1,4 +1,4 @@
-"""The commands that need a network, called one after the other as a user calls them: train, index, search, evaluate."""
+"""Tests of the commands that need a network, run as a user runs them: train, index, search, evaluate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.command import semcut
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, digits: ImageSet) -> Path:
-    """A directory with a trained network and an index that it made."""
+    """Create a directory with a trained network and an index made with the network."""
     place = tmp_path_factory.mktemp("cli")
     trained = semcut(
         "train", "digits/train", "--out", "model", "--image-size", 16, "--epochs", 4, "--limit", 500, "--dim", 32,
@@ -45,7 +45,7 @@ def test_info_shows_the_size_of_the_index(place: Path) -> None:
     assert "records" in semcut("info", "index", cwd=place).stdout
 
 
-def test_index_skips_and_names_files_that_are_no_images(place: Path) -> None:
+def test_index_skips_and_lists_files_that_are_not_images(place: Path) -> None:
     done = semcut("index", "pictures", "--model", "model", "--out", "fives", "--json", cwd=place)
     content = json.loads(done.stdout)
     assert content["added"] > 100
@@ -66,7 +66,7 @@ def test_search_finds_records_and_draws_them(place: Path, digits_test: ImageSet)
 
 
 def test_search_loads_neither_training_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
-    """Loading either takes longer than the search for one image."""
+    """Loading either of the two takes longer than a search with one image."""
     script = (
         "import sys; from semcut.connector.cli.app import app; app(sys.argv[1:], standalone_mode=False)\n"
         "print(*sys.modules)"
@@ -103,8 +103,8 @@ def test_evaluate_reports_quality_and_cost(place: Path) -> None:
     [
         (["info", "nowhere"], "nowhere is not a directory"),
         (["info", "pictures"], "is not a semcut index"),
-        (["search", "index", "gone.png"], "cannot read gone.png"),
-        (["search", "index", "gone.png", "-k", "0"], "k = 0"),
+        (["search", "index", "missing.png"], "cannot read missing.png"),
+        (["search", "index", "missing.png", "-k", "0"], "k = 0"),
         (["train", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "digits/train", "--out", "x", "--bits", "63"], "bits = 63"),
         (["train", "digits/train", "--out", "x", "--image-size", "0"], "image_size = 0"),

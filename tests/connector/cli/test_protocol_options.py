@@ -1,4 +1,4 @@
-"""The option --protocol, with the same name, seed and data for train, index and evaluate."""
+"""Tests of the option --protocol: train, index and evaluate are given the same protocol, seed and data."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_a_network_or_an_index_of_other_images_is_refused(place: Path) -> None:
     )  # fmt: skip
     semcut("index", "digits", "--protocol", "cifar10-2", "--model", "other", "--out", "others", cwd=place)
     done = semcut("evaluate", "others", "digits", "--protocol", "cifar10-2", cwd=place, status=1)
-    assert "the network was trained on 100 images, of which 0 are none of the 1,442 that cifar10-2 says" in done.stderr
+    assert "trained on 100 images; 0 of them are not among the 1,442 images that cifar10-2 selects" in done.stderr
     semcut("index", "digits/test", "--model", "model", "--out", "queries", cwd=place)
     done = semcut("evaluate", "queries", "digits", "--protocol", "cifar10-2", cwd=place, status=1)
-    assert "the index holds 355 images, of which 355 are none of the 1,442" in done.stderr
+    assert "the index holds 355 images; 355 of them are not among the 1,442 images" in done.stderr
 
 
 def test_data_that_does_not_fit_the_protocol_is_refused(place: Path) -> None:

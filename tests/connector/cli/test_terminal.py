@@ -1,4 +1,4 @@
-"""What all commands show in a terminal: progress bars, tables, and texts that contain markup."""
+"""Output of commands in a terminal: progress bars, tables, and texts that contain markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semcut.connector.cli import terminal
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
-    """A terminal of 80 columns, in place of standard output and standard error."""
+    """Replace standard output and standard error by a terminal of 80 columns."""
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     for name in ("OUT", "ERR"):
         monkeypatch.setattr(terminal, name, console)

@@ -1,4 +1,4 @@
-"""A folder with files of any kind: images are read, every other file is reported with a reason."""
+"""Reading a folder with files of any kind: images are read, every other file is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from semcut.indexes.errors import DataError
 
 
 def bomb(path: Path, side: int) -> Path:
-    """A valid PNG header that promises side x side pixels."""
+    """Write a PNG file without pixels whose valid header claims side x side pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -21,7 +21,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Empty files: as many as CIFAR-10 has images, and a smaller set; no test reads them."""
+    """Create empty files, as many as CIFAR-10 has images, and a smaller data set; no test reads the files."""
     root = tmp_path_factory.mktemp("data")
     for folder, classes, count in (
         ("cifar/train", 10, 5000), ("cifar/test", 10, 1000), ("tin/train", 4, 100), ("tin/val", 4, 25)

@@ -1,4 +1,4 @@
-"""Every source becomes a folder of class folders, or one clear error."""
+"""Every source becomes a folder of class folders, or is one clear error."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_damaged_archive_is_one_error_and_leaves_nothing_behind(tmp_path: Path
     ("source", "message"),
     [
         ("nowhere/at/all", "does not exist"),
-        ("digits/missing", "there is no folder 'missing' inside, it holds test, train"),
+        ("digits/missing", "the data set has no folder 'missing', it holds test, train"),
         ("torchvision:NoSuchSet/train", "no data set 'NoSuchSet'"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_an_archive_is_one_error(tmp_path: Path) -> None:
 def test_a_folder_of_parts_is_not_a_folder_of_classes(tmp_path: Path) -> None:
     make_folder(tmp_path / "set" / "train", {"cat": 1, "dog": 1})
     make_folder(tmp_path / "set" / "test", {"cat": 1, "dog": 1})
-    with pytest.raises(DataError, match=r"0 class folders with images.*it holds test, train"):
+    with pytest.raises(DataError, match=r"0 class folders with images.*this folder holds test, train"):
         sources.load(str(tmp_path / "set"))
 
 

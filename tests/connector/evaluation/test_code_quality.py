@@ -1,4 +1,4 @@
-"""Codes ranked by Hamming distance, against the comparison of all rankings."""
+"""Average precision of codes equals that of the ranking "hamming" in the comparison of all rankings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, against slow, obvious formulas on the results of searches."""
+"""Figures of an evaluation equal those of slow, simple formulas on the results of searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Average precision against slow, obvious implementations; ties against the mean over all their orders."""
+"""Average precision equals that of slow, simple implementations; with ties, the mean over all orders of ties."""
 
 from __future__ import annotations
 

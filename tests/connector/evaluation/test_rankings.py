@@ -1,4 +1,4 @@
-"""Rankings against an obvious implementation, record by record, and against the answers of an index."""
+"""Rankings equal those of a simple implementation, record by record, and the results of an index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.connector.evaluation.test_metrics import slow_average_precision
 
 
 def sort_key(name, r, d, row, place):
-    """Order the records of a ranking: R, distance and position of a record, and its place by code."""
+    """Return the key by which a ranking sorts a record, from its R, distance, row, and place in the order of codes."""
     if name == "euclidean":
         return (d, row)
     if name == "relevance":
@@ -74,7 +74,7 @@ def test_hamming_counts_all_orders_of_ties(cutoff, data, comparison):
         for nth, k in enumerate(KS):
             expected = tied_average_precision(*groups, np.minimum(k, total[one]), k)[0]
             assert comparison.at_k[at][query, nth] == pytest.approx(expected)
-            chance = 0.0  # that a right record is among the first k, summed over them
+            chance = 0.0  # probability of being among the first k, summed over right records
             for own, right in zip(distances, same, strict=True):
                 before, tied = sum(other < own for other in distances), sum(other == own for other in distances)
                 chance += bool(right) * min(1.0, max(0, k - before) / tied)

@@ -1,4 +1,4 @@
-"""A checkpoint is complete and fits its architecture, or loading it is one clear error."""
+"""Checkpoints: loading one that is damaged, incomplete or of another architecture is one clear error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def change(path: Path, **values: object) -> None:
 
 
 def hashes(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
-    """Outputs of the hash branch, computed in one memory layout: another layout changes the last bits of floats."""
+    """Compute outputs of the hash branch, always in one memory layout; another would change the last bits of floats."""
     return checkpoint.net.cpu().to(memory_format=torch.channels_last)(images).hash
 
 

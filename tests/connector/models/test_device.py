@@ -1,4 +1,4 @@
-"""Memory that was freed is used again, without a request to the system for every batch."""
+"""Freed memory is used again, without a request to the system for every batch."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ if sys.argv[1] == "keep":
 def batch():
     return (torch.ones(16 << 20) + 1).sum() + (torch.ones(12 << 20) * 2).sum()
 
-for _ in range(8):  # until the free blocks are large enough for a batch
+for _ in range(8):  # until the freed blocks are large enough for a batch
     batch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(8):

@@ -1,4 +1,4 @@
-"""Eq. 3 against the formula, bit by bit; signs; packing."""
+"""Bits by Eq. 3, compared with the formula bit by bit; bits by signs; packing."""
 
 from __future__ import annotations
 

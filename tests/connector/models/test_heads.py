@@ -1,4 +1,4 @@
-"""Every loss against its formula, computed image by image and bit by bit; properties that all heads share."""
+"""Heads: every loss equals its formula, computed image by image and bit by bit; properties that all heads share."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_losses_are_their_formulas(name, smoothing):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_softmax_branch_is_trained_beside_every_head(name):
+def test_the_softmax_branch_is_trained_with_every_head(name):
     head, outputs, labels = example(name)
     logits = torch.randn(IMAGES, CLASSES, dtype=torch.float64)
     semantic = mean([cross_entropy(x, y, 0.1) for x, y in zip(logits.tolist(), labels.tolist(), strict=True)])
@@ -103,7 +103,7 @@ def test_minimising_the_loss_makes_outputs_fit_their_class(name):
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "paper"])
 def test_codes_of_fixed_codewords_are_their_signs(name):
-    """An output with the signs of the codeword of a class has the highest score for that class."""
+    """Outputs with the signs of the codeword of a class have the highest score for that class."""
     head, _, _ = example(name)
     words = codewords(CLASSES, BITS).double()
     assert head.binarisation == "sign"
@@ -119,7 +119,7 @@ def test_the_paper_s_head_has_the_paper_s_threshold():
 @pytest.mark.parametrize(
     ("classes", "bits", "least"), [(10, 64, 32), (63, 64, 32), (128, 64, 32), (10, 48, 18), (200, 64, 18)]
 )
-def test_codewords_lie_far_apart(classes, bits, least):
+def test_codewords_differ_in_many_bits(classes, bits, least):
     words = codewords(classes, bits)
     assert words.shape == (classes, bits)
     assert set(words.unique().tolist()) == {-1.0, 1.0}

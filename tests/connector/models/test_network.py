@@ -1,4 +1,4 @@
-"""Backbones by name, and the network on top of them."""
+"""Building backbones by name, and the network on top of a backbone."""
 
 from __future__ import annotations
 

@@ -47,5 +47,5 @@ def results(networks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def folder_of(results: tuple[Path, dict[str, Measurement]], name: str) -> Path:
-    """Give the folder of a network in the directory of results."""
+    """Return the folder of a network in the directory of results."""
     return results[0] / PROTOCOL / str(results[1][name].about["name"])

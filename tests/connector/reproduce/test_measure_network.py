@@ -1,4 +1,4 @@
-"""Measurements agree with the index and with obvious formulas, are made once, and are of the right network."""
+"""Measurements equal those of searches in the index, are made only once, and are refused for other images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`semcut reproduce`, as a user runs it."""
+"""Tests of `semcut reproduce`, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_misuse_is_one_line(networks, tmp_path):
     done = semcut("reproduce", "out", networks["paper-0"], cwd=tmp_path, status=2)
     assert "give both" in done.stderr
     done = semcut("reproduce", "out", cwd=tmp_path, status=1)
-    assert "nothing has been measured there" in done.stderr
+    assert "no network was measured there" in done.stderr
     done = semcut("reproduce", "out", "--speed", tmp_path, cwd=tmp_path, status=1)
     assert "holds no finished benchmark" in done.stderr

@@ -1,4 +1,4 @@
-"""Tables, pictures and the page: means over seeds, computed from the measurements alone."""
+"""Tables, pictures, CSV files and the page, computed from the measurements."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_the_page_has_all_tables_pictures_and_commands(results, tmp_path):
 
 
 def test_without_results_there_is_no_page(tmp_path):
-    with pytest.raises(DataError, match="nothing has been measured there"):
+    with pytest.raises(DataError, match="no network was measured there"):
         results_page.write(tmp_path)
     assert not any(tmp_path.iterdir())
 

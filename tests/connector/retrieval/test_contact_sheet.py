@@ -1,4 +1,4 @@
-"""The picture: query at the left, results at the right, frames by class."""
+"""The picture of results: query at the left, results at the right, colours of frames by class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_colour_of_a_frame_says_right_wrong_or_unknown() -> None:
     middle = [sheet.getpixel((left + 50, top + 50)) for left in lefts]
     assert middle == [(0, 0, 255)] * 4 + [(235, 235, 235)]
     below = sheet.crop((lefts[1], top + 104, lefts[1] + 60, top + 134)).convert("L")
-    assert below.getextrema()[0] < 100  # there is text
+    assert below.getextrema()[0] < 100  # dark pixels of text
 
 
 def test_rows_may_have_different_numbers_of_results() -> None:

@@ -1,4 +1,4 @@
-"""Encodings equal the outputs of the network, put through the equations."""
+"""Encodings equal those that the equations give for the outputs of the network."""
 
 from __future__ import annotations
 

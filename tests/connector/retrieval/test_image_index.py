@@ -1,4 +1,4 @@
-"""A network and an index used as one: add images, search by image, refuse an index of another network."""
+"""`Connector`: adding images, searching by image, and errors for an index of another network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""connector.json says which network made an index; damaged or missing files say nothing, and raise nothing."""
+"""Reading and writing connector.json; damaged or missing files give None, not an error."""
 
 from __future__ import annotations
 

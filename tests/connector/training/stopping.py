@@ -10,7 +10,7 @@ class Stop(Exception):
 
 
 def stop_in(epoch: int) -> Progress:
-    """A callback that stops a training when more than half of the images of an epoch, counted from 0, were seen."""
+    """Return a callback that stops a training in the second half of an epoch, counted from 0."""
 
     def progress(done: int, total: int, task: str = "") -> None:
         current, epochs = map(int, task.partition(",")[0].removeprefix("epoch ").split("/"))

@@ -1,4 +1,4 @@
-"""Augmentation: each kind does what it says, in the range of pixels, repeatable by its generator."""
+"""Augmentation: each kind changes images as documented, within the range of pixels, repeatable by its generator."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def test_augmentation_moves_pixels_and_nothing_else() -> None:
     assert torch.equal(augment(images, "none", torch.Generator()), images)
 
 
-def test_only_flip_mirrors() -> None:
-    """An image dark at the left and bright at the right stays so, unless it is mirrored."""
+def test_flip_and_strong_mirror_and_shift_does_not() -> None:
+    """An image that is dark at the left and bright at the right stays like that, unless it is mirrored."""
     images = torch.linspace(0, 255, 32).expand(64, 3, 32, 32).contiguous()
 
     def mirrored(kind: str) -> float:

@@ -1,4 +1,4 @@
-"""Outputs of a frozen backbone: right, computed once, cached where another network can use them."""
+"""Outputs of a frozen backbone: equal to those of the network, computed once, cached if other networks can use them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_frozen_features_are_the_outputs_of_the_backbone(architecture: Architect
 
 
 def counting_reader():
-    """A list, and a function that reads images in batches and adds their number to the list at every call."""
+    """Return a list, and a function that reads images in batches and appends their number to the list at every call."""
     counts: list[int] = []
 
     def read(images: ImageSet):

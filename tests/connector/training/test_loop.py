@@ -55,7 +55,7 @@ def test_another_seed_gives_another_network(digits: ImageSet, architecture: Arch
 def test_progress_counts_the_images_of_all_epochs_and_names_epoch_and_loss(
     digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    """The last batch of each epoch has one image, which is left out; the count reaches the end all the same."""
+    """The last batch of each epoch has one image, which is left out of the training but counted at the end."""
     calls: list[tuple[int, int, str]] = []
 
     def progress(done: int, total: int, task: str = "") -> None:
@@ -83,7 +83,7 @@ def test_the_epoch_with_the_best_validation_is_kept(model: Checkpoint) -> None:
 def test_the_best_epoch_is_chosen_by_codes_and_relevance_together(
     figure: str, digits: ImageSet, architecture: Architecture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By mAP; by accuracy where each class has one validation image, so that no query has a correct result."""
+    """Epochs are compared by mAP; by accuracy if each class has one validation image, because then there is no mAP."""
     names = ["validation_accuracy", "validation_hash_accuracy", "validation_loss"]
     epochs = [(0.9, 0.2, 0.1), (0.8, 0.7, 0.4), (0.7, 0.8, 0.3), (0.6, 0.8, 0.2)]
     if figure == "map":

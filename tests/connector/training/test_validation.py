@@ -1,4 +1,4 @@
-"""What is measured on validation images after an epoch; see also `test_loop`."""
+"""Figures that are measured on validation images after an epoch; see also `test_loop`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from semcut.indexes.errors import DataError
 
 @pytest.mark.parametrize("head", list(HEADS))
 def test_outputs_in_half_precision_are_measured_like_others(head: HeadName, architecture: Architecture) -> None:
-    """On a GPU, a network gives outputs in half precision."""
+    """On a GPU, the outputs of a network are in half precision."""
     torch.manual_seed(0)
     net = SemanticHashNet(architecture.model_copy(update={"head": head})).eval()
     labels = torch.arange(40) % 10

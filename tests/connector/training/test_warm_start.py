@@ -1,4 +1,4 @@
-"""Warm start: the same weights, another image size if wanted, and never validation images that were trained on."""
+"""Warm start: the weights are the same, the image size may differ, and no validation image was trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from semcut.indexes.errors import CheckpointError
 from tests.connector.training.stopping import Stop, stop_in
 
 
-def test_a_warm_start_begins_with_the_weights_of_a_trained_network(
+def test_a_warm_start_uses_the_weights_of_a_trained_network(
     digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
     images = digits.sample(200)
@@ -62,8 +62,8 @@ def test_a_start_that_may_have_been_trained_on_validation_images_is_refused(
                 "another architecture .head 'paper', expected",
             ),
             (digits.sample(120), architecture, {}, "was trained on other images"),
-            (images, architecture, {"seed": 1}, r"kept others for validation \(seed 0, validation 0.1\)"),
-            (images, architecture, {"validation": 0.2}, "kept others for validation"),
+            (images, architecture, {"seed": 1}, r"held out others for validation \(seed 0, validation 0.1\)"),
+            (images, architecture, {"validation": 0.2}, "held out others for validation"),
         ]
     ):
         with pytest.raises(CheckpointError, match=reason):

@@ -152,5 +152,5 @@ def test_interrupted_by_hand(source, collection, uri, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.splitlines() == ["semcut: interrupted: go on with --resume"]
+    assert said.splitlines() == ["semcut: interrupted: continue with --resume"]
     assert report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path)["verified"] is True
