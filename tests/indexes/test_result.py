@@ -72,7 +72,7 @@ def test_a_query_gives_the_records_that_were_found_best_first(result, records):
 
 def test_there_is_no_query_beyond_the_last(result):
     for query in (5, -6):
-        with pytest.raises(IndexError, match=f"query {query} of a result of 5 queries"):
+        with pytest.raises(IndexError, match=f"there is no query {query} in a result of 5 queries"):
             result[query]
 
 

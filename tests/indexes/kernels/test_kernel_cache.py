@@ -218,7 +218,7 @@ def test_kernels_are_used_from_a_directory_that_cannot_be_written_to(cache):
 
 
 UNWRITABLE = (
-    r"compiled search kernels cannot be kept, \S+ cannot be written to: set NUMBA_CACHE_DIR to a directory that can"
+    r"compiled search kernels cannot be stored, \S+ cannot be written to: set NUMBA_CACHE_DIR to a writable directory"
 )
 
 

@@ -115,7 +115,7 @@ def test_shortlists_beyond_what_a_gpu_returns_at_once(engine, device):
 def test_a_gpu_that_is_missing_is_one_error_and_nothing_is_made(engine, device, tmp_path):
     if not finds_no_gpu(engine):
         pytest.skip("needs a machine without a GPU")
-    with pytest.raises(DeviceError, match=f'device = {device} is not here: .*use device="cpu"'):
+    with pytest.raises(DeviceError, match=f'device = {device} does not exist: .*use device="cpu"'):
         FaissIndex.create(tmp_path / "index", CONFIG, engine=engine, device=device)
     assert not (tmp_path / "index").exists()
     FaissIndex.create(tmp_path / "index", CONFIG).close()

@@ -196,7 +196,7 @@ def test_a_move_that_fails_gives_one_warning_and_faiss_answers(monkeypatch):
             index._switch._next_look = 0.0
     assert len(warnings) == 1
     assert warnings[0].startswith(
-        "compiled search kernels cannot be used, FAISS scans on, several times slower: array is too big"
+        "compiled search kernels cannot be used, FAISS keeps scanning, several times slower: array is too big"
     )
     assert index._switch is None
 
