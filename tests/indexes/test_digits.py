@@ -1,7 +1,7 @@
-"""Real data: scikit-learn's handwritten digits, encoded without a network.
+"""Recorded data: scikit-learn's handwritten digits, encoded without a network.
 
-Probabilities are those of a logistic regression fitted to one half, codes are signs of random projections, features
-are the pixels, and the other half is indexed and searched.
+Probabilities come from a logistic regression that is fitted to one half of the digits, codes are signs of random
+projections, and features are the pixels. The other half is indexed and searched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUTOFFS = [0.0, 0.05, 0.2, 0.5, 0.9]
 
 @pytest.fixture(scope="module")
 def digits():
-    """Encodings of 898 digits, in three batches, with 150 of them as queries; and the digits' labels by id."""
+    """Return encodings of 898 digits in three batches, 150 of them as queries, and the labels of the digits by id."""
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels / 16
     model = LogisticRegression(max_iter=300, C=0.05).fit(pixels[::2], labels[::2])
@@ -44,7 +44,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def indexes(digits, tmp_path_factory):
-    """The digits in brute force, and in a stored index that was opened again."""
+    """Return a brute-force index of the digits, and a stored index of them that was opened again."""
     world, _ = digits
     reference = world.brute_force()
     path = tmp_path_factory.mktemp("digits")

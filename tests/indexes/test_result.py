@@ -50,7 +50,7 @@ def index(request: pytest.FixtureRequest, records: Encodings):
 
 @pytest.fixture
 def result(index, records) -> SearchResult:
-    """Of 5 queries, some of which have fewer than 200 relevant records."""
+    """Return the result of 5 queries. Some queries have fewer than 200 relevant records."""
     result = index.search(records[:5], k=200, cutoff=0.3, shortlist=None)
     assert (result.ids < 0).any()
     return result
@@ -104,7 +104,7 @@ def test_scores_of_features_that_are_not_normalised_are_not_a_number():
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_data_frame_has_the_same_columns(result, library, monkeypatch):
-    """With the real library where it is installed, else with a stand-in for its one constructor."""
+    """Uses the library if it is installed, else a fake with only the constructor."""
     if library not in sys.modules:
         monkeypatch.setitem(sys.modules, library, types.SimpleNamespace(DataFrame=dict, __spec__=True))
     frame = result.to_frame(library)

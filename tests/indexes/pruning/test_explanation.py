@@ -1,4 +1,4 @@
-"""What an index says about its partitions: bounds that hold, what a search scans, and some of their records."""
+"""The partitions of an index: valid bounds, the cells that a search scans, and some of their records."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def finds_no_gpu(engine: str) -> bool:
 
 @pytest.fixture(params=ENGINES)
 def engine(request) -> str:
-    """Each engine; on a GPU, those that find one."""
+    """Return each engine; on a GPU, only engines that find the GPU."""
     if request.node.get_closest_marker("gpu") and finds_no_gpu(request.param):
         pytest.skip(f"no GPU here that {'FAISS' if request.param == 'flat' else 'torch'} can use")
     return request.param
