@@ -1,8 +1,8 @@
 """`Encodings`: a validated batch of encoded images, the only form in which records and queries enter an index.
 
-Invariants of every `Encodings`: each array is C-contiguous, aligned, in native byte order and of its
-stated dtype; all arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
-features are finite. Code that receives an `Encodings` checks none of this again.
+Invariants of every `Encodings`: each array is C-contiguous, aligned, in native byte order and of its stated dtype; all
+arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row; features are
+finite. Code that receives an `Encodings` does not check them again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Move an open index from FAISS's scanner to the compiled search as soon as its kernels are ready.
 
-Each search calls `EngineSwitch.look` before it starts; `look` never waits. If the kernels are not ready, `look` has a
-background process compile them (`kernel_cache.start_compiling`). If they are ready, `look` starts a thread, which loads
-the kernels, fills a compiled scanner with the codes of the index, and hands the scanner to the index.
+Each search calls `EngineSwitch.look` before it starts; `look` never waits. If the kernels are not ready, `look` starts
+a background process that compiles them (`kernel_cache.start_compiling`). If they are ready, `look` starts a thread,
+which loads the kernels, fills a compiled scanner with the codes of the index, and hands the scanner to the index.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class FaissIndex(SemanticIndex):
             durability, engine, device: as for `create`.
 
         Raises:
-            NotAnIndexError, FormatVersionError, DamagedIndexError: the directory does not hold an index that can be
+            NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index in the directory that can be
                 opened; the message says what is wrong.
             InvalidParameterError, MissingDependencyError: as for `create`.
             DeviceError: the device does not exist, or is out of memory.
@@ -158,7 +158,7 @@ class FaissIndex(SemanticIndex):
         records; after a compaction, it takes as long as `open`. Without a refresh a reader sees no changes.
 
         Raises:
-            DamagedIndexError: the new state is damaged; the state before stays in use.
+            DamagedIndexError: the new state is damaged; the previous state stays in use.
         """
         with self._changes.lock:
             self._check_open()

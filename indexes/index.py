@@ -99,9 +99,9 @@ class SemanticIndex(ABC):
         self.upsert(encodings)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete what crashed writers have left of these records. Only some backends cannot avoid such remains.
+        """Delete remains of these records that crashed writers have left, in backends where that can happen.
 
-        No other writer may be active. By default there are no remains to delete.
+        No other writer may be active. By default there are no such remains.
 
         Args:
             ids: (n,) int64.
@@ -238,8 +238,8 @@ class SemanticIndex(ABC):
         Args:
             partition: its dominant class.
             limit: the largest number of ids to return, from 1 to `MAX_MEMBERS`.
-            ambiguous: whether to start with the records that have the lowest probability of the dominant class, as far
-                as cells tell. Otherwise the records are any of the partition.
+            ambiguous: whether to prefer records with a low probability of the dominant class; the order may be
+                approximate. Otherwise any records of the partition are returned.
 
         Returns:
             (n,) int64, n at most `limit`.

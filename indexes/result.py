@@ -115,7 +115,7 @@ class SearchResult:
             library: the library of the data frame; None for pandas if it is installed, else polars.
 
         Raises:
-            InvalidParameterError: the library is another one.
+            InvalidParameterError: the library is neither pandas nor polars.
             MissingDependencyError: the library is not installed.
             UnknownIdError, ClosedIndexError: as for `result[q]`.
         """

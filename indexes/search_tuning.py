@@ -22,8 +22,8 @@ class Tuning:
         wider: factor on the expected number of records if a scan by the compiled scanner alone finds too few codes.
         checked_first: number of the nearest records that are compared with the cutoff first, as a multiple of the
             shortlist. The other records are compared only if too few of these are relevant.
-        deeper: factor on the depth of a scan, or on the expected number of records in a kernel, if too few records
-            found are relevant.
+        deeper: factor on the depth of a scan, or on the expected number of records in a kernel, if too few of
+            the records found are relevant.
         rather_all: if a deeper scan would return at least one in `rather_all` records of the kept cells, all records of
             these cells are scored instead.
         split_vectorised: smallest batch that a vectorised search splits over threads. For smaller batches, starting the
@@ -31,9 +31,10 @@ class Tuning:
         split_compiled: smallest batch that a compiled search sorts by class and splits over threads.
         split_scan: smallest batch that a scan by the compiled scanner alone splits over threads.
         most_compiled: largest k of a compiled search. For a larger k, sorting whole arrays is faster.
-        wide: smallest number of classes for which only the probabilities of a query's large weights are read first to
-            compare a record with the cutoff.
-        chunk_elements: number of elements in the largest array of one chunk of queries: 32 MB of float64.
+        wide: smallest number of classes for which the cutoff first reads only a record's probabilities of the classes
+            with large weights.
+        chunk_elements: limit on the number of queries in a chunk times the number of cells, classes, shortlist slots or
+            results, whichever is largest, and on queries times depth in a scan: 32 MB of float64.
         rows_at_once: rows scored per chunk when every record of a cell is scored.
     """
 

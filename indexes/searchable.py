@@ -84,7 +84,7 @@ class Searchable:
     def adopt(self, scanner: AnyScanner) -> None:
         """Search the same snapshot from now on with a compiled scanner that has the same codes.
 
-        No lock is needed: running searches finish with the previous scanner, which later changes leave as it is.
+        No lock is needed: running searches finish with the previous scanner, which later changes do not modify.
         """
         search = build_search(self.snapshot, scanner, self._similarity, self._features)
         self._engine, self.scanner, self._search = "compiled", scanner, search

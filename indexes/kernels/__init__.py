@@ -7,8 +7,8 @@ Two modules of `indexes` use them: `warmup.py` compiles or loads all kernels, by
 `engine_switch.py` moves an open index to the compiled search as soon as the kernels are ready.
 
 The kernels are in the same directory as the vectorised code that does the same, in files named `*_kernel.py`, which
-contain all numba kernels. A digest of all these files names the directory of the cache: a change to one of them,
-or to a module in `kernel_cache._SOURCES`, compiles all kernels anew.
+contain all numba kernels. A digest of all these files names the directory of the cache: a change to one of them, or to
+a module in `kernel_cache._SOURCES`, means that all kernels are compiled again.
 
 Each step of a search, as a kernel (compiled, query by query) and vectorised with numpy (for a whole batch):
 

@@ -10,9 +10,9 @@ and the second line can exceed t only if M_L(m) > (t - rest) / sum of s_m over B
 this quotient, over j, is the *threshold* of the query. So the cells of every class are listed by envelope, the largest
 first, and a query reads a few lists, each down to the threshold: dozens of cells out of thousands.
 
-Lists contain envelopes of at least `FLOOR`. The envelopes of all cells must be compared for a query whose threshold is
-lower, whose lists have more entries than there are cells, or which has more than `MOST` large weights, as a matrix S of
-overlapping classes can produce.
+Lists contain envelopes of at least `FLOOR`. The envelopes of all cells must be compared for a query if its threshold is
+lower, if its lists have more entries than there are cells, or if it has more than `MOST` large weights. A matrix S of
+overlapping classes can produce such queries.
 
 Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
 "Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.

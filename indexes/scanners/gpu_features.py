@@ -40,7 +40,7 @@ class GpuFeatures:
         self._blocks: list[torch.Tensor] = []
         self._rows = 0
         self._given_up = False
-        self._comparing = threading.Lock()  # one comparison at the same time, since each takes memory of the GPU
+        self._comparing = threading.Lock()  # comparisons run one after the other, since each takes memory of the GPU
 
     def extend(self, columns: Columns) -> bool:
         """Copy the features of all rows that are not on the GPU yet.

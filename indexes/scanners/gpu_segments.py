@@ -169,7 +169,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
             self._segments[device] = [segment for segment in segments if len(segment)]
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 ascending positions of their cells."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells, ascending."""
         found, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for segments in self._segments.values():
             for segment in segments:

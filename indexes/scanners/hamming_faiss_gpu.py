@@ -3,7 +3,7 @@
 A flat index compares a query with all of its codes. So the codes of a segment are divided into several flat indexes of
 whole cells, with at least `MIN_CODES` codes each. Cells of one class mostly follow each other: a large partition has
 flat indexes of its own, and small partitions share one. A query is compared with all codes of every flat index that has
-one of its cells. The codes of other cells in it are not relevant, since pruning has excluded their cells, and the
+one of its cells. Codes of other cells are not relevant to the query, since pruning has excluded these cells, and the
 cutoff drops them record by record.
 
 What `GpuIndexBinaryFlat` cannot do, and how this module deals with it:

@@ -83,7 +83,7 @@ def search(
 ) -> None:
     """Find the codes nearest to each query within its cells, nearest first.
 
-    The radius grows until enough codes are within it, or all codes.
+    The radius grows until enough codes are within it, or all codes are.
 
     Args:
         codes: (nq, words) the queries.

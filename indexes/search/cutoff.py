@@ -72,7 +72,7 @@ def _bounded(
     """Bound R of (n,) pairs of a query and a row of probabilities, for queries that have few large weights.
 
     Only the row's probabilities of the classes with large weights are read. With `mass` their sum, the other
-    probabilities sum to 1 - mass at most; the upper bound multiplies this with the largest of the other weights.
+    probabilities sum to 1 - mass at most; the upper bound multiplies this by the largest of the other weights.
 
     Returns:
         passes (n,) bool, whether R is certainly above the cutoff; fails (n,) bool, whether R is certainly not above it.

@@ -35,7 +35,7 @@ class CellBounds(NamedTuple):
         dominant: (cells,) int32.
         lows: (cells,) float32, the smallest p(dominant) of the records.
         peaks: (cells,) float32, the largest p(dominant) of the records.
-        edges: (cells,) float64, the fixed edge that `tie_order` takes for p(dominant).
+        edges: (cells,) float64, the fixed edge that `tie_order` uses for p(dominant).
         sizes: (cells,) int64, the number of records.
     """
 
@@ -233,12 +233,12 @@ def _drop_below(
 ) -> int:
     """Drop cells whose sum over the large weights, plus the tail, does not exceed the limit.
 
-    The loop runs class by class, so that the processor does not wait for one envelope before it reads the next, and
-    without a branch, which the processor could not predict, since about every second cell is dropped.
+    The loop runs class by class, so that the processor does not wait for one envelope before it reads the next. It has
+    no branch, since about every second cell is dropped, which the processor could not predict.
 
     Args:
         weights: (C,) s of the query.
-        limit: what the sum must exceed.
+        limit: the value that the sum must exceed.
         bounds: the bounds of the cells.
         classes, tail: the classes of the large weights, and the largest of the other weights.
         count: the number of cells in `spare`.

@@ -1,8 +1,8 @@
 """The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
 
 `scoring.rounding` gives float32 distances of all candidates and bounds their error. The bound shows which candidates
-can be among the k best: k of them, and sometimes a few that are almost tied with the last. Only for these,
-`scoring.equations` computes exact values, which decide order and ties. The compiled counterpart is
+can be among the k best: k of them, and sometimes a few that are almost tied with the last. Exact values of
+`scoring.equations` are computed for these candidates only, and decide order and ties. The compiled counterpart is
 `search.rank_kernel`.
 """
 

@@ -1,7 +1,7 @@
 """Numba kernel of a whole search, query by query: prune, scan, shortlist with the cutoff, rank.
 
-`VectorisedSearch` does the same for a batch, step by step; `kernels/__init__` has a table of the steps. The kernel does
-not answer every query: it gives a reason instead, and the query is left to `VectorisedSearch`:
+`VectorisedSearch` does the same for a batch, step by step; `kernels/__init__` has a table of the steps. If the
+kernel cannot answer a query, it gives a reason, and `VectorisedSearch` answers the query:
 
     DOUBTFUL    a sum is so close to a border between two float32 values that the order of its terms could decide
     UNCHECKED   the query needs rows whose blocks have not been compared with their checksums yet

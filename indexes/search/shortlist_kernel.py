@@ -91,7 +91,7 @@ def _end_of_ties(
 
     Args:
         begin, hits: the first hit, and the number of hits in all.
-        free: free slots of the shortlist, at least 1.
+        free: the number of free slots of the shortlist, at least 1.
         levels: the level of each cell.
         ordered, distances, owners: `ordered`, `near` and `owners` of a `ScanWorkspace`.
     """

@@ -70,7 +70,7 @@ def first(
         size: number of records to find in a row.
 
     Returns:
-        (nq, m) bool: the first `size` records of each row; all records of a row that holds fewer.
+        (nq, m) bool: the first `size` records of each row; all records of a row that has fewer.
     """
     crowded = np.flatnonzero(np.count_nonzero(among, axis=1) > size)
     chosen = among.copy()

@@ -93,7 +93,7 @@ class VectorisedSearch:
         scored: bool,
         trace: SearchTrace,
     ) -> SearchResult:
-        """Search for one chunk of queries. No array of a chunk has more than `TUNING.chunk_elements` elements."""
+        """Search for one chunk of queries, whose number `TUNING.chunk_elements` limits."""
         records, size = self._records, params.shortlist
         with trace.step("prune"):
             kept = self._cells.prune(weights, params.cutoff)
@@ -125,9 +125,10 @@ class VectorisedSearch:
 
 
 def _parts(queries: NDArray[np.int64], codes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield groups of queries whose kept cells have about the same number of codes: `TUNING.rows_at_once` per group.
+    """Yield groups of queries whose kept cells have about the same number of codes.
 
-    A query whose number of codes is unknown (-1) is alone in its group.
+    A group of several queries has `TUNING.rows_at_once` codes at most. A query whose number of codes is unknown (-1) is
+    alone in its group.
     """
     order = np.argsort(codes, kind="stable")
     end = len(order)

@@ -60,16 +60,16 @@ def indexes(digits, tmp_path_factory):
 @pytest.mark.parametrize("k", [1, 10, 900])
 def test_without_a_shortlist_both_indexes_give_the_same(digits, indexes, cutoff, ranking, k):
     (world, _), (reference, index) = digits, indexes
-    asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-    assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+    options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+    assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("n", [1, 20, 100])
 def test_shortlists_are_those_of_brute_force(digits, indexes, cutoff, n):
     (world, _), (reference, index) = digits, indexes
-    asked = {"k": n, "cutoff": cutoff, "shortlist": n}
-    found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+    options = {"k": n, "cutoff": cutoff, "shortlist": n}
+    found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
     assert_same(found, expected)
     k = max(1, n // 10)
     for ranking in ("distance", "fused"):
@@ -108,7 +108,7 @@ def test_a_mapping_of_similar_digits_finds_both(digits):
         for one in (index, reference):
             one.add(world.records)
         threes = world.queries[labels[world.queries.ids] == 3]
-        asked = {"k": 300, "cutoff": 0.2, "shortlist": None}
-        result = index.search(threes, **asked)
-        assert_same(result, reference.search(threes, **asked))
+        options = {"k": 300, "cutoff": 0.2, "shortlist": None}
+        result = index.search(threes, **options)
+        assert_same(result, reference.search(threes, **options))
     assert {3, 8} <= set(labels[result.ids[result.ids >= 0]].tolist())

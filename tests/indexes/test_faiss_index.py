@@ -90,8 +90,8 @@ def test_without_a_shortlist_results_are_those_of_brute_force(world, moved, data
         filled(index, world.batches)
         for cutoff, ranking in each(world):
             k = data.draw(st.sampled_from([1, 2, 5, len(world.records), len(world.records) + 3]))
-            asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @settings(PROPERTY, max_examples=examples(40))
@@ -105,10 +105,10 @@ def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_p
             assert opened.config == world.config
             assert opened.stats() == written.stats()
             for cutoff, ranking in each(world):
-                asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-                expected = reference.search(world.queries, **asked)
-                assert_same(written.search(world.queries, **asked), expected)
-                assert_same(opened.search(world.queries, **asked), expected)
+                options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+                expected = reference.search(world.queries, **options)
+                assert_same(written.search(world.queries, **options), expected)
+                assert_same(opened.search(world.queries, **options), expected)
     with FaissIndex.open(path) as again:
         assert_same_records(again.get(world.records.ids), world.records)
 
@@ -126,8 +126,8 @@ def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, worl
     with threads(1), FaissIndex.open(path) as index:
         index.add(fresh)
         for cutoff, ranking in each(world):
-            asked = {"k": 7, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": 7, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @PROPERTY
@@ -138,10 +138,10 @@ def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
         for batch in world.batches:
             for one in (index, reference):
                 one.add(batch)
-            asked = {"k": n, "cutoff": 0.1, "shortlist": None}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
-            asked["shortlist"] = n
-            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            options = {"k": n, "cutoff": 0.1, "shortlist": None}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
+            options["shortlist"] = n
+            found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
             np.testing.assert_array_equal(np.sort(found.hamming), np.sort(expected.hamming))
 
 
@@ -152,8 +152,8 @@ def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_give
     with tuned(moved | {THREADS: 2}), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in list(each(world))[:3]:
-            asked = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
             result = index.search(world.queries, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
             assert_shortlist(result, world, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
 
@@ -165,8 +165,8 @@ def test_the_search_reports_how_many_records_are_relevant(world):
     with threads(1), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in each(world):
-            asked = {"k": 2, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            options = {"k": 2, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
             np.testing.assert_array_equal(found.codes - found.cut_off, expected.codes - expected.cut_off)
             assert (found.codes <= len(index)).all()
             assert (found.partitions <= found.cells).all()
@@ -208,8 +208,8 @@ def confusing(*, seed: int, rows: int, queries: int, classes: int = 4, bits: int
     """Return data with codes independent of the class: most of the records nearest to a query are irrelevant."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=bits, dim=8, groups=1)
-    records, asked = classified(rng, config, rows), classified(rng, config, queries)
-    return World(config=config, batches=[records], queries=asked, normalised=True, seed=seed)
+    records, wanted = classified(rng, config, rows), classified(rng, config, queries)
+    return World(config=config, batches=[records], queries=wanted, normalised=True, seed=seed)
 
 
 def best_of(world: World, *, cutoff: float) -> int:
@@ -229,14 +229,14 @@ def rare(*, seed: int) -> World:
     p[relevant, 11] = 0.14
     codes = rng.integers(0, 256, (rows, 8), np.uint8) & rng.integers(0, 256, (rows, 8), np.uint8)
     codes[relevant] = ~codes[relevant]
-    asked = np.zeros((queries, 12), np.float32)
-    asked[:, 11] = 1
+    wanted = np.zeros((queries, 12), np.float32)
+    wanted[:, 11] = 1
     records = classified(rng, config, rows)
     return World(
         config=config,
         batches=[Encodings(probabilities=p, codes=codes, features=records.features, ids=records.ids)],
         queries=Encodings(
-            probabilities=asked,
+            probabilities=wanted,
             codes=np.zeros((queries, 8), np.uint8),
             features=classified(rng, config, queries).features,
         ),
@@ -369,10 +369,10 @@ def single(p: list[float], number: int | None = None) -> Encodings:
 def test_a_query_gets_the_same_answer_alone_as_in_a_batch(world):
     with threads(1), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
-        for asked in ({"k": 40, "shortlist": None}, {"k": 3, "shortlist": 7}):
-            together = index.search(world.queries, cutoff=0.1, **asked)
+        for options in ({"k": 40, "shortlist": None}, {"k": 3, "shortlist": 7}):
+            together = index.search(world.queries, cutoff=0.1, **options)
             for query in range(len(world.queries)):
-                alone = index.search(world.queries[[query]], cutoff=0.1, **asked)
+                alone = index.search(world.queries[[query]], cutoff=0.1, **options)
                 assert_same(alone, together.in_order(np.array([query])))
 
 

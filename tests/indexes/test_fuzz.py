@@ -482,14 +482,14 @@ def affordable(value: Any) -> bool:
 
 @st.composite
 def searches(draw: st.DrawFn) -> dict[str, Any]:
-    asked = {
+    options = {
         "k": draw(st.one_of(st.integers(1, 30), parameters().filter(affordable))),
         "cutoff": draw(st.one_of(st.sampled_from([0.0, 0.2, 0.5]), parameters())),
         "shortlist": draw(st.one_of(st.none(), st.integers(1, 40), parameters())),
         "ranking": draw(st.one_of(st.sampled_from(["distance", "fused"]), parameters())),
     }
-    kept = draw(st.sets(st.sampled_from([*asked])))
-    return {name: value for name, value in asked.items() if name in kept}
+    kept = draw(st.sets(st.sampled_from([*options])))
+    return {name: value for name, value in options.items() if name in kept}
 
 
 def assert_taken(given: Any, taken: Any) -> None:
@@ -504,19 +504,19 @@ def assert_taken(given: Any, taken: Any) -> None:
 
 @FUZZ
 @given(searches(), st.booleans(), st.sampled_from(["all", "all", "all", "no", "too wide", "not"]))
-def test_a_search_gives_what_the_equations_do_or_is_refused(asked, normalised, queried):
+def test_a_search_gives_what_the_equations_do_or_is_refused(options, normalised, queried):
     world, (index, reference) = WORLDS[normalised], SEARCHED[normalised]
-    others = {"no": world.queries[:0], "too wide": TOO_WIDE, "not": asked}
+    others = {"no": world.queries[:0], "too wide": TOO_WIDE, "not": options}
     queries = others.get(queried, world.queries)
-    params = attempt(lambda: SearchParams(**asked))
+    params = attempt(lambda: SearchParams(**options))
     with threads(1):
-        found, expected = (attempt(lambda one=one: one.search(queries, **asked)) for one in (index, reference))
+        found, expected = (attempt(lambda one=one: one.search(queries, **options)) for one in (index, reference))
     assert type(found) is type(expected)
     if isinstance(params, SemcutError):
         assert isinstance(params, InvalidParameterError)
         assert str(found) == str(expected)
         return
-    for name, value in asked.items():
+    for name, value in options.items():
         assert_taken(value, getattr(params, name))
     assert type(params.k) is int
     assert params.k >= 1

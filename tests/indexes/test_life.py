@@ -342,8 +342,8 @@ def compare(index: FaissIndex, reference: BruteForceIndex, world: World, seed: i
     both = zip(index.iterate(7), reference.iterate(7), strict=True)
     for found, expected in both:
         assert_same_records(found, expected)
-    asked = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
-    assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+    options = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
+    assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
     if len(ids) <= 30:
-        asked["shortlist"] = 30
-        assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+        options["shortlist"] = 30
+        assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))

@@ -68,8 +68,8 @@ print(len(versions))
 def ask(index: FaissIndex, story: Story, rng: np.random.Generator) -> None:
     """Search an index, and compare the result with brute force."""
     queries = records(rng.integers(0, IDS, 3), rng.integers(0, 9, 3))
-    asked = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
-    assert_same(index.search(queries, **asked), story.brute_force().search(queries, **asked))
+    options = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
+    assert_same(index.search(queries, **options), story.brute_force().search(queries, **options))
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
@@ -123,12 +123,12 @@ def test_three_threads_search_while_one_writes(tmp_path, seconds, stored):
         while going():
             story.tell_until(index.version)
             queries = records(rng.integers(0, IDS, 3), rng.integers(0, 9, 3))
-            asked = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
-            found, last = index.search(queries, **asked), index.version
-            possible = [story.brute_force().search(queries, **asked)]
+            options = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
+            found, last = index.search(queries, **options), index.version
+            possible = [story.brute_force().search(queries, **options)]
             while story.told < last:
                 story.tell()
-                possible.append(story.brute_force().search(queries, **asked))
+                possible.append(story.brute_force().search(queries, **options))
             assert any(
                 all(np.array_equal(getattr(found, name), getattr(one, name)) for name in RANKED) for one in possible
             )

@@ -139,9 +139,9 @@ def test_uris_are_those_of_the_index_when_they_are_asked_for(records):
 
 @pytest.mark.parametrize("shortlist", [20, None])
 def test_a_traced_search_gives_the_same_and_says_what_it_did(index, records, shortlist):
-    trace, asked = SearchTrace(), {"k": 10, "cutoff": 0.2, "shortlist": shortlist}
-    result = index.search(records[:100], **asked, trace=trace)
-    assert_same(result, index.search(records[:100], **asked))
+    trace, options = SearchTrace(), {"k": 10, "cutoff": 0.2, "shortlist": shortlist}
+    result = index.search(records[:100], **options, trace=trace)
+    assert_same(result, index.search(records[:100], **options))
     assert trace.counts["queries"] == 100
     assert trace.seconds["total"] > 0
     if isinstance(index, FaissIndex):

@@ -114,8 +114,8 @@ def test_weights_and_distances_that_underflow():
     )
     for k, cutoff in ((1, 0.0), (2, 0.0), (3, 0.2)):
         for shortlist in (None, 5):
-            asked = {"k": k, "cutoff": cutoff, "shortlist": shortlist}
-            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+            options = {"k": k, "cutoff": cutoff, "shortlist": shortlist}
+            assert_same(index.search(queries, **options), reference.search(queries, **options))
 
 
 @PROPERTY
@@ -222,8 +222,8 @@ def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
 
 
 def test_the_engine_is_chosen_by_name_and_by_the_environment(monkeypatch):
-    def engine_of(**asked) -> str:
-        return type(FaissIndex.create(None, CONFIG, **asked).scanner).__name__
+    def engine_of(**options) -> str:
+        return type(FaissIndex.create(None, CONFIG, **options).scanner).__name__
 
     monkeypatch.delenv("SEMCUT_ENGINE", raising=False)
     assert engine_of() == "NumbaScanner"

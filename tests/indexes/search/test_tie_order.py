@@ -119,7 +119,7 @@ def test_the_order_of_adding_does_not_show_in_brute_force_either(records, answer
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_neither_do_opening_searching_before_removing_and_compacting(engine, records, answers, tmp_path):
+def test_opening_earlier_searches_removing_and_compacting_do_not_show(engine, records, answers, tmp_path):
     config, everything, left = config_of(records), answers["all"], answers["left"]
     with FaissIndex.create(tmp_path / "index", config, engine=engine) as index:
         index.add(records[::-1])
