@@ -1,8 +1,8 @@
 """Compile functions with numba, cache the compiled code, and define processor instructions that numba does not have.
 
-Numba's own cache of a function is valid as long as the source file of the function is unchanged. But functions and
-constants from other files are compiled into the same code. So the kernels of this package are stored in a directory
-whose name, given by `kernel_cache`, is a digest of everything that they depend on.
+Numba takes its cached code of a function for valid as long as the source file of the function is unchanged. But
+functions and constants from other files are compiled into the same code. So the kernels of this package are stored in a
+directory whose name, given by `kernel_cache`, is a digest of everything that they depend on.
 
 This is the only module that imports numba. It uses private parts of numba, listed in `PRIVATE_PARTS`, which may change
 in any version. `NUMBA_TESTED` has the versions with which the kernels were tested. A test compares both with the

@@ -193,8 +193,8 @@ def start_compiling() -> bool:
     """Start one process on this machine that compiles the kernels, detached and at the lowest priority.
 
     Searches call this repeatedly until the kernels are ready. While a process is compiling, a call does nothing. If the
-    process ends before the kernels are ready, a call that is at most `_RECHECK_SECONDS` later starts another process.
-    For each directory, `_MAX_STARTS` processes are started at most.
+    process ends before the kernels are ready, a call starts another process, after `_RECHECK_SECONDS` at most. For each
+    directory, `_MAX_STARTS` processes are started at most.
 
     Returns:
         Whether the kernels should become ready: a process was started, or is compiling already. If not, a

@@ -15,7 +15,7 @@ from tests.indexes.test_encodings import LAYOUTS
 
 
 def assert_nothing_found(result: SearchResult, queries: int, k: int) -> None:
-    """Assert that no cell was scanned, and that slots have id -1, distance inf, relevance 0, score 0, hamming -1."""
+    """Assert that no cell was scanned, and every slot has id -1, distance inf, relevance 0, score 0, hamming -1."""
     for name, value, dtype in (
         ("ids", -1, np.int64),
         ("distances", np.inf, np.float32),

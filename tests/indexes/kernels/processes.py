@@ -78,7 +78,7 @@ class Processes:
         """Kill every process that is still running. No process is left when this returns."""
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what it forked
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it forked
             process.wait(timeout=SECONDS)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:

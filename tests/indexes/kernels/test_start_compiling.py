@@ -1,4 +1,4 @@
-"""A process that compiles kernels is replaced if it ends too early, up to a largest number of times."""
+"""A process that compiles kernels is replaced if it ends too early, a limited number of times."""
 
 from __future__ import annotations
 

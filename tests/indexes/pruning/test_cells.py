@@ -1,4 +1,4 @@
-"""Pruning never skips a relevant record, and a cell that is called certain holds relevant records only."""
+"""Pruning never skips a relevant record, and a cell that is marked as certain has relevant records only."""
 
 from __future__ import annotations
 

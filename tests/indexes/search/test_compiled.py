@@ -1,4 +1,4 @@
-"""The compiled search gives the results of `VectorisedSearch`, and leaves the queries to it that it cannot decide."""
+"""The compiled search gives the results of `VectorisedSearch`, which answers the queries that the kernel cannot decide."""
 
 from __future__ import annotations
 
