@@ -6,7 +6,8 @@ index = FaissIndex.create(None, IndexConfig(classes=10, bits=64, dim=128))
 index.add(encodings)
 result = index.search(queries, k=10, cutoff=0.2, shortlist=100)
 
-Errors are imported at once, everything else when it is first used: the command line starts without faiss and numpy.
+Errors are imported with the package, all other names when they are first used. So the command line can start without
+faiss and numpy.
 """
 
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from semcut.indexes.search.trace import SearchTrace
 
 
-_HOMES = {
+_MODULES = {
     "BruteForceIndex": "semcut.indexes.brute_force",
     "Capabilities": "semcut.indexes.description",
     "Encodings": "semcut.indexes.encodings",
@@ -94,15 +95,15 @@ __all__ = [
     "UnknownIdError",
 ]
 
-if not TYPE_CHECKING:  # a type checker would take any name for one that is found here
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name, even a misspelt one
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used."""
         from importlib import import_module
 
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module 'semcut.indexes' has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_MODULES[name]), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """`BruteForceIndex`: the equations of the paper written literally. It compares a query with every record.
 
-This is the reference that every other index is tested against, and a fair choice for a few thousand records. Nothing in
-it is fast on purpose: a reader should be able to hold it beside the paper.
+This is the reference that every other index is tested against, and a reasonable choice for a few thousand records. It
+has no optimisations, so that a reader can compare it with the paper.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.column_files import specs
 from semcut.indexes.storage.id_map import IdMap
 
-NAMED = ("ids", "codes", "probabilities", "features")
+_ARRAYS = ("ids", "codes", "probabilities", "features")
 
 
 class BruteForceIndex(SemanticIndex):
@@ -38,30 +38,30 @@ class BruteForceIndex(SemanticIndex):
         super().__init__(config)
         self._version = 0
         columns = {
-            name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in NAMED
+            name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in _ARRAYS
         }
-        self._held = Encodings(**columns, uris=[])
+        self._records = Encodings(**columns, uris=[])
         self._ids = IdMap()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._records)
 
     @property
     def version(self) -> int:
-        """Number of changes so far."""
+        """The number of changes so far."""
         return self._version
 
     def stats(self) -> IndexStats:
-        """The size of the index; it has no cells."""
+        """Return the size of the index, which has no cells."""
         self._check_open()
-        dominant = self._held.probabilities.argmax(axis=1)
+        dominant = self._records.probabilities.argmax(axis=1)
         return IndexStats(
             records=len(self),
             removed=0,
             partitions=np.bincount(dominant, minlength=self.config.classes).tolist(),
             cells=0,
-            normalised=self._held.normalised(),
-            column_bytes={name: getattr(self._held, name).nbytes for name in NAMED},
+            normalised=self._records.normalised(),
+            column_bytes={name: getattr(self._records, name).nbytes for name in _ARRAYS},
         )
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
@@ -78,27 +78,27 @@ class BruteForceIndex(SemanticIndex):
             features=encodings.features,
             uris=uris,
         )
-        self._replace(Encodings.concatenate([self._held[kept], batch]))
+        self._replace(Encodings.concatenate([self._records[kept], batch]))
 
     def _remove(self, ids: NDArray[np.int64]) -> None:
         rows = self._ids.rows(ids)
         refuse_unknown(ids, rows)
-        self._replace(self._held[np.delete(np.arange(len(self)), rows)])
+        self._replace(self._records[np.delete(np.arange(len(self)), rows)])
 
     def _replace(self, records: Encodings) -> None:
         assert records.ids is not None
-        self._held, self._ids = records, IdMap()
+        self._records, self._ids = records, IdMap()
         self._version += 1
         self._ids.add(records.ids, np.arange(len(records)))
 
     def ids(self) -> NDArray[np.int64]:
-        """(records,) int64: all ids, in order of arrival."""
+        """Return all ids: (records,) int64, in order of arrival."""
         self._check_open()
-        assert self._held.ids is not None
-        return self._held.ids
+        assert self._records.ids is not None
+        return self._records.ids
 
     def next_id(self) -> int:
-        """An id that is free, as are all above it: one more than the largest in the index."""
+        """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
         self._check_open()
         return self._ids.largest() + 1
 
@@ -106,21 +106,21 @@ class BruteForceIndex(SemanticIndex):
         return self._ids.rows(ids) >= 0
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
-        assert self._held.uris is not None
+        assert self._records.uris is not None
         rows = self._ids.rows(ids)
         refuse_unknown(ids, rows)
-        return [self._held.uris[row] for row in rows.tolist()]
+        return [self._records.uris[row] for row in rows.tolist()]
 
     def _get(self, ids: NDArray[np.int64]) -> Encodings:
         rows = self._ids.rows(ids)
         refuse_unknown(ids, rows)
-        records = self._held[rows]
+        records = self._records[rows]
         if records.uris is not None and all(uri is None for uri in records.uris):
             object.__setattr__(records, "uris", None)
         return records
 
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
-        records = self._held
+        records = self._records
         assert records.ids is not None
         order = np.argsort(records.ids)
         order = order[records.ids[order] > after]
@@ -128,9 +128,9 @@ class BruteForceIndex(SemanticIndex):
             yield records[order[start : start + batch_size]]
 
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
-        scored = self._scored(queries, params, self._held.normalised())
+        scored = self._scored(queries, params, self._records.normalised())
         weights = self._similarity.weights(queries.probabilities)
-        records = self._held
+        records = self._records
         assert records.ids is not None
         dominant, edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)
         result = SearchResult.empty(len(queries), params.k)
@@ -158,14 +158,14 @@ class BruteForceIndex(SemanticIndex):
         return result
 
     def _cells(self) -> Cells:
-        """Put the records into cells, as other indexes keep them; a search here does without."""
-        cells, numbers = Cells.empty(self.config).extended(self._held.probabilities)
+        """Group the records into cells, as other indexes store them. A search of this index uses no cells."""
+        cells, numbers = Cells.empty(self.config).extended(self._records.probabilities)
         return replace(cells, sizes=np.bincount(numbers, minlength=len(cells)))
 
     def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
-        assert self._held.ids is not None
-        probabilities = self._held.probabilities
+        assert self._records.ids is not None
+        probabilities = self._records.probabilities
         rows = np.flatnonzero(probabilities.argmax(axis=1) == partition)
         if ambiguous:
             rows = rows[np.argsort(probabilities[rows, partition], kind="stable")]
-        return self._held.ids[rows[:limit]]
+        return self._records.ids[rows[:limit]]

@@ -1,7 +1,8 @@
-"""`Changes`: how one change of a `FaissIndex` at a time goes from the store to the searches.
+"""`Changes`: makes the changes of a `FaissIndex`, one after the other.
 
-A change is written to the store, which commits it, and is then published to searches. If it fails, the index is as it
-was before; where that cannot be known, the index is closed, and opening it again tells.
+A change is written to the store, which commits it, and is then published to searches. If a change fails, the index is
+as it was before. Where it is unknown whether the change was committed, the index is closed; opening it again shows the
+committed state.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from semcut.indexes.storage.store import Store
 
 
 class Changes:
-    """The changes of one index.
+    """Makes the changes of one index.
 
     Args:
-        store: where a change is written.
-        searchable: what searches see.
+        store: stores the records.
+        searchable: the snapshot that searches see.
 
     Attributes:
-        lock: held by a change from before its first byte is written until it is published; reentrant.
+        lock: held during a change, from before the first write until the change is published; reentrant.
     """
 
     def __init__(self, store: Store, searchable: Searchable) -> None:
@@ -35,16 +36,16 @@ class Changes:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Make a change in the block: alone, as the writer, starting from the last committed snapshot.
+        """Run the block as a change: alone, as the writer, starting from the last committed snapshot.
 
         Raises:
-            InvalidParameterError: the block of another change calls this, from its progress callback.
+            InvalidParameterError: a change is running in this thread, and its progress callback calls this.
             LockedError, StorageError: the store cannot be written.
         """
         with self.lock:
             self._searchable.check_open()
             if self._running:
-                raise InvalidParameterError("an index cannot be changed by its own progress callback: do so afterwards")
+                raise InvalidParameterError("an index cannot be changed by its own progress callback: wait for its end")
             self._running = True
             try:
                 self._store.begin()
@@ -58,7 +59,7 @@ class Changes:
                     self.abandon()
                 if isinstance(error, MemoryError):
                     raise StorageError(
-                        "there is not enough memory for this change: it was made whole or not at all"
+                        "there is not enough memory for this change, which was made completely or not at all"
                         + ("; open the index again to see" if closed else "")
                     ) from None
                 raise
@@ -66,7 +67,7 @@ class Changes:
                 self._running = False
 
     def publish(self, after: Snapshot) -> None:
-        """Let searches see a snapshot; if that fails, close the index."""
+        """Make searches see a snapshot; if that fails, close the index."""
         if after is self._searchable.snapshot:
             return
         try:
@@ -76,20 +77,21 @@ class Changes:
             raise
 
     def abandon(self) -> None:
-        """Close the index at once; what the store has not committed is lost."""
+        """Close the index at once. Changes that the store has not committed are lost."""
         with self._searchable.lock.exclusive():
             self._searchable.closed = True
             self._store.close()
 
     def adopt(self, scanner: AnyScanner, snapshot: Snapshot) -> bool:
-        """Search with the compiled scanner from now on. Waits for nothing.
+        """Search with the compiled scanner from now on, unless that would have to wait for a change.
 
         Args:
-            scanner: holds the codes of the snapshot.
-            snapshot: what searches should be seeing.
+            scanner: the scanner, with the codes of the snapshot.
+            snapshot: the snapshot that searches are expected to see.
 
         Returns:
-            Whether it was done: not while a change runs, nor after one, nor in a closed index.
+            Whether searches use the scanner now. They do not if a change is running, if a change has replaced the
+            snapshot, or if the index is closed.
         """
         if not self.lock.acquire(blocking=False):
             return False

@@ -1,6 +1,7 @@
 """`IndexConfig`, the shape of an index, and `SearchParams`, the parameters of a search: frozen, validated once.
 
-An `IndexConfig` is fixed when an index is created, and stored with it. Code that receives either checks nothing again.
+An `IndexConfig` is fixed when an index is created, and stored with it. Code that receives an `IndexConfig` or
+`SearchParams` does not check the values again.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SH
 Ranking = Literal["distance", "fused"]
 
 MAX_RESULTS = 10**8
-"""Largest result, in slots (queries times k); a larger one is refused before memory is taken."""
+"""Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
 MAX_SIMILARITY = 1e12
-"""Largest entry of S: relevances stay far from the ends of float32."""
+"""Largest entry of S, so that relevances stay far below the largest float32 value."""
 
 
 class Settings(BaseModel):
-    """A frozen pydantic model; invalid values raise one `InvalidParameterError`."""
+    """A frozen pydantic model. Invalid values raise a single `InvalidParameterError`, with up to three complaints."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -58,11 +59,11 @@ class IndexConfig(Settings):
         prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
         similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
         groups: G; cells distinguish runner-up classes modulo 2 G, and a partition has at most 5 + 6 G cells (see
-            `pruning.cells`). The default, 0, chooses G so that the number of cells stays reasonable: C for few classes,
-            16 for hundreds, then fewer.
+            `pruning.cell_table`). The default, 0, limits the number of cells: G is C for up to 16 classes, 16 for up
+            to 256, and 4096 // C (at least 1) for more.
 
     Raises:
-        InvalidParameterError: naming the field, the value given and the range expected.
+        InvalidParameterError: a value is out of range; the message names the field, the value and the range.
     """
 
     classes: int = Field(ge=2, le=10_000)
@@ -91,7 +92,7 @@ class IndexConfig(Settings):
             if not np.array_equal(matrix, matrix.T):
                 raise ValueError("the similarity is not symmetric: S[i][j] must equal S[j][i]")
             if matrix.max() > MAX_SIMILARITY:
-                raise ValueError(f"the similarity goes up to {matrix.max():g}, at most {MAX_SIMILARITY:g}: scale it")
+                raise ValueError(f"the largest similarity is {matrix.max():g}, at most {MAX_SIMILARITY:g}: scale S")
         if self.prior is not None and sum(self.prior) / min(self.prior) > MAX_SIMILARITY * self.classes:
             raise ValueError(
                 f"the smallest entry of the prior, {min(self.prior):g}, is too small compared with the others"
@@ -105,7 +106,7 @@ class IndexConfig(Settings):
         return groups or max(1, min(16, classes, 4096 // classes))
 
     def check(self, encodings: Encodings) -> None:
-        """Raise `InvalidEncodingsError` unless the batch has this index's classes, bits and feature length."""
+        """Raise `InvalidEncodingsError` unless the batch has the classes, bits and feature length of this index."""
         if not isinstance(encodings, Encodings):
             raise InvalidEncodingsError(f"got a {type(encodings).__name__}, expected Encodings")
         for what, given, expected in (
@@ -118,10 +119,10 @@ class IndexConfig(Settings):
 
 
 class SearchParams(Settings):
-    """One search: see `SemanticIndex.search` for the meaning of each field.
+    """The parameters of one search; see `SemanticIndex.search` for the meaning of each field.
 
     Raises:
-        InvalidParameterError: naming the field, the value given and the range expected.
+        InvalidParameterError: a value is out of range; the message names the field, the value and the range.
     """
 
     k: int = Field(default=DEFAULT_K, ge=1, le=MAX_RESULTS)
@@ -133,7 +134,7 @@ class SearchParams(Settings):
     @classmethod
     def _number(cls, value: Any) -> Any:
         if isinstance(value, np.integer):
-            return int(value)  # pydantic reads these as floats
+            return int(value)  # pydantic would read a numpy integer as a float
         if isinstance(value, bool | np.bool_ | complex | np.complexfloating | str | bytes):
             raise ValueError(f"a {type(value).__name__}, expected a number")
         return value
@@ -157,13 +158,13 @@ class SearchParams(Settings):
 
 
 def search_params(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
-    """Make `SearchParams` of these values, which are checked only the first time that they occur."""
+    """Return the `SearchParams` with these values. The last 64 are cached, so repeated values are not checked again."""
     try:
         return _known(k, cutoff, shortlist, ranking)
-    except TypeError:  # a value that the cache cannot hold
+    except TypeError:  # a value that cannot be hashed, so the cache cannot look it up
         return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
 
 
-@lru_cache(maxsize=64, typed=True)  # 1 and True are equal, but only one of them is a number of results
+@lru_cache(maxsize=64, typed=True)  # typed: 1 and True are equal, but only 1 is a valid k
 def _known(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
     return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)

@@ -1,4 +1,4 @@
-"""What an index says of itself: `Capabilities`, what its backend can do, and `IndexStats`, its size."""
+"""Descriptions of an index: `Capabilities`, what its backend can do, and `IndexStats`, its size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a backend can do. Ask for these instead of asking which class an index has.
+    """What a backend can do. Code should depend on these, not on the class of an index.
 
     Attributes:
         counts_codes: whether results and explanations count the records in the cells that were scanned; where it is
             False, `SearchResult.codes` and `Explanation.kept_codes` are -1.
-        cheap_stats: whether `stats` takes no more than milliseconds; where it is False, it reads something of every
+        cheap_stats: whether `stats` takes milliseconds at most; where it is False, `stats` reads a part of every
             record.
     """
 
@@ -25,12 +25,12 @@ class IndexStats:
     """The size of an index.
 
     Attributes:
-        records: records held.
-        removed: records that were removed and take space on the disk until the index is compacted.
-        partitions: records per dominant class, one number per class.
-        cells: number of cells, of all partitions together, that hold a record.
+        records: number of records in the index.
+        removed: number of removed records that take space until the index is compacted.
+        partitions: number of records per dominant class, one number per class.
+        cells: number of cells with at least one record, in all partitions together.
         normalised: whether every feature is L2-normalised, so that the fused ranking can be used.
-        column_bytes: bytes of every column; the rows of removed records count until the index is compacted.
+        column_bytes: bytes of each column, by name. The rows of removed records count until the index is compacted.
     """
 
     records: int

@@ -1,8 +1,8 @@
-"""One validated batch of encoded images: the only form in which records and queries enter an index.
+"""`Encodings`: a validated batch of encoded images, the only form in which records and queries enter an index.
 
-Invariants of an `Encodings` once it exists: every array is C-contiguous, aligned, in native byte order and of its
-stated dtype; all arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row;
-features are finite. Code that receives an `Encodings` checks none of this again.
+Invariants of every `Encodings`: each array is C-contiguous, aligned, in native byte order and of its stated dtype; all
+arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row; features are
+finite. Code that receives an `Encodings` does not check them again.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing_extensions import Self
 from semcut.indexes.errors import InvalidEncodingsError, shown
 
 SUM_TOLERANCE = 1e-3
-"""Largest difference between the sum of a row of probabilities and 1: float16 softmax of 1000 classes still passes."""
+"""Largest difference between the sum of a row of probabilities and 1. A softmax of 1000 classes in float16 passes."""
 
 NORM_TOLERANCE = 1e-3
 """Largest difference between the length of an L2-normalised feature and 1."""
 
 MAX_SQUARED_NORM = 1e37
-"""Largest squared length of a feature: squared distances between longer features could overflow float32."""
+"""Largest squared length of a feature. Squared distances between longer features could overflow float32."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encodings:
-    """Probabilities, codes and features of n images; with ids, n records for an index.
+    """Probabilities, codes and features of n images. With ids they are n records for an index, without ids n queries.
 
-    Arrays whose dtype and layout fit are not copied; do not change them afterwards.
+    Arrays that have the right dtype and layout are not copied; do not change them afterwards.
 
     Attributes:
         probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
-        uris: where each image is: n strings or Nones; or None.
+        uris: the address of each image: n values, each a string or None; or None for all images.
 
     Raises:
-        InvalidEncodingsError: naming the array, what it is and what was expected.
+        InvalidEncodingsError: an array is invalid; the message names the array, what is wrong, and what was expected.
     """
 
     probabilities: NDArray[np.float32]
@@ -64,7 +64,7 @@ class Encodings:
         for name, column in (("codes", codes), ("features", features), ("ids", ids), ("uris", uris)):
             if column is not None and len(column) != rows:
                 raise InvalidEncodingsError(
-                    f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row an image"
+                    f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row per image"
                 )
         _check_probabilities(probabilities)
         _check_features(features)
@@ -81,7 +81,7 @@ class Encodings:
         return len(self.probabilities)
 
     def __getitem__(self, rows: slice | ArrayLike) -> Self:
-        """Return the rows picked by a slice, a boolean mask or an integer array, as a batch of its own."""
+        """Return the rows that a slice, a boolean mask or an integer array selects, as a new batch."""
         picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
         if isinstance(picked, np.ndarray) and not picked.size:
             picked = picked.astype(np.int64)
@@ -99,10 +99,10 @@ class Encodings:
 
     @staticmethod
     def concatenate(batches: Sequence[Encodings]) -> Encodings:
-        """Join batches to one, rows in order. Ids and uris are kept if every batch has them.
+        """Join batches into one, rows in order. Ids and uris are kept if every batch has them.
 
         Raises:
-            InvalidEncodingsError: no batches, or their widths differ.
+            InvalidEncodingsError: there are no batches, or their widths differ.
         """
         if not batches:
             raise InvalidEncodingsError("no batches to concatenate, expected at least one")
@@ -122,13 +122,13 @@ class Encodings:
         )
 
     def normalised(self) -> bool:
-        """Say whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
+        """Return whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
         return count_unnormalised(self.features) == 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Records(Encodings):
-    """Encodings that an index gives back: `ids` is never None.
+    """Encodings that an index returns: `ids` is never None.
 
     Attributes:
         ids: (n,) int64.
@@ -138,7 +138,7 @@ class Records(Encodings):
 
     @staticmethod
     def of(encodings: Encodings) -> Records:
-        """The same arrays as `Records`; the encodings must have ids."""
+        """Return the same arrays as `Records`; the encodings must have ids."""
         return _trusted(Records, **{name: getattr(encodings, name) for name in _NAMES})
 
 
@@ -149,7 +149,7 @@ _Batch = TypeVar("_Batch", bound=Encodings)
 
 
 def is_unnormalised(features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Find (n, D) features that do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
+    """Return which of (n, D) features do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
     squared = np.vecdot(features, features)
     return np.asarray(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE)
 
@@ -160,7 +160,7 @@ def count_unnormalised(features: NDArray[np.float32]) -> int:
 
 
 def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:
-    """Make a batch of rows that were validated before, without validating them again."""
+    """Build a batch from columns that were validated before, without validating them again."""
     batch = object.__new__(kind)
     for name, column in columns.items():
         contiguous = np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column
@@ -184,7 +184,7 @@ def _floats(name: str, value: Any) -> NDArray[np.float32]:
         raise InvalidEncodingsError(f"{name} have dtype {array.dtype}, expected float32")
     if array.shape[1] == 0:
         raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected at least one column")
-    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinite: refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32 becomes infinite and is refused later
         return np.require(array, np.float32, ["C", "A"])
 
 

@@ -1,8 +1,8 @@
 """Move an open index from FAISS's scanner to the compiled search as soon as its kernels are ready.
 
-Searches call `EngineSwitch.look` before they start; it never waits. Where it finds no kernels, it has a process in the
-background compile them (`kernel_cache.start_compiling`). Where it finds them, it starts a thread, which loads the
-kernels, fills a compiled scanner with the codes of the index, and hands the scanner to the index.
+Each search calls `EngineSwitch.look` before it starts; `look` never waits. If the kernels are not ready, `look` starts
+a background process that compiles them (`kernel_cache.start_compiling`). If they are ready, `look` starts a thread,
+which loads the kernels, fills a compiled scanner with the codes of the index, and hands the scanner to the index.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from semcut.indexes.storage.snapshot import Snapshot
 
 _LOOK_SECONDS = 0.2
-"""Seconds between two looks for kernels."""
+"""Minimum time between two checks for kernels, in seconds."""
 _RETRY_SECONDS = 0.02
-"""Seconds until the next attempt to hand over the scanner, after the index was found in the middle of a change."""
+"""Time until the next attempt to hand over the scanner, in seconds, if a change of the index was running."""
 
-# A process that is forked while another thread holds a lock never sees that lock released. So forking waits for this
-# lock, which is held while a process is started and while the thread may hold any other lock: of the import system, of
-# numba, of an index or of its state.
+# In a forked process, a lock that another thread held at the fork is never released. So forking waits for this lock.
+# It is held while a process is started, and while the thread may hold any other lock: of the import system, of numba,
+# of an index or of its snapshot.
 _fork_lock = threading.RLock()
 os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
 
 
 class EngineSwitch:
-    """Moves one index to the compiled search. It does not keep the index alive.
+    """Moves one index to the compiled search. Has only a weak reference to the index.
 
     Args:
         index: the index to move.
@@ -47,10 +47,10 @@ class EngineSwitch:
         self._thread: threading.Thread | None = None
 
     def look(self) -> bool:
-        """Start what can be started now, without waiting for it.
+        """Check for kernels, and start the compilation or the move if possible, without waiting for either.
 
         Returns:
-            Whether there is still something to look for: False after the index was moved, or cannot be moved.
+            Whether to call this again: False if the index was moved or cannot be moved.
         """
         now = time.monotonic()
         if now < self._next_look or not _fork_lock.acquire(blocking=False):
@@ -59,7 +59,7 @@ class EngineSwitch:
             self._next_look = now + _LOOK_SECONDS
             if self._done:
                 return False
-            if self._thread is not None and self._thread.is_alive():  # False in a process forked during the move
+            if self._thread is not None and self._thread.is_alive():  # False in a fork of this process
                 return True
             if kernel_cache.ready_directory() is not None:
                 self._thread = threading.Thread(target=self._move, name="semcut engine switch")
@@ -78,13 +78,13 @@ class EngineSwitch:
             self._hand_over()
         except Exception as error:
             kernel_cache.warn_once(
-                f"compiled search kernels cannot be used, FAISS scans on, several times slower: {error}"
+                f"compiled search kernels cannot be used, FAISS keeps scanning, several times slower: {error}"
             )
         finally:
             self._done = True
 
     def _hand_over(self) -> None:
-        """Fill a compiled scanner, bring it up to date with each change meanwhile, and hand it to the index.
+        """Fill a compiled scanner, apply the changes that were made meanwhile, and hand the scanner to the index.
 
         References to the index are dropped between steps, so that an index that is no longer used can be freed while
         its codes are copied. The loop ends with the main thread, since Python waits for this thread at exit.

@@ -4,30 +4,31 @@
       InvalidEncodingsError   (ValueError)   an array of a batch has a wrong shape, type or value
       InvalidParameterError   (ValueError)   a setting of an index or of a search is out of range
       DuplicateIdError        (ValueError)   an id occurs twice in a batch, or is in the index already
-      UnknownIdError          (KeyError)     an id that was asked for is not in the index
+      UnknownIdError          (KeyError)     a requested id is not in the index
       StorageError                           a stored index cannot be used
         NotAnIndexError                        the directory holds no index
-        IndexExistsError                       the directory holds something already
+        IndexExistsError                       the directory is not empty
         FormatVersionError                     the index was written in another format version
-        DamagedIndexError                      files of the index are missing, short or contradictory
+        DamagedIndexError                      files of the index are missing, too short or contradictory
         ConcurrentWriteError                   another process has written to this index in spite of the lock
-          LockedError                            another writer has the index; the message says which process
-        ServerError                            a Milvus server does not answer, or refuses what was asked
+          LockedError                            another writer has the lock; the message names its process
+        ServerError                            a Milvus server does not answer, or refuses a request
       ClosedIndexError                       the index was closed
-      DeviceError                            a GPU is not there, or is out of memory
-      DataError                              a data set, an archive or an image that was named cannot be used
+      DeviceError                            a GPU does not exist, or is out of memory
+      DataError                              a data set, an archive or an image cannot be used
       CheckpointError                        files of a model are missing, damaged, or of another architecture
-      MissingDependencyError  (ImportError)  a package that this part needs is not installed
+      MissingDependencyError  (ImportError)  a package that a part of semcut needs is not installed
 
-Each message says what was given, what was expected and what to do. When one of these is raised, nothing was
-changed. The second base lets a caller who knows nothing of semcut catch them as usual.
+Each message says what was given, what was expected and what to do. An operation that raises one of these errors has
+changed nothing, except where its documentation says otherwise. The base in brackets lets a caller who does not know
+semcut catch the error as one of Python's own.
 """
 
 from importlib.util import find_spec
 
 
 def shown(value: object) -> str:
-    """A value in one line of at most 60 characters, whatever it is, for a message."""
+    """Return any value as one line of at most 60 characters, for a message."""
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # an integer of more digits than Python prints
@@ -52,9 +53,9 @@ class DuplicateIdError(SemcutError, ValueError):
 
 
 class UnknownIdError(SemcutError, KeyError):
-    """An id that was asked for is not in the index."""
+    """A requested id is not in the index."""
 
-    def __str__(self) -> str:  # KeyError shows the repr of its argument: quotes around a sentence
+    def __str__(self) -> str:  # KeyError would show the repr of its argument, with quotes around the sentence
         return str(self.args[0])
 
 
@@ -67,7 +68,7 @@ class NotAnIndexError(StorageError):
 
 
 class IndexExistsError(StorageError):
-    """The directory holds something already."""
+    """The directory is not empty."""
 
 
 class FormatVersionError(StorageError):
@@ -75,7 +76,7 @@ class FormatVersionError(StorageError):
 
 
 class DamagedIndexError(StorageError):
-    """Files of the index are missing, short or contradictory."""
+    """Files of the index are missing, too short or contradictory."""
 
 
 class ConcurrentWriteError(StorageError):
@@ -83,11 +84,11 @@ class ConcurrentWriteError(StorageError):
 
 
 class LockedError(ConcurrentWriteError):
-    """Another writer has the index."""
+    """Another writer has the lock of the index."""
 
 
 class ServerError(StorageError):
-    """A Milvus server does not answer, or refuses what was asked."""
+    """A Milvus server does not answer, or refuses a request."""
 
 
 class ClosedIndexError(SemcutError):
@@ -98,7 +99,7 @@ class ClosedIndexError(SemcutError):
 
 
 class DataError(SemcutError):
-    """A data set, an archive or an image that was named cannot be used."""
+    """A data set, an archive or an image cannot be used."""
 
 
 class CheckpointError(SemcutError):
@@ -106,20 +107,23 @@ class CheckpointError(SemcutError):
 
 
 class MissingDependencyError(SemcutError, ImportError):
-    """A package that this part needs is not installed."""
+    """A package that a part of semcut needs is not installed."""
 
 
 class DeviceError(SemcutError):
-    """A card is not there, or is out of memory."""
+    """A GPU does not exist, or is out of memory."""
 
 
 def require(packages: dict[str, str], purpose: str, extra: str) -> None:
     """Raise `MissingDependencyError` unless all of these packages are installed, without loading any of them.
 
     Args:
-        packages: name of the module that each is imported by, and of the package that it comes with.
-        purpose: what they are needed to do.
-        extra: of semcut, that installs them.
+        packages: the name of each module to import, with the name of the package that installs it.
+        purpose: what the packages are needed for, a verb phrase such as "train a network".
+        extra: the extra of semcut that installs the packages.
+
+    Raises:
+        MissingDependencyError: the message names all missing packages and the extra.
     """
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:

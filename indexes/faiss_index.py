@@ -1,7 +1,8 @@
 """`FaissIndex`: an index of encodings on one machine, in memory or stored, for many threads and processes.
 
-`storage.store` keeps the records and what survives a crash, `Searchable` holds what searches see. Here they meet: a
-change is written to the store first, and becomes visible to searches when it is committed.
+`FaissIndex` connects two parts: `storage.store`, which stores the records so that they survive a crash, and
+`Searchable`, the snapshot that searches see. A change is written to the store first, and becomes visible to searches
+when the store has committed it.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from semcut.indexes.storage.verify import Damage, verify
 
 
 class FaissIndex(SemanticIndex):
-    """An index in memory or in a directory, searched on one machine. Make one with `create` or `open`.
+    """An index in memory or in a directory, searched on one machine. Use `create` or `open` to make an instance.
 
-    Any number of processes may have a stored index open. The first that changes it is its writer until it closes it;
-    the others see the index as it was when they opened it or last called `refresh`. `storage.transactions` says what a
-    crash leaves.
+    Any number of processes may have a stored index open. The first process that changes the index is the writer until
+    it closes the index; the other processes see the index as it was when they opened it or last called `refresh`.
+    `storage.transactions` describes the state after a crash.
     """
 
     capabilities = Capabilities(counts_codes=True, cheap_stats=True)
@@ -66,31 +67,33 @@ class FaissIndex(SemanticIndex):
         engine: EngineName = "auto",
         device: str = "cpu",
     ) -> Self:
-        """Make an empty index, stored at `path` (a new or empty directory) or in memory where it is None.
+        """Create an empty index, in a directory or in memory.
 
         Args:
             path: a new or empty directory; None for an index in memory.
             config: the shape of the index.
-            durability: "batch": a change is on the disk when its call returns. "close": changes reach the disk when the
-                index is flushed or closed, and a crash before that loses all of them; for bulk loads in many small
-                batches.
-            engine: what scans the codes; every engine gives the same answers. "compiled" needs numba (extra `fast`),
-                "faiss" needs nothing else; for GPUs there are "torch" (needs torch) and "flat" (needs faiss-gpu).
-                "auto" chooses: "torch" on a GPU; on the processor the value of the environment variable SEMCUT_ENGINE,
-                else "compiled" if numba is installed, else "faiss". An engine "compiled" that is named here or in
-                SEMCUT_ENGINE compiles its kernels now, which takes about half a minute, once on each machine. "auto"
-                does not wait for that: "faiss" answers while another process compiles, and a search after that moves
-                the index to "compiled".
-            device: where codes are kept and scanned: "cpu", one GPU such as "cuda:0", or "cuda" for all GPUs.
+            durability: "batch": a change is on the disk when its call returns. "close": changes are written to the disk
+                when the index is flushed or closed, and a crash before that loses all of them; for bulk loads in many
+                small batches.
+            engine: the scanner of the codes; every engine gives the same answers. "compiled" needs numba (extra
+                `fast`), "faiss" needs no other package; for GPUs there are "torch" (needs torch) and "flat" (needs
+                faiss-gpu). "auto" chooses: "torch" on a GPU; on the CPU the value of the environment variable
+                SEMCUT_ENGINE, else "compiled" if numba is installed, else "faiss". If "compiled" is named here or in
+                SEMCUT_ENGINE, the call compiles the kernels, which takes about half a minute, once on each machine.
+                The default does not wait for that: "faiss" answers while a background process compiles, and a later
+                search moves the index to "compiled".
+            device: where codes are stored and scanned: "cpu", one GPU such as "cuda:0", or "cuda" for all GPUs.
 
         Raises:
-            IndexExistsError: there is something at the path.
-            StorageError: the directory cannot be made.
+            InvalidParameterError: the durability, the engine or the device has an unknown name, or the engine does not
+                run on the device.
+            IndexExistsError: the directory is not empty, or the path is a file.
+            StorageError: the directory cannot be created.
             MissingDependencyError: the engine needs numba or torch, which is not installed.
             DeviceError: the device does not exist.
         """
         name = _engine(engine, device)
-        device_names(name, device)  # before anything is made
+        device_names(name, device)  # raises before the directory is created
         return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name, device)
 
     @classmethod
@@ -104,7 +107,7 @@ class FaissIndex(SemanticIndex):
     ) -> Self:
         """Open a stored index as it was at the last completed change.
 
-        Ids, codes and cells are read now, 20 bytes a record if codes have 64 bits; other columns are read row by row
+        Ids, codes and cells are read now, 20 bytes per record for codes of 64 bits. Other columns are read row by row
         when they are needed.
 
         Args:
@@ -112,8 +115,9 @@ class FaissIndex(SemanticIndex):
             durability, engine, device: as for `create`.
 
         Raises:
-            NotAnIndexError, FormatVersionError, DamagedIndexError: the directory does not hold an index that can be
-                opened; the message says what it holds.
+            NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index in the directory that can be
+                opened; the message says what is wrong.
+            InvalidParameterError, MissingDependencyError: as for `create`.
             DeviceError: the device does not exist, or is out of memory.
         """
         name = _engine(engine, device)
@@ -124,14 +128,14 @@ class FaissIndex(SemanticIndex):
 
     @property
     def version(self) -> int:
-        """Number of changes that the index had seen at the snapshot that searches see."""
+        """The number of changes up to the snapshot that searches see."""
         return self._searchable.snapshot.committed.version
 
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot that searches see now: records by row, their columns, and their cells.
 
-        A snapshot never changes. It can be read as long as the index is open, also after changes of the index.
+        A snapshot never changes. It can be read as long as the index is open, even after later changes of the index.
         """
         self._check_open()
         return self._searchable.snapshot
@@ -148,13 +152,13 @@ class FaissIndex(SemanticIndex):
         return self._searchable.snapshot.stats()
 
     def refresh(self) -> bool:
-        """Move to the last state that a writer in another process has committed, and say whether there was a new one.
+        """Move to the last state that a writer in another process has committed, and return whether it is a new one.
 
-        Costs a fraction of a millisecond if nothing has changed; after changes, it reads the catalogue and what was
-        added; after a compaction, it costs as much as `open`. Without a refresh a reader sees no changes.
+        Takes a fraction of a millisecond if there are no changes. After changes, it reads the catalogue and the added
+        records; after a compaction, it takes as long as `open`. Without a refresh a reader sees no changes.
 
         Raises:
-            DamagedIndexError: the new state is damaged; the state before stays in use.
+            DamagedIndexError: the new state is damaged; the previous state stays in use.
         """
         with self._changes.lock:
             self._check_open()
@@ -163,10 +167,10 @@ class FaissIndex(SemanticIndex):
             return self._searchable.snapshot is not before
 
     def flush(self) -> None:
-        """Write changes that durability "close" has held back to the disk.
+        """Commit the changes that durability "close" has postponed.
 
         Raises:
-            StorageError: the disk refused. These changes are lost, and the index is closed.
+            StorageError: the changes cannot be written. They are lost, and the index is closed.
         """
         with self._changes.lock:
             self._check_open()
@@ -177,17 +181,17 @@ class FaissIndex(SemanticIndex):
                 raise
 
     def compact(self, progress: Progress | None = None) -> None:
-        """Free the space of removed records and tighten cells around the others. Searches continue meanwhile.
+        """Free the space of removed records and tighten the bounds of cells. Searches continue meanwhile.
 
-        Needs additional space on the disk for a copy of the remaining records until it is done. Other processes that
-        have the index open keep their state, and get the compacted one when they refresh.
+        Needs space on the disk for a copy of the remaining records until the compaction is finished. Other processes
+        that have the index open keep their snapshot, and see the compacted one after a refresh.
 
         Args:
-            progress: is called with the number of records copied so far and in all.
+            progress: called with the number of records copied so far and in all.
 
         Raises:
-            DamagedIndexError: a record to be kept is damaged.
-            LockedError, StorageError: as for `add`. Nothing has changed then.
+            DamagedIndexError: a remaining record is damaged.
+            LockedError, StorageError: as for `add`.
         """
         with self._changes.change():
             self.flush()
@@ -196,14 +200,14 @@ class FaissIndex(SemanticIndex):
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write a copy of the index, as it is now, to a new or empty directory, while searches and changes continue.
 
-        Everything is compared with its checksums while it is copied. This also stores an index that is in memory.
+        All columns are compared with their checksums while they are copied. An index in memory can be stored this way.
 
         Args:
             path: a new or empty directory.
-            progress: is called with the number of records copied so far and in all.
+            progress: called with the number of records copied so far and in all.
 
         Raises:
-            IndexExistsError: there is something at the path.
+            IndexExistsError: the directory is not empty, or the path is a file.
             DamagedIndexError: the index is damaged; no backup is made.
             StorageError: the backup cannot be written.
         """
@@ -215,7 +219,7 @@ class FaissIndex(SemanticIndex):
         self._store.backup(Path(path), snapshot, progress)
 
     def verify(self, progress: Progress | None = None) -> list[Damage]:
-        """Read everything that is stored and list what is damaged, see `storage.verify`; empty if nothing is."""
+        """Read all stored data and list the damage, see `storage.verify`; the list is empty if there is none."""
         with self._changes.lock:
             self._check_open()
             if self._store.writing:
@@ -229,13 +233,13 @@ class FaissIndex(SemanticIndex):
         Closing twice is allowed; using a closed index raises `ClosedIndexError`.
 
         Raises:
-            StorageError: changes that were held back could not be written, and are lost.
+            StorageError: postponed changes cannot be written, and are lost.
         """
         with self._changes.lock:
             if self._searchable.closed:
                 return
             try:
-                if self._store.writing:  # not in a process that was forked from the writer's
+                if self._store.writing:  # false in a process that was forked from the writer
                     self._store.flush()
             finally:
                 self._changes.abandon()

@@ -1,8 +1,8 @@
-"""Import FAISS, and use as many threads as it does. No other module of this package imports FAISS itself.
+"""Import FAISS, and use as many threads as FAISS does. No other module of `indexes` imports FAISS itself.
 
-A missing, broken or doubly installed FAISS is therefore reported by the same one-sentence error wherever it is needed
-first. The wheels faiss-cpu and faiss-gpu both contain the module `faiss` and overwrite each other, so an environment
-with both of them is refused.
+So a missing, broken or doubly installed FAISS is always reported by the same error of one sentence. The wheels
+faiss-cpu and faiss-gpu both contain the module `faiss` and overwrite each other, so an environment with both of them is
+refused.
 
 FAISS runs its loops in threads of OpenMP. `omp_set_num_threads`, or the environment variable OMP_NUM_THREADS, limits
 them; the numba kernels, which have no threads of their own, follow the same limit through `thread_count`.
@@ -23,7 +23,7 @@ __all__ = ["faiss", "single_threaded_pool", "split_over_threads", "thread_count"
 _INSTALL = "run `pip install 'semcut[cpu]'`, or `pip install 'semcut[gpu]'` on a machine with a CUDA GPU."
 
 _MAX_PART = 128
-"""Queries in one part of `split_over_threads`, at most."""
+"""The largest number of queries in one part of `split_over_threads`."""
 _PARTS_PER_THREAD = 4
 """Parts per thread for a small batch, so that a thread that finishes early takes work from the others."""
 
@@ -51,7 +51,7 @@ def thread_count() -> int:
 
 
 def single_threaded_pool(threads: int) -> ThreadPoolExecutor:
-    """Make a pool of threads in each of which FAISS runs on one thread: the caller has split the work already."""
+    """Return a pool of threads that each limit FAISS to one thread, since the caller has already split the work."""
     return ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,))
 
 
@@ -69,7 +69,7 @@ def split_over_threads(search: Callable[[slice], None], queries: int, threads: i
         for part in parts:
             search(part)
         return
-    remaining = iter(parts)  # shared: a thread that finishes a part takes the next one
+    remaining = iter(parts)  # shared by the threads: a thread that finishes a part takes the next one
 
     def work() -> None:
         for part in remaining:

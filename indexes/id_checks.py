@@ -1,7 +1,7 @@
 """Checks of record ids that callers pass, with one error message for each mistake, for every index.
 
-Ids are int64 and not negative. Nothing here looks at an index: what is known of it is passed as rows, -1 for an id that
-has none.
+Ids are int64 and not negative. These functions do not use the index itself: the caller passes the row of each id, or -1
+for an id that is not in the index.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def ids_given(ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
 
     Args:
         ids: one integer or (n,) integers of any integer type.
-        must_exist: whether an integer that is too large to be an id is an error; otherwise it becomes -1.
+        must_exist: whether an integer that is too large for an id is an error; if not, it becomes -1.
 
     Returns:
         (n,) int64.
 
     Raises:
         InvalidParameterError: `ids` is not an array of integers.
-        UnknownIdError: an integer is too large to be an id.
+        UnknownIdError: `must_exist`, and an integer is too large for an id.
     """
     try:
         given = np.atleast_1d(np.asarray(ids))
@@ -68,6 +68,6 @@ def refuse_unknown(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
 
 
 def _some(ids: NDArray[np.integer[Any]]) -> str:
-    """The first ids and a verb, to begin a sentence with."""
+    """Return the start of a sentence: the number of ids, the first of them, and "is" or "are"."""
     first = ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
     return f"id {first} is" if len(ids) == 1 else f"{len(ids)} ids ({first}) are"

@@ -1,7 +1,7 @@
 """`SemanticIndex`: the whole contract of an index, the same for every backend.
 
 Arguments are checked here and nowhere else, so every index raises the same error for the same mistake, before anything
-has changed. Backends implement the methods that begin with an underscore, and trust what they get.
+has changed. Backends implement the methods that begin with an underscore; these methods do not check their arguments.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 MAX_MEMBERS = 10_000
-"""Most ids that `SemanticIndex.members` gives at once."""
+"""The largest number of ids that `SemanticIndex.members` returns."""
 
 
 class SemanticIndex(ABC):
     """An index of encodings: `create` or `open` one, `add` records, `search` it.
 
-    Any number of threads may use an index at once: one changes it at a time, the others wait; every search, `get` and
-    `iterate` sees the index as it was at one moment. An index is a context manager that closes itself.
+    Any number of threads may use an index at the same time. Changes are made one after the other; every search, `get`
+    and `iterate` sees the index as it was at one moment. An index is a context manager that closes itself.
     """
 
     capabilities: ClassVar[Capabilities]
@@ -54,19 +54,19 @@ class SemanticIndex(ABC):
     @property
     @abstractmethod
     def version(self) -> int | str:
-        """Identifies the state that searches see: differs after every change. Compare versions for equality only."""
+        """Identifies the state that searches see. It differs after every change; compare versions for equality only."""
 
     def add(self, encodings: Encodings) -> None:
         """Add records, all or none of them. A batch without records is allowed and does nothing.
 
         Args:
-            encodings: with ids, of this index's classes, bits and feature length.
+            encodings: the records, with ids, and with the classes, bits and feature length of this index.
 
         Raises:
-            InvalidEncodingsError: no ids, or widths that are not the index's.
+            InvalidEncodingsError: the records have no ids, or other widths than the index.
             DuplicateIdError: an id occurs twice in the batch or is in the index.
             LockedError: the index has another writer.
-            StorageError: the batch could not be stored. Nothing has changed then, as with every error.
+            StorageError: the batch could not be stored. The index is unchanged, as after every error.
         """
         if len(self._checked(encodings)):
             self._add(encodings, replace=False)
@@ -75,10 +75,10 @@ class SemanticIndex(ABC):
         """Add records, and replace records that have the same ids: all or none of them, in one change.
 
         Args:
-            encodings: with ids, of this index's classes, bits and feature length.
+            encodings: as for `add`.
 
         Raises:
-            InvalidEncodingsError: no ids, or widths that are not the index's.
+            InvalidEncodingsError: as for `add`.
             DuplicateIdError: an id occurs twice in the batch.
             LockedError, StorageError: as for `add`.
         """
@@ -88,7 +88,7 @@ class SemanticIndex(ABC):
     def load(self, encodings: Encodings) -> None:
         """Add records whose ids are known not to be in the index, for bulk loads.
 
-        The same as `upsert`, which it is by default; a backend for which looking ids up is expensive leaves that out.
+        By default this is `upsert`. A backend for which looking up ids is expensive does not look them up here.
 
         Args:
             encodings: as for `upsert`.
@@ -99,9 +99,9 @@ class SemanticIndex(ABC):
         self.upsert(encodings)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete what writers that crashed have left of these records, where a backend cannot avoid such remains.
+        """Delete remains of these records that crashed writers have left, in backends where that can happen.
 
-        No other writer may be active. By default there is nothing to delete.
+        No other writer may be active. By default there are no such remains.
 
         Args:
             ids: (n,) int64.
@@ -112,10 +112,10 @@ class SemanticIndex(ABC):
         """Remove the records with these ids, all or none of them.
 
         Args:
-            ids: (n,) integers; one that occurs twice counts once.
+            ids: (n,) integers; an id that occurs twice counts once.
 
         Raises:
-            UnknownIdError: naming ids that are not in the index.
+            UnknownIdError: some ids are not in the index; the message names them.
             LockedError, StorageError: as for `add`.
         """
         wanted = np.unique(self._ids_given(ids))
@@ -135,19 +135,19 @@ class SemanticIndex(ABC):
         """Find the k best records for every query.
 
         Args:
-            queries: of this index's classes, bits and feature length; their ids and uris are ignored.
+            queries: nq queries with the classes, bits and feature length of this index; their ids and uris are ignored.
             k: number of records to return for each query, at least 1.
             cutoff: t of Eq. 2, in [0, 1): only records with relevance strictly above t are considered.
             shortlist: number of relevant records, nearest by Hamming distance, to rank. A fixed rule (see
                 `search.tie_order`) chooses among records at the last distance, so the answer depends on the query and
-                the records alone. None ranks every relevant record, exactly.
+                the records alone. None ranks every relevant record.
             ranking: "distance" orders by Euclidean distance of features, ascending; "fused" by the score of Eq. 4,
                 descending. Ties are ordered by id.
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
             InvalidParameterError: an argument is out of range.
-            InvalidEncodingsError: widths are not the index's, or fused ranking of features not L2-normalised.
+            InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
         params = search_params(k, cutoff, shortlist, ranking)
         self._check_open()
@@ -157,31 +157,31 @@ class SemanticIndex(ABC):
             return self._search(queries, params, trace).reading_uris_with(self.uris)
 
     def get(self, ids: Any) -> Records:
-        """Return the records with these ids, with all their arrays, in this order.
+        """Return the records with these ids, with all their arrays, in the order of the ids.
 
         Args:
             ids: (n,) integers.
 
         Raises:
-            UnknownIdError: naming ids that are not in the index.
+            UnknownIdError: as for `remove`.
         """
         return Records.of(self._get(self._ids_given(ids)))
 
     def uris(self, ids: Any) -> list[str | None]:
-        """Return the uris of the records with these ids, in this order, None for a record without one.
+        """Return the uris of the records with these ids, in the order of the ids; None for a record without a uri.
 
-        Reads uris only, so it costs much less than `get`.
+        Only uris are read, so this costs much less than `get`.
 
         Args:
             ids: (n,) integers.
 
         Raises:
-            UnknownIdError: naming ids that are not in the index.
+            UnknownIdError: as for `remove`.
         """
         return self._uris(self._ids_given(ids))
 
     def contains(self, ids: Any) -> NDArray[np.bool_]:
-        """Say for each id whether the index holds a record with it.
+        """Return for each id whether the index has a record with this id.
 
         Args:
             ids: (n,) integers.
@@ -192,14 +192,14 @@ class SemanticIndex(ABC):
         return self._contains(self._ids_given(ids, must_exist=False))
 
     def iterate(self, batch_size: int = 10_000, *, after: int = -1) -> Iterator[Records]:
-        """Give all records in batches, ordered by id, as they are now: later changes do not show.
+        """Yield all records in batches, ordered by id, as they are now: later changes do not show.
 
         Args:
             batch_size: records in a batch; the last batch may have fewer.
-            after: give only records with larger ids; pass the last id seen to continue an earlier iteration.
+            after: yield only records with larger ids; pass the last id seen to continue an earlier iteration.
 
         Raises:
-            InvalidParameterError: a batch size below 1, or an `after` that is no integer.
+            InvalidParameterError: `batch_size` or `after` is not an integer, or is too small.
         """
         self._check_open()
         for name, value, least in (("batch_size", batch_size, 1), ("after", after, -1)):
@@ -217,13 +217,14 @@ class SemanticIndex(ABC):
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
 
     def explain(self, queries: Encodings, *, cutoff: float = DEFAULT_CUTOFF) -> Explanation:
-        """Explain what pruning leaves of each partition for every query.
+        """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
 
         Args:
             queries, cutoff: as for `search`.
 
         Raises:
-            InvalidParameterError, InvalidEncodingsError: as for `search`; also if there are too many queries.
+            InvalidParameterError: as for `search`, or there are too many queries.
+            InvalidEncodingsError: as for `search`.
         """
         self._check_open()
         params = SearchParams(cutoff=cutoff)
@@ -236,9 +237,9 @@ class SemanticIndex(ABC):
 
         Args:
             partition: its dominant class.
-            limit: most ids to return, at most `MAX_MEMBERS`.
-            ambiguous: start with the cells whose records have the lowest probability of the dominant class, instead
-                of any cells.
+            limit: the largest number of ids to return, from 1 to `MAX_MEMBERS`.
+            ambiguous: whether to prefer records with a low probability of the dominant class; the order may be
+                approximate. Otherwise any records of the partition are returned.
 
         Returns:
             (n,) int64, n at most `limit`.
@@ -259,7 +260,7 @@ class SemanticIndex(ABC):
         return cells_per_partition(self._cells())
 
     def refresh(self) -> bool:
-        """Move to the newest state that any writer has committed, and say whether that is another state than before.
+        """Move to the newest state that any writer has committed, and return whether that state is a new one.
 
         By default an index always sees the newest state.
         """
@@ -267,7 +268,7 @@ class SemanticIndex(ABC):
         return False
 
     def flush(self) -> None:
-        """Finish the work that changes have left for later. By default changes leave none.
+        """Finish work that changes have postponed. By default changes postpone no work.
 
         Raises:
             StorageError: the work could not be finished.
@@ -285,7 +286,7 @@ class SemanticIndex(ABC):
         self.close()
 
     def _checked(self, encodings: Encodings) -> Encodings:
-        """Check a batch to be added as far as possible without looking at the records of the index."""
+        """Check a batch that is to be added, as far as possible without reading records of the index."""
         self._check_open()
         self.config.check(encodings)
         if encodings.ids is None:
@@ -294,12 +295,12 @@ class SemanticIndex(ABC):
         return encodings
 
     def _ids_given(self, ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
-        """Read ids as a caller passes them: see `ids_given`."""
+        """Check that the index is open, and read ids as a caller passes them; see `ids_given`."""
         self._check_open()
         return ids_given(ids, must_exist=must_exist)
 
     def _scored(self, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
-        """Say whether Eq. 4 applies. Raise `InvalidEncodingsError` if it does not and the search is to rank by it."""
+        """Return whether Eq. 4 applies; raise `InvalidEncodingsError` if it does not and the search ranks by it."""
         both = normalised and queries.normalised()
         if params.ranking == "fused" and not both:
             owner = "the queries" if normalised else "the index"
@@ -315,7 +316,7 @@ class SemanticIndex(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of records in the index."""
+        """Return the number of records in the index."""
 
     @abstractmethod
     def stats(self) -> IndexStats:

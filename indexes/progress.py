@@ -1,4 +1,4 @@
-"""`Progress`: how long work tells its caller how far it is. The one protocol of the whole package."""
+"""`Progress`: the callback by which long operations report their progress, the same in the whole package."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A callback that long work calls now and then, from the thread that does the work.
+    """A callback that a long operation calls repeatedly, from the thread in which the operation runs.
 
-    `done` never falls while the same `task` runs and ends at `total`. Whoever wants a progress bar passes a function
-    with these parameters; an exception that it raises stops the work, which then leaves nothing half done.
+    Within one `task`, `done` never decreases, and is `total` at the end. To show a progress bar, pass a function with
+    these parameters. An exception that the function raises stops the operation, which then leaves no partial result.
     """
 
     def __call__(self, done: int, total: int, task: str = "") -> None:
-        """Take note.
+        """Report progress.
 
         Args:
-            done: units of work that are finished: records, images, bytes or searches, as the caller documents.
-            total: units of work in all.
-            task: what is being done, for work of several parts; empty where there is one part.
+            done: number of units that are finished: records, images, bytes or searches, as the operation documents.
+            total: number of units in all.
+            task: name of the current part, for an operation of several parts; empty for an operation of one part.
         """
 
 
 def silent(done: int, total: int, task: str = "") -> None:
-    """The `Progress` of work that nobody watches."""
+    """Ignore progress: the `Progress` to pass where none is shown."""

@@ -1,7 +1,7 @@
-"""`SearchResult`: what a search found for a batch of queries, as arrays, query by query, or as a table.
+"""`SearchResult`: the records that a search found for a batch of queries, as arrays, as lists or as a table.
 
-Arrays are the fast way and hold empty slots where fewer than k records are relevant. `result[0]` and iteration leave
-empty slots out. Uris are not part of a search: they are read from the index when they are first asked for.
+Reading the arrays is the fastest way. They have empty slots where fewer than k records are relevant; `result[0]` and
+iteration leave empty slots out. A search does not read uris: they are read from the index each time they are used.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class SearchHit:
     """One record that a search found for one query.
 
     Attributes:
-        id: of the record.
+        id: the id of the record.
         distance: Euclidean distance of features.
         relevance: R of Eq. 1.
-        score: zeta of Eq. 4; NaN where features are not L2-normalised, since it is not defined there.
+        score: zeta of Eq. 4; NaN where features are not L2-normalised, since Eq. 4 does not apply.
         hamming: number of bits in which the codes differ.
-        uri: where the image is, None if the record has no uri.
+        uri: the address of the image, None if the record has no uri.
     """
 
     id: int
@@ -59,7 +59,7 @@ class SearchResult:
         ids: (nq, k) int64.
         distances: (nq, k) float32, Euclidean distance of features.
         relevance: (nq, k) float32, Eq. 1.
-        scores: (nq, k) float32, Eq. 4; NaN where features are not L2-normalised and it is not defined.
+        scores: (nq, k) float32, Eq. 4; NaN where features are not L2-normalised, since Eq. 4 does not apply.
         hamming: (nq, k) int32, differing bits of codes.
         partitions: (nq,) int64; partitions scanned.
         cells: (nq,) int64; cells scanned.
@@ -83,15 +83,15 @@ class SearchResult:
         return len(self.ids)
 
     def __getitem__(self, query: int) -> list[SearchHit]:
-        """The records found for one query, best first.
+        """Return the records found for one query, best first.
 
         Raises:
             IndexError: there is no such query.
-            UnknownIdError: a record that was found has been removed from the index since.
-            ClosedIndexError: the index was closed since, so its uris cannot be read any more.
+            UnknownIdError: a record that was found has been removed from the index after the search.
+            ClosedIndexError: the index was closed after the search, so its uris cannot be read any more.
         """
         if not -len(self) <= query < len(self):
-            raise IndexError(f"query {query} of a result of {len(self)} queries")
+            raise IndexError(f"there is no query {query} in a result of {len(self)} queries")
         found = int(np.count_nonzero(self.ids[query] >= 0))
         columns = (getattr(self, name)[query, :found].tolist() for name in _PER_RECORD)
         return [SearchHit(*values) for values in zip(*columns, self._uris(self.ids[query, :found]), strict=True)]
@@ -100,7 +100,7 @@ class SearchResult:
         return (self[query] for query in range(len(self)))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary for each record found: `query`, `rank` (both from 0) and the attributes of `SearchHit`.
+        """Return one dictionary for each record found: `query`, `rank` (both from 0) and the attributes of `SearchHit`.
 
         Raises:
             UnknownIdError, ClosedIndexError: as for `result[q]`.
@@ -109,12 +109,13 @@ class SearchResult:
         return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
     def to_frame(self, library: Literal["pandas", "polars"] | None = None) -> Any:
-        """The records found as a data frame with the columns of `to_dicts`.
+        """Return the records found as a data frame with the columns of `to_dicts`.
 
         Args:
-            library: which library makes the frame; None for pandas if it is installed, else polars.
+            library: the library of the data frame; None for pandas if it is installed, else polars.
 
         Raises:
+            InvalidParameterError: the library is neither pandas nor polars.
             MissingDependencyError: the library is not installed.
             UnknownIdError, ClosedIndexError: as for `result[q]`.
         """
@@ -138,7 +139,7 @@ class SearchResult:
         return polars.DataFrame(table)
 
     def _table(self) -> dict[str, list[Any]]:
-        """Columns of all records found, query after query."""
+        """Return the columns of all records found, query after query."""
         query, rank = np.nonzero(self.ids >= 0)
         names = {"ids": "id", "distances": "distance", "scores": "score"}
         return {
@@ -151,16 +152,16 @@ class SearchResult:
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         return [None] * len(ids) if self._read_uris is None or not len(ids) else self._read_uris(ids)
 
-    # what searches use to put results together
+    # the methods below are for searches, which assemble results
 
     def reading_uris_with(self, reader: UriReader) -> SearchResult:
-        """The same result, with a function that reads the uris of records once they are asked for."""
+        """Set the function that reads the uris of records when they are used, and return this result."""
         object.__setattr__(self, "_read_uris", reader)
         return self
 
     @staticmethod
     def unfilled(queries: int, k: int) -> SearchResult:
-        """A result whose arrays hold arbitrary values: the caller fills every slot."""
+        """Return a result whose arrays are not initialised: the caller fills every slot."""
         return SearchResult(
             ids=np.empty((queries, k), np.int64),
             distances=np.empty((queries, k), np.float32),
@@ -175,14 +176,14 @@ class SearchResult:
 
     @staticmethod
     def empty(queries: int, k: int) -> SearchResult:
-        """A result without records: every slot is empty."""
+        """Return a result without records: every slot is empty."""
         result = SearchResult.unfilled(queries, k)
         for name in _ARRAYS:
             getattr(result, name).fill(_FILL.get(name, 0))
         return result
 
     def in_order(self, rows: NDArray[np.int64]) -> SearchResult:
-        """The results of the queries at these positions."""
+        """Return the results of the queries at these positions, in this order."""
         return SearchResult(**{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def put(self, rows: NDArray[np.int64], part: SearchResult) -> None:
@@ -192,7 +193,7 @@ class SearchResult:
 
     @staticmethod
     def concatenate(parts: list[SearchResult]) -> SearchResult:
-        """The results of several batches of queries with the same k, as one."""
+        """Join the results of several batches of queries with the same k into one."""
         arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         return SearchResult(**arrays)
 

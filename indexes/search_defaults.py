@@ -1,9 +1,9 @@
-"""Defaults of a search, in the one place where they stand. Imports nothing, so command lines can show them at once.
+"""The defaults of a search, defined only here. Imports no other module, so command lines can show them at once.
 
 `SemanticIndex.search`, `SearchParams`, the commands, the HTTP API and the benchmarks all take their defaults from here.
 
 DEFAULT_K
-    How many records a search returns for each query. Ten fill a page of pictures.
+    The number of records that a search returns for each query. Ten images fill a page.
 
 DEFAULT_CUTOFF
     t of Eq. 2: a record counts as relevant to a query only if R, the probability that both show the same class, is
@@ -12,12 +12,12 @@ DEFAULT_CUTOFF
     more than four to one against "same class".
 
 DEFAULT_SHORTLIST
-    How many relevant records, nearest by Hamming distance, are re-ranked by exact distance or fused score. Ten times
-    DEFAULT_K: codes of 64 bits order records coarsely, so the best ten by exact distance are searched for among the
-    hundred nearest by code. None instead re-ranks every relevant record, exactly.
+    The number of relevant records, nearest by Hamming distance, that are re-ranked by exact distance or fused score. It
+    is ten times DEFAULT_K: codes of 64 bits order records coarsely, so the ten best by exact distance are chosen among
+    the hundred nearest by code. A shortlist of None re-ranks every relevant record.
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function"
-(the cutoff); the other two are choices of this library, and benchmarks state them.
+(the cutoff). The other two defaults are choices of this library; benchmarks state which values they use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`TUNING`: the numbers that make a search fast and cannot change its answer, in the one place where they stand.
+"""`TUNING`: the numbers that make a search fast and cannot change its answer, defined only here.
 
-Both implementations of a search take them from here, the vectorised one and the compiled one. Kernels read them when
-they are compiled, so this file counts as a source of kernels (`kernels.kernel_cache`). The values were found by
-measuring on 2 cores of an AMD EPYC; a wrong one costs time, never a record.
+The vectorised and the compiled implementation of a search both use these numbers. They are compiled into kernels, so
+this file counts as a source of kernels (`kernels.kernel_cache`). The values were measured on 2 cores of an AMD EPYC. A
+bad value makes searches slower, and never loses a record.
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How deep searches scan, how they share work, and how much memory they take.
+    """Numbers for the depth of scans, the split of batches over threads, and the memory of a search.
 
     Attributes:
-        first_scan: the first scan of a vectorised search gives this times the size of the shortlist: enough that its
-            last Hamming distance, at which records may be missing, mostly lies behind the shortlist.
-        first_radius: a kernel first takes the records within a radius that holds about this times the size of the
-            shortlist; it sees whole distances, so it needs fewer than a vectorised search.
-        wider: a scan by the compiled scanner alone that finds too few codes is repeated for this many times as many.
-        checked_first: this times the size of the shortlist is compared with the cutoff first; the rest only if too few
-            of them are relevant.
-        deeper: a scan that finds too few relevant records is repeated this many times as deep.
-        rather_all: if a deeper scan would give one record for every `rather_all` records of the kept cells, or more,
-            every record of these cells is looked at instead.
-        split_vectorised: smallest batch that a vectorised search splits over threads. Below, starting them costs more.
-        split_compiled: the same of a compiled search, which is split by queries that find the same records.
-        split_scan: the same of a scan by the compiled scanner alone.
-        most_compiled: largest k of a compiled search; above it, sorting whole arrays is faster.
-        wide: number of classes from which on only some of a record's probabilities are read to compare it with the
-            cutoff.
-        chunk_elements: elements of the largest array that one chunk of queries makes: 32 MB of float64.
-        rows_at_once: rows that are scored at once where every record of a cell is looked at.
+        first_scan: depth of the first scan of a vectorised search, as a multiple of the shortlist. Records at the last
+            Hamming distance of a scan may be missing; this depth mostly puts that distance beyond the shortlist.
+        first_radius: number of records expected within the first radius of a compiled search or scan, as a multiple of
+            the shortlist. A kernel finds all records of a distance, so it needs fewer than a vectorised search.
+        wider: factor on the expected number of records if a scan by the compiled scanner alone finds too few codes.
+        checked_first: number of the nearest records that are compared with the cutoff first, as a multiple of the
+            shortlist. The other records are compared only if too few of these are relevant.
+        deeper: factor on the depth of a scan, or on the expected number of records in a kernel, if too few of
+            the records found are relevant.
+        rather_all: if a deeper scan would return at least one in `rather_all` records of the kept cells, all records of
+            these cells are scored instead.
+        split_vectorised: smallest batch that a vectorised search splits over threads. For smaller batches, starting the
+            threads takes longer than they save.
+        split_compiled: smallest batch that a compiled search sorts by class and splits over threads.
+        split_scan: smallest batch that a scan by the compiled scanner alone splits over threads.
+        most_compiled: largest k of a compiled search. For a larger k, sorting whole arrays is faster.
+        wide: smallest number of classes for which the cutoff first reads only a record's probabilities of the classes
+            with large weights.
+        chunk_elements: limit on the number of queries in a chunk times the number of cells, classes, shortlist slots or
+            results, whichever is largest, and on queries times depth in a scan: 32 MB of float64.
+        rows_at_once: rows scored per chunk when every record of a cell is scored.
     """
 
     first_scan: int = 3

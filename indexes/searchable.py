@@ -1,8 +1,8 @@
-"""`Searchable`: what the searches of a `FaissIndex` see, and how it moves from one snapshot to the next.
+"""`Searchable`: the snapshot that the searches of a `FaissIndex` see, and the move from one snapshot to the next.
 
-A snapshot of the store, the scanner with the codes of its records, the search that uses both, and the map of ids belong
-together: searches must never see one of them newer than another. So they change together here, under a lock that
-searches share. Whoever changes the index comes with the next snapshot and has made sure that no other change runs.
+A snapshot of the store, the scanner with the codes of its records, the search that uses both, and the map from ids to
+rows belong together: searches must never see them at different versions. So they are replaced together, under a lock
+that searches share. The caller of `publish` passes the next snapshot, and must prevent other changes meanwhile.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from semcut.indexes.storage.snapshot import Snapshot
 
 
 class Searchable:
-    """One snapshot, ready to be searched. Make one from the snapshot that an index was opened with.
+    """One snapshot at a time, ready to be searched, starting with the one that the index was opened with.
 
     Args:
-        snapshot: the records.
+        snapshot: the first snapshot.
         similarity: the S of the index.
-        engine: name of the scanner, as `choose` knows it.
+        engine: name of the scanner, as in `scanners.choose.build_scanner`.
         device: where codes are scanned.
 
     Attributes:
-        snapshot: the records that searches see.
-        scanner: scans their codes.
-        lock: shared by everything that reads a scanner, exclusive while one snapshot replaces another.
+        snapshot: the snapshot that searches see.
+        scanner: scans the codes of its records.
+        lock: shared by all readers of the scanner, exclusive while one snapshot replaces another.
         closed: whether the index was closed.
     """
 
@@ -60,11 +60,11 @@ class Searchable:
     def search(
         self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
     ) -> SearchResult:
-        """Search the snapshot; the caller holds the lock. There must be a query and a record."""
+        """Search the snapshot; the caller holds the lock. There must be at least one query and one record."""
         return self._search.search(queries, params, scored, trace)
 
     def publish(self, after: Snapshot) -> None:
-        """Let searches see another snapshot. If this raises, the scanner may hold a part of it and must not be used."""
+        """Make searches see another snapshot. If this raises, the scanner may be incomplete and must not be used."""
         before = self.snapshot
         fresh = after.committed.generation != before.committed.generation
         scanner = build_scanner(after, self._engine, self._device) if fresh else self.scanner
@@ -82,15 +82,15 @@ class Searchable:
             self.scanner, self._features, self.snapshot, self._search = scanner, features, after, search
 
     def adopt(self, scanner: AnyScanner) -> None:
-        """Search the same snapshot with the compiled scanner from now on, which holds the same codes.
+        """Search the same snapshot from now on with a compiled scanner that has the same codes.
 
-        Needs no lock: searches that are under way finish with the scanner before, which no change will reach any more.
+        No lock is needed: running searches finish with the previous scanner, which later changes do not modify.
         """
         search = build_search(self.snapshot, scanner, self._similarity, self._features)
         self._engine, self.scanner, self._search = "compiled", scanner, search
 
     def id_map(self) -> IdMap:
-        """Return the map from ids to rows, made when it is first needed; the caller holds the lock or is a change."""
+        """Return the map from ids to rows, built when first needed; the caller holds the lock or runs a change."""
         with self._mapping:
             if self._ids is None:
                 ids, snapshot = IdMap(), self.snapshot
@@ -115,7 +115,7 @@ class Searchable:
         """Return ids of some records of a partition, see `SemanticIndex.members`; the caller holds the lock."""
         cells = self.snapshot.cells
         wanted = cells.of_partition(partition, ambiguous=ambiguous)
-        if ambiguous:  # as few cells as have enough
+        if ambiguous:  # the fewest cells that have enough records
             wanted = wanted[: 1 + int(np.searchsorted(np.cumsum(cells.sizes[wanted]), limit))]
         rows, _ = self.scanner.rows(wanted)
         if not ambiguous:

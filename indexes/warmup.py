@@ -1,4 +1,4 @@
-"""Compile all kernels of a search, or load those that are kept. Imports numba only when a function is called."""
+"""Compile all kernels of a search, or load them from the cache. Imports numba only when a function is called."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RECORDS = 8
 def load_kernels() -> None:
     """Call every kernel once, by adding, removing and searching a few records.
 
-    A kernel that is kept is loaded; one that is not is compiled.
+    A kernel that is in the cache is loaded; any other is compiled.
 
     Raises:
         RuntimeError: a kernel was not called.
@@ -43,14 +43,14 @@ def load_kernels() -> None:
         index.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
     uncalled = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
     if uncalled:
-        raise RuntimeError(f"warming up does not call {', '.join(uncalled)}")
+        raise RuntimeError(f"`load_kernels` does not call {', '.join(uncalled)}")
 
 
 def compile_kernels() -> None:
-    """Compile all kernels, and mark the directory in which they are kept as complete.
+    """Compile all kernels, and mark the directory of the cache as complete.
 
     Raises:
-        OSError, StorageError: the kernels cannot be kept.
+        OSError, StorageError: the kernels cannot be written to the cache.
     """
     from semcut.indexes.kernels import jit
 
@@ -61,27 +61,27 @@ def compile_kernels() -> None:
 
 @cache
 def compile_if_missing() -> None:
-    """Compile all kernels now unless they are ready, once in a process. A terminal shows a spinner meanwhile."""
+    """Compile all kernels unless they are ready, once in a process. Shows a spinner on a terminal meanwhile."""
     if kernel_cache.ready_directory() is not None:
         return
     directory, lock = kernel_cache.writable_directory(), None
     if directory is None:
-        kernel_cache.warn_once(f"{kernel_cache.why_not_kept()}; every process compiles them anew")
+        kernel_cache.warn_once(f"{kernel_cache.why_not_kept()}; every process compiles them again")
     try:
         if directory is not None:
-            # without the lock another process would delete what is unfinished in the directory
+            # without the lock, another process would delete the unfinished files in the directory
             lock = kernel_cache.lock_directory(directory)
         with spinner():
             compile_kernels()
     except (OSError, StorageError) as error:
-        kernel_cache.warn_once(f"compiled search kernels cannot be kept, every process compiles them anew: {error}")
+        kernel_cache.warn_once(f"compiled search kernels cannot be stored, every process compiles them again: {error}")
     finally:
         if lock is not None:
             os.close(lock)
 
 
 def spinner() -> AbstractContextManager[object]:
-    """Return a context that shows a spinner on standard error, where that is a terminal."""
+    """Return a context that shows a spinner on standard error, if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         return nullcontext()

@@ -1,12 +1,12 @@
-"""Compile functions with numba, keep the compiled code, and offer processor instructions that numba has no name for.
+"""Compile functions with numba, cache the compiled code, and define processor instructions that numba does not have.
 
-To decide whether compiled code that it has kept is still valid, numba looks only at the source file of the function.
-But other functions and constants, from other files, are compiled into it. So the kernels of this package are kept in a
-directory that `kernel_cache` names after everything that they depend on.
+Numba takes its cached code of a function for valid as long as the source file of the function is unchanged. But
+functions and constants from other files are compiled into the same code. So the kernels of this package are stored in a
+directory whose name, given by `kernel_cache`, is a digest of everything that they depend on.
 
-This is the only module that uses private parts of numba, those named in `PRIVATE_PARTS`. They may change in any version
-of numba: `NUMBA_TESTED` says with which versions the kernels were tested, and a test compares both with the numba that
-is installed.
+This is the only module that imports numba. It uses private parts of numba, listed in `PRIVATE_PARTS`, which may change
+in any version. `NUMBA_TESTED` has the versions with which the kernels were tested. A test compares both with the
+installed numba.
 
 Source: numba/core/caching.py for the cache, numba/core/cgutils.py and the LLVM language reference for the instructions.
 """
@@ -31,8 +31,8 @@ from semcut.indexes.errors import StorageError
 from semcut.indexes.kernels import kernel_cache
 
 NUMBA_TESTED = ((0, 62), (0, 68))
-"""The oldest and the newest version of numba that the kernels were tested with. The oldest is the one that
-pyproject.toml asks for; raise the newest after the tests have passed with it."""
+"""The oldest and the newest version of numba with which the kernels were tested. The oldest is the minimum in
+pyproject.toml; raise the newest after all tests have passed with a newer numba."""
 
 PRIVATE_PARTS = {
     "numba.core.caching": (
@@ -50,22 +50,22 @@ PRIVATE_PARTS = {
     "numba.core.cgutils": ("get_or_insert_function", "true_bit", "unpack_tuple"),
 }
 """The private names of numba that this module uses, by module. Three more exist on instances only: `_cache` of a
-compiled function, `_cache_file` of that, and `_index_path` of that."""
+compiled function, `_cache_file` of this cache, and `_index_path` of this file."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=np.generic)
 
 DIRECTORY = kernel_cache.ready_directory() or kernel_cache.writable_directory()
-"""The directory in which compiled kernels are kept, None if there is none."""
+"""The directory of compiled kernels, None if no directory can be written to."""
 
 KERNELS: list[Any] = []
-"""All kernels that are called from Python, from the modules that were imported so far."""
+"""All kernels that Python calls, of the modules that were imported so far."""
 
 
 class _Locator(_CacheLocator):
-    """Makes numba keep its files in `DIRECTORY`.
+    """Makes numba store its files in `DIRECTORY`.
 
-    A kernel that is missing in a directory that cannot be written to is compiled and not kept.
+    If the directory cannot be written to, a kernel that is missing there is compiled but not stored.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -101,7 +101,7 @@ class _Cache(FunctionCache):
 
 
 def kept_files() -> list[Path]:
-    """List the files in which numba has kept all kernels.
+    """List the files in which numba has stored all kernels.
 
     Raises:
         StorageError: a kernel has no file, because it was never called or the disk refused to write it.
@@ -119,10 +119,10 @@ def kept_files() -> list[Path]:
 
 
 def read_only(array: NDArray[_T]) -> NDArray[_T]:
-    """Return a view of an array that cannot be written to.
+    """Return a read-only view of an array.
 
-    Numba compiles a kernel anew for every combination of writable and read-only arguments. So every array that comes
-    from outside is passed to kernels through this function.
+    Numba compiles a kernel again for every combination of writable and read-only arguments. So every array that can be
+    either is passed to kernels through this function.
     """
     view = array.view()
     view.flags.writeable = False
@@ -130,9 +130,9 @@ def read_only(array: NDArray[_T]) -> NDArray[_T]:
 
 
 def kernel(function: _F) -> _F:
-    """Compile a function that Python calls, and keep the compiled code on the disk.
+    """Compile a function that Python calls, and store the compiled code on the disk.
 
-    It runs without the interpreter's lock, so several threads can run kernels at once.
+    A kernel runs without the interpreter's lock, so several threads can run kernels at the same time.
     """
     dispatcher = _compiled(function, no_cpython_wrapper=False)
     KERNELS.append(dispatcher)
@@ -145,7 +145,7 @@ def compiled(function: _F) -> _F:
 
 
 def compiled_sum(function: _F) -> _F:
-    """Compile a function as `compiled` does, and let LLVM reorder its sums so that several terms are added at once."""
+    """Compile a function as `compiled` does, and let LLVM reorder its sums, to add several terms at the same time."""
     return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
 
 

@@ -1,4 +1,4 @@
-"""Find the directory that keeps compiled kernels, and have a process fill it. Imports neither numba nor llvmlite.
+"""Find the directory of compiled kernels, and start a process that fills it. Imports neither numba nor llvmlite.
 
 The kernels of one version of the sources, compiled for one kind of processor, have a directory of their own:
 
@@ -7,9 +7,10 @@ The kernels of one version of the sources, compiled for one kind of processor, h
         complete         written last: names and sizes of the files of all kernels
         lock             locked by the process that compiles; one byte for each process that a search has started
 
-It lies where numba would put it: in the directory that the environment variable NUMBA_CACHE_DIR names; without that in
-`kernels/__pycache__` of this package or, if that cannot be written to, in the user's cache. Kernels that are ready are
-also used from a directory that cannot be written to, such as one that was filled while a container image was built.
+The directory is where numba would store its files: in the directory that the environment variable NUMBA_CACHE_DIR
+names. Without the variable, it is in `kernels/__pycache__` of this package or, if that cannot be written to, in the
+user's cache. Ready kernels are also used from a read-only directory, such as one that was filled while a container
+image was built.
 """
 
 from __future__ import annotations
@@ -46,38 +47,38 @@ _SOURCES = (
     "search/tie_order.py",
     "search_tuning.py",
 )
-"""What is compiled into kernels besides the modules named *_kernel: decorators, argument types and constants."""
+"""Sources of kernels besides the modules named *_kernel: decorators, argument types and constants."""
 _COMPLETE, _LOCK = "complete", "lock"
 _MAX_STARTS = 3
-"""Processes that may fail to fill a directory before no further one is started."""
+"""The largest number of processes that are started to fill one directory."""
 _KEPT_VERSIONS = 4
-"""Directories of other versions that are kept when one has been filled."""
+"""The number of directories of other versions that are not deleted when a directory has been filled."""
 _RECHECK_SECONDS = 5.0
-"""For how long `start_compiling` trusts that a process is compiling before it looks again."""
+"""Time in seconds for which `start_compiling` assumes that a process is compiling before it checks again."""
 
 _PACKAGE = __package__.rpartition(".")[0]
 _COMPILE = f"""
 import os, sys
 if os.fork():
-    os._exit(0)  # the process that compiles has no parent that would have to wait for it
+    os._exit(0)  # so that no parent must wait for the process that compiles
 os.nice(19)
 sys.path[:] = sys.argv[1:]
 from {_PACKAGE}.warmup import compile_kernels
 compile_kernels()
 """
 
-_next_check = 0.0  # time.monotonic() before which a process is taken to be compiling
+_next_check = 0.0  # time.monotonic() until which `start_compiling` assumes that a process is compiling
 
 
 class KernelCacheWarning(UserWarning):
-    """Searches are slower than they could be, because compiled kernels cannot be kept or used."""
+    """Compiled kernels cannot be stored or used, so searches are slower."""
 
 
 @cache
 def digest() -> str:
-    """Return 16 hexadecimal digits that cover everything compiled kernels depend on.
+    """Return 16 hexadecimal digits that cover everything that compiled kernels depend on.
 
-    These are their sources, the versions of Python, numba and llvmlite, and the processor.
+    These are the sources of the kernels, the versions of Python, numba and llvmlite, and the processor.
     """
     sources = (*sorted(_INDEXES.glob("*/*_kernel.py")), *(_INDEXES / name for name in _SOURCES))
     about = (
@@ -94,7 +95,7 @@ def digest() -> str:
 
 
 def _processor() -> list[str]:
-    """Return what Linux reports of the model and the instructions of the first processor."""
+    """Return the model and the instructions of the first processor, as Linux reports them."""
     names = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CPU variant", "CPU part", "Features")
     try:
         with open("/proc/cpuinfo") as file:
@@ -105,19 +106,19 @@ def _processor() -> list[str]:
 
 
 def candidate_directories() -> list[Path]:
-    """List the directories in which kernels of this version may be, the preferred one first."""
+    """List the directories in which kernels of this version may be stored, the preferred one first."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given:
         parents = [Path(given).absolute()]
     else:
         cached = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         parents = [_HERE / "__pycache__", Path(cached) / "numba"]
-    # a path that still begins with "~" belongs to a user without a home directory
+    # a path still begins with "~" if the user has no home directory
     return [parent / f"semcut-{digest()}" for parent in parents if parent.is_absolute()]
 
 
 def ready_directory() -> Path | None:
-    """Return the directory in which all kernels are ready, or None. Takes microseconds where none are."""
+    """Return the directory in which all kernels are ready, or None. Takes microseconds if there is none."""
     return next((directory for directory in candidate_directories() if _is_complete(directory)), None)
 
 
@@ -131,7 +132,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def writable_directory() -> Path | None:
-    """Return the directory to keep kernels in, and make it if it is missing; None if none can be written to."""
+    """Return the directory to store kernels in, created if missing; None if no directory can be written to."""
     for directory in candidate_directories():
         with suppress(OSError):
             directory.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ def mark_complete(directory: Path, files: Iterable[Path]) -> None:
 
     Args:
         directory: the directory.
-        files: the files that must be there, with their present sizes, for the directory to count as complete.
+        files: the files of all kernels. The directory is complete while it has these files with their present sizes.
 
     Raises:
         OSError: a file is missing, or the disk refuses to write.
@@ -164,7 +165,7 @@ def mark_complete(directory: Path, files: Iterable[Path]) -> None:
 
 
 def lock_directory(directory: Path) -> int | None:
-    """Take the lock of a directory, and delete what another process left there unfinished.
+    """Take the lock of a directory, and delete the unfinished files that another process has left there.
 
     Returns:
         A file descriptor, or None if another process has the lock. The lock lasts until the descriptor is closed in
@@ -189,15 +190,15 @@ def lock_directory(directory: Path) -> int | None:
 
 
 def start_compiling() -> bool:
-    """Have one process of this machine compile the kernels, detached and at the lowest priority.
+    """Start one process on this machine that compiles the kernels, detached and at the lowest priority.
 
-    A search may call this again and again until the kernels are ready. While a process is compiling, a call does
-    nothing; once that process has ended before the kernels were ready, a call starts another one, within
-    `_RECHECK_SECONDS`. Each directory gets `_MAX_STARTS` processes at most.
+    Searches call this repeatedly until the kernels are ready. While a process is compiling, a call does nothing. If the
+    process ends before the kernels are ready, a call starts another process, after `_RECHECK_SECONDS` at most. For each
+    directory, `_MAX_STARTS` processes are started at most.
 
     Returns:
-        Whether kernels can be expected to become ready: a process was started, or is at work already. Otherwise there
-        is a `KernelCacheWarning`.
+        Whether the kernels should become ready: a process was started, or is compiling already. If not, a
+        `KernelCacheWarning` gives the reason.
     """
     global _next_check
     if time.monotonic() < _next_check:
@@ -209,7 +210,7 @@ def start_compiling() -> bool:
 
 
 def _start_if_idle() -> bool:
-    """Start a process that compiles, unless one has the lock of the directory; returns as `start_compiling`."""
+    """Start a process that compiles, unless one has the lock of the directory; return as `start_compiling` does."""
     directory = writable_directory()
     if directory is None:
         warn_once(f"{why_not_kept()}; FAISS scans instead, several times slower")
@@ -223,7 +224,7 @@ def _start_if_idle() -> bool:
                 return True
             if os.fstat(handle).st_size >= _MAX_STARTS:
                 warn_once(
-                    f"search kernels could not be compiled, {_MAX_STARTS} processes that tried have ended too early: "
+                    f"search kernels were not compiled, {_MAX_STARTS} processes that tried have ended too early: "
                     "FAISS scans instead, several times slower; run `semcut warmup` to see why"
                 )
                 return False
@@ -248,15 +249,15 @@ def _start_if_idle() -> bool:
 
 
 def why_not_kept() -> str:
-    """Return the sentence that says why kernels cannot be kept, and what to do about it."""
-    tried = " nor ".join(str(directory.parent) for directory in candidate_directories())
+    """Return the sentence that says why kernels cannot be stored, and what to do."""
+    tried = " and ".join(str(directory.parent) for directory in candidate_directories())
     return (
-        f"compiled search kernels cannot be kept, {tried} cannot be written to: set {DIRECTORY_VARIABLE} to a "
-        "directory that can"
+        f"compiled search kernels cannot be stored, {tried} cannot be written to: set {DIRECTORY_VARIABLE} to a "
+        "writable directory"
     )
 
 
 @cache
 def warn_once(text: str) -> None:
-    """Give a `KernelCacheWarning`, the same text only once in a process."""
+    """Issue a `KernelCacheWarning`, with the same text only once in a process."""
     warnings.warn(text, KernelCacheWarning, stacklevel=2)

@@ -2,12 +2,12 @@
 
     cell_table.py    which cell a record belongs to: a table of its largest probabilities, part of the stored format
     cells.py         `Cells`, their bounds, and `Cells.prune`, which finds the cells to scan
-    class_lists.py   the same for many cells: lists of cells by class, read down to a threshold
-    explanation.py   what pruning does for a query, partition by partition, for people who want to see it
+    class_lists.py   finds these cells faster if there are many: lists of cells by class, read down to a threshold
+    explanation.py   `Explanation`: what pruning keeps for a query, partition by partition
 
-An index keeps one `Cells` per snapshot, extends it with every batch, and calls `prune` once per batch of queries.
-`search/prune_kernel` repeats `Cells.prune` as a numba kernel, query by query.
+Each snapshot of an index has a `Cells`, which every added batch extends. A search calls `prune` once per chunk of
+queries. `search/prune_kernel` repeats `Cells.prune` as a numba kernel, query by query.
 
-A bound may be changed as long as it proves that a skipped cell holds no relevant record; tests compare it record by
-record (tests/indexes/pruning/test_cells.py). `cell_table` must not change without a new format version.
+A changed bound must still prove that a skipped cell has no relevant record; tests check this record by record
+(tests/indexes/pruning/test_cells.py). `cell_table` must not change without a new format version.
 """

@@ -1,23 +1,23 @@
-"""Number the cells that records belong to: a function of a record's largest probabilities alone.
+"""The number of the cell that a record belongs to: a function of the record's largest probabilities alone.
 
 A partition holds the records of one dominant class c = argmax p. With p1 and p2 a record's largest and second largest
-probability, a partition is cut into these cells; those without a record cost nothing:
+probability, a partition is divided into these cells; a cell without records is not stored:
 
     kind                        records
     0                           sure:       p1 >= 0.95
     1                           confident:  p1 >= 0.8
-    2 + W band                  vague:      the others with p2 < 0.15: the rest of p is spread over many classes
-    2 + W band + 1 + r mod 2 G  torn:       all others, by their runner-up class r
+    2 + W band                  vague:      other records with p2 < 0.15, whose other probabilities are all small
+    2 + W band + 1 + r mod 2 G  torn:       all other records, by their runner-up class r
 
 A band is an interval of p1: 0 for p1 >= 0.5, 1 for p1 >= 0.3, 2 below that. G is `IndexConfig.groups`, and
 W = 1 + min(C, 2 G) is the number of kinds in a band. A record's cell is c (2 + 3 W) + kind, and there are at most
-C (2 + 3 W) cells, whatever the number of records.
+C (2 + 3 W) cells for any number of records.
 
 Cells finer than partitions make the bounds of `cells` tight: grouping by runner-up keeps the second largest
-probabilities of different classes apart, `vague` keeps records without a notable second class out of all groups, and
-bands make the first term of the bound, s_c M_L(c), tight.
+probabilities of different classes apart, the kind `vague` keeps records without a notable second class out of all
+groups, and bands make the first term of the bound, s_c M_L(c), tight.
 
-Stored indexes hold these numbers, so a change to the table is a change of the format.
+Stored indexes contain these numbers, so a change of the table is a change of the format.
 
 Source: the table is semcut's own.
 """
@@ -31,7 +31,7 @@ from semcut.indexes.config import IndexConfig
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
 EDGES = (SURE, CONFIDENT, *BANDS, BANDS[-1] / 2)
-"""A fixed edge of p1 for each interval of the table: its lower end, and half the upper end for the last interval."""
+"""A fixed edge for each interval of p1: the lower end of the interval; for the last one, half of its upper end."""
 _CHUNK = 1 << 14
 """Records that are numbered in one step."""
 
@@ -41,7 +41,7 @@ def cell_numbers(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the number of each record's cell, and p1: (n, C) float32 to (n,) int64 and (n,) float32.
 
-    Of equal probabilities the lower class counts as the larger.
+    If probabilities are equal, that of the lower class counts as the larger.
     """
     numbers = np.empty(len(probabilities), np.int64)
     confidence = np.empty(len(probabilities), np.float32)
@@ -77,7 +77,7 @@ def edges_of_cells(config: IndexConfig, numbers: NDArray[np.int64]) -> NDArray[n
 
 
 def cell_count(config: IndexConfig) -> int:
-    """Return how many cells there can be."""
+    """Return the largest possible number of cells."""
     return config.classes * kinds_per_class(config)
 
 

@@ -1,29 +1,30 @@
-"""Cells of an index, and exact pruning: which cells can hold a record relevant to a query.
+"""Cells of an index, and exact pruning: which cells can have a record relevant to a query.
 
-`cell_table` says which cell a record belongs to. A cell is skipped only if a bound proves that it holds no relevant
+`cell_table` defines which cell a record belongs to. A cell is skipped only if a bound proves that it has no relevant
 record, so pruning never changes a result.
 
 **The upper bound.** A cell L keeps its envelope M_L(m) = max p(m) over its records. For a query with weights s,
 
     R(q, b) = s . p_b <= s . M_L =: U_L(q)        for every record b of L, since s >= 0
 
-so a cell with U_L(q) <= t holds nothing relevant and is skipped. Where there are many cells, a similar bound that uses
-only the large s_m finds the others fast (`class_lists`).
+so a cell with U_L(q) <= t has no relevant record and is skipped. If there are many cells, a similar bound that uses
+only the large s_m finds the remaining cells fast (`class_lists`).
 
-Since the rest of a record's probabilities sum to 1 - p(c), a second bound holds, with c the dominant class of the cell,
-s' the largest weight of the other classes, and p(c) in [lo_L, M_L(c)]:
+There is a second bound. With c the dominant class of the cell, the other probabilities of a record sum to 1 - p(c). So
+with s' the largest weight of the other classes,
 
     R(q, b) <= s_c p(c) + s' (1 - p(c))
 
-at the end of the interval that makes it larger. It spares a query that is itself torn between many classes from
-scanning cells whose envelopes sum to far more than 1; `prune` computes it for such queries only.
+The bound of the cell is the larger of the values at p(c) = lo_L (see below) and p(c) = M_L(c). It is the tighter one
+for a query that is itself torn between many classes, since the envelopes of cells can sum to far more than 1. `prune`
+computes it for such queries only.
 
-**The lower bound.** lo_L = min p(c) over its records; s_c lo_L > t means that every record of L is relevant and needs
-no check of its own.
+**The lower bound.** lo_L = min p(c) over the records of L. If s_c lo_L > t, every record of L is relevant and needs no
+check of its own.
 
 **Rounding.** Bounds are compared with the cutoff minus `relative_error`, which also covers the rounding of R and t to
-float32; and probabilities may sum to a little more than 1 (`SUM_TOLERANCE`). So float error can make a search scan too
-much, never too little.
+float32, and allow for probabilities that sum to a little more than 1 (`SUM_TOLERANCE`). So float errors can only make a
+search scan more cells, never fewer.
 
 Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_kernel` repeats `Cells.prune`
 as a numba kernel.
@@ -44,9 +45,9 @@ from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
 from semcut.indexes.scoring.rounding import UNDERFLOW, Products, relative_error
 
 _TORN = 0.35
-"""Queries whose largest weight is below this get the second bound."""
+"""The second bound is computed for queries whose largest weight is below this."""
 _MANY = 1 << 21
-"""Values of envelopes from which on class lists are faster than products with all envelopes."""
+"""Number of values of all envelopes above which class lists are faster than products with all envelopes."""
 _CHUNK = 1 << 14
 """Records whose envelopes are computed in one step."""
 
@@ -72,17 +73,17 @@ class KeptCells:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The cells of an index that hold or held records. Immutable: each method that changes cells returns new ones.
+    """The cells of an index that have, or once had, records. Immutable: methods return changed cells as a new object.
 
-    A cell keeps its position until the index is compacted; new cells are appended. After records were removed,
-    envelopes and lower bounds may be wider than necessary; they are still valid bounds.
+    A cell keeps its position until the index is compacted; new cells are appended. After a removal of records,
+    envelopes may be too high and lower bounds too low; they are still valid bounds.
 
     Attributes:
         config: the configuration of the index.
-        numbers: (cells,) int64, as in `cell_table`.
-        sizes: (cells,) int64, the number of records.
-        lows: (cells,) float32, the smallest p(c).
-        envelopes: (cells, C) float32, the largest p(m).
+        numbers: (cells,) int64, the number of each cell in `cell_table`.
+        sizes: (cells,) int64, the number of records of each cell.
+        lows: (cells,) float32, lo_L, the smallest p(c) of the records.
+        envelopes: (cells, C) float32, M_L, the largest p(m) of the records.
     """
 
     config: IndexConfig
@@ -134,7 +135,7 @@ class Cells:
         return grown, cells
 
     def widened(self, numbers: NDArray[np.int64], lows: NDArray[np.float32], envelopes: NDArray[np.float32]) -> Cells:
-        """Return the cells with their bounds widened to cover other cells; cells that are new have no records.
+        """Return the cells with bounds widened to include those of other cells; new cells have no records.
 
         Args:
             numbers: (n,) int64, the numbers of the other cells; a number may occur several times.
@@ -165,7 +166,7 @@ class Cells:
         return replace(self, sizes=self.sizes - np.bincount(cells, minlength=len(self)))
 
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
-        """Find the cells that can hold a record with R > cutoff: all that hold one, and few others.
+        """Find the cells that can have a record with R > cutoff: all that have one, and few others.
 
         Args:
             weights: (nq, C) float64, s = S p of each query.
@@ -175,9 +176,9 @@ class Cells:
         dominant = self.dominant()
         query, cell = self._candidates(weights, cutoff, (cutoff - UNDERFLOW) * (1 - slack))
         torn = np.flatnonzero((weights.max(axis=1) < _TORN)[query])
-        held = self.sizes[cell] > 0
-        held[torn] &= self._second_bound(weights, query[torn], cell[torn]) > cutoff
-        query, cell = query[held], cell[held]
+        keep = self.sizes[cell] > 0
+        keep[torn] &= self._second_bound(weights, query[torn], cell[torn]) > cutoff
+        query, cell = query[keep], cell[keep]
         class_of = dominant[cell]
         own = weights[query, class_of]
         likely = np.flatnonzero(own > cutoff)
@@ -202,7 +203,7 @@ class Cells:
     def _candidates(
         self, weights: NDArray[np.float64], cutoff: float, limit: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return pairs of a query and a cell whose first bound exceeds the limit, by query and then in scan order."""
+        """Return pairs of a query and a cell whose upper bound exceeds the limit, by query and then in scan order."""
         if self.envelopes.size < _MANY:
             return self._products(np.arange(len(weights)), weights, limit)
         large = LargeWeights.of(weights, cutoff)
@@ -222,7 +223,7 @@ class Cells:
         Args:
             queries: (n,) the positions of the queries.
             weights: (n, C) s of these queries.
-            limit: what a bound must exceed.
+            limit: the value that an upper bound must exceed.
         """
         if not len(queries):
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -255,7 +256,7 @@ class Cells:
 
     @cached_property
     def _scan_order(self) -> NDArray[np.int64]:
-        """Positions by kind: a scan that starts with sure cells finds the nearest codes early and drops others fast."""
+        """Positions of cells by kind: a scan of sure cells first finds near codes early and drops others fast."""
         return np.argsort(self.numbers % kinds_per_class(self.config), kind="stable")
 
     @cached_property

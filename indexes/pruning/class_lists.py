@@ -1,4 +1,4 @@
-"""Find the cells that can be relevant to a query without multiplying it with the envelopes of all of them.
+"""Lists of cells by class, to find the cells that can be relevant to a query without a product with all envelopes.
 
 `cells` has the cells and their bounds. Most weights s_m of a query are tiny. With B the classes of its j largest
 weights and `rest` the next largest weight,
@@ -8,11 +8,11 @@ weights and `rest` the next largest weight,
 
 and the second line can exceed t only if M_L(m) > (t - rest) / sum of s_m over B for some m of B. The largest value of
 this quotient, over j, is the *threshold* of the query. So the cells of every class are listed by envelope, the largest
-first, and a query reads the beginnings of a few lists: dozens of cells out of thousands.
+first, and a query reads a few lists, each down to the threshold: dozens of cells out of thousands.
 
-Lists contain envelopes of at least `FLOOR`. A query whose threshold is lower, or whose lists have more entries than
-there are cells, must look at all cells. So must a query with more than `MOST` large weights, which a matrix S of
-overlapping classes can produce.
+Lists contain envelopes of at least `FLOOR`. The envelopes of all cells must be compared for a query if its threshold is
+lower, if its lists have more entries than there are cells, or if it has more than `MOST` large weights. A matrix S of
+overlapping classes can produce such queries.
 
 Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
 "Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.
@@ -34,10 +34,10 @@ FLOOR = 0.01
 SHARE, SMALLEST = 0.125, 1e-3
 """A weight is large if it exceeds this share of the cutoff, and this value."""
 MOST = 64
-"""Large weights of a query for which lists are worthwhile, at most."""
+"""The largest number of large weights of a query for which lists are used."""
 MARGIN = 1e-9
-"""How far a threshold is below its exact value, relatively, and absolutely for the sort keys of lists: rounding must
-never shorten a list."""
+"""How much a threshold is lowered, so that rounding never shortens a list: relatively, and then by the same absolute
+amount for the rounding of the sort keys."""
 _ELEMENTS = 1 << 20
 """Values of a matrix that are read in one step."""
 
@@ -47,7 +47,7 @@ class ClassLists:
     """For every class, the cells with an envelope of at least `FLOOR` there, the largest first.
 
     Attributes:
-        starts: (C + 1,) int64, where the list of each class starts, and the end of the last.
+        starts: (C + 1,) int64, the start of the list of each class, and the end of the last list.
         cells: (m,) int32, the cells of all lists.
         values: (m,) float32, M_L(class) of each of these cells.
     """
@@ -58,7 +58,7 @@ class ClassLists:
 
     @staticmethod
     def of(envelopes: NDArray[np.float32]) -> ClassLists:
-        """Make the lists from the envelopes of all cells, (cells, C) float32."""
+        """Build the lists from the envelopes of all cells, (cells, C) float32."""
         cell, m = np.nonzero(envelopes >= FLOOR)
         values = envelopes[cell, m]
         order = np.lexsort((-values, m))
@@ -72,11 +72,11 @@ class ClassLists:
 
         Args:
             large: the large weights of nq queries.
-            limit: what a bound must exceed.
+            limit: the value that an upper bound must exceed.
 
         Returns:
-            query (n,) int64 and cell (n,) int64, in order of queries, each pair once; and (m,) int64, the queries that
-            must look at all cells, for which there are no pairs.
+            query (n,) int64 and cell (n,) int64, in order of queries, each pair once; and (m,) int64, the queries for
+            which all cells must be compared, which have no pairs.
         """
         lists, thresholds = large.thresholds(limit)
         listed = thresholds >= FLOOR
@@ -105,12 +105,12 @@ class LargeWeights:
     """The large weights of nq queries, those of each query in descending order.
 
     Attributes:
-        starts: (nq + 1,) int64, where the large weights of each query start, and the end of the last.
-        classes: (n,) int64, their classes.
-        weights: (n,) float64.
-        tails: (nq,) float64, the largest of a query's other weights.
-        few: (nq,) bool, whether a query has `MOST` large weights or fewer. A query with more has none here: all of its
-            weights count as other weights.
+        starts: (nq + 1,) int64, the start of the large weights of each query, and the end of the last.
+        classes: (n,) int64, the classes of the large weights.
+        weights: (n,) float64, the large weights.
+        tails: (nq,) float64, the largest of the other weights of each query.
+        few: (nq,) bool, whether a query has `MOST` large weights or fewer. All weights of a query with more count as
+            other weights.
     """
 
     starts: NDArray[np.int64]
@@ -121,7 +121,7 @@ class LargeWeights:
 
     @staticmethod
     def of(weights: NDArray[np.float64], cutoff: float) -> LargeWeights:
-        """Find the large weights of (nq, C) float64 weights, for a cutoff t."""
+        """Find the large weights among (nq, C) float64 weights, for a cutoff t."""
         is_large = weights > max(cutoff * SHARE, SMALLEST)
         few = np.count_nonzero(is_large, axis=1) <= MOST
         is_large &= few[:, None]
@@ -140,14 +140,14 @@ class LargeWeights:
         return len(self.tails)
 
     def thresholds(self, limit: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return how many lists each query must read, and down to which envelope.
+        """Return the number of lists to read for each query, and the threshold of their envelopes.
 
         Args:
-            limit: what a bound must exceed.
+            limit: the value that an upper bound must exceed.
 
         Returns:
-            (nq,) int64, the number of lists, those of the largest weights; and (nq,) float64 thresholds: negative for a
-            query that must look at all cells, infinite for one that can skip all cells.
+            (nq,) int64, the number of lists, those of the largest weights; and (nq,) float64 thresholds: negative if
+            all cells must be compared, infinite if all cells can be skipped.
         """
         counts = np.diff(self.starts)
         place = np.arange(int(counts.max(initial=0)))

@@ -1,4 +1,4 @@
-"""`Explanation`: what pruning leaves of each partition for a query, for people who ask why a partition was skipped."""
+"""`Explanation`: what pruning keeps of each partition for a query, to show why a partition was skipped."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAX_BOUNDS = 1 << 22  # bounds of cells that are computed at once: 32 MB
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Explanation:
-    """Partitions as a search of nq queries sees them.
+    """The cells of each partition that pruning keeps for nq queries, and the bounds that decide it.
 
     Attributes:
-        cells: (C,) int64; cells of each partition that hold records.
-        bounds: (nq, C) float64; no record of the partition is more relevant than this. 0 where there is no record.
-        kept_cells: (nq, C) int64; cells that are left to scan: those whose own bound is above the cutoff. A search may
-            scan a few more, where computing a bound would take longer than the scan.
-        kept_codes: (nq, C) int64; records in these cells. -1 where the index does not count them, see
+        cells: (C,) int64; the number of cells of each partition that have records.
+        bounds: (nq, C) float64; an upper bound of R for all records of the partition, 0 if it has no records.
+        kept_cells: (nq, C) int64; the number of cells to scan, those whose bound is above the cutoff. A search may scan
+            a few more cells, where computing a tighter bound would take longer than the scan.
+        kept_codes: (nq, C) int64; the number of records in these cells. -1 where the index does not count them, see
             `Capabilities.counts_codes`.
     """
 
@@ -33,18 +33,18 @@ class Explanation:
 
 
 def cells_per_partition(cells: Cells) -> NDArray[np.int64]:
-    """Count the cells of each partition that hold records: (C,) int64."""
+    """Count the cells of each partition that have records: (C,) int64."""
     return np.bincount(cells.dominant()[cells.sizes > 0], minlength=cells.config.classes)
 
 
 def explain(cells: Cells, weights: NDArray[np.float64], cutoff: float, counts_codes: bool) -> Explanation:
-    """Explain what pruning does for some queries.
+    """Compute the bounds and the kept cells of every partition for some queries.
 
     Args:
         cells: the cells of the index.
         weights: (nq, C) float64, s = S p of each query.
         cutoff: t of Eq. 2.
-        counts_codes: whether `cells.sizes` are numbers of records.
+        counts_codes: whether `cells.sizes` counts records, see `Capabilities.counts_codes`.
 
     Raises:
         InvalidParameterError: there are too many queries to explain at once.

@@ -1,4 +1,4 @@
-"""Build the scanner of an index by the name of its engine, and keep it in step with the records.
+"""Build the scanner of an index by the name of its engine, and apply the changes of the index to it.
 
 This is the only module that knows the classes of all scanners. It imports torch and numba only when an engine needs
 them.
@@ -32,7 +32,7 @@ def device_names(engine: str, device: str) -> tuple[str, ...]:
     """Return the names of the devices that an engine is to use: one, or for "cuda" all GPUs.
 
     Raises:
-        DeviceError: a device is not there.
+        DeviceError: a device does not exist.
     """
     if engine == "torch":
         from semcut.indexes.scanners import hamming_torch_gpu
@@ -46,11 +46,11 @@ def build_scanner(state: Snapshot, engine: str, device: str) -> AnyScanner:
 
     Args:
         state: the snapshot.
-        engine: a name that `engine_names.choose_engine` returned. "auto" is FAISS's scanner.
+        engine: a name that `engine_names.choose_engine` returned. "auto" builds FAISS's scanner.
         device: "cpu", "cuda:0" or "cuda".
 
     Raises:
-        DeviceError: the device is not there, or is out of memory.
+        DeviceError: the device does not exist, or is out of memory.
     """
     scanner, rows = _empty(engine, state.cells.config.bits, device), state.live
     codes, cells = state.columns.codes, state.columns.cells
@@ -75,7 +75,7 @@ def changed_rows(before: Snapshot, after: Snapshot) -> tuple[NDArray[np.int64], 
 
 
 def apply_changes(scanner: AnyScanner, state: Snapshot, added: NDArray[np.int64], removed: NDArray[np.int64]) -> None:
-    """Bring a scanner from one snapshot to a later one.
+    """Update a scanner from one snapshot to a later one.
 
     Args:
         scanner: has the codes of the earlier snapshot.
@@ -111,10 +111,10 @@ def _empty(engine: str, bits: int, device: str) -> AnyScanner:
 
 
 def build_gpu_features(state: Snapshot, device: str) -> GpuFeatures | None:
-    """Return an empty store for the features of an index on a GPU, the first if there are several.
+    """Return an empty store for the features of an index, on the GPU or on the first of several.
 
     Returns:
-        None on the CPU, and where torch is missing or finds no GPU that it can use.
+        None for device "cpu", and if torch is not installed or finds no GPU that it can use.
     """
     if device == "cpu" or find_spec("torch") is None:
         return None

@@ -4,8 +4,8 @@
 "faiss"      CPU, FAISS's inverted lists
 "torch"      GPU, matrix products; needs torch
 "flat"       GPU, FAISS's flat indexes; needs faiss-gpu
-"auto"       "torch" on a GPU. On the CPU the engine that SEMCUT_ENGINE names; without it "compiled" where numba is
-             installed, with "faiss" until the kernels are compiled
+"auto"       on a GPU "torch"; on the CPU the engine that SEMCUT_ENGINE names. If the variable is not set, "compiled" if
+             numba is installed, with "faiss" until the kernels are compiled; else "faiss"
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from semcut.indexes.kernels import kernel_cache
 EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
 
 ENGINE_VARIABLE = "SEMCUT_ENGINE"
-"""The environment variable that names the engine of "auto" on the CPU."""
+"""The environment variable with the engine that "auto" means on the CPU."""
 
 _ENGINES = ("auto", "compiled", "faiss", "torch", "flat")
 _GPU_ENGINES = ("torch", "flat")
@@ -29,21 +29,21 @@ _GPU_DEVICE = re.compile(r"cuda(:\d+)?")
 
 
 def available_engines() -> tuple[str, ...]:
-    """Return the names of the engines that are made for the CPU and installed here, the default first."""
+    """Return the names of the installed engines for the CPU, the default first."""
     return ("compiled", "faiss") if find_spec("numba") is not None else ("faiss",)
 
 
 def choose_engine(engine: str, device: str = "cpu") -> str:
-    """Return the name of the engine to use: never "auto", unless the kernels of the compiled engine are not ready.
+    """Return the name of the engine to use; "auto" only if the compiled engine is chosen and its kernels are not ready.
 
-    In that case an index starts with FAISS's scanner, and `engine_switch` moves it.
+    With "auto", an index starts with FAISS's scanner, and `engine_switch` moves it to the compiled one later.
 
     Args:
-        engine: the name that a user gave; "auto" leaves the choice to SEMCUT_ENGINE or to the default.
+        engine: the name that the user gave; "auto" means the engine that SEMCUT_ENGINE names, or the default.
         device: "cpu", "cuda:0" for one GPU, or "cuda" for all of them.
 
     Raises:
-        InvalidParameterError: there is no such engine, or not for this device.
+        InvalidParameterError: the engine or the device has an unknown name, or the engine does not run on the device.
         MissingDependencyError: a package that the engine needs is not installed.
     """
     if engine not in _ENGINES:

@@ -1,8 +1,8 @@
-"""Distances of features on a GPU: candidates are ranked there, and the few best are re-scored exactly on the CPU.
+"""Distances of features on a GPU: candidates are ranked on the GPU, and the few best are re-scored exactly on the CPU.
 
-Sums are of float32, as in `scoring/rounding`, whose error bound holds for them too. Features lie in blocks of rows, so
-that later ones are added without copying those that are there. Where the GPU has too little memory, or a stored row is
-damaged, the search falls back to the CPU, which reads only the features that it needs.
+Sums run in float32, with the error bound of `scoring/rounding`. Features are stored in blocks of rows, so that rows are
+added without copying the others. If the GPU has too little memory, or a stored row is damaged, searches compute
+distances on the CPU, which reads only the features that it needs.
 
 This module needs torch, and is imported only where an index is on a GPU.
 """
@@ -21,17 +21,17 @@ from semcut.indexes.storage.mapped_columns import Columns
 _BLOCK_BYTES = 1 << 28
 """Size of one block of features."""
 _ELEMENTS = 1 << 25
-"""Values of features that are compared in one step."""
+"""Number of feature values that are compared in one step."""
 _RESERVE = 0.25
-"""Share of a GPU's memory that stays free, for codes that are added later and for searches."""
+"""Share of the GPU's memory that stays free, for later codes and for searches."""
 
 
 class GpuFeatures:
-    """Holds the features of an index by row number. Rows are added and never change.
+    """The features of an index on a GPU, by row number. Rows are added and never change.
 
     Args:
         device: torch's name of the device.
-        dim: D.
+        dim: D, the length of a feature.
     """
 
     def __init__(self, device: str, dim: int) -> None:
@@ -40,16 +40,16 @@ class GpuFeatures:
         self._blocks: list[torch.Tensor] = []
         self._rows = 0
         self._given_up = False
-        self._comparing = threading.Lock()  # one comparison after the other: each takes memory of the GPU
+        self._comparing = threading.Lock()  # comparisons run one after the other, since each takes memory of the GPU
 
     def extend(self, columns: Columns) -> bool:
-        """Copy the features of all rows of these columns that are not here yet.
+        """Copy the features of all rows that are not on the GPU yet.
 
         Args:
-            columns: begin with the rows that are here.
+            columns: the columns of the index; the rows that were copied before come first.
 
         Returns:
-            Whether all of them are here. If not, all features are dropped, and none are copied from now on.
+            Whether all features are on the GPU. If not, all of them are dropped, and later calls copy none.
         """
         rows, start = len(columns), self._rows
         while start < rows and not self._given_up:
@@ -74,7 +74,7 @@ class GpuFeatures:
         """Allocate memory for the features of some rows.
 
         Raises:
-            torch.OutOfMemoryError: too little memory would stay free.
+            torch.OutOfMemoryError: less than the share `_RESERVE` of the memory would stay free.
         """
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
@@ -83,10 +83,10 @@ class GpuFeatures:
         return torch.empty((rows, self._dim), dtype=torch.float32, device=self._device)
 
     def squared_distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Compute ||q - x||^2 of each query and its rows: (nq, D), (nq, m) to (nq, m) float32; inf where a row is -1.
+        """Compute ||q - x||^2 of each query and its rows: (nq, D), (nq, m) to (nq, m) float32; inf for row -1.
 
         Returns:
-            None if the GPU has too little memory to compare them.
+            The distances, or None if the GPU has too little memory to compute them.
         """
         values = np.full(rows.shape, np.inf, np.float32)
         query, place = np.nonzero(rows >= 0)

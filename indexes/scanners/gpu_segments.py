@@ -1,12 +1,12 @@
-"""Codes in segments: what the scanners for GPUs share, which want their codes in few large pieces.
+"""Codes in segments: the common part of the scanners for GPUs, which are fast with few large arrays of codes.
 
-A segment holds codes in the order of their cells, and nothing is added to it. A batch becomes a new segment; the last
-two are merged as long as the last one is at least half as large as the one before. So adding costs, over time, the
-logarithm of their number per record, and there are never many segments. Removed codes are masked; a segment is rebuilt
-when more than a quarter of its codes, or more than `MAX_MASKED`, are. On several devices each batch is divided by
-cells, evenly.
+A segment has codes in the order of their cells, and no codes are added to it. Each added batch becomes a new segment;
+the last two segments are merged as long as the last one is at least half as large as the one before. So there are never
+many segments, and adding n codes takes O(n log n) in all. Removed codes are masked; a segment is rebuilt when more than
+a quarter of its codes, or more than `MAX_MASKED` codes, are masked. If there are several devices, each batch is divided
+evenly among them, by cells.
 
-The codes also stay in the memory of the CPU, 8 bytes each at 64 bits, so that segments can be merged there.
+A copy of the codes stays in the memory of the CPU, 8 bytes per code of 64 bits, so that segments can be merged there.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from semcut.indexes.errors import DeviceError
 from semcut.indexes.scanners.protocol import Nearest
 
 MAX_MASKED = 256
-"""Removed codes that a segment may hold before it is rebuilt."""
+"""The largest number of removed codes in a segment; with more it is rebuilt."""
 _MAX_MASKED_SHARE = 0.25
-"""Share of removed codes that a segment may hold before it is rebuilt."""
+"""The largest share of removed codes in a segment; with more it is rebuilt."""
 
 DeviceCodes = TypeVar("DeviceCodes")
-"""How a scanner represents the codes of a segment on a device."""
+"""The type in which a scanner stores the codes of a segment on a device."""
 
 SegmentHits = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Distances (nq, m), nearest first, infinite in slots without a code; and positions in a segment (nq, m)."""
+"""Distances (nq, m), nearest first, infinite in slots without a code; and positions in the segment (nq, m)."""
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.integer[Any]]]
 """Codes (n, bits / 8), their rows (n,) and their cells (n,)."""
@@ -47,7 +47,7 @@ class Segment(Generic[DeviceCodes]):
         rows: (n,) int64; -1 where the code was removed.
         starts: (cells + 1,) int64; the position of the first code of each cell, and n.
         on_device: the same codes on a device.
-        removed: how many of the codes were removed.
+        removed: the number of removed codes.
     """
 
     codes: NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Segment(Generic[DeviceCodes]):
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     def positions(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the positions of all codes in (m,) cells, and for each of them its cell as a position in `cells`."""
+        """Return the positions of all codes in (m,) cells, and for each code the position of its cell in `cells`."""
         known = np.minimum(cells, len(self.starts) - 2)
         starts = self.starts[known]
         sizes = np.where(cells == known, self.starts[known + 1] - starts, 0)
@@ -82,7 +82,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
     Attributes:
         deepest, patience: see `protocol.Scanner`.
         fused: False: `search/compiled` needs the codes in the memory of the CPU.
-        block: how many queries are searched together.
+        block: number of queries that are searched together.
     """
 
     fused = False
@@ -101,7 +101,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
         Args:
             codes: (n, bits / 8) uint8, at least one, in the order of their cells.
             starts: (cells + 1,) int64, the position of the first code of each cell, and n.
-            device: its name.
+            device: the name of the device.
 
         Raises:
             DeviceError: the device is out of memory.
@@ -109,7 +109,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
 
     @abstractmethod
     def mask(self, on_device: DeviceCodes, positions: NDArray[np.int64]) -> DeviceCodes:
-        """Return the same codes with those at these positions left out."""
+        """Return the codes without those at these positions."""
 
     @abstractmethod
     def nearest(
@@ -125,12 +125,12 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
         Args:
             segment: the segment.
             codes: (nq, bits / 8) uint8, the queries.
-            cells: (m,) int64, all cells that any of the queries searches, ascending.
+            cells: (m,) int64, the cells of all queries together, ascending.
             allowed: (nq, m) bool, which of these cells each query searches.
-            depth: how many codes to return for each query.
+            depth: the number of codes to return for each query.
 
         Returns:
-            None if the segment has no code in these cells.
+            The function, or None if the segment has no code in these cells.
 
         Raises:
             DeviceError: the device is out of memory.
@@ -169,8 +169,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
             self._segments[device] = [segment for segment in segments if len(segment)]
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, ascending, one per
-        row."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells, ascending."""
         found, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for segments in self._segments.values():
             for segment in segments:
@@ -197,7 +196,7 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
     def _search(
         self, codes: NDArray[np.uint8], cells: NDArray[np.int64], rows: NDArray[np.int64], hamming: NDArray[np.int32]
     ) -> None:
-        """Search all segments for one block of queries: all are started before the first result is waited for."""
+        """Search all segments for one block of queries: start all searches, then wait for the results."""
         searched = np.unique(cells)
         searched = searched[searched >= 0]
         query, place = np.nonzero(cells >= 0)
@@ -244,12 +243,12 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
 
 
 def devices_among(name: str, gpus: int, none: str) -> tuple[str, ...]:
-    """Return the names of the devices that `device=` stands for.
+    """Return the names of the devices that the parameter `device` means.
 
     Args:
         name: "cpu", "cuda" for all GPUs, or "cuda:0" for one.
-        gpus: how many GPUs there are.
-        none: what the message says where there is none.
+        gpus: the number of GPUs.
+        none: the reason in the error message if there are no GPUs.
 
     Raises:
         DeviceError: there is no such GPU.
@@ -260,12 +259,12 @@ def devices_among(name: str, gpus: int, none: str) -> tuple[str, ...]:
     wanted = known if name == "cuda" else [name]
     if not known or not set(wanted) <= set(known):
         there = f"there are {', '.join(known)}" if known else none
-        raise DeviceError(f'device = {name} is not here: {there}; use device="cpu"')
+        raise DeviceError(f'device = {name} does not exist: {there}; use device="cpu"')
     return tuple(wanted)
 
 
 def _remaining(segment: Segment[Any]) -> Batch:
-    """Return the codes, rows and cells that were not removed."""
+    """Return the codes that were not removed, with their rows and cells."""
     kept = segment.rows >= 0
     return segment.codes[kept], segment.rows[kept], segment.cells()[kept]
 

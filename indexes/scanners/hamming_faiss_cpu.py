@@ -1,16 +1,16 @@
 """The "faiss" scanner for the CPU: one FAISS `IndexBinaryIVF` with one inverted list per cell.
 
-Lists are filled and searched by number; the quantizer, which would choose them, holds as many dummy codes as there are
-lists and is never searched. FAISS fixes the number of lists when an index is made, so lists are made in advance and
-their number is doubled when cells run out.
+Lists are filled and searched by number. The quantizer, which normally chooses the lists, has as many dummy codes as
+there are lists, and is never searched. FAISS fixes the number of lists when an index is created, so there are spare
+lists, and their number is at least doubled when a cell has none.
 
-FAISS selects the nearest codes by counting codes per Hamming distance, not with a heap: the cost hardly depends on the
-depth. Counting takes 8 bytes for every distance, slot and query, so queries are searched in chunks.
+FAISS selects the nearest codes by counting codes per Hamming distance, not with a heap, so the time hardly depends on
+the depth. Counting takes 8 bytes per distance, result slot and query, so queries are searched in chunks.
 
 Invariants that FAISS relies on and does not check:
 - every array passed by pointer is bound to a name for the whole call (`swig_ptr` does not keep it alive);
-- the search parameters hold the width of the matrix of lists as their nprobe, in one object per call, so that searches
-  of different widths can run at once; nprobe is at most the number of lists;
+- nprobe in the search parameters is the width of the matrix of lists, at most the number of lists; each call has its
+  own parameters, so that searches of different widths can run at the same time;
 - selection by counting returns nothing unless the parameters limit the number of codes scanned (faiss issue 5555).
 
 Source: faiss/IndexBinaryIVF.cpp (`add_core`, `search_preassigned`) and FAISS's own test of preassigned binary lists.
@@ -28,14 +28,14 @@ from semcut.indexes.faiss_library import faiss
 from semcut.indexes.scanners.protocol import Nearest
 
 _COUNTER_BYTES = 1 << 24
-"""Memory for FAISS's counters in one call."""
+"""Bytes of FAISS's counters in one call, at most."""
 _FIRST_LISTS = 256
-"""Lists of a scanner without codes."""
+"""Number of lists of a new scanner."""
 _NO_LIMIT = 1 << 60
 
 
 class IvfScanner:
-    """Holds the codes of an index in memory, in one inverted list per cell. See `protocol.Scanner`.
+    """The codes of an index in memory, in one inverted list per cell. See `protocol.Scanner`.
 
     Args:
         bits: length of a code.
@@ -106,7 +106,7 @@ class IvfScanner:
         return found
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, one per row."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells in `cells`."""
         lists = self._ivf.invlists
         sizes = [lists.list_size(cell) for cell in cells.tolist()]
         found = [

@@ -1,20 +1,22 @@
 """The "flat" scanner: FAISS's flat binary indexes, one for each run of cells; on a GPU `GpuIndexBinaryFlat`.
 
-A flat index compares a query with all of its codes. So the codes of a segment are cut into indexes of whole cells with
-at least `MIN_CODES` codes each. Cells come class by class: a large partition has indexes of its own, and small ones
-share. A query searches every index with one of its cells, and all codes in it. Codes of other cells are not relevant,
-since pruning has left these cells out, and the cutoff drops them record by record.
+A flat index compares a query with all of its codes. So the codes of a segment are divided into several flat indexes of
+whole cells, with at least `MIN_CODES` codes each. Cells of one class mostly follow each other: a large partition has
+flat indexes of its own, and small partitions share one. A query is compared with all codes of every flat index that has
+one of its cells. Codes of other cells are not relevant to the query, since pruning has excluded these cells, and the
+cutoff drops them record by record.
 
 What `GpuIndexBinaryFlat` cannot do, and how this module deals with it:
 - it has no ids: it returns positions in the index, which are added to the position of its first code;
-- it cannot remove codes: a search asks for as many more as were removed, `MAX_MASKED` at most, and drops the removed;
-- it returns 2048 codes at most: `deepest` leaves a margin for removed codes, and a deeper search looks at all rows of
-  the cells;
-- each `add` builds it anew: an index is filled once;
-- the process aborts when an empty one is searched: there are no empty indexes;
-- it must not be used by several threads at once: a lock prevents that, and there is one resources object per GPU.
+- it cannot remove codes: a search requests as many additional codes as were removed, `MAX_MASKED` at most, and drops
+  the removed ones;
+- it returns 2048 codes at most: `deepest` leaves a margin for removed codes; where a search must go deeper, it compares
+  all rows of the cells;
+- each `add` rebuilds it: an index is filled once;
+- the process aborts when an empty index is searched: no index is empty;
+- several threads must not use it at the same time: a lock prevents that, and there is one resources object per GPU.
 
-On device "cpu" `IndexBinaryFlat` takes its place, for tests.
+On device "cpu", `IndexBinaryFlat` is used in its place, for tests.
 
 Source: faiss/gpu/GpuIndexBinaryFlat.h.
 """
@@ -34,9 +36,9 @@ from semcut.indexes.faiss_library import faiss
 from semcut.indexes.scanners.gpu_segments import MAX_MASKED, Segment, SegmentedScanner, SegmentHits, devices_among
 
 MIN_CODES = 4096
-"""Codes in one flat index, at least, except for the last one of a segment."""
+"""The smallest number of codes in a flat index, except for the last index of a segment."""
 _MAX_RESULTS = 2048
-"""Codes that `GpuIndexBinaryFlat` returns, at most."""
+"""The largest number of codes that `GpuIndexBinaryFlat` returns."""
 
 
 class _FlatIndex(NamedTuple):
@@ -57,8 +59,8 @@ class _FlatCodes(NamedTuple):
     """The codes of a segment on a device.
 
     Attributes:
-        indexes: in the order of their codes.
-        present: (n,) bool, which codes were not removed; None if none was.
+        indexes: the flat indexes, in the order of their codes.
+        present: (n,) bool, which codes were not removed; None if no code was removed.
     """
 
     indexes: list[_FlatIndex]
@@ -66,16 +68,16 @@ class _FlatCodes(NamedTuple):
 
 
 def devices_named(name: str) -> tuple[str, ...]:
-    """Return the names of the devices that `device=` stands for: one, or for "cuda" all GPUs.
+    """Return the names of the devices that the parameter `device` means: one, or for "cuda" all GPUs.
 
     Raises:
         DeviceError: there is no such GPU, or this FAISS was built without GPUs.
     """
-    return devices_among(name, faiss.get_num_gpus(), "FAISS finds no GPU, or is faiss-cpu")
+    return devices_among(name, faiss.get_num_gpus(), "FAISS finds no GPU, or faiss-cpu is installed")
 
 
 class FlatScanner(SegmentedScanner[_FlatCodes]):
-    """Holds the codes of an index in FAISS's flat indexes.
+    """The codes of an index in FAISS's flat indexes.
 
     Args:
         bits: length of a code.
@@ -94,7 +96,7 @@ class FlatScanner(SegmentedScanner[_FlatCodes]):
         """Fill flat indexes with codes; see `SegmentedScanner.upload`."""
         indexes, first = [], 0
         while first < len(codes):
-            cell = int(np.searchsorted(starts, first, side="right")) - 1  # the first cell with a code here
+            cell = int(np.searchsorted(starts, first, side="right")) - 1  # the cell of the first code
             end = min(int(np.searchsorted(starts, first + MIN_CODES)), len(starts) - 1)
             part = np.ascontiguousarray(codes[first : starts[end]])
             indexes.append(_FlatIndex(self._filled(part, device), first, (cell, end)))
@@ -106,7 +108,7 @@ class FlatScanner(SegmentedScanner[_FlatCodes]):
             try:
                 index = self._empty(device)
                 index.add(codes)
-            except RuntimeError as error:  # FAISS reports errors of CUDA like this
+            except RuntimeError as error:  # FAISS reports errors of CUDA as RuntimeError
                 raise _failed(device, error) from None
         return index
 
@@ -121,7 +123,7 @@ class FlatScanner(SegmentedScanner[_FlatCodes]):
         return faiss.GpuIndexBinaryFlat(self._resources[device], self._bits, config)
 
     def mask(self, on_device: _FlatCodes, positions: NDArray[np.int64]) -> _FlatCodes:
-        """Return the same codes with those at these positions left out."""
+        """Return the codes without those at these positions."""
         count = on_device.indexes[-1].start + on_device.indexes[-1].index.ntotal
         present = np.ones(count, bool) if on_device.present is None else on_device.present.copy()
         present[positions] = False
@@ -135,7 +137,7 @@ class FlatScanner(SegmentedScanner[_FlatCodes]):
         allowed: NDArray[np.bool_],
         depth: int,
     ) -> Callable[[], SegmentHits] | None:
-        """Search each index that has one of the cells, with the queries that search this cell."""
+        """Search each flat index that has any of the cells, for the queries that search one of its cells."""
         distances = np.full((len(codes), depth), np.inf, np.float32)
         positions = np.zeros((len(codes), depth), np.int64)
         present = segment.on_device.present
@@ -166,4 +168,4 @@ class FlatScanner(SegmentedScanner[_FlatCodes]):
 
 
 def _failed(device: str, error: BaseException) -> DeviceError:
-    return DeviceError(f'{device} cannot do this ({str(error).splitlines()[0]}): use more GPUs, or device="cpu"')
+    return DeviceError(f'{device} failed ({str(error).splitlines()[0]}): use more GPUs, or device="cpu"')

@@ -1,8 +1,8 @@
-"""The "compiled" scanner for the CPU: codes side by side, cell by cell, scanned by the kernels in `lists_kernel`.
+"""The "compiled" scanner for the CPU: codes in one array, cell by cell, scanned by the kernels in `lists_kernel`.
 
-The codes of a cell lie in one stretch of an array, with spare capacity at its end. A cell that outgrows its stretch is
-moved to the end of the array, into a stretch half as large again. When the array has no space left, all cells are
-copied to a new array. So adding costs, over time, a constant per record.
+The codes of a cell are contiguous, with spare capacity behind them. A cell that needs more than its capacity is moved
+to the end of the array, with a capacity of 1.5 times its size. When the array is full, all cells are copied to a new
+array. So adding n codes takes O(n) in all.
 
 Source: selection by counting as in FAISS (faiss/utils/hamming.h, `HCounterState`).
 """
@@ -28,7 +28,7 @@ _MAX_ROW = 2**31 - 1
 
 
 class NumbaScanner:
-    """Holds the codes of an index in memory, cell by cell. See `protocol.Scanner`.
+    """The codes of an index in memory, cell by cell. See `protocol.Scanner`.
 
     Args:
         bits: length of a code.
@@ -43,13 +43,13 @@ class NumbaScanner:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        nothing = np.empty(0, np.int64)
-        self.lists = CodeLists(np.empty((0, -(-bits // 64)), np.uint64), np.empty(0, np.int32), nothing, nothing)
-        self._capacities = nothing  # of each cell, in codes
-        self._end = 0  # the position behind the last stretch
+        none = np.empty(0, np.int64)
+        self.lists = CodeLists(np.empty((0, -(-bits // 64)), np.uint64), np.empty(0, np.int32), none, none)
+        self._capacities = none  # of each cell, in codes
+        self._end = 0  # the position behind the capacity of the last cell
 
     def words(self, codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-        """Convert packed (n, bits / 8) codes to (n, words), padded with zeros."""
+        """Convert packed codes to 64-bit words, padded with zeros: (n, bits / 8) uint8 to (n, words) uint64."""
         width = 8 * self.lists.codes.shape[1]
         if codes.shape[1] != width:
             codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
@@ -64,7 +64,7 @@ class NumbaScanner:
         if not len(codes):
             return
         if rows.max() > _MAX_ROW:
-            raise StorageError(f'row {rows.max()} is beyond what the compiled engine counts: open with engine="faiss"')
+            raise StorageError(f'row {rows.max()} is too large for the compiled engine: open with engine="faiss"')
         lists, old = self.lists, len(self.lists.starts)
         count = max(old, int(cells.max()) + 1)
         starts, sizes, capacities = (_extended(array, count) for array in (lists.starts, lists.sizes, self._capacities))
@@ -108,7 +108,7 @@ class NumbaScanner:
         return found
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, one per row."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells in `cells`."""
         sizes, starts = self.lists.sizes[cells], self.lists.starts[cells]
         which = np.repeat(np.arange(len(cells)), sizes)
         at = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + starts[which]
@@ -116,10 +116,10 @@ class NumbaScanner:
 
 
 def _int64(numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return integers in the one layout that kernels are compiled for."""
+    """Return integers in the type and layout that kernels are compiled for: contiguous, read-only int64."""
     return read_only(np.ascontiguousarray(numbers, np.int64))
 
 
 def _extended(array: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return an array with zeros appended, up to a length."""
+    """Return an array extended with zeros to a length."""
     return np.concatenate([array, np.zeros(count - len(array), np.int64)])

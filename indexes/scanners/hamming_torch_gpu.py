@@ -1,11 +1,11 @@
 """The "torch" scanner: Hamming distance as a product of matrices of signs, on a GPU or, for tests, on the CPU.
 
-For codes of signs +1 and -1, a . b = bits - 2 Hamming(a, b), and a GPU is at its best in products of matrices. Codes
-stay packed in its memory; those that a block of queries searches are unpacked when they are multiplied. Consecutive
-queries are searched together, since a search sorts them by class: they have most of their cells in common. Each code is
-multiplied with the whole block, and masked for the queries that do not search its cell.
+With bits written as signs +1 and -1, a . b = bits - 2 Hamming(a, b), and a GPU is fastest at products of matrices.
+Codes stay packed in the memory of the GPU; the codes that a block of queries searches are unpacked for the product. A
+block has consecutive queries, which have most of their cells in common, since a search sorts queries by class. Each
+code is multiplied with the whole block, and masked for the queries that do not search its cell.
 
-Products of signs are integers up to `bits` in size, which float16 represents exactly up to 2048.
+Products are integers from -bits to bits, and bits is at most 1024; float16 represents integers exactly up to 2048.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from semcut.indexes.errors import DeviceError
 from semcut.indexes.scanners.gpu_segments import Segment, SegmentedScanner, SegmentHits, devices_among
 
 _PAIRS = {"cuda": 1 << 27, "cpu": 1 << 21}
-"""Pairs of a query and a code that are compared in one product, by kind of device."""
+"""The largest number of pairs of a query and a code in one product, by kind of device."""
 
 
 class _PackedCodes(NamedTuple):
@@ -29,7 +29,7 @@ class _PackedCodes(NamedTuple):
 
     Attributes:
         packed: (n, bits / 8) uint8.
-        present: (n,) bool, which codes were not removed; None if none was.
+        present: (n,) bool, which codes were not removed; None if no code was removed.
     """
 
     packed: torch.Tensor
@@ -37,7 +37,7 @@ class _PackedCodes(NamedTuple):
 
 
 def devices_named(name: str) -> tuple[str, ...]:
-    """Return torch's names of the devices that `device=` stands for: one, or for "cuda" all GPUs.
+    """Return torch's names of the devices that the parameter `device` means: one, or for "cuda" all GPUs.
 
     Raises:
         DeviceError: there is no such GPU.
@@ -47,11 +47,11 @@ def devices_named(name: str) -> tuple[str, ...]:
 
 
 class TorchScanner(SegmentedScanner[_PackedCodes]):
-    """Holds the codes of an index in the memory of devices.
+    """The codes of an index in the memory of GPUs, or of the CPU for tests.
 
     Args:
         bits: length of a code.
-        devices: torch's names of devices like "cuda:0", among which codes are divided.
+        devices: torch's names of the devices among which codes are divided, such as "cuda:0".
     """
 
     deepest = 1 << 60
@@ -68,7 +68,7 @@ class TorchScanner(SegmentedScanner[_PackedCodes]):
             raise _out_of_memory(device, error) from None
 
     def mask(self, on_device: _PackedCodes, positions: NDArray[np.int64]) -> _PackedCodes:
-        """Return the same codes with those at these positions left out."""
+        """Return the codes without those at these positions."""
         packed, present = on_device
         present = torch.ones_like(packed[:, 0], dtype=torch.bool) if present is None else present.clone()
         present[torch.from_numpy(positions).to(packed.device)] = False
@@ -84,7 +84,7 @@ class TorchScanner(SegmentedScanner[_PackedCodes]):
     ) -> Callable[[], SegmentHits] | None:
         """Compute Hamming distances by products of signs, and select the smallest, all on the device.
 
-        A GPU works while the next one is given its part.
+        The call does not wait for a GPU, so several GPUs work at the same time.
         """
         at, which = segment.positions(cells)
         if not len(at):
@@ -118,14 +118,14 @@ class TorchScanner(SegmentedScanner[_PackedCodes]):
 def _merge(
     one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor], depth: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the nearest codes of two selections."""
+    """Return the nearest codes of two selections, each with distances and positions."""
     distances, positions = (torch.cat(pair, dim=1) for pair in zip(one, other, strict=True))
     distances, order = distances.topk(min(depth, distances.shape[1]), dim=1, largest=False)
     return distances, positions.gather(1, order)
 
 
 def _signs(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Unpack (n, bits / 8) codes to (n, bits) of 1 and -1, in the type that the device multiplies fastest."""
+    """Unpack (n, bits / 8) codes to (n, bits) signs 1 and -1, in the type that the device multiplies fastest."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     ones = (packed[:, :, None] >> shifts) & 1
     kind = torch.float32 if packed.device.type == "cpu" else torch.float16

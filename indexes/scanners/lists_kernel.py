@@ -24,10 +24,10 @@ def move(
     """Copy the codes of some cells to new positions.
 
     Args:
-        lists: the codes as they are.
-        starts, sizes: (cells,) where each cell lies in `lists`, and how many codes it has.
-        fresh: where to copy them: the same arrays, or larger ones.
-        targets: (cells,) where each cell is to lie in `fresh`.
+        lists: the codes.
+        starts, sizes: (cells,) the position of each cell in `lists`, and the number of its codes.
+        fresh: the arrays to copy to: those of `lists`, or larger ones.
+        targets: (cells,) the new position of each cell, in `fresh`.
         moved: the cells to copy.
     """
     for cell in moved:
@@ -54,7 +54,7 @@ def remove(lists: CodeLists, cells: NDArray[np.int64], first: NDArray[np.int64],
     Args:
         lists: the codes.
         cells: (n,) the cells to remove from.
-        first: (n + 1,) where the rows of each of these cells start in `removed`, and end.
+        first: (n + 1,) the start of the rows of each of these cells in `removed`, and the end of the last.
         removed: the rows to remove, those of one cell ascending.
     """
     for i in range(cells.shape[0]):
@@ -83,14 +83,14 @@ def search(
 ) -> None:
     """Find the codes nearest to each query within its cells, nearest first.
 
-    The radius grows until enough codes are within it, or all are.
+    The radius grows until enough codes are within it, or all codes are.
 
     Args:
         codes: (nq, words) the queries.
         cells: (nq, w) the cells of each query; -1, and cells that have no list, are skipped.
         lists: the codes.
         bits: length of a code.
-        rows, hamming: (nq, depth) the result; slots without a code are left as they are.
+        rows, hamming: (nq, depth) the result; slots without a code are not written.
     """
     depth = rows.shape[1]
     scan = scan_workspace(0, lists.sizes.shape[0], bits)

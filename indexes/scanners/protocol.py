@@ -1,18 +1,18 @@
-"""What every scanner can do, and what a scan returns.
+"""`Scanner`, the methods that a search needs of a scanner, and `Nearest`, the result of a scan.
 
-A scanner holds codes, row numbers and cells, and knows nothing of relevance, ids or features. A search needs two
-methods of it (`Scanner`). An index also calls
+A scanner stores codes with their row numbers and cells. It does not know relevance, ids or features. An index also
+calls
 
     add(codes, rows, cells)      (n, bits / 8) uint8, (n,) int64, (n,) integers
     remove(rows, cells)          the same rows and cells as when they were added
 
 and reads the attribute `fused`: whether `search/compiled` does the whole search on the codes that the scanner holds.
 
-The "flat" scanner also returns rows of cells that a query does not search. Pruning leaves out only cells that hold
-nothing relevant, so the cutoff removes these rows.
+The "flat" scanner also returns rows of cells that a query does not search. Pruning excludes only cells without relevant
+records, so the cutoff removes these rows.
 
-A cell that is searched must have been added to before: FAISS crashes on the number of a list that it does not have.
-Searches may run at the same time as each other; an `add` or a `remove` must run alone.
+A cell may be searched only after codes were added to it: FAISS crashes on the number of a list that does not exist.
+Several searches may run at the same time; an `add` or a `remove` must run alone.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ NO_RECORD = 2**31 - 1
 
 
 class Nearest(NamedTuple):
-    """What a scan has found for each query, nearest first.
+    """The rows that a scan has found for each query, nearest first.
 
     Attributes:
         rows: (nq, depth) int64; -1 in slots without a record, which come last.
-        hamming: (nq, depth) int32, their distances; `NO_RECORD` in slots without a record.
+        hamming: (nq, depth) int32, the Hamming distances of the rows; `NO_RECORD` in slots without a record.
     """
 
     rows: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Nearest(NamedTuple):
 
     @staticmethod
     def empty(queries: int, depth: int) -> Nearest:
-        """Return slots without a record."""
+        """Return a result without records."""
         return Nearest(np.full((queries, depth), -1, np.int64), np.full((queries, depth), NO_RECORD, np.int32))
 
 
@@ -48,26 +48,26 @@ class Scanner(Protocol):
 
     Attributes:
         deepest: the largest depth that `search` accepts.
-        patience: how deep a search goes to find every record that is tied at the last Hamming distance of a shortlist,
-            as a multiple of the shortlist. Beyond that depth the scanner's own order decides among tied records.
-            Infinite for a scanner that always finds all of them.
+        patience: the depth up to which scans are repeated to find every record at the last Hamming distance of a
+            shortlist, as a multiple of the shortlist. Beyond this depth, the order of the scanner decides among these
+            records. Infinite for a scanner with which a search always finds all of them.
     """
 
     deepest: int
     patience: float
 
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
-        """Return the codes nearest to each query within its cells, nearest first.
+        """Return the rows of the codes nearest to each query within its cells, nearest first.
 
-        Codes at the same Hamming distance come in any order, and any of them may be left out at the last distance.
+        Codes at the same Hamming distance are in any order. At the last distance, any of them may be missing.
 
         Args:
             codes: (nq, bits / 8) uint8, the queries.
             cells: (nq, w) int64, the cells of each query, padded with -1.
-            depth: how many codes to return for each query.
+            depth: the number of codes to return for each query.
         """
         ...
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions in `cells`, one per row."""
+        """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells in `cells`."""
         ...

@@ -1,13 +1,14 @@
-"""Numba kernels of Hamming distances of contiguous codes, and of the nearest codes by counting.
+"""Numba kernels that compute Hamming distances of contiguous codes, and select the nearest codes by counting.
 
-The codes of an index lie in one array, cell by cell (`CodeLists`). Those of a query's cells form a few *runs* of this
-array: cells that lie side by side, or almost, are scanned as one run. Codes between two cells of a run do not count.
+The codes of an index are in one array, cell by cell (`CodeLists`). The cells of a query form a few *runs* in this
+array: adjacent cells, also with a small gap between them, are scanned as one run. Codes in a gap are not hits.
 
 A sample of the distances gives a radius within which there should be enough codes. Then the runs are scanned: distances
-are written to a buffer of bytes, run after run, and those within the radius are picked from it. Where all codes fit in
-the buffer, they are scanned once, before the sample is taken. Of more codes the sample is taken first, and each radius
-takes a scan of its own. Distances above 127 are stored as 127; for the rare radius above 126, of long codes, the buffer
-holds flags instead, whether a code is within the radius.
+are written to a buffer of bytes, run after run, and the codes within the radius are hits. If the distances of all codes
+fit in the buffer, the codes are scanned once, before the sample is taken, and the buffer serves every radius. If not,
+the sample is taken first, and each radius needs a scan of its own. Distances above 127 are stored as 127. For a radius
+above 126, which is rare and occurs with long codes only, the buffer stores flags instead: whether a code is within the
+radius.
 
 **Comparing eight distances at once.** A 64-bit word holds eight distances of at most 127. For a radius r, the byte
 d + (127 - r) has its highest bit set exactly if d > r, and never carries into the next byte.
@@ -26,23 +27,23 @@ from numpy.typing import NDArray
 from semcut.indexes.kernels.jit import compiled, popcount, prefetch, trailing_zeros
 
 _LARGEST = 127
-"""The largest distance that the buffer stores; larger ones are stored as this."""
+"""The largest distance in the buffer; larger distances are stored as this value."""
 _BUFFER = 1 << 16
-"""Bytes of the buffer: codes whose distances it holds."""
+"""Bytes of the buffer, one for the distance of each code."""
 _ONES = 0x0101010101010101
 """A word with 1 in every byte."""
 _TOPS = 0x8080808080808080
 """A word with the highest bit of every byte set."""
 _MOST_PREFETCHED = 2048
-"""Codes of a run that are prefetched, at most."""
+"""The largest number of codes of a run that are prefetched."""
 _IN_SAMPLE = 4
-"""Codes within the first radius that the sample should contain, at least."""
+"""The smallest number of codes within the first radius that the sample should contain."""
 _SAMPLE = 512
-"""Codes that the sample should contain, at least."""
+"""The smallest number of codes that the sample should contain."""
 _LINE = 64
 """Bytes of a cache line."""
 _GAP = 64
-"""Codes that may lie between two cells of one run: skipping them would cost as much as scanning them."""
+"""The largest number of codes between two cells of one run: skipping them would take as long as scanning them."""
 
 
 class CodeLists(NamedTuple):
@@ -62,7 +63,7 @@ class CodeLists(NamedTuple):
 
 
 class ScanWorkspace(NamedTuple):
-    """Buffers for the scans of one query after the other, and the hits of the last scan.
+    """Buffers that the scans of all queries use one after the other, and the hits of the last scan.
 
     Attributes:
         buffer: uint8, distances of codes.
@@ -73,7 +74,7 @@ class ScanWorkspace(NamedTuple):
         near: (capacity,) uint16, the distance of each hit.
         owners: (capacity,) int32, the cell of each hit, as a position among the query's cells.
         ordered: (capacity,) int32, the hits in order of distance.
-        counts: (bits + 2,) int64, hits per distance, to sort by.
+        counts: (bits + 2,) int64, hits per distance, for sorting.
         histogram: (bits + 1,) int64, codes of the sample per distance.
     """
 
@@ -114,7 +115,7 @@ def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
 
 @compiled
 def find_runs(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> tuple[int, int]:
-    """Join the cells of a query to runs; returns the number of runs, and the number of codes in them."""
+    """Join the cells of a query into runs; return the number of runs, and the number of codes in them."""
     count, size, end = 0, 0, np.int64(0)
     for place in range(cells.shape[0]):
         cell = cells[place]
@@ -134,12 +135,12 @@ def find_runs(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -
 def take_sample(
     code: NDArray[np.uint64], count: int, size: int, wanted: int, lists: CodeLists, scan: ScanWorkspace
 ) -> int:
-    """Count the distances of evenly spaced codes of the runs in `histogram`.
+    """Count the distances of a sample, evenly spaced codes of the runs, in `histogram`.
 
     Args:
         code: (words,) the query.
         count, size: the number of runs, and of codes in them.
-        wanted: the number of codes that a radius is to be chosen for.
+        wanted: the number of codes that the radius should contain.
         lists: the codes.
         scan: has the runs.
 
@@ -148,7 +149,7 @@ def take_sample(
     """
     scan.histogram[:] = 0
     step = max(1, min(wanted // _IN_SAMPLE, size // _SAMPLE))
-    farthest = len(scan.histogram) - 1  # codes between cells are undefined, and may have bits set in the padding
+    farthest = len(scan.histogram) - 1  # codes in gaps are undefined, and may have bits set in the padding
     place = step // 2
     if _fits(size, scan):
         filled = 0
@@ -204,7 +205,7 @@ def find_hits(
 
     Args:
         code: (words,) the query.
-        cells: the cells that were joined to runs.
+        cells: the cells that were joined into runs.
         count, size: the number of runs, and of codes in them; `take_sample` was called for them.
         above: the radius that distances must exceed; -1 for no lower limit.
         radius: at most the number of bits.
@@ -253,7 +254,7 @@ def find_hits(
 
 @compiled
 def _pick_within(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> int:
-    """Append the positions in the buffer whose distances are within a radius to `places`.
+    """Append to `places` the positions in the buffer at which the distance is within a radius.
 
     Args:
         scan: its buffer is read, its `places` are written.
@@ -262,7 +263,7 @@ def _pick_within(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> in
         hits: the number of `places` that are filled already.
 
     Returns:
-        The number of `places` that are filled then.
+        The new number of filled `places`.
     """
     end = (filled + 7) // 8
     for place in range(filled, end * 8):
@@ -290,8 +291,8 @@ def _distances(
 ) -> None:
     """Write the distances of `count` codes, from position `start` on, to the buffer, from position `filled` on.
 
-    Codes of one and two words have loops of their own, which LLVM vectorises. For a radius above 126 flags are written:
-    0 within the radius, 127 outside.
+    Codes of one and two words have loops of their own, which LLVM vectorises. For a radius above 126, flags are written
+    instead of distances: 0 within the radius, 127 outside.
     """
     one, to = np.uint64(start), np.uint64(filled)
     if radius >= _LARGEST:

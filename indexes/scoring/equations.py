@@ -8,22 +8,22 @@ prior over images, that is sum_m P(m|a) P(m|b) / P(m) up to a constant. Here
 
     R(a,b) = p_a' S p_b        S symmetric, entries >= 0
 
-With S = I, the default, R is the probability that both images have the same label: in [0, 1] whatever the number of
-classes C. Only this reading makes the paper's cutoff t = 0.2 usable: with P(m) = 1/C taken literally R <= 1/C (0.083
-for its 12 classes), and t = 0.2 would drop everything. A `prior` gives the Bayes form S = diag(1 / (C prior)); a
-uniform prior is the default again. A `similarity` is the paper's S_ij, for classes that overlap.
+With S = I, the default, R is the probability that both images have the same label. It is in [0, 1] for any number of
+classes C. Only this reading makes the paper's cutoff t = 0.2 usable: with P(m) = 1/C taken literally, R <= 1/C (0.083
+for the paper's 12 classes), and t = 0.2 would drop every record. A `prior` gives the Bayes form S = diag(1 / (C
+prior)); a uniform prior gives the default again. A `similarity` is the paper's S_ij, for classes that overlap.
 
 **The same value in every index.** Sums run in float64 over one row at a time, in an order that depends on the row's
-length alone, and are then rounded to float32. So every index, whatever batches it works in, computes bit for bit the
-same relevance, distance and score for the same pair, and results can be compared for equality.
+length alone, and are then rounded to float32. So every index, with batches of any size, computes bit for bit the same
+relevance, distance and score for the same pair, and results can be compared for equality.
 
-**Where else these equations stand.** Numba kernels need their own versions, one of each:
+**Other versions of these equations.** Numba kernels need a version of their own of each:
 
     Eq. 1              equations_kernel.weighted_sum, and rounded_relevance for its value in float32
     Eq. 2              search/shortlist_kernel._is_relevant
     Eq. 4              equations_kernel.fused_score
     distance           equations_kernel.squared_distance
-    Hamming distance   scanners/scan_kernel.hamming
+    Hamming distance   scanners/scan_kernel.hamming, and scan_kernel._distances for many codes
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Similarity:
     """The matrix S of an index, applied to queries.
 
     Args:
-        config: its `prior` or `similarity` determines S; S is the identity if it has neither.
+        config: its `prior` or `similarity` determines S. Without both, S is the identity.
     """
 
     def __init__(self, config: IndexConfig) -> None:
@@ -71,7 +71,7 @@ def relevance(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) 
 
 
 def is_relevant(values: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]:
-    """Apply Eq. 2: true where R is strictly above the cutoff t, both in float32. Other records are disregarded."""
+    """Apply Eq. 2: return where R is strictly above the cutoff t, both in float32. Other records are not relevant."""
     return values > np.float32(cutoff)
 
 

@@ -1,9 +1,9 @@
 """Numba kernels of Eq. 1, Eq. 4 and the Euclidean distance, with bounds on what the order of a sum can change.
 
-`equations` has the same formulas for numpy; its float32 values are the ones that count. The sums here run in float64 in
-whatever order is fastest, so their rounded float32 value can differ from that of `equations`, though hardly ever does.
-Each caller bounds the difference (`SUM_ERROR`) and leaves a query to the vectorised search where the bound does not
-settle the rounded value.
+`equations` has the same formulas for numpy; its float32 values are the exact ones. The sums here run in float64 in the
+order that is fastest, so their rounded float32 value can differ from that of `equations`, though it hardly ever does.
+Each caller bounds the difference (`SUM_ERROR`), and leaves a query to the vectorised search if more than one rounded
+value is within the bound.
 
 Source: Varga and Szirányi, Eq. 1 and 4, as in `equations`.
 """
@@ -51,7 +51,7 @@ def rounded_relevance(
 def relevance_bound(
     weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float, probabilities: NDArray[np.float32]
 ) -> float:
-    """Return an upper bound of R that reads the record's probabilities of the large weights alone.
+    """Return an upper bound of R. Only the record's probabilities of the classes with large weights are read.
 
     Args:
         weights: (C,) s of the query.

@@ -1,12 +1,12 @@
 """Compute distances and products fast in float32 with FAISS, and bound how far they are from the exact values.
 
-A search uses these values to decide what certainly counts and what certainly does not. It calls the exact functions of
-`equations` for the few records in between and for its results. FAISS computes the sums in C++ and reads the chosen rows
-in place, from a (memory-mapped) column, so no candidate is copied.
+A search uses these values to find the records that certainly are, and that certainly are not, above a threshold. For
+the few records in between, and for its results, it calls the exact functions of `equations`. FAISS computes the sums in
+C++ and reads the chosen rows in place, from a (memory-mapped) column, so no candidate is copied.
 
-Products with a whole matrix go through FAISS too, not through numpy's `@`. Numpy brings its own OpenBLAS, whose threads
-keep spinning for a while after a product and slow down a following scan by FAISS's threads, by a factor of 3 on 2
-cores. FAISS's BLAS shares the threads of FAISS's scans.
+Products with a whole matrix are computed by FAISS too, not by numpy's `@`. Numpy has its own OpenBLAS, whose threads
+keep running for a while after a product and slow down a following scan by FAISS's threads, by a factor of 3 on 2 cores.
+FAISS's BLAS uses the threads of FAISS's scans.
 
 Source: FAISS `fvec_L2sqr_by_idx`, `fvec_inner_products_by_idx` (faiss/utils/distances.h) and `LinearTransform`.
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from semcut.indexes.faiss_library import faiss, thread_count
 
 UNDERFLOW = 2.0**-100
-"""A bound on the sum of all terms that underflow in a float32 sum."""
+"""A bound on the sum of the terms that underflow in a float32 sum."""
 
 
 def relative_error(terms: int) -> float:
@@ -39,15 +39,14 @@ def relative_error(terms: int) -> float:
 def squared_distances(
     queries: NDArray[np.float32], matrix: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Compute ||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; inf where a row is
-    -1."""
+    """Compute ||q - x||^2 of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; inf for row -1."""
     return _by_row(faiss.fvec_L2sqr_by_idx, queries, matrix, rows, np.inf)
 
 
 def inner_products(
     queries: NDArray[np.float32], matrix: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Compute q . x of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; 0 where a row is -1."""
+    """Compute q . x of each query and its rows: (nq, D), (N, D), (nq, m) to (nq, m) float32; 0 for row -1."""
     return _by_row(faiss.fvec_inner_products_by_idx, queries, matrix, rows, 0)
 
 
@@ -80,7 +79,7 @@ def _by_row(
     rows: NDArray[np.int64],
     absent: float,
 ) -> NDArray[np.float32]:
-    """Call a function of FAISS for each query and its rows, and put `absent` where a row is -1.
+    """Call a function of FAISS for each query and its rows; rows of -1 get the value `absent`.
 
     FAISS runs one thread per query, so the rows of a single query are split into as many queries as there are threads.
     """

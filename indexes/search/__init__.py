@@ -1,1 +1,21 @@
-"""A search: prune, shortlist, cut off, re-rank."""
+"""A search of an index: prune, shortlist, cut off, rank.
+
+`FaissIndex` calls `choose_search.build_search`; Milvus uses `VectorisedSearch`; every index uses `tie_order`.
+
+    choose_search.py      chooses the compiled or the vectorised search of a snapshot
+    vectorised.py         `VectorisedSearch`: the steps for a batch with numpy, with any scanner
+    shortlist.py          the nearest relevant records, by scans that go deeper until there are enough
+    cutoff.py             Eq. 2: which candidates are relevant
+    rank.py               the k best candidates, by exact distance or fused score
+    tie_order.py          the order of records at the same Hamming distance, the same in every index
+    compiled.py           `CompiledSearch`: the same search by a numba kernel
+    kernel_arrays.py      the arguments of the kernel
+    search_kernel.py      the whole search, query by query, by the kernels of the next four modules
+    prune_kernel.py       prunes cells
+    shortlist_kernel.py   makes the shortlist, with the cutoff
+    ties_kernel.py        chooses among records at the same Hamming distance
+    rank_kernel.py        ranks the shortlist
+    trace.py              `SearchTrace`: times and counts of the steps
+
+Both searches give the same results, bit for bit. `kernels/__init__` has a table from each step to its kernel.
+"""

@@ -35,9 +35,10 @@ def build_search(
 
     Args:
         snapshot: the records.
-        scanner: holds the codes of its records.
+        scanner: has the codes of the records.
         similarity: the S of the index.
-        features: a store on a GPU for the features of its records; they are copied to it here, if they fit.
+        features: a store on a GPU for the features of the records. The features are copied to the GPU here, if there is
+            enough memory. None for distances on the CPU.
     """
     if scanner.fused:
         from semcut.indexes.search.compiled import CompiledSearch

@@ -1,7 +1,8 @@
-"""The compiled search as Python calls it: splits a batch over threads, and passes on what a kernel cannot decide.
+"""`CompiledSearch`: splits a batch over threads, calls the kernel, and searches again where it cannot decide.
 
-The kernel (`search.search_kernel`) answers each query in one go. A query whose answer depends on the order of a sum, or
-on rows that have not been compared with their checksums yet, goes to the vectorised search.
+The kernel (`search.search_kernel`) does all steps of a query before the next query. A query whose answer depends on the
+order of the terms of a sum, or on rows that have not been compared with their checksums yet, is left to the vectorised
+search.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage.mapped_columns import Columns
 
-_DOUBT = 1.0  # how far from a border a sum must be to be certain, in units of its largest possible error
+_DOUBT = 1.0  # factor on the error bounds of sums; tests raise it, see `SearchSettings.doubt`
 
 
 class CompiledSearch:
-    """Searches one state of an index, as `VectorisedSearch` does; several threads may search at the same time.
+    """Searches one snapshot of an index, as `VectorisedSearch` does; several threads may search at the same time.
 
     Args:
         columns: the records, by row.
-        cells: the cells that they are in.
-        scanner: holds their codes.
+        cells: the cells of the index.
+        scanner: has the codes of the records.
         similarity: the S of the index.
     """
 
@@ -48,14 +49,13 @@ class CompiledSearch:
     def search(
         self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
     ) -> SearchResult:
-        """Find the k best records for every query, see `VectorisedSearch.search`, which does what is to be traced."""
+        """Find the k best records for every query, see `VectorisedSearch.search`, which also runs traced searches."""
         if params.k > TUNING.most_compiled or trace is not None:
             return self._vectorised.search(queries, params, scored, trace)
         threads = thread_count() if len(queries) >= TUNING.split_compiled else 1
         order = None
-        if (
-            len(queries) >= TUNING.split_compiled
-        ):  # queries of one class, one after the other, find records in the processor's cache
+        if len(queries) >= TUNING.split_compiled:
+            # Queries of one class read the same records, which are then in the processor's cache.
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             queries = queries[order]
         result = SearchResult.unfilled(len(queries), params.k)
@@ -105,7 +105,7 @@ class CompiledSearch:
 
 
 def bounds_of(cells: Cells) -> CellBounds:
-    """The bounds of cells, with a list for every class."""
+    """Return the bounds of cells, with a list for every class."""
     lists = cells.lists
     return CellBounds(
         starts=read_only(lists.starts),

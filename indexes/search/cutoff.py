@@ -1,12 +1,12 @@
-"""The cutoff of Eq. 2: which candidates are relevant to a query, exactly, at the cost of a fast float32 product.
+"""The cutoff of Eq. 2: which candidates are relevant to a query. Exact, and about as fast as a float32 product.
 
-Three tests, each for what the one before leaves open:
+There are three tests, each for the candidates that the previous test cannot decide:
 
     bounds      with many classes: a query's few large weights bound R from both sides
-    float32     R as a float32 product, and how far that can be off (`scoring.rounding`)
-    exact       R by `scoring.equations`, for the few candidates that lie as near to t as that
+    float32     R as a float32 product, with its error bound (`scoring.rounding`)
+    exact       R by `scoring.equations`, for the few candidates whose float32 value is within the error bound of t
 
-Candidates in cells that pruning has found certain are relevant without a test. The compiled counterpart is
+Candidates in cells whose records are all certain to be relevant need no test. The compiled counterpart is
 `search.shortlist_kernel`.
 """
 
@@ -30,12 +30,12 @@ def relevant_candidates(
     weights: NDArray[np.float64],
     cutoff: float,
 ) -> NDArray[np.bool_]:
-    """Say which candidates exist and have R > t.
+    """Return which candidates exist and have R > t.
 
     Args:
-        records: where their probabilities are.
-        rows: (nq, m) int64, -1 for no candidate.
-        certain: (nq, m) bool; candidates that are known to be relevant.
+        records: reads the probabilities of the candidates.
+        rows: (nq, m) int64, the candidates; -1 for no candidate.
+        certain: (nq, m) bool, which candidates are known to be relevant.
         weights: (nq, C) float64, s = S p of each query.
         cutoff: t of Eq. 2.
 
@@ -71,11 +71,11 @@ def _bounded(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Bound R of (n,) pairs of a query and a row of probabilities, for queries that have few large weights.
 
-    Reads only the row's probabilities of these classes. The other probabilities of a row add up to at most what is left
-    of 1, and count with the largest of the other weights.
+    Only the row's probabilities of the classes with large weights are read. With `mass` their sum, the other
+    probabilities sum to 1 - mass at most; the upper bound multiplies this by the largest of the other weights.
 
     Returns:
-        passes (n,) bool, R is above the cutoff; fails (n,) bool, R is not. Where both are False it is open.
+        passes (n,) bool, whether R is certainly above the cutoff; fails (n,) bool, whether R is certainly not above it.
     """
     large, slack = LargeWeights.of(weights, cutoff), relative_error(probabilities.shape[1])
     passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
-"""Whether a kernel has answered a query, or why not: see `search_kernel`."""
+"""The query is answered, or the reason why it is not: see `search_kernel`."""
 
 
 class RecordArrays(NamedTuple):
@@ -21,9 +21,9 @@ class RecordArrays(NamedTuple):
         ids: (n,) int64.
         probabilities: (n, C) float32.
         features: (n, D) float32.
-        shift: a row is in block row >> shift.
-        probabilities_compared: (blocks,) bool: whether a block has been compared with its checksum.
-        features_compared: (blocks,) bool.
+        shift: the number of the block of a row is row >> shift.
+        probabilities_compared: (blocks,) bool, whether a block of probabilities was compared with its checksum.
+        features_compared: (blocks,) bool, the same for features.
     """
 
     ids: NDArray[np.int64]
@@ -53,12 +53,12 @@ class SearchSettings(NamedTuple):
 
     Attributes:
         cutoff: t of Eq. 2.
-        shortlist: how many of the nearest relevant records are ranked; -1 to rank all relevant records.
+        shortlist: the number of nearest relevant records to rank; -1 to rank all relevant records.
         slack: `relative_error` of C terms.
         fused: whether records are ranked by Eq. 4, not by distance.
         scored: whether Eq. 4 applies: features are L2-normalised.
-        doubt: a factor on the rounding bounds of sums. 1, but tests raise it, so that kernels leave more queries to the
-            vectorised search.
+        doubt: a factor on the error bounds of sums: 1, except in tests, which raise it so that kernels leave more
+            queries to the vectorised search.
     """
 
     cutoff: float

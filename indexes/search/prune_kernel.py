@@ -1,9 +1,9 @@
 """Numba kernels of exact pruning: they find the cells that can hold a record relevant to a query.
 
-`pruning/cells` has the cells, their bounds and the mathematics; `Cells.prune` does the same for a whole batch. For one
-query the cells within the threshold of `pruning/class_lists` are collected from the lists of its classes. A cell is
-dropped if the sum over the large weights plus the tail of the others does not exceed the cutoff, and if the whole
-product s . M_L or the second bound of `pruning/cells` does not. Each of these tests is exact.
+`pruning/cells` has the cells, their bounds and the mathematics; `Cells.prune` does the same for a whole batch. Cells
+with envelopes above the threshold of `pruning/class_lists` are collected from the lists of the query's classes. A cell
+is dropped if one of three upper bounds of R does not exceed the cutoff: the sum over the large weights plus the tail,
+the second bound of `pruning/cells`, or the whole product s . M_L. Each of these tests is exact.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class CellBounds(NamedTuple):
         values: (m,) float32, M_L(class) of each of these cells.
         envelopes: (cells, C) float32.
         dominant: (cells,) int32.
-        lows: (cells,) float32, the smallest p(dominant) of a record.
-        peaks: (cells,) float32, the largest p(dominant) of a record.
-        edges: (cells,) float64, the fixed edge that `tie_order` takes for p(dominant).
-        sizes: (cells,) int64, records.
+        lows: (cells,) float32, the smallest p(dominant) of the records.
+        peaks: (cells,) float32, the largest p(dominant) of the records.
+        edges: (cells,) float64, the fixed edge that `tie_order` uses for p(dominant).
+        sizes: (cells,) int64, the number of records.
     """
 
     starts: NDArray[np.int64]
@@ -55,14 +55,14 @@ class PruneWorkspace(NamedTuple):
 
     Attributes:
         large: (C,) int32, the classes of large weights.
-        found: (cells // 64 + 1,) uint64, one bit per cell that is looked at; all 0 between queries.
+        found: (cells // 64 + 1,) uint64, one bit per cell, set if the cell is to be tested; all 0 between queries.
         kept: (cells,) int32, the cells to scan.
         certain: (cells,) bool, whether all records of each kept cell are relevant.
         levels: (cells,) int8, the level of each kept cell in `tie_order`, the highest first.
-        counts: (LEVELS + 1,) int64, kept cells per level, to sort by.
-        spare: (cells,) int32, cells between two steps.
+        counts: (LEVELS + 1,) int64, kept cells per level, for sorting.
+        spare: (cells,) int32, the cells that are passed from one step to the next.
         sums: (cells,) float64, a bound of each cell in `spare`, later the product that gives the level of a kept cell.
-        seen: (C,) int64, the last query that scans each partition.
+        seen: (C,) int64, the number of the last query that keeps a cell of each partition.
     """
 
     large: NDArray[np.int32]
@@ -99,7 +99,7 @@ def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np
     Args:
         weights: (C,) s of the query.
         cutoff: t of Eq. 2.
-        large: (C,) filled with the classes; up to `MOST` of them are sorted, the largest weight first.
+        large: (C,) filled with the classes, the largest weight first; not sorted if there are more than `MOST`.
 
     Returns:
         The number of large weights, and the tail: the largest of the other weights.
@@ -127,7 +127,7 @@ def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np
 def _list_threshold(
     weights: NDArray[np.float64], limit: float, large: NDArray[np.int32], tail: float
 ) -> tuple[int, float]:
-    """Return how many lists must be read, those of the largest weights, and down to which envelope.
+    """Return the number of lists to read, those of the largest weights, and the threshold of their envelopes.
 
     This is `LargeWeights.thresholds` for one query.
     """
@@ -163,12 +163,12 @@ def prune(
         cutoff: t of Eq. 2.
         slack: `relative_error` of C terms.
         bounds: the bounds of the cells.
-        number: a number that no other query of this workspace has.
-        large, tail: as `large_weights` returned them; it has put the classes into the workspace.
+        number: a number of the query that is unique in this workspace.
+        large, tail: the results of `large_weights`, which has also filled `workspace.large`.
         workspace: its `kept`, `certain` and `levels` are filled.
 
     Returns:
-        The number of cells that are kept, of their records, and of the partitions that they belong to.
+        The number of kept cells, the number of their records, and the number of their partitions.
     """
     limit = (cutoff - UNDERFLOW) * (1 - slack)
     first = second = 0.0
@@ -233,12 +233,12 @@ def _drop_below(
 ) -> int:
     """Drop cells whose sum over the large weights, plus the tail, does not exceed the limit.
 
-    The loop runs class by class, so that the processor does not wait for one envelope before it reads the next, and
-    without a branch, since about every second cell is dropped.
+    The loop runs class by class, so that the processor does not wait for one envelope before it reads the next. It has
+    no branch, since about every second cell is dropped, which the processor could not predict.
 
     Args:
         weights: (C,) s of the query.
-        limit: what the sum must exceed.
+        limit: the value that the sum must exceed.
         bounds: the bounds of the cells.
         classes, tail: the classes of the large weights, and the largest of the other weights.
         count: the number of cells in `spare`.
@@ -267,7 +267,7 @@ def _list_set_bits(found: NDArray[np.uint64], count: int, cells: NDArray[np.int3
 
     Args:
         found: the bits.
-        count: the number of cells there are; bits beyond it are ignored.
+        count: the number of cells; bits beyond it are ignored.
         cells: filled with the cells whose bit is set, ascending.
 
     Returns:
@@ -298,8 +298,8 @@ def _sort_by_level(
 ) -> None:
     """Sort the kept cells by the level of their records, highest first, and mark cells whose records are all relevant.
 
-    Levels follow from the products in `sums`, as in `tie_order.levels`. Records that are scanned first come first among
-    those at the same Hamming distance, so only within one level some have to be chosen by their ids.
+    Levels follow from the products in `sums`, as in `tie_order.levels`. Among records at the same Hamming distance,
+    those that are scanned first come first. So records must be chosen by their ids only within one level.
     """
     top = largest * _HIGHEST_EDGE
     scale = (LEVELS - 1) / top if top > SMALLEST_WEIGHT else 0.0

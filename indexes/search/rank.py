@@ -1,8 +1,9 @@
 """The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
 
-`scoring.rounding` gives float32 distances of all candidates and bounds their error. That tells which candidates can be
-among the k best: k of them, and now and then a near-tie. Only for these does `scoring.equations` compute exact values,
-which decide order and ties. The compiled counterpart is `search.rank_kernel`.
+`scoring.rounding` gives float32 distances of all candidates and bounds their error. The bound shows which candidates
+can be among the k best: k of them, and sometimes a few that are almost tied with the last. Exact values of
+`scoring.equations` are computed for these candidates only, and decide order and ties. The compiled counterpart is
+`search.rank_kernel`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
-bound of `scoring.rounding`; gives None if it cannot, and the processor does it."""
+bound of `scoring.rounding`. Returns None if it cannot; the distances are then computed on the CPU."""
 
 _BLOCK = 1024  # pairs whose exact values are computed together: their float64 copies stay in the cache
 
 
 class RecordReader(Protocol):
-    """Reads records by row number, as a search needs them. Row -1 stands for no record.
+    """Reads records by row number, as a search needs them. Row -1 means no record.
 
     Attributes:
         ids: (n,) int64.
         codes: (n, bits / 8) uint8.
-        cells: (n,) positions in the index's `Cells`; n is at least 1, so that `cells[-1]` exists.
+        cells: (n,) int32, positions in the `Cells` of the index; n is at least 1, so that `cells[-1]` exists.
     """
 
     @property
@@ -45,18 +46,18 @@ class RecordReader(Protocol):
     def cells(self) -> NDArray[np.int32]: ...
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read probabilities of rows (of any shape): an (M, C) matrix, and the row of it that belongs to each row."""
+        """Read the probabilities of rows of any shape: an (M, C) matrix, and the position of each row in it."""
         ...
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read features of rows (of any shape): an (M, D) matrix, and the row of it that belongs to each row."""
+        """Read the features of rows of any shape: an (M, D) matrix, and the position of each row in it."""
         ...
 
     def release_pages(self, min_interval: float = 0) -> None:
         """Release memory-mapped pages that can be read again; called at the end of a search.
 
         Args:
-            rest: minimum interval between releases, in seconds.
+            min_interval: minimum interval between releases, in seconds.
         """
         ...
 
@@ -70,7 +71,7 @@ def rank(
     scored: bool,
     distances: Distances | None = None,
 ) -> SearchResult:
-    """Find the k best of each query's candidates. Counts of what the search did are left at 0.
+    """Find the k best of each query's candidates. The counts in the result (`cells`, `codes` and others) are 0.
 
     Args:
         queries: nq queries.
@@ -79,7 +80,7 @@ def rank(
         rows: (nq, m) int64 candidates, all relevant, -1 for no candidate.
         params: k and ranking.
         scored: whether Eq. 4 applies (features are L2-normalised).
-        distances: computes squared distances of all candidates; None for the processor.
+        distances: computes squared distances of all candidates; None for the CPU.
     """
     query, row = _contenders(queries, weights, records, rows, params, distances)
     ids = records.ids[row]

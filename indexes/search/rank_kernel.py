@@ -1,6 +1,7 @@
-"""Numba kernel of the re-rank: from the shortlist of a query to its k best, by exact distance or by fused score.
+"""Numba kernel of the last step: from the shortlist of a query to its k best records, by distance or fused score.
 
-Sums are bounded first: most candidates are worse than the k best so far, whatever the order of their terms.
+Each candidate is first compared by a bound that is cheap to compute. The bound shows for most candidates that they are
+worse than the k best so far, in whatever order the terms of their sums are added.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from semcut.indexes.search.kernel_arrays import (
 )
 
 _ROWS_AHEAD = 2
-"""Results whose probabilities are prefetched in advance."""
+"""How many results ahead probabilities are prefetched."""
 
 
 class Best(NamedTuple):
@@ -64,7 +65,7 @@ def rank(
     best: Best,
     found: ResultArrays,
 ) -> int:
-    """Write the k best candidates of a query to the result.
+    """Find the k best candidates of a query, and write them to the result.
 
     Args:
         query: the position of the query in the batch.
@@ -74,7 +75,7 @@ def rank(
         lists: the codes, with the row of each.
         rows: the records.
         near: the candidates, as positions in `lists`.
-        best: buffers.
+        best: buffers for the k best candidates.
         found: the result.
 
     Returns:
@@ -137,7 +138,7 @@ def rank(
 
 @compiled
 def _insert(best: Best, count: int, cost: np.float32, number: int, at: int, length: np.float32) -> int:
-    """Insert a candidate among the best, by cost and then id; returns how many there are then."""
+    """Insert a candidate among the best, by cost and then id; return the new number of candidates."""
     k = len(best.cost)
     place = min(count, k - 1)
     if count == k and (cost, number) > (best.cost[place], best.ids[place]):

@@ -1,13 +1,13 @@
-"""Numba kernel of a whole search, query by query: prune, scan, shortlist with the cutoff, re-rank.
+"""Numba kernel of a whole search, query by query: prune, scan, shortlist with the cutoff, rank.
 
-`VectorisedSearch` does the same for a batch, step by step; kernels/__init__ has a table of the steps. A query that is
-not answered gets a reason instead, and is left to `VectorisedSearch`:
+`VectorisedSearch` does the same for a batch, step by step; `kernels/__init__` has a table of the steps. If the
+kernel cannot answer a query, it gives a reason, and `VectorisedSearch` answers the query:
 
-    DOUBTFUL    a sum lies so close to a border between two float32 values that the order of its terms could decide
+    DOUBTFUL    a sum is so close to a border between two float32 values that the order of its terms could decide
     UNCHECKED   the query needs rows whose blocks have not been compared with their checksums yet
 
-**Deeper scans.** Where too few of the nearest records are relevant, the scan continues with the records between this
-radius and a larger one, until the shortlist is full or all records were seen.
+**Deeper scans.** If too few records within a radius are relevant, the scan continues with the records between this
+radius and a larger one, until the shortlist is full or all records were scanned.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def search(
         lists: the codes.
         rows: the records.
         bits: length of a code.
-        found: the result, and for each query the reason why it is not answered, if so.
+        found: the result; its `reason` says for each query whether it is answered.
     """
     k = found.ids.shape[1]
     pruned = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
@@ -104,7 +104,7 @@ def search(
 
 @compiled
 def _clear_result(query: int, found: ResultArrays) -> None:
-    """Set the result of a query to that of `SearchResult.empty`."""
+    """Set the result of a query to empty slots, as `SearchResult.empty` does."""
     for place in range(found.ids.shape[1]):
         found.ids[query, place], found.hamming[query, place] = -1, -1
         found.distances[query, place] = np.inf
@@ -114,7 +114,7 @@ def _clear_result(query: int, found: ResultArrays) -> None:
 
 @compiled
 def _all_as_hits(cells: NDArray[np.int32], lists: CodeLists, scan: ScanWorkspace) -> int:
-    """Make all records of the cells hits, whatever their distance; returns how many there are."""
+    """Make all records of the cells hits, at any distance; return the number of hits."""
     hits = 0
     for owner in range(cells.shape[0]):
         start = lists.starts[cells[owner]]

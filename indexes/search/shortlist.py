@@ -1,12 +1,13 @@
-"""The shortlist: the relevant records nearest to a query by Hamming distance, found by scans that go deeper.
+"""The shortlist: the relevant records nearest to a query by Hamming distance, found by deeper and deeper scans.
 
-The scanner knows codes, not relevance. So a scan gives some of the nearest records, the cutoff drops those that are not
-relevant, and where too few are left the scan is repeated deeper, for those queries only. A scan that is full may have
-left out records at its last distance, so records at that distance do not count. Where a deeper scan would give a good
-part of the kept cells anyway, all records of these cells are looked at instead.
+A scanner compares codes and does not know relevance. So a scan returns the nearest records up to a depth, and the
+cutoff drops those that are not relevant. For queries with too few relevant records the scan is repeated at a larger
+depth. A scan that returns as many records as its depth may have left out others at the last distance. So records at
+that distance do not count. If a deeper scan would return a large share of the kept cells, all records of these cells
+are compared instead.
 
-Either way a shortlist holds the nearest *relevant* records, never fewer than there are, in the order of
-`search.tie_order`. The compiled counterparts are `search.search_kernel` and `search.shortlist_kernel`.
+In both cases the shortlist has the nearest *relevant* records in the order of `search.tie_order`: as many as its size,
+or all of them if there are fewer. The compiled counterparts are `search.search_kernel` and `search.shortlist_kernel`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from semcut.indexes.search_tuning import TUNING
 
 @dataclass(frozen=True, eq=False)
 class Shortlister:
-    """Makes shortlists from one state of an index.
+    """Makes shortlists of the records of one search.
 
     Attributes:
         records: the records, by row.
-        cells: the cells that they are in.
-        scanner: finds their rows.
-        trace: counts scans, where there is one.
+        cells: the cells of the index.
+        scanner: finds rows by their codes.
+        trace: counts the scans; None for no trace.
     """
 
     records: RecordReader
@@ -50,13 +51,13 @@ class Shortlister:
         Args:
             codes: (nq, bits / 8) uint8.
             weights: (nq, C) float64, s = S p of each query.
-            kept: what pruning has left of these queries.
+            kept: the cells that pruning keeps for these queries.
             cutoff: t of Eq. 2.
-            size: of a shortlist.
+            size: the size of a shortlist.
 
         Returns:
-            rows (nq, w) int64, with -1 between and behind them; dropped (nq,) int64, records that the cutoff dropped;
-            and unfinished (n,) int64, the queries for which looking at all kept records is better: their rows are -1.
+            rows (nq, w) int64, -1 in unused slots; dropped (nq,) int64, the number of records that the cutoff dropped;
+            and unfinished (n,) int64, the queries to finish with `from_all`: all of their rows are -1.
         """
         queries = len(codes)
         dropped, depth = np.zeros(queries, np.int64), min(TUNING.first_scan * size, self.scanner.deepest)
@@ -97,18 +98,18 @@ class Shortlister:
         cutoff: float,
         size: int | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find all relevant rows of some queries, or the nearest of them, by looking at every record of their cells.
+        """Find all relevant rows of some queries, or the nearest of them, by comparing every record of their cells.
 
         Args:
-            codes: (n, bits / 8) uint8, of these queries, as the weights are.
-            weights: (n, C) float64.
-            kept: what pruning has left of all queries.
+            codes: (n, bits / 8) uint8, the codes of these queries.
+            weights: (n, C) float64, the weights of these queries.
+            kept: the cells that pruning keeps for all queries.
             query: (n,) int64, positions of these queries in `kept`.
             cutoff: t of Eq. 2.
-            size: of a shortlist; None for all relevant rows.
+            size: the size of a shortlist; None for all relevant rows.
 
         Returns:
-            rows (n, m) int64, with -1 between and behind them, and dropped (n,) int64.
+            rows (n, m) int64, -1 in unused slots; and dropped (n,) int64, how many records the cutoff dropped.
         """
         place = np.nonzero(kept.cells[query] >= 0)
         cells = kept.cells[query][place]
@@ -128,7 +129,7 @@ class Shortlister:
         return rows, counts - np.count_nonzero(relevant, axis=1)
 
     def _goes_deeper(self, depth: int, size: int) -> bool:
-        """Whether a scan of this depth that leaves ties at the end of a shortlist open is followed by a deeper one."""
+        """Return whether a scan of this depth is repeated deeper if it may lack records tied at its last distance."""
         if np.isinf(self.scanner.patience):
             return True
         return depth < self.scanner.patience * size and depth * TUNING.deeper <= self.scanner.deepest
@@ -149,13 +150,14 @@ class Shortlister:
             rows: (nq, m) int64, -1 for no candidate.
             distances: (nq, m) int32, their Hamming distances.
             counts: (nq, m) bool, which candidates may be chosen.
-            certain: (nq, m) bool, which are known to be relevant.
-            weights: (nq, C) float64.
+            certain: (nq, m) bool, which candidates are known to be relevant.
+            weights: (nq, C) float64, s = S p of each query.
             cutoff: t of Eq. 2.
-            size: of a shortlist.
+            size: the size of a shortlist.
 
         Returns:
-            (nq, w) int64 rows, w at most `size`, then -1; and (nq,) int64, candidates that the cutoff dropped.
+            (nq, w) int64, the chosen rows, then -1, w at most `size`; and (nq,) int64, how many candidates the cutoff
+            dropped.
         """
         cells = self.records.cells[rows]
         own = np.take_along_axis(weights, self.cells.dominant()[cells], axis=1)

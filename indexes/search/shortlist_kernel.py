@@ -1,8 +1,8 @@
 """Numba kernels that make a shortlist from the hits of a scan: the first relevant records in the order of `tie_order`.
 
-Hits come in order of distance, and those of one distance in order of level, since cells are scanned in the order of
-their levels. A *tie* is all hits of one distance and level. Ties are taken whole as long as the shortlist has free
-slots for all of them; from the first tie that does not fit, records are chosen by their mixed ids.
+Hits are sorted by distance, and hits of the same distance by level, since cells are scanned in the order of their
+levels. A *tie* is all hits with the same distance and level. All relevant hits of a tie are taken if the shortlist has
+a free slot for each hit; from the first tie that does not fit, records are chosen by their mixed ids.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from semcut.indexes.search.ties_kernel import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
 _AHEAD = 12
-"""Hits whose probabilities are prefetched in advance."""
+"""How many hits ahead probabilities are prefetched."""
 _IDS_AHEAD = 32
-"""Tied hits whose ids are prefetched in advance."""
+"""How many hits of a tie ahead ids are prefetched."""
 _PREFETCHED_CLASSES = 16
-"""Large weights of a query whose probabilities are prefetched, at most."""
+"""The largest number of a query's large weights for which probabilities are prefetched."""
 _PREFETCHED_COLUMNS = 128
-"""Values of a feature that are prefetched."""
+"""The largest number of values of a feature that are prefetched."""
 
 
 @compiled
@@ -59,8 +59,8 @@ def take_nearest(
         taken: the number of slots of `near` that are filled already.
 
     Returns:
-        The number of slots that are filled then, the number of hits that the cutoff dropped, and `ANSWERED` or the
-        reason to stop.
+        The new number of filled slots, the number of hits that the cutoff dropped, and `ANSWERED` or the reason why the
+        query is not answered.
     """
     dropped, reason, begin = 0, ANSWERED, 0
     while begin < hits and taken < near.shape[0] and reason == ANSWERED:
@@ -87,11 +87,11 @@ def _end_of_ties(
     distances: NDArray[np.uint16],
     owners: NDArray[np.int32],
 ) -> int:
-    """Find the end of a run of whole ties that has at most `free` hits, or of the first tie if that alone has more.
+    """Find the end of the whole ties that have at most `free` hits together, or of the first tie if it has more.
 
     Args:
-        begin, hits: the first hit of the run, and the number of hits in all.
-        free: free slots of the shortlist, at least 1.
+        begin, hits: the first hit, and the number of hits in all.
+        free: the number of free slots of the shortlist, at least 1.
         levels: the level of each cell.
         ordered, distances, owners: `ordered`, `near` and `owners` of a `ScanWorkspace`.
     """
@@ -123,9 +123,9 @@ def take_all(
     near: NDArray[np.int32],
     taken: int,
 ) -> tuple[int, int, int]:
-    """Take all relevant hits from `begin` to `end`, for which `near` has free slots; returns as `take_nearest` does.
+    """Take all relevant hits from `begin` to `end`, for which `near` has free slots; return as `take_nearest` does.
 
-    Rows of probabilities are prefetched before they are checked, features for the re-rank that follows.
+    Probabilities are prefetched for the cutoff, and features for the ranking that follows.
     """
     dropped, prefetched = 0, classes[:_PREFETCHED_CLASSES]
     columns = min(_PREFETCHED_COLUMNS, rows.features.shape[1])
@@ -171,7 +171,7 @@ def _take_smallest_ids(
     keys: NDArray[np.uint64],
     taken: int,
 ) -> tuple[int, int, int]:
-    """Take the relevant hits with the smallest mixed ids from one tie; returns as `take_nearest` does."""
+    """Take the relevant hits with the smallest mixed ids from one tie; return as `take_nearest` does."""
     dropped, count, chosen = 0, 0, near[taken:]
     for hit in range(begin, min(begin + _IDS_AHEAD, end)):
         prefetch(rows.ids, np.int64(lists.rows[scan.places[scan.ordered[hit]]]))

@@ -1,18 +1,18 @@
-"""The order in which records come to a shortlist: one rule, a function of the query and the record alone.
+"""The order in which records enter a shortlist: one rule, a function of the query and the record alone.
 
 1. Hamming distance, the smallest first.
 2. Level, the largest first: a coarse estimate of the record's relevance to the query. With c the record's dominant
-   class and e the fixed edge below its largest probability (`pruning.cells.EDGES`), R is about s_c e or more. The level
-   is s_c e on a scale of `LEVELS` equal steps, from 0 to max(s) times the highest edge.
+   class and e the fixed edge below its largest probability (`pruning.cell_table.EDGES`), R is about s_c e or more. The
+   level is s_c e on a scale of `LEVELS` equal steps, from 0 to max(s) times the highest edge.
 3. Mixed id (`mixed`), the smallest first. Different ids have different mixed ids, so no tie remains.
 
-Where more records share a code than a shortlist holds, step 2 keeps the records that are probably relevant. Step 3 is a
-random draw that always has the same outcome. The id itself would not do: ids often follow the order in which records
-were added, which often is the order of their classes. So an answer does not depend on the scanner, on the order of
-adding, on compaction or on earlier searches.
+Where more records share a code than a shortlist has slots, step 2 prefers records that are probably relevant. Step 3 is
+a random draw that always has the same outcome. The order of the ids themselves is not random: it is often the order in
+which records were added, which is often the order of their classes.
 
-Every index follows the rule; `search.ties_kernel` has it for kernels. Only a Milvus server chooses by itself among very
-many records at one Hamming distance: see `milvus.server_search`.
+So an answer does not depend on the scanner, on the order in which records were added, on compaction or on earlier
+searches. Every index follows the rule; `search.ties_kernel` has step 3 for kernels. There is one exception: among very
+many records at the same Hamming distance a Milvus server chooses by its own order, see `milvus.server_scanner`.
 
 Source: mixing is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 2014).
@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from semcut.indexes.pruning.cell_table import EDGES
 
 LEVELS = 16
+"""The number of levels in step 2."""
 
 INCREMENT, FIRST_FACTOR, SECOND_FACTOR = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 SMALLEST_WEIGHT = 1e-300
-"""If the largest weight of a query is below this, all records have level 0: the scale would overflow."""
+"""If the largest weight of a query is below about this, all records have level 0: the scale would overflow."""
 
 
 def mixed(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -65,11 +66,11 @@ def first(
 
     Args:
         hamming, level, ids: (nq, m), Hamming distance, level and id of each record.
-        among: (nq, m), which places of the other arrays hold a record.
+        among: (nq, m) bool, where the other arrays have a record.
         size: number of records to find in a row.
 
     Returns:
-        (nq, m) bool: the first `size` records of each row; all records of a row that holds fewer.
+        (nq, m) bool: the first `size` records of each row; all records of a row that has fewer.
     """
     crowded = np.flatnonzero(np.count_nonzero(among, axis=1) > size)
     chosen = among.copy()

@@ -1,7 +1,7 @@
-"""Numba kernels of step 3 of `tie_order`: which records at one Hamming distance and level enter a shortlist.
+"""Numba kernels of step 3 of `tie_order`: which records of the same distance and level enter a shortlist.
 
-The records chosen so far are kept in a heap with the largest mixed id at its top. A later record with a larger mixed id
-is dropped by one comparison, whether it is relevant or not.
+The records chosen so far are in a heap with the largest mixed id at its top. When the heap is full, a record with a
+larger mixed id is dropped after one comparison, whether it is relevant or not.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""`SearchTrace`: what each step of a search did and how long it took, for whoever wants to know where the time goes.
+"""`SearchTrace`: what each step of a search did and how long it took.
 
     trace = SearchTrace()
     index.search(queries, trace=trace)
     print(trace.seconds["shortlist"], trace.counts["codes"])
 
-A traced search runs step by step for all queries, in one thread, by the vectorised implementation. Its answers are
-those of any other search, but the compiled implementation, which answers each query in one go, takes less time.
+A traced search uses the vectorised implementation, in one thread, each step for all queries. Its answers are the same
+as without a trace, but the compiled implementation, which a search without a trace may use, takes less time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class SearchTrace:
 
     Attributes:
         seconds: wall time of each step: "prune", "shortlist" (scans and the cutoff), "rank", and "total", which
-            includes what lies between the steps. An index that has no such steps reports "total" alone.
+            includes the time between the steps. An index without these steps reports "total" only.
         counts: "queries"; "partitions", "cells" and "codes" that were scanned, "cut_off" records that the cutoff
-            dropped, each summed over the queries; "scans", how often the scanner was called.
+            dropped, each summed over the queries; "scans", the number of calls of the scanner.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class SearchTrace:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Add the time that a block takes to a step."""
+        """Add the time that the block takes to the time of a step."""
         started = time.perf_counter()
         try:
             yield
@@ -40,7 +40,7 @@ class SearchTrace:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def count(self, name: str, more: int) -> None:
-        """Add to a count."""
+        """Add `more` to a count."""
         self.counts[name] = self.counts.get(name, 0) + int(more)
 
     @contextmanager

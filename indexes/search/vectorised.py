@@ -1,11 +1,11 @@
-"""A search step by step, each step for all queries of a chunk with numpy: the orchestrator that any scanner works with.
+"""`VectorisedSearch`: a search step by step, each step for all queries of a chunk with numpy, with any scanner.
 
     prune       `pruning.cells`: cells whose bound does not exceed the cutoff are skipped, exactly
-    shortlist   `search.shortlist`: the scanner gives records of the other cells, nearest first
-    cut off     `search.cutoff`: records with R <= t are dropped, unless their cell is known to be relevant as a whole
-    rank        `search.rank`: exact distance or fused score of what is left
+    shortlist   `search.shortlist`: the scanner returns records of the other cells, nearest first
+    cut off     `search.cutoff`: records with R <= t are dropped
+    rank        `search.rank`: the k best of the remaining records, by exact distance or fused score
 
-`search.compiled` does the same query by query in one kernel, and leaves to this module what it cannot decide.
+`search.compiled` does the same query by query in one kernel, and leaves queries that it cannot decide to this module.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class VectorisedSearch:
 
     Args:
         records: the records, by row.
-        cells: the cells that they are in.
-        scanner: finds their rows.
+        cells: the cells of the index.
+        scanner: finds rows by their codes.
         similarity: the S of the index.
         split: whether a large batch is split over threads.
-        distances: computes squared distances instead of the processor, see `search.rank`.
+        distances: computes squared distances instead of the CPU, see `search.rank`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class VectorisedSearch:
     def search(
         self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
     ) -> SearchResult:
-        """Find the k best records for every query. There must be a query and a record.
+        """Find the k best records for every query. There must be at least one query and one record.
 
         Args:
             queries: nq queries.
@@ -69,7 +69,7 @@ class VectorisedSearch:
         split = self._split and trace is None and len(queries) >= TUNING.split_vectorised
         threads = thread_count() if split else 1
         chunk = max(1, min(-(-len(queries) // threads), TUNING.chunk_elements // widest))
-        # Queries of one class scan the same cells: one after the other they find them in the processor's cache.
+        # Queries of one class scan the same cells, which are then in the processor's cache.
         order = np.argsort(weights.argmax(axis=1), kind="stable")
 
         def search(start: int) -> SearchResult:
@@ -93,7 +93,7 @@ class VectorisedSearch:
         scored: bool,
         trace: SearchTrace,
     ) -> SearchResult:
-        """Search for as many queries as one chunk of memory has room for."""
+        """Search for one chunk of queries, whose number `TUNING.chunk_elements` limits."""
         records, size = self._records, params.shortlist
         with trace.step("prune"):
             kept = self._cells.prune(weights, params.cutoff)
@@ -125,9 +125,10 @@ class VectorisedSearch:
 
 
 def _parts(queries: NDArray[np.int64], codes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Group queries whose kept cells hold about equally many codes, as many together as there is room for.
+    """Yield groups of queries whose kept cells have about the same number of codes.
 
-    A query whose number of codes is unknown (-1) is alone in its group.
+    A group of several queries has `TUNING.rows_at_once` codes at most. A query whose number of codes is unknown (-1) is
+    alone in its group.
     """
     order = np.argsort(codes, kind="stable")
     end = len(order)

@@ -1,4 +1,4 @@
-"""What every test of the indexes may use."""
+"""Fixtures for the tests of the indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = IndexConfig(classes=3, bits=32, dim=4)
 
 @pytest.fixture(params=["brute force", "faiss in memory", "faiss in a directory"])
 def make(request, tmp_path) -> Iterator[Make]:
-    """Creates empty indexes of each kind; all are closed at the end."""
+    """Return a function that creates empty indexes of one kind; all are closed at the end of the test."""
     made: list[SemanticIndex] = []
 
     def create(config: IndexConfig) -> SemanticIndex:
@@ -37,13 +37,13 @@ def make(request, tmp_path) -> Iterator[Make]:
 
 @pytest.fixture
 def config() -> IndexConfig:
-    """Three classes, 32 bits, features of four values."""
+    """A configuration with 3 classes, 32 bits and features of 4 values."""
     return CONFIG
 
 
 @pytest.fixture
 def batch() -> Encodings:
-    """Six records for `config`, ids 10 to 60: two per class, each second one torn, features of length 1."""
+    """Six records for `config`, ids 10 to 60: a sure and a torn record per class, with features of length 1."""
     return Encodings(
         probabilities=np.array(
             [[1, 0, 0], [0.5, 0.25, 0.25], [0, 1, 0], [0.25, 0.5, 0.25], [0, 0, 1], [0.25, 0.25, 0.5]], np.float32

@@ -1,7 +1,7 @@
-"""Random encodings with every kind of tie and extreme that an index has to cope with, and ways to compare results.
+"""Random encodings with all kinds of ties and extreme values, and assertions that compare results.
 
-Structure (classes, bits, rows, kinds) is drawn by hypothesis, which shrinks it; the values come from a numpy generator
-whose seed is drawn, too.
+Hypothesis draws the structure (classes, bits, rows, kinds), and shrinks it. Values come from a numpy generator, whose
+seed hypothesis draws too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROPERTY = settings(
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-"""How the properties are tested. Those that write files make one new directory per example."""
+"""The settings of property tests. Tests that write files use a new directory for each example."""
 
 RANKED = ("ids", "distances", "relevance", "scores", "hamming")
 """Fields of a result that depend on the records alone, not on how an index searches them."""
@@ -35,7 +35,7 @@ RANKED = ("ids", "distances", "relevance", "scores", "hamming")
 
 
 def probabilities(rng: np.random.Generator, rows: int, classes: int) -> np.ndarray:
-    """(rows, classes) float32: peaked, flat, one-hot, tied, uniform, denormal, equal, and with sums not quite 1."""
+    """Draw (rows, classes) float32: peaked, flat, one-hot, tied, uniform, denormal, equal, or with sums not quite 1."""
     noise = rng.standard_normal((rows, classes))
     softmax = _softmax(noise * rng.choice([0.1, 1, 3, 6, 12], (rows, 1)))
     one_hot = np.zeros((rows, classes))
@@ -43,7 +43,7 @@ def probabilities(rng: np.random.Generator, rows: int, classes: int) -> np.ndarr
     tied = (noise.argsort(axis=1).argsort(axis=1) < min(classes, 3)) / min(classes, 3)
     denormal = np.where(one_hot > 0, one_hot, rng.choice([0, 1.4e-45, 3e-42, 1e-38, 1e-30], (rows, classes)))
     sixteenths = rng.multinomial(16, softmax) / 16
-    first = rng.choice([0.95, 0.8, 0.7], (rows, 1))  # where kinds of cells meet
+    first = rng.choice([0.95, 0.8, 0.7], (rows, 1))  # at the borders between kinds of cells
     second = np.minimum(1 - first, 0.15)
     border = first * one_hot + second * np.roll(one_hot, 1, axis=1) + (1 - first - second) * np.roll(one_hot, 2, axis=1)
     off = softmax * (1 + rng.choice([-9e-4, 9e-4], (rows, 1)))
@@ -51,16 +51,16 @@ def probabilities(rng: np.random.Generator, rows: int, classes: int) -> np.ndarr
     uniform = np.full((rows, classes), 1 / classes)
     kinds = np.stack([softmax, softmax, one_hot, tied, denormal, sixteenths, border, off, heavy, uniform])
     kind = rng.integers(0, len(kinds), rows) if rng.random() < 0.6 else rng.integers(0, len(kinds))
-    return _with_copies(rng, kinds[kind, np.arange(rows)].astype(np.float32))
+    return _with_duplicates(rng, kinds[kind, np.arange(rows)].astype(np.float32))
 
 
 def peaked(rng: np.random.Generator, rows: int, classes: int, sharpness: float = 6) -> np.ndarray:
-    """(rows, classes) float32: what a classifier gives that is mostly sure."""
+    """Draw (rows, classes) float32: the output of a classifier that is mostly sure."""
     return _softmax(rng.standard_normal((rows, classes)) * sharpness).astype(np.float32)
 
 
 def codes(rng: np.random.Generator, dominant: np.ndarray, bits: int) -> np.ndarray:
-    """(rows, bits / 8) uint8: codes at random, codes of few values, or noisy codes of the dominant class."""
+    """Draw (rows, bits / 8) uint8: random codes, three different codes, or noisy codes of the dominant class."""
     rows, width = len(dominant), bits // 8
     kind = rng.integers(3)
     if kind == 0:
@@ -73,7 +73,7 @@ def codes(rng: np.random.Generator, dominant: np.ndarray, bits: int) -> np.ndarr
 
 
 def features(rng: np.random.Generator, rows: int, dim: int, *, normalised: bool) -> np.ndarray:
-    """(rows, dim) float32: gaussian, few values, equal or opposite; and huge or tiny ones where any length will do."""
+    """Draw (rows, dim) float32: gaussian, of few values, or equal and opposite; huge or tiny if not normalised."""
     kind = rng.integers(3)
     values = rng.standard_normal((rows, dim))
     if kind == 1:
@@ -88,11 +88,11 @@ def features(rng: np.random.Generator, rows: int, dim: int, *, normalised: bool)
             values *= 1 + rng.uniform(-9e-4, 9e-4, (rows, 1))
     else:
         values *= rng.choice([1e-25, 1e-15, 0.1, 3, 1e10, 1e16])
-    return _with_copies(rng, values.astype(np.float32))
+    return _with_duplicates(rng, values.astype(np.float32))
 
 
 def ids(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """(rows,) int64: unique, in no order, with gaps, from 0 to the largest there is."""
+    """Draw (rows,) int64: unique, in random order, with gaps, from 0 to the largest possible id."""
     if not rows:
         return np.empty(0, np.int64)
     small, huge = rng.integers(0, 50 * rows + 50, rows), 2**62 + rng.integers(0, 9 * rows + 9, rows)
@@ -104,7 +104,7 @@ def ids(rng: np.random.Generator, rows: int) -> np.ndarray:
 def encodings(
     rng: np.random.Generator, config: IndexConfig, rows: int, *, normalised: bool, records: bool = True
 ) -> Encodings:
-    """Random encodings for an index; with ids and some uris if they are to be records."""
+    """Draw encodings for an index; records have ids and some have uris."""
     p = probabilities(rng, rows, config.classes)
     numbers = ids(rng, rows)
     uris = [f"image {number}.jpg" if number % 3 else None for number in numbers.tolist()]
@@ -118,7 +118,7 @@ def encodings(
 
 
 def classified(rng: np.random.Generator, config: IndexConfig, rows: int, *, first_id: int = 0) -> Encodings:
-    """Unremarkable records: mostly sure of their class, codes independent of it, features of length 1."""
+    """Draw ordinary records: mostly sure of their class, with codes independent of the class, features of length 1."""
     values = rng.standard_normal((rows, config.dim))
     return Encodings(
         probabilities=peaked(rng, rows, config.classes),
@@ -133,8 +133,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _with_copies(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    """The rows, some of them replaced by copies of others."""
+def _with_duplicates(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """Replace some of the rows by duplicates of others."""
     source = np.arange(len(values))
     copies = rng.random(len(values)) < rng.choice([0, 0.3])
     source[copies] = rng.permutation(source)[copies]
@@ -146,7 +146,7 @@ def _with_copies(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class World:
-    """An index to be: its configuration, its records in batches, and queries."""
+    """The data of a test: the configuration of an index, records in batches, and queries."""
 
     config: IndexConfig
     batches: list[Encodings]
@@ -163,16 +163,16 @@ class World:
         return Encodings.concatenate(self.batches)
 
     def relevances(self) -> np.ndarray:
-        """(queries, records) float32."""
+        """Return R of each query and record: (queries, records) float32."""
         weights = Similarity(self.config).weights(self.queries.probabilities)
         return relevance(weights[:, None], self.records.probabilities[None])
 
     def hammings(self) -> np.ndarray:
-        """(queries, records) int32."""
+        """Return the Hamming distance of each query and record: (queries, records) int32."""
         return hamming(self.queries.codes[:, None], self.records.codes[None])
 
     def cutoffs(self) -> list[float]:
-        """Usual cutoffs, and relevances that occur, and what is just above and below them."""
+        """Return usual cutoffs, relevances that occur, and values just above and below such relevances."""
         rng = np.random.default_rng(self.seed)
         occurring = np.unique(self.relevances())
         occurring = occurring[(occurring >= 0) & (occurring < 1)]
@@ -184,12 +184,12 @@ class World:
         return [float(cutoff) for cutoff in rng.permutation(chosen)]
 
     def brute_force(self) -> BruteForceIndex:
-        """The reference, filled."""
+        """Return the reference index with all records."""
         return filled(BruteForceIndex(self.config), self.batches)
 
 
 def filled(index: SemanticIndex, batches: list[Encodings]) -> SemanticIndex:
-    """The index after adding the batches."""
+    """Add the batches to the index, and return it."""
     for batch in batches:
         index.add(batch)
     return index
@@ -197,7 +197,7 @@ def filled(index: SemanticIndex, batches: list[Encodings]) -> SemanticIndex:
 
 @st.composite
 def configs(draw: st.DrawFn) -> IndexConfig:
-    """Configurations of all sizes, with a prior, a similarity or neither."""
+    """Draw configurations of all sizes, with a prior, a similarity or neither."""
     classes = draw(st.one_of(st.integers(2, 12), st.sampled_from([2, 40, 300])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     meaning = draw(st.sampled_from(["plain", "plain", "prior", "uneven prior", "similarity", "large similarity"]))
@@ -228,20 +228,20 @@ def worlds(
     rows: tuple[int, int] = (1, 120),
     queries: tuple[int, int] = (1, 10),
 ) -> World:
-    """Worlds of 1 to 4 batches, with so many rows and queries at least and at most."""
+    """Draw worlds of 1 to 4 batches; `rows` and `queries` are the smallest and the largest number in all."""
     config, count = draw(configs()), draw(st.integers(*rows))
     normalised = draw(st.booleans())
     borders = sorted(draw(st.lists(st.integers(0, count), max_size=3)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     records = encodings(rng, config, count, normalised=normalised)
-    asked = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
+    wanted = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
     if draw(st.booleans()):  # queries that are records
-        asked = Encodings.concatenate([asked[1:], records[:1]])
+        wanted = Encodings.concatenate([wanted[1:], records[:1]])
     return World(
         config=config,
         batches=[records[start:stop] for start, stop in zip([0, *borders], [*borders, count], strict=True)],
-        queries=asked,
+        queries=wanted,
         normalised=normalised,
         seed=seed,
     )
@@ -249,7 +249,7 @@ def worlds(
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """FAISS as on a machine with so many cores, in this thread. With one, small data is searched without a barrier."""
+    """Limit FAISS to a number of threads, in this thread. With one, small data is searched without a barrier."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:
@@ -262,13 +262,13 @@ def threads(count: int) -> Iterator[None]:
 
 
 def assert_same(found: SearchResult, expected: SearchResult) -> None:
-    """Two results give the same records with the same numbers, bit for bit."""
+    """Assert that two results have the same records with the same numbers, bit for bit."""
     for name in RANKED:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
 
 
 def assert_same_records(found: Encodings, expected: Encodings) -> None:
-    """Two batches hold the same, bit for bit."""
+    """Assert that two batches have the same records, bit for bit."""
     for name in ("ids", "probabilities", "codes", "features"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
     uris = [[None] * len(batch) if batch.uris is None else list(batch.uris) for batch in (found, expected)]
@@ -278,17 +278,17 @@ def assert_same_records(found: Encodings, expected: Encodings) -> None:
 def assert_valid_shortlist(
     result: SearchResult, world: World, *, k: int, cutoff: float, shortlist: int, ranking: str
 ) -> None:
-    """A result is the k best of some `shortlist` nearest relevant records, whichever way ties at the border fall.
+    """Assert that a result is the k best of `shortlist` nearest relevant records, with any choice among ties.
 
-    Every relevant record nearer than the border is in the shortlist, so it either is in the result or comes after all
-    of the result; from the border itself come at most as many records as places are left there. This knows nothing of
-    the rule for ties: `assert_shortlist` does.
+    The border is the largest Hamming distance in the shortlist. Every relevant record nearer than the border is in the
+    shortlist, so it is in the result or ranks below all of the result. Records at the border are in the result at most
+    as often as the nearer records leave slots. The rule for ties is not checked here, but by `assert_shortlist`.
     """
     everything = world.brute_force().search(
         world.queries, k=max(1, len(world.records)), cutoff=cutoff, shortlist=None, ranking=ranking
     )
     for query, given in enumerate(result.ids):
-        order = [number for number in everything.ids[query].tolist() if number >= 0]  # all relevant ones, best first
+        order = [number for number in everything.ids[query].tolist() if number >= 0]  # all relevant records, best first
         place = {number: at for at, number in enumerate(order)}
         near = np.sort(everything.hamming[query, : len(order)])
         members = [number for number in given.tolist() if number >= 0]
@@ -315,14 +315,14 @@ def assert_valid_shortlist(
 def assert_shortlist(
     result: SearchResult, world: World, *, k: int, cutoff: float, shortlist: int, ranking: str
 ) -> None:
-    """A result is a valid one, and bit for bit that of brute force, which breaks ties by the rule."""
-    asked = {"k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
-    assert_valid_shortlist(result, world, **asked)
-    assert_same(result, world.brute_force().search(world.queries, **asked))
+    """Assert that a result is valid, and bit for bit that of brute force, which breaks ties by the rule."""
+    parameters = {"k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
+    assert_valid_shortlist(result, world, **parameters)
+    assert_same(result, world.brute_force().search(world.queries, **parameters))
 
 
 def each(world: World) -> Iterator[tuple[float, str]]:
-    """Some cutoffs and rankings to search a world with."""
+    """Yield some cutoffs and rankings for searches of a world."""
     rankings = ["distance", "fused"] if world.normalised else ["distance"]
     for place, cutoff in enumerate(world.cutoffs()[:5]):
         yield cutoff, rankings[place % len(rankings)]

@@ -1,7 +1,7 @@
-"""A deterministic sequence of changes to an index: what it holds after k of them follows from a seed alone.
+"""A deterministic sequence of changes to an index. A seed determines the records after any number of changes.
 
-So a process that was not there can tell what must be in an index from its `version`, which counts changes. A record's
-content follows from its id and the number of the change that wrote it, which also stands in its uri.
+So another process can compute from the `version` of an index, which counts changes, what records it must have. The
+content of a record is determined by its id and the number of the change that wrote it, which its uri contains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ IDS = 600
 
 
 def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
-    """The records with these ids as these changes wrote them."""
+    """Return the records with these ids, as these changes wrote them."""
     ids, changes = np.asarray(ids, np.int64), np.asarray(changes, np.int64)
     mixed = (ids[:, None] * 7919 + changes[:, None] * 104_729 + np.arange(64) * 1_299_709) * 2_654_435_761 % 2**32
     mixed = (mixed >> 7) % 1009
@@ -35,14 +35,19 @@ def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
 
 
 class Story:
-    """Changes number 1, 2, ...; `held` is which change wrote each record that is there after the last one told."""
+    """The changes number 1, 2, ... of a seed.
+
+    Attributes:
+        told: the number of changes that were made so far.
+        held: for the id of each record that the index has now, the number of the change that wrote it.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed, self.told = seed, 0
         self.held: dict[int, int] = {}
 
     def next(self) -> tuple[str, np.ndarray]:
-        """What the next change is, and the ids that it is about; nothing happens yet."""
+        """Return the kind of the next change, and the ids that it changes, without making it."""
         rng = np.random.default_rng([self._seed, self.told + 1])
         kind = str(rng.choice(["add", "add", "upsert", "remove", "compact"], p=[0.3, 0.1, 0.3, 0.2, 0.1]))
         free = np.array([number for number in range(IDS) if number not in self.held], np.int64)
@@ -56,7 +61,7 @@ class Story:
         return kind, rng.permutation(pool)[: 0 if kind == "compact" else some]
 
     def tell(self) -> None:
-        """The next change has happened."""
+        """Record that the next change was made."""
         kind, ids = self.next()
         self.told += 1
         for number in ids.tolist():
@@ -66,12 +71,12 @@ class Story:
                 self.held[number] = self.told
 
     def tell_until(self, change: int) -> None:
-        """All changes up to this one have happened."""
+        """Record that all changes up to this one were made."""
         while self.told < change:
             self.tell()
 
     def change(self, index: FaissIndex) -> None:
-        """Make the next change."""
+        """Make the next change in an index."""
         kind, ids = self.next()
         if kind == "compact":
             index.compact()
@@ -83,12 +88,12 @@ class Story:
         self.tell()
 
     def all(self) -> Encodings:
-        """Every record that is there, in order of ids."""
+        """Return the records that the index has now, in order of ids."""
         ids = sorted(self.held)
         return records(np.array(ids, np.int64), np.array([self.held[number] for number in ids], np.int64))
 
     def brute_force(self) -> BruteForceIndex:
-        """The reference, holding what is there."""
+        """Return the reference index with the same records."""
         reference = BruteForceIndex(CONFIG)
         reference.add(self.all())
         return reference

@@ -1,4 +1,4 @@
-"""`BruteForceIndex` is the equations: checked by hand on a few records, and against a loop in plain Python."""
+"""`BruteForceIndex` computes the equations: compared with values computed by hand, and with a plain Python loop."""
 
 from __future__ import annotations
 

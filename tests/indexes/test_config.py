@@ -1,4 +1,4 @@
-"""Settings are checked once, when they are given, and the message says which one is wrong and why."""
+"""Settings are checked when they are created, and the message says which setting is wrong and why."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_results_that_would_fill_the_memory_are_refused():
 
 @pytest.mark.parametrize("k", [1, np.int64(1), True, 1.0, "1", np.array(1), [1], None])
 def test_parameters_that_were_checked_before_let_nothing_else_through(k):
-    """What is equal to a number is not always one."""
+    """A value that equals a number need not be a valid number."""
     search_params(1, 0.5, 1, "distance")
     try:
         expected = SearchParams(k=k, cutoff=0.5, shortlist=1, ranking="distance")

@@ -1,7 +1,7 @@
-"""Real data: scikit-learn's handwritten digits, encoded without a network.
+"""Recorded data: scikit-learn's handwritten digits, encoded without a network.
 
-Probabilities are those of a logistic regression fitted to one half, codes are signs of random projections, features
-are the pixels, and the other half is indexed and searched.
+Probabilities come from a logistic regression that is fitted to one half of the digits, codes are signs of random
+projections, and features are the pixels. The other half is indexed and searched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUTOFFS = [0.0, 0.05, 0.2, 0.5, 0.9]
 
 @pytest.fixture(scope="module")
 def digits():
-    """Encodings of 898 digits, in three batches, with 150 of them as queries; and the digits' labels by id."""
+    """Return encodings of 898 digits in three batches, 150 of them as queries, and the labels of the digits by id."""
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels / 16
     model = LogisticRegression(max_iter=300, C=0.05).fit(pixels[::2], labels[::2])
@@ -44,7 +44,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def indexes(digits, tmp_path_factory):
-    """The digits in brute force, and in a stored index that was opened again."""
+    """Return a brute-force index of the digits, and a stored index of them that was opened again."""
     world, _ = digits
     reference = world.brute_force()
     path = tmp_path_factory.mktemp("digits")
@@ -60,16 +60,16 @@ def indexes(digits, tmp_path_factory):
 @pytest.mark.parametrize("k", [1, 10, 900])
 def test_without_a_shortlist_both_indexes_give_the_same(digits, indexes, cutoff, ranking, k):
     (world, _), (reference, index) = digits, indexes
-    asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-    assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+    options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+    assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("n", [1, 20, 100])
 def test_shortlists_are_those_of_brute_force(digits, indexes, cutoff, n):
     (world, _), (reference, index) = digits, indexes
-    asked = {"k": n, "cutoff": cutoff, "shortlist": n}
-    found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+    options = {"k": n, "cutoff": cutoff, "shortlist": n}
+    found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
     assert_same(found, expected)
     k = max(1, n // 10)
     for ranking in ("distance", "fused"):
@@ -108,7 +108,7 @@ def test_a_mapping_of_similar_digits_finds_both(digits):
         for one in (index, reference):
             one.add(world.records)
         threes = world.queries[labels[world.queries.ids] == 3]
-        asked = {"k": 300, "cutoff": 0.2, "shortlist": None}
-        result = index.search(threes, **asked)
-        assert_same(result, reference.search(threes, **asked))
+        options = {"k": 300, "cutoff": 0.2, "shortlist": None}
+        result = index.search(threes, **options)
+        assert_same(result, reference.search(threes, **options))
     assert {3, 8} <= set(labels[result.ids[result.ids >= 0]].tolist())

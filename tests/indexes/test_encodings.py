@@ -1,4 +1,4 @@
-"""`Encodings` holds valid arrays of known layout, whatever layout they came in."""
+"""`Encodings` has valid arrays of a known layout, for arguments of any layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.indexes.generate import assert_same_records
 
 
 def arrays(rows: int = 3) -> dict:
-    """Valid arrays of 4 classes, 32 bits and 2 feature values, all of them exact in float16."""
+    """Return valid arrays of 4 classes, 32 bits and 2 feature values, all of them exact in float16."""
     p = np.tile(np.array([[0.5, 0.25, 0.125, 0.125]], np.float32), (rows, 1))
     return {
         "probabilities": p,

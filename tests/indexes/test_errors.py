@@ -1,4 +1,4 @@
-"""Every mistake raises its own error, whichever index it is made with, and changes nothing."""
+"""Every mistake raises its own error with every index, and leaves the index unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from semcut.indexes import (
 )
 from tests.indexes.generate import assert_same, assert_same_records
 
-# how errors relate
+# the hierarchy of errors
 
 
 def all_errors() -> list[type[SemcutError]]:
@@ -35,7 +35,7 @@ def test_every_error_is_a_semcut_error_and_exported():
         assert getattr(indexes, error.__name__) is error
 
 
-def test_the_hierarchy_drawn_in_the_docstring_is_the_real_one():
+def test_the_hierarchy_in_the_docstring_is_that_of_the_classes():
     drawn, parents = {}, []
     for line in errors.__doc__.splitlines():
         if found := re.match(r"( {4,})(\w+Error)\b *(?:\((\w+)\))?", line):
@@ -56,7 +56,7 @@ def test_an_unknown_id_is_reported_as_a_sentence():
     assert str(UnknownIdError("id 5 is not in the index")) == "id 5 is not in the index"
 
 
-# the table: what is given instead of a good batch of three, queries or parameters, the error, and parts of its message
+# tables of invalid arguments, each with a part of its message; all other arguments are valid, a batch has three records
 
 ARRAYS = {
     "probabilities": np.array([[0.5, 0.25, 0.25], [0, 1, 0], [0.25, 0.25, 0.5]], np.float32),
@@ -172,7 +172,7 @@ def names(table: list[tuple]) -> list[str]:
 
 @pytest.fixture
 def index(make, config, batch):
-    """An index with records; after the test it is as it was before."""
+    """Return an index with records, and check after the test that the index is unchanged."""
     index = make(config)
     index.add(batch)
     stats, result = index.stats(), index.search(batch, k=6, cutoff=0.0)

@@ -1,4 +1,4 @@
-"""`FaissIndex` gives what the equations give: it is compared with `BruteForceIndex`, for equality."""
+"""`FaissIndex` gives the results of the equations: it is compared with `BruteForceIndex` for equality."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from tests.thorough import examples
 MOVED = {
     (TUNING, "chunk_elements"): [1, 50, 1000],  # queries in chunks, down to single ones
     (TUNING, "split_vectorised"): [1, 3],  # every batch of queries on several threads
-    (TUNING, "rather_all"): [0, 1],  # scans go deeper rather than look at everything
-    (TUNING, "rows_at_once"): [1, 100],  # what remains one by one, and together
-    (TUNING, "wide"): [0],  # the cutoff from a few values of each row
+    (TUNING, "rather_all"): [0, 1],  # scans go deeper, and do not score all records
+    (TUNING, "rows_at_once"): [1, 100],  # unfinished queries one by one, and together
+    (TUNING, "wide"): [0],  # the cutoff by a few values of each row first
     (cells, "_MANY"): [0],  # pruning by lists
-    (class_lists, "MOST"): [1],  # and of some queries by products all the same
+    (class_lists, "MOST"): [1],  # and by products for some queries
     (class_lists, "_ELEMENTS"): [64, 300],
     (TUNING, "first_scan"): [1, 2],
     (TUNING, "checked_first"): [1, 4],
@@ -63,7 +63,7 @@ tunings = st.fixed_dictionaries(
 
 @contextmanager
 def tuned(moved: dict):
-    """Borders that usually lie at millions of records, moved to where small data crosses them."""
+    """Override limits that usually need millions of records, so that small data exceeds them."""
     with pytest.MonkeyPatch.context() as patch, threads(moved.get(THREADS, 2)):
         for (owner, name), value in moved.items():
             if owner is not faiss:
@@ -90,8 +90,8 @@ def test_without_a_shortlist_results_are_those_of_brute_force(world, moved, data
         filled(index, world.batches)
         for cutoff, ranking in each(world):
             k = data.draw(st.sampled_from([1, 2, 5, len(world.records), len(world.records) + 3]))
-            asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @settings(PROPERTY, max_examples=examples(40))
@@ -105,10 +105,10 @@ def test_a_stored_index_gives_the_same_before_and_after_it_is_opened_again(tmp_p
             assert opened.config == world.config
             assert opened.stats() == written.stats()
             for cutoff, ranking in each(world):
-                asked = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-                expected = reference.search(world.queries, **asked)
-                assert_same(written.search(world.queries, **asked), expected)
-                assert_same(opened.search(world.queries, **asked), expected)
+                options = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+                expected = reference.search(world.queries, **options)
+                assert_same(written.search(world.queries, **options), expected)
+                assert_same(opened.search(world.queries, **options), expected)
     with FaissIndex.open(path) as again:
         assert_same_records(again.get(world.records.ids), world.records)
 
@@ -126,8 +126,8 @@ def test_an_index_that_is_opened_again_takes_more_records(tmp_path_factory, worl
     with threads(1), FaissIndex.open(path) as index:
         index.add(fresh)
         for cutoff, ranking in each(world):
-            asked = {"k": 7, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": 7, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
 
 
 @PROPERTY
@@ -138,10 +138,10 @@ def test_searches_between_the_adds_see_what_was_added_so_far(world, n):
         for batch in world.batches:
             for one in (index, reference):
                 one.add(batch)
-            asked = {"k": n, "cutoff": 0.1, "shortlist": None}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
-            asked["shortlist"] = n
-            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            options = {"k": n, "cutoff": 0.1, "shortlist": None}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
+            options["shortlist"] = n
+            found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
             np.testing.assert_array_equal(np.sort(found.hamming), np.sort(expected.hamming))
 
 
@@ -152,21 +152,21 @@ def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_give
     with tuned(moved | {THREADS: 2}), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in list(each(world))[:3]:
-            asked = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+            options = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
             result = index.search(world.queries, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
             assert_shortlist(result, world, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
 
 
 @PROPERTY
 @given(world=worlds())
-def test_the_search_tells_how_many_records_are_relevant(world):
+def test_the_search_reports_how_many_records_are_relevant(world):
     reference = world.brute_force()
     with threads(1), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in each(world):
-            asked = {"k": 2, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
-            found, expected = index.search(world.queries, **asked), reference.search(world.queries, **asked)
+            options = {"k": 2, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            found, expected = index.search(world.queries, **options), reference.search(world.queries, **options)
             np.testing.assert_array_equal(found.codes - found.cut_off, expected.codes - expected.cut_off)
             assert (found.codes <= len(index)).all()
             assert (found.partitions <= found.cells).all()
@@ -205,11 +205,11 @@ def test_the_check_of_shortlists_notices_a_record_that_is_left_out():
 
 
 def confusing(*, seed: int, rows: int, queries: int, classes: int = 4, bits: int = 64) -> World:
-    """Codes that say nothing about the class: among the nearest codes of a query most records are irrelevant."""
+    """Return data with codes independent of the class: most of the records nearest to a query are irrelevant."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=bits, dim=8, groups=1)
-    records, asked = classified(rng, config, rows), classified(rng, config, queries)
-    return World(config=config, batches=[records], queries=asked, normalised=True, seed=seed)
+    records, wanted = classified(rng, config, rows), classified(rng, config, queries)
+    return World(config=config, batches=[records], queries=wanted, normalised=True, seed=seed)
 
 
 def best_of(world: World, *, cutoff: float) -> int:
@@ -218,7 +218,7 @@ def best_of(world: World, *, cutoff: float) -> int:
 
 
 def rare(*, seed: int) -> World:
-    """Two records in a hundred are relevant to the queries and have the farthest codes; all share one cell."""
+    """Return data in one cell where 2 % of the records are relevant, and have the farthest codes."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=12, bits=64, dim=4, groups=1)
     rows, queries = 3000, 6
@@ -229,14 +229,14 @@ def rare(*, seed: int) -> World:
     p[relevant, 11] = 0.14
     codes = rng.integers(0, 256, (rows, 8), np.uint8) & rng.integers(0, 256, (rows, 8), np.uint8)
     codes[relevant] = ~codes[relevant]
-    asked = np.zeros((queries, 12), np.float32)
-    asked[:, 11] = 1
+    wanted = np.zeros((queries, 12), np.float32)
+    wanted[:, 11] = 1
     records = classified(rng, config, rows)
     return World(
         config=config,
         batches=[Encodings(probabilities=p, codes=codes, features=records.features, ids=records.ids)],
         queries=Encodings(
-            probabilities=asked,
+            probabilities=wanted,
             codes=np.zeros((queries, 8), np.uint8),
             features=classified(rng, config, queries).features,
         ),
@@ -257,7 +257,7 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     assert (relevant > 25).all()
     np.testing.assert_array_equal((result.ids >= 0).sum(axis=1), np.minimum(n, relevant))
     assert_shortlist(result, world, k=n, cutoff=0.1, shortlist=n, ranking="distance")
-    assert (result.cut_off > 1000).all()  # the scan did have to go past irrelevant records
+    assert (result.cut_off > 1000).all()  # the scan had to pass irrelevant records
 
 
 @pytest.mark.parametrize("moved", [{}, forced_deeper()], ids=["as it is", "always deeper"])
@@ -350,7 +350,7 @@ def test_relevances_beyond_float32_are_refused_or_ranked_but_never_lost(make):
     try:
         index = make(IndexConfig(classes=2, bits=32, dim=1, prior=prior))
     except ValueError:
-        return  # refused when the index is made: as good
+        return  # refused when the index is created, which is allowed too
     index.add(single([0.5, 0.5], number=7))
     assert index.search(single([0.5, 0.5]), k=1, cutoff=0.2).ids.tolist() == [[7]]
 
@@ -369,10 +369,10 @@ def single(p: list[float], number: int | None = None) -> Encodings:
 def test_a_query_gets_the_same_answer_alone_as_in_a_batch(world):
     with threads(1), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
-        for asked in ({"k": 40, "shortlist": None}, {"k": 3, "shortlist": 7}):
-            together = index.search(world.queries, cutoff=0.1, **asked)
+        for options in ({"k": 40, "shortlist": None}, {"k": 3, "shortlist": 7}):
+            together = index.search(world.queries, cutoff=0.1, **options)
             for query in range(len(world.queries)):
-                alone = index.search(world.queries[[query]], cutoff=0.1, **asked)
+                alone = index.search(world.queries[[query]], cutoff=0.1, **options)
                 assert_same(alone, together.in_order(np.array([query])))
 
 
@@ -395,7 +395,7 @@ def test_searches_from_several_threads_at_once_give_what_they_give_alone():
         filled(index, world.batches)
         alone = [search(call) for call in calls]
     with FaissIndex.create(None, world.config) as index, ThreadPoolExecutor(6) as pool:
-        filled(index, world.batches)  # nothing that a search prepares is there yet
+        filled(index, world.batches)  # before a search has prepared anything
         for found, expected in zip(pool.map(search, 2 * calls), 2 * alone, strict=True):
             assert_same(found, expected)
 
@@ -448,7 +448,7 @@ def test_stats_count_records_partitions_cells_and_bytes(tmp_path, config, batch)
             stats = index.stats()
             assert stats.records == len(index) == 6
             assert stats.partitions == [2, 2, 2]
-            assert stats.cells == 6  # a sure and a torn one per class
+            assert stats.cells == 6  # a sure and a torn cell per class
             assert stats.normalised
             assert stats.removed == 0
             assert stats.column_bytes == {
@@ -476,7 +476,7 @@ def test_one_feature_of_another_length_makes_the_index_not_normalised(tmp_path, 
         assert not index.stats().normalised
 
 
-# what is let go of
+# released files
 
 
 def open_files() -> int:

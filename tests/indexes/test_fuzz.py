@@ -1,4 +1,4 @@
-"""Whatever is given to encodings and indexes: it is right, or it is refused in one sentence and changes nothing."""
+"""Any argument of encodings and indexes is either valid, or refused in one sentence without changing the index."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TEXTS = st.one_of(st.text(max_size=4), st.text(st.characters(), max_size=4), st.
 
 
 class Derived(np.ndarray):
-    """What libraries hand out that subclass arrays."""
+    """A subclass of arrays, as some libraries return."""
 
 
 def unaligned(array: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def cast(array: np.ndarray, dtype: str) -> np.ndarray:
 
 @st.composite
 def distorted(draw: st.DrawFn, array: np.ndarray) -> Any:
-    """The array with some other shape, type or layout, often none of which will do."""
+    """Draw the array with another shape, type or layout, which is often invalid."""
     if draw(st.booleans()):
         rows, width = len(array), array.shape[-1]
         shapes = [(), (0,), (rows,), (width,), (rows, 0), (0, width), (rows + 1, width), (rows, width + 1)]
@@ -116,13 +116,13 @@ def distorted(draw: st.DrawFn, array: np.ndarray) -> Any:
 
 
 def junk() -> st.SearchStrategy[Any]:
-    """What is no array at all."""
+    """Draw values that are not arrays."""
     lists = st.recursive(scalars(), lambda inner: st.lists(inner, max_size=3), max_leaves=6)
     return st.one_of(lists, st.sampled_from([{}, {1: 2}, set(), object(), int, ..., range(3), iter([1]), b"ab"]))
 
 
 def scalars() -> st.SearchStrategy[Any]:
-    """Any single value."""
+    """Draw any single value."""
     return st.one_of(
         st.none(),
         st.booleans(),
@@ -143,7 +143,7 @@ def ids_of_records() -> st.SearchStrategy[np.ndarray]:
 
 @st.composite
 def wanted_ids(draw: st.DrawFn) -> Any:
-    """Ids as a caller may give them: right ones, ones beyond every range, and what is no id."""
+    """Draw the ids that a caller may pass: valid ones, ones out of range, and values that are not ids."""
     kind = draw(st.sampled_from(["sound", "sound", "special", "mixed", "unsigned", "cast", "one", "junk"]))
     ids = draw(ids_of_records())
     if kind == "sound":
@@ -164,7 +164,7 @@ def wanted_ids(draw: st.DrawFn) -> Any:
 
 @st.composite
 def uris_of(draw: st.DrawFn, rows: int) -> Any:
-    """None, a uri for each row, or what is none."""
+    """Draw None, a uri for each row, or invalid values."""
     texts = draw(st.lists(st.one_of(st.none(), TEXTS), min_size=rows, max_size=rows))
     filled = [text or "x" for text in texts]
     forms = [None, None, texts, tuple(texts), np.array(texts, object), np.array(filled, "U4")]
@@ -175,7 +175,7 @@ def uris_of(draw: st.DrawFn, rows: int) -> Any:
 
 @st.composite
 def columns(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
-    """Arguments for `Encodings` with the widths of `CONFIG`; `sound` ones are right in all but type and layout."""
+    """Draw arguments of `Encodings` with the widths of `CONFIG`; `sound` ones are valid, of any type and layout."""
     ids = draw(ids_of_records())
     rows = len(ids)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -205,11 +205,11 @@ def columns(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
     return values
 
 
-# what is promised
+# assertions
 
 
 def attempt(call: Callable[[], Any]) -> Any:
-    """What a call gives, or the error of semcut that it raises instead, which says in one sentence why."""
+    """Return the result of a call, or the semcut error that it raises, whose message must be one line."""
     try:
         return call()
     except SemcutError as error:
@@ -226,7 +226,7 @@ def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
 
 
 def assert_sound(batch: Encodings) -> None:
-    """The invariants that the module of `Encodings` states."""
+    """Assert the invariants that the module of `Encodings` states."""
     rows = len(batch)
     for name, dtype in NAMES.items():
         array = getattr(batch, name)
@@ -248,7 +248,7 @@ def assert_sound(batch: Encodings) -> None:
 
 
 def assert_holds(batch: Encodings, values: dict[str, Any]) -> None:
-    """A batch is what numpy makes of these values."""
+    """Assert that a batch has these values, as numpy converts them."""
     for name, dtype in NAMES.items():
         value = values.get(name)
         if value is None:
@@ -284,11 +284,11 @@ def test_right_values_are_accepted_in_every_type_and_layout(values):
     assert_holds(batch, values)
 
 
-# changes and questions
+# changes and reads
 
 
 class Pair:
-    """An index, the reference beside it, and what both should hold: bytes and uri of each record by id."""
+    """An index, the reference index, and the expected records of both: bytes and uri of each record by id."""
 
     def __init__(self) -> None:
         self.indexes: list[SemanticIndex] = [FaissIndex.create(None, CONFIG), BruteForceIndex(CONFIG)]
@@ -296,7 +296,7 @@ class Pair:
         self.version = self.indexes[0].version
 
     def do(self, call: Callable[[SemanticIndex], Any]) -> Any:
-        """What the call does to both, which is the same."""
+        """Call a function with both indexes, assert that the results agree, and return one of them."""
         found, expected = (attempt(lambda index=index: call(index)) for index in self.indexes)
         assert type(found) is type(expected)
         if isinstance(found, SemcutError):
@@ -313,7 +313,7 @@ class Pair:
         assert self.indexes[0].version == self.version
 
     def answers(self, queries: Encodings) -> list[SearchResult]:
-        """Exact answers, in which both agree."""
+        """Search both indexes without a shortlist, assert that the results agree, and return them."""
         results = []
         for cutoff in (0.0, 0.3):
             with threads(1):
@@ -330,7 +330,7 @@ def held(batch: Encodings) -> dict[int, tuple[Any, ...]]:
 
 
 def numbers_in(ids: Any) -> list[int] | None:
-    """The ids that a caller means, None if that is none of them."""
+    """Return the ids that a caller has passed, None if they are not integers."""
     try:
         array = np.atleast_1d(np.asarray(ids))
     except ValueError:
@@ -339,7 +339,7 @@ def numbers_in(ids: Any) -> list[int] | None:
 
 
 def change(pair: Pair, name: str, given: Any) -> None:
-    """Add or upsert."""
+    """Add or upsert in both indexes, and update the expected records."""
     batch = attempt(lambda: Encodings(**given))
     refused = isinstance(batch, SemcutError)
     done = pair.do(lambda index: getattr(index, name)(given if refused else batch))
@@ -366,7 +366,7 @@ def remove(pair: Pair, ids: Any) -> None:
 
 
 def ask(pair: Pair, name: str, ids: Any) -> None:
-    """get, uris or contains."""
+    """Call get, uris or contains, and compare with the expected records."""
     numbers = numbers_in(ids)
     found = pair.do(lambda index: getattr(index, name)(ids))
     if name == "contains" and not isinstance(found, SemcutError):
@@ -406,7 +406,7 @@ def actions(draw: st.DrawFn) -> tuple[str, Any]:
 
 @FUZZ
 @given(columns(sound=True), st.lists(actions(), min_size=1, max_size=3))
-def test_an_index_does_what_it_was_told_or_refuses_and_stays_as_it_was(first, story):
+def test_an_index_makes_a_change_or_refuses_it_and_is_unchanged(first, story):
     pair = Pair()
     change(pair, "add", first)
     queries = Encodings(**first)
@@ -455,7 +455,7 @@ TOO_WIDE = generate.encodings(
 
 
 def parameters() -> st.SearchStrategy[Any]:
-    """Any value, most often one that is nearly right."""
+    """Draw any value, most often one that is almost valid."""
     near = [0, 1, 2, 5, 24, 25, 100, -1, 5.0, 5.5, -0.0, 0.2, 0.5, 5e-324, 1e-50, 1 - 2**-53, 1.0]
     texts = ["5", "0.2", " 7", "5_0", "nan", "1e400", "9" * 5000, b"5"]
     texts += ["distance", "fused", "Fused", np.str_("fused"), b"distance"]
@@ -473,7 +473,7 @@ def parameters() -> st.SearchStrategy[Any]:
 
 
 def affordable(value: Any) -> bool:
-    """Whether so many results would be refused or take little memory."""
+    """Return whether this number of results is refused or takes little memory."""
     try:
         return not 10**4 < float(value) <= 10**8
     except (TypeError, ValueError, OverflowError, Warning):
@@ -482,18 +482,18 @@ def affordable(value: Any) -> bool:
 
 @st.composite
 def searches(draw: st.DrawFn) -> dict[str, Any]:
-    asked = {
+    options = {
         "k": draw(st.one_of(st.integers(1, 30), parameters().filter(affordable))),
         "cutoff": draw(st.one_of(st.sampled_from([0.0, 0.2, 0.5]), parameters())),
         "shortlist": draw(st.one_of(st.none(), st.integers(1, 40), parameters())),
         "ranking": draw(st.one_of(st.sampled_from(["distance", "fused"]), parameters())),
     }
-    kept = draw(st.sets(st.sampled_from([*asked])))
-    return {name: value for name, value in asked.items() if name in kept}
+    kept = draw(st.sets(st.sampled_from([*options])))
+    return {name: value for name, value in options.items() if name in kept}
 
 
 def assert_taken(given: Any, taken: Any) -> None:
-    """A parameter is what was given, read as a number where it is one."""
+    """Assert that a parameter has the given value, read as a number if it is one."""
     if taken is None or isinstance(taken, str) or (isinstance(taken, int) and isinstance(given, int | Fraction)):
         assert given == taken
     elif taken > 10**300:
@@ -504,19 +504,19 @@ def assert_taken(given: Any, taken: Any) -> None:
 
 @FUZZ
 @given(searches(), st.booleans(), st.sampled_from(["all", "all", "all", "no", "too wide", "not"]))
-def test_a_search_gives_what_the_equations_do_or_is_refused(asked, normalised, queried):
+def test_a_search_gives_what_the_equations_do_or_is_refused(options, normalised, queried):
     world, (index, reference) = WORLDS[normalised], SEARCHED[normalised]
-    others = {"no": world.queries[:0], "too wide": TOO_WIDE, "not": asked}
+    others = {"no": world.queries[:0], "too wide": TOO_WIDE, "not": options}
     queries = others.get(queried, world.queries)
-    params = attempt(lambda: SearchParams(**asked))
+    params = attempt(lambda: SearchParams(**options))
     with threads(1):
-        found, expected = (attempt(lambda one=one: one.search(queries, **asked)) for one in (index, reference))
+        found, expected = (attempt(lambda one=one: one.search(queries, **options)) for one in (index, reference))
     assert type(found) is type(expected)
     if isinstance(params, SemcutError):
         assert isinstance(params, InvalidParameterError)
         assert str(found) == str(expected)
         return
-    for name, value in asked.items():
+    for name, value in options.items():
         assert_taken(value, getattr(params, name))
     assert type(params.k) is int
     assert params.k >= 1

@@ -1,4 +1,4 @@
-"""What every index does alike: empty batches, records given back, arrays of any layout, results and their places."""
+"""The behaviour that all indexes share: empty batches, returned records, arrays of any layout, and results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.indexes.test_encodings import LAYOUTS
 
 
 def assert_nothing_found(result: SearchResult, queries: int, k: int) -> None:
-    """Places without a record: id -1, distance inf, relevance 0, score 0, hamming -1; and nothing was scanned."""
+    """Assert that no cell was scanned, and every slot has id -1, distance inf, relevance 0, score 0, hamming -1."""
     for name, value, dtype in (
         ("ids", -1, np.int64),
         ("distances", np.inf, np.float32),

@@ -1,4 +1,4 @@
-"""The life of a record: added, replaced, removed, compacted away. Every index does what a dictionary would."""
+"""The life of a record: added, replaced, removed, compacted away. Every index behaves like a dictionary."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.thorough import examples
 
 
 def rows_of(batch: Encodings, ids: list[int]) -> Encodings:
-    """The records of a batch with these ids."""
+    """Return the records of a batch with these ids."""
     return batch[[batch.ids.tolist().index(number) for number in ids]]
 
 
 def renamed(batch: Encodings, ids: list[int]) -> Encodings:
-    """The same records under other ids."""
+    """Return the same records with other ids."""
     return Encodings(
         probabilities=batch.probabilities, codes=batch.codes, features=batch.features, ids=ids, uris=batch.uris
     )
@@ -209,9 +209,9 @@ def test_compaction_gives_back_space_and_changes_no_answer(tmp_path, config, bat
         index.remove([20, 40])
         index.upsert(batch[4:5])
         before = index.search(batch, k=6, cutoff=0.1)
-        told = []
-        index.compact(lambda done, total: told.append((done, total)))
-        assert told[-1] == (4, 4)
+        reports = []
+        index.compact(lambda done, total: reports.append((done, total)))
+        assert reports[-1] == (4, 4)
         assert_same(index.search(batch, k=6, cutoff=0.1), before)
         assert index.ids().tolist() == [10, 30, 60, 50]
         assert_same_records(index.get([10, 30, 50, 60]), batch[[0, 2, 4, 5]])
@@ -264,7 +264,7 @@ def test_an_empty_index_can_be_compacted_and_backed_up(tmp_path, config, batch):
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
-    """A world, whose batches serve as material, and what is done, each with a seed of its own."""
+    """Draw a world, whose batches supply the records, and a list of changes, each with a seed of its own."""
     config, seed = draw(configs()), draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     normalised = draw(st.booleans())
@@ -329,7 +329,7 @@ def test_after_any_changes_an_index_holds_and_finds_what_brute_force_does(tmp_pa
 
 
 def compare(index: FaissIndex, reference: BruteForceIndex, world: World, seed: int) -> None:
-    """The index holds the records of the reference and answers alike."""
+    """Assert that an index has the records of the reference, and gives the same answers."""
     ids = reference.ids()
     assert index.ids().tolist() == ids.tolist()
     assert len(index) == len(ids) == index.stats().records
@@ -342,8 +342,8 @@ def compare(index: FaissIndex, reference: BruteForceIndex, world: World, seed: i
     both = zip(index.iterate(7), reference.iterate(7), strict=True)
     for found, expected in both:
         assert_same_records(found, expected)
-    asked = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
-    assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+    options = {"k": 10, "cutoff": world.cutoffs()[seed % 5], "shortlist": None}
+    assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
     if len(ids) <= 30:
-        asked["shortlist"] = 30
-        assert_same(index.search(world.queries, **asked), reference.search(world.queries, **asked))
+        options["shortlist"] = 30
+        assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))

@@ -1,4 +1,4 @@
-"""One writer, and many who read meanwhile, in other threads and processes: each sees one state, never a mixture."""
+"""One writer, and many readers in other threads and processes: each reader sees one state, never a mixture."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ print(len(versions))
 
 
 def ask(index: FaissIndex, story: Story, rng: np.random.Generator) -> None:
-    """A search, compared with brute force."""
+    """Search an index, and compare the result with brute force."""
     queries = records(rng.integers(0, IDS, 3), rng.integers(0, 9, 3))
-    asked = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
-    assert_same(index.search(queries, **asked), story.brute_force().search(queries, **asked))
+    options = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
+    assert_same(index.search(queries, **options), story.brute_force().search(queries, **options))
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
@@ -105,7 +105,7 @@ def test_three_processes_read_while_one_writes(tmp_path, seconds):
 @pytest.mark.parametrize("seconds", SECONDS)
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "in memory"])
 def test_three_threads_search_while_one_writes(tmp_path, seconds, stored):
-    """Every search gives what brute force gives for one of the states between its start and its end."""
+    """Every search gives the result of brute force for one of the states between its start and its end."""
     index = FaissIndex.create(tmp_path / "index" if stored else None, CONFIG)
     start, failures, searches = time.monotonic(), [], []
 
@@ -123,12 +123,12 @@ def test_three_threads_search_while_one_writes(tmp_path, seconds, stored):
         while going():
             story.tell_until(index.version)
             queries = records(rng.integers(0, IDS, 3), rng.integers(0, 9, 3))
-            asked = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
-            found, last = index.search(queries, **asked), index.version
-            possible = [story.brute_force().search(queries, **asked)]
+            options = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
+            found, last = index.search(queries, **options), index.version
+            possible = [story.brute_force().search(queries, **options)]
             while story.told < last:
                 story.tell()
-                possible.append(story.brute_force().search(queries, **asked))
+                possible.append(story.brute_force().search(queries, **options))
             assert any(
                 all(np.array_equal(getattr(found, name), getattr(one, name)) for name in RANKED) for one in possible
             )
@@ -198,14 +198,14 @@ os._exit(0)
     said = writer.stdout.readline()
     assert writer.wait(timeout=60) == 0
     assert "opened before this process was forked: open it again" in said
-    with FaissIndex.open(tmp_path / "index") as index:  # the child lives on
+    with FaissIndex.open(tmp_path / "index") as index:  # while the child is still running
         index.add(records([3], [0]))
         assert index.ids().tolist() == [1, 3]
     os.killpg(writer.pid, 9)
     writer.stdout.close()
 
 
-def test_a_second_process_is_told_who_writes(tmp_path):
+def test_the_error_of_a_second_writer_names_the_first_process(tmp_path):
     script = """
 import sys
 from semcut.indexes import FaissIndex
@@ -232,7 +232,7 @@ sys.stdin.readline()
         assert index.ids().tolist() == [1, 2]
 
 
-def test_a_reader_moves_on_when_it_is_told_to(tmp_path):
+def test_a_reader_moves_to_a_new_state_when_it_refreshes(tmp_path):
     with FaissIndex.create(tmp_path / "index", CONFIG) as writer:
         writer.add(records(np.arange(300), np.zeros(300)))
         reader = FaissIndex.open(tmp_path / "index")
@@ -246,7 +246,7 @@ def test_a_reader_moves_on_when_it_is_told_to(tmp_path):
         assert reader.contains([7, 300, 301]).tolist() == [False, True, False]
         assert len(reader) == 498
         writer.compact()
-        assert reader.get([8]).uris == ["image 8, change 0"]  # the files are deleted, and still read
+        assert reader.get([8]).uris == ["image 8, change 0"]  # the files are deleted, but readable
         assert reader.refresh() is True
         assert reader.stats() == writer.stats()
         reader.close()
@@ -307,7 +307,7 @@ def test_a_waiting_writer_goes_before_later_readers():
     assert order == ["writer", "reader"]
 
 
-def test_a_failed_search_or_change_lets_go_of_the_lock(tmp_path):
+def test_a_failed_search_or_change_releases_the_lock(tmp_path):
     with FaissIndex.create(tmp_path / "index", CONFIG) as index:
         index.add(records([1], [0]))
         for wrong in (lambda: index.get([5]), lambda: index.remove([5]), lambda: index.add(records([1], [0]))):

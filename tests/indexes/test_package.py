@@ -1,4 +1,4 @@
-"""What the package offers and what it takes to import it."""
+"""The public names of the package, and what their import loads."""
 
 from __future__ import annotations
 

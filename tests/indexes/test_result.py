@@ -50,7 +50,7 @@ def index(request: pytest.FixtureRequest, records: Encodings):
 
 @pytest.fixture
 def result(index, records) -> SearchResult:
-    """Of 5 queries, some of which have fewer than 200 relevant records."""
+    """Return the result of 5 queries. Some queries have fewer than 200 relevant records."""
     result = index.search(records[:5], k=200, cutoff=0.3, shortlist=None)
     assert (result.ids < 0).any()
     return result
@@ -72,7 +72,7 @@ def test_a_query_gives_the_records_that_were_found_best_first(result, records):
 
 def test_there_is_no_query_beyond_the_last(result):
     for query in (5, -6):
-        with pytest.raises(IndexError, match=f"query {query} of a result of 5 queries"):
+        with pytest.raises(IndexError, match=f"there is no query {query} in a result of 5 queries"):
             result[query]
 
 
@@ -104,7 +104,7 @@ def test_scores_of_features_that_are_not_normalised_are_not_a_number():
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_data_frame_has_the_same_columns(result, library, monkeypatch):
-    """With the real library where it is installed, else with a stand-in for its one constructor."""
+    """Uses the library if it is installed, else a fake with only the constructor."""
     if library not in sys.modules:
         monkeypatch.setitem(sys.modules, library, types.SimpleNamespace(DataFrame=dict, __spec__=True))
     frame = result.to_frame(library)
@@ -139,9 +139,9 @@ def test_uris_are_those_of_the_index_when_they_are_asked_for(records):
 
 @pytest.mark.parametrize("shortlist", [20, None])
 def test_a_traced_search_gives_the_same_and_says_what_it_did(index, records, shortlist):
-    trace, asked = SearchTrace(), {"k": 10, "cutoff": 0.2, "shortlist": shortlist}
-    result = index.search(records[:100], **asked, trace=trace)
-    assert_same(result, index.search(records[:100], **asked))
+    trace, options = SearchTrace(), {"k": 10, "cutoff": 0.2, "shortlist": shortlist}
+    result = index.search(records[:100], **options, trace=trace)
+    assert_same(result, index.search(records[:100], **options))
     assert trace.counts["queries"] == 100
     assert trace.seconds["total"] > 0
     if isinstance(index, FaissIndex):

@@ -1,4 +1,4 @@
-"""semcut: similar images fast, with answers that respect what the images show.
+"""semcut: fast search for similar images, with exact semantic pruning.
 
 from semcut import Encodings, FaissIndex, IndexConfig
 
@@ -6,8 +6,8 @@ index = FaissIndex.create(None, IndexConfig(classes=10, bits=64, dim=128))
 index.add(encodings)
 result = index.search(queries, k=10, cutoff=0.2, shortlist=100)
 
-The public names of `semcut.indexes`, which stores and searches encodings, and of `semcut.connector`, which makes
-encodings of images. Each is imported when it is first used, so `import semcut` loads neither numpy nor torch.
+This package has the public names of `semcut.indexes`, which stores and searches encodings, and of `semcut.connector`,
+which encodes images. Each name is imported when it is first used, so `import semcut` loads neither numpy nor torch.
 """
 
 from importlib import import_module as _import_module
@@ -102,7 +102,7 @@ __all__ = [
     "train",
 ]
 
-_OF_IMAGES = {
+_CONNECTOR_NAMES = {
     "Architecture",
     "Checkpoint",
     "Connector",
@@ -114,13 +114,13 @@ _OF_IMAGES = {
     "train",
 }
 
-if not TYPE_CHECKING:  # a type checker would take any name for one that is found here
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name, even a misspelt one
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used."""
         if name not in __all__:
             raise AttributeError(f"module 'semcut' has no attribute {name!r}")
-        return getattr(_import_module("semcut.connector" if name in _OF_IMAGES else "semcut.indexes"), name)
+        return getattr(_import_module("semcut.connector" if name in _CONNECTOR_NAMES else "semcut.indexes"), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -11,6 +11,6 @@ from tests.indexes.kernels.processes import Processes, killed_at_the_end
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    """Starts processes, which are killed at the end of a test."""
+    """Return an object that starts processes, which are killed at the end of a test."""
     with killed_at_the_end() as started:
         yield started

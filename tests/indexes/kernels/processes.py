@@ -18,7 +18,7 @@ from semcut.indexes.kernels import kernel_cache
 ROOT = Path(__file__).parents[3]
 
 SECONDS = 300
-"""How long a test waits for a process: much longer than one takes on a busy machine."""
+"""Seconds that a test waits for a process: much longer than a process takes on a busy machine."""
 
 PRELUDE = """
 import sys, numpy as np
@@ -37,13 +37,13 @@ def answer(index, **parameters):
 
 
 def environment(cache: Path, **variables: str) -> dict[str, str]:
-    """The environment of a process that keeps compiled kernels in `cache`."""
+    """Return the environment of a process that stores compiled kernels in `cache`."""
     inherited = {name: value for name, value in os.environ.items() if name != "SEMCUT_ENGINE"}
     return {**inherited, "NUMBA_CACHE_DIR": str(cache), **variables}
 
 
 class Processes:
-    """Starts processes, and kills all of them, and what they left running in the background, by `kill`."""
+    """Starts processes; `kill` ends all of them, and the background processes that they have started."""
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[str]] = []
@@ -68,7 +68,7 @@ class Processes:
         return process
 
     def output(self, cache: Path, script: str, **variables: str) -> tuple[list[str], str]:
-        """Return the lines on standard output, and standard error, of a process that must end well."""
+        """Return the lines of standard output, and the standard error, of a process that must end without an error."""
         process = self.start(cache, script, **variables)
         out, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, err
@@ -78,7 +78,7 @@ class Processes:
         """Kill every process that is still running. No process is left when this returns."""
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what it forked
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it forked
             process.wait(timeout=SECONDS)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
@@ -90,7 +90,7 @@ class Processes:
 
 @contextlib.contextmanager
 def killed_at_the_end() -> Iterator[Processes]:
-    """A `Processes` whose processes are killed when the block ends, however it ends."""
+    """Return a context with a `Processes`. Its processes are killed when the block ends, also after an error."""
     processes = Processes()
     try:
         yield processes
@@ -110,7 +110,7 @@ def compiling(cache: Path) -> list[int]:
 
 
 def kill_compiling(cache: Path) -> None:
-    """Kill the processes that compile into a directory, and wait until they are gone."""
+    """Kill the processes that compile into a directory, and wait until they have ended."""
     for process in compiling(cache):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

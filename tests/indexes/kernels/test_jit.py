@@ -1,4 +1,4 @@
-"""The private parts of numba that kernels need are there, in a version of numba that was tested."""
+"""The private parts of numba that kernels need exist, and the installed version of numba was tested."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Kernels are compiled in the background, once for all processes of a machine; nothing waits for that.
+"""Kernels are compiled in the background, once for all processes of a machine; searches do not wait for that.
 
-What fresh processes do is tested in fresh processes, each with a cache of its own. One cache is filled as it is for a
-user, by a process that a search starts; the other tests get copies of it. A test in which no process may start to
+The behaviour of new processes is tested in new processes, each with a cache of its own. One cache is filled as it is
+for a user, by a process that a search starts; the other tests get copies of this cache. A test in which no process may
 compile holds the lock of the directory.
 """
 
@@ -62,7 +62,7 @@ if sys.stdin.readline():  # the kernels are compiled now
 
 @pytest.fixture(scope="module")
 def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What three processes report that search at once while nothing is compiled yet, two of which end soon."""
+    """Return the output of three processes that search before kernels are compiled; two of the processes end soon."""
     cache = tmp_path_factory.mktemp("cold")
     with killed_at_the_end() as started:
         searching = [started.start(cache, SEARCH_BEFORE_AND_AFTER) for _ in range(3)]
@@ -87,13 +87,13 @@ def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def cache(cold_start: dict[str, Any], tmp_path: Path) -> Path:
-    """A directory with all kernels."""
+    """Return a directory with all kernels."""
     return Path(shutil.copytree(cold_start["cache"], tmp_path / "cache"))
 
 
 @pytest.fixture
 def incomplete(cache: Path) -> Iterator[Path]:
-    """A directory that lacks one small kernel, and into which no process starts to compile."""
+    """Return a directory without one small kernel, into which no process starts to compile."""
     directory = directory_in(cache)
     missing = list(directory.glob("lists_kernel.remove-*"))
     assert missing
@@ -120,7 +120,7 @@ def test_an_open_index_moves_to_the_kernels_that_are_ready_and_answers_the_same(
 
 
 def test_with_all_kernels_ready_no_search_and_no_change_compiles_anything(cache, processes, tmp_path):
-    """In memory or stored, with codes of one word and of many, few and many classes, and arrays of any kind."""
+    """Indexes are in memory or stored, with codes of one or many words, few or many classes, and arrays of any kind."""
     script = f"""
 from numba.core import event
 with event.install_recorder("numba:compile") as compiled:
@@ -154,7 +154,7 @@ print([details["dispatcher"] for _, details in compiled.buffer] if compiled.buff
 
 
 def test_the_digest_covers_every_module_that_a_kernel_takes_a_constant_from():
-    """Constants and named tuples are compiled into kernels, so a change to them must compile the kernels anew."""
+    """Constants and named tuples are compiled into kernels, so after a change to them the kernels must be compiled again."""
     here = Path(indexes.__file__).parent
     kernels = {file.relative_to(here).as_posix() for file in here.glob("*/*_kernel.py")}
     assert len(kernels) == 8
@@ -218,13 +218,13 @@ def test_kernels_are_used_from_a_directory_that_cannot_be_written_to(cache):
 
 
 UNWRITABLE = (
-    r"compiled search kernels cannot be kept, \S+ cannot be written to: set NUMBA_CACHE_DIR to a directory that can"
+    r"compiled search kernels cannot be stored, \S+ cannot be written to: set NUMBA_CACHE_DIR to a writable directory"
 )
 
 
 @pytest.fixture
 def unwritable(tmp_path: Path) -> Path:
-    """A directory that cannot be made."""
+    """Return a directory that cannot be created."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "cache"
 

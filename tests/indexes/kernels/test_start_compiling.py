@@ -1,4 +1,4 @@
-"""A process that compiles kernels is replaced when it ends too early, and only so often."""
+"""A process that compiles kernels is replaced if it ends too early, a limited number of times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = IndexConfig(classes=10, bits=64, dim=8)
 
 
 def test_after_three_processes_that_failed_none_is_started(processes, tmp_path):
-    """As they would where numba cannot compile."""
+    """Processes fail like this if numba cannot compile."""
     broken = tmp_path / "sitecustomize.py"
     broken.write_text("import os, sys\nif sys.argv[:1] == ['-c'] and len(sys.argv) > 3:\n    os._exit(1)\n")
     script = """
@@ -42,13 +42,12 @@ STALLED = """
 import os, time
 if os.fork():
     os._exit(0)
-time.sleep(600)  # in place of: from semcut.indexes.scanners.warmup import compile_kernels
+time.sleep(600)  # in place of: from semcut.indexes.warmup import compile_kernels
 """
 
 
 def test_a_process_that_compiles_is_replaced_when_it_has_died(tmp_path, monkeypatch):
-    """Searches of one open index, as a server has it, start a process again: at most three times, and never a second
-    one beside the first."""
+    """Searches of one open index, as in a server, start a process again: at most three in all, one after the other."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
     monkeypatch.setattr(kernel_cache, "_COMPILE", STALLED)
@@ -77,7 +76,7 @@ def test_a_process_that_compiles_is_replaced_when_it_has_died(tmp_path, monkeypa
                 assert compiling(tmp_path) == [worker]
                 kill_compiling(tmp_path)
                 wait_for_lock(directory_in(tmp_path) / "lock")
-                search(recheck=False)  # it has just looked, and does not look again yet
+                search(recheck=False)  # the index has checked just before, and does not check again yet
                 assert compiling(tmp_path) == []
             assert index._switch is not None
             assert warnings == []

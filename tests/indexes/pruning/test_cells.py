@@ -1,4 +1,4 @@
-"""Pruning never skips a relevant record, and a cell that is called certain holds relevant records only."""
+"""Pruning never skips a relevant record, and a cell that is marked as certain has relevant records only."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def check_pruning(cells: Cells, kept: KeptCells, of_record: np.ndarray, relevant
     """Check what pruning promises, record by record.
 
     Args:
-        cells, kept: after pruning for nq queries.
+        cells: the cells of the records.
+        kept: the result of pruning for nq queries.
         of_record: (n,) the cell of each record.
-        relevant: (nq, n) bool.
+        relevant: (nq, n) bool, which records are relevant to each query.
     """
     assert kept.certain.shape == (len(relevant), len(cells))
     for query in range(len(relevant)):
@@ -89,7 +90,7 @@ def test_no_relevant_record_is_pruned_at_a_cutoff_next_to_its_relevance(world, m
     many=st.sampled_from([0, 1 << 40]),
 )
 def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
-    """With any S, weights of queries are any numbers that are not negative, of any size within one batch."""
+    """A matrix S can give weights of any size, also within one batch; no weight is negative."""
     rng = np.random.default_rng(seed)
     config = IndexConfig(classes=classes, bits=32, dim=1)
     p = probabilities(rng, 60, classes)
@@ -103,7 +104,7 @@ def test_the_size_of_the_weights_does_not_matter(seed, classes, scale, many):
 
 
 def test_a_query_is_pruned_as_if_it_were_alone():
-    """Earlier queries with much larger weights must not take digits from its sums."""
+    """Earlier queries with much larger weights must not reduce the precision of the sums of a query."""
     rng = np.random.default_rng(0)
     config = IndexConfig(classes=80, bits=32, dim=1)
     cells, _ = cells_of(config, [peaked(rng, 5000, 80, sharpness=9)])
@@ -117,7 +118,7 @@ def test_a_query_is_pruned_as_if_it_were_alone():
 
 
 def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
-    """A matrix S of overlapping classes produces such queries: they are pruned like others, in no more memory."""
+    """A matrix S of overlapping classes produces such queries. They are pruned correctly, without more memory."""
     rng = np.random.default_rng(0)
     config = IndexConfig(classes=100, bits=32, dim=1)
     p = peaked(rng, 3000, 100, sharpness=9)
@@ -159,7 +160,7 @@ def test_an_index_without_records_has_nothing_to_scan():
     assert kept.counts.tolist() == kept.codes.tolist() == kept.partitions.tolist() == [0, 0]
 
 
-# the check itself
+# tests of `check_pruning`
 
 
 def example() -> tuple[Cells, KeptCells, np.ndarray, np.ndarray]:

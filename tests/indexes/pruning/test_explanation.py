@@ -1,4 +1,4 @@
-"""What an index says about its partitions: bounds that hold, what a search scans, and some of their records."""
+"""The partitions of an index: valid bounds, the cells that a search scans, and some of their records."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CONFIG = IndexConfig(classes=6, bits=64, dim=8)
 
 
 @settings(PROPERTY, max_examples=examples(60))
-@given(world=worlds(), gone=st.floats(0, 0.9), seed=st.integers(0, 2**32 - 1))
-def test_bounds_hold_and_no_more_is_left_than_a_search_scans(world, gone, seed):
+@given(world=worlds(), removed_share=st.floats(0, 0.9), seed=st.integers(0, 2**32 - 1))
+def test_bounds_hold_and_no_more_is_left_than_a_search_scans(world, removed_share, seed):
     rng = np.random.default_rng(seed)
     index = filled(FaissIndex.create(None, world.config), world.batches)
-    index.remove(world.records.ids[rng.random(len(world.records)) < gone])
+    index.remove(world.records.ids[rng.random(len(world.records)) < removed_share])
     records = index.get(index.ids())
     dominant = records.probabilities.argmax(axis=1)
     weights = Similarity(world.config).weights(world.queries.probabilities)

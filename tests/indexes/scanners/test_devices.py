@@ -1,5 +1,5 @@
-"""The scanners for GPUs return what brute force returns, on the CPU and, where there is one, on a GPU; and they report
-which device is missing or out of memory."""
+"""The scanners for GPUs give the results of brute force, on the CPU and on a GPU if there is one; and they report which
+device is missing or out of memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def finds_no_gpu(engine: str) -> bool:
 
 @pytest.fixture(params=ENGINES)
 def engine(request) -> str:
-    """Each engine; on a GPU, those that find one."""
+    """Return each engine; on a GPU, only engines that find the GPU."""
     if request.node.get_closest_marker("gpu") and finds_no_gpu(request.param):
         pytest.skip(f"no GPU here that {'FAISS' if request.param == 'flat' else 'torch'} can use")
     return request.param
@@ -115,7 +115,7 @@ def test_shortlists_beyond_what_a_gpu_returns_at_once(engine, device):
 def test_a_gpu_that_is_missing_is_one_error_and_nothing_is_made(engine, device, tmp_path):
     if not finds_no_gpu(engine):
         pytest.skip("needs a machine without a GPU")
-    with pytest.raises(DeviceError, match=f'device = {device} is not here: .*use device="cpu"'):
+    with pytest.raises(DeviceError, match=f'device = {device} does not exist: .*use device="cpu"'):
         FaissIndex.create(tmp_path / "index", CONFIG, engine=engine, device=device)
     assert not (tmp_path / "index").exists()
     FaissIndex.create(tmp_path / "index", CONFIG).close()
@@ -154,7 +154,7 @@ def test_a_gpu_that_is_out_of_memory_is_one_error_and_the_index_stays_usable():
 
 
 class RecordingFeatures(GpuFeatures):
-    """Features on the CPU, as on a GPU. Each comparison appends the number of rows that are there to `compared`."""
+    """Features on the CPU, as on a GPU. Each comparison appends the number of stored rows to `compared`."""
 
     def __init__(self, compared: list[int]) -> None:
         super().__init__("cpu", CONFIG.dim)
@@ -167,7 +167,7 @@ class RecordingFeatures(GpuFeatures):
 
 @pytest.fixture
 def compared(monkeypatch) -> list[int]:
-    """The row counts of all comparisons of indexes, which keep their features in `RecordingFeatures`."""
+    """Return the row counts of all comparisons; indexes use `RecordingFeatures` during the test."""
     compared: list[int] = []
     monkeypatch.setattr(searchable, "build_gpu_features", lambda state, device: RecordingFeatures(compared))
     return compared

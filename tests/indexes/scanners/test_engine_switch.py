@@ -28,7 +28,7 @@ CONFIG = IndexConfig(classes=10, bits=64, dim=8)
 
 
 def started_with_faiss(path: Path | None = None) -> FaissIndex:
-    """An index as if kernels had not been ready when it was made; they are, so its first search has it moved."""
+    """Create an index as if kernels had not been ready. They are ready, so the first search starts the move."""
     return FaissIndex(Store.create(path, CONFIG), "auto", "cpu")
 
 
@@ -37,7 +37,7 @@ def scanner_of(index: FaissIndex) -> str:
 
 
 def switching_thread(index: FaissIndex) -> threading.Thread:
-    """The thread that moves an index, after its first search."""
+    """Return the thread that moves an index, after the first search of the index."""
     assert index._switch is not None
     assert index._switch._thread is not None
     return index._switch._thread
@@ -51,7 +51,7 @@ def join(thread: threading.Thread) -> None:
 
 @pytest.fixture
 def paused(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """The thread that moves an index sets the first event before it fills a scanner, and waits for the second."""
+    """Return two events: the moving thread sets the first before it fills a scanner, then waits for the second."""
     reached, proceed, hand_over = threading.Event(), threading.Event(), EngineSwitch._hand_over
 
     def paused_hand_over(switch: EngineSwitch) -> None:
@@ -196,15 +196,15 @@ def test_a_move_that_fails_gives_one_warning_and_faiss_answers(monkeypatch):
             index._switch._next_look = 0.0
     assert len(warnings) == 1
     assert warnings[0].startswith(
-        "compiled search kernels cannot be used, FAISS scans on, several times slower: array is too big"
+        "compiled search kernels cannot be used, FAISS keeps scanning, several times slower: array is too big"
     )
     assert index._switch is None
 
 
 def test_a_process_that_is_forked_during_the_move_searches_and_moves_too(tmp_path):
-    """A lock that the moving thread holds at that moment would stay locked for ever in the new process.
+    """A lock that the moving thread holds at the fork would stay locked for ever in the new process.
 
-    With one thread of OpenMP, whose own threads do not survive a fork.
+    The test uses one OpenMP thread, since further threads of OpenMP do not exist after a fork.
     """
     script = f"""
 import os, threading

@@ -30,7 +30,7 @@ SCANNERS = {
 
 @pytest.fixture(params=SCANNERS)
 def kind(request, monkeypatch) -> type:
-    """Each scanner. "flat" gets an index per cell: where cells share one, it also returns codes of other cells."""
+    """Return each scanner; "flat" has an index per cell, since it searches all cells that share an index."""
     monkeypatch.setattr(hamming_faiss_gpu, "MIN_CODES", 1)
     return SCANNERS[request.param]
 

@@ -1,4 +1,4 @@
-"""The equations, against the same formulas in plain Python."""
+"""The equations are compared with the same formulas in plain Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def assert_rounded(found: np.ndarray, exact: list[float]) -> None:
-    """float32 values are the exact ones, rounded: at most one float32 apart."""
+    """Assert that float32 values are the exact values, rounded: they differ by at most one float32 step."""
     assert found.dtype == np.float32
     expected = np.array(exact, np.float64).reshape(found.shape)
     assert (np.abs(found - expected) <= np.spacing(np.abs(expected).astype(np.float32))).all()
@@ -184,7 +184,7 @@ def test_hamming_counts_differing_bits(seed, width):
 
 @PROPERTY
 @given(seed=seeds, width=st.one_of(st.integers(1, 130), st.just(1000)))
-@example(seed=0, width=20_000)  # so long that numpy's BLAS may use several threads
+@example(seed=0, width=20_000)  # long enough for numpy's BLAS to use several threads
 def test_values_do_not_depend_on_the_batch_they_are_computed_in(seed, width):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((5, width)).astype(np.float32), rng.standard_normal((7, width)).astype(np.float32)

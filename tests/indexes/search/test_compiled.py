@@ -1,4 +1,4 @@
-"""The compiled search gives what `Pipeline` gives, and leaves to it what it cannot decide."""
+"""The compiled search gives the results of `VectorisedSearch`, which answers the queries that the kernel cannot decide."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ CONFIG = IndexConfig(classes=40, bits=64, dim=8)
 
 @numba.njit
 def pruned(weights, cutoff, slack, bounds):
-    room = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
-    large, tail = large_weights(weights, cutoff, room.large)
-    counts = prune(weights, cutoff, slack, bounds, 0, large, tail, room)
-    return room.kept[: counts[0]], room.certain[: counts[0]], counts
+    workspace = prune_workspace(bounds.sizes.shape[0], bounds.starts.shape[0] - 1)
+    large, tail = large_weights(weights, cutoff, workspace.large)
+    counts = prune(weights, cutoff, slack, bounds, 0, large, tail, workspace)
+    return workspace.kept[: counts[0]], workspace.certain[: counts[0]], counts
 
 
 def kept_cells(cells: Cells, weights: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, tuple]:
-    """What the compiled pruning keeps for one query: (n,) cells, (n,) whether they are certain, and its counts."""
+    """Prune for one query by the kernel: return the (n,) kept cells, (n,) whether each is certain, and the counts."""
     found: tuple[np.ndarray, np.ndarray, tuple] = pruned(
         weights, cutoff, relative_error(cells.config.classes), bounds_of(cells)
     )
@@ -73,7 +73,7 @@ def test_pruning_keeps_every_cell_that_holds_a_relevant_record(world: World):
 @pytest.mark.parametrize("weight", [1e-2, 1e-4, 1e-18, 1e-300, 1e-310, 0.0])
 @pytest.mark.parametrize("cutoff", [0.0, 1e-40, 1e-19, 1e-5, 0.05])
 def test_pruning_knows_queries_that_hardly_have_a_weight(weight, cutoff):
-    """As they occur with a similarity of classes that gives some of them nothing."""
+    """Such queries occur if the similarity has small values or zeros in all entries of a class."""
     records = np.array([[0.95, 0.05], [0.05, 0.95], [1, 0]], np.float32)
     cells, of_record = Cells.empty(IndexConfig(classes=2, bits=32, dim=1)).extended(records)
     weights = np.array([0.0, weight])
@@ -82,7 +82,7 @@ def test_pruning_knows_queries_that_hardly_have_a_weight(weight, cutoff):
 
 
 def test_pruning_keeps_hardly_more_than_all_bounds_of_all_cells_would():
-    """The lists find the cells; what they leave is as tight as the products of all cells."""
+    """Pruning by lists of cells keeps hardly more records than products with all envelopes."""
     rng = np.random.default_rng(0)
     records, queries = classified(rng, CONFIG, 20_000), classified(rng, CONFIG, 200)
     cells, _ = Cells.empty(CONFIG).extended(records.probabilities)
@@ -94,7 +94,7 @@ def test_pruning_keeps_hardly_more_than_all_bounds_of_all_cells_would():
 
 
 def test_weights_and_distances_that_underflow():
-    """Squares of which float32 keeps a bit or none, and a weight that has no reciprocal."""
+    """Squares that are 0 or denormal in float32, and a weight whose reciprocal overflows."""
     config = IndexConfig(classes=2, bits=32, dim=1, similarity=[[1, 1e-310], [1e-310, 1]])
     reference = BruteForceIndex(config)
     index = FaissIndex.create(None, config, engine="compiled")
@@ -114,14 +114,14 @@ def test_weights_and_distances_that_underflow():
     )
     for k, cutoff in ((1, 0.0), (2, 0.0), (3, 0.2)):
         for shortlist in (None, 5):
-            asked = {"k": k, "cutoff": cutoff, "shortlist": shortlist}
-            assert_same(index.search(queries, **asked), reference.search(queries, **asked))
+            options = {"k": k, "cutoff": cutoff, "shortlist": shortlist}
+            assert_same(index.search(queries, **options), reference.search(queries, **options))
 
 
 @PROPERTY
 @given(world=worlds(), doubt=st.sampled_from([1.0, 2.0**24, 2.0**40]))
 def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
-    """However much sums are distrusted, up to where every query is left to `VectorisedSearch`."""
+    """Error bounds of sums are multiplied by `doubt`, up to a factor that leaves every query to `VectorisedSearch`."""
     brute_force = world.brute_force()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_DOUBT", doubt)
@@ -137,7 +137,7 @@ def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
 
 
 def test_of_records_with_the_same_code_those_that_are_surely_relevant_are_preferred():
-    """Where more records share a code than a shortlist holds, that decides what the answer is worth."""
+    """If more records share a code than a shortlist has slots, the choice decides how relevant the answer is."""
     rng = np.random.default_rng(4)
     records = classified(rng, CONFIG, 20_000)
     records.codes[:] = 0
@@ -177,7 +177,7 @@ def test_both_engines_give_the_same_of_a_stored_index_in_any_number_of_threads(t
     results = []
     for engine in ("faiss", "compiled"):
         with FaissIndex.open(tmp_path / "index", engine=engine) as index:
-            results += [  # of rows that were not compared with their checksums before, and of rows that were
+            results += [  # first with rows that were not compared with their checksums before, then with rows that were
                 [index.search(queries, k=10, cutoff=0.1, shortlist=shortlist) for shortlist in (None, 15)]
                 for _ in range(2)
             ]
@@ -191,7 +191,7 @@ def test_both_engines_give_the_same_of_a_stored_index_in_any_number_of_threads(t
 
 
 def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
-    """In memory or mapped, read-only or not, of few records or many, of any class count or width of a code."""
+    """Arrays are in memory or mapped, read-only or not, with few or many records, for any number of classes or bits."""
     rng = np.random.default_rng(3)
     for path in (None, tmp_path / "index"):
         index = FaissIndex.create(path, CONFIG, engine="compiled")
@@ -222,8 +222,8 @@ def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
 
 
 def test_the_engine_is_chosen_by_name_and_by_the_environment(monkeypatch):
-    def engine_of(**asked) -> str:
-        return type(FaissIndex.create(None, CONFIG, **asked).scanner).__name__
+    def engine_of(**options) -> str:
+        return type(FaissIndex.create(None, CONFIG, **options).scanner).__name__
 
     monkeypatch.delenv("SEMCUT_ENGINE", raising=False)
     assert engine_of() == "NumbaScanner"
@@ -265,7 +265,7 @@ except MissingDependencyError as error:
 
 
 def test_kernels_are_compiled_anew_when_another_file_of_theirs_has_changed(tmp_path):
-    """What numba has kept of a function also contains what that took from other files."""
+    """The compiled code of a function also contains functions and constants from other files."""
     package = Path(semcut.__file__).parent
     shutil.copytree(package, tmp_path / "semcut", ignore=shutil.ignore_patterns("__pycache__"))
     script = """

@@ -1,4 +1,4 @@
-"""One rule for ties: the same ids whatever engine, order of adding, compaction or earlier search there was."""
+"""The rule for ties: results do not depend on the engine, the order of adding, compaction or earlier searches."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ RECORDS = 600
 
 
 def random_codes() -> Encodings:
-    """Codes at random, short enough for many to be at the same distance."""
+    """Return records with random codes, short enough for many records to have the same distance."""
     return classified(np.random.default_rng(0), IndexConfig(classes=6, bits=32, dim=8), RECORDS)
 
 
 def collapsed_codes() -> Encodings:
-    """Hundreds of records share one of three codes."""
+    """Return records with only three different codes."""
     rng = np.random.default_rng(1)
     records = classified(rng, IndexConfig(classes=6, bits=32, dim=8), RECORDS)
     records.codes[:] = rng.integers(0, 256, (3, 4), np.uint8)[rng.integers(0, 3, RECORDS)]
     return records
 
 
-def real_digits() -> Encodings:
-    """Scanned digits: their labels, softened, as probabilities; signs of pixels as codes; pixels as features."""
+def scanned_digits() -> Encodings:
+    """Return scanned digits: probabilities by distance to the mean of a class; codes and features from pixels."""
     pixels, labels = load_digits(return_X_y=True)
     pixels, labels = pixels[:RECORDS] / 16, labels[:RECORDS]
     centres = np.stack([pixels[labels == label].mean(axis=0) for label in range(10)])
@@ -52,23 +52,23 @@ def real_digits() -> Encodings:
     )
 
 
-DATA = {"random codes": random_codes, "collapsed codes": collapsed_codes, "real digits": real_digits}
+DATA = {"random codes": random_codes, "collapsed codes": collapsed_codes, "scanned digits": scanned_digits}
 
 
 @pytest.fixture(scope="module", params=DATA)
 def records(request) -> Encodings:
-    """Records in order of their ids, which no test changes."""
+    """Return records in order of their ids; no test changes them."""
     return DATA[request.param]()
 
 
 @pytest.fixture(scope="module")
 def answers(records) -> dict[str, list[SearchResult]]:
-    """What brute force gives of all of them, and of four fifths."""
+    """Return the results of brute force for all records, and for four fifths of them."""
     reference = BruteForceIndex(config_of(records))
     reference.add(records)
-    everything = [reference.search(**asked) for asked in asked_of(records)]
+    everything = [reference.search(**search) for search in searches_of(records)]
     reference.remove(records.ids[::5])
-    return {"all": everything, "left": [reference.search(**asked) for asked in asked_of(records)]}
+    return {"all": everything, "left": [reference.search(**search) for search in searches_of(records)]}
 
 
 def config_of(records: Encodings) -> IndexConfig:
@@ -79,7 +79,7 @@ def config_of(records: Encodings) -> IndexConfig:
     )
 
 
-def asked_of(records: Encodings) -> list[dict]:
+def searches_of(records: Encodings) -> list[dict]:
     queries = records[::30]
     return [
         {"queries": queries, "k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
@@ -90,12 +90,12 @@ def asked_of(records: Encodings) -> list[dict]:
 
 
 def assert_answers(index: SemanticIndex, queries: Encodings, answers: list[SearchResult]) -> None:
-    for asked, expected in zip(asked_of(queries), answers, strict=True):
-        assert_same(index.search(**asked), expected)
+    for search, expected in zip(searches_of(queries), answers, strict=True):
+        assert_same(index.search(**search), expected)
 
 
 def orders(count: int) -> Iterator[np.ndarray]:
-    """The order given, the reverse, and two at random."""
+    """Yield the given order, the reverse order, and two random orders."""
     yield np.arange(count)
     yield np.arange(count)[::-1]
     for seed in (0, 1):
@@ -119,7 +119,7 @@ def test_the_order_of_adding_does_not_show_in_brute_force_either(records, answer
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_neither_do_opening_searching_before_removing_and_compacting(engine, records, answers, tmp_path):
+def test_opening_earlier_searches_removing_and_compacting_do_not_show(engine, records, answers, tmp_path):
     config, everything, left = config_of(records), answers["all"], answers["left"]
     with FaissIndex.create(tmp_path / "index", config, engine=engine) as index:
         index.add(records[::-1])
@@ -141,7 +141,7 @@ def test_neither_do_opening_searching_before_removing_and_compacting(engine, rec
 @PROPERTY
 @given(world=worlds(), size=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
 def test_the_first_records_are_the_first_when_all_are_sorted(world: World, size: int, seed: int):
-    """What `first` finds in two steps, against a full sort; some records are left out."""
+    """The two steps of `first` are compared with a full sort; some records are excluded."""
     records, queries = world.records, world.queries
     weights = Similarity(world.config).weights(queries.probabilities)
     own = weights[:, records.probabilities.argmax(axis=1)]
