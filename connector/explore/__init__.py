@@ -19,8 +19,7 @@ In reading order:
 `semcut explore` (connector/cli/explore_command.py) starts the server: `open_index`, then `ExploreService`, then
 `create_app`. Requests run in worker threads, each on the latest version of the index. Importing these modules does
 not load torch: torch and the network are loaded when the first image is sent. The page loads no files from other
-servers. Paths and JSON fields are
-public: programs depend on them.
+servers. Paths and JSON fields are public: programs depend on them.
 """
 
 from semcut.indexes.errors import require as _require

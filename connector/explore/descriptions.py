@@ -116,7 +116,7 @@ class Descriptions:
             partition: its number.
             records: its number of records.
             cells: its number of cells.
-            samples: most records to name.
+            samples: maximum number of records to name.
         """
         some = self._index.members(partition, max(samples, _CONFIDENCE_RECORDS))
         spread = np.linspace(0, max(0, len(some) - 1), min(samples, len(some))).astype(int)

@@ -16,7 +16,7 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
 
 MAX_VALUES = 1 << 31
-"""Most probabilities and feature values that a comparison may read, so that it takes seconds, not minutes."""
+"""Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds."""
 
 _BATCH_RECORDS = 20_000
 
@@ -42,9 +42,9 @@ def search_exhaustively(
         index: index to read; it is not closed here.
         query: one query.
         k, cutoff, ranking: as for `SemanticIndex.search`.
-        scored: whether Eq. 4 is defined for all records of the index, which have features of length 1 then. The records
-            of one batch do not show this.
-        stop: called before every batch; the comparison ends if it returns True, when the result is not needed.
+        scored: whether all records of the index have features of length 1, so that Eq. 4, the fused score, is defined.
+            One batch does not show this.
+        stop: called before every batch; if it returns True, the comparison ends without a result.
 
     Raises:
         DataError: `stop` returned True.

@@ -60,7 +60,7 @@ def create_app(
         service: answers the requests.
         token: secret that every request must send; None if no token is required. See `TokenGuard`.
         hosts: names of the server; IP addresses are always accepted.
-        seconds: longest duration of a request.
+        seconds: maximum duration of a request.
     """
     app: FastAPI = FastAPIOffline(
         title="semcut",

@@ -59,7 +59,7 @@ class IndexState:
     def stats(self, version: str) -> IndexStats:
         """Return the size of the index in this version.
 
-        If counting has to read every record, the result may be that of up to a minute ago.
+        If counting has to read every record, the result may be up to a minute out of date.
         """
         with self._counting:
             if self._counted is not None:

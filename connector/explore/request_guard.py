@@ -39,8 +39,8 @@ class RequestGuard:
         app: the application.
         hosts: names of this server, in lower case; IP addresses are always accepted.
         token: see `TokenGuard`.
-        max_body: most bytes of a body.
-        seconds: longest duration of a request.
+        max_body: maximum size of a body, in bytes.
+        seconds: maximum duration of a request.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str | None, max_body: int, seconds: float) -> None:

@@ -117,8 +117,8 @@ class ExploreService:
 
         Args:
             offset: number of partitions to skip.
-            limit: most partitions to return.
-            samples: most records to name of each partition.
+            limit: maximum number of partitions to return.
+            samples: maximum number of records to name of each partition.
         """
         return self._state.read(lambda version: self._partitions(offset, limit, samples, version))
 
@@ -140,7 +140,7 @@ class ExploreService:
 
         Args:
             partition: its number.
-            limit: most records to return.
+            limit: maximum number of records to return.
             ambiguous: return the records whose class is least certain, least certain first, instead of any records.
 
         Raises:

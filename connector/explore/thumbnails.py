@@ -27,7 +27,7 @@ _decoding = threading.BoundedSemaphore(2)
 
 
 class Thumbnail(NamedTuple):
-    """An encoded picture, its media type, and if it is a placeholder the reason, else None."""
+    """An encoded picture, its media type, and, if the picture is a placeholder, the reason for that; else None."""
 
     content: bytes
     media_type: str
@@ -39,7 +39,7 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
 
     Args:
         uri: the path that the index records; None if it records none.
-        size: most pixels of the longer side. Smaller images are not enlarged.
+        size: maximum length of the longer side, in pixels. Smaller images are not enlarged.
     """
     if uri is None:
         return _placeholder("no file", size)

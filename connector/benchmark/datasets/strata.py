@@ -18,8 +18,8 @@ from semcut.indexes.errors import DataError
 FLOOR = 1e-8
 """Smaller probabilities are raised to this value: below it, a network's outputs are only rounding errors."""
 
-_MOST_STRATA = 64  # most strata of one label
-_LEAST_SIZE = 20  # least number of records in a stratum, if the label has as many
+_MOST_STRATA = 64  # maximum number of strata of one label
+_LEAST_SIZE = 20  # minimum number of records in a stratum, if the label has as many
 
 Labels = NDArray[np.integer[Any]]
 

@@ -1,4 +1,4 @@
-"""Find the exact answers, with which the results of all methods are compared.
+"""Find the exact answers that are the reference for the results of all methods.
 
 A benchmark has two truths and never mixes them: labels and exact answers. Labels are part of the data set and state
 what a person would call right. Exact answers are

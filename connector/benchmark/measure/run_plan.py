@@ -1,4 +1,4 @@
-"""Define the plan of a run, what it does with every data set, and store the plan in the directory of the run.
+"""Define the plan of a run: what it does with every data set. Store the plan in the directory of the run.
 
 `plan.json` is written when a run starts. A run that continues an interrupted one must have the same plan.
 """
@@ -21,7 +21,7 @@ class Plan(Settings):
 
     Attributes:
         k: results of a search.
-        queries: most queries that are used of a data set.
+        queries: maximum number of queries of a data set that are used.
         batches: queries per call; every method is timed with each of these sizes.
         rounds: measured rounds over all methods.
         call_seconds: time that one call may take; a batch that would take longer is cut. The search with all queries

@@ -59,7 +59,7 @@ class _Sizes:
     Attributes:
         batch: by nominal size of batch, the queries per call.
         calls: by nominal size of batch, the calls per group.
-        warm_up: most queries in a call that is not timed.
+        warm_up: maximum number of queries in a call that is not timed.
     """
 
     batch: dict[int, int]

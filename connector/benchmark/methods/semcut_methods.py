@@ -136,5 +136,5 @@ def _add_all(index: FaissIndex, data: Data) -> float:
 
 
 def cells_kept(index: FaissIndex, queries: Encodings, cutoff: float) -> NDArray[np.int64]:
-    """Return the cells that pruning keeps for each query, and a scanner scans: (nq, w) int64, padded with -1."""
+    """Return the cells that pruning keeps, and that a scanner scans, for each query: (nq, w) int64, padded with -1."""
     return index.snapshot.cells.prune(index.similarity.weights(queries.probabilities), cutoff).cells

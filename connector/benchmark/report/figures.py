@@ -42,7 +42,7 @@ class BatchFigures:
 
 @dataclass(frozen=True)
 class Losses:
-    """Steps at which the k best of all records, found without a cutoff, are lost: shares that sum to 1.
+    """Shares of the k best of all records (best without a cutoff) that are lost at each step, or found; they sum to 1.
 
     Attributes:
         cutoff: records whose relevance is not above the cutoff.

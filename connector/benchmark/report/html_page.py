@@ -1,7 +1,7 @@
 """Write the page about a run: what was compared, the figures, and how to read them.
 
-The page is one HTML file that fetches nothing: pictures are part of the file, in a light and a dark version, and
-the page has neither scripts nor fonts.
+The page is one HTML file that loads no other file: pictures are part of it, in a light and a dark version, and it has
+neither scripts nor fonts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the pieces of an HTML page: tables, pictures, and numbers as text, for any content."""
+"""Write the pieces of an HTML page: tables, pictures, and numbers as text. They suit any page."""
 
 from __future__ import annotations
 
