@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.10 or newer and the network: they set up .venv first.
+# `make demo` and `make test` need only Linux, Python 3.10 or newer and internet access: they set up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,22 +14,22 @@ demo: $(VENV)/.train
 PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-# Every promised behaviour once; where the engine matters, once for each engine of the processor.
+# Every promised behaviour once; where the engine matters, once for each CPU engine.
 test: $(VENV)/.dev
 	$(PYTEST)
 
 # Everything. Beyond `make test`: twice the random examples of every property, a fault of every kind at every call that
-# touches the disk, the engines for GPUs on the processor, minutes of kills and of load, Milvus, the browser, faiss-gpu.
+# touches the disk, the GPU engines run on the CPU, minutes of killed writers and of load, Milvus, the browser, faiss-gpu.
 test-full: $(VENV)/.milvus test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
 
-# Installs a real Milvus server (2.3.5 from PyPI), starts one on loopback for each process of tests, and stops it.
+# Installs a Milvus server (2.3.5 from PyPI), starts one on loopback for each test process, and stops it.
 # test-full adds the tests marked long and twice the random examples.
 test-milvus: $(VENV)/.milvus
 	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus
 
-# The page of `semcut explore` in a real browser. Where there is no Chromium, Debian's is installed.
+# The page of `semcut explore` in Chromium. If no Chromium is installed, Debian's is.
 test-browser: $(VENV)/.dev
 	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
 	    $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium \
@@ -37,7 +37,7 @@ test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser tests/browser
 
 # The core with faiss-gpu in place of faiss-cpu, in a separate environment, without milvus-lite, which needs faiss-cpu.
-# Needs no GPU; where there is one, FAISS's engine for GPUs is tested on it.
+# Needs no GPU; if there is one, FAISS's GPU engine is tested on it.
 test-gpu-wheel: $(VENV)-gpu/.dev
 	$(VENV)-gpu/bin/python -m pytest $(PARALLEL) tests/indexes --ignore tests/indexes/milvus
 
@@ -57,7 +57,7 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
 	@echo 'Open $(CURDIR)/site/index.html, or with search: python3 -m http.server --directory site'
 
-# Under two minutes: semcut beside FAISS's own indexes on scanned digits, and a report.
+# Compares semcut with FAISS's own indexes on scanned digits, in under two minutes, and writes a report.
 benchmark: $(VENV)/.train
 	$(BIN)/python scripts/benchmark.py benchmark --quick
 

@@ -1,4 +1,4 @@
-"""A page that shows an index, and the HTTP API that the page uses. Other programs can use the API, too.
+"""A page that shows an index, and the HTTP API that the page and other programs use.
 
 In reading order:
 
@@ -8,18 +8,18 @@ In reading order:
     error_responses.py  turns every error into a JSON sentence
     schemas.py          the JSON of requests and responses
     service.py          answers each kind of request
-    index_state.py      reads an index so that one answer describes one version of it
+    index_state.py      reads an index so that each response describes one version of it
     descriptions.py     builds the JSON that describes records, search results and partitions
     image_queries.py    decodes and encodes an image that was sent as a query
     exhaustive.py       compares a query with every record, to check a search
-    thumbnails.py       small pictures of records
+    thumbnails.py       makes small pictures of records
     open_index.py       opens an index together with the network that made it, for `semcut explore`
-    page/               HTML, CSS and JavaScript, served as they are
+    page/               HTML, CSS and JavaScript, served unchanged
 
 `semcut explore` (connector/cli/explore_command.py) starts the server: `open_index`, then `ExploreService`, then
-`create_app`. Requests run in worker threads, each on the latest version of the index. Nothing here imports torch; a
-network is loaded when the first image is sent. The page loads nothing from other servers. Paths and JSON fields are
-public: programs depend on them.
+`create_app`. Requests run in worker threads, each on the latest version of the index. Importing these modules does
+not load torch: torch and the network are loaded when the first image is sent. The page loads no files from other
+servers. Paths and JSON fields are public: programs depend on them.
 """
 
 from semcut.indexes.errors import require as _require

@@ -24,11 +24,11 @@ _CONFIDENCE_RECORDS = 64  # records over which the mean confidence of a partitio
 
 
 class Descriptions:
-    """Describes the content of an index for people and programs.
+    """Describes the content of an index as JSON, for people and programs.
 
     Args:
-        index: it is read, and not closed.
-        class_names: a name for each of its C classes; None, or another number of names, numbers the classes.
+        index: index to read; it is not closed here.
+        class_names: names of its C classes; the classes are numbered if this is None or has another length.
     """
 
     def __init__(self, index: SemanticIndex, class_names: Sequence[str] | None) -> None:
@@ -39,7 +39,7 @@ class Descriptions:
         self.class_names = list(class_names)
 
     def records(self, ids: Any) -> list[Record]:
-        """Describe the records with these ids, (n,) integers, in this order.
+        """Describe the records with these ids, (n,) integers, in the order of the ids.
 
         Raises:
             UnknownIdError: there is no record with one of the ids.
@@ -81,7 +81,7 @@ class Descriptions:
         ]
 
     def work(self, result: SearchResult, stats: IndexStats, seconds: float) -> SearchWork:
-        """Describe what a search of one query has scanned, and how long it took."""
+        """Describe what a search for one query has scanned, and how long the search took."""
         return SearchWork(
             records=stats.records,
             partitions=int(result.partitions[0]),
@@ -114,9 +114,9 @@ class Descriptions:
 
         Args:
             partition: its number.
-            records: how many records it holds.
-            cells: how many cells it has.
-            samples: how many of its records to name, at most.
+            records: its number of records.
+            cells: its number of cells.
+            samples: maximum number of records to name.
         """
         some = self._index.members(partition, max(samples, _CONFIDENCE_RECORDS))
         spread = np.linspace(0, max(0, len(some) - 1), min(samples, len(some))).astype(int)
@@ -134,5 +134,5 @@ class Descriptions:
 
 
 def _known(count: np.integer[Any]) -> int | None:
-    """Return a count as an integer, or None for -1, which says that the backend does not count."""
+    """Return a count as an integer, or None for -1, which means that the backend does not count."""
     return None if count < 0 else int(count)

@@ -1,6 +1,6 @@
 """Turns every error of the HTTP API into JSON of the form `{"error": "a sentence"}`.
 
-A sentence says what was given and what was expected. It never shows what happens inside the server.
+A sentence says what was given and what was expected. It never reveals the internals of the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def error_response(status: int, reason: str) -> JSONResponse:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make an application answer every exception with a sentence."""
+    """Make an application answer every exception with a JSON sentence."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -45,7 +45,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
-        return error_response(500, "something went wrong in the server: its log says what")
+        return error_response(500, "the server failed: its log gives the reason")
 
 
 def _validation_message(error: RequestValidationError) -> str:

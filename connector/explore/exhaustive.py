@@ -1,7 +1,7 @@
-"""Compares a query with every record of an index, to check what a search has found.
+"""Compares a query with every record of an index, to check the results of a search.
 
-It uses `BruteForceIndex`, the equations without pruning and without a shortlist, on one batch of records after the
-other, so its memory does not grow with the index.
+`search_exhaustively` runs `BruteForceIndex`, the equations without pruning and without a shortlist, on one batch of
+records after the other, so the memory that it uses does not grow with the index.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
 
 MAX_VALUES = 1 << 31
-"""Probabilities and feature values that a comparison reads at most, so that it takes seconds and not minutes."""
+"""Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds."""
 
 _BATCH_RECORDS = 20_000
 
@@ -39,12 +39,12 @@ def search_exhaustively(
     """Find the k best of all records that are relevant to one query.
 
     Args:
-        index: it is read, and not closed.
+        index: index to read; it is not closed here.
         query: one query.
         k, cutoff, ranking: as for `SemanticIndex.search`.
-        scored: whether the fused score, Eq. 4, is defined for all records of the index: their features have length 1. A
-            batch alone cannot decide that.
-        stop: called before every batch; if it returns True, the result is not needed any more.
+        scored: whether all records of the index have features of length 1, so that Eq. 4, the fused score, is defined.
+            One batch does not show this.
+        stop: called before every batch; if it returns True, the comparison ends without a result.
 
     Raises:
         DataError: `stop` returned True.

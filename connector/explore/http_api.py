@@ -1,7 +1,7 @@
-"""The addresses of the HTTP API and of the page.
+"""The paths of the HTTP API and of the page, and the application that serves them.
 
-Every handler calls one method of `ExploreService` in a worker thread. Docstrings and descriptions of this module are
-what users read at /docs.
+Every handler calls one method of `ExploreService` in a worker thread. Users read docstrings and descriptions of
+this module at /docs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from semcut.connector.explore.service import ExploreService
 PAGE = Path(__file__).parent / "page"
 REQUEST_SECONDS = 30.0
 
-_MAX_BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # bytes: an image in base64, and the other fields
+_MAX_BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # bytes: the largest image in base64, and the other fields
 _PAGE_FILES = {"explore.css": "text/css", "explore.js": "text/javascript"}
 _DISCONNECT_POLL = 0.1  # seconds between checks whether the client of a comparison is still connected
 _T = TypeVar("_T")
@@ -58,9 +58,9 @@ def create_app(
 
     Args:
         service: answers the requests.
-        token: secret that every request must send; None requires none. See `TokenGuard`.
-        hosts: names of the server, beside IP addresses.
-        seconds: duration of a request at most.
+        token: secret that every request must send; None if no token is required. See `TokenGuard`.
+        hosts: names of the server; IP addresses are always accepted.
+        seconds: maximum duration of a request.
     """
     app: FastAPI = FastAPIOffline(
         title="semcut",
@@ -76,7 +76,7 @@ def create_app(
     async def compare(wanted: SearchRequest, request: Request) -> SearchResponse:
         """Search and compare with every record; stop when the client disconnects.
 
-        A user who moves a slider sends many requests and waits only for the last answer.
+        A user who moves a slider sends many requests, and waits only for the last response.
         """
         stop = threading.Event()
         found = asyncio.get_running_loop().run_in_executor(comparisons, partial(service.search, wanted, stop.is_set))
@@ -128,7 +128,7 @@ def create_app(
     async def thumbnail(
         record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
     ) -> Response:
-        """Return a small picture of a record; a grey one if its file is missing or is not an image."""
+        """Return a small picture of a record: a grey placeholder if its file is missing or is not an image."""
         found = await run(partial(service.thumbnail, record, size))
         caching = "no-store" if found.missing else "private, max-age=60"
         return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})

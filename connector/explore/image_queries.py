@@ -1,6 +1,7 @@
 """`ImageEncoder`: turns an image file that was sent as a query into encodings.
 
-The page sends the same image again after every change of a setting, so the encodings of the last few images are kept.
+The page sends the same image again after every change of a setting, so `ImageEncoder` keeps the encodings of
+the last few images.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _IMAGES_KEPT = 16
 
 
 class ImageEncoder:
-    """Decodes and encodes one image after the other, each on all cores. Several threads may use it at once.
+    """Decodes and encodes one image after the other, each on all cores. Several threads may use an encoder at once.
 
     Args:
-        encode: the network; None if it is not there.
+        encode: function that encodes images; None if the network is not there.
     """
 
     def __init__(self, encode: Encode | None) -> None:

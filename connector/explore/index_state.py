@@ -1,4 +1,4 @@
-"""`IndexState`: reads an index so that one answer describes one version of it.
+"""`IndexState`: reads an index so that each response describes one version of it.
 
 Another process may change a stored index, or a Milvus collection, at any time. A read therefore notes the version
 before and after; if the index has changed meanwhile, the read is repeated.
@@ -15,16 +15,16 @@ from semcut.indexes import IndexStats, ServerError, UnknownIdError
 from semcut.indexes.index import SemanticIndex
 
 _ATTEMPTS = 5
-_STATS_SECONDS = 60.0  # how long the size of an index is used again where counting its records is slow
+_STATS_SECONDS = 60.0  # how long the size of an index is used again, if counting its records is slow
 
 _T = TypeVar("_T")
 
 
 class IndexState:
-    """Reads an index, always in its latest version. Several threads may use it at once.
+    """Reads an index, always in its latest version. Several threads may use an `IndexState` at once.
 
     Args:
-        index: open; it is not closed here.
+        index: open index; it is not closed here.
     """
 
     def __init__(self, index: SemanticIndex) -> None:
@@ -59,7 +59,7 @@ class IndexState:
     def stats(self, version: str) -> IndexStats:
         """Return the size of the index in this version.
 
-        Where counting has to read every record, the result may be up to a minute old.
+        If counting has to read every record, the result may be up to a minute out of date.
         """
         with self._counting:
             if self._counted is not None:

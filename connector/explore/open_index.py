@@ -1,4 +1,4 @@
-"""Opens an index for `semcut explore`, with the names of its classes and the network that made it, if it is there.
+"""Opens an index for `semcut explore`, with the names of its classes and, if it is there, the network that made it.
 
 Without the network, images cannot be queries, but everything else works. The network is loaded, and torch imported,
 when the first image is sent.
@@ -23,7 +23,7 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class OpenedIndex:
-    """An open index, which the caller closes, and what is known of the network that made it.
+    """An open index, which the caller closes, and the network that made it, if that is known.
 
     Attributes:
         index: the index.
@@ -51,10 +51,10 @@ def open_collection(
     Args:
         uri: the server, or the file of an embedded one.
         collection: name of the collection.
-        milvus_token: for the server.
-        model: run directory of the network; a collection does not say which one it is.
+        milvus_token: token for the server; None if the server needs none.
+        model: run directory of the network, which a collection does not record; None if the network is not there.
         device: where the network runs.
-        warn: called with a sentence if the network cannot be used, or cannot be checked.
+        warn: callback that gets a sentence if the network cannot be used, or cannot be checked.
 
     Raises:
         StorageError: the collection cannot be used.
@@ -70,7 +70,7 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
 
     Args:
         path: the directory.
-        model: run directory of the network, if it is not where it was when the index was made.
+        model: run directory of the network; None if it is where it was when the index was made.
         device, warn: as for `open_collection`.
 
     Raises:
@@ -85,11 +85,11 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:
-    """Read the classes of a network, and prepare to load it later.
+    """Read the names of a network's classes, and return them with a function that loads the network when it is called.
 
     Args:
-        model: its run directory; None if nothing says where it is.
-        digest: of the weights that made the index; None if nothing says which they are.
+        model: run directory of the network; None if it is not known.
+        digest: SHA-256 of the weights that made the index; None if it is not known.
         device, warn: as for `open_collection`.
     """
     if model is None:
@@ -102,7 +102,7 @@ def _find_network(model: Path | None, digest: str | None, device: str, warn: War
         warn(f"the network in {model} did not make this index: only records of the index can be queries")
         return _Network(None, None)
     if digest is None:
-        warn(f"nothing says which network made this index: the one in {model} is used unchecked")
+        warn(f"the index does not record which network made it: the network in {model} is used unchecked")
     return _Network(found.classes, _LazyEncoder(model, device))
 
 

@@ -3,7 +3,7 @@
 - Host name: a request must name this server by an IP address or by a name that the server was started with. Otherwise
   a page of another site could point a host name of its own to this server and read the answers (DNS rebinding).
 - Other sites: a browser says in `Sec-Fetch-Site` which kind of site sends a request; other sites may only link to the
-  page. A POST must be JSON, which a form of another site cannot send.
+  page. A POST must be JSON, which a form on another site cannot send.
 - Token: see `token_guard`.
 - Size: a body is read completely, up to a limit, before it is parsed. A large body with many fields is refused.
 - Duration: a request that takes too long is answered with an error.
@@ -39,8 +39,8 @@ class RequestGuard:
         app: the application.
         hosts: names of this server, in lower case; IP addresses are always accepted.
         token: see `TokenGuard`.
-        max_body: bytes of a body at most.
-        seconds: duration of a request at most.
+        max_body: maximum size of a body, in bytes.
+        seconds: maximum duration of a request.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str | None, max_body: int, seconds: float) -> None:
@@ -75,7 +75,7 @@ class RequestGuard:
         headers = Headers(scope=scope)
         if not self._is_own_name(headers.get("host", "")):
             return error_response(
-                400, "this server is not known by that name: use its IP address, or start it with --name"
+                400, "this server is not known by that name: use its IP address, or start the server with --name"
             )
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"] not in _LINKED_PATHS:
             return error_response(403, "pages of other sites may not use this server")
@@ -111,7 +111,7 @@ class RequestGuard:
             if len(body) > self._max_body:
                 return self._too_large()
         if len(body) > _LARGE_BODY and body.count(b'"') > _MOST_QUOTES:
-            return error_response(422, "the request has more fields than there are")
+            return error_response(422, "the request has too many fields")
         delivered = False
 
         async def receive_body() -> Message:
@@ -125,7 +125,7 @@ class RequestGuard:
         return None
 
     def _too_large(self) -> Response:
-        return error_response(413, f"the request is too large: at most {self._max_body >> 20} MB are read")
+        return error_response(413, f"the request is too large: at most {self._max_body >> 20} MiB are read")
 
 
 def _secure(headers: MutableHeaders, path: str) -> None:

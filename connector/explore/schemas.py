@@ -1,7 +1,7 @@
 """The JSON of requests and responses of the HTTP API.
 
 Names of fields are public. Ids are sent as texts: numbers in JavaScript are exact up to 2^53 only, and ids go up to
-2^63 - 1. Docstrings and descriptions of this module are what users read at /docs.
+2^63 - 1. Users read docstrings and descriptions of this module at /docs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
 MAX_UPLOAD = 16 << 20
-"""Bytes, at most, of an image that is sent as a query, in base64."""
+"""Size of the largest image that can be a query, in bytes of the decoded file."""
 
 _DEFAULT_K = 12
-"""Results per query: they fill the rows of the page at its usual widths."""
+"""Default number of results per query: twelve fill whole rows of the page at its usual widths."""
 
 Id = Annotated[str, Field(description="Id of a record, a whole number from 0 to 2^63 - 1.", pattern=r"^\d{1,19}$")]
 RecordNumber = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -101,7 +101,7 @@ class FoundRecord(_Message):
 
 
 class SearchWork(_Message):
-    """The work of a search."""
+    """What a search has scanned, and how long the search took."""
 
     records: int = Field(description="Records in the index.")
     partitions: int = Field(description="Partitions that were scanned.")
@@ -124,7 +124,7 @@ class PartitionPruning(_Message):
 
 
 class ExhaustiveResults(_Message):
-    """The k best relevant records among all records, found without a shortlist."""
+    """The k best relevant records, found by comparing the query with every record."""
 
     hits: list[FoundRecord]
     same: bool = Field(description="Whether the search found the same records in the same order.")
@@ -133,7 +133,7 @@ class ExhaustiveResults(_Message):
 
 
 class SearchResponse(_Message):
-    """The records that a search found, best first, and its work."""
+    """The records that a search found, best first, and what the search has scanned."""
 
     query: QueryRecord
     hits: list[FoundRecord]
@@ -146,7 +146,7 @@ class SearchResponse(_Message):
 
 
 class PartitionSummary(_Message):
-    """The records whose most probable class is the same."""
+    """A partition: the records with the same most probable class."""
 
     partition: int
     name: str

@@ -1,6 +1,7 @@
 """`ExploreService`: answers each kind of request to the HTTP API.
 
-Several threads may call it at once. Every answer describes one version of the index, the latest: see `IndexState`.
+Several threads may call a service at once. Every response describes one version of the index, the latest: see
+`IndexState`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class ExploreService:
     """Answers requests about an index.
 
     Args:
-        index: open; it is not closed here.
-        class_names: names of its classes; None numbers them.
+        index: open index; it is not closed here.
+        class_names: names of its classes; None if the classes are to be numbered.
         encode: encodes images with the network that made the index; None if the network is not there.
     """
 
@@ -86,7 +87,7 @@ class ExploreService:
         """Return the record with an id.
 
         Raises:
-            UnknownIdError: there is none.
+            UnknownIdError: there is no such record.
         """
         return self._state.read(lambda version: self._describe.records([record])[0])
 
@@ -94,7 +95,7 @@ class ExploreService:
         """Return a picture of the record with an id, of at most `size` pixels per side.
 
         Raises:
-            UnknownIdError: there is none.
+            UnknownIdError: there is no such record.
         """
         return thumbnail(self._state.read(lambda version: self._index.uris([record])[0]), size)
 
@@ -115,9 +116,9 @@ class ExploreService:
         """Return partitions that hold records, largest first, with some records of each.
 
         Args:
-            offset: how many partitions to leave out.
-            limit: how many partitions to return, at most.
-            samples: how many records to name of each, at most.
+            offset: number of partitions to skip.
+            limit: maximum number of partitions to return.
+            samples: maximum number of records to name of each partition.
         """
         return self._state.read(lambda version: self._partitions(offset, limit, samples, version))
 
@@ -139,8 +140,8 @@ class ExploreService:
 
         Args:
             partition: its number.
-            limit: how many records, at most.
-            ambiguous: return the records whose class is least certain, those first, instead of any.
+            limit: maximum number of records to return.
+            ambiguous: return the records whose class is least certain, least certain first, instead of any records.
 
         Raises:
             InvalidParameterError: there is no such partition.
@@ -159,8 +160,8 @@ class ExploreService:
         """Search, and explain the search or compare it with brute force if the request says so.
 
         Args:
-            request: query and settings.
-            stop: called while the query is compared with every record; True stops the comparison.
+            request: the query and the settings of the search.
+            stop: called while the query is compared with every record; the comparison ends if it returns True.
 
         Raises:
             UnknownIdError: there is no record with the id.

@@ -21,13 +21,13 @@ from semcut.connector.data.images import UnreadableImage, open_image
 MAX_FILE_BYTES = 64 << 20
 _PICTURES_KEPT = 4096
 _JPEG_QUALITY = 85
-_LOSSLESS_SIDE = 64  # pixels; a smaller picture is sent as PNG, since every pixel counts and there are few
+_LOSSLESS_SIDE = 64  # pixels; a picture of at most this size is sent as PNG, since every one of its few pixels counts
 _decoding = threading.BoundedSemaphore(2)
-"""Images that are decoded at the same time: one can take hundreds of megabytes."""
+"""Limits how many images are decoded at the same time: one image can take hundreds of megabytes."""
 
 
 class Thumbnail(NamedTuple):
-    """An encoded picture, its media type, and why it is not a picture of the image; None if it is one."""
+    """An encoded picture, its media type, and, if the picture is a placeholder, the reason for that; else None."""
 
     content: bytes
     media_type: str
@@ -38,8 +38,8 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
     """Make the picture of a record.
 
     Args:
-        uri: the path that the index records; None if it records nothing.
-        size: pixels of the longer side, at most. Smaller images are not enlarged.
+        uri: the path that the index records; None if it records none.
+        size: maximum length of the longer side, in pixels. Smaller images are not enlarged.
     """
     if uri is None:
         return _placeholder("no file", size)
@@ -57,7 +57,7 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
 
 @lru_cache(maxsize=_PICTURES_KEPT)
 def _shrink(uri: str, size: int, modified: int, length: int) -> Thumbnail:
-    """Read and shrink an image file; time and length of the file are part of the key of the cache."""
+    """Read and shrink an image file; its time and length are part of the cache's key."""
     with _decoding:
         image = open_image(uri)
         image.thumbnail((size, size))

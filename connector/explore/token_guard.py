@@ -2,7 +2,7 @@
 
 A program sends the token as `Authorization: Bearer TOKEN`. A browser opens `/?token=TOKEN` once: the guard answers with
 a cookie, which holds a hash of the token, and redirects to the page. Tokens are compared in constant time, so the
-duration of an answer says nothing about the token.
+duration of a response reveals nothing about the token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATHS_WITHOUT_TOKEN = ("/health",)
 
 
 class TokenGuard:
-    """Lets requests pass that show the token.
+    """Lets a request pass only if it has the token.
 
     Args:
         token: the secret; None lets every request pass.
@@ -63,7 +63,7 @@ class TokenGuard:
         return scheme.lower() == "bearer" and _equal(given.strip(), token)
 
     def _has_cookie(self, headers: Headers) -> bool:
-        # Split by hand: a parser of cookies would stop at one that another server on this machine has set wrongly.
+        # Split by hand: a cookie parser would stop at a malformed cookie of another server on this machine.
         cookies = dict(part.strip().partition("=")[::2] for part in headers.get("cookie", "").split(";"))
         return _equal(cookies.get(self._cookie_name, ""), self._cookie_value)
 

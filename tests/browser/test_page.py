@@ -1,4 +1,4 @@
-"""The page of `semcut explore` in Chromium, on an index of scanned digits and its network."""
+"""Test the page of `semcut explore` in Chromium, with an index of scanned digits and its network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def address(serve: Callable[[ExploreService], str], service: ExploreService) -> 
 
 
 class PageLog:
-    """The errors of a page, and the hosts that it has sent requests to."""
+    """The errors of a page, and the hosts that the page has sent requests to."""
 
     def __init__(self, page: Page) -> None:
         self.errors: list[str] = []
@@ -59,7 +59,7 @@ def log(page: Page) -> PageLog:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page, which must not report errors, unless the test is about errors."""
+    """Give a page, which must not report errors unless the test is about errors."""
     settings = getattr(request, "param", {})
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
     page = context.new_page()
@@ -73,7 +73,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 
 def wait_until_idle(page: Page) -> None:
-    """Wait until the page waits for no response."""
+    """Wait until the page has all responses."""
     page.wait_for_selector("body[data-busy=false]")
 
 

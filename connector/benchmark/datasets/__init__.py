@@ -1,1 +1,1 @@
-"""The data that a benchmark searches: made, stored and opened."""
+"""The data sets of a benchmark: copy or generate, store and open them."""

@@ -1,9 +1,9 @@
-"""Make many classes out of the few classes of a source: every class gets several variants.
+"""Generate many classes from the few classes of a source: every class gets several variants.
 
 `fitted_records` says what a variant preserves. Every variant has one isometry of features and one of codes, drawn once.
 The isometry of features reflects the mean feature onto the first axis, permutes the other axes, changes the signs of
-half of them, and reflects back. Its results differ as much as those of random rotations if features use many axes, and
-it needs no matrix product. Column j C0 + m of the probabilities belongs to variant j of class m.
+half of them, and reflects back. If features use many axes, the features of two variants differ as much as after random
+rotations; this isometry needs no matrix product. Column j C0 + m of the probabilities belongs to variant j of class m.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 TAIL = 0.01
-"""About the probability below which a class is confused with all variants instead of one."""
+"""Below about this probability, a class is confused with its counterparts in all variants, not in one variant only."""
 
-_TAIL_PATTERNS = 256  # different ways to distribute a tail over the variants
+_TAIL_PATTERNS = 256  # number of ways to distribute a tail over the variants
 _LOG_SHARE_DEVIATION = 1.5  # standard deviation of the logarithm of a variant's share of a tail
 _BITS_PER_GROUP = 16  # bits that are set about as often; a permutation exchanges bits within such a group
 
@@ -27,7 +27,7 @@ class ClassVariants:
 
     Attributes:
         chosen: (c0,) int64; the classes of the source that are used.
-        columns: (C,) int64; number j c0 + m of each class: variant j of chosen class m.
+        columns: (C,) int64; for each class the number j c0 + m: variant j of chosen class m.
         mirror: (D,) float32 of length 1, or 0; normal of the mirror that exchanges the direction of the mean feature
             and the first axis.
         axes: (J, D) int64 permutations of the axes; the first axis stays in place.

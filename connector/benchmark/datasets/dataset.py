@@ -1,4 +1,4 @@
-"""Store and open a data set of a benchmark: an index of records, an index of queries, and the label of each of both.
+"""Store and open a data set of a benchmark: an index of records, an index of queries, and the labels of both.
 
 A data set is one directory, whether its encodings come from images or are generated:
 
@@ -31,10 +31,10 @@ _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "quer
 
 
 class About(Settings):
-    """Describe a data set.
+    """The description of a data set.
 
     Attributes:
-        name: for tables and file names.
+        name: name in tables and file names.
         source: where the encodings come from, in words.
         records: n.
         queries: nq.
@@ -42,7 +42,7 @@ class About(Settings):
         bits: length of a code.
         dim: length of a feature.
         zipf: exponent of the class frequencies; 0 if they are equal or those of the source.
-        seed: seed of everything random in the data set; None if nothing is random.
+        seed: seed of all random choices in the data set; None if there were none.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Dataset:
 
     Attributes:
         path: its directory.
-        about: what it is.
+        about: its description.
         index: the records.
         queries: an index of the queries.
         record_labels: (n,) int32 by id.
@@ -90,7 +90,7 @@ class Dataset:
                 records, queries = labels["records"], labels["queries"]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SemcutError):
             raise DataError(
-                f"{path} holds no finished data set of a benchmark: delete it, and the next run makes it again"
+                f"{path} holds no finished data set of a benchmark: delete it, and the next run creates it again"
             ) from None
         with ExitStack() as opened:
             both = [opened.enter_context(FaissIndex.open(path / name)) for name in (_INDEX, _QUERIES)]
@@ -116,7 +116,7 @@ class Dataset:
                 raise DataError(
                     f"{self.path / name} has {len(index)} records with {len(labels)} labels and (classes, bits, dim) = "
                     f"{shape(index)}, but {_ABOUT} states {rows} records and {expected}: delete {self.path}, and the "
-                    "next run makes it again"
+                    "next run creates it again"
                 )
 
     def __enter__(self) -> Self:
@@ -137,10 +137,10 @@ def shape(index: FaissIndex) -> tuple[int, int, int]:
 
 
 def start_dataset(path: Path) -> tuple[Path, Path]:
-    """Make the directory of a new data set and return where its two indexes go: records, then queries.
+    """Create the directory of a new data set and return the paths of its two indexes: records, then queries.
 
     Raises:
-        DataError: the path is in use, or the directory cannot be made.
+        DataError: the path is in use, or the directory cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def start_dataset(path: Path) -> tuple[Path, Path]:
                 f"{path} is not empty, perhaps an unfinished data set: delete it, or give another directory"
             )
     except OSError as error:
-        raise DataError(f"cannot make the directory {path}: {error.strerror}") from None
+        raise DataError(f"cannot create the directory {path}: {error.strerror}") from None
     return path / _INDEX, path / _QUERIES
 
 

@@ -1,7 +1,7 @@
-"""List the data sets of a run: copies of the user's indexes, records fitted to them, and the digits if there are none.
+"""List the data sets of a run: copies of the user's indexes, records fitted to these, or digits if there are none.
 
-A task makes its data set in the directory of the run, when its turn comes. A complete data set is used again; an
-unfinished one is deleted and made again.
+A task creates its data set in the directory of the run, when the run needs it. A complete data set is used again; an
+unfinished one is deleted and created again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class DatasetTask:
 
     Attributes:
         name: name of the data set and of its directory of results.
-        grid: which methods search it, see `grids`.
-        make: makes the data set, if it is not complete, and returns its directory.
+        grid: name of the grid of methods that search it, see `grids`.
+        make: creates the data set, if it is not complete, and returns its directory.
     """
 
     name: str
@@ -90,10 +90,11 @@ def dataset_tasks(
         pairs: indexes of the user.
         fitted: fitted data sets.
         growth: numbers of records of a growth curve.
-        bits: lengths of the codes; every data set is made with each of them. Empty: the codes as they are.
-        grid: which methods search all data sets but those of the growth curve.
+        bits: lengths of the codes; every data set is created with each of them, those of the growth curve only with the
+            first. Empty: all bits of the codes.
+        grid: name of the grid of methods for all data sets except those of the growth curve.
         seed: seed of fitted data.
-        progress: callback that gets the progress of making a data set.
+        progress: callback that gets the progress of creating a data set.
 
     Raises:
         DataError: two data sets would have the same name.
@@ -125,7 +126,8 @@ def dataset_tasks(
 def digits(progress: Progress) -> IndexPair:
     """Return indexes of scikit-learn's digits from the cache.
 
-    The first call trains a small network, as `semcut demo` does, and encodes the digits with it. Only that needs torch.
+    The first call trains a small network, as `semcut demo` does, and encodes the digits with it. Only this first call
+    needs torch.
     """
     place = sources.cache() / f"benchmark-digits-{FORMAT_VERSION}"
     pair = IndexPair("digits", place / "index", place / "queries")
@@ -152,7 +154,7 @@ def digits(progress: Progress) -> IndexPair:
                 connector.add_files(list(images.files))
         try:
             os.replace(made, place)
-        except OSError:  # another process may have made it first
+        except OSError:  # another process may have created the directory first
             if not place.is_dir():
                 raise
     return pair

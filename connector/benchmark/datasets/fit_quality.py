@@ -1,7 +1,7 @@
-"""Compare generated records with their source: the same statistics of both, at equal size.
+"""Compare generated records with their source: compute the same statistics of both, at equal size.
 
 The statistics are those that a search depends on: how certain the network is and how often it is right, what share of
-records is relevant, how far apart codes and features of the same and of different classes lie, and how good the answers
+records is relevant, how far apart codes and features of the same and of different classes are, and how good the answers
 are.
 """
 
@@ -62,7 +62,7 @@ def compare(
 def statistics(
     records: Encodings, labels: Labels, queries: Encodings, query_labels: Labels, *, seed: int = 0
 ) -> dict[str, float]:
-    """Compute what a search of these records with these queries depends on.
+    """Compute the statistics that a search of these records with these queries depends on.
 
     Args:
         records, labels: n records and their (n,) labels.

@@ -11,37 +11,40 @@ different records of that stratum. Then
 x_j - x_k has mean 0 and twice the stratum's covariance. So x' has the mean and the covariance of the stratum, and so of
 the label, for every h: this kernel does not widen the distribution (Silverman and Young, "The bootstrap: to smooth or
 not to smooth?", Biometrika 74, 1987). Then p = softmax, and features are L2-normalised if the source's are. The code is
-that of i, where each bit is taken from j with probability h^2: every bit is set as often as in the source. All of p,
-code and feature come from the same i, j, k, so they stay jointly distributed. Strata keep records that are certain of a
-wrong class in the middle of that class, where they spoil answers as they do in reality. h is drawn for each record,
-uniformly from 0.125 to 0.375: drawing the same triple twice gives two different records. `fit_quality` compares source
-and result; h was chosen with it. With as many records as the source has, mAP@10 is 2 points above that of the source
-(CIFAR-10, 50,000: 0.742 and 0.724; Tiny-ImageNet-200, 20,000: 0.395 and 0.375). With more records, mAP grows more than
-it does with real images: 43,000 records generated from 2,150 of CIFAR-10 lie 5 points above 43,000 real ones. So
-compare methods on the same data, never generated data with its source.
+that of i, where each bit is taken from j with probability h^2: every bit is set as often as in the source. p, code and
+feature all come from the same i, j, k, so their joint distribution is kept. Because of the strata, records that are
+certain of a wrong class stay in the middle of that class, where they spoil answers as they do with recorded images. h
+is drawn for each record, uniformly from 0.125 to 0.375: drawing the same triple twice gives two different records.
+`fit_quality` compares source and result; h was chosen with it. With as many records as the source has, mAP@10 is 2
+points above that of the source (CIFAR-10, 50,000: 0.742 and 0.724; Tiny-ImageNet-200, 20,000: 0.395 and 0.375). With
+more records, mAP grows more than it does with recorded images: the mAP of 43,000 records generated from 2,150 of
+CIFAR-10 is 5 points above that of 43,000 recorded ones. So compare methods on the same data, never generated data with
+its source.
 
 Records are drawn from the source's records and queries from its queries, each with their own means: no image is used
 for both.
 
 **Fewer classes** are a random subset of the source's. Only records of these labels are used, and p is restricted to
-them and scaled to sum to 1, which is the softmax of the remaining logits. The task gets easier, as it does in reality.
+them and scaled to sum to 1, which is the softmax of the remaining logits. The task gets easier, as it does with
+recorded images.
 
-**More classes**, C > C0, are J = ceil(C / C0) variants of the source's classes; of the last variant a random subset is
-used if C is not a multiple (which makes it easier, as above). Each variant is the whole source, moved by an isometry of
-its own:
+**More classes**, C > C0, are J = ceil(C / C0) variants of the source's classes; of the last variant only a random
+subset is used if C is not a multiple of C0 (which makes the task easier, as above). Each variant is the whole source,
+moved by its own isometry:
 
-- Features are rotated around the source's mean feature, which stays in place. Within a variant, distances are exactly
-  the source's, and so is the place of an ambiguous record between its classes. Classes of two variants are as far apart
-  as unrelated classes are.
+- Features are rotated around the source's mean feature, which stays in place. Within a variant, distances are those of
+  the source, and an ambiguous record is between its classes as in the source. Classes of two variants are as far apart
+  as unrelated classes.
 - The bits of codes are permuted among bits that are set about as often: Hamming distances within a variant are exactly
-  the source's, and codes of two variants differ like those of unrelated classes.
+  those of the source, and codes of two variants differ like those of unrelated classes.
 - p_m goes to the record's own variant of class m, except for the share (1 - p_m) TAIL / (p_m + TAIL) of it, which is
   distributed unevenly over all variants of m. So a certain class stays certain and a doubtful class doubtful, each p
   changes by less than TAIL = 0.01, and small values fill all C columns, as a network's outputs do: envelopes of cells
-  do not become sparser than those of a real network.
+  do not become sparser than those of a trained network.
 
 Two things are not preserved: large confusion between variants (a class is confused with as many others as in the
-source, never with more), and the signs of features of a network that only outputs positive ones.
+source, never with more), and the signs of features: the features of a network whose outputs are all positive get
+negative values.
 
 **Frequencies** of the labels of records are equal or fall as 1 / rank^zipf, where the ranks are a random order of the
 classes. Queries are always balanced.
@@ -74,8 +77,8 @@ class Fit:
 
     Attributes:
         name: name of the source.
-        records: what records are drawn from.
-        queries: what queries are drawn from.
+        records: encodings that records are drawn from.
+        queries: encodings that queries are drawn from.
     """
 
     name: str
@@ -145,7 +148,7 @@ class Fit:
         Args:
             classes: C, at least 2. Default: as many as the source has.
             zipf: exponent of the class frequencies of records, not negative.
-            seed: seed of everything random. The same seed and the same calls give the same data.
+            seed: seed of all random choices. The same seed and the same calls give the same data.
             bits: keep only this many first bits of each code. Default: all.
             queries: generate queries, from the source's queries, instead of records.
 
@@ -170,7 +173,7 @@ class Fit:
 
 
 class Generator:
-    """Generates encodings, batch by batch. `Fit.generator` makes one."""
+    """A generator of encodings, batch by batch. `Fit.generator` returns one."""
 
     def __init__(
         self,
@@ -253,7 +256,7 @@ def fitted_dataset(
 
     Args:
         path: a new or empty directory.
-        fit: what to generate from.
+        fit: the encodings to generate from.
         name: name of the data set.
         classes, zipf, seed, bits: as for `Fit.generator`.
         records, queries: numbers of records and of queries, at least 1.

@@ -1,7 +1,8 @@
-"""Make a data set from two indexes that `semcut index` has made: one of records, one of labelled queries.
+"""Create a data set from two indexes that `semcut index` has written: one of records, one of labelled queries.
 
-Codes can be cut to their first bits. Each bit of Eq. 3 is a threshold of its own, so the first 32 bits of a 64-bit code
-are a code of 32 bits too. The network was not trained for that code, and its number of ones is less balanced.
+Codes can be cut to their first bits. Eq. 3 decides each bit by a comparison of its own, so the first 32 bits of a
+64-bit code are a code of 32 bits too. The network was not trained for this code, and its number of ones is less
+balanced.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def dataset_from_indexes(
     limit_queries: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Copy two stored indexes into a data set; the new ids count from 0 in order of the old ids.
+    """Copy two stored indexes into a data set; the new ids count from 0 in order of the ids in the source.
 
-    A label is the position of a class in the network that made the index. If that network is not found any more, the
-    label is a position in the sorted names of all class folders, which must be as many as there are probabilities.
+    A label is the position of a class in the network that made the index. If that network cannot be found any more, a
+    label is a position in the sorted names of all class folders; there must be as many of these as probabilities.
 
     Args:
         path: a new or empty directory.
@@ -63,7 +64,7 @@ def dataset_from_indexes(
             _copy(source, target, rows, config)
         about = About(
             name=name,
-            source=f"real encodings of {len(classes)} classes",
+            source=f"recorded encodings of {len(classes)} classes",
             records=len(chosen[0]),
             queries=len(chosen[1]),
             classes=config.classes,
@@ -104,7 +105,7 @@ def _class_names(path: Path, *both: FaissIndex) -> tuple[str, ...]:
         raise DataError(
             f"the uris name {len(found)} class folders ({', '.join(found[:5])}{', ...' * (len(found) > 5)}) "
             f"but there are {both[0].config.classes} probabilities, and the network that knows the order of the "
-            f"classes is not where {path} says: put it back, or index images of all classes"
+            f"classes is not where {path} says: move it back, or index images of all classes"
         )
     return tuple(found)
 
@@ -116,7 +117,11 @@ def _labels(index: FaissIndex, path: Path, classes: tuple[str, ...]) -> NDArray[
     unknown = ids[labels < 0]
     if len(unknown):
         uri = index.uris(unknown[:1])[0]
-        reason = "have no uri" if uri is None else f"lie in folders like {class_of(uri)!r}, which are no known classes"
+        reason = (
+            "have no uri"
+            if uri is None
+            else f"are in folders like {class_of(uri)!r}, which are not classes of the index"
+        )
         raise DataError(
             f"{len(unknown)} of the {len(ids)} records of {path} {reason}: labels are the names of class folders, "
             "class-folder/file"

@@ -16,10 +16,10 @@ from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
 
 FLOOR = 1e-8
-"""Smaller probabilities are raised to this: what a network computes below it is only rounding."""
+"""Smaller probabilities are raised to this value: below it, a network's outputs are only rounding errors."""
 
-_MOST_STRATA = 64  # strata of one label at most
-_LEAST_SIZE = 20  # records of one stratum at least, if the label has as many
+_MOST_STRATA = 64  # maximum number of strata of one label
+_LEAST_SIZE = 20  # minimum number of records in a stratum, if the label has as many
 
 Labels = NDArray[np.integer[Any]]
 
@@ -47,7 +47,7 @@ class Source:
         """Sort encodings.
 
         Args:
-            encodings: n of them.
+            encodings: n encodings.
             labels: (n,) integers from 0 to C0 - 1.
             what: the word for the encodings in error messages.
 

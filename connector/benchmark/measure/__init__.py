@@ -1,1 +1,1 @@
-"""The run of a benchmark: building, timing and searching, with raw results as its outcome."""
+"""The run of a benchmark: build and search all structures, time the searches, and write raw results."""

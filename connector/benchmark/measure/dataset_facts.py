@@ -1,4 +1,4 @@
-"""Describe the run of one data set: all that is recorded beside the arrays, in `dataset.json`.
+"""Describe the run of one data set: everything that is recorded in addition to the arrays, in `dataset.json`.
 
 `dataset.json` is written last: a directory with this file holds all raw results of a data set.
 """
@@ -23,16 +23,16 @@ _FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class StructureFacts:
-    """What it costs to build and to keep a structure.
+    """The cost of building and of storing a structure.
 
     Attributes:
-        build_seconds: time of building.
-        memory_bytes: private memory that the process holds after building, above what it held before.
-        memory_peak: the most private memory while building, above what the process held before.
+        build_seconds: time to build it.
+        memory_bytes: private memory of the process after building, minus that before building.
+        memory_peak: the most private memory of the process while building, minus that before building.
         disk_bytes: bytes on the disk.
         reader_memory_bytes: private memory of an index that is opened from the disk, after a batch of searches; None
             for FAISS's indexes.
-        reader_mapped_bytes: mapped pages of that index; None for FAISS's indexes.
+        reader_mapped_bytes: bytes of the mapped pages of that index; None for FAISS's indexes.
     """
 
     build_seconds: float
@@ -49,7 +49,7 @@ class StructureFacts:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """A method as it is recorded: see `Method`; `file` has its arrays."""
+    """The recorded description of a method: see `Method`; `file` is the name of the file with its arrays."""
 
     name: str
     family: str
@@ -61,13 +61,13 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """The run of a data set.
+    """The description of the run of a data set.
 
     Attributes:
-        about: the data set.
-        grid: which methods searched it, see `grids`.
+        about: description of the data set.
+        grid: name of the grid of methods that searched it, see `grids`.
         plan: the plan of the run.
-        machine: the machine, described at the end.
+        machine: the machine, described at the end of the run.
         started, finished: seconds since the epoch.
         partitions: partitions of semcut's index that hold records.
         cells: cells of semcut's index that hold records.

@@ -1,13 +1,13 @@
-"""Find the exact answers that the results of all methods are compared with.
+"""Find the exact answers that are the reference for the results of all methods.
 
 A benchmark has two truths and never mixes them: labels and exact answers. Labels are part of the data set and state
 what a person would call right. Exact answers are
 
-    Euclidean    the k records nearest by feature, whatever their relevance: what FAISS's indexes approximate
+    Euclidean    the k records nearest by feature, of any relevance: what FAISS's indexes approximate
     Eq. 2-4      the k best of the records with R > t, by distance or by fused score: what semcut promises
 
-The second kind comes from `FaissIndex.search(shortlist=None)`. The tests of the index compare that search with brute
-force; `check` compares it again in every run, for some queries, with the equations evaluated over every record. A
+The answers by Eq. 2-4 come from `FaissIndex.search(shortlist=None)`. The tests of the index compare that search with
+brute force; `check` compares it again in every run, for some queries, with the equations evaluated over every record. A
 difference is an error that ends the run. With a low cutoff an exact answer examines a large part of all records, so the
 time for each cutoff and ranking is limited, and only some queries get an answer.
 
@@ -41,11 +41,11 @@ CHECKED = 32
 """Number of queries of every run whose answers are compared with brute force."""
 
 _ROWS = 4096  # records per step of the brute force
-_FIRST = 4  # queries of the first search, from whose time the size of the next is chosen
+_FIRST = 4  # queries of the first search; its time decides how many queries the next search has
 
 
 class WrongAnswerError(SemcutError):
-    """An exact search gave another answer than the equations: semcut has a defect."""
+    """The answer of an exact search differs from the equations: semcut has a bug."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,10 @@ class Exact:
     """The k best records by Eq. 2-4 for each of the first m queries.
 
     Attributes:
-        ids: (m, k) int64, -1 in places without a record, if fewer than k are relevant.
-        distances: (m, k) float32, inf in such places.
-        relevance: (m, k) float32, 0 in such places.
-        scores: (m, k) float32, 0 in such places.
+        ids: (m, k) int64, -1 in empty slots, where fewer than k records are relevant.
+        distances: (m, k) float32, inf in empty slots.
+        relevance: (m, k) float32, 0 in empty slots.
+        scores: (m, k) float32, 0 in empty slots.
         relevant: (m,) int64, number of relevant records.
     """
 
@@ -126,7 +126,7 @@ def find_truth(
         points: cutoffs and rankings to answer by.
         k: answers per query.
         seconds: time for each point; at least `_FIRST` queries are answered.
-        path: file of stored answers; answers that are not in it are found and written to it.
+        path: file of stored answers; if it lacks any of these answers, all are found again and written to it.
         progress: callback that gets the number of points that are done.
 
     Raises:
@@ -153,8 +153,8 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k features nearest to each query.
 
-    FAISS expands squared distances into products, which lose digits if the distance is small. So more than k features
-    are found and ordered by their exact distances.
+    FAISS expands squared distances into products, which lose digits if the distance is small. So this function finds
+    more than k features and orders them by their exact distances.
 
     Returns:
         ids (nq, k) int64 and Euclidean distances (nq, k) float32.
@@ -219,7 +219,7 @@ def check(index: FaissIndex, queries: Encodings, truth: Truth, k: int) -> None:
 
 
 class _BestSoFar:
-    """The k ids of least cost among those offered for each query, ties by id."""
+    """The k ids of least cost among all ids that were offered for each query, ties by id."""
 
     def __init__(self, k: int, queries: int) -> None:
         self._ids = np.full((queries, k), -1, np.int64)

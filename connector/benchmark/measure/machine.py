@@ -26,7 +26,7 @@ class Machine:
         gpus: GPUs that FAISS finds.
         system: operating system and its version.
         load_average: load over the last 1, 5 and 15 minutes.
-        versions: version of Python and of each installed package that matters.
+        versions: version of Python and of each installed package out of `_PACKAGES`.
     """
 
     processor: str

@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 class MemoryGrowth:
-    """Growth of the process's memory within a `with` block, in bytes above the start of the block.
+    """Growth of the process's memory within a `with` block, in bytes, relative to the start of the block.
 
     Private memory (RssAnon) is counted separately from pages of mapped files (RssFile), which the operating system
     takes back when other processes need memory. All figures are 0 on a system without /proc.
 
     Attributes:
-        grown: private memory that is still held at the end.
+        grown: private memory at the end of the block.
         peak: the most private memory during the block, sampled every 2 ms.
-        mapped: pages of mapped files at the end.
+        mapped: pages of mapped files at the end of the block.
     """
 
     def __enter__(self) -> MemoryGrowth:
-        _return_freed_memory()  # the block would use memory freed before it, and that growth would not be seen
+        _return_freed_memory()  # else the block would reuse freed memory, and its growth would not be measured
         self._start, self._mapped = _resident()
         self.grown = self.peak = self.mapped = 0
         self._most = self._start
@@ -56,5 +56,5 @@ def _resident() -> tuple[int, int]:
 
 def _return_freed_memory() -> None:
     """Return freed memory from the C library to the operating system."""
-    with suppress(AttributeError, OSError):  # a C library without malloc_trim
+    with suppress(AttributeError, OSError):  # for a C library without malloc_trim
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,14 +1,15 @@
-"""Keep raw results in the directory of a run: what each method found, query by query, and how long each call took.
+"""Store raw results in the directory of a run: the results of each method for each query, and the time of each call.
 
     plan.json                       `Plan`, the same for every data set
     raw/DATASET/METHOD.npz          ids, distances, relevance and labels (nq, k) of all queries; seconds_B, one
-                                    per call, of batches of nominally B queries, and size_B, their real size;
+                                    per call, of batches of nominally B queries, and size_B, their actual size;
                                     steps_* (nq,) and average_precision (m,) of rankings of all records, where known
     raw/DATASET/truth.npz           exact answers (see `ground_truth`)
-    raw/DATASET/queries.npz         ids and labels of the queries, records per label, what pruning loses
+    raw/DATASET/queries.npz         ids and labels of the queries, records per label, and which of the best records
+                                    pruning skips
     raw/DATASET/probes.npz          seconds per round of the parts of a search (see `stage_times`)
-    raw/DATASET/dataset.json        everything else (see `dataset_facts`). Written last: a directory without it is of an
-                                    interrupted run, and the data set is measured again
+    raw/DATASET/dataset.json        everything else (see `dataset_facts`). Written last: a data set without this file is
+                                    not complete, and is measured again
 
 All figures are computed from these files.
 """
@@ -34,7 +35,7 @@ def file_name(method: str) -> str:
 
 
 def save_method(directory: Path, method: Method, times: Times, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Write what a method found and how long its calls took."""
+    """Write the results of a method and the times of its calls."""
     save_arrays(
         directory / file_name(method.name),
         {

@@ -1,4 +1,4 @@
-"""Collect what is kept of a data set's queries and of each method's results, beside the times.
+"""Collect the arrays that are stored of a data set's queries and of each method's results, in addition to the times.
 
 Distances, relevances and labels of all results are computed here, from the stored records, in the same way for every
 method.
@@ -21,7 +21,7 @@ from semcut.connector.evaluation.metrics import average_precision
 from semcut.indexes import Encodings
 from semcut.indexes.scoring.equations import distance, relevance
 
-_RANKED_AT_ONCE = 1 << 20  # places of a chunk of rankings of all records
+_RANKED_AT_ONCE = 1 << 20  # ids in one chunk of rankings of all records
 
 
 def query_columns(
@@ -96,7 +96,7 @@ def _average_precision_of_all(
 ) -> NDArray[np.float64]:
     """Compute the average precision over the ranking of all records, for as many queries as the time allows.
 
-    Only this is kept of such a ranking, since the ranking itself would be n ids per query.
+    The rankings themselves are not stored, since each has n ids.
 
     Returns:
         (m,) float64; NaN for a query without a record of its label.

@@ -1,8 +1,8 @@
-"""Run a benchmark: measure every data set with every method, one data set after the other, and keep the raw results.
+"""Run a benchmark: measure every data set with every method, one data set after the other, and store the raw results.
 
-For one data set: read it, build all structures, find the exact answers, time all methods in turn, collect what each
-method found, and write it down. A data set whose results are complete is not measured again; one whose run was
-interrupted is measured from the beginning.
+For one data set: read it, build all structures, find the exact answers, time all methods in turn, and collect
+and write the results of each method. A data set whose results are complete is not measured again; a data set whose run
+was interrupted is measured again from the start.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress)
         out: a new directory, or that of the same run after an interruption.
         tasks: the data sets; their names differ.
         plan: what to do with each data set.
-        progress: callback that gets the progress of each part of the work, with its name.
+        progress: callback that gets the progress and the name of each part of the work.
 
     Raises:
-        DataError: the directory holds something else, or the plan chooses no method.
+        DataError: the directory holds a run with another plan, or something else; or the plan chooses no method.
         WrongAnswerError: an exact answer of semcut is wrong.
     """
     keep_plan(out, plan)
@@ -132,7 +132,7 @@ def _measure(directory: Path, request: DatasetTask, path: Path, plan: Plan, prog
 
 
 def _build(structure: Structure, data: Data, queries: Encodings) -> StructureFacts:
-    """Build a structure and measure what that costs; of semcut, also what an index opened from the disk costs."""
+    """Build a structure and measure its cost; for semcut, also the cost of an index that is opened from the disk."""
     with MemoryGrowth() as building:
         seconds = structure.build(data)
     facts = StructureFacts(

@@ -1,4 +1,4 @@
-"""Settle what a run does with every data set, and keep it in the directory of the run.
+"""Define the plan of a run: what it does with every data set. Store the plan in the directory of the run.
 
 `plan.json` is written when a run starts. A run that continues an interrupted one must have the same plan.
 """
@@ -17,18 +17,18 @@ from semcut.indexes.storage.atomic_write import write_json
 
 
 class Plan(Settings):
-    """What a run does with every data set.
+    """The plan of a run: what it does with every data set.
 
     Attributes:
         k: results of a search.
-        queries: queries that are used of a data set, at most.
+        queries: maximum number of queries of a data set that are used.
         batches: queries per call; every method is timed with each of these sizes.
         rounds: measured rounds over all methods.
-        call_seconds: time that one call may take; larger batches are cut. The results of all queries may take six times
-            as long.
+        call_seconds: time that one call may take; a batch that would take longer is cut. The search with all queries
+            may take six times as long.
         truth_seconds: time for exact answers, per cutoff and ranking; a third of it, per method, for rankings of all
             records.
-        whole: number of records up to which mAP@all is measured.
+        whole: largest number of records for which mAP@all is measured.
         threads: threads of FAISS and of the compiled search.
         seed: seed of the choice of queries.
         methods: only structures whose names begin with one of these. None: all.
@@ -47,7 +47,7 @@ class Plan(Settings):
 
     @property
     def largest_batch(self) -> int:
-        """Queries per call of the largest batch, which gives the results of a method."""
+        """Queries per call of the largest batch; its results are those of the method."""
         return max(self.batches)
 
     @property
@@ -70,7 +70,7 @@ def keep_plan(out: Path, plan: Plan) -> None:
             raise DataError(f"{path} is damaged: choose another directory, or delete this one") from None
         different = [name for name in Plan.model_fields if getattr(before, name) != getattr(plan, name)]
         if different:
-            changes = ", ".join(f"{name} {getattr(before, name)} and not {getattr(plan, name)}" for name in different)
+            changes = "; ".join(f"{name} = {getattr(before, name)}, not {getattr(plan, name)}" for name in different)
             raise DataError(
                 f"{out} holds a run with {changes}: give the options of that run, or choose another directory"
             )

@@ -1,8 +1,8 @@
 """Time the parts of semcut's searches: the scan of a scanner alone, and the steps of a whole search.
 
-The steps are timed by the search itself, in a `SearchTrace`, since the search decides how often each step runs, with
-how many queries and on how many threads. A traced search uses the vectorised implementation, so its steps are timed
-for FAISS's scanner only, which searches with that implementation anyway.
+The steps are timed by the search itself, in a `SearchTrace`, since the search decides how often each step runs and
+with how many queries. A traced search uses the vectorised implementation and does not split queries over threads. So
+steps are timed for FAISS's scanner only, whose searches are always vectorised.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Probe = Callable[[], dict[str, float]]
 """A function that measures something once and returns seconds by name."""
 
 _DEPTH = 3 * DEFAULT_SHORTLIST // 2
-"""Nearest records that the timed scan returns per query."""
+"""Number of nearest records that the timed scan returns per query."""
 
 
 def probes(structures: Sequence[Semcut], queries: Encodings, k: int) -> list[Probe]:
-    """List what is timed in every round beside the methods: see `timing.measure`.
+    """Return the probes that are timed in every round in addition to the methods: see `timing.measure`.
 
     Args:
-        structures: built, one per scanner.
+        structures: built structures, one per scanner.
         queries: one batch.
         k: results of a search.
     """
-    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # the order in which a search scans
+    order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # a search scans in this order
     found: list[Probe] = []
     for structure in structures:
         found.append(_scan_probe(structure, queries[order]))
@@ -42,7 +42,7 @@ def probes(structures: Sequence[Semcut], queries: Encodings, k: int) -> list[Pro
 
 
 def _scan_probe(structure: Semcut, queries: Encodings) -> Probe:
-    """Time the scanner alone, on the cells that pruning keeps at the default cutoff."""
+    """Return a probe that times the scanner alone, on the cells that pruning keeps at the default cutoff."""
     cells = cells_kept(structure.index, queries, DEFAULT_CUTOFF)
 
     def scan() -> dict[str, float]:
@@ -54,7 +54,7 @@ def _scan_probe(structure: Semcut, queries: Encodings) -> Probe:
 
 
 def _step_probe(structure: Semcut, queries: Encodings, k: int) -> Probe:
-    """Time the steps of a search with the defaults: all of it, the shortlist (its scans and cutoff) and the re-rank."""
+    """Return a probe that times a search with the defaults: all of it, the scans with the cutoff, the re-rank."""
 
     def steps() -> dict[str, float]:
         trace = SearchTrace()

@@ -1,10 +1,10 @@
-"""Time searches: all methods in turn, round by round, so that a disturbance of the machine affects all of them alike.
+"""Time searches: all methods in turn, round by round, so that other work of the machine affects all of them equally.
 
 In a round, each method runs one group of calls for each size of batch. A group follows a pause, in which spinning
-threads of the method before it stop, and some calls that are not timed, since a processor is slow after a pause. The
-first round only warms up. If a full batch would take too long, it is cut, and a group has fewer calls; the real size of
-a batch is kept with the times. The results are still those of a full batch if they take at most a few times the seconds
-of a call, since the quality of other queries cannot be compared.
+threads of the previous method stop, and some calls that are not timed, since a processor is slow after a pause. The
+first round only warms up. If a full batch would take too long, it is cut, and a group has fewer calls; the actual size
+of a batch is stored with the times. The results are still those of a full batch if that takes at most a few times the
+seconds of a call, since quality can only be compared on the same queries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CALLS = {1: (10, 100), 32: (2, 10)}
 _GROUP_SHARE = 0.02
 """Time of a group of calls, as a share of the seconds that a call of the largest batch may take."""
 _CUT_SHARE = 0.1
-"""Time of a call of a cut batch, as a share of the same seconds: slow methods are many, and a tenth is enough."""
+"""Time of a call of a cut batch, as a share of the same seconds. It is small, since many methods are slow."""
 _LEAST_BATCH = 4
 _ALL_QUERIES = 6
 """Time that the results of all queries may take, as a multiple of the same seconds."""
@@ -38,13 +38,13 @@ _ALL_QUERIES = 6
 
 @dataclass(eq=False)
 class Times:
-    """What was measured of a method.
+    """The measured times and results of a method.
 
     Attributes:
         seconds: by nominal size of batch, the seconds of every call of the measured rounds.
-        sizes: by nominal size of batch, the number of queries that a call really had.
-        ids: (m, k) int64, results of the first m queries: of a full batch of the largest size, or of a cut batch if a
-            full one would take too long.
+        sizes: by nominal size of batch, the actual number of queries of a call.
+        ids: (m, k) int64, results of the first m queries: of a full batch of the largest size, or of a cut batch if all
+            queries would take too long.
     """
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Times:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How a method is called.
+    """The sizes of the batches and groups of a method.
 
     Attributes:
         batch: by nominal size of batch, the queries per call.
         calls: by nominal size of batch, the calls per group.
-        warm_up: queries per call that is not timed, at most.
+        warm_up: maximum number of queries in a call that is not timed.
     """
 
     batch: dict[int, int]
@@ -86,8 +86,8 @@ def measure(
         k: results per query.
         batches: sizes of batch; the largest gives the results.
         rounds: measured rounds; one more round before them warms up.
-        seconds: time that one call of the largest batch may take; larger batches are cut. A group of calls gets a
-            fiftieth of it.
+        seconds: time that one call of the largest batch may take; a batch that would take longer is cut. A group of
+            calls gets a fiftieth of this time.
         probes: run once per round after the methods.
         progress: callback that gets the number of groups that are done.
 
@@ -125,7 +125,7 @@ def measure(
 
 
 def _choose_sizes(method: Method, queries: Encodings, k: int, batches: Sequence[int], seconds: float) -> _Sizes:
-    """Choose the sizes of batches and groups, from the time of batches that grow as long as they are quick."""
+    """Choose the sizes of batches and groups by timing larger and larger batches, while these take little time."""
     largest = min(max(batches), len(queries))
     size = min(_LEAST_BATCH, largest)
     method.search(queries[:1], k)
@@ -157,7 +157,8 @@ def _run_group(
 ) -> tuple[list[float], Ids]:
     """Run one group of calls and return the seconds of each call and the results of the last call.
 
-    Between the pause and the group, calls with the queries that follow those of the group wake the processor.
+    Between the pause and the group, calls that are not timed wake the processor, with the queries that follow those of
+    the group.
     """
     size, calls = sizes.batch[batch], sizes.calls[batch]
     parts = [_queries_from(queries, (turn * calls + call) * size, size) for call in range(calls)]
@@ -177,7 +178,7 @@ def _run_group(
 
 
 def _complete_results(method: Method, queries: Encodings, k: int, seconds: float, times: Times, largest: int) -> None:
-    """Add the results of the queries after those of a cut batch, if that takes at most these seconds."""
+    """Add the results of the queries that a cut batch left out, if that takes at most these seconds."""
     size, left = times.sizes[largest], len(queries) - times.sizes[largest]
     if left and left * float(np.median(times.seconds[largest])) / size <= seconds:
         parts = [method.search(queries[start : start + size], k) for start in range(size, len(queries), size)]
@@ -185,5 +186,5 @@ def _complete_results(method: Method, queries: Encodings, k: int, seconds: float
 
 
 def _queries_from(queries: Encodings, start: int, size: int) -> Encodings:
-    """Return this many queries from a position on; the first query follows the last one."""
+    """Return `size` queries from a position on; the first query follows the last one."""
     return queries[(start + np.arange(size)) % len(queries)]

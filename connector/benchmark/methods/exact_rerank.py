@@ -1,8 +1,7 @@
 """Re-rank the results of a FAISS index by the exact Euclidean distance of features.
 
-All binary indexes of FAISS get the same re-rank, and it is as fast as this machine allows: distances of the shortlist
-are computed in C++ from features that are read in place; then the k smallest are found by one integer key that holds
-distance and id.
+All binary indexes of FAISS get the same fast re-rank: distances of the shortlist are computed in C++ from features that
+are read in place; then the k smallest are found by sorting integers that hold both distance and id.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def rerank(queries: NDArray[np.float32], features: NDArray[np.float32], rows: Id
         (nq, k) int64, padded with -1 at the end of a row that has fewer candidates.
     """
     squared = squared_distances(queries, features, rows)
-    # float32 numbers that are not negative have the order of their bits
+    # float32 numbers that are not negative are ordered like their bits
     keys = squared.view(np.uint32).astype(np.uint64) << np.uint64(32) | rows.view(np.uint64) & _LOW_BITS
     if keys.shape[1] > k:
         keys = np.partition(keys, k - 1, axis=1)[:, :k]

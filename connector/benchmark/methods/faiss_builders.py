@@ -1,7 +1,7 @@
 """Build FAISS's own indexes from the records of a data set.
 
-A builder trains an index, fills it, and returns it together with the objects that hold its search parameters, by name
-of the parameter. The inverted files have about sqrt(n) lists, trained on 64 records per list.
+A builder trains and fills an index. It returns the index, and for each search parameter the object that holds it. The
+inverted files have about sqrt(n) lists, trained on 64 records per list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.methods.structures import Data
 
 Built = tuple[Any, dict[str, Any]]
-"""A FAISS index, and by name of a search parameter the object that has it as an attribute."""
+"""A FAISS index, and for the name of each search parameter the object that has it as an attribute."""
 
 _TRAINING_PER_LIST = 64
 _TRAINING_PER_CENTROID = 40  # of a product quantiser; FAISS warns below 39
@@ -35,7 +35,7 @@ def binary_ivf(data: Data) -> Built:
     lists = _list_count(len(data))
     quantizer = faiss.IndexBinaryFlat(data.config.bits)
     index = faiss.IndexBinaryIVF(quantizer, data.config.bits, lists)
-    index.cp.min_points_per_centroid = 1  # a small data set needs no warning
+    index.cp.min_points_per_centroid = 1  # no warning about a small data set
     index.train(_training_rows(data.codes, lists))
     index.add(data.codes)
     return index, {"nprobe": index}
@@ -89,7 +89,7 @@ def hnsw_flat(data: Data) -> Built:
 
 
 def ivf_pq_refined(data: Data) -> Built:
-    """Build an `IndexIVFPQ` inside of an `IndexRefineFlat`, which re-ranks by exact distance."""
+    """Build an `IndexIVFPQ` inside an `IndexRefineFlat`, which re-ranks by exact distance."""
     dim, lists = data.config.dim, _list_count(len(data))
     parts = next(count for count in (16, 8, 4, 2, 1) if dim % count == 0 and (dim // count >= 4 or count == 1))
     bits = 8 if len(data) >= 10_000 else 4
@@ -108,7 +108,7 @@ def _list_count(records: int) -> int:
 
 
 def _hash_bits(records: int) -> int:
-    """Return the bits of a hash key that give about one record per bucket if codes are spread evenly."""
+    """Return the number of bits of a hash key that gives about one record per bucket if codes are spread evenly."""
     return max(8, min(24, round(math.log2(max(1, records)))))
 
 

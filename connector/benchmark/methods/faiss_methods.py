@@ -1,9 +1,9 @@
-"""Benchmark FAISS's own indexes: of the codes by Hamming distance, and of the features by Euclidean distance.
+"""Search FAISS's own indexes: those of the codes by Hamming distance, those of the features by Euclidean distance.
 
-A grid has few points of each index's one search parameter, so that a run with a million records ends in reasonable
-time; the points go from fast and wrong to slow and right. Each binary index is searched alone, in order of Hamming
-distance, and with the re-rank of `exact_rerank`. GPU indexes are listed only where FAISS finds a GPU: making one
-without a GPU ends the process.
+A grid has few values of each search parameter of an index, so that a run with a million records ends in reasonable
+time; the points of the grid go from fast and inaccurate to slow and accurate. Each binary index is searched alone, in
+order of Hamming distance, and with the re-rank of `exact_rerank`. GPU indexes are listed only if FAISS finds a GPU:
+creating one without a GPU ends the process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FaissStructure:
         self._data: Data | None = None
 
     def build(self, data: Data) -> float:
-        """Train and fill the index and return the seconds that took."""
+        """Train and fill the index, and return how many seconds that took."""
         start = time.perf_counter()
         self._built, self._data = self._make(data), data
         return time.perf_counter() - start
@@ -156,7 +156,7 @@ def gpu_indexes(*, quick: bool = False) -> list[FaissStructure]:
     """Return the indexes of FAISS on the first GPU; none if FAISS finds no GPU."""
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
         return []
-    resources = faiss.StandardGpuResources()  # expensive: one for all indexes
+    resources = faiss.StandardGpuResources()  # expensive: all indexes share it
 
     def on_gpu(make: Callable[[Data], Built]) -> Callable[[Data], Built]:
         def make_on_gpu(data: Data) -> Built:

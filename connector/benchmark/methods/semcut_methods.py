@@ -1,4 +1,4 @@
-"""Benchmark semcut: an index in memory, as FAISS's own indexes are, with all searches of a parameter grid.
+"""Search with semcut: an index in memory, like FAISS's own indexes, with all points of a grid of search parameters.
 
 Each installed scanner of codes, FAISS's inverted lists or the compiled scanner, is a structure of its own. All of them
 give the same results.
@@ -46,10 +46,10 @@ class Semcut:
     """The structure of semcut: a `FaissIndex` with one scanner.
 
     Args:
-        engine: name of the scanner, one of `indexes.scanners.protocol.available`.
-        cutoffs, shortlists, rankings: the grid; all combinations are searched.
+        engine: name of the scanner, one of `indexes.scanners.engine_names.available_engines`.
+        cutoffs, shortlists, rankings: the grid; every combination is a method.
         stored: search the data set's own stored index through its memory mapping, for data that memory cannot hold
-            twice. To measure the time of building, another stored index is built and deleted.
+            twice. Another stored index is built and deleted, to measure the time of building.
         ranks_all: whether the methods without a shortlist also give rankings of all records.
     """
 
@@ -70,7 +70,7 @@ class Semcut:
         self.index: FaissIndex
 
     def build(self, data: Data) -> float:
-        """Add all records and return the seconds that took."""
+        """Add all records, and return how many seconds that took."""
         self._bytes = sum(file.stat().st_size for file in data.path.rglob("*") if file.is_file())
         if not self._stored:
             self.index = FaissIndex.create(None, data.config, engine=self.engine)
@@ -85,7 +85,7 @@ class Semcut:
         return seconds
 
     def bytes(self) -> int:
-        """Return the bytes of the data set's stored index: all columns, features and probabilities included."""
+        """Return the bytes of the data set's stored index: all columns, including features and probabilities."""
         return self._bytes
 
     def close(self) -> None:
@@ -136,5 +136,5 @@ def _add_all(index: FaissIndex, data: Data) -> float:
 
 
 def cells_kept(index: FaissIndex, queries: Encodings, cutoff: float) -> NDArray[np.int64]:
-    """Return the cells that pruning keeps for each query, (nq, w) int64 padded with -1: what a scanner gets to scan."""
+    """Return the cells that pruning keeps, and that a scanner scans, for each query: (nq, w) int64, padded with -1."""
     return index.snapshot.cells.prune(index.similarity.weights(queries.probabilities), cutoff).cells

@@ -24,7 +24,7 @@ Ids = NDArray[np.int64]
 Search = Callable[[Encodings, int], Ids]
 """A function from nq queries and k to ids (nq, k)."""
 StepCounts = dict[str, NDArray[np.int64]]
-"""By step of a search, one number per query."""
+"""For the name of each step of a search, one number per query: (nq,) int64."""
 Parameters = dict[str, int | float | str | None]
 
 _BATCH = 50_000
@@ -82,13 +82,13 @@ class Structure(Protocol):
     """An index that is built from the records and searched.
 
     Attributes:
-        name: for tables.
+        name: name in tables.
     """
 
     name: str
 
     def build(self, data: Data) -> float:
-        """Build the index and return the seconds that took, without reading the records."""
+        """Build the index, and return how many seconds that took, without the time to read the records."""
         ...
 
     def bytes(self) -> int:
@@ -114,7 +114,7 @@ class Method:
         parameters: the parameters of the search, by name.
         structure: the index that is searched.
         search: returns the ids (nq, k) of the k best records for each query.
-        reranks: whether features are read too; their bytes then count as bytes of the method.
+        reranks: whether a re-rank reads features too; their bytes then count as bytes of the method.
         rank_all: returns the ranking of all n records, (nq, n) ids; None if the method does not rank all of them.
         count_steps: returns what each step of a search processed; None for all methods but those of semcut.
     """

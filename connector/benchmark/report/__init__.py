@@ -1,1 +1,1 @@
-"""The report of a benchmark: figures from raw results, plots, and a page."""
+"""The report of a benchmark: compute figures from raw results, draw plots, write a page."""

@@ -126,7 +126,7 @@ def growth(datasets: list[DatasetFigures], theme: Theme = "light") -> bytes | No
 
     Args:
         datasets: the growth curve, the smallest data set first.
-        theme: of the page.
+        theme: theme of the page.
     """
     if len(datasets) < 2:
         return None

@@ -1,6 +1,6 @@
-"""Define the figures of a run: of each data set, of each method on it, and of each size of batch.
+"""Define the figures of a run: of each data set, of each method on a data set, and of each size of batch.
 
-All of them are frozen; `as_dict` gives the content of run.json. A figure that is not known is None.
+All classes are frozen; `as_dict` gives the content of run.json. A figure that is not known is None.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class BatchFigures:
 
 @dataclass(frozen=True)
 class Losses:
-    """Where the k best of all records, found without a cutoff, get lost: shares of them with sum 1.
+    """Shares of the k best of all records (best without a cutoff) that are lost at each step, or found; they sum to 1.
 
     Attributes:
-        cutoff: records that are not relevant enough, as the cutoff demands.
+        cutoff: records whose relevance is not above the cutoff.
         pruning: relevant records in cells that were skipped; 0, since pruning is exact.
         shortlist: relevant records in cells that were scanned, but not near enough by code.
-        found: all others.
+        found: all other records.
     """
 
     cutoff: float
@@ -67,7 +67,7 @@ class SemcutFigures:
         recall_equations_queries: number of queries with such answers.
         scanned: shares of all "partitions", "cells" and "codes" that a query scans, on average.
         cut_off: records that a query scans and the cutoff drops, on average.
-        lost: where the best records get lost; None if the best of all records are not known.
+        lost: steps at which the best records are lost; None if the best of all records are not known.
     """
 
     point: SearchPoint
@@ -78,7 +78,7 @@ class SemcutFigures:
     lost: Losses | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures for JSON; the point stands among the parameters of the method."""
+        """Return the figures for JSON; the point is already among the parameters of the method."""
         return {name: value for name, value in asdict(self).items() if name != "point"}
 
 
@@ -95,11 +95,11 @@ class MethodFigures:
         map_all: mAP of the ranking of all records.
         map_all_queries: number of queries with such a ranking.
         recall: recall@k of the nearest features.
-        semcut: what only semcut's methods have.
+        semcut: figures that only semcut's methods have; None for other methods.
         build_seconds, memory_bytes, memory_peak, disk_bytes: see `StructureFacts`; the features that a re-rank reads
             are added to the bytes on the disk.
-        complete: whether the quality is measured on as many queries as that of any method. Only such methods are
-            compared by quality.
+        complete: whether the quality is measured on the largest number of queries that any method has answered. Only
+            complete methods are compared by quality.
     """
 
     name: str
@@ -159,7 +159,7 @@ class DatasetFigures:
         about, grid, machine, plan, structures, cells, partitions, column_bytes, exact_queries, started, finished: see
             `DatasetFacts`.
         relevant: share of records that are relevant to a query, on average, by cutoff.
-        probes: median seconds of what was timed beside the methods, see `stage_times`.
+        probes: median seconds of each probe, see `stage_times`.
         methods: the methods.
     """
 

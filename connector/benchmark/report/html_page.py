@@ -1,6 +1,6 @@
-"""Write the page about a run, for people: what was compared, what the figures are, how to read them.
+"""Write the page about a run: what was compared, the figures, and how to read them.
 
-The page is one HTML file that fetches nothing: pictures are part of it, in a light and a dark version, and it has
+The page is one HTML file that loads no other file: pictures are part of it, in a light and a dark version, and it has
 neither scripts nor fonts.
 """
 
@@ -23,7 +23,7 @@ from semcut.connector.benchmark.report.html_parts import (
 from semcut.connector.benchmark.report.page_text import ABOUT, CONVENTIONS, STYLE
 
 Plots = Mapping[str, tuple[bytes, bytes]]
-"""By name, a plot as a PNG file for a light and for a dark page."""
+"""For the name of each plot, its PNG file for a light page and for a dark page."""
 
 
 def page(run: RunFigures, plots: Plots) -> str:
@@ -44,7 +44,7 @@ def page(run: RunFigures, plots: Plots) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>semcut beside FAISS</title><style>{STYLE}</style></head>\n"
+        f"<title>semcut and FAISS compared</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
@@ -55,7 +55,7 @@ def _head(run: RunFigures) -> str:
         links += ', <a href="#growth">growth</a>'
     machines = {_machine(one.machine, one.plan.threads) for one in run.datasets}
     return (
-        f"<header><h1>semcut beside FAISS</h1>{ABOUT}"
+        f"<header><h1>semcut and FAISS compared</h1>{ABOUT}"
         f"<p>Data: {links}.</p>"
         + "".join(f'<p class="quiet">{line}</p>' for line in sorted(machines))
         + (f'<p class="quiet">Made by <code>{escape(run.command)}</code>.</p>' if run.command else "")
@@ -98,7 +98,8 @@ def _dataset(dataset: DatasetFigures, plots: Plots) -> str:
         ),
         picture(
             plots.get(f"{dataset.name}-scanned"),
-            "What pruning leaves to be scanned. Pruning is exact, so this is never less than what is relevant.",
+            "What is scanned after pruning. Pruning is exact, so the codes scanned are never fewer than the relevant "
+            "records.",
         ),
         _methods(dataset),
         _steps(dataset),
@@ -161,7 +162,7 @@ def _steps(dataset: DatasetFigures) -> str:
         "<p>Shares of all records (or cells, partitions), mean over queries. <i>Cut off</i>: records that were scanned "
         f"and dropped. The last four columns follow the {dataset.plan.k} best records of the whole index, found "
         "without any cutoff: relevant ones that pruning loses, which are none because pruning is exact; those that the "
-        "cutoff disregards, as it must; those that the shortlist misses; and those that are found in the end.</p>"
+        "cutoff drops, as it must; those that the shortlist misses; and those that are found.</p>"
         + folded(f"{len(rows)} searches", len(rows), table(head, rows))
     )
 
@@ -199,9 +200,9 @@ def _structures(dataset: DatasetFigures) -> str:
         "Built", "seconds", "on the disk", "memory", "peak", "bytes a record", "opened from disk: private", "mapped",
     )  # fmt: skip
     return (
-        "<h3>What is built</h3><p>Memory is what the process holds privately after building, above what it held "
-        "before. semcut stores every column, with features and probabilities "
-        f"({bytes_text(columns)} here); FAISS's indexes of codes store codes alone and need the features beside them "
+        "<h3>What is built</h3><p>Memory is the private memory of the process after building, minus that before "
+        "building. semcut stores every column, with features and probabilities "
+        f"({bytes_text(columns)} here); FAISS's indexes of codes store only codes, and need the features separately "
         "for a re-rank. The last two columns are those of an index that is opened from the disk instead, after a batch "
         "of searches; the operating system can take mapped pages back.</p>" + table(head, rows)
     )

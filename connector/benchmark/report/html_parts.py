@@ -1,4 +1,4 @@
-"""Write the pieces of an HTML page: tables, pictures, and numbers as text. Nothing here knows what a page is about."""
+"""Write the pieces of an HTML page: tables, pictures, and numbers as text. They suit any page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(head: Row, rows: Iterable[Row], left: Sequence[int] = (0,)) -> str:
 
 
 def folded(summary: str, rows: int, content: str) -> str:
-    """Write content that a reader can fold; it is open if it has few rows."""
+    """Write content that a reader can fold; it starts open if it has few rows."""
     return f"<details{' open' if rows < 25 else ''}><summary>{escape(summary)}</summary>{content}</details>"
 
 

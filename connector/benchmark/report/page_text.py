@@ -18,18 +18,19 @@ with a relevance above the cutoff, in order of distance or fused score (recall E
 them, and for some queries of each run they are compared with the equations evaluated over every record.</li>
 <li><b>Recall counts ties</b>: a result that is at most as far as the k-th exact answer is right. A method that
 disregards records on purpose cannot have full recall of the nearest features; a method that orders by features cannot
-know which of them have the right class. So recall alone does not tell which method is better; labels do.</li>
+know which of them have the right class. So recall alone does not show which method is better; labels do.</li>
 <li><b>Methods.</b> IndexBinary*: Hamming distance of codes, alone or with the exact re-rank by feature that semcut has
-too, in C++ on the same threads. IndexFlatL2, IndexIVFFlat, IndexHNSWFlat, IndexIVFPQ with refinement: Euclidean
-distance of features. One graph or one set of lists is built per kind, and it is searched with a grid of its one
-parameter.</li>
+too, in C++ with the same number of threads. IndexFlatL2, IndexIVFFlat, IndexHNSWFlat, IndexIVFPQ with refinement:
+Euclidean distance of features. One graph or one set of lists is built per kind, and it is searched with a grid of its
+search parameters.</li>
 <li><b>Time.</b> Rounds go over all methods in turn; the first round only warms up. Each group of calls follows a pause,
-in which threads of the method before it stop, and 20 ms of queries that are not timed, since a processor is slow after
+in which threads of the previous method stop, and 20 ms of queries that are not timed, since a processor is slow after
 a pause. Queries/s is the size of the batch over the median time of a call. A latency is the time of one call with one
-query, so p99 includes what else the machine does. Most of FAISS's indexes search one query on one thread. If a batch
-would take too long, it is cut: the column <i>queries</i> is the number of results that a row is about.</li>
+query, so p99 includes the effect of other work of the machine. Most of FAISS's indexes search one query on one thread.
+If a batch would take too long, it is cut: the column <i>queries</i> is the number of queries whose results a row
+describes.</li>
 <li><b>Exact answers at low cutoffs</b> examine a large part of all records, so they are known for fewer queries.</li>
-<li><b>Raw results</b>, ids and seconds of every call, are in <code>raw/</code> beside this page, and all figures are in
+<li><b>Raw results</b>, ids and seconds of every call, are in <code>raw/</code> next to this page, and all figures in
 <code>run.json</code>. Compare ratios within a run, not milliseconds between machines.</li>
 </ul>
 """

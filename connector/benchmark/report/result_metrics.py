@@ -6,7 +6,7 @@ Conventions:
   answers, at most k.
 - recall of Eq. 2-4 also demands that the record is relevant, R > t, and compares scores if the ranking is fused.
 - average precision and precision are those of `connector.evaluation`; queries without a right record are left out.
-- a latency is the time of one call, whatever its batch; queries/s is the size of a batch over its median latency.
+- a latency is the time of one call, with a batch of any size; queries/s is the size of a batch over its median latency.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def recall_of_equations(
 
 
 def losses(ids: NDArray[np.int64], best: Exact, exact: Exact, cutoff: float, pruned: NDArray[np.bool_]) -> Losses:
-    """Compute at which step of a search the k best of all records get lost.
+    """Compute at which step of a search the k best of all records are lost.
 
     Args:
         ids: (nq, k) results of a search.
@@ -143,7 +143,7 @@ def batch_figures(seconds: Mapping[int, NDArray[np.float64]], sizes: Mapping[int
 
     Args:
         seconds: by nominal size of batch, the seconds of every call.
-        sizes: by nominal size of batch, the queries that a call really had.
+        sizes: by nominal size of batch, the actual number of queries of a call.
     """
     found = {}
     for batch, taken in seconds.items():

@@ -1,4 +1,4 @@
-"""Compute all figures of a run from its raw results. Nothing is searched or timed here."""
+"""Compute all figures of a run from its raw results, without searching or timing anything."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Write the report of a run, made from its raw results: run.json, plots as PNG files, and the page report.html.
+"""Write the report of a run from its raw results: run.json, plots as PNG files, and the page report.html.
 
 run.json has all figures: `RunFigures.as_dict`. run.json and report.html are replaced in one step, so an interruption
-leaves either the old file or the new one.
+leaves either the previous file or the new one.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
  *
  * The page shows what `state` says, and `state` is stored in the fragment of the address. To change something, call
  * `navigate` with a change of the state; `show` then updates the page. `show` also runs when the user goes back in the
- * browser or opens a link. Requests of one kind replace earlier requests of that kind: see `runLatest`. Ids are texts,
+ * browser or opens a link. A request replaces an earlier request of the same kind: see `runLatest`. Ids are texts,
  * since they go up to 2^63 - 1 and numbers in JavaScript are exact up to 2^53 only.
  */
 
 const SETTING_DELAY = 120; // milliseconds from the last change of a setting to the search
 const MAX_K = 100;
 const MAX_SHORTLIST = 100_000;
-const MAX_UPLOAD = 16 << 20; // bytes, the limit of the server
+const MAX_UPLOAD = 16 << 20; // bytes, the server's limit
 const FIRST_PARTITIONS = 12;
 const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
@@ -17,7 +17,7 @@ const INITIAL = {
   view: "search", id: null, image: null, k: 12, cutoff: 0.2, shortlist: 100, ranking: "distance", compare: false,
   partition: null, ambiguous: false,
 };
-const MARKS = { missed: "missed by the search", extra: "not in brute force" };
+const MARKS = { missed: "missed by the search", extra: "not found by brute force" };
 const FAILURES = {
   stats: "The index could not be read",
   search: "The search failed",
@@ -28,10 +28,10 @@ const DIMMED_ELEMENTS = { search: "view-search", partitions: "partition-list", p
 
 let state = { ...INITIAL };
 let stats = null;
-let last = null; // the answer that is shown, the settings of its search, and their key
+let last = null; // the response that is shown, the settings of its search, and the key of these settings
 let allShown = false; // whether all partitions of that answer are listed, not only the first ones
 let shownMembers = null; // key of the partition whose records are shown: its number and `ambiguous`
-let listed = []; // partitions that were read so far
+let listed = []; // partitions that have been read
 const uploads = []; // images that the user has chosen: { file, url }; `state.image` is the position, from 1
 const running = new Map(); // kind of request -> its AbortController
 let timer = 0;
@@ -40,7 +40,7 @@ let timer = 0;
 class Failure extends Error {}
 
 const $ = (id) => document.getElementById(id);
-let errorSource = ""; // where the error comes from: a kind of request, or "input"
+let errorSource = ""; // where the shown error comes from: a kind of request, or "input"
 
 function showError(text, source = "input") {
   $("alert").textContent = text;
@@ -89,7 +89,7 @@ async function request(path, signal, body) {
   throw new Failure(`the server answered with status ${response.status} and a response that cannot be read.`);
 }
 
-/** Start an asynchronous function and abort the running one of the same kind, if there is one. */
+/** Start an asynchronous function and abort the running function of the same kind, if there is one. */
 async function runLatest(kind, work) {
   running.get(kind)?.abort();
   const controller = new AbortController();
@@ -121,7 +121,7 @@ function clearError(kind) {
 
 function showFailure(kind, error) {
   if (!(error instanceof Failure)) console.error(error);
-  const reason = error instanceof Failure ? error.message : "the page has a bug; the console of the browser says more.";
+  const reason = error instanceof Failure ? error.message : "the page has a bug; the browser's console has details.";
   showError(`${FAILURES[kind]}: ${reason}`, kind);
   markStale(kind, true);
 }
@@ -140,7 +140,7 @@ function stateToHash() {
   return `#${parts}`;
 }
 
-/** Return the state that the fragment of an address says; missing and invalid values take their initial value. */
+/** Read the state from the fragment of an address; missing and invalid values get their initial value. */
 function stateFromHash(hash) {
   const given = new URLSearchParams(hash.slice(1));
   const text = (name, pattern) => (pattern.test(given.get(name) ?? "") ? given.get(name) : null);
@@ -176,7 +176,7 @@ function navigate(changes, { replace = false } = {}) {
   show();
 }
 
-/** Change a setting; the search starts when there were no further changes for a moment. */
+/** Change a setting; the search starts after a short time without further changes. */
 function changeSetting(changes) {
   Object.assign(state, changes);
   if (state.shortlist !== null) state.shortlist = Math.max(state.shortlist, state.k);
@@ -267,7 +267,7 @@ function hitCard(hit, query, mark, pictures) {
 
 const cardsOf = (grid) => [...grid.querySelectorAll(".card")];
 
-/** Replace the cards of a grid. Pictures that it has already are kept, so that nothing flickers; so is the focus. */
+/** Replace the cards of a grid. Its pictures are reused, so that they do not flicker, and the focus is kept. */
 function fillGrid(grid, items, make) {
   const pictures = new Map(cardsOf(grid).map((one) => [one.dataset.id, one.querySelector("img")]));
   const cards = items.map((item) => make(item, pictures));
@@ -389,7 +389,7 @@ function comparison({ hits, same, missing, milliseconds: spent }, settings) {
   let verdict = `Same records in ${same ? "the same" : "another"} order`;
   if (missing.length) {
     const all = settings.shortlist === null;
-    const why = all ? "every relevant record was ranked, so none should" : "the shortlist left them out";
+    const why = all ? "every relevant record was ranked, so none should differ" : "the shortlist left them out";
     verdict = `${missing.length} of ${hits.length} differ: ${why}`;
   }
   return `${verdict} · brute force took ${milliseconds(spent)}`;
@@ -426,7 +426,7 @@ function searchFile(file) {
   else if (!file.size) showError("This file is empty.");
   else if (file.size > MAX_UPLOAD) {
     const size = (file.size / 2 ** 20).toFixed(1);
-    showError(`This file has ${size} MB. At most ${MAX_UPLOAD >> 20} MB are accepted.`);
+    showError(`This file has ${size} MiB. At most ${MAX_UPLOAD >> 20} MiB are accepted.`);
   } else {
     uploads.push({ file, url: URL.createObjectURL(file) });
     navigate({ view: "search", id: null, image: uploads.length });
@@ -460,7 +460,7 @@ function readPartitions() {
     const earlier = listed;
     const before = earlier.length;
     const { total, partitions } = await request(`/partitions?offset=${before}&limit=${PAGE_OF_PARTITIONS}`, signal);
-    if (listed !== earlier) return; // the list was reset meanwhile
+    if (listed !== earlier) return; // the list was reset during the request
     const entries = partitions.map(partitionEntry);
     const focusNext = document.activeElement === $("partitions-more");
     listed = [...listed, ...partitions];
@@ -516,7 +516,7 @@ async function readStats(signal) {
     $(`${id}-reason`).hidden = possible;
     $(id).setAttribute("aria-describedby", possible ? "" : `${id}-reason`); // a screen reader would read hidden text
   }
-  listed = []; // it describes another version of the index
+  listed = []; // the list described another version of the index
   shownMembers = null;
 }
 

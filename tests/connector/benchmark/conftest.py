@@ -1,4 +1,4 @@
-"""Fixtures for all tests of the benchmark: a small data set, and a run of all structures on it."""
+"""Fixtures for all tests of the benchmark: a small data set, and a run with all structures on this data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORDS, QUERIES = 3000, 150
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Stored indexes of records and of queries, as `semcut index` makes them."""
+    """Give stored indexes of records and of queries, as `semcut index` writes them."""
     place = tmp_path_factory.mktemp("pair")
     return (
         stored(place / "small-index", *encodings(RECORDS)),
@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def small(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a data set."""
+    """Give the directory of a data set."""
     path = tmp_path_factory.mktemp("data") / "small"
     dataset_from_indexes(path, *pair, name="small").close()
     return path
@@ -51,7 +51,7 @@ def data(dataset: Dataset) -> Data:
 
 @pytest.fixture(scope="session")
 def out(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a run: a few methods of every structure, and two sizes of a growth curve."""
+    """Give the directory of a run: a few methods of every structure, and two sizes of a growth curve."""
     out = tmp_path_factory.mktemp("run") / "out"
     half = tmp_path_factory.mktemp("data") / "half"
     place = tmp_path_factory.mktemp("half")

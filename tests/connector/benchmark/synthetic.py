@@ -1,4 +1,4 @@
-"""Generate small encodings of known structure: each class has two similar neighbours in codes and features."""
+"""Generate small encodings of known structure: each class is similar to two other classes in codes and features."""
 
 from __future__ import annotations
 

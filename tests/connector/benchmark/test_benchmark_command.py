@@ -101,8 +101,8 @@ def test_numbers_of_records_can_be_written_with_exponents_and_underscores():
 
 def test_without_matplotlib_the_error_is_one_line(tmp_path):
     code = (
-        "import importlib.util as u; real = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else real(name, *rest)\n"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest)\n"
         "from semcut.indexes.errors import MissingDependencyError\n"
         "try:\n    import semcut.connector.cli.benchmark_command\n"
         "except MissingDependencyError as error:\n    print(error)\n"

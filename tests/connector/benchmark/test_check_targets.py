@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "check_targets.py"
 def checks():
     spec = importlib.util.spec_from_file_location("check_targets", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     yield module.checks
     del sys.modules[spec.name]

@@ -11,7 +11,7 @@ ABOUT = About(name="x", source="made up", records=60, queries=24, classes=CLASSE
 
 
 def make(path, about=ABOUT):
-    """Make a finished data set."""
+    """Create a finished data set."""
     labels = []
     for at, rows, seed in zip(start_dataset(path), (60, 24), (0, 1), strict=True):
         batch, label = encodings(rows, seed=seed)
@@ -65,6 +65,6 @@ def test_a_directory_that_is_in_use_stays_as_it_is(tmp_path):
     (tmp_path / "set" / "mine").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         start_dataset(tmp_path / "set")
-    with pytest.raises(DataError, match="cannot make"):
+    with pytest.raises(DataError, match="cannot create"):
         start_dataset(tmp_path / "set" / "mine" / "deeper")
     assert [file.name for file in (tmp_path / "set").iterdir()] == ["mine"]

@@ -218,9 +218,9 @@ def test_a_data_set_is_made_and_opened_again(tmp_path, fit):
 
 def test_a_data_set_can_be_fitted(tmp_path):
     paths = [stored(tmp_path / name, *encodings(rows, seed=rows)) for name, rows in (("r", 600), ("q", 240))]
-    with dataset_from_indexes(tmp_path / "real", *paths, name="real") as dataset:
+    with dataset_from_indexes(tmp_path / "copied", *paths, name="copied") as dataset:
         fit = Fit.of(dataset)
-        assert (fit.name, fit.classes, fit.bits, fit.dim) == ("real", CLASSES, BITS, DIM)
+        assert (fit.name, fit.classes, fit.bits, fit.dim) == ("copied", CLASSES, BITS, DIM)
         assert (len(fit.records.codes), len(fit.queries.codes)) == (600, 240)
         batch, labels = fit.generator().batch(1000)
         original = accuracy(dataset.index.get(np.arange(600)), dataset.record_labels)

@@ -91,7 +91,7 @@ def test_classes_that_do_not_match_are_refused(tmp_path, records, queries):
     names = [f"class-{label:02d}" for label in range(CLASSES)]
     (tmp_path / "model" / MODEL).write_text(json.dumps({"architecture": {"classes": names}}))
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
-    with pytest.raises(DataError, match=r"60 of the 60 records of .*others lie in folders like 'other-"):
+    with pytest.raises(DataError, match=r"60 of the 60 records of .*others are in folders like 'other-"):
         dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
 
 

@@ -128,14 +128,14 @@ def test_methods_on_a_gpu_exist_only_if_there_is_one():
     assert bool(faiss_methods.gpu_indexes()) == (faiss.get_num_gpus() > 0)
 
 
-def test_memory_growth_has_what_is_held_and_the_peak():
+def test_memory_growth_measures_the_end_and_the_peak():
     with MemoryGrowth() as memory:
-        held = np.ones(8_000_000)
-        passing = np.ones(8_000_000)
+        kept = np.ones(8_000_000)
+        released = np.ones(8_000_000)
         end = time.monotonic() + 30
         while memory._most - memory._start < 120e6 and time.monotonic() < end:  # until a sample is taken
             time.sleep(0.002)
-        del passing
+        del released
     assert 60e6 < memory.grown < 100e6
     assert memory.peak > 120e6
-    assert held.sum() == 8_000_000
+    assert kept.sum() == 8_000_000

@@ -122,7 +122,7 @@ def test_a_complete_data_set_is_not_measured_again_and_has_the_same_figures(out,
 
 
 def test_a_directory_of_another_run_or_of_something_else_is_refused(out, tmp_path):
-    with pytest.raises(DataError, match="holds a run with rounds 1 and not 2"):
+    with pytest.raises(DataError, match="holds a run with rounds = 1, not 2:"):
         run(out, [], plan_of(out).model_copy(update={"rounds": 2}), silent)
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(DataError, match="holds no run of a benchmark"):

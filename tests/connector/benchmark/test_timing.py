@@ -13,7 +13,7 @@ from semcut.connector.benchmark.methods.structures import Method
 
 
 def fake(name, calls, seconds=0.0):
-    """Make a method that records how many queries each call has."""
+    """Return a method that records how many queries each call has."""
 
     def search(queries, k):
         calls.append((name, len(queries)))
@@ -51,7 +51,7 @@ def test_a_slow_method_gets_smaller_batches_and_fewer_calls(dataset):
 
 
 def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset):
-    """The queries of a stored index are: blocks are compared with their checksums when they are first read."""
+    """A stored index answers queries slowly the first time: blocks that are first read are compared with checksums."""
     queries, known = dataset.queries.get(np.arange(100)), set()
 
     def search(batch, k):

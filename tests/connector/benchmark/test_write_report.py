@@ -19,7 +19,7 @@ def run(out):
 
 
 class Page(HTMLParser):
-    """Collects the text, the addresses and the unclosed tags of a page."""
+    """A parser that collects the text, the addresses and the unclosed tags of a page."""
 
     def __init__(self, page):
         super().__init__()

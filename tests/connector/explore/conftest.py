@@ -1,4 +1,4 @@
-"""An index of scanned digits with its network, and clients and servers of it."""
+"""Fixtures: an index of scanned digits with its network, and clients and servers of this index."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def client_of(service: ExploreService, **settings: object) -> TestClient:
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[ExploreService], str]]:
-    """A function that starts a real server on loopback and returns its address."""
+    """Give a function that starts a server on loopback and returns its address."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(service: ExploreService) -> str:
@@ -66,7 +66,7 @@ def serve() -> Iterator[Callable[[ExploreService], str]]:
 
 @pytest.fixture
 def writer_and_reader(model: Checkpoint, digits: ImageSet, tmp_path: Path) -> Iterator[tuple[Connector, FaissIndex]]:
-    """A writer and a reader of the same stored index of 20 digits."""
+    """Give a writer and a reader of the same stored index of 20 digits."""
     with Connector.create(tmp_path / "index", model.path) as writer:
         writer.add_files(digits.files[:20])
         with FaissIndex.open(tmp_path / "index") as reader:

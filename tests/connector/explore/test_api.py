@@ -1,4 +1,4 @@
-"""The HTTP API: responses agree with the index, errors are sentences, and no request stops the server."""
+"""Test the HTTP API: responses agree with the index, errors are sentences, and no request stops the server."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_invalid_json_is_answered_with_an_error(client):
 
 
 def images() -> dict[str, bytes]:
-    """Files that cannot be decoded, or must not be."""
+    """Create files that cannot or must not be decoded."""
     whole, bomb = io.BytesIO(), io.BytesIO()
     Image.effect_noise((200, 200), 50).save(whole, "PNG")
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
@@ -311,11 +311,12 @@ def test_a_body_that_is_too_large_is_refused(client):
     large = b'{"image": "' + b"A" * (30 << 20) + b'"}'
     for content in (large, iter([large[:1000], large[1000:]])):  # with a Content-Length, and without
         answer = client.post("/search", content=content, headers={"content-type": "application/json"})
-        assert (answer.status_code, answer.json()["error"]) == (413, "the request is too large: at most 21 MB are read")
+        expected = (413, "the request is too large: at most 21 MiB are read")
+        assert (answer.status_code, answer.json()["error"]) == expected
     fields = ", ".join(f'"{number}": 1' for number in range(300_000))
     start = time.perf_counter()
     answer = client.post("/search", content=f"{{{fields}}}", headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()["error"]) == (422, "the request has more fields than there are")
+    assert (answer.status_code, answer.json()["error"]) == (422, "the request has too many fields")
     assert time.perf_counter() - start < 1
     answer = client.post("/search", content=b"{}", headers={"content-length": "many"})
     assert answer.status_code in (400, 415)
@@ -451,7 +452,7 @@ def test_a_response_describes_one_version_while_a_writer_changes_the_index(write
     with ThreadPoolExecutor(5) as pool:
         changing = pool.submit(change)
 
-        def ask(one: int) -> None:
+        def search(one: int) -> None:
             settings = {"id": one % 10, "k": 20, "cutoff": 0, "shortlist": None, "compare": True, "explain": True}
             answer = client.post("/search", json=settings)
             if answer.status_code == 503:
@@ -465,7 +466,7 @@ def test_a_response_describes_one_version_while_a_writer_changes_the_index(write
 
         answered: list[int] = []
         try:
-            list(pool.map(ask, range(60)))
+            list(pool.map(search, range(60)))
         finally:
             end.set()
         changing.result()
@@ -524,7 +525,7 @@ def test_damage_is_reported_and_the_server_keeps_running(writer_and_reader, digi
 def test_a_hundred_clients_get_the_results_of_one(serve, service, connector):
     address = serve(service)
 
-    def ask(one: int) -> list[int]:
+    def search(one: int) -> list[int]:
         with httpx2.Client(base_url=address, timeout=60) as client:
             answer = client.post("/search", json={"id": one, "k": 5, "explain": True})
         assert answer.status_code == 200, answer.text
@@ -532,7 +533,7 @@ def test_a_hundred_clients_get_the_results_of_one(serve, service, connector):
 
     wanted = list(range(0, 1400, 14))
     with ThreadPoolExecutor(100) as pool:
-        found = list(pool.map(ask, wanted))
+        found = list(pool.map(search, wanted))
     expected = connector.index.search(connector.index.get(wanted), k=5)
     assert found == [row[row >= 0].tolist() for row in expected.ids]
     assert httpx2.get(f"{address}/health").status_code == 200

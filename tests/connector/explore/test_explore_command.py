@@ -1,4 +1,4 @@
-"""`semcut explore` in a process of its own that listens on loopback, as a user runs it."""
+"""Test `semcut explore` in its own process that listens on loopback, as a user runs it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[str]:
         try:
             rest = process.communicate(timeout=30)[1]
         finally:
-            process.kill()  # does nothing to one that has ended
+            process.kill()  # has no effect if the process has ended
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
 
@@ -122,7 +122,7 @@ def test_an_invalid_port_is_refused(arguments: list[str], stored: Path) -> None:
 
 
 def test_the_service_loads_without_torch():
-    """Loading torch takes seconds, and only a query that is an image needs it."""
+    """Loading torch takes seconds, and only a query that is an image needs torch."""
     printed = subprocess.run(
         [sys.executable, "-c", "import sys, semcut.connector.explore.service; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,

@@ -1,4 +1,4 @@
-"""The API behaves as its OpenAPI description says, for generated requests."""
+"""Test with generated requests that the API behaves as its OpenAPI description states."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPERATIONS = ["GET /health", "GET /stats", "POST /search", "GET /records", "GET 
 
 
 UNCHECKED = {"POST /search": [positive_data_acceptance]}
-"""What a description cannot express: that a shortlist is at least k, and which bytes are an image."""
+"""Rules that the description cannot express: a shortlist is at least k, and `image` must be an image file."""
 
 
 def operations(description: BaseSchema) -> dict[str, APIOperation]:
