@@ -18,6 +18,8 @@ DEFAULT_SHORTLIST
 
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function"
 (the cutoff). The other two defaults are choices of this library; benchmarks state which values they use.
+
+A user who wants other values passes them with each search: there is no global setting to change.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from functools import cache
 import numpy as np
 from rich.console import Console
 
-from semcut.indexes.config import IndexConfig
+from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import StorageError
-from semcut.indexes.faiss_index import FaissIndex
 from semcut.indexes.kernels import kernel_cache
+from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.store import Store
 
 _CONFIG = IndexConfig(classes=2, bits=64, dim=4)
@@ -36,11 +37,12 @@ def load_kernels() -> None:
         features=np.eye(4, dtype=np.float32)[np.arange(_RECORDS) % 4],
         ids=np.arange(_RECORDS),
     )
-    with FaissIndex(Store.create(None, _CONFIG), "compiled", "cpu") as index:
-        index.add(records)
-        index.remove([0])
-        index.search(records, k=1, shortlist=2)
-        index.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
+    store = Store.create(None, _CONFIG)
+    searchable = Searchable(store.snapshot, Similarity(_CONFIG), "compiled", "cpu")
+    searchable.publish(store.write(records))
+    searchable.publish(store.write(None, np.array([0])))
+    searchable.search(records, SearchParams(k=1, shortlist=2), scored=True)
+    searchable.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
     uncalled = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
     if uncalled:
         raise RuntimeError(f"`load_kernels` does not call {', '.join(uncalled)}")

@@ -27,15 +27,15 @@ ALLOWED = {
         "connector/models/heads/*",
     },
     "pymilvus": {"indexes/milvus/pymilvus_internals.py"},
-    "numba": {"indexes/kernels/jit.py"},
+    "numba": {"indexes/kernels/jit.py", "connector/benchmark/measure/machine.py"},
     "llvmlite": {"indexes/kernels/jit.py"},
 }
 """Where a library may be imported; of `indexes` alone for faiss, whose indexes a benchmark compares with."""
 
 PRIVATE_WORDS = (
-    r"likeness", r"distrust\w*", r"relax\w*", r"beginnings?_of|beginning\.py", r"\bmaking\.py|\bviews\.py|\breach\.py",
-    r"searching\.py", r"\bcards?\b", r"\blet(s|ting)? go of\b", r"\bso many\b", r"\bwhoever\b", r"\btold\b",
-    r"had again", r"\bgoes on from\b", r"as they like", r"\bshel(f|ves)\b", r"\bCatalogue of all clients\b",
+    r"likeness", r"distrust\w*", r"relax\w*", r"\bcards?\b", r"\blet(s|ting)? go of\b", r"\bso many\b", r"\bwhoever\b",
+    r"\btold\b", r"\bhad again\b", r"\bgoes on from\b", r"\bas they like\b", r"\bshel(f|ves)\b", r"\bsomebody\b",
+    r"\b(making|reach|views|searching|beginning|copies|real|told|ours|sources_of)\.py\b",
 )  # fmt: skip
 """Words of the private language in which the project was first written: none of them is the field's."""
 
@@ -127,7 +127,7 @@ def test_a_library_is_imported_in_few_places(library: str) -> None:
     if library == "faiss":
         found = {name for name in found if name.startswith("indexes/")}
     if library == "numba":
-        found = {name for name in found if not name.endswith("_kernel.py")}
+        found = {name for name in found if not name.endswith("_numba.py")}
     allowed = ALLOWED[library]
     assert {
         name for name in found if name not in allowed and f"{Path(name).parent.as_posix()}/*" not in allowed
@@ -149,7 +149,9 @@ def test_the_private_language_is_gone() -> None:
     for name in listed:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".html", ".js", ".toml", ".yml", ".yaml") and path.is_file():
-            if name in ("tests/test_house.py", "docs/results.md") or path.is_symlink():
+            if name == "tests/test_house.py" or path.is_symlink():
+                continue
+            if "explore/page/" in name or name.startswith("tests/browser/"):  # a page has cards
                 continue
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 if word := pattern.search(line):

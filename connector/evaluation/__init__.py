@@ -2,13 +2,13 @@
 
 In reading order:
 
-    metrics       compute average precision, of lists and of rankings with ties
-    evaluate      measure mAP, precision and cost of searches of an index
-    rankings      compare five rankings at several cutoffs on the same encodings, without an index (Fig. 4)
-    code_quality  measure the average precision of hash codes alone
-    charts        draw charts in one style: curves labelled at their ends, a light and a dark theme
+    metrics            compute average precision, of lists and of rankings with ties
+    evaluate           measure mAP, precision and cost of searches of an index
+    rankings           compare five rankings at several cutoffs on the same encodings, without an index (Fig. 4)
+    hash_code_quality  measure the average precision of hash codes alone
+    charts             draw charts in one style: curves labelled at their ends, a light and a dark theme
 
-`semcut evaluate` uses `evaluate` and `rankings`; `reproduce` uses `rankings`, `code_quality` and `charts`; `benchmark`
-uses `metrics` and `charts`; `training` chooses the epoch to keep by `code_quality`. Only `charts` needs matplotlib, and
-no module needs torch.
+`semcut evaluate` uses `evaluate` and `rankings`; `reproduce` uses `rankings`, `hash_code_quality` and `charts`;
+`benchmark` uses `metrics` and `charts`; `training` chooses the epoch to keep by `hash_code_quality`. No module needs
+torch, and only `charts` needs matplotlib.
 """

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.evaluation.code_quality import hamming_all_pairs
+from semcut.connector.evaluation.hash_code_quality import hamming_all_pairs
 from semcut.connector.evaluation.metrics import tied_average_precision
 from semcut.indexes import Encodings, IndexConfig
 from semcut.indexes.errors import DataError

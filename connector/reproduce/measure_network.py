@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.data import ProtocolName, sources
 from semcut.connector.data.protocols import ProtocolSplit, check_protocol, protocol_split
-from semcut.connector.evaluation.code_quality import code_average_precision
+from semcut.connector.evaluation.hash_code_quality import code_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS, compare
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.reproduce.baselines import baseline_codes

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from semcut.connector.evaluation.code_quality import leave_one_out_map
+from semcut.connector.evaluation.hash_code_quality import leave_one_out_map
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.network import Output, SemanticHashNet
 from semcut.indexes.errors import DataError

@@ -39,7 +39,7 @@ _HERE = Path(__file__).parent
 _INDEXES = _HERE.parent
 _SOURCES = (
     "kernels/jit.py",
-    "search/kernel_arrays.py",
+    "search/numba_arrays.py",
     "encodings.py",
     "pruning/cell_table.py",
     "pruning/class_lists.py",
@@ -47,7 +47,7 @@ _SOURCES = (
     "search/tie_order.py",
     "search_tuning.py",
 )
-"""Sources of kernels besides the modules named *_kernel: decorators, argument types and constants."""
+"""Sources of kernels besides the modules named *_numba: decorators, argument types and constants."""
 _COMPLETE, _LOCK = "complete", "lock"
 _MAX_STARTS = 3
 """The largest number of processes that are started to fill one directory."""
@@ -80,7 +80,7 @@ def digest() -> str:
 
     These are the sources of the kernels, the versions of Python, numba and llvmlite, and the processor.
     """
-    sources = (*sorted(_INDEXES.glob("*/*_kernel.py")), *(_INDEXES / name for name in _SOURCES))
+    sources = (*sorted(_INDEXES.glob("*/*_numba.py")), *(_INDEXES / name for name in _SOURCES))
     about = (
         __package__,
         sys.version,

@@ -6,7 +6,7 @@
     explanation.py   `Explanation`: what pruning keeps for a query, partition by partition
 
 Each snapshot of an index has a `Cells`, which every added batch extends. A search calls `prune` once per chunk of
-queries. `search/prune_kernel` repeats `Cells.prune` as a numba kernel, query by query.
+queries. `search/prune_numba` repeats `Cells.prune` as a numba kernel, query by query.
 
 A changed bound must still prove that a skipped cell has no relevant record; tests check this record by record
 (tests/indexes/pruning/test_cells.py). `cell_table` must not change without a new format version.

@@ -26,7 +26,7 @@ check of its own.
 float32, and allow for probabilities that sum to a little more than 1 (`SUM_TOLERANCE`). So float errors can only make a
 search scan more cells, never fewer.
 
-Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_kernel` repeats `Cells.prune`
+Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_numba` repeats `Cells.prune`
 as a numba kernel.
 """
 

@@ -16,7 +16,7 @@ overlapping classes can produce such queries.
 
 Source: the thresholds are those of top-k retrieval over inverted lists sorted by impact (Anh, de Kretser, Moffat,
 "Vector-space ranking with effective early termination", SIGIR 2001), applied to bounds of cells.
-`search/prune_kernel` repeats them as numba kernels.
+`search/prune_numba` repeats them as numba kernels.
 """
 
 from __future__ import annotations

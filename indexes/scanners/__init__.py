@@ -5,8 +5,8 @@
     choose.py               builds the scanner of an index, and applies the changes of the index to it
     hamming_faiss_cpu.py    "faiss": FAISS's inverted lists, on the CPU
     hamming_numba_cpu.py    "compiled": codes that numba kernels scan, on the CPU; several times faster
-      lists_kernel.py         adds, moves, removes and searches these codes
-      scan_kernel.py          Hamming distances of a query to these codes, and the nearest codes by counting
+      lists_numba.py         adds, moves, removes and searches these codes
+      scan_numba.py          Hamming distances of a query to these codes, and the nearest codes by counting
     gpu_segments.py         codes in segments, divided among GPUs: the common part of the two scanners for GPUs
     hamming_torch_gpu.py    "torch": Hamming distance as a product of matrices of signs, on GPUs
     hamming_faiss_gpu.py    "flat": FAISS's flat binary indexes, on GPUs
@@ -18,7 +18,7 @@ Two modules of `indexes` belong to the "compiled" scanner: `warmup.py` compiles 
 There is one implementation of Hamming distance for each kind of array:
 
     numpy     scoring/equations.hamming
-    numba     scan_kernel.hamming; scan_kernel._distances has loops of its own for codes of one and two words
+    numba     scan_numba.hamming; scan_numba._distances has loops of its own for codes of one and two words
     torch     hamming_torch_gpu.TorchScanner.nearest, as bits / 2 minus half a product of signs
     FAISS     inside FAISS, called by hamming_faiss_cpu and hamming_faiss_gpu
 

@@ -1,4 +1,4 @@
-"""The "compiled" scanner for the CPU: codes in one array, cell by cell, scanned by the kernels in `lists_kernel`.
+"""The "compiled" scanner for the CPU: codes in one array, cell by cell, scanned by the kernels in `lists_numba`.
 
 The codes of a cell are contiguous, with spare capacity behind them. A cell that needs more than its capacity is moved
 to the end of the array, with a capacity of 1.5 times its size. When the array is full, all cells are copied to a new
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from semcut.indexes.errors import StorageError
 from semcut.indexes.faiss_library import split_over_threads, thread_count
 from semcut.indexes.kernels.jit import read_only
-from semcut.indexes.scanners import lists_kernel as kernels
+from semcut.indexes.scanners import lists_numba as kernels
 from semcut.indexes.scanners.protocol import Nearest
-from semcut.indexes.scanners.scan_kernel import CodeLists
+from semcut.indexes.scanners.scan_numba import CodeLists
 from semcut.indexes.search_tuning import TUNING
 
 _MAX_ROW = 2**31 - 1

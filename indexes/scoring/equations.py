@@ -19,11 +19,11 @@ relevance, distance and score for the same pair, and results can be compared for
 
 **Other versions of these equations.** Numba kernels need a version of their own of each:
 
-    Eq. 1              equations_kernel.weighted_sum, and rounded_relevance for its value in float32
-    Eq. 2              search/shortlist_kernel._is_relevant
-    Eq. 4              equations_kernel.fused_score
-    distance           equations_kernel.squared_distance
-    Hamming distance   scanners/scan_kernel.hamming, and scan_kernel._distances for many codes
+    Eq. 1              equations_numba.weighted_sum, and rounded_relevance for its value in float32
+    Eq. 2              search/shortlist_numba._is_relevant
+    Eq. 4              equations_numba.fused_score
+    distance           equations_numba.squared_distance
+    Hamming distance   scanners/scan_numba.hamming, and scan_numba._distances for many codes
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@
     rank.py               the k best candidates, by exact distance or fused score
     tie_order.py          the order of records at the same Hamming distance, the same in every index
     compiled.py           `CompiledSearch`: the same search by a numba kernel
-    kernel_arrays.py      the arguments of the kernel
-    search_kernel.py      the whole search, query by query, by the kernels of the next four modules
-    prune_kernel.py       prunes cells
-    shortlist_kernel.py   makes the shortlist, with the cutoff
-    ties_kernel.py        chooses among records at the same Hamming distance
-    rank_kernel.py        ranks the shortlist
+    numba_arrays.py       the arguments of the kernel
+    search_numba.py       the whole search, query by query, by the kernels of the next four modules
+    prune_numba.py        prunes cells
+    shortlist_numba.py    makes the shortlist, with the cutoff
+    tie_order_numba.py    chooses among records at the same Hamming distance
+    rank_numba.py         ranks the shortlist
     trace.py              `SearchTrace`: times and counts of the steps
 
 Both searches give the same results, bit for bit. `kernels/__init__` has a table from each step to its kernel.

@@ -1,6 +1,6 @@
 """`CompiledSearch`: splits a batch over threads, calls the kernel, and searches again where it cannot decide.
 
-The kernel (`search.search_kernel`) does all steps of a query before the next query. A query whose answer depends on the
+The kernel (`search.search_numba`) does all steps of a query before the next query. A query whose answer depends on the
 order of the terms of a sum, or on rows that have not been compared with their checksums yet, is left to the vectorised
 search.
 """
@@ -21,9 +21,9 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import relative_error
-from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
-from semcut.indexes.search.prune_kernel import CellBounds
-from semcut.indexes.search.search_kernel import search
+from semcut.indexes.search.numba_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
+from semcut.indexes.search.prune_numba import CellBounds
+from semcut.indexes.search.search_numba import search
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.search_tuning import TUNING
@@ -52,9 +52,8 @@ class CompiledSearch:
         """Find the k best records for every query, see `VectorisedSearch.search`, which also runs traced searches."""
         if params.k > TUNING.most_compiled or trace is not None:
             return self._vectorised.search(queries, params, scored, trace)
-        threads = thread_count() if len(queries) >= TUNING.split_compiled else 1
-        order = None
-        if len(queries) >= TUNING.split_compiled:
+        split, order = len(queries) >= TUNING.split_compiled, None
+        if split:
             # Queries of one class read the same records, which are then in the processor's cache.
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             queries = queries[order]
@@ -83,11 +82,14 @@ class CompiledSearch:
             )  # fmt: skip
             search(arrays, settings, bounds, lists, rows, bits, found)
 
-        split_over_threads(answer, len(queries), threads)
+        if split:
+            split_over_threads(answer, len(queries), thread_count())
+        else:
+            answer(slice(0, len(queries)))
         if reasons.any():
             left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._vectorised.search(queries[left], params, scored))
-        self._columns.release_pages(min_interval=1 if threads > 1 else 0)
+        self._columns.release_pages(min_interval=1 if split else 0)
         return result if order is None else result.in_order(np.argsort(order))
 
     def _rows(self) -> RecordArrays:

@@ -7,7 +7,7 @@ There are three tests, each for the candidates that the previous test cannot dec
     exact       R by `scoring.equations`, for the few candidates whose float32 value is within the error bound of t
 
 Candidates in cells whose records are all certain to be relevant need no test. The compiled counterpart is
-`search.shortlist_kernel`.
+`search.shortlist_numba`.
 """
 
 from __future__ import annotations

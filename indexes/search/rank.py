@@ -3,7 +3,7 @@
 `scoring.rounding` gives float32 distances of all candidates and bounds their error. The bound shows which candidates
 can be among the k best: k of them, and sometimes a few that are almost tied with the last. Exact values of
 `scoring.equations` are computed for these candidates only, and decide order and ties. The compiled counterpart is
-`search.rank_kernel`.
+`search.rank_numba`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ that distance do not count. If a deeper scan would return a large share of the k
 are compared instead.
 
 In both cases the shortlist has the nearest *relevant* records in the order of `search.tie_order`: as many as its size,
-or all of them if there are fewer. The compiled counterparts are `search.search_kernel` and `search.shortlist_kernel`.
+or all of them if there are fewer. The compiled counterparts are `search.search_numba` and `search.shortlist_numba`.
 """
 
 from __future__ import annotations

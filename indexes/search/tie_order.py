@@ -11,8 +11,8 @@ a random draw that always has the same outcome. The order of the ids themselves 
 which records were added, which is often the order of their classes.
 
 So an answer does not depend on the scanner, on the order in which records were added, on compaction or on earlier
-searches. Every index follows the rule; `search.ties_kernel` has step 3 for kernels. There is one exception: among very
-many records at the same Hamming distance a Milvus server chooses by its own order, see `milvus.server_scanner`.
+searches. Every index follows the rule; `search.tie_order_numba` has step 3 for kernels. One exception: among very many
+records at the same Hamming distance a Milvus server chooses by its own order, see `milvus.server_scanner`.
 
 Source: mixing is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 2014).

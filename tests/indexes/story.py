@@ -38,17 +38,17 @@ class Story:
     """The changes number 1, 2, ... of a seed.
 
     Attributes:
-        told: the number of changes that were made so far.
+        changes: the number of changes that were made so far.
         held: for the id of each record that the index has now, the number of the change that wrote it.
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed, self.told = seed, 0
+        self._seed, self.changes = seed, 0
         self.held: dict[int, int] = {}
 
     def next(self) -> tuple[str, np.ndarray]:
         """Return the kind of the next change, and the ids that it changes, without making it."""
-        rng = np.random.default_rng([self._seed, self.told + 1])
+        rng = np.random.default_rng([self._seed, self.changes + 1])
         kind = str(rng.choice(["add", "add", "upsert", "remove", "compact"], p=[0.3, 0.1, 0.3, 0.2, 0.1]))
         free = np.array([number for number in range(IDS) if number not in self.held], np.int64)
         there = np.array(sorted(self.held), np.int64)
@@ -63,16 +63,16 @@ class Story:
     def tell(self) -> None:
         """Record that the next change was made."""
         kind, ids = self.next()
-        self.told += 1
+        self.changes += 1
         for number in ids.tolist():
             if kind == "remove":
                 del self.held[number]
             else:
-                self.held[number] = self.told
+                self.held[number] = self.changes
 
     def tell_until(self, change: int) -> None:
         """Record that all changes up to this one were made."""
-        while self.told < change:
+        while self.changes < change:
             self.tell()
 
     def change(self, index: FaissIndex) -> None:
@@ -83,7 +83,7 @@ class Story:
         elif kind == "remove":
             index.remove(ids)
         else:
-            made = records(ids, np.full(len(ids), self.told + 1))
+            made = records(ids, np.full(len(ids), self.changes + 1))
             (index.add if kind == "add" else index.upsert)(made)
         self.tell()
 

@@ -27,12 +27,12 @@ from semcut.indexes import FaissIndex
 from tests.indexes.story import CONFIG, Story
 
 index, story, enough = FaissIndex.open(sys.argv[1]), Story(7), float(sys.argv[2])
-while story.told <= enough or not select.select([sys.stdin], [], [], 0)[0]:  # until its input is closed
+while story.changes <= enough or not select.select([sys.stdin], [], [], 0)[0]:  # until its input is closed
     story.change(index)
-    if story.told % 50 == 0:  # to another process, now and then
+    if story.changes % 50 == 0:  # to another process, now and then
         index.close()
         index = FaissIndex.open(sys.argv[1])
-print(story.told)
+print(story.changes)
 """
 
 READER = """
@@ -51,13 +51,13 @@ while time.monotonic() < end or (len(versions) <= 3 and time.monotonic() < end +
         index = FaissIndex.open(path)
     elif rng.random() < 0.7:
         index.refresh()
-    assert index.version >= story.told
+    assert index.version >= story.changes
     story.tell_until(index.version)
     versions.add(index.version)
     if rng.random() < 0.3:
         assert_holds(index, story)
     ask(index, story, rng)
-    assert index.version == story.told
+    assert index.version == story.changes
 index.refresh()
 story.tell_until(index.version)
 assert_holds(index, story)
@@ -126,7 +126,7 @@ def test_three_threads_search_while_one_writes(tmp_path, seconds, stored):
             options = {"k": 10, "cutoff": float(rng.choice([0, 0.2, 0.5])), "shortlist": None}
             found, last = index.search(queries, **options), index.version
             possible = [story.brute_force().search(queries, **options)]
-            while story.told < last:
+            while story.changes < last:
                 story.tell()
                 possible.append(story.brute_force().search(queries, **options))
             assert any(

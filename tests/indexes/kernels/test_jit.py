@@ -17,7 +17,7 @@ if "compiled" not in available_engines():
 
 from semcut.indexes.kernels import jit
 from semcut.indexes.kernels.jit import NUMBA_TESTED, PRIVATE_PARTS, read_only
-from semcut.indexes.scanners import lists_kernel
+from semcut.indexes.scanners import lists_numba
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,7 +45,7 @@ def test_the_private_parts_of_numba_that_kernels_need_are_there(module, name):
 
 
 def test_a_compiled_function_has_the_attributes_from_which_its_files_are_listed():
-    file = lists_kernel.search._cache._cache_file
+    file = lists_numba.search._cache._cache_file
     assert Path(file._index_path).parent == jit.DIRECTORY
     assert callable(file._load_index)
     assert Path(file._data_path("name")).parent == jit.DIRECTORY

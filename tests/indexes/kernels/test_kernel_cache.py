@@ -95,7 +95,7 @@ def cache(cold_start: dict[str, Any], tmp_path: Path) -> Path:
 def incomplete(cache: Path) -> Iterator[Path]:
     """Return a directory without one small kernel, into which no process starts to compile."""
     directory = directory_in(cache)
-    missing = list(directory.glob("lists_kernel.remove-*"))
+    missing = list(directory.glob("lists_numba.remove-*"))
     assert missing
     for file in (directory / "complete", *missing):
         file.unlink()
@@ -154,9 +154,9 @@ print([details["dispatcher"] for _, details in compiled.buffer] if compiled.buff
 
 
 def test_the_digest_covers_every_module_that_a_kernel_takes_a_constant_from():
-    """Constants and named tuples are compiled into kernels, so after a change to them the kernels must be compiled again."""
+    """Constants and named tuples are compiled into kernels: after a change to them kernels must be compiled again."""
     here = Path(indexes.__file__).parent
-    kernels = {file.relative_to(here).as_posix() for file in here.glob("*/*_kernel.py")}
+    kernels = {file.relative_to(here).as_posix() for file in here.glob("*/*_numba.py")}
     assert len(kernels) == 8
     for file in map(here.joinpath, kernels):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -170,7 +170,7 @@ def test_kernels_are_not_ready_when_one_of_their_files_is_missing(incomplete, pr
     directory = directory_in(incomplete)
     script = "index = FaissIndex.create(None, config)\nindex.add(records)\nanswer(index)\nprint(engine(index))"
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
-    (directory / "complete").write_text(json.dumps({"lists_kernel.remove-1.nbi": 7}))
+    (directory / "complete").write_text(json.dumps({"lists_numba.remove-1.nbi": 7}))
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
     assert compiling(incomplete) == []
 
@@ -210,7 +210,7 @@ def test_kernels_are_used_from_a_directory_that_cannot_be_written_to(cache):
     process = subprocess.run(
         ["setpriv", *(["--bounding-set=-all"] if os.geteuid() == 0 else []), sys.executable, "-c",
          f"{PRELUDE}\nassert kernel_cache.writable_directory() is None\nindex = FaissIndex.create(None, config)\n"
-         "index.add(records)\nanswer(index)\nfrom semcut.indexes.search.search_kernel import search\n"
+         "index.add(records)\nanswer(index)\nfrom semcut.indexes.search.search_numba import search\n"
          "print(engine(index), sum(search.stats.cache_misses.values()))"],
         capture_output=True, text=True, env=environment(cache), cwd=ROOT, timeout=SECONDS,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The compiled search gives the results of `VectorisedSearch`, which answers the queries that the kernel cannot decide."""
+"""The compiled search gives the results of `VectorisedSearch`, which answers queries that the kernel cannot decide."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 import semcut
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.scanners import lists_kernel
+from semcut.indexes.scanners import lists_numba
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
 from semcut.indexes.scoring.rounding import relative_error
-from semcut.indexes.search import compiled, search_kernel
+from semcut.indexes.search import compiled, search_numba
 from semcut.indexes.search.compiled import CompiledSearch, bounds_of
-from semcut.indexes.search.prune_kernel import large_weights, prune, prune_workspace
+from semcut.indexes.search.prune_numba import large_weights, prune, prune_workspace
 from tests.indexes.generate import (
     PROPERTY,
     World,
@@ -212,11 +212,11 @@ def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
     small = filled(FaissIndex.create(None, narrow, engine="compiled"), [classified(rng, narrow, 5)])
     small.search(classified(rng, narrow, 1), shortlist=10)
     for kernel in (
-        search_kernel.search,
-        lists_kernel.append,
-        lists_kernel.move,
-        lists_kernel.remove,
-        lists_kernel.search,
+        search_numba.search,
+        lists_numba.append,
+        lists_numba.move,
+        lists_numba.remove,
+        lists_numba.search,
     ):
         assert len(kernel.signatures) <= 1, kernel
 
@@ -271,8 +271,8 @@ def test_kernels_are_compiled_anew_when_another_file_of_theirs_has_changed(tmp_p
     script = """
 import numba
 import numpy as np
-from semcut.indexes.scanners.lists_kernel import search
-from semcut.indexes.scanners.scan_kernel import CodeLists
+from semcut.indexes.scanners.lists_numba import search
+from semcut.indexes.scanners.scan_numba import CodeLists
 lists = CodeLists(np.zeros((1, 1), np.uint64), np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64))
 rows, apart = np.full((1, 1), -1), np.zeros((1, 1), np.int32)
 search(np.zeros((1, 1), np.uint64), np.zeros((1, 1), np.int64), lists, 64, rows, apart)
@@ -290,7 +290,7 @@ print(rows[0, 0], search.stats.cache_hits)
     first, second = run()[0], run()
     assert first == "0"
     assert second[0] == "0"
-    file = tmp_path / "semcut" / "indexes" / "scanners" / "scan_kernel.py"
+    file = tmp_path / "semcut" / "indexes" / "scanners" / "scan_numba.py"
     text = file.read_text()
     changed = text.replace("    _sort_hits(hits, scan)\n    return hits\n", "    return 0\n")
     assert changed != text

@@ -69,11 +69,11 @@ def test_a_compiled_search_reaches_its_kernel_as_the_page_says(monkeypatch):
     table = listed("path of a search")
     modules = [module for module, _ in table]
     assert len(modules) == len(set(modules))
-    kernel = next(place for place, module in enumerate(modules) if module.endswith("search_kernel.py"))
+    kernel = next(place for place, module in enumerate(modules) if module.endswith("search_numba.py"))
     path = search_with("compiled", compiled, "search", monkeypatch)
     assert path == modules[:kernel]
     assert len(path) + 1 <= MOST
-    steps = import_module("semcut.indexes.search.search_kernel")
+    steps = import_module("semcut.indexes.search.search_numba")
     for module, function in table[kernel + 1 :]:
         kernel_function = getattr(steps, function).py_func
         assert kernel_function.__module__ == "semcut." + module.removesuffix(".py").replace("/", ".")

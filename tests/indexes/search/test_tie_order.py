@@ -16,8 +16,8 @@ from semcut.indexes.pruning.cell_table import EDGES, edges_of
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.equations import Similarity, hamming
 from semcut.indexes.search.tie_order import LEVELS, first, in_order, levels, mixed
-from semcut.indexes.search.ties_kernel import mixed as mixed_by_kernel
-from semcut.indexes.search.ties_kernel import push, replace_top
+from semcut.indexes.search.tie_order_numba import mixed as mixed_by_kernel
+from semcut.indexes.search.tie_order_numba import push, replace_top
 from tests.indexes.generate import PROPERTY, World, assert_same, classified, worlds
 
 ENGINES = ("compiled", "faiss", "torch", "flat")

@@ -29,11 +29,11 @@ story = Story(seed)
 story.tell_until(index.version)
 print("ready", flush=True)
 while True:
-    if backups and story.told % 3 == 0:
-        index.backup(f"{path} {story.told}")
-        print("backup", story.told, flush=True)
+    if backups and story.changes % 3 == 0:
+        index.backup(f"{path} {story.changes}")
+        print("backup", story.changes, flush=True)
     story.change(index)
-    print("change", story.told, flush=True)
+    print("change", story.changes, flush=True)
 """
 
 

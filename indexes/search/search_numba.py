@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, kernel
-from semcut.indexes.scanners.scan_kernel import (
+from semcut.indexes.scanners.scan_numba import (
     CodeLists,
     ScanWorkspace,
     find_hits,
@@ -25,10 +25,10 @@ from semcut.indexes.scanners.scan_kernel import (
     scan_workspace,
     take_sample,
 )
-from semcut.indexes.search.kernel_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
-from semcut.indexes.search.prune_kernel import CellBounds, large_weights, prune, prune_workspace
-from semcut.indexes.search.rank_kernel import Best, rank
-from semcut.indexes.search.shortlist_kernel import take_all, take_nearest
+from semcut.indexes.search.numba_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
+from semcut.indexes.search.prune_numba import CellBounds, large_weights, prune, prune_workspace
+from semcut.indexes.search.rank_numba import Best, rank
+from semcut.indexes.search.shortlist_numba import take_all, take_nearest
 from semcut.indexes.search_tuning import TUNING
 
 _FIRST_RADIUS, _DEEPER = TUNING.first_radius, TUNING.deeper

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, prefetch_at
-from semcut.indexes.scanners.scan_kernel import CodeLists, hamming
-from semcut.indexes.scoring.equations_kernel import (
+from semcut.indexes.scanners.scan_numba import CodeLists, hamming
+from semcut.indexes.scoring.equations_numba import (
     SUM_ERROR,
     fused_score,
     relevance_bound,
@@ -22,7 +22,7 @@ from semcut.indexes.scoring.equations_kernel import (
     squared_distance,
 )
 from semcut.indexes.scoring.rounding import UNDERFLOW
-from semcut.indexes.search.kernel_arrays import (
+from semcut.indexes.search.numba_arrays import (
     ANSWERED,
     DOUBTFUL,
     UNCHECKED,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
-"""The query is answered, or the reason why it is not: see `search_kernel`."""
+"""The query is answered, or the reason why it is not: see `search_numba`."""
 
 
 class RecordArrays(NamedTuple):

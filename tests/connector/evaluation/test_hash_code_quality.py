@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semcut.connector.evaluation.code_quality import code_average_precision, hamming_all_pairs, leave_one_out_map
+from semcut.connector.evaluation.hash_code_quality import code_average_precision, hamming_all_pairs, leave_one_out_map
 from semcut.connector.evaluation.rankings import RANKING_NAMES, compare
 from tests.connector.evaluation.conftest import CONFIG, KS
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, prefetch, prefetch_at
-from semcut.indexes.scanners.scan_kernel import CodeLists, ScanWorkspace
-from semcut.indexes.scoring.equations_kernel import SUM_ERROR, relevance_bound, rounded_relevance
-from semcut.indexes.search.kernel_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
-from semcut.indexes.search.prune_kernel import PruneWorkspace
-from semcut.indexes.search.ties_kernel import mixed, push, replace_top
+from semcut.indexes.scanners.scan_numba import CodeLists, ScanWorkspace
+from semcut.indexes.scoring.equations_numba import SUM_ERROR, relevance_bound, rounded_relevance
+from semcut.indexes.search.numba_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
+from semcut.indexes.search.prune_numba import PruneWorkspace
+from semcut.indexes.search.tie_order_numba import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
 _AHEAD = 12

@@ -17,7 +17,7 @@ from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.kernels.jit import compiled, trailing_zeros
 from semcut.indexes.pruning.cell_table import EDGES
 from semcut.indexes.pruning.class_lists import FLOOR, MARGIN, MOST, SHARE, SMALLEST
-from semcut.indexes.scoring.equations_kernel import weighted_sum
+from semcut.indexes.scoring.equations_numba import weighted_sum
 from semcut.indexes.scoring.rounding import UNDERFLOW
 from semcut.indexes.search.tie_order import LEVELS, SMALLEST_WEIGHT
 

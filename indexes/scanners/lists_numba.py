@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import kernel
-from semcut.indexes.scanners.scan_kernel import CodeLists, find_hits, find_runs, radius_of, scan_workspace, take_sample
+from semcut.indexes.scanners.scan_numba import CodeLists, find_hits, find_runs, radius_of, scan_workspace, take_sample
 from semcut.indexes.search_tuning import TUNING
 
 _FIRST_RADIUS, _WIDER = TUNING.first_radius, TUNING.wider
