@@ -129,7 +129,7 @@ def is_correct(name: str, device: str, bits: int) -> bool:
                 shortlists = [
                     target.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST) for target in indexes
                 ]
-                # Ties at the end of a shortlist may fall either way, but its Hamming distances are determined.
+                # Shortlists are compared by their Hamming distances only.
                 distances, reference = (np.sort(result.hamming, axis=1) for result in shortlists)
                 correct &= np.array_equal(distances, reference)
     return bool(correct)
@@ -252,7 +252,7 @@ def fill_engine(
 
 
 _GPU_RESOURCES: list[Any] = []
-"""Keeps the resources of FAISS's GPU indexes alive as long as the indexes use them."""
+"""Resources of FAISS's GPU indexes, which must live as long as the indexes."""
 
 
 def flat_index(device: str, codes: NDArray[np.uint8], bits: int) -> Any:

@@ -198,7 +198,7 @@ def test_after_an_interrupted_deletion_the_index_can_be_dropped_or_created_again
             index.add(batch)
         for _ in interrupted(backend, lambda name=name: MilvusIndex.drop(backend.uri, collection=name), 1 + again):
             if again:
-                with contextlib.suppress(IndexExistsError):  # nothing has been dropped yet
+                with contextlib.suppress(IndexExistsError):  # no collection has been dropped yet
                     MilvusIndex.create(backend.uri, config, collection=name).close()
         assert not [left for left in backend.server.call("list_collections") if left.startswith(name)]
 

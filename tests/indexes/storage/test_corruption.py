@@ -127,7 +127,7 @@ def test_a_catalogue_with_broken_pages_is_damage(path):
 @pytest.mark.parametrize("table", ["state", "checksums", "cells"])
 def test_a_catalogue_with_a_view_instead_of_a_table_is_damage(path, table):
     with catalogue(path) as db:
-        db.execute(f"ALTER TABLE {table} RENAME TO old")
-        db.execute(f"CREATE VIEW {table} AS SELECT * FROM old")
+        db.execute(f"ALTER TABLE {table} RENAME TO renamed")
+        db.execute(f"CREATE VIEW {table} AS SELECT * FROM renamed")
     with pytest.raises(DamagedIndexError, match="its tables are not those of an index"):
         FaissIndex.open(path)

@@ -31,7 +31,7 @@ def test_bytes_after_the_committed_rows_are_ignored_and_overwritten(path, batch)
     assert_holds(path, batch)
     with FaissIndex.open(path) as index:
         sizes = index.stats().column_bytes
-    leftover = {"removed": 1001}  # nothing was removed, so the file was not written to
+    leftover = {"removed": 1001}  # no record was removed, so the file was not written to
     assert {name: column(path, name).stat().st_size for name in NAMES} == {**sizes, **leftover}
 
 
