@@ -117,7 +117,7 @@ def cached_features(
     mirror: bool,
     use_cache: bool = True,
 ) -> list[FrozenFeatures]:
-    """Read the features of images from the cache, or compute them and add them to the cache if the disk has room.
+    """Read the features of images from the cache; or compute them, and cache them if all images can be read.
 
     Args:
         net: the network, its backbone in evaluation mode.
