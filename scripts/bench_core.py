@@ -1,11 +1,12 @@
-"""Measure speed and memory of a `FaissIndex` in memory, beside a plain `IndexBinaryFlat` over the same codes.
+"""Measure speed and memory of a `FaissIndex` in memory, and the speed of an `IndexBinaryFlat` over the same codes.
 
     python scripts/bench_core.py [--records 1000000] [--classes 100] [--json]
 
-Records are synthetic: softmax outputs of a classifier that confuses each class with five others. Codes and features
-come from the same network, so they are those of the classes' centres, mixed by these probabilities, with 15 % of the
-bits flipped and unit noise added. The methods are timed in turn and medians are reported; compare ratios, not
-milliseconds. Memory is what the process holds privately, sampled while records are added.
+Records are synthetic. Their probabilities imitate the softmax outputs of a classifier that confuses each class with
+five others. Their codes and features imitate outputs of the same network: they are the codes and features of the class
+centres, mixed by these probabilities, with 15 % of the bits flipped and unit noise added. The methods are timed in turn
+and medians are reported; compare ratios, not milliseconds. Memory is the private memory of the process, sampled while
+records are added.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SH
 
 
 class Generator:
-    """Generates synthetic encodings of a fixed set of classes; ids count up from 0."""
+    """A generator of synthetic encodings for a fixed set of classes; ids count up from 0."""
 
     def __init__(self, classes: int, bits: int, dim: int, margin: float, seed: int) -> None:
         self._rng = rng = np.random.default_rng(seed)
@@ -65,13 +66,13 @@ class Generator:
 
 
 def batches(generator: Generator, records: int, size: int) -> Iterator[Encodings]:
-    """Generate this many records in batches of a size."""
+    """Generate `records` records in batches of `size` records."""
     for start in range(0, records, size):
         yield generator(min(size, records - start))
 
 
 def medians(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each method. Every round runs all methods in turn; one more round warms up."""
+    """Return the median seconds of each method. Every round runs all methods in turn; a round before them warms up."""
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds + 1):
         for name, method in methods.items():
@@ -105,7 +106,7 @@ def arguments(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
@@ -124,14 +125,14 @@ def main() -> None:
     config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim, groups=args.groups)
     index = FaissIndex.create(None, config)
     flat = faiss.IndexBinaryFlat(args.bits)
-    adding, peak, held, size = 0.0, 0, 0, 50_000
+    adding, peak, grown, size = 0.0, 0, 0, 50_000
     total = -(-args.records // size)
     for batch in track(batches(generator, args.records, size), "Adding", total, disable=quiet):
         with MemoryGrowth() as memory:
             start = time.perf_counter()
             index.add(batch)
             adding += time.perf_counter() - start
-        peak, held = max(peak, held + memory.peak), held + memory.grown
+        peak, grown = max(peak, grown + memory.peak), grown + memory.grown
         flat.add(batch.codes)
     queries = generator(args.queries)
     weights = index.similarity.weights(queries.probabilities)

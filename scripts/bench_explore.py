@@ -1,11 +1,11 @@
-"""Measures the HTTP API of `semcut explore` under load, and the same searches in the library.
+"""Measure the HTTP API of `semcut explore` under load, and the same searches in the library.
 
     python scripts/bench_explore.py [--records 1000000] [--classes 100] [--seconds 10] [--json]
 
-Starts a server as a user does, on an index of synthetic records (`bench_core`). Each of several clients sends one
-search after the other over a connection that it keeps. The clients run in this process, on the same cores as the
-server. For comparison, the script measures the search alone, and everything that the server does for a response except
-HTTP: reading the query from the index, searching, and describing the records that were found.
+The script starts a server as a user does, on an index of synthetic records (`bench_core`). Each of several clients
+sends one search after the other over one open connection. The clients run in this process, on the same cores as the
+server. For comparison, the script measures the search alone, and all work of the server for a response except HTTP:
+reading the query from the index, searching, and describing the records that were found.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def alone(call: Callable[[int], object], rows: int, seconds: float) -> tuple[NDArray[np.float64], float]:
-    """Make calls one after the other; return the duration of each, and of all together, in seconds."""
+    """Make calls one after the other; return the duration of each call and the total duration, in seconds."""
     times, began = [], time.perf_counter()
     while (start := time.perf_counter()) < began + seconds:
         call(len(times) % rows)
@@ -92,7 +92,7 @@ def alone(call: Callable[[int], object], rows: int, seconds: float) -> tuple[NDA
 async def load(
     port: int, query_ids: NDArray[np.int64], clients: int, seconds: float
 ) -> tuple[NDArray[np.float64], float]:
-    """Search over several connections; return the duration of each search, and of all together, in seconds."""
+    """Search over several connections; return the duration of each search and the total duration, in seconds."""
     times: list[float] = []
     began = time.perf_counter()
 
@@ -117,7 +117,7 @@ async def load(
 
 @contextmanager
 def server(path: Path) -> Iterator[int]:
-    """Run a server of an index, and yield its port."""
+    """Run a server of the index at a path, and yield its port."""
     semcut = Path(sys.executable).with_name("semcut")
     process = subprocess.Popen(
         [str(semcut), "explore", str(path), "--port", "0", "--no-browser"], stderr=subprocess.PIPE, text=True
@@ -136,7 +136,7 @@ def server(path: Path) -> Iterator[int]:
 
 
 def summary(times: NDArray[np.float64], seconds: float) -> dict[str, float]:
-    """Return the rate, and percentiles of the duration."""
+    """Return the rate of the searches, and percentiles of their durations."""
     return {
         "searches/s": len(times) / seconds,
         "p50, ms": float(1000 * np.percentile(times, 50)),

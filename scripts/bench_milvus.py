@@ -1,11 +1,11 @@
-"""Measure a migration to Milvus, and `MilvusIndex` against raw pymilvus calls and against itself without pruning.
+"""Measure a migration to Milvus, and compare `MilvusIndex` with raw pymilvus calls and with searches without pruning.
 
     python scripts/bench_milvus.py --uri http://localhost:19530 [--records 100000] [--json]
 
-The records are those of `bench_core`. An index is created on the server and dropped at the end. The raw calls are those
-that a search has made, repeated with `MilvusClient` one after the other, and as many concurrently as the search sends.
-A plain search asks for the nearest codes of all records and fetches these: without a cutoff, so with another shortlist.
-Without pruning the answers are the same, since the cutoff is applied to each record anyway.
+The records are those of `bench_core`. An index is created on the server and dropped at the end. The raw calls repeat
+the requests of one search with `MilvusClient`: one after the other, and as many concurrently as the search sends. A
+plain search finds the nearest codes of all records and fetches their records; it has no cutoff, so its shortlist
+differs. Without pruning the results are the same, since the cutoff is applied to each record in both cases.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def recording() -> Iterator[list[Call]]:
 
 
 def plain_search(client: Any, schema: Schema, codes: NDArray[np.uint8]) -> None:
-    """Find the 100 nearest codes of all records for every query, and fetch their records."""
+    """Find the records with the 100 nearest codes for every query, among all records, and fetch them."""
     key = schema.record_key
     found = client.search(
         schema.name, data=schema.query_codes(codes), anns_field="code", limit=100, output_fields=[key],

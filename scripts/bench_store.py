@@ -1,10 +1,10 @@
-"""Measure a stored `FaissIndex`: what durability, opening and removed records cost in time and memory.
+"""Measure a stored `FaissIndex`: the cost of durability, opening and removed records in time and memory.
 
     python scripts/bench_store.py [--records 1000000] [--folder .] [--json]
 
-Records are those of `bench_core`. The index is made in a new folder below --folder, which chooses the disk that is
-measured, and is deleted at the end. The page cache is warm. Memory is that of a fresh process which opens the index and
-runs 1,000 single searches: everything resident, mapped files included.
+Records are those of `bench_core`. The index is created in a new folder below --folder, so --folder chooses the disk
+that is measured; the folder is deleted at the end. The page cache is warm. Memory is the resident memory of a new
+process, mapped files included, which opens the index and runs 1,000 searches: one by one, or in one batch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ print(opened, searched / len(queries), before, after, memory("VmRSS"), memory("R
 
 
 def seconds(method: Callable[[], object]) -> float:
-    """Return the seconds that one call takes."""
+    """Return the duration of one call in seconds."""
     start = time.perf_counter()
     method()
     return time.perf_counter() - start
@@ -72,6 +72,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Create, open, search and change a stored index, and return the figures by name."""
     generator = Generator(args.classes, args.bits, args.dim, 9, args.seed)
     config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim)
     path, quiet = folder / "index", args.json
@@ -125,7 +126,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     ids = rng.permutation(index.ids())
     hundredth, fifth = len(ids) // 100, len(ids) // 5
     index.contains(ids[:1])
-    report["refresh without news, us"] = 1e6 * seconds(lambda: [index.refresh() for _ in range(1000)]) / 1000
+    report["refresh without a new commit, us"] = 1e6 * seconds(lambda: [index.refresh() for _ in range(1000)]) / 1000
     report["remove 1 % of the records, s"] = seconds(lambda: index.remove(ids[:hundredth]))
     index.remove(ids[hundredth:fifth])
     report["backup, records/s"] = len(ids) / seconds(lambda: index.backup(folder / "copy"))
@@ -147,8 +148,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     )
     report["batch of 1,000 with 20 % removed, us per query"] = 1e3 * speed["batch"]
     report["the same after compaction, us per query"] = 1e3 * speed["batch, compacted"]
-    report["time with 20 % removed to time compacted, batch"] = speed["batch"] / speed["batch, compacted"]
-    report["time with 20 % removed to time compacted, one query"] = speed["single"] / speed["single, compacted"]
+    report["time with 20 % removed over time after compaction, batch"] = speed["batch"] / speed["batch, compacted"]
+    report["time with 20 % removed over time after compaction, one query"] = (
+        speed["single"] / speed["single, compacted"]
+    )
     index.close()
     copy.close()
     return report

@@ -1,4 +1,4 @@
-"""Compare semcut with FAISS's own indexes: the same as `semcut benchmark`, see its --help."""
+"""Compare semcut with FAISS's own indexes. The same as `semcut benchmark`: see its --help."""
 
 from semcut.connector.cli.app import main
 from semcut.connector.cli.benchmark_command import benchmark

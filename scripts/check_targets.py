@@ -1,11 +1,11 @@
-"""Check whether semcut reaches its targets beside FAISS in a run of `semcut benchmark`. A tool for developers.
+"""Check whether semcut reaches its targets, relative to FAISS, in a run of `semcut benchmark`. A tool for developers.
 
     python scripts/check_targets.py RUN_DIRECTORY
 
-The targets are ratios within one run. They are stated for a million fitted records, 64 bits, features of 128, k = 10,
+The targets are ratios within one run. They are stated for a million fitted records, 64 bits, 128-d features, k = 10,
 shortlist 100, cutoff 0.2 and two cores, at 100 and at 1000 classes. Other data sets of at least a million records are
-compared with the nearer of both columns of targets; of smaller ones only the ratios are printed. The figures are
-computed from the raw results of the run.
+compared with the targets of the nearer number of classes. For smaller data sets only the ratios are printed. The
+figures are computed from the raw results of the run.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table.
+    """One comparison of two figures, a line of the table.
 
     Attributes:
-        compared: what is compared.
+        compared: a description of the two figures.
         value: the ratio, share or difference.
-        target: None if the data set has no targets.
-        at_most: whether the target is an upper bound, not a lower one.
+        target: the bound for the value; None if the data set has no targets.
+        at_most: whether the target is an upper bound, not a lower bound.
         note: figures that the value is computed from.
     """
 
@@ -61,14 +61,14 @@ class Check:
 
     @property
     def fulfilment(self) -> float | None:
-        """The value over the target, or the target over the value if it is an upper bound: at least 1 if met."""
+        """The value divided by the target, or the inverse for an upper bound, so that at least 1 means met."""
         if not self.target or not self.value:
             return None
         return self.target / self.value if self.at_most else self.value / self.target
 
 
 def checks(dataset: DatasetFigures) -> list[Check]:
-    """Compare the figures of a data set with its targets, as far as the methods for that were measured."""
+    """Compare the figures of a data set with its targets; leave out comparisons with methods that were not measured."""
     about, methods = dataset.about, {method.name: method for method in dataset.methods}
     targets = _TARGETS[100 if about.classes < 316 else 1000] if about.records >= _RECORDS else {}
     defaults = [
@@ -76,7 +76,7 @@ def checks(dataset: DatasetFigures) -> list[Check]:
     ]
     if not defaults:
         return []
-    best = defaults[0]  # of the default scanner
+    best = defaults[0]  # the method with the default scanner
     found = [_scan(dataset, targets)]
     flat, batch = methods.get(_FLAT_RERANK), max(best.batches)
     if flat is not None:
@@ -129,7 +129,7 @@ def _scan(dataset: DatasetFigures, targets: Mapping[str, float]) -> Check | None
 
 
 def _hnsw(dataset: DatasetFigures, best: MethodFigures, batch: int, targets: Mapping[str, float]) -> Check | None:
-    """Compare speed with the fastest graph of at least the same mAP, or else with the graph of the best mAP."""
+    """Compare speed with the fastest graph with at least semcut's mAP; if there is none, with that of the best mAP."""
     graphs = [one for one in dataset.methods if one.family == "IndexHNSWFlat" and one.queries == best.queries]
     if not graphs:
         return None
@@ -149,7 +149,7 @@ def _hnsw(dataset: DatasetFigures, best: MethodFigures, batch: int, targets: Map
 
 
 def _outside(dataset: DatasetFigures, defaults: list[MethodFigures], targets: Mapping[str, float]) -> Check | None:
-    """Compute the share of a search's time outside the shortlist (scans and cutoff) and the re-rank."""
+    """Compute the share of the time of a search that is spent outside the shortlist (scans, cutoff) and re-rank."""
     names = [method.structure for method in defaults]
     name = next((name for name in names if "faiss" in name), names[0])
     if f"total {name}" not in dataset.probes:
@@ -188,7 +188,7 @@ def _p50(method: MethodFigures) -> float:
 
 
 def show(dataset: DatasetFigures, console: Console) -> None:
-    """Print the table of a data set; nothing if no targets can be checked."""
+    """Print the table of a data set, or nothing if the run has no comparison for it."""
     found = checks(dataset)
     if not found:
         return
@@ -200,7 +200,7 @@ def show(dataset: DatasetFigures, console: Console) -> None:
         bound = "" if check.target is None else f"{'<=' if check.at_most else '>='} {check.target:g}"
         verdict = "" if check.met is None else "met" if check.met else "[red]missed[/]"
         if check.met is False and check.fulfilment is not None:
-            verdict += f" ({check.fulfilment:.2f} of it)"
+            verdict += f" ({check.fulfilment:.2f} of the target)"
         table.add_row(escape(check.compared), f"{check.value:.4g}", bound, verdict, escape(check.note))
     console.print(table)
 
@@ -214,9 +214,7 @@ def main() -> None:
     except SemcutError as error:
         raise SystemExit(str(error)) from None
     if not datasets:
-        raise SystemExit(
-            f"{run} holds no finished data set of a benchmark: give a directory that semcut benchmark wrote"
-        )
+        raise SystemExit(f"{run} has no finished data set of a benchmark: give a directory that semcut benchmark wrote")
     for dataset in datasets:
         show(dataset, Console())
 

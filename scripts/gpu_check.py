@@ -1,4 +1,6 @@
-"""Check the engines on a GPU: whether their results are correct, and how fast they are. Under 8 minutes, no network.
+"""Check the engines on a GPU: whether their results are correct, and how fast they are.
+
+This takes less than 8 minutes and needs no network.
 
     python scripts/gpu_check.py [--device cuda:0] [--out gpu-check.json]
     python scripts/gpu_check.py --device cpu --records 20000 --classes 10 --batches 1,100     # a trial without a GPU
@@ -6,12 +8,12 @@
 Correctness: the results of every engine that can run on the device are compared with brute force, on records of equally
 frequent classes and on records that nearly all have one class.
 
-Speed, in queries/s with the transfers to and from the GPU: of the engines alone (shortlists of 100 within the cells
-that pruning keeps), of one flat index over all codes, of the CPU engine, and, at the smallest size, of whole searches.
-The larger sizes repeat the records of the smallest size with 5 % of the bits flipped. Two limits are reported beside
-them: the queries/s if the device read codes as fast as it copies memory, and if it compared codes as fast as it
-multiplies large matrices; both speeds are measured here. Training and encoding use a ResNet-18 with random weights and
-random images of 128 pixels.
+Speed: the queries/s of the engines alone (shortlists of 100 within the cells that pruning keeps), of one flat index
+over all codes, of the CPU engine, and, at the smallest size, of whole searches. Transfers to and from the GPU are
+included. The larger sizes repeat the records of the smallest size with 5 % of the bits flipped. The script also reports
+two limits: the queries/s if the device read codes as fast as it copies memory, and the queries/s if it compared codes
+as fast as it multiplies large matrices; it measures both speeds. Training and encoding use a ResNet-18 with random
+weights and random images of 128 pixels.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ ERR = Console(stderr=True)
 
 
 def numbers(text: str) -> list[int]:
-    """Parse whole numbers separated by commas; 1e6 is accepted too."""
+    """Parse whole numbers that are separated by commas; a number may be written as 1e6."""
     return [int(float(part)) for part in text.split(",")]
 
 
@@ -93,7 +95,7 @@ def usable_engines(device: str) -> tuple[dict[str, tuple[str, ...]], dict[str, s
 
 
 def describe_device(device: str) -> str:
-    """Name the device for people."""
+    """Return the name of the device for the report."""
     if device == "cpu":
         return "CPU"
     count = torch.cuda.device_count() if device == "cuda" else 1
@@ -127,14 +129,14 @@ def is_correct(name: str, device: str, bits: int) -> bool:
                 shortlists = [
                     target.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST) for target in indexes
                 ]
-                # Ties at the end of a shortlist may fall either way, but its Hamming distances are determined.
+                # Shortlists are compared by their Hamming distances only.
                 distances, reference = (np.sort(result.hamming, axis=1) for result in shortlists)
                 correct &= np.array_equal(distances, reference)
     return bool(correct)
 
 
 def rate(call: Callable[[], object], items: int, seconds: float) -> float:
-    """Measure items per second: the mean over the faster half of the calls.
+    """Measure items per second, by the mean duration of the faster half of the calls.
 
     Args:
         call: called once for warm-up, then until `seconds` have passed, at least 3 times.
@@ -250,11 +252,11 @@ def fill_engine(
 
 
 _GPU_RESOURCES: list[Any] = []
-"""Keeps the resources of FAISS's GPU indexes alive as long as the indexes use them."""
+"""Resources of FAISS's GPU indexes, which must live as long as the indexes."""
 
 
 def flat_index(device: str, codes: NDArray[np.uint8], bits: int) -> Any:
-    """Create one flat index of FAISS's with all codes on the device; None if this FAISS finds no GPU."""
+    """Create one flat FAISS index with all codes on the device; return None if the installed FAISS finds no GPU."""
     if device == "cpu":
         index: Any = faiss.IndexBinaryFlat(bits)
     elif faiss.get_num_gpus():
@@ -331,7 +333,7 @@ def show(report: dict[str, Any]) -> None:
     """Print whether the engines are correct, and a table of their speed."""
     console = Console(width=160)
     for name, correct in report["correct"].items():
-        console.print(f"{name}: {'as' if correct else 'NOT AS'} brute force", markup=False)
+        console.print(f"{name}: {'' if correct else 'NOT '}the same results as brute force", markup=False)
     first = ("classes", "records", "batch", "scanned")
     names = list(dict.fromkeys(name for row in report["speed"] for name in row if name not in first))
     table = Table("classes", "records", "batch", *names, title=f"Queries/s, {report['device']}")

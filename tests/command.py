@@ -1,6 +1,6 @@
-"""Calls the `semcut` command as a user does, but in the process of the tests, since starting another one takes seconds.
+"""Call the `semcut` command as a user does, but in the process of the tests, since starting a process takes seconds.
 
-A test of something that only a process has (signals, a terminal, its exit) starts `SEMCUT`.
+A test of signals, of a terminal or of the end of a process starts the program `SEMCUT` instead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What has to be settled before anything else is imported, in every process that runs tests.
+"""Settings for every process that runs tests, made before other modules are imported.
 
-How much is tried. That threads without work sleep, and that OpenMP has one in each of several processes of tests: they
-would otherwise take the processor from other tests. That Ctrl-C reaches the commands that tests start, also where a
-shell that ignores it runs the tests in its background. And that kernels are compiled before the first test, so that all
-test the compiled engine and none waits for it.
+- `tests.thorough` chooses how many cases the tests try.
+- OpenMP threads without work sleep, and each of several test processes has one OpenMP thread. Otherwise waiting threads
+  would take processor time from other tests.
+- Ctrl-C reaches the commands that tests start, even if a shell that ignores Ctrl-C runs the tests in the background.
+- Kernels are compiled before the first test, so that all tests use the compiled engine and no test waits for it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels, where they are not ready, before any worker of pytest-xdist is started."""
+    """Compile the kernels, unless they are ready, before any worker of pytest-xdist is started."""
     config = session.config
     if hasattr(config, "workerinput") or config.option.collectonly or find_spec("numba") is None:
         return
@@ -39,6 +40,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first, so that no process goes on alone in the end."""
+    """Run the longest tests first, so that no process is still running alone at the end."""
     long = ("test_documents.py", "test_typing.py", "test_packaging.py", "test_gpu_check.py")
     items.sort(key=lambda item: item.path.name not in long)

@@ -1,6 +1,7 @@
-"""docker/: the compose file is valid, pinned, checks health and is closed to other machines; so are both Dockerfiles.
+"""The files in docker/ are correct.
 
-Nothing is built or started: these tests need no Docker.
+The compose file is valid, has exact versions, checks health and is closed to other machines; hadolint accepts both
+Dockerfiles, and their packages are pinned. No image is built or started, so these tests need no Docker.
 """
 
 from __future__ import annotations

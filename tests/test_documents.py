@@ -1,9 +1,10 @@
-"""The documents keep their word: snippets run, links lead somewhere, commands exist, the site builds and reads offline.
+"""The documents are true: snippets run, links have targets, commands exist, and the site builds and works offline.
 
-Snippets marked `python` or `sh` run to the letter, in order, in one directory for each document, which holds the demo's
-output, a folder of photos and an archive of the layout that documents name. Long runs are scaled down by `SMALLER`.
-Commands of `make` are checked for existence only: running them from a test would run the tests again. Snippets marked
-`console` do not run, since they need a server or hours; their commands and options must exist.
+Snippets marked `python` or `sh` run in order, in one directory for each document. It contains the output of the demo, a
+folder of photos and an archive with the layout that the documents describe. `SMALLER` shortens long runs; apart from
+that, snippets run as they are. Commands of `make` are checked for existence only: running them from a test would run
+the tests again. Snippets marked `console` do not run, since they need a server or hours; their commands and options
+must exist.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def named(page: Path) -> str:
-    """Name a page in the ids of tests."""
+    """Return the name of a page for the ids of tests."""
     return str(page.relative_to(ROOT))
 
 
@@ -58,7 +59,7 @@ RUNNING = [page for page in PAGES if snippets(page, "python", "sh")]
 
 
 def write_image(target: Path | io.BytesIO, number: int, rng: np.random.Generator) -> None:
-    """Write a 32 x 32 JPEG image whose colour tells the class with this number."""
+    """Write a 32 x 32 JPEG image whose colour depends on the number of its class."""
     pixels = rng.integers(0, 60, (32, 32, 3)) + np.array([number * 19, 100, 190 - number * 19])
     Image.fromarray(pixels.astype(np.uint8)).save(target, "JPEG")
 
@@ -99,7 +100,7 @@ def run(command: list[str], place: Path, shared: Path) -> str:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what documents use, once for all processes of tests: the demo's output, photos and an archive."""
+    """Create the files that documents use, once for all test processes: the demo's output, photos and an archive."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     shared = base / "documents"
@@ -116,7 +117,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared
 
 
-def test_the_demo_reaches_what_it_promises(shared: Path) -> None:
+def test_the_demo_reaches_the_map_that_the_readme_promises(shared: Path) -> None:
     promised = float(re.search(r"reports\s+a\s+mAP@all\s+of\s+([0-9.]+)", README.read_text())[1])
     demo: dict[str, Any] = json.loads((shared / "report.json").read_text())
     assert demo["overall"]["map_all"] == pytest.approx(promised, abs=0.02)
@@ -125,7 +126,7 @@ def test_the_demo_reaches_what_it_promises(shared: Path) -> None:
 
 @pytest.mark.parametrize("page", RUNNING, ids=named)
 def test_every_snippet_runs(page: Path, shared: Path, tmp_path: Path) -> None:
-    """A guide may repeat a snippet of the README, which runs there."""
+    """A guide may repeat a snippet of the README; such a snippet runs for the README only."""
     shutil.copytree(shared / "files", tmp_path, dirs_exist_ok=True)
     elsewhere = [] if page == README else snippets(README, "python", "sh")
     for language, text in snippets(page, "python", "sh"):
@@ -148,7 +149,7 @@ def test_the_pages_with_snippets_are_among_those_that_run() -> None:
 
 
 def calls(page: Path) -> Iterator[list[str]]:
-    """Find the calls of `semcut` in a page's snippets, as words."""
+    """Find the calls of `semcut` in the snippets of a page: the words after `semcut`."""
     for _, text in snippets(page, "sh", "console"):
         for line in text.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|;|\|", re.sub(r"(^|\s)#.*", "", line)):
@@ -159,7 +160,7 @@ def calls(page: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "results.md"], ids=named)
 def test_commands_and_options_exist(page: Path) -> None:
-    """But for results.md, which names commands as they were on the day of a measurement."""
+    """Except in results.md, which names commands as they were on the day of a measurement."""
     commands = {entry.name: entry for entry in entry_points(group="semcut.commands")}
     for command, *words in calls(page):
         known = {option for parameter in commands[command].load().params for option in parameter.opts}
@@ -182,13 +183,13 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Find the anchors of a page's headings, as GitHub and the site make them."""
+    """Find the anchors of the headings of a page, as GitHub and the site create them."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.lower())) for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_every_link_and_picture_leads_somewhere(page: Path) -> None:
+def test_every_link_and_picture_has_a_target(page: Path) -> None:
     for link in LINK.findall(prose(page)):
         if link.startswith("http"):
             continue

@@ -58,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a clean virtual environment with `semcut[cpu]`; return its folder bin/."""
+    """Create a clean virtual environment with `semcut[cpu]`; return its folder bin/."""
     home = tmp_path_factory.mktemp("clean")
     venv.create(home, with_pip=True)
     run(home / "bin" / "python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]")
@@ -97,7 +97,7 @@ def test_the_package_is_typed_and_installs_no_other(clean: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"semcut", ".."}  # .. leads to the command
 
 
-def test_modules_named_connector_and_indexes_beside_a_script_are_not_imported(clean: Path, tmp_path: Path) -> None:
+def test_modules_named_connector_and_indexes_next_to_a_script_are_not_imported(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "connector.py").write_text("raise ImportError('a module of the user')")
     (tmp_path / "indexes").mkdir()
     (tmp_path / "indexes" / "__init__.py").write_text("raise ImportError('a package of the user')")

@@ -37,7 +37,7 @@ print(json.dumps([name for name, module in sys.modules.items() if module is not 
 
 
 def run(*lines: list[str], without: tuple[str, ...] = (), columns: int = 80) -> tuple[str, set[str]]:
-    """Run commands one after the other in a new process; return what they print, and the packages that are loaded."""
+    """Run commands one after the other in a new process; return the printed text, and the packages that are loaded."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(without), json.dumps(lines)],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": str(columns)},

@@ -1,8 +1,8 @@
-"""Programs of users type-check: the README's snippet, and a longer program that uses every public name.
+"""Programs of users type-check: the snippet of the README, and a longer program that uses every public name.
 
-They are checked in a directory of their own, without this project's settings, by `mypy --strict` and by pyright (as
-basedpyright, which brings its own node) in strict mode. Three lines are wrong on purpose and say so: a checker that
-took everything for `Any` would report that nothing is wrong there.
+The programs are checked in a directory of their own, without this project's settings, by `mypy --strict` and by pyright
+(as basedpyright, which brings its own node) in strict mode. Three lines are wrong on purpose and have a comment that
+expects the error: if every type were `Any`, the checker would report that these comments are unnecessary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import semcut
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = '''
-"""Uses every public name as a program would."""
+"""Use every public name as a program would."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def store(path: str) -> None:
     show(reference.search(batch(1), k=3))
 
 
-def careful(path: str) -> FaissIndex | None:
+def open_or_report(path: str) -> FaissIndex | None:
     try:
         return FaissIndex.open(path, engine="faiss", device="cpu")
     except (NotAnIndexError, FormatVersionError, DamagedIndexError, IndexExistsError) as error:
@@ -173,7 +173,7 @@ def wrong(index: FaissIndex) -> None:
 
 if __name__ == "__main__":
     store(sys.argv[1])
-    careful(sys.argv[1])
+    open_or_report(sys.argv[1])
 '''
 
 
@@ -194,7 +194,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of this environment in a directory, without settings of mypy from outside."""
+    """Run a module of this environment in a directory, without settings of mypy from environment variables."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYPY")}
     return subprocess.run(
         [sys.executable, *command], cwd=place, capture_output=True, text=True, env=environment

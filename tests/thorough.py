@@ -1,7 +1,7 @@
-"""How much the tests try: enough for every change, or with HYPOTHESIS_PROFILE=thorough, as in `make test-full`, all.
+"""Choose how many cases the tests try: a part of them by default, all with HYPOTHESIS_PROFILE=thorough.
 
-Both profiles run every test. `quick`, the default, draws half of the examples of a property, lets every call that
-touches the disk fail in one of the ways in which it can, and searches with the engines of the processor alone.
+Both profiles run every test. `quick`, the default, draws half of the examples of a property, makes every call that
+touches the disk fail in one mode, and searches with the CPU engines only. `make test-full` sets `thorough`.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ THOROUGH = settings.get_current_profile_name() == "thorough"
 
 
 def examples(count: int) -> int:
-    """How many examples of a property to draw: `count` if tests are thorough."""
+    """Return the number of examples of a property to draw: `count` if tests are thorough, otherwise half of it."""
     return count if THOROUGH else (count + 1) // 2

@@ -2,7 +2,7 @@
 
 There are three comparisons: the number of records; the content of each batch, read back from the target, with its
 CRC-32 in the journal; and the results of some searches in both indexes, value by value. Each comparison returns or
-yields one sentence per difference. The searches also show whether wrong bounds of cells in the target prune records.
+yields sentences about what differs. The searches also show whether wrong bounds of cells in the target prune records.
 """
 
 from __future__ import annotations

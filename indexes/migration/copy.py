@@ -1,4 +1,4 @@
-"""`Migration`: copy the records of one index to another, resumably, and verify the copy.
+"""`Migration`: copy the records of one index to another, so that the copy can be resumed, and verify the copy.
 
 A copy reads the source in batches, in order of ids, in bounded memory. When the target has acknowledged a batch, the
 copy writes a line to the journal. So a copy that is interrupted at any moment resumes after the last line. The next
@@ -40,7 +40,7 @@ class Report:
         seconds: duration of the copy in this run.
         records_per_second: `copied` divided by `seconds`; None if this run has copied no record.
         verified: whether the verification found no difference; None without a verification.
-        differences: one sentence per difference.
+        differences: sentences about what differs.
         searches: number of searches that were compared.
     """
 

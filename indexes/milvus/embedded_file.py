@@ -30,8 +30,7 @@ def acquire(address: str) -> str:
         import milvus_lite  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "an embedded Milvus file needs milvus-lite, which is not installed: run "
-            "`pip install 'semcut[milvus-lite]'`"
+            "an embedded Milvus file needs milvus-lite, which is not installed: run `pip install 'semcut[milvus-lite]'`"
         ) from None
     path = os.path.abspath(address)
     with _lock:

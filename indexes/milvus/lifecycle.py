@@ -49,7 +49,7 @@ def planned_collections(
 
     Args:
         server: the server of the index; None for an embedded Milvus file that does not exist yet.
-        name, config, partition_key: the name, the configuration and the option of the index.
+        name, config, partition_key: as for the index, see `Schema`.
     """
     kind = "floats" if server is None else choose_kind(server)
     schema = Schema(check_name(name), kind, config, partition_key)

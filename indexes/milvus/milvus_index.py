@@ -10,8 +10,8 @@ Any number of clients may read and write. The server acknowledges a change befor
     upsert    record by record: readers see the previous or the new version of a record, never a mixture
     remove    record by record
 
-An `upsert` or `remove` that fails may have changed some records. The same call once more completes it; another client
-can complete a removal only with the ids that still exist. A batch whose `add` failed stays hidden, and the next change
+An `upsert` or `remove` that fails may have changed some records. Repeating the call completes it; another client can
+complete a removal only with the ids that still exist. A batch whose `add` failed stays hidden, and the next change
 of the same client deletes it, unless the batch was complete and only the last answer was lost. Another client replaces
 the hidden batch by adding the same records. Two clients that write the same id at the same time get no error: the
 record that arrives last stays.

@@ -176,7 +176,7 @@ class Reader:
             try:
                 return schema.encodings(rows)
             except InvalidEncodingsError as error:
-                raise DamagedIndexError(f"the server holds a row that is no record of this index: {error}") from None
+                raise DamagedIndexError(f"the server has a row that is no record of this index: {error}") from None
 
         step = schema.rows_per_call
         parts = self._concurrently(fetch, [keys[start : start + step] for start in range(0, len(keys), step)])

@@ -5,7 +5,7 @@ There are three kinds of schemas; the version of the server decides which one is
     whole        one collection `name`: BINARY_VECTOR `code` (HAMMING), FLOAT_VECTORs `feature` and `probabilities`.
                  For Milvus 2.4 and newer, where a collection may have several vector fields.
     apart        two collections, since Milvus 2.3 allows one vector field per collection: `name` with the codes, and
-                 `name_records`, where FLOAT_VECTOR `record` holds the feature, the probabilities and the code's bytes.
+                 `name_records`, where FLOAT_VECTOR `record` has the feature, the probabilities and the code's bytes.
     floats       as `whole`, with FLOAT_VECTOR `code` of -1 and +1 (L2, four times the Hamming distance). For
                  milvus-lite, which has no BINARY_VECTOR.
 
@@ -17,7 +17,7 @@ The collection `name` decides which records exist. Its other fields are
                  identifies the batch (see `shared_state`). It is the primary key of `name_records`: an upsert writes a
                  new row there, then points the id to that row in one step, then deletes the previous row. No reader
                  sees a mixture.
-    cell         INT64, the number of the record's cell (see `pruning.cells`)
+    cell         INT64, the number of the record's cell (see `pruning.cell_table`)
     dominant     INT64, the record's dominant class; the partition key if the index was created with one
     flags        INT8: 1 if the feature is not L2-normalised, plus 2 if there is a uri
     uri          VARCHAR; in `name_records` if that collection exists
@@ -63,7 +63,7 @@ CODE_FIELDS, RECORD_FIELDS = {"id", "row", "cell", "dominant", "flags", "code"},
 _MAX_DIM = 32_768  # values of a vector
 _LARGEST_ID = np.iinfo(np.int64).max
 _PARTITIONS = 64
-_CALL_BYTES = 1 << 23  # of vectors in one call
+_CALL_BYTES = 1 << 23  # bytes of vectors in one call
 
 Scalar = tuple[str, DataType, dict[str, Any]]
 """A field: name, type, options."""
@@ -170,7 +170,7 @@ class Schema:
                 f"{width} values together, but at most {_MAX_DIM} fit on Milvus 2.3: use Milvus 2.4 or newer"
             )
         if config.dim > _MAX_DIM:
-            raise InvalidParameterError(f"Milvus holds at most {_MAX_DIM} feature values, not {config.dim}")
+            raise InvalidParameterError(f"Milvus stores at most {_MAX_DIM} feature values, not {config.dim}")
         key: dict[str, Any] = {"is_partition_key": True} if self.partition_key else {}
         options: dict[str, Any] = {"num_partitions": _PARTITIONS} if self.partition_key else {}
         flags: Scalar = ("flags", DataType.INT8, {})
@@ -318,12 +318,12 @@ def check_name(name: str) -> str:
 
 
 def to_keys(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Convert ids to primary keys."""
+    """Convert ids to primary keys: the largest INT64 becomes -1."""
     return np.where(ids == _LARGEST_ID, -1, ids)
 
 
 def to_ids(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Convert primary keys to ids."""
+    """Convert primary keys to ids: -1 becomes the largest INT64."""
     return np.where(keys == -1, _LARGEST_ID, keys)
 
 

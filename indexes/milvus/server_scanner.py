@@ -36,7 +36,7 @@ MAX_BYTES = 1 << 31
 _GROUP_WIDENING = 3  # cells that the request of a group may cover, per cell that its widest query keeps
 _GROUP_QUERIES = 64  # the largest number of queries in a group
 _ALL_CELLS = 0.9  # share of all cells above which the filter names no cells
-_VECTOR_BYTES = 1 << 21  # of vectors in one answer
+_VECTOR_BYTES = 1 << 21  # bytes of vectors in one answer
 _NO_KEY = -2  # -1 is a key
 
 
@@ -173,7 +173,7 @@ class ServerScanner:
             self._cell_rows[cell] = rows[order[start:stop]]
 
     def _filter(self, cells: NDArray[np.int64]) -> str:
-        """Return the filter for visible records in these cells, where -1 is no cell."""
+        """Return a filter for the visible records in these cells (-1 is no cell), or in all cells if most are kept."""
         kept = np.unique(cells)
         kept = kept[kept >= 0]
         known = self._view.cells

@@ -48,8 +48,8 @@ from semcut.indexes.milvus.shared_rows import (
 )
 from semcut.indexes.pruning.cells import Cells, KeptCells
 
-_CALL_BYTES = 1 << 23  # of envelopes in one call
-_ABANDONED_AFTER = 24 * 3600  # seconds after which a client that has not written is considered dead
+_CALL_BYTES = 1 << 23  # bytes of envelopes in one call
+_ABANDONED_AFTER = 24 * 3600  # seconds without a write after which a client is considered to have crashed
 _DISCARDED_RANGES = 100  # ranges of rows that stay hidden after their batches were deleted, at most
 
 
@@ -101,7 +101,7 @@ class SharedState:
         self._identity = ""
         self._cells, self._unnormalised = _server_cells(Cells.empty(schema.config)), False
         self._known_rows: set[int] = set()  # keys of rows of bounds
-        self._bounds_counts: dict[int, int] = {}  # of the other writers
+        self._bounds_counts: dict[int, int] = {}  # per other writer: the field `bounds` of its row
         self._my_key = secrets.randbits(62)
         self._my_changes = self._my_bounds_count = 0
         self._joined = False

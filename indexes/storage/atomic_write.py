@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Force the present content of a file or a directory to the disk.
+    """Force the current content of a file or a directory to the disk.
 
     Raises:
         OSError: the disk refuses.

@@ -22,7 +22,7 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
     """Write a snapshot to a new index, and copy all other files in the directory of the index.
 
     Args:
-        snapshot: what to write.
+        snapshot: the snapshot to write.
         source: absolute path of the index that the snapshot belongs to, None for an index in memory.
         target: absolute path of the new index: a new or empty directory.
         progress: called with the number of records copied so far, and the total number of records.

@@ -175,7 +175,7 @@ class Catalogue:
         try:
             return IndexConfig(**IndexConfig.model_validate_json(self._config_json).model_dump())
         except (ValueError, InvalidParameterError) as error:
-            raise DamagedIndexError(f"{self._path} holds a configuration that is not valid: {error}") from None
+            raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 
     def _meta(self, key: str) -> str:
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -78,7 +78,8 @@ class Extent:
 
     Attributes:
         rows: number of valid rows.
-        crcs: (blocks,) uint32, the CRC-32 of every block; the last block may be partly filled. Empty in memory.
+        crcs: (blocks,) uint32, the CRC-32 of every block; the last block may be partly filled. Empty for an index in
+            memory.
     """
 
     rows: int = 0
@@ -215,7 +216,7 @@ class Column:
         """Read the bytes of some rows from the file, not through the mapping. Rows beyond the extent are left out.
 
         Raises:
-            DamagedIndexError: the disk cannot read them.
+            DamagedIndexError: the disk cannot read the rows.
             ClosedIndexError: the column was closed.
         """
         size = (min(first_row + rows, extent.rows) - first_row) * self.spec.row_bytes
@@ -247,7 +248,7 @@ class Column:
             (n, ...) the rows in this order.
 
         Raises:
-            DamagedIndexError: the disk cannot read them.
+            DamagedIndexError: the disk cannot read the rows.
             ClosedIndexError: the column was closed.
         """
         size = self.spec.row_bytes

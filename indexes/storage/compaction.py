@@ -1,6 +1,6 @@
 """Write the records that were not removed to a new generation of column files, with tight cells (compaction).
 
-1. the records are written to the directory of the next generation, and their cells are computed anew, so that
+1. the records are written to the directory of the next generation, and their cells are computed again, so that
    envelopes and lower bounds are as tight as possible;
 2. the new files, their directory and the directory of the index are synced;
 3. one transaction of the catalogue replaces the previous generation by the new one;

@@ -7,7 +7,7 @@
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
 
-1. the directory is created, unless it exists and is empty, and locked;
+1. the directory is created, or an empty one is used, and it is locked;
 2. an empty catalogue is created under the name `catalogue.new`;
 3. the catalogue is filled, and the column files are written and synced;
 4. for a backup, the other files of the source directory are copied and synced;
@@ -119,14 +119,14 @@ def new_index(
 ) -> Iterator[tuple[Catalogue, dict[str, Column]]]:
     """Yield an empty catalogue and empty columns, and complete the index when the block ends.
 
-    An error, in the block or after it, leaves nothing in the directory except for the lock file.
+    An error, in the block or after it, leaves the directory empty except for the lock file.
 
     Args:
         path: the directory, from `lock_new_directory`, whose lock the caller holds.
         config: the configuration of the index.
         generation: number of the directory of column files.
-        source: directory of an index that is backed up, None without one. Files there that do not belong to the index,
-            such as the link to its network, are copied.
+        source: directory of the index that is backed up, or None. Files there that do not belong to the index, such as
+            the link to its network, are copied.
 
     Raises:
         StorageError: the disk refuses.
@@ -224,7 +224,7 @@ def sync_columns(files: ColumnFiles) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Force a directory, or a file that is not a column, to the disk: `sync_to_disk` with semcut's error.
+    """Force a directory, or a file that is not a column, to the disk, as `sync_to_disk` with another error.
 
     Raises:
         StorageError: the disk refuses.

@@ -58,7 +58,7 @@ class IdMap:
 
 
 def _largest(ids: NDArray[np.int64], rows: NDArray[np.int64]) -> int:
-    """Return the largest id of a run that was not removed, searching from its end; -1 if there is none."""
+    """Return the largest id of a run that was not removed, found from the end of the run; -1 if there is none."""
     for stop in range(len(ids), 0, -_SCANNED_IDS):
         start = max(0, stop - _SCANNED_IDS)
         alive = np.flatnonzero(rows[start:stop] >= 0)

@@ -19,7 +19,7 @@ from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
 
 
 class LoadedIndex:
-    """An open index: its catalogue, column files and snapshot; loads and refreshes them.
+    """An open index: its catalogue, its column files and its snapshot, which can be refreshed.
 
     Args:
         path: absolute path of the directory, None for an index in memory.

@@ -1,8 +1,8 @@
 """`Store`: the records of one index, in a directory or in memory. Create or open it, change it, close it.
 
-This class is what the rest of the package uses. Each operation has a module of its own: `loaded_index` loads and
-refreshes, `transactions` changes (and says what survives a crash), `compaction` and `backup` copy, `verify` finds
-damage.
+Other packages create, open and change stored indexes through this class. Each operation has a module of its own:
+`loaded_index` loads and refreshes an index, `transactions` changes it (and says what survives a crash), `compaction`
+and `backup` copy it, `verify` finds damage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from semcut.indexes.storage.writer_lock import WriterLock
 
 
 class Store:
-    """The columns and the catalogue of one index; `create` and `open` return one. Only one change may run at once.
+    """The columns and the catalogue of one index; `create` and `open` return one. Changes must not overlap.
 
     Attributes:
         path: absolute path of the directory, None for a store in memory.

@@ -1,7 +1,8 @@
 """Change an index so that a crash at any moment leaves all of a change or none of it.
 
 **On the disk** (`directory`): `catalogue.sqlite` stores the version, the current generation and the number of valid
-rows of every column. `generation-<n>/` has the column files, which only grow. The writer has locked the file `lock`.
+rows of every column. `generation-<n>/` has the column files; committed rows never change there. The writer holds the
+lock on the file `lock`.
 
 **A change** adds records, removes records, or does both at once:
 
@@ -60,12 +61,12 @@ Durability = Literal["batch", "close"]
 
 
 class Transactions:
-    """The transactions of one open index. Only one may run at any moment.
+    """The transactions of one open index, which must not overlap.
 
     Args:
         index: the open index.
         durability: when changes are committed.
-        lock: the writer's lock of its directory; None in memory, where there is nothing to lock.
+        lock: the writer's lock of the directory; None for an index in memory, which needs no lock.
     """
 
     def __init__(self, index: LoadedIndex, durability: Durability, lock: WriterLock | None) -> None:
@@ -160,7 +161,7 @@ class Transactions:
         return snapshot
 
     def _count_unnormalised(self, rows: NDArray[np.int64]) -> int:
-        """Count the records in these rows whose feature is not L2-normalised; 0 where a feature is damaged.
+        """Count the records in these rows whose feature is not L2-normalised; return 0 if a feature is damaged.
 
         So damaged records can be removed. The stored number may then be too large until the index is compacted.
         """

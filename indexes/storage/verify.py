@@ -3,7 +3,7 @@
 1. the catalogue, by SQLite's integrity check (its contents have checksums of their own, which are compared whenever it
    is opened);
 2. every column file: its length, and every block against its checksum;
-3. where all of these are sound, the columns against the catalogue and each other: ids are unique and not negative,
+3. if all of these are sound, the columns against the catalogue and each other: ids are unique and not negative,
    every record is in the cell that its probabilities determine and within the cell's envelope and lower bound, and
    uris can be decoded.
 
@@ -51,7 +51,7 @@ class Damage:
 
 
 def verify(store: Store, snapshot: Snapshot, progress: Progress | None = None) -> list[Damage]:
-    """Find all damage of a snapshot of an index; empty if the index is sound.
+    """Find all damage of a snapshot of an index; return an empty list if the index is sound.
 
     Args:
         store: the store.
@@ -101,7 +101,7 @@ def verify_path(path: Path, progress: Progress | None = None) -> list[Damage]:
 
 
 def _damaged_files(path: Path) -> list[Damage]:
-    """Find damage of the column files of an index that cannot be opened; empty if its catalogue cannot be read."""
+    """Find damage in the column files of an index that cannot be opened; none is found if its catalogue is damaged."""
     try:
         catalogue = Catalogue(path / CATALOGUE)
         try:

@@ -1,4 +1,4 @@
-"""Clients of one index for tests: deterministic records, what an index must hold, and processes that write."""
+"""Helpers for tests with several clients of one index: records, comparison with brute force, processes that write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERIES = records(np.arange(3), np.full(3, 3))
 
 
 def assert_same_as(index: MilvusIndex, reference: BruteForceIndex) -> None:
-    """Check that the index holds and finds what the reference does."""
+    """Check that the index contains and finds the same records as the reference."""
     assert_same(index.search(QUERIES, **SEARCH), reference.search(QUERIES, **SEARCH))
     ids = np.sort(reference.ids())
     np.testing.assert_array_equal(index.ids(), ids)
@@ -31,17 +31,17 @@ def assert_same_as(index: MilvusIndex, reference: BruteForceIndex) -> None:
 
 
 def reference_of(*batches: Encodings) -> BruteForceIndex:
-    """Return brute force over these records."""
+    """Return a brute-force index of these records."""
     return filled(BruteForceIndex(CONFIG), list(batches))
 
 
 def written(first: int, count: int, change: int = 1) -> Encodings:
-    """Return records with consecutive ids, as this change wrote them."""
+    """Return `count` records with consecutive ids, with the content that this change writes."""
     return records(np.arange(first, first + count), np.full(count, change))
 
 
 def address_for_others(backend: Backend) -> str:
-    """Return where another process finds Milvus while this one has it open."""
+    """Return the address at which another process can use Milvus while this process has it open."""
     return backend.uri if backend.is_server else server_manager_instance.start_and_get_uri(backend.uri)
 
 
@@ -70,13 +70,13 @@ def start_writer(uri: str, name: str, first: int, count: int, size: int) -> subp
 
 
 class FailingCall:
-    """Makes one call of a client to the server fail.
+    """A patch of a client that makes one of its calls to the server fail.
 
     Args:
         index: the client.
-        number: which call fails, counted from 1.
-        after: whether the server executes the call, and only its answer is lost.
-        what: count only calls of this method with this collection; None counts all calls.
+        number: number of the call that fails, from 1.
+        after: whether the server executes the call, so that only its answer is lost.
+        what: a method and a collection, to count only such calls; None counts all calls.
 
     Attributes:
         failed: whether the call has failed.

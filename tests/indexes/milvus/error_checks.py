@@ -1,4 +1,4 @@
-"""Check how calls fail: with one error in words, and in time."""
+"""Check that calls fail with one clear error, and in time."""
 
 from __future__ import annotations
 

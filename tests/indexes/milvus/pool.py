@@ -24,7 +24,7 @@ FEW_EXAMPLES = settings(
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-"""How properties are tested against a server; each test sets its number of examples."""
+"""Settings of property tests against a server; each test sets its number of examples."""
 
 
 def _similarity(classes: int) -> np.ndarray:
@@ -46,7 +46,7 @@ class Backend:
     """A Milvus server, and a pool of empty indexes on it.
 
     Attributes:
-        uri: its address.
+        uri: the address of the server.
         server: a connection, for calls that an index does not make.
         free: names of the indexes that no test uses, by configuration.
         taken: the configuration of every index that a test has used, by name.
@@ -59,11 +59,11 @@ class Backend:
 
     @property
     def is_server(self) -> bool:
-        """Whether it is a server, not milvus-lite."""
+        """Whether Milvus runs as a server, not as milvus-lite."""
         return not self.server.embedded
 
     def take(self, config: IndexConfig) -> str:
-        """Return the name of an index that is like a new one, for one test alone."""
+        """Return the name of an empty index that only one test uses."""
         names = self.free.setdefault(config, [])
         if names:
             name = names.pop()
@@ -79,11 +79,11 @@ class Backend:
         return f"index_{len(self.taken)}_{np.random.default_rng().integers(1_000_000)}"
 
     def give_back(self, name: str) -> None:
-        """Let other tests use an index."""
+        """Return an index to the pool, so that other tests can use it."""
         self.free[self.taken[name]].append(name)
 
     def empty(self, name: str) -> None:
-        """Delete the records of an index, and the bounds and writers' rows, which removals leave."""
+        """Delete the records of an index, its bounds and the rows of its writers."""
         for collection, key in self._collections(name):
             kept = f" and cell != {CONFIG} and cell != {IDENTITY}" if collection == shared_collection_name(name) else ""
             self.server.delete(collection, f"{key} >= -{2**63 - 1}{kept}")
@@ -100,7 +100,7 @@ class Backend:
         return [(name, "id"), *records, (shared_collection_name(name), "key")]
 
     def clients(self, name: str, count: int = 1, **options) -> list[MilvusIndex]:
-        """Open an index several times."""
+        """Open an index `count` times."""
         return [MilvusIndex.open(self.uri, collection=name, **options) for _ in range(count)]
 
 

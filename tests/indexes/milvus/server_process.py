@@ -1,6 +1,7 @@
 """A Milvus server process for tests, from the package `milvus` of PyPI, in a directory and on free ports.
 
-Milvus 2.3 binds its ports on every interface, whatever the addresses in its configuration; only its etcd obeys.
+Milvus 2.3 binds its ports on every interface, even if its configuration names an address; only its etcd uses the
+address that is configured.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class ServerProcess:
     """A server process. Data, ports and uri stay the same when it is killed and started again.
 
     Args:
-        directory: for its data, logs and binaries (250 MB).
+        directory: the directory for data, logs and binaries (250 MB).
         authorization: whether clients need a token, see `TOKEN`.
-        binaries: the directory of another server, whose binaries this one uses too.
+        binaries: the directory of another server, whose binaries this server uses too.
 
     Attributes:
         directory: as given.
@@ -49,7 +50,7 @@ class ServerProcess:
         names = [name for name in milvus.MilvusServerConfig().configurable_items if name.endswith("_port")]
         *ports, self._health, peer = free_ports(len(names) + 2)
         self._ports = dict(zip(names, ports, strict=True))
-        # By default etcd takes its usual ports, and fails if another server has them.
+        # By default etcd uses its standard ports, and fails if another server uses them.
         etcd, peers = f"http://127.0.0.1:{self._ports['etcd_port']}", f"http://127.0.0.1:{peer}"
         (directory / "etcd.yaml").write_text(
             f"name: default\nlisten-client-urls: {etcd}\nadvertise-client-urls: {etcd}\nlisten-peer-urls: {peers}\n"
@@ -121,7 +122,7 @@ class ServerProcess:
 
 
 def _bound(port: int) -> socket.socket | None:
-    """Return a socket bound to a port, or None; a port that a killed server had a moment ago can be bound."""
+    """Return a socket bound to a port, or None if the port is in use; a killed server no longer uses its ports."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -133,7 +134,7 @@ def _bound(port: int) -> socket.socket | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return unused ports below those that clients get, so that a restarted server can bind them again."""
+    """Return unused ports below those that the system gives to clients, so that a restarted server can bind them."""
     found: list[int] = []
     for port in random.sample(range(15_000, 30_000), 1000):
         with socket.socket() as one:

@@ -1,4 +1,4 @@
-"""Addresses, names and tokens that no server can have, or that reach no server: one error in words, in time."""
+"""Addresses, names and tokens that are malformed, or at which no server answers, lead to one clear error, in time."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_file_in_a_directory_that_does_not_exist(no_variables, tmp_path):
 def test_only_create_creates_a_file(no_variables, tmp_path):
     path = tmp_path / "milvus.db"
     for connect in ways_to_connect(path)[1:]:
-        with refused(NotAnIndexError, "create an index, or check its name", str(tmp_path)):
+        with refused(NotAnIndexError, "create an index, or check the name of the file", str(tmp_path)):
             connect()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", ["http://", "http://:", "https:", "http:///secret"])
 def test_an_address_without_a_host_is_malformed(uri):
-    """pymilvus would connect to localhost:19530, a server that nobody named."""
+    """pymilvus would connect to localhost:19530, a server that the user did not name."""
     with refused(InvalidParameterError, "the uri of Milvus cannot be understood: expected http://host:port"):
         resolve_address(uri)
 

@@ -1,4 +1,4 @@
-"""Several clients of one index: what each sees of the changes of others, and of clients that are killed."""
+"""Several clients of one index see the changes of each other, and those of clients that are killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.indexes.story import CONFIG
 
 
 def test_a_strong_reader_sees_what_others_have_just_written(backend, story):
-    """Also records that the bounds which it read before would prune."""
+    """These include records that the bounds which the reader knew before would prune."""
     reader, writer = backend.clients(story, 2, strong=True)
     rng = np.random.default_rng(0)
     material = classified(rng, CONFIG, 40)  # of all cells
@@ -121,7 +121,9 @@ def test_the_next_record_replaces_one_that_is_removed_between_being_found_and_fe
 
 
 @pytest.mark.parametrize("method", ["search", "query"])
-def test_a_running_search_sees_nothing_or_all_of_a_batch_that_is_begun_meanwhile(backend, story, monkeypatch, method):
+def test_a_running_search_sees_all_or_none_of_a_batch_that_is_begun_in_the_meantime(
+    backend, story, monkeypatch, method
+):
     monkeypatch.setattr(schema, "_CALL_BYTES", SMALL_CALL)  # a batch of 40 takes several calls
     reader, writer = backend.clients(story, 2, strong=True)
     writer.add(written(0, 30))
@@ -196,7 +198,7 @@ def test_two_processes_that_write_at_the_same_time_lose_nothing(backend, story):
 
 def test_a_client_killed_at_any_moment_loses_nothing_that_was_acknowledged(backend, story):
     rng = random.Random(5)
-    size, held = 15, []
+    size, stored = 15, []
     (observer,) = backend.clients(story, strong=True)
     for run in range(2 if backend.is_server else 3):
         process = start_writer(address_for_others(backend), story, 1000 * run, 60, size)
@@ -208,19 +210,19 @@ def test_a_client_killed_at_any_moment_loses_nothing_that_was_acknowledged(backe
         batches = [written(1000 * run + size * n, size, n) for n in range(acknowledged + 1)]
         exists = observer.contains(batches[-1].ids)
         assert exists.all() or not exists.any()
-        held += batches[: acknowledged + bool(exists.all())]
-        if not exists.any():  # another client adds it, over what the dead client has left
+        stored += batches[: acknowledged + bool(exists.all())]
+        if not exists.any():  # another client adds the batch, which replaces the rows that the killed client has left
             (again,) = backend.clients(story, strong=True)
             again.add(batches[-1])
-            held.append(batches[-1])
+            stored.append(batches[-1])
             again.close()
-    assert_same_as(observer, reference_of(*held))
-    assert len(held) > 2
+    assert_same_as(observer, reference_of(*stored))
+    assert len(stored) > 2
     observer.close()
 
 
 def test_an_embedded_server_killed_with_its_process_loses_nothing_that_was_acknowledged(tmp_path):
-    rng, path, held = random.Random(6), str(tmp_path / "milvus.db"), []
+    rng, path, stored = random.Random(6), str(tmp_path / "milvus.db"), []
     MilvusIndex.create(path, CONFIG, collection="killed").close()
     for run in range(2):
         process = start_writer(path, "killed", 1000 * run, 60, 15)
@@ -234,9 +236,9 @@ def test_an_embedded_server_killed_with_its_process_loses_nothing_that_was_ackno
             assert exists.all() or not exists.any()
             if not exists.any():
                 index.add(batches[-1])
-            held += batches
+            stored += batches
     with MilvusIndex.open(path, collection="killed") as index:
-        assert_same_as(index, reference_of(*held))
+        assert_same_as(index, reference_of(*stored))
 
 
 # an index that is replaced
@@ -245,16 +247,16 @@ def test_an_embedded_server_killed_with_its_process_loses_nothing_that_was_ackno
 def test_a_client_of_a_dropped_index_writes_no_records_without_bounds_to_its_successor(backend):
     """A client that knows the bounds of the dropped index publishes bounds in its successor as well, or fails."""
     name, config = backend.unused(), IndexConfig(classes=7, bits=64, dim=8)
-    old = MilvusIndex.create(backend.uri, config, collection=name, strong=True)
-    old.add(written(0, 20))
+    dropped = MilvusIndex.create(backend.uri, config, collection=name, strong=True)
+    dropped.add(written(0, 20))
     MilvusIndex.drop(backend.uri, collection=name)
     with MilvusIndex.create(backend.uri, config, collection=name, strong=True) as new:
         new.add(written(100, 1))
         try:
-            old.add(written(0, 20))
+            dropped.add(written(0, 20))
         except NotAnIndexError:
-            old.close()
+            dropped.close()
             return
         assert_same_as(new, reference_of(written(100, 1), written(0, 20)))
-        old.close()
+        dropped.close()
     MilvusIndex.drop(backend.uri, collection=name)

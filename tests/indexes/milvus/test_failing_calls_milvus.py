@@ -1,4 +1,4 @@
-"""Calls on an open index that fail: records that do not fit, closed indexes, refused tokens, servers that hang."""
+"""Failing calls on an open index: records that do not fit, closed indexes, refused tokens, servers that hang."""
 
 from __future__ import annotations
 

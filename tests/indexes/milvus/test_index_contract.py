@@ -20,7 +20,7 @@ DIFFERENT = {
     "test_an_upsert_replaces_what_is_there_and_adds_the_rest": "ids come in ascending order, see test_life_milvus",
     "test_iterating_goes_on_over_the_records_as_they_were": "changes may show, see test_life_milvus",
 }
-"""Tests that do not apply, and why; the tests named here cover what holds instead."""
+"""Tests that do not apply, each with the reason; the test modules named there test what applies instead."""
 
 ON_SERVERS = {
     "test_a_probability_so_small_that_the_relevance_is_zero_does_not_make_a_record_relevant",
@@ -65,7 +65,7 @@ for name in [name for name in FOUND if name not in DIFFERENT]:
 
 @pytest.fixture(scope="module")
 def used(backend) -> Iterator[list]:
-    """The index of `index` and its state, once a test has used it; at the end it must be unchanged."""
+    """The index that `index` returns, with its state; at the end of the module the index must be unchanged."""
     used: list = []
     yield used
     for index, batch, name, stats, result in used:

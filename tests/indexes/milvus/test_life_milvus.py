@@ -1,4 +1,4 @@
-"""Changes of records by any client of an index: the index then holds and finds what brute force does."""
+"""After changes by any client of an index, the index contains and finds the same records as brute force."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.thorough import examples
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
-    """Draw a world, whose records are the material, and changes, each with a seed of its own."""
+    """Draw a world, whose records the changes use, and changes, each with a seed of its own."""
     config, seed = draw(st.sampled_from(CONFIGS)), draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     normalised = draw(st.booleans())
@@ -36,7 +36,7 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
 
 @settings(FEW_EXAMPLES, max_examples=examples(8))
 @given(story=stories())
-def test_after_any_changes_by_two_clients_both_hold_and_find_what_brute_force_does(backend, story):
+def test_after_any_changes_by_two_clients_both_read_and_find_what_brute_force_does(backend, story):
     world, steps = story
     material, reference = world.records, BruteForceIndex(world.config)
     name = backend.take(world.config)
@@ -114,10 +114,10 @@ def test_changes_while_iterating_may_be_seen_and_no_record_comes_twice(make, con
     assert {10, 20, 30, 50, 60} <= set(ids) <= {10, 20, 30, 40, 45, 50, 60}
     for part in rest:
         for at, number in enumerate(part.ids.tolist()):
-            old = batch[batch.ids == number]
+            previous = batch[batch.ids == number]
             new = renamed(batch[:1], [number])
             found = part[[at]]
-            assert any(len(one) and _same(found, one) for one in (old, new))
+            assert any(len(one) and _same(found, one) for one in (previous, new))
 
 
 def _same(found: Encodings, expected: Encodings) -> bool:

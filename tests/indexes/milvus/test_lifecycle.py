@@ -1,4 +1,4 @@
-"""Create, open and drop an index: what else may exist in its place, and creation or deletion that is interrupted."""
+"""Create, open and drop an index: with other collections of the same name, and after interruptions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("nothing_printed")
 
 
 def test_an_index_that_does_not_exist(backend):
-    for connect in ways_to_connect(backend.uri, collection="nobody")[1:]:
-        with refused(NotAnIndexError, "there is no index nobody on this server: create it, or check its name"):
+    for connect in ways_to_connect(backend.uri, collection="unknown")[1:]:
+        with refused(NotAnIndexError, "there is no index unknown on this server: create it, or check its name"):
             connect()
 
 
@@ -81,7 +81,7 @@ def test_a_foreign_collection_with_the_name_of_the_shared_rows(backend, config):
 
 @contextlib.contextmanager
 def replaced_text(backend: Backend, name: str, key: int, text: str) -> Iterator[None]:
-    """Replace the text of a row of the configuration, within the block."""
+    """Replace the text of a row of the configuration, for the block."""
     collection = shared_collection_name(name)
     (row,) = backend.server.read(
         "query", collection, filter=f"key in [{key}]", output_fields=["key", "cell", "low", "text", "envelope"],
@@ -153,7 +153,7 @@ def fail_from(number: int, monkeypatch) -> None:
 
 
 def interrupted(backend: Backend, action, first: int = 1) -> Iterator[int]:
-    """Interrupt an action at one call, then at a later call, until it is not interrupted any more."""
+    """Interrupt an action at one call, then at later calls, until the action ends without an interruption."""
     for number in range(first, 60, 4 if backend.is_server else 2):  # each takes seconds on a server
         with pytest.MonkeyPatch.context() as patch:
             fail_from(number, patch)
@@ -198,7 +198,7 @@ def test_after_an_interrupted_deletion_the_index_can_be_dropped_or_created_again
             index.add(batch)
         for _ in interrupted(backend, lambda name=name: MilvusIndex.drop(backend.uri, collection=name), 1 + again):
             if again:
-                with contextlib.suppress(IndexExistsError):  # nothing has been dropped yet
+                with contextlib.suppress(IndexExistsError):  # no collection has been dropped yet
                     MilvusIndex.create(backend.uri, config, collection=name).close()
         assert not [left for left in backend.server.call("list_collections") if left.startswith(name)]
 

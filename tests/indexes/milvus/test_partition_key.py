@@ -1,4 +1,4 @@
-"""Partitions by dominant class on the server: the same answers, or a refusal where the server would lose records."""
+"""Partitions by dominant class give the same answers, or an error on a server that would lose records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes that fail at any call to the server: what clients see then, and that repeating a change completes it."""
+"""Changes may fail at any call to the server: clients then see whole records, and a repeated change is completed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def failing_calls(
     """Make one call after another fail, until a change has no more calls.
 
     Yields:
-        The client whose call fails, which holds the records of `base`; an observer; the client that repeats the change,
-        which is the first one or a third one; and the failing call.
+        The client whose call fails, of an index with the records of `base`; an observer; the client that repeats the
+        change, which is the first client or a third one; and the failing call.
     """
     step = 7 if backend.is_server else 2  # each turn takes seconds on a server
     for turn, number in enumerate(range(1 + after, 60, step)):
@@ -75,7 +75,7 @@ def test_an_add_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch
 
 
 def fails(fault: FailingCall, change: Callable[[], None]) -> bool:
-    """Return whether a change fails; no call fails after it."""
+    """Make a change and return whether it failed; all later calls succeed."""
     try:
         change()
     except ServerError:
@@ -86,7 +86,7 @@ def fails(fault: FailingCall, change: Callable[[], None]) -> bool:
 
 @ANSWER_LOST
 def test_an_upsert_may_fail_at_any_call_and_be_repeated(backend, story, monkeypatch, after):
-    """Each record is the old or the new one; repeating the upsert completes it, from any client."""
+    """Each record has its previous or its new content; repeating the upsert completes it, from any client."""
     monkeypatch.setattr(schema, "_CALL_BYTES", SMALL_CALL)
     base, batch = written(0, 10), written(4, 20, change=2)  # 6 are in the index, 14 are not
     before, whole = reference_of(base), reference_of(base)
@@ -98,20 +98,22 @@ def test_an_upsert_may_fail_at_any_call_and_be_repeated(backend, story, monkeypa
                 ids = one.ids()
                 assert set(range(10)) <= set(ids.tolist()) <= set(range(24))
                 found = one.get(ids)
-                assert_same_as(one, reference_of(*(old_or_new(found[[at]], before, whole) for at in range(len(ids)))))
+                assert_same_as(
+                    one, reference_of(*(previous_or_new(found[[at]], before, whole) for at in range(len(ids))))
+                )
             repeats.upsert(batch)
         backend.wait_until_visible(story)
         for one in (repeats, observer):
             assert_same_as(one, whole)
 
 
-def old_or_new(found: Encodings, *possible: BruteForceIndex) -> Encodings:
-    """Check that the record is one of those that were written, and return it."""
+def previous_or_new(found: Encodings, *possible: BruteForceIndex) -> Encodings:
+    """Check that the record is one of those in the `possible` indexes, and return it."""
     for one in possible:
         if one.contains(found.ids)[0] and np.array_equal(one.get(found.ids).features, found.features):
             assert_same_records(found, one.get(found.ids))
             return found
-    raise AssertionError(f"record {found.ids[0]} is none of those written")
+    raise AssertionError(f"record {found.ids[0]} has a content that was never written")
 
 
 @ANSWER_LOST
@@ -134,7 +136,7 @@ def test_a_removal_may_fail_at_any_call_and_be_repeated(backend, story, monkeypa
             assert_same_as(one, whole)
 
 
-def test_the_unfinished_batch_of_a_client_that_died_long_ago_is_deleted(backend, story, monkeypatch):
+def test_the_unfinished_batch_of_a_client_that_crashed_long_ago_is_deleted(backend, story, monkeypatch):
     monkeypatch.setattr(schema, "_CALL_BYTES", SMALL_CALL)
     dead, observer = backend.clients(story, 2)
     dead.add(written(0, 5))

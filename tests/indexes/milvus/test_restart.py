@@ -1,4 +1,4 @@
-"""A server that is killed and started again keeps what it acknowledged, and open indexes keep working."""
+"""A server that is killed and started again keeps all acknowledged changes, and open indexes keep working."""
 
 from __future__ import annotations
 
@@ -60,31 +60,31 @@ def test_a_server_that_is_killed_has_all_that_it_acknowledged(token_server):
     assert time.monotonic() - start < 2 * (5 + 3)
     token_server.start()
 
-    held = reference_of(*(written(15 * at, 15, at) for at in acknowledged))
+    reference = reference_of(*(written(15 * at, 15, at) for at in acknowledged))
     unfinished = written(15 * len(acknowledged), 15, len(acknowledged))
     there = recovered(lambda: reader.contains(unfinished.ids))
     assert there.all() or not there.any()
     if there.any():
-        held.add(unfinished)
+        reference.add(unfinished)
     arguments = {"k": 100, "cutoff": 0.15, "shortlist": 2000}
-    expected = held.search(QUERIES, **arguments)
+    expected = reference.search(QUERIES, **arguments)
     assert_same(recovered(lambda: reader.search(QUERIES, **arguments)), expected)
-    ids = np.sort(held.ids())
+    ids = np.sort(reference.ids())
     for client in (reader, index):
         np.testing.assert_array_equal(client.ids(), ids)
-        assert_same_records(client.get(ids), held.get(ids))
+        assert_same_records(client.get(ids), reference.get(ids))
         assert_same(client.search(QUERIES, **arguments), expected)
 
-    for one in (index, held):  # both keep working
+    for one in (index, reference):  # both keep working
         if not there.any():
             one.add(unfinished)
         one.upsert(written(0, 20, 77))
         one.remove(np.arange(5))
     reader.add(written(50_000, 5))
-    held.add(written(50_000, 5))
+    reference.add(written(50_000, 5))
     with MilvusIndex.open(token_server.uri, token=TOKEN, collection="killed", strong=True) as fresh:
-        assert_same(fresh.search(QUERIES, **arguments), held.search(QUERIES, **arguments))
-        assert_same_records(fresh.get(held.ids()), held.get(held.ids()))
+        assert_same(fresh.search(QUERIES, **arguments), reference.search(QUERIES, **arguments))
+        assert_same_records(fresh.get(reference.ids()), reference.get(reference.ids()))
     index.close()
     reader.close()
     MilvusIndex.drop(token_server.uri, token=TOKEN, collection="killed")

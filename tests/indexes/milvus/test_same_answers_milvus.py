@@ -56,7 +56,7 @@ tunings = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for k
 
 @contextmanager
 def tuned(tuning: dict):
-    """Lower limits of thousands of records or queries in the block, so that small data exceeds them."""
+    """Lower the limits on numbers of records or queries for the block, so that small data exceeds them."""
     with pytest.MonkeyPatch.context() as patch, threads(1):
         for (owner, name), value in tuning.items():
             override(patch, owner, name, value)
@@ -65,7 +65,7 @@ def tuned(tuning: dict):
 
 @contextmanager
 def in_each_index(backend: Backend, world: World, **options):
-    """Give the world in each kind of index: Milvus, FAISS, brute force."""
+    """Yield the records of the world in each kind of index: Milvus, FAISS, brute force."""
     name = backend.take(world.config)
     (index,) = backend.clients(name, **options)
     try:
@@ -75,7 +75,7 @@ def in_each_index(backend: Backend, world: World, **options):
         ):
             patch.setattr(
                 server_scanner.ServerScanner, "patience", math.inf
-            )  # settle all ties, however many records share a distance
+            )  # decide all ties by the rule, for any number of records at one distance
             yield filled(index, world.batches), filled(faiss, world.batches), world.brute_force()
     finally:
         index.close()

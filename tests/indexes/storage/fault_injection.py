@@ -1,4 +1,4 @@
-"""`Faults`: let one call that touches the disk fail, in one of the modes that `faults` describes."""
+"""`Faults`: make one call that touches the disk fail, in one of the modes that `faults` describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ CALLS = ("pwrite", "ftruncate", "fsync", "rename", "mkdir", "rmdir", "unlink")
 
 
 class Faults:
-    """Count calls, and let the call number `at` fail in one of the modes above; 0 for no failure."""
+    """A context that counts the calls that touch the disk.
+
+    Args:
+        at: number of the call that fails, from 1; 0 for no failure.
+        mode: how the call fails, one of `MODES`.
+
+    Attributes:
+        count: number of calls so far.
+        commits: numbers of the calls that commit a transaction.
+    """
 
     def __init__(self, at: int = 0, mode: str = "error") -> None:
         self.count, self._at, self._mode = 0, at, mode
@@ -59,7 +68,7 @@ class Faults:
         return call
 
     def call(self, original: Callable, name: str) -> object:
-        """Make a call, or let it fail if its turn has come."""
+        """Count a call, and make it or let it fail."""
         self.count += 1
         if self.count != self._at and not (self._mode == "broken" and 0 < self._at < self.count):
             return original()
@@ -74,12 +83,12 @@ class Faults:
         raise sqlite3.OperationalError("disk I/O error") if name == "sqlite" else OSError(errno.EIO, os.strerror(5))
 
     def finish(self) -> None:
-        """Lose what was not synced, for mode `power`: the operation has returned, so everything must be safe by now."""
+        """Lose all unsynced bytes in mode `power`; the operation has returned, so its change must be durable."""
         if self._mode == "power":
             self._lose()
 
     def _lose(self) -> None:
         for handle, ranges in self._unsynced.items():
             for offset, size in ranges:
-                with suppress(OSError):  # the file was closed meanwhile
+                with suppress(OSError):  # the file was closed in the meantime
                     self._originals["pwrite"](handle, bytes(size), offset)

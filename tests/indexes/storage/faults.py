@@ -1,4 +1,4 @@
-"""Let every call that touches the disk fail in turn: python -m tests.indexes.storage.faults FOLDER [MODE ...]
+"""Make every call that touches the disk fail in turn: python -m tests.indexes.storage.faults FOLDER [MODE ...]
 
 For each operation, and for each of its writes, truncations, syncs, renames, creations and deletions of files and
 directories, and SQLite statements:
@@ -10,12 +10,12 @@ directories, and SQLite statements:
     kill     the process is killed before the call
     power    the process is killed before the call, and everything that was written and not synced is lost
 
-After each, the store must hold all of the change or nothing of it (all of it if the operation returned; nothing if it
-raised an error, except for `broken` and `stop`), be sound, and accept the next change. The script tests `Store`, which
-makes all calls of an index that touch the disk. It runs as a process without a second thread, because it forks. It
-prints, as JSON, how many calls each operation makes and how many of them failed. Quick tests let each call fail in one
-mode, and the first call, the last, and those next to a commit in every mode; thorough tests let each call fail in every
-mode.
+After each failure, the store must contain all of the change or none of it (all of it if the operation returned; none of
+it if the operation raised an error, except in the modes `broken` and `stop`), be sound, and accept the next change. The
+script tests `Store`, which makes all calls of an index that touch the disk. The script is a process without a second
+thread, because it forks. It prints, as JSON, the number of calls of each operation and how many of them failed. In
+quick tests each call fails in one mode, and the first call, the last, and those next to a commit fail in every mode; in
+thorough tests each call fails in every mode.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def bulk(store: Store, path: Path) -> None:
 
 
 def written(*parts: tuple[int, int, int]) -> dict[int, int]:
-    """Map ids to the number of the change that wrote them, from parts of first id, id behind the last, and change."""
+    """Map ids to the number of the change that wrote them, from parts of first id, id after the last, and change."""
     return {number: change for start, stop, change in parts for number in range(start, stop)}
 
 
@@ -92,11 +92,11 @@ OPERATIONS: dict[Callable, list[dict[int, int]]] = {
     backup: [BEFORE],
     bulk: [BEFORE, {**REMAINING, **written((300, 500, 1))}],
 }
-"""The contents that an operation may leave; the last is what it must leave if it succeeds."""
+"""The contents that an operation may leave; the last is the content that it must leave if it succeeds."""
 
 
 def content(store: Store) -> dict[int, int]:
-    """Return what the store holds, and assert that all columns of a record belong to the same change."""
+    """Map the ids in the store to the change that wrote them; assert that each record is whole, from one change."""
     snapshot = store.snapshot
     rows = snapshot.live
     ids = snapshot.columns.ids[rows]
@@ -115,7 +115,7 @@ FEATURES = np.stack([records(np.arange(1300), np.full(1300, change)).features fo
 
 
 def examine(store: Store, allowed: list[dict[int, int]], label: str) -> None:
-    """Assert that the store holds one of the allowed contents, is sound, and accepts the next change."""
+    """Assert that the store has one of the allowed contents, is sound, and accepts the next change."""
     here = content(store)
     assert here in allowed, f"{label}: {len(here)} records"
     assert verify(store, store.snapshot) == [], label
@@ -136,7 +136,7 @@ def new_copy(base: Path, folder: Path) -> Path:
 
 
 def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bool:
-    """Let one call fail, examine the store, and return whether the operation makes this many calls."""
+    """Make call number `at` fail, examine the store, and return whether the operation makes that call at all."""
     allowed, label = OPERATIONS[operation], f"{operation.__name__}, {mode} at call {at}"
     path = new_copy(base, folder)
     if mode in ("broken", "stop"):
@@ -189,7 +189,7 @@ def run(operation: Callable, mode: str, at: int, base: Path, folder: Path) -> bo
 
 
 def examine_backup(path: Path, failed: bool, store: Store, label: str) -> None:
-    """Assert that a backup is complete, or no index, in which case it can be repeated."""
+    """Assert that a backup is complete, or is not an index and can be repeated."""
     copy = path.with_name("copy")
     if not copy.exists():
         return
@@ -206,7 +206,7 @@ def examine_backup(path: Path, failed: bool, store: Store, label: str) -> None:
 
 
 def create(mode: str, at: int, folder: Path) -> bool:
-    """Let one call fail while an index is created, and return whether `create` makes this many calls."""
+    """Make call number `at` fail while an index is created, and return whether `create` makes that call at all."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path, label = folder / "index", f"create, {mode} at call {at}"
@@ -231,7 +231,7 @@ def create(mode: str, at: int, folder: Path) -> bool:
 
 
 def calls_of(operation: Callable, base: Path, folder: Path) -> tuple[int, list[int]]:
-    """Count the calls that an operation makes when none fails, and list those that commit."""
+    """Count the calls of an operation without a failure, and list the numbers of those that commit."""
     path = new_copy(base, folder)
     if operation is create:
         shutil.rmtree(path)
@@ -245,7 +245,7 @@ def calls_of(operation: Callable, base: Path, folder: Path) -> tuple[int, list[i
 
 
 def failing_calls(mode: str, calls: int, commits: list[int]) -> list[int]:
-    """List the calls that fail in this mode."""
+    """List the numbers of the calls that fail in this mode."""
     around = {commit + step for commit in commits for step in (-1, 0, 1)}
     turn = MODES.index(mode)
     return [at for at in range(1, calls + 1) if THOROUGH or at in (1, calls) or at in around or at % len(MODES) == turn]

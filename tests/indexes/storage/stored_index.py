@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def assert_holds(path: Path, batch: Encodings) -> None:
-    """Assert that the index at the path holds exactly these records, and finds them."""
+    """Assert that the index at the path contains exactly these records, and finds them."""
     with FaissIndex.open(path) as index:
         assert len(index) == len(batch)
         assert_same_records(index.get(batch.ids), batch)
@@ -81,12 +81,12 @@ def start_python(script: str, *arguments: object, **options: object) -> subproce
 
 
 def open_handles() -> int:
-    """Count the files that this process has open, mappings included that keep a file open."""
+    """Count the open file descriptors of this process, including those of memory mappings."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def six_records() -> Encodings:
-    """Make six records for `CONFIG`."""
+    """Return six records for `CONFIG`."""
     rng = np.random.default_rng(0)
     return Encodings(
         probabilities=rng.dirichlet(np.full(CONFIG.classes, 0.5), 6).astype(np.float32),

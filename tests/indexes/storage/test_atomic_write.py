@@ -1,4 +1,4 @@
-"""A file is replaced in one step: its old content stays until the new content is complete and on the disk."""
+"""A file is replaced in one step: its previous content stays until the new content is complete and on the disk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def file(tmp_path) -> Path:
     """A file with content, alone in its directory."""
-    (tmp_path / "settings.json").write_text("old")
+    (tmp_path / "settings.json").write_text("previous")
     return tmp_path / "settings.json"
 
 
-def test_the_new_content_replaces_the_old_when_the_block_ends(file):
+def test_the_new_content_replaces_the_previous_when_the_block_ends(file):
     with replacing(file) as scratch:
         scratch.write_text("new")
-        assert file.read_text() == "old"
+        assert file.read_text() == "previous"
         assert scratch.parent == file.parent  # so that the rename stays in one file system
     assert file.read_text() == "new"
     assert list(file.parent.iterdir()) == [file]
@@ -39,7 +39,7 @@ def test_a_file_that_does_not_exist_is_created(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_in_the_block_leaves_the_old_content_and_no_scratch_file(file, error):
+def test_an_error_in_the_block_leaves_the_previous_content_and_no_scratch_file(file, error):
     def write_half() -> None:
         with replacing(file) as scratch:
             scratch.write_text("half")
@@ -47,18 +47,18 @@ def test_an_error_in_the_block_leaves_the_old_content_and_no_scratch_file(file, 
 
     with pytest.raises(error):
         write_half()
-    assert file.read_text() == "old"
+    assert file.read_text() == "previous"
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_block_that_writes_nothing_leaves_the_old_content(file):
+def test_a_block_that_writes_nothing_leaves_the_previous_content(file):
     with pytest.raises(FileNotFoundError), replacing(file):
         pass
-    assert file.read_text() == "old"
+    assert file.read_text() == "previous"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_refuses_leaves_the_old_content_and_no_scratch_file(file, monkeypatch, call):
+def test_a_disk_that_refuses_leaves_the_previous_content_and_no_scratch_file(file, monkeypatch, call):
     def refuse(*_):
         raise OSError(5, "Input/output error")
 
@@ -66,7 +66,7 @@ def test_a_disk_that_refuses_leaves_the_old_content_and_no_scratch_file(file, mo
         patch.setattr(os, call, refuse)
         with pytest.raises(OSError, match="Input/output error"), replacing(file) as scratch:
             scratch.write_text("new")
-    assert file.read_text() == "old"
+    assert file.read_text() == "previous"
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -89,7 +89,7 @@ def test_the_content_is_synced_before_the_rename_and_the_directory_after_it(file
 
 
 @pytest.mark.parametrize("moment", ["writing", "fsync", "replace"])
-def test_a_process_killed_before_the_rename_leaves_the_old_content(file, moment):
+def test_a_process_killed_before_the_rename_leaves_the_previous_content(file, moment):
     script = """
 import os, pathlib, signal, sys
 from semcut.indexes.storage.atomic_write import replacing
@@ -105,7 +105,7 @@ with replacing(pathlib.Path(sys.argv[1])) as scratch:
 """
     done = subprocess.run([sys.executable, "-c", script, file, moment], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert file.read_text() == "old"
+    assert file.read_text() == "previous"
     (scratch,) = set(file.parent.iterdir()) - {file}
     assert scratch.read_text() == "new"
     with replacing(file) as other:  # the scratch file of the killed process is not in the way
@@ -123,7 +123,7 @@ def test_json_is_written_in_one_step(file):
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_what_is_missing_cannot_be_synced(tmp_path):
+def test_a_missing_file_cannot_be_synced(tmp_path):
     handles = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):
         sync_to_disk(tmp_path / "missing")

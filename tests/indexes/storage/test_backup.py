@@ -26,7 +26,7 @@ def test_a_backup_that_fails_leaves_nothing_large(path, tmp_path):
         assert [file.name for file in (tmp_path / "copy").iterdir()] == ["lock"]
 
 
-def test_a_backup_takes_along_what_others_keep_in_the_directory(path, tmp_path, batch):
+def test_a_backup_copies_the_other_files_in_the_directory(path, tmp_path, batch):
     (path / "connector.json").write_text("{}")
     (path / "notes").mkdir()
     with FaissIndex.open(path) as index:

@@ -1,4 +1,4 @@
-"""The format of the catalogue is that of format version 3, to the letter."""
+"""The tables of the catalogue are exactly those of format version 3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.indexes.storage.stored_index import catalogue
 
 
 def test_the_tables_are_those_of_the_format_version(path):
-    """Whoever changes the schema on purpose raises `FORMAT_VERSION` and writes the new checksum here."""
+    """A deliberate change of the schema needs a new `FORMAT_VERSION`, and the new checksum here."""
     with catalogue(path) as db:
         statements = [text for (text,) in db.execute("SELECT sql FROM sqlite_master WHERE sql <> '' ORDER BY name")]
         (application,) = db.execute("PRAGMA application_id").fetchone()

@@ -31,7 +31,7 @@ def column(request, tmp_path):
 
 
 def new_column(path: Path | None) -> Column | MemoryColumn:
-    """An empty column of rows of three float32, in memory where there is no path."""
+    """Return an empty column of rows of three float32, in memory without a path."""
     if path is None:
         return MemoryColumn(ROWS)
     return Column(path, ROWS, create=True)
@@ -129,7 +129,7 @@ def test_batches_of_any_size_add_up(tmp_path_factory, sizes, block, file):
     checked=st.lists(st.integers(0, 25), min_size=1, max_size=4),
 )
 def test_a_flipped_bit_is_found_before_a_row_of_its_block_is_used(tmp_path_factory, first, second, at, bit, checked):
-    """This holds where a block was filled by two appends too. Blocks have four rows of twelve bytes."""
+    """Also in a block that two appends have filled. Blocks have four rows of twelve bytes."""
     path = tmp_path_factory.mktemp("column") / "features"
     column = new_column(path)
     extent = appended(column, rows(0, first), rows(first, second))
@@ -163,7 +163,7 @@ def test_blocks_that_another_process_extends_are_compared_again(tmp_path):
     reader.check(extent)
     after = writer.append(extent, rows(6, 6))
     reader.mark_unverified(after, extent.rows)
-    reader.check(extent)  # an earlier extent still matches, and does not vouch for the added rows
+    reader.check(extent)  # the earlier extent still matches, but does not cover the added rows
     with open(tmp_path / "features", "r+b") as file:
         file.seek(7 * 12)
         file.write(b"\x99")
@@ -193,7 +193,7 @@ def test_values_of_any_layout_are_written_as_little_endian_rows(column, layout):
 
 
 def test_a_column_in_memory_takes_no_more_than_its_rows():
-    """It reserves addresses, not memory; views keep their addresses as it grows, beyond the size of huge pages too."""
+    """The column reserves addresses, not memory; views keep their addresses as it grows, even beyond huge pages."""
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -216,7 +216,7 @@ def test_a_column_that_cannot_fit_in_memory_is_refused():
         column.append(Extent(1 << 40), np.ones((1, 1 << 20), np.float32))
 
 
-def test_a_file_holds_the_bare_rows(tmp_path):
+def test_a_file_contains_only_the_rows(tmp_path):
     column = Column(tmp_path / "ids", IDS, create=True)
     appended(column, np.array([1, 2**62]))
     column.close()

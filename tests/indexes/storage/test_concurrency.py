@@ -1,4 +1,4 @@
-"""Several processes and one index: one writer, any number of readers, each of one commit."""
+"""Several processes use one index: one writes, any number read, and each reader sees one commit."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_read_only_index_is_searched_but_not_added_to(batch):
 
 def test_an_index_put_in_the_place_of_an_open_one_is_not_touched(path, tmp_path, config, batch):
     with FaissIndex.open(path) as index:
-        path.rename(tmp_path / "old")
+        path.rename(tmp_path / "moved")
         with FaissIndex.create(path, config) as other:
             other.add(batch[:1])
             other.compact()
@@ -178,7 +178,7 @@ def test_an_index_put_in_the_place_of_an_open_one_is_not_touched(path, tmp_path,
         assert len(index) == 4
         assert {**contents(path), "lock": b""} == {**before, "lock": b""}
     assert_holds(path, batch[:1])
-    assert_holds(tmp_path / "old", batch[:4])
+    assert_holds(tmp_path / "moved", batch[:4])
 
 
 def test_a_forked_child_that_closes_an_index_leaves_the_changes_of_its_parent_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of an index that are missing, short, changed, or contradict each other are an error."""
+"""It is an error if files of an index are missing, too short, changed, or contradict each other."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_catalogue_with_broken_pages_is_damage(path):
 @pytest.mark.parametrize("table", ["state", "checksums", "cells"])
 def test_a_catalogue_with_a_view_instead_of_a_table_is_damage(path, table):
     with catalogue(path) as db:
-        db.execute(f"ALTER TABLE {table} RENAME TO old")
-        db.execute(f"CREATE VIEW {table} AS SELECT * FROM old")
+        db.execute(f"ALTER TABLE {table} RENAME TO renamed")
+        db.execute(f"CREATE VIEW {table} AS SELECT * FROM renamed")
     with pytest.raises(DamagedIndexError, match="its tables are not those of an index"):
         FaissIndex.open(path)

@@ -1,4 +1,4 @@
-"""An index whose process is killed at a random moment holds every acknowledged change, and no part of another."""
+"""An index whose process is killed at a random moment has every acknowledged change, and no other change in part."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_process_killed_at_any_moment_loses_no_acknowledged_change(tmp_path, k
             story.tell_until(index.version)
             assert_holds(index, story)
             kinds.add(story.next()[0])
-            story.change(index)  # the lock died with its process
+            story.change(index)  # the end of the killed process has released its lock
             assert_holds(index, story)
             assert index.verify() == []
             acknowledged = index.version
@@ -77,7 +77,7 @@ def test_a_process_killed_at_any_moment_loses_no_acknowledged_change(tmp_path, k
 
 
 def assert_holds(index: FaissIndex, story: Story) -> None:
-    """Assert that the index holds the records of the story, and finds them."""
+    """Assert that the index contains the records of the story, and finds them."""
     expected = story.all()
     assert len(index) == len(expected)
     assert_same_records(index.get(expected.ids), expected)
@@ -87,7 +87,7 @@ def assert_holds(index: FaissIndex, story: Story) -> None:
 
 
 def assert_backup(copy: Path, number: int, seed: int, *, whole: bool) -> bool:
-    """Assert that a backup is complete, or that it is no index and was not acknowledged; delete it.
+    """Assert that a backup is complete, or that it is not an index and was not acknowledged; delete it.
 
     Returns:
         Whether the backup is an index.

@@ -1,4 +1,4 @@
-"""A change that fails, or is interrupted, changes nothing, or closes the index if that cannot be known."""
+"""A change that fails or is interrupted leaves the index unchanged, or closes it if the effect is unknown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def largest_file(size: int):
 
 
 def assert_untouched(index: FaissIndex, path: Path, batch: Encodings, result) -> None:
-    """Assert that the open index and the stored one hold the batch, and that the next add works."""
+    """Assert that the open index and the stored one contain the batch, and that the next add works."""
     assert len(index) == len(batch)
     assert_same_records(index.get(batch.ids), batch)
     assert_same(index.search(batch, k=6, cutoff=0.0), result)

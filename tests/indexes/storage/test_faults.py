@@ -1,4 +1,4 @@
-"""Every call that touches the disk may fail, or be the last call of its process: see `faults`."""
+"""Every call that touches the disk may fail, or be the last call of the process: see `faults`."""
 
 from __future__ import annotations
 

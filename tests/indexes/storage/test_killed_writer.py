@@ -1,4 +1,4 @@
-"""A process that is killed during a change leaves the index as it was; the next writer clears away the rest."""
+"""A process that is killed during a change leaves the index as it was; the next writer deletes the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.indexes.storage.stored_index import (
 )
 
 
-def test_bytes_behind_the_committed_rows_are_ignored_and_overwritten(path, batch):
+def test_bytes_after_the_committed_rows_are_ignored_and_overwritten(path, batch):
     for name in NAMES:
         with open(column(path, name), "ab") as file:
             file.write(b"\xff" * 1001)
@@ -31,7 +31,7 @@ def test_bytes_behind_the_committed_rows_are_ignored_and_overwritten(path, batch
     assert_holds(path, batch)
     with FaissIndex.open(path) as index:
         sizes = index.stats().column_bytes
-    leftover = {"removed": 1001}  # nothing was removed, so the file was not written to
+    leftover = {"removed": 1001}  # no record was removed, so the file was not written to
     assert {name: column(path, name).stat().st_size for name in NAMES} == {**sizes, **leftover}
 
 
@@ -43,13 +43,13 @@ def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, cal
         index.add(batch[:3])
     done = python(
         """
-        index, real, calls = FaissIndex.open(sys.argv[1]), getattr(os, sys.argv[2]), []
+        index, original, calls = FaissIndex.open(sys.argv[1]), getattr(os, sys.argv[2]), []
 
         def killed_at(*arguments):
             calls.append(arguments)
             if len(calls) == int(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments)
+            return original(*arguments)
 
         setattr(os, sys.argv[2], killed_at)
         index.add(batch[3:])
@@ -60,7 +60,7 @@ def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, cal
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert_holds(tmp_path / "index", batch[:3])
-    with FaissIndex.open(tmp_path / "index") as index:  # the lock died with its process
+    with FaissIndex.open(tmp_path / "index") as index:  # the end of the killed process has released its lock
         index.add(batch[3:])
     assert_holds(tmp_path / "index", batch)
 
@@ -117,13 +117,13 @@ def test_a_process_killed_after_an_add_leaves_the_whole_batch(tmp_path):
 
 def test_every_column_is_on_the_disk_before_the_commit(tmp_path, config, batch, monkeypatch):
     with FaissIndex.create(tmp_path / "index", config) as index:
-        synced, real = [], os.fsync
+        synced, original = [], os.fsync
 
         def spy(handle):
             synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
             with FaissIndex.open(tmp_path / "index") as other:  # another process would see the earlier state
                 assert len(other) == 0
-            return real(handle)
+            return original(handle)
 
         monkeypatch.setattr(os, "fsync", spy)
         index.add(batch)
@@ -134,7 +134,7 @@ def test_a_writer_deletes_the_generation_that_a_crashed_compaction_left(path, ba
     (path / "generation-1").mkdir()
     (path / "generation-1" / "ids").write_bytes(bytes(100))
     with FaissIndex.open(path) as index:
-        assert (path / "generation-1").exists()  # a reader touches nothing
+        assert (path / "generation-1").exists()  # a reader deletes no file
         index.add(batch[4:])
         assert not (path / "generation-1").exists()
         index.compact()

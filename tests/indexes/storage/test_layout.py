@@ -1,4 +1,4 @@
-"""What is stored, and where: an index that is opened again is as it was."""
+"""The files of a stored index, and its content when it is opened again."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def test_a_relative_path_stays_where_it_was(path, tmp_path, config, batch, monke
 
 
 def test_opening_reads_neither_features_nor_probabilities_nor_uris(path, monkeypatch):
-    read, real = set(), os.pread
+    read, original = set(), os.pread
 
     def spy(handle, size, offset):
         read.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
-        return real(handle, size, offset)
+        return original(handle, size, offset)
 
     monkeypatch.setattr(os, "pread", spy)
     with FaissIndex.open(path):

@@ -1,4 +1,4 @@
-"""The arrays of an index: a row is compared with its checksums before it is used, however it is read."""
+"""Rows of an index are compared with their checksums before use, whether they are mapped or read from the file."""
 
 from __future__ import annotations
 

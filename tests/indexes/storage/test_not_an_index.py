@@ -1,4 +1,4 @@
-"""An index is not created over anything else, and nothing else is opened as an index: each has a clear error."""
+"""An index is created only in a new or empty directory, and only an index is opened; otherwise the error is clear."""
 
 from __future__ import annotations
 
@@ -135,5 +135,7 @@ def test_what_is_not_an_index_is_not_opened(tmp_path, make):
 def test_another_format_version_is_not_opened(path, version):
     with catalogue(path) as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
-    with pytest.raises(FormatVersionError, match=rf"format version {version} but this version of semcut reads version 3"):
+    with pytest.raises(
+        FormatVersionError, match=rf"format version {version} but this version of semcut reads version 3"
+    ):
         FaissIndex.open(path)

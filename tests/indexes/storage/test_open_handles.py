@@ -1,7 +1,7 @@
 """An operation that fails closes the files that it opened.
 
-Each test keeps the exception, and so the frames in its traceback and all objects in them: a file that only garbage
-collection would close is then still open.
+Each test keeps the exception, and with it the frames in its traceback and all of their objects. So a file that only
+garbage collection would close is still open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A snapshot continues an earlier one only if everything that the earlier one counted is still there."""
+"""A snapshot uses the counts of an earlier one only if all rows and cells that were counted there still exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.indexes.story import CONFIG, records
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    """A store in memory: 300 records, of which 3 were removed."""
+    """A store in memory: 300 rows, 3 of them removed."""
     store = Store.create(None, CONFIG)
     store.write(records(np.arange(300), np.zeros(300)))
     store.write(None, np.array([5, 2, 7]))
@@ -27,7 +27,7 @@ def store() -> Iterator[Store]:
 
 
 def unsized(snapshot: Snapshot) -> Snapshot:
-    """Return a snapshot without sizes of cells, as the catalogue has it."""
+    """Return a snapshot without sizes of cells, as it is read from the catalogue."""
     cells = replace(snapshot.cells, sizes=np.zeros_like(snapshot.cells.sizes))
     return replace(snapshot, committed=snapshot.committed._replace(cells=cells))
 

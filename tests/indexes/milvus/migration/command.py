@@ -1,4 +1,4 @@
-"""Records to migrate, and `semcut migrate` as a process."""
+"""Create records to migrate, and run `semcut migrate`."""
 
 from __future__ import annotations
 

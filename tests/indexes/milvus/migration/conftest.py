@@ -19,7 +19,7 @@ from tests.indexes.milvus.migration.command import CONFIG, records
 def uri(request, tmp_path) -> str:
     """The address of Milvus.
 
-    Not the embedded file of other tests: this process has that file open, so a command could not open it.
+    The embedded file of other tests is not used: this process has that file open, so a command could not open it.
     """
     if request.param == "lite":
         return str(tmp_path / "milvus.db")

@@ -1,4 +1,4 @@
-"""A migration that is interrupted at any moment, by a signal or by its server, is resumed and complete."""
+"""A migration that is interrupted at any moment, by a signal or by a failing server, can be resumed and completed."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_a_copy_resumes_with_another_batch_size(source, collection, uri, tmp_pat
                 def fails(self, name, /, *args, call=call, made=made, calls=calls, **kwargs):
                     made.append(name)
                     if len(made) == calls:
-                        raise ServerError("the server is gone")
+                        raise ServerError("the server has crashed")
                     return call(self, name, *args, **kwargs)
 
                 patch.setattr(ServerConnection, "call", fails)
-                with pytest.raises(ServerError, match="is gone"):
+                with pytest.raises(ServerError, match="has crashed"):
                     migration.copy()
             migration = Migration(reader, target, Journal(tmp_path / "journal"), ("source", collection), 20)
         assert migration.copy().differences == []
@@ -87,7 +87,7 @@ def killed_and_resumed(source: Path, collection: str, uri: str, tmp_path: Path, 
 
 
 def test_killed_and_resumed(source, collection, uri, tmp_path):
-    """The copy is complete, at whatever moments it was killed."""
+    """The copy is complete, independent of the moments at which it was killed."""
     killed_and_resumed(source, collection, uri, tmp_path, 3, 40)
 
 

@@ -18,7 +18,7 @@ from tests.indexes.milvus.migration.command import CONFIG, records
 
 
 def test_the_journal(tmp_path):
-    """A line that a crash cut off counts as absent; a file that cannot be read or written is an error."""
+    """A line that a crash cut off is ignored; a file that cannot be read or written is an error."""
     batch = records(30)
     order = np.argsort(batch.ids)
     journal = Journal(tmp_path / "journal")
@@ -45,7 +45,7 @@ def test_the_journal(tmp_path):
 
 
 def test_the_checksum_covers_everything():
-    """Any value, id and uri; None and an empty uri differ as well."""
+    """It changes with any value, id and uri; None and an empty uri differ too."""
     batch = records(4)
     columns = dict(vars(batch))
     known = {checksum(batch)}
