@@ -154,7 +154,7 @@ print([details["dispatcher"] for _, details in compiled.buffer] if compiled.buff
 
 
 def test_the_digest_covers_every_module_that_a_kernel_takes_a_constant_from():
-    """Constants and named tuples are compiled into kernels, so after a change to them the kernels must be compiled again."""
+    """Constants and named tuples are compiled into kernels, so a change to them must compile all kernels again."""
     here = Path(indexes.__file__).parent
     kernels = {file.relative_to(here).as_posix() for file in here.glob("*/*_kernel.py")}
     assert len(kernels) == 8

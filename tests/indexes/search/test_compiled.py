@@ -1,4 +1,4 @@
-"""The compiled search gives the results of `VectorisedSearch`, which answers the queries that the kernel cannot decide."""
+"""The compiled search gives the results of `VectorisedSearch`, to which it leaves queries that it cannot decide."""
 
 from __future__ import annotations
 
