@@ -1,7 +1,7 @@
 """Compiling numba kernels, storing them on the disk and loading them; and which kernel does which step of a search.
 
     jit.py            the decorators `kernel`, `compiled` and `compiled_sum`, and the private parts of numba behind them
-    kernel_cache.py   the directory of compiled kernels, and the process that fills it; does not import numba
+    kernel_cache.py   the directory of compiled kernels, and the process that fills it; works without numba
 
 Two modules of `indexes` use them: `warmup.py` compiles or loads all kernels, by one small add, remove and search; and
 `engine_switch.py` moves an open index to the compiled search as soon as the kernels are ready.

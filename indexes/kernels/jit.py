@@ -4,9 +4,9 @@ Numba takes its cached code of a function for valid as long as the source file o
 functions and constants from other files are compiled into the same code. So the kernels of this package are stored in a
 directory whose name, given by `kernel_cache`, is a digest of everything that they depend on.
 
-This is the only module that imports numba. It uses private parts of numba, listed in `PRIVATE_PARTS`, which may change
-in any version. `NUMBA_TESTED` has the versions with which the kernels were tested. A test compares both with the
-installed numba.
+This is the only module of `indexes` that imports numba. It uses private parts of numba, listed in `PRIVATE_PARTS`,
+which may change in any version. `NUMBA_TESTED` has the versions with which the kernels were tested. A test compares
+both with the installed numba.
 
 Source: numba/core/caching.py for the cache, numba/core/cgutils.py and the LLVM language reference for the instructions.
 """

@@ -224,7 +224,7 @@ def _start_if_idle() -> bool:
                 return True
             if os.fstat(handle).st_size >= _MAX_STARTS:
                 warn_once(
-                    f"search kernels were not compiled, {_MAX_STARTS} processes that tried have ended too early: "
+                    f"search kernels could not be compiled, {_MAX_STARTS} processes that tried have ended too early: "
                     "FAISS scans instead, several times slower; run `semcut warmup` to see why"
                 )
                 return False
