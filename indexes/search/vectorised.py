@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class VectorisedSearch:
 
         def search(start: int) -> SearchResult:
             here = order[start : start + chunk]
-            return self._chunk(queries[here], weights[here], params, scored, trace or SearchTrace())
+            return self._chunk(queries[here], weights[here], params, scored, trace)
 
         starts = range(0, len(queries), chunk)
         if threads == 1:
@@ -91,11 +92,12 @@ class VectorisedSearch:
         weights: NDArray[np.float64],
         params: SearchParams,
         scored: bool,
-        trace: SearchTrace,
+        trace: SearchTrace | None,
     ) -> SearchResult:
         """Search for one chunk of queries, whose number `TUNING.chunk_elements` limits."""
         records, size = self._records, params.shortlist
-        with trace.step("prune"):
+        step = nullcontext if trace is None else trace.step
+        with step("prune"):
             kept = self._cells.prune(weights, params.cutoff)
         shortlister = Shortlister(records, self._cells, self._scanner, trace)
         cut_off = np.zeros(len(queries), np.int64)
@@ -103,24 +105,25 @@ class VectorisedSearch:
             unfinished = np.arange(len(queries))
             result = SearchResult.empty(len(queries), params.k)
         else:
-            with trace.step("shortlist"):
+            with step("shortlist"):
                 rows, cut_off, unfinished = shortlister.by_scanning(queries.codes, weights, kept, params.cutoff, size)
-            with trace.step("rank"):
+            with step("rank"):
                 result = rank(queries, weights, records, rows, params, scored, self._distances)
         for some in _parts(unfinished, kept.codes[unfinished]):
-            with trace.step("shortlist"):
+            with step("shortlist"):
                 rows, cut_off[some] = shortlister.from_all(
                     queries.codes[some], weights[some], kept, some, params.cutoff, size
                 )
-            with trace.step("rank"):
+            with step("rank"):
                 found = rank(queries[some], weights[some], records, rows, params, scored, self._distances)
             result.put(some, found)
         result.partitions[:] = kept.partitions
         result.cells[:] = kept.counts
         result.codes[:] = kept.codes
         result.cut_off[:] = cut_off
-        for name in ("partitions", "cells", "codes", "cut_off"):
-            trace.count(name, np.maximum(getattr(result, name), 0).sum())
+        if trace is not None:
+            for name in ("partitions", "cells", "codes", "cut_off"):
+                trace.count(name, np.maximum(getattr(result, name), 0).sum())
         return result
 
 
