@@ -37,6 +37,7 @@ from semcut.indexes.milvus.milvus_index import CONCURRENT_REQUESTS
 from semcut.indexes.milvus.pymilvus_internals import MilvusClient, hit_keys, int_column
 from semcut.indexes.milvus.schema import Schema
 from semcut.indexes.milvus.shared_state import ServerCells
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 COLLECTION = "semcut_benchmark"
 
@@ -49,7 +50,7 @@ def main() -> None:
     parser.set_defaults(records=100_000)
     parser.add_argument("--uri", default=os.environ.get("MILVUS_URI"))
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--cutoff", type=float, default=0.2)
+    parser.add_argument("--cutoff", type=float, default=DEFAULT_CUTOFF)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -40,8 +40,9 @@ from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes import BruteForceIndex, DeviceError, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.scanners import hamming_faiss_gpu, hamming_torch_gpu
 from semcut.indexes.scanners.gpu_segments import SegmentedScanner
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
-CUTOFF, SHORTLIST, K = 0.2, 100, 10
+CUTOFF, SHORTLIST, K = DEFAULT_CUTOFF, DEFAULT_SHORTLIST, DEFAULT_K
 KINDS: dict[str, Any] = {"torch": (hamming_torch_gpu.TorchScanner, hamming_torch_gpu.devices_named),
                          "flat": (hamming_faiss_gpu.FlatScanner, hamming_faiss_gpu.devices_named)}  # fmt: skip
 ALL_CODES = "one flat index over all codes"

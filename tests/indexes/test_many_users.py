@@ -216,14 +216,16 @@ print("added", flush=True)
 sys.stdin.readline()
 """
     FaissIndex.create(tmp_path / "index", CONFIG).close()
-    writer = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "index")], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert writer.stdout.readline() == "added\n"
-    with FaissIndex.open(tmp_path / "index") as index:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "index")], cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as writer,
+        FaissIndex.open(tmp_path / "index") as index,
+    ):  # fmt: skip
+        assert writer.stdout.readline() == "added\n"
         start = time.monotonic()
-        with pytest.raises(LockedError, match=rf"process {writer.pid} on .*close it there, then try again"):
+        with pytest.raises(LockedError, match=rf"process {writer.pid} on .*close the index there, then try again"):
             index.add(records([2], [0]))
         assert time.monotonic() - start < 1
         assert index.search(records([1], [0]), k=1, cutoff=0).ids.tolist() == [[1]]

@@ -136,5 +136,5 @@ def test_a_directory_without_a_run_is_one_line(tmp_path):
     done = check_targets(tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        f"{tmp_path} holds no finished data set of a benchmark: give a directory that semcut benchmark wrote"
+        f"{tmp_path} has no finished data set of a benchmark: give a directory that semcut benchmark wrote"
     )
