@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-full test-milvus test-browser test-gpu-wheel lint types docs bench benchmark clean
+.PHONY: demo test test-full test-guides test-milvus test-browser test-gpu-wheel lint types docs bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -23,6 +23,10 @@ test: $(VENV)/.dev
 test-full: $(VENV)/.milvus test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
+
+# Every snippet of the guides, programs of users as type checkers see them, and the site.
+test-guides: $(VENV)/.dev
+	$(PYTEST) -m guides tests/test_documents.py tests/test_typing.py
 
 # Installs a Milvus server (2.3.5 from PyPI), starts one on loopback for each test process, and stops it.
 # test-full adds the tests marked long and twice the random examples.

@@ -136,7 +136,7 @@ class SearchResult:
             return pandas.DataFrame(table)
         import polars
 
-        return polars.DataFrame(table)
+        return polars.DataFrame(table, schema_overrides={"uri": polars.String})
 
     def _table(self) -> dict[str, list[Any]]:
         """Return the columns of all records found, query after query."""

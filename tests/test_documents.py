@@ -124,7 +124,9 @@ def test_the_demo_reaches_the_map_that_the_readme_promises(shared: Path) -> None
     assert (shared / "files" / "demo" / "digits.png").is_file()
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=named)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=() if page == README else pytest.mark.guides) for page in RUNNING], ids=named
+)
 def test_every_snippet_runs(page: Path, shared: Path, tmp_path: Path) -> None:
     """A guide may repeat a snippet of the README; such a snippet runs for the README only."""
     shutil.copytree(shared / "files", tmp_path, dirs_exist_ok=True)
@@ -223,6 +225,7 @@ def test_every_public_name_is_in_the_reference() -> None:
             assert re.search(rf"^::: semcut\.(indexes|connector)\.{name}$", pages, re.MULTILINE), name
 
 
+@pytest.mark.guides
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(

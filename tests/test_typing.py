@@ -19,6 +19,8 @@ import pytest
 
 import semcut
 
+pytestmark = pytest.mark.guides
+
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = '''

@@ -224,6 +224,7 @@ sys.stdin.readline()
         FaissIndex.open(tmp_path / "index") as index,
     ):  # fmt: skip
         assert writer.stdout.readline() == "added\n"
+        index.refresh()
         start = time.monotonic()
         with pytest.raises(LockedError, match=rf"process {writer.pid} on .*close the index there, then try again"):
             index.add(records([2], [0]))

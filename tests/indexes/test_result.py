@@ -106,7 +106,7 @@ def test_a_data_frame_has_the_same_columns(result, library):
     frame = result.to_frame(library)
     assert isinstance(frame, frames.DataFrame)
     rows = result.to_dicts()
-    assert list(frame) == list(rows[0])
+    assert list(frame.columns) == list(rows[0])
     assert list(frame["id"]) == [row["id"] for row in rows]
 
 
