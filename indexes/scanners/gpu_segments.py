@@ -270,8 +270,11 @@ def _remaining(segment: Segment[Any]) -> Batch:
 
 
 def _join(first: Batch, second: Batch) -> Batch:
-    codes, rows, cells = (np.concatenate(pair) for pair in zip(first, second, strict=True))
-    return codes, rows, cells
+    return (
+        np.concatenate([first[0], second[0]]),
+        np.concatenate([first[1], second[1]]),
+        np.concatenate([first[2], second[2]]),
+    )
 
 
 def _divide(cells: NDArray[np.integer[Any]], parts: int) -> list[NDArray[np.int64]]:
