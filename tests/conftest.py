@@ -21,6 +21,7 @@ import pytest
 import tests.thorough  # noqa: F401
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is loaded, which some tests do before semcut does
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
