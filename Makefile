@@ -10,8 +10,10 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
 
-# One process per core, up to eight. Neighbouring tests, which share what they train and build, stay in one process.
-PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+# A process more than there are cores, up to eight, since tests wait for other processes. Neighbouring tests, which share
+# what they train and build, stay in one process.
+CORES := $(shell nproc)
+PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 # Every promised behaviour once; where the engine matters, once for each CPU engine.
@@ -24,9 +26,10 @@ test-full: $(VENV)/.milvus test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
 
-# Every snippet of the guides, programs of users as type checkers see them, and the site.
+# What users read, install and run: the demo's figure, every snippet of README and guides, the site, the wheel in a clean
+# environment, programs of users as type checkers see them, and the check of a GPU, on the CPU.
 test-guides: $(VENV)/.dev
-	$(PYTEST) -m guides tests/test_documents.py tests/test_typing.py
+	$(PYTEST) -m guides tests
 
 # Installs a Milvus server (2.3.5 from PyPI), starts one on loopback for each test process, and stops it.
 # test-full adds the tests marked long and twice the random examples.

@@ -117,6 +117,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared
 
 
+@pytest.mark.guides
 def test_the_demo_reaches_the_map_that_the_readme_promises(shared: Path) -> None:
     promised = float(re.search(r"reports\s+a\s+mAP@all\s+of\s+([0-9.]+)", README.read_text())[1])
     demo: dict[str, Any] = json.loads((shared / "report.json").read_text())
@@ -124,9 +125,8 @@ def test_the_demo_reaches_the_map_that_the_readme_promises(shared: Path) -> None
     assert (shared / "files" / "demo" / "digits.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=() if page == README else pytest.mark.guides) for page in RUNNING], ids=named
-)
+@pytest.mark.guides
+@pytest.mark.parametrize("page", RUNNING, ids=named)
 def test_every_snippet_runs(page: Path, shared: Path, tmp_path: Path) -> None:
     """A guide may repeat a snippet of the README; such a snippet runs for the README only."""
     shutil.copytree(shared / "files", tmp_path, dirs_exist_ok=True)

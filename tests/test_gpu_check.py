@@ -14,6 +14,8 @@ import torch
 from semcut.indexes import DeviceError
 from semcut.indexes.scanners import hamming_faiss_gpu, hamming_torch_gpu
 
+pytestmark = pytest.mark.guides
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.guides
+
 ROOT = Path(__file__).parents[1]
 
 INDEX_API = """

@@ -1,7 +1,7 @@
 """Fixtures of the tests of `MilvusIndex`.
 
-Every test runs against milvus-lite. With `make test-milvus` it also runs against a Milvus server, one for each process
-of tests.
+Every test runs against milvus-lite and against a Milvus server, one for each process of tests: `make test` runs the
+first of most modules, `make test-milvus` the rest.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from tests.indexes.milvus.clients import (
 )
 from tests.indexes.story import CONFIG
 
+pytestmark = pytest.mark.milvus
+
 # readers
 
 

@@ -13,6 +13,8 @@ from tests.indexes.generate import assert_same_records
 from tests.indexes.milvus.clients import QUERIES, SEARCH, SMALL_CALL, FailingCall, assert_same_as, reference_of, written
 from tests.indexes.milvus.pool import Backend
 
+pytestmark = pytest.mark.milvus
+
 
 def failing_calls(
     backend: Backend, name: str, base: Encodings, *, after: bool

@@ -37,6 +37,8 @@ from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES, Backend, assert_hol
 from tests.indexes.overrides import override
 from tests.thorough import examples
 
+pytestmark = pytest.mark.milvus
+
 TUNING = {
     (consistent_search, "QUERIES_PER_CHUNK"): [1, 2],
     (reader, "IDS_PER_FILTER"): [1, 5],

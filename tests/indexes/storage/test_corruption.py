@@ -43,8 +43,15 @@ def test_a_column_of_cells_that_contradicts_the_catalogue_is_damage(path, cell):
     numbers = np.fromfile(column(path, "cells"), "<i4")
     numbers[1] = cell  # there are cells 0 to 3
     forge_column(path, "cells", numbers)
-    limit = "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))"
-    done = python(f"{limit}; FaissIndex.open(sys.argv[1])", path)
+    done = python(
+        """
+        with open("/proc/self/statm") as statm:
+            limit = int(statm.read().split()[0]) * resource.getpagesize() + (4 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        FaissIndex.open(sys.argv[1])
+        """,
+        path,
+    )
     assert "DamagedIndexError" in done.stderr, f"exit status {done.returncode}: {done.stderr[-300:]}"
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,10 +12,8 @@ import pytest
 
 from semcut.indexes import FaissIndex, NotAnIndexError
 from tests.indexes.generate import assert_same, assert_same_records
+from tests.indexes.storage.stored_index import fork, python
 from tests.indexes.story import CONFIG, Story
-from tests.thorough import examples
-
-ROOT = Path(__file__).parents[3]
 
 WRITER = """
 import sys
@@ -37,25 +34,23 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [examples(25), pytest.param(250, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [25, pytest.param(250, marks=pytest.mark.long)])
 def test_a_process_killed_at_any_moment_loses_no_acknowledged_change(tmp_path, kills):
     rng = random.Random(kills)
     path, seed = tmp_path / "index", kills
     FaissIndex.create(path, CONFIG).close()
+    shown, errors = tmp_path / "shown", tmp_path / "errors"
+    os.mkfifo(shown)
     acknowledged, kinds, copies = 0, set(), 0
     for _ in range(kills):
-        writer = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", WRITER, str(path), str(seed), rng.choice(["backup", "none"])],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout.readline() == "ready\n", writer.stderr.read()
-        time.sleep(rng.uniform(0, 0.15))
-        writer.send_signal(signal.SIGKILL)
-        lines, errors = writer.communicate(timeout=60)
-        assert not errors
+        writer = fork(WRITER, [path, seed, rng.choice(["backup", "none"])], shown, errors)
+        with open(shown) as output:
+            assert output.readline() == "ready\n", errors.read_text()
+            time.sleep(rng.uniform(0, 0.15))
+            writer.kill()
+            lines = output.read()
+        writer.join()
+        assert not errors.read_text()
         lines_of_two = [line.split() for line in lines.splitlines() if line.count(" ") == 1]
         acknowledged = max([acknowledged, *(int(number) for what, number in lines_of_two if what == "change")])
         story = Story(seed)
@@ -110,20 +105,20 @@ def assert_backup(copy: Path, number: int, seed: int, *, whole: bool) -> bool:
 
 
 def test_a_bulk_load_that_is_killed_leaves_what_was_flushed(tmp_path):
-    script = """
-import os, signal, sys
-import numpy as np
-from semcut.indexes import FaissIndex
-from tests.indexes.story import CONFIG, records
-index = FaissIndex.create(sys.argv[1], CONFIG, durability="close")
-for number in range(20):
-    index.add(records(np.arange(number * 10, number * 10 + 10), np.full(10, number)))
-    if number == 12:
-        index.flush()
-assert len(index) == 200
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "index"], cwd=ROOT, capture_output=True, text=True)
+    done = python(
+        """
+        from tests.indexes.story import CONFIG, records
+
+        index = FaissIndex.create(sys.argv[1], CONFIG, durability="close")
+        for number in range(20):
+            index.add(records(np.arange(number * 10, number * 10 + 10), np.full(10, number)))
+            if number == 12:
+                index.flush()
+        assert len(index) == 200
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        tmp_path / "index",
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     with FaissIndex.open(tmp_path / "index", durability="close") as index:
         assert index.ids().tolist() == list(range(130))
