@@ -1,0 +1,97 @@
+"""Open files that may come from someone else: regular files only, without waiting, and of a bounded size.
+
+A directory that was received can contain anything under the name of an index's or a network's file: a FIFO, on which
+an ordinary `open` waits for ever; a device such as /dev/zero, which never ends; a link to a file elsewhere, which a
+writer would overwrite; a file of any size. So every file that semcut reads from an index, a model, a data set or a list
+is opened here.
+
+All functions raise `OSError` with a `strerror` that completes the sentence "cannot read FILE: ".
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+JSON_BYTES = 16 << 20
+"""The largest JSON file that is read by default: 16 MiB, many times the largest that semcut writes."""
+
+
+def open_descriptor(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+    """Open a regular file and return its descriptor.
+
+    Args:
+        path: the file.
+        flags: flags of `os.open`.
+        follow: whether the last part of the path may be a symbolic link, as for files that a user names.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+    """
+    extra = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags | extra, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "it is a symbolic link, expected a file", os.fspath(path)) from None
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a FIFO without a reader, a socket or a directory
+            raise _not_regular(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return descriptor
+
+
+def _not_regular(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def open_binary(path: str | os.PathLike[str], *, max_bytes: int | None = None, follow: bool = False) -> IO[bytes]:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file.
+        max_bytes: the largest size; None for any size.
+        follow: as for `open_descriptor`.
+
+    Raises:
+        OSError: the file cannot be opened, is not a regular file, or is larger.
+    """
+    stream = os.fdopen(open_descriptor(path, follow=follow), "rb")
+    if max_bytes is not None:
+        size = os.fstat(stream.fileno()).st_size
+        if size > max_bytes:
+            stream.close()
+            raise OSError(
+                errno.EFBIG, f"it has {size:,} bytes, expected at most {max_bytes:,}", os.fspath(path)
+            ) from None
+    return stream
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, follow: bool = False) -> bytes:
+    """Read a regular file of at most `max_bytes`, even if it grows meanwhile; arguments as for `open_binary`.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or is larger.
+    """
+    with open_binary(path, max_bytes=max_bytes, follow=follow) as stream:
+        return stream.read(max_bytes)
+
+
+def read_json(path: str | os.PathLike[str], max_bytes: int = JSON_BYTES, *, follow: bool = False) -> object:
+    """Read a JSON file; arguments as for `open_binary`.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or is larger.
+        ValueError: the content is not JSON, or is nested too deeply.
+    """
+    content = read_bytes(Path(path), max_bytes, follow=follow)
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -1,0 +1,70 @@
+"""Only regular files of a bounded size are opened, and nothing is waited for."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from semcut.indexes.regular_files import open_binary, open_descriptor, read_bytes, read_json
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+def directory(path):
+    path.mkdir()
+
+
+def listening(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("make", [fifo, device, directory, listening])
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY])
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, monkeypatch, make, follow, flags):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "file")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"not a regular file|symbolic link"):
+        open_descriptor(tmp_path / "file", flags, follow=follow)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_link_is_followed_only_where_a_user_names_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_bytes(tmp_path / "link", 7, follow=True) == b"content"
+    with pytest.raises(OSError, match="symbolic link"):
+        read_bytes(tmp_path / "link", 7)
+
+
+def test_sizes_are_bounded_before_anything_is_read(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, 1 << 40)
+    for read in (lambda: read_bytes(file, 100), lambda: read_json(file), lambda: open_binary(file, max_bytes=1 << 39)):
+        with pytest.raises(OSError, match="has 1,099,511,627,776 bytes, expected at most"):
+            read()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", b'{"a": 1} {}'])
+def test_what_is_not_json_is_a_value_error(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=r".+"):
+        read_json(tmp_path / "file")
+    (tmp_path / "file").write_text('{"a": [1]}')
+    assert read_json(tmp_path / "file") == {"a": [1]}
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_bytes(tmp_path / "file", 10)
