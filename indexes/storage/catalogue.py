@@ -4,15 +4,16 @@ The transaction that changes the table `state` is the commit of everything that 
 SQLite's rollback journal with synchronous = EXTRA makes the transaction atomic and durable; see
 https://www.sqlite.org/atomiccommit.html. The catalogue of an index in memory is an SQLite database in memory. The
 tables are described in `catalogue_format`.
+
+A catalogue may come from someone else: `catalogue_connection` opens it safely, and nothing in it is read here before
+its schema has been compared.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +26,25 @@ from semcut.indexes.errors import (
     InvalidParameterError,
     NotAnIndexError,
     StorageError,
+    shown,
 )
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
     FORMAT_VERSION,
     SCHEMA,
-    TABLES,
     Committed,
     cell_rows,
     checksum_rows,
     committed_of,
+    readings,
     state_row,
 )
+from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
 from semcut.indexes.storage.column_files import NAMES, Extent
 
-_BUSY_SECONDS = 30
+_SIZE = ("page_count", "page_size")
 
 
 class Catalogue:
@@ -56,12 +60,12 @@ class Catalogue:
     """
 
     def __init__(self, path: Path) -> None:
-        self._connect(path, f"{path.absolute().as_uri()}?mode=rw")
+        self._path: Path | None = path
+        self._connection = CatalogueConnection(path, new=False)
         try:
-            with self._translated_errors():
-                self._check_format()
+            self._connection.recovered(self._check_format)
+            with self._connection.translated_errors():
                 self._config_json = self._meta("config")
-                self._db.execute("PRAGMA synchronous = EXTRA")
             self.config = self._parsed_config()
         except BaseException:
             self.close()
@@ -84,7 +88,7 @@ class Catalogue:
             except OSError as error:
                 raise StorageError(f"cannot create {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)
-        catalogue._connect(path, ":memory:" if path is None else f"{path.absolute().as_uri()}?mode=rw")
+        catalogue._path, catalogue._connection = path, CatalogueConnection(path, new=True)
         catalogue.config, catalogue._config_json = config, config.model_dump_json()
         try:
             catalogue._fill()
@@ -96,80 +100,34 @@ class Catalogue:
     def _fill(self) -> None:
         """Create the tables, with the configuration and the state of an empty index."""
         empty = Committed(0, 0, dict.fromkeys(NAMES, Extent()), 0, Cells.empty(self.config))
-        with self._translated_errors():
-            self._db.execute("PRAGMA synchronous = EXTRA")
-        with self._translated_errors(), self._transaction():
+        with self._connection.transaction():
             for statement in SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._db.executemany(
+                self._connection.db.execute(statement)
+            self._connection.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._connection.db.executemany(
                 "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", self._config_json)]
             )
             self._put_state(empty)
 
-    def _connect(self, path: Path | None, address: str) -> None:
-        self._path = path
-        with self._translated_errors():
-            self._db = sqlite3.connect(
-                address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
-            )
-            self._close = weakref.finalize(self, self._db.close)
-
     def _check_format(self) -> None:
-        try:
-            (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            found = self._db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                raise
-            application, found = 0, None
-        if application != APPLICATION_ID or found is None:
+        tables = {name: (kind, sql) for kind, name, _, sql in schema_of(self._connection.db)}
+        kind, sql = tables.get("meta", ("", None))
+        if kind != "table" or not str(sql).startswith("CREATE TABLE meta ("):
+            raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
+        found = self._connection.db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+        if found is None:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         if found[0] != str(FORMAT_VERSION):
+            version = shown(found[0]).strip("'")
             raise FormatVersionError(
-                f"{self._path} has format version {found[0]} but this version of semcut reads version "
+                f"{self._path} has format version {version} but this version of semcut reads version "
                 f"{FORMAT_VERSION}: open the index with the version of semcut that wrote it, or build the index again"
             )
+        self._check_schema()
 
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice."""
-        where = self._path or "the catalogue in memory"
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise StorageError(f"{where} was locked by another program for {_BUSY_SECONDS} s: try again") from None
-            if "readonly" in str(error):
-                raise StorageError(
-                    f"{where} cannot be written to ({error}): an index can be changed, and recovered after a crash of "
-                    "its writer, only where its directory is writable"
-                ) from None
-            advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
-            raise StorageError(f"cannot use {where}: {error}; {advice}") from None
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched
-            raise self._damaged(str(error)) from None
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot use {where}: {error}") from None
-
-    def _damaged(self, reason: str) -> DamagedIndexError:
-        return DamagedIndexError(f"{self._path} is damaged ({reason}): restore the index from a backup")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._begin("IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    def _begin(self, kind: str) -> None:
-        if self._db.in_transaction:  # an earlier rollback has failed
-            self._db.execute("ROLLBACK")
-        self._db.execute(f"BEGIN {kind}")
+    def _check_schema(self) -> None:
+        if schema_of(self._connection.db) != expected_schema():
+            raise self._connection.damaged("its tables are not those of an index")
 
     def _parsed_config(self) -> IndexConfig:
         try:
@@ -178,9 +136,9 @@ class Catalogue:
             raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 
     def _meta(self, key: str) -> str:
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        found = self._connection.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if found is None or not isinstance(found[0], str):
-            raise self._damaged(f"its {key} is missing")
+            raise self._connection.damaged(f"its {key} is missing")
         return found[0]
 
     def version(self) -> int:
@@ -190,10 +148,9 @@ class Catalogue:
             StorageError: the catalogue cannot be read.
             DamagedIndexError: the catalogue has no state.
         """
-        with self._translated_errors():
-            found = self._db.execute("SELECT version FROM state").fetchone()
+        found = self._connection.recovered(lambda: self._connection.db.execute("SELECT version FROM state").fetchone())
         if found is None or not isinstance(found[0], int):
-            raise self._damaged("it has no state")
+            raise self._connection.damaged("it has no state")
         return found[0]
 
     def read(self) -> Committed:
@@ -203,23 +160,25 @@ class Catalogue:
             StorageError: the catalogue cannot be read.
             DamagedIndexError: the catalogue contradicts itself or the configuration.
         """
-        with self._translated_errors():
-            self._begin("DEFERRED")
-            try:
-                kinds = set(
-                    self._db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'")
-                )
-                if kinds != {("table", name) for name in TABLES}:
-                    raise self._damaged("its tables are not those of an index")
-                states = self._db.execute("SELECT * FROM state").fetchall()
-                checksums = self._db.execute("SELECT name, crcs FROM checksums ORDER BY name, chunk").fetchall()
-                cells = self._db.execute("SELECT cell, number, low, envelope, crc FROM cells ORDER BY cell").fetchall()
-            finally:
-                self._db.execute("ROLLBACK")
+        states, checksums, cells = self._connection.recovered(self._tables)
         try:
             return committed_of(self.config, self._config_json, states, checksums, cells)
         except ValueError as error:
-            raise self._damaged(str(error)) from None
+            raise self._connection.damaged(str(error)) from None
+
+    def _tables(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Read the rows of `state`, `checksums` and `cells`, no more than fit into the file."""
+        self._connection.begin("DEFERRED")
+        try:
+            self._check_schema()
+            (pages,), (page_bytes,) = (self._connection.db.execute(f"PRAGMA {name}").fetchone() for name in _SIZE)
+            states, checksums, cells = (
+                self._connection.db.execute(query, limits).fetchall()
+                for query, limits in readings(self.config, pages * page_bytes)
+            )
+            return states, checksums, cells
+        finally:
+            self._connection.db.execute("ROLLBACK")
 
     def commit(self, before: Committed, after: Committed, changed_cells: NDArray[np.int64]) -> None:
         """Commit the rows that were written to the columns, so that they belong to the index.
@@ -234,26 +193,27 @@ class Catalogue:
             ConcurrentWriteError: `before` is not the last commit, because another process has changed the index.
             StorageError: the commit failed and nothing was changed.
         """
+        self._connection.begin_writing()
         new_generation = before.generation != after.generation
         if new_generation:
             changed_cells = np.arange(len(after.cells))
         try:
-            with self._translated_errors(), self._transaction():
+            with self._connection.transaction():
                 if self.version() != before.version:
                     raise ConcurrentWriteError(
                         f"another process has changed {self._path} in spite of the lock: open the index again"
                     )
                 if new_generation:
-                    self._db.execute("DELETE FROM checksums")
-                    self._db.execute("DELETE FROM cells")
+                    self._connection.db.execute("DELETE FROM checksums")
+                    self._connection.db.execute("DELETE FROM cells")
                 for name in NAMES:
                     # The last block may have been partly filled: its checksum changes with every append.
                     unchanged = 0 if new_generation else max(0, len(before.extents[name].crcs) - 1)
-                    self._db.executemany(
+                    self._connection.db.executemany(
                         "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)",
                         checksum_rows(name, after.extents[name].crcs, unchanged),
                     )
-                self._db.executemany(
+                self._connection.db.executemany(
                     "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", cell_rows(after.cells, changed_cells)
                 )
                 self._put_state(after)
@@ -261,28 +221,15 @@ class Catalogue:
             raise
         except StorageError:
             with suppress(StorageError):
-                if not self._db.in_transaction and self.version() == after.version:
+                if not self._connection.db.in_transaction and self.version() == after.version:
                     return  # SQLite reported an error after the transaction had become durable
             raise
 
     def _put_state(self, committed: Committed) -> None:
-        self._db.execute(
+        self._connection.db.execute(
             "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", state_row(committed, self._config_json)
         )
 
     def close(self) -> None:
         """Close the database."""
-        self._close()
-
-
-def integrity_errors(path: Path) -> list[str]:
-    """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
-    try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
-        try:
-            found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        return [str(error)]
-    return [] if found == ["ok"] else found
+        self._connection.close()

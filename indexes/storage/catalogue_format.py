@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
+from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
@@ -27,7 +28,6 @@ from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
 FORMAT_VERSION = 3
 APPLICATION_ID = 0x53454D43
 """SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
-TABLES = ("meta", "state", "checksums", "cells")
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE state (
@@ -105,6 +105,31 @@ def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int,
     return ((*row, _cell_crc(*row)) for row in rows)
 
 
+def readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the queries, with their parameters, whose rows `committed_of` needs, in the order of its arguments.
+
+    They read at most about twice as many bytes as the catalogue has, even if a forged one refers to the same bytes from
+    many rows. The limits leave room for one row too many, so that `committed_of` notices it.
+
+    Args:
+        config: the configuration of the index.
+        size: bytes of the catalogue.
+    """
+    checksums, envelope = 4 * _CHECKSUMS_PER_ROW, 4 * config.classes
+    return [
+        ("SELECT * FROM state LIMIT 2", ()),
+        (
+            "SELECT name, crcs FROM checksums WHERE length(crcs) <= ? ORDER BY name, chunk LIMIT ?",
+            (checksums, size // checksums + len(NAMES) + 1),
+        ),
+        (
+            "SELECT cell, number, low, CASE WHEN length(envelope) = ? THEN envelope END, crc FROM cells "
+            "ORDER BY cell LIMIT ?",
+            (envelope, min(cell_count(config), size // envelope) + 1),
+        ),
+    ]
+
+
 def committed_of(
     config: IndexConfig,
     config_json: str,
@@ -130,6 +155,8 @@ def committed_of(
     _, version, generation, records, uri_bytes, removed, unnormalised, crc = states[0]
     if crc != _state_crc(states[0][1:-1], config_json) or min(states[0]) < 0 or max(states[0]) > _LARGEST:
         raise ValueError("its state does not match its checksum")
+    if removed > records or unnormalised > records - removed:
+        raise ValueError("its state contradicts itself")
     rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
     blocks = {name: spec.block for name, spec in specs(config).items()}
     extents = {name: _extent(name, rows[name], blocks[name], checksums) for name in NAMES}
@@ -155,13 +182,20 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
         or any(row[4] != _cell_crc(*row[:4]) for row in found)
     ):
         raise ValueError("its cells are not valid")
-    return Cells(
+    cells = Cells(
         config=config,
         numbers=np.array([row[1] for row in found], np.int64),
         sizes=np.zeros(len(found), np.int64),
         lows=np.array([row[2] for row in found], np.float32),
         envelopes=np.frombuffer(b"".join(row[3] for row in found), "<f4").reshape(-1, config.classes),
     )
+    # Kernels compute array positions from these values.
+    for bounds in (cells.lows, cells.envelopes):
+        if not ((bounds >= 0) & (bounds <= 1 + SUM_TOLERANCE)).all():  # NaN is neither
+            raise ValueError("the bounds of its cells are not probabilities")
+    if len(np.unique(cells.numbers)) != len(cells):
+        raise ValueError("its cells are not distinct")
+    return cells
 
 
 def _state_crc(values: tuple[int, ...], config_json: str) -> int:

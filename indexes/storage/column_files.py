@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
+from semcut.indexes.regular_files import open_descriptor
 
 _WRITE_BYTES = 1 << 24  # largest single write
 
@@ -104,7 +105,7 @@ class Column:
         self.path, self.spec = path, spec
         flags = os.O_RDWR if writable else os.O_RDONLY
         try:
-            self._fd = os.open(path, flags | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o666)
+            self._fd = open_descriptor(path, flags | (os.O_CREAT | os.O_EXCL if create else 0))
         except FileNotFoundError:
             raise DamagedIndexError(f"{path} is missing: the index is damaged, restore it from a backup") from None
         except OSError as error:

@@ -27,7 +27,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.errors import IndexExistsError, NotAnIndexError, StorageError, shown
+from semcut.indexes.errors import DamagedIndexError, IndexExistsError, NotAnIndexError, StorageError, shown
+from semcut.indexes.regular_files import open_binary
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, specs
@@ -146,7 +147,7 @@ def new_index(
         try:
             for file in _other_files(source):
                 copied.append(path / file.name)
-                shutil.copy2(file, path / file.name)
+                _copy(file, path / file.name)
                 sync_path(path / file.name)
             sync_path(path)
             os.rename(path / UNFINISHED, path / CATALOGUE)
@@ -162,10 +163,17 @@ def new_index(
         raise
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a regular file with its times, into a new file."""
+    with open_binary(source) as read, target.open("xb") as write:
+        shutil.copyfileobj(read, write)
+    shutil.copystat(source, target)
+
+
 def _other_files(source: Path | None) -> list[Path]:
-    """List the files in the directory of an index that do not belong to the index."""
+    """List the regular files in the directory of an index that do not belong to the index."""
     own = (CATALOGUE, UNFINISHED, LOCK)
-    files = [] if source is None else [file for file in source.iterdir() if file.is_file()]
+    files = [] if source is None else [file for file in source.iterdir() if file.is_file() and not file.is_symlink()]
     return [file for file in files if not file.name.startswith(own)]
 
 
@@ -177,9 +185,12 @@ def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, 
         StorageError: a file cannot be opened.
     """
     files: dict[str, Column] = {}
+    folder = path / f"{GENERATION}{generation}"
+    if folder.is_symlink():  # its files could be those of another index
+        raise DamagedIndexError(f"{folder} is a symbolic link, expected a directory: restore the index from a backup")
     try:
         for name, spec in specs(config).items():
-            file = path / f"{GENERATION}{generation}" / name
+            file = folder / name
             files[name] = Column(file, spec, writable=os.access(file, os.W_OK))
     except BaseException:
         close_columns(files)

@@ -17,7 +17,8 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.backup import backup
-from semcut.indexes.storage.catalogue import Catalogue, integrity_errors
+from semcut.indexes.storage.catalogue import Catalogue
+from semcut.indexes.storage.catalogue_connection import integrity_errors
 from semcut.indexes.storage.compaction import compact
 from semcut.indexes.storage.directory import CATALOGUE, lock_new_directory, new_index, require_index
 from semcut.indexes.storage.loaded_index import LoadedIndex

@@ -14,10 +14,12 @@ import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from semcut.indexes.errors import LockedError, StorageError
+from semcut.indexes.regular_files import open_descriptor, read_json
 
 NAME = "lock"
 _OWNER_BYTES = 10_000  # upper limit for the content of the file
@@ -46,6 +48,8 @@ class WriterLock:
             StorageError: the file system refuses, or this process was forked after the index was opened.
         """
         try:
+            if os.path.lexists(self._path):
+                os.close(open_descriptor(self._path))  # otherwise locking would empty what a link leads to
             self._lock.acquire()
         except Timeout:
             raise LockedError(
@@ -69,8 +73,7 @@ class WriterLock:
     def _owner(self) -> str:
         """Describe the process that holds the lock, as far as the file can be read."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            with open(self._path, "rb") as file:
-                owner = json.loads(file.read(_OWNER_BYTES))
+            owner: Any = read_json(self._path, _OWNER_BYTES)
             here = " (this process)" if owner["pid"] == os.getpid() and owner["host"] == socket.gethostname() else ""
             return f"process {owner['pid']}{here} on {owner['host']}, since {owner['since']}: {owner['command']}"
         return "another process"

@@ -1,0 +1,149 @@
+"""Judge the files of a catalogue before SQLite opens them, and limit what SQLite may do afterwards.
+
+An index can come from someone else. SQLite trusts the files beside a database: a journal may name another file, which
+SQLite then deletes, and a write-ahead log replaces pages. semcut's catalogues never have either, so `judge_files`
+refuses them. Then `schema_of` shows that the tables are exactly those of semcut, without views, triggers or computed
+columns, before any of them is read. `Steps` ends a statement that runs for ever, as one over a forged tree of pages
+does.
+
+Source: https://www.sqlite.org/fileformat2.html, sections 1.3 (header) and 3 (rollback journal), and the name of a
+super-journal at the end of a journal, https://www.sqlite.org/atomiccommit.html, section 5.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import struct
+from functools import cache
+from pathlib import Path
+
+from semcut.indexes.errors import DamagedIndexError, NotAnIndexError, StorageError
+from semcut.indexes.regular_files import open_binary
+from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
+
+_JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_STEPS_PER_CALL = 100_000
+_MOST_CALLS = 1000
+"""Statements end after 100 million steps of SQLite's machine: many times what a commit of the largest index needs."""
+
+SchemaRow = tuple[str, str, str, "str | None"]
+
+
+def judge_files(path: Path) -> None:
+    """Raise an error unless SQLite can open the catalogue at `path` without touching any file but its journal.
+
+    The catalogue itself is never opened here: closing it would end the locks that SQLite holds on it in this process.
+
+    Raises:
+        NotAnIndexError: the file is not the catalogue of an index.
+        DamagedIndexError: there are files or headers beside or in the catalogue that semcut never writes.
+        StorageError: the files cannot be read.
+    """
+    try:
+        regular = stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    if not regular:
+        raise NotAnIndexError(f"{path} is not a regular file, expected the catalogue of an index")
+    for ending in ("-wal", "-shm"):
+        if os.path.lexists(f"{path}{ending}"):
+            raise _foreign(Path(f"{path}{ending}"), "is a file of a write-ahead log")
+    _judge_journal(path)
+    _judge_header(path)
+
+
+def _judge_header(path: Path) -> None:
+    """Check that the catalogue is a database of semcut, through a connection that takes no lock and writes nothing."""
+    reason = f"{path} is not the catalogue of a semcut index"
+    try:
+        try:
+            application = _application_id(path, "mode=ro&nolock=1")  # fails where there should be a write-ahead log
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise StorageError(f"cannot read {path}: {error}, or semcut did not write it") from None
+            application = _application_id(path, "immutable=1")  # there is a journal, at which this does not look
+    except sqlite3.DatabaseError:
+        raise NotAnIndexError(reason) from None
+    if application != APPLICATION_ID:
+        raise NotAnIndexError(reason)
+
+
+def _application_id(path: Path, options: str) -> int:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+    try:
+        return int(db.execute("PRAGMA application_id").fetchone()[0])
+    finally:
+        db.close()
+
+
+def _judge_journal(path: Path) -> None:
+    """Check the journal of a catalogue, if there is one; a writer that was killed leaves one, and SQLite uses it."""
+    journal = Path(f"{path}-journal")
+    try:
+        with open_binary(journal) as file:
+            header = file.read(_JOURNAL_HEADER)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SUPER_JOURNAL))
+            end = file.read(_SUPER_JOURNAL)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot read {journal}: {error.strerror}") from None
+    if len(end) == _SUPER_JOURNAL and end.endswith(_JOURNAL_MAGIC):
+        raise _foreign(journal, "names another file, which SQLite would delete")
+    if len(header) < _JOURNAL_HEADER or not header.startswith(_JOURNAL_MAGIC):
+        return  # SQLite ignores it
+    pages, _, page_bytes = struct.unpack_from(">III", header, 16)
+    if pages * page_bytes > os.lstat(path).st_size:
+        raise _foreign(journal, "is of a larger catalogue")
+
+
+def _foreign(path: Path, what: str) -> DamagedIndexError:
+    return DamagedIndexError(
+        f"{path} {what}; semcut never writes such a file: do not use this index, or restore it from a backup"
+    )
+
+
+class Steps:
+    """Counts the steps of SQLite's machine, and ends a statement that takes too many.
+
+    SQLite calls the object between steps, which is also when Ctrl-C is noticed.
+
+    Attributes:
+        exhausted: whether a statement was ended since the last `restart`.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._calls = 0
+        db.set_progress_handler(self, _STEPS_PER_CALL)
+
+    def restart(self) -> None:
+        """Begin to count anew, before a statement."""
+        self._calls = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self._calls > _MOST_CALLS
+
+    def __call__(self) -> bool:
+        """Return whether SQLite is to end the statement."""
+        self._calls += 1
+        return self._calls > _MOST_CALLS
+
+
+def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:
+    """Read the definitions of all tables, indexes, views and triggers of a database, at most 20, in order."""
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name LIMIT 20").fetchall()
+
+
+@cache
+def expected_schema() -> list[SchemaRow]:
+    """Return what `schema_of` reads in a catalogue."""
+    db = sqlite3.connect(":memory:")
+    try:
+        db.executescript(SCHEMA)
+        return schema_of(db)
+    finally:
+        db.close()

@@ -1,0 +1,320 @@
+"""An index from someone else: it is searched or refused, and touches no file but its own, whatever is in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import struct
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcut.indexes import DamagedIndexError, FaissIndex, NotAnIndexError, StorageError
+from semcut.indexes.storage.catalogue_connection import CatalogueConnection
+from semcut.indexes.storage.catalogue_format import _cell_crc
+from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.directory import CATALOGUE
+from semcut.indexes.storage.verify import verify_path
+from tests.indexes.storage.stored_index import assert_holds, catalogue, contents, python
+
+MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def refused(path: Path, match: str, error: type[StorageError] = DamagedIndexError) -> None:
+    """Assert that the index is not opened, that `verify` says so, and that nothing in the directory has changed."""
+    before = sorted(path.rglob("*"))
+    with pytest.raises(error, match=match):
+        FaissIndex.open(path)
+    if error is DamagedIndexError:
+        assert verify_path(path)
+    assert sorted(path.rglob("*")) == before
+
+
+# Files beside the catalogue
+
+
+def hot_journal(path: Path, tmp_path: Path) -> bytes:
+    """Return the journal that a process leaves which is killed in a transaction, and make its index need it."""
+    done = python(
+        """
+        import sqlite3
+        db = sqlite3.connect(sys.argv[1], isolation_level=None)
+        db.execute("PRAGMA cache_spill = 1")
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN")
+        db.execute("UPDATE state SET version = 77")
+        for number in range(100):
+            db.execute("INSERT INTO checksums VALUES (?, 0, zeroblob(4096))", (f"x{number}",))
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        path / CATALOGUE,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return Path(f"{path / CATALOGUE}-journal").read_bytes()
+
+
+def test_a_journal_is_rolled_back_by_the_first_reader(path, tmp_path, batch):
+    journal = hot_journal(path, tmp_path)
+    assert journal.startswith(MAGIC)
+    assert_holds(path, batch[:4])
+    assert not Path(f"{path / CATALOGUE}-journal").exists()
+
+
+def test_a_journal_of_a_writer_that_is_killed_later_is_rolled_back_by_an_open_reader(path, tmp_path, batch):
+    with FaissIndex.open(path) as index:
+        hot_journal(path, tmp_path)
+        assert not index.refresh()
+        assert index.search(batch[:2], k=1).ids.ravel().tolist() == batch.ids[:2].tolist()
+
+
+def test_a_journal_that_names_a_file_does_not_delete_it(path, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    name = str(victim).encode()
+    journal = hot_journal(path, tmp_path)
+    page = struct.unpack_from(">I", journal, 24)[0]
+    record = struct.pack(">I", (1 << 30) // page + 1) + name + struct.pack(">II", len(name), sum(name)) + MAGIC
+    Path(f"{path / CATALOGUE}-journal").write_bytes(journal + record)
+    refused(path, "journal names another file, which SQLite would delete; semcut never writes such a file")
+    assert victim.read_text() == "precious"
+
+
+def test_the_journal_of_a_larger_catalogue_is_refused(path, tmp_path):
+    journal = bytearray(hot_journal(path, tmp_path))
+    struct.pack_into(">I", journal, 16, 1 << 30)  # SQLite would extend the catalogue to terabytes
+    Path(f"{path / CATALOGUE}-journal").write_bytes(journal)
+    refused(path, "journal is of a larger catalogue")
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm"])
+def test_files_of_a_write_ahead_log_are_refused(path, ending):
+    Path(f"{path / CATALOGUE}{ending}").touch()
+    refused(path, "is a file of a write-ahead log; semcut never writes such a file")
+
+
+def test_a_catalogue_with_a_write_ahead_log_is_refused(path):
+    with open(path / CATALOGUE, "r+b") as file:
+        file.seek(18)
+        file.write(b"\2\2")
+    refused(path, "semcut did not write it", StorageError)
+
+
+def test_files_put_there_while_an_index_is_open_are_refused_by_its_first_change(path, batch):
+    with FaissIndex.open(path) as index:
+        wal = Path(f"{path / CATALOGUE}-wal")
+        wal.touch()
+        with pytest.raises(DamagedIndexError, match="write-ahead log"):
+            index.add(batch[4:])
+        wal.unlink()
+        index.add(batch[4:])
+    assert_holds(path, batch)
+
+
+# What is not a regular file
+
+
+def fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def link(file: Path) -> None:
+    (file.parent / "target").write_bytes(b"content" * 1000)
+    file.symlink_to(file.parent / "target")
+
+
+def device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [fifo, link, device])
+@pytest.mark.parametrize("name", [CATALOGUE, f"{CATALOGUE}-journal", *(f"generation-0/{name}" for name in NAMES)])
+def test_what_is_not_a_regular_file_is_neither_read_nor_written(path, make, name):
+    (path / name).unlink(missing_ok=True)
+    make(path / name)
+    with pytest.raises(StorageError, match=r"regular file|symbolic link|is not a semcut index"):
+        FaissIndex.open(path)
+    target = (path / name).parent / "target"
+    assert not target.exists() or target.read_bytes() == b"content" * 1000
+
+
+@pytest.mark.parametrize("make", [fifo, link, device])
+def test_a_lock_that_is_not_a_regular_file_is_not_locked(path, make, batch):
+    (path / "lock").unlink()
+    make(path / "lock")
+    with FaissIndex.open(path) as index, pytest.raises(StorageError, match=r"cannot lock .*(regular|symbolic link)"):
+        index.add(batch[4:])
+    assert not (path / "target").exists() or (path / "target").read_bytes() == b"content" * 1000
+
+
+def test_a_generation_that_is_a_link_is_refused(path, tmp_path, batch):
+    other = Path(shutil.copytree(path, tmp_path / "other"))
+    before = contents(other)
+    shutil.rmtree(path / "generation-0")
+    (path / "generation-0").symlink_to(other / "generation-0")
+    refused(path, "generation-0 is a symbolic link")
+    assert contents(other) == before
+
+
+def test_a_backup_copies_no_file_that_a_link_leads_to(path, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (path / "connector.json").symlink_to(tmp_path / "secret")
+    os.mkfifo(path / "fifo")
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "copy")
+    assert sorted(file.name for file in (tmp_path / "copy").iterdir()) == [CATALOGUE, "generation-0", "lock"]
+
+
+# Tables
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT i, i FROM n"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "DROP TABLE checksums; CREATE VIEW checksums (name, chunk, crcs) AS SELECT 1, 2, 3",
+        "CREATE TRIGGER t AFTER INSERT ON state BEGIN DELETE FROM cells; END",
+        "CREATE INDEX i ON cells (low)",
+        "CREATE TABLE other (value)",
+        "ALTER TABLE cells ADD COLUMN more",
+        "ALTER TABLE state RENAME COLUMN loose TO loos",
+        f"DROP TABLE checksums; CREATE VIEW checksums (name, crcs) AS {ENDLESS}",
+    ],
+)
+def test_other_tables_than_those_of_an_index_are_damage(path, statements):
+    with catalogue(path) as db:
+        for statement in statements.split("; C" if "TRIGGER" not in statements else "\0"):
+            db.execute(statement if statement[0] != "R" else "C" + statement)
+    refused(path, "its tables are not those of an index")
+
+
+def test_a_view_in_place_of_the_configuration_is_not_asked(path):
+    with catalogue(path) as db:
+        db.execute("DROP TABLE meta")
+        db.execute(f"CREATE VIEW meta (key, value) AS {ENDLESS}")
+    start = time.monotonic()
+    refused(path, "not the catalogue of a semcut index", NotAnIndexError)
+    assert time.monotonic() - start < 5
+
+
+def forge_tree(path: Path, table: str, kind: int) -> None:
+    """Make the tree of pages of a table refer to the same page from many places, so that reading does not end."""
+    with catalogue(path) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    pages = bytearray((path / CATALOGUE).read_bytes())
+    leaf = pages[(root - 1) * size : root * size]
+    below = len(pages) // size + 1
+    pages += leaf
+    for level in range(12):
+        here = root if level == 11 else len(pages) // size + 1
+        interior = bytearray(size)
+        places = [size - 5 * (number + 1) for number in range(300)]
+        struct.pack_into(">BHHHBI", interior, 0, kind, 0, len(places), places[-1], 0, below)
+        for number, place in enumerate(places):
+            struct.pack_into(">H", interior, 12 + 2 * number, place)
+            struct.pack_into(">IB", interior, place, below, number % 100)
+        if level == 11:
+            pages[(root - 1) * size : root * size] = interior
+        else:
+            pages += interior
+        below = here
+    struct.pack_into(">I", pages, 28, len(pages) // size)
+    (path / CATALOGUE).write_bytes(pages)
+
+
+@pytest.mark.parametrize("table", ["cells", "state"])
+def test_a_tree_of_pages_without_end_is_damage(path, table):
+    forge_tree(path, table, 5)
+    refused(path, "is damaged")
+
+
+def test_a_statement_without_end_is_ended(path):
+    connection = CatalogueConnection(path / CATALOGUE, new=False)
+    with pytest.raises(DamagedIndexError, match="reading it does not end"), connection.translated_errors():
+        connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone()
+    with connection.translated_errors():
+        assert connection.db.execute("SELECT version FROM state").fetchone() == (2,)
+    connection.close()
+
+
+def test_ctrl_c_ends_a_long_statement(path, monkeypatch):
+    monkeypatch.setattr("semcut.indexes.storage.catalogue_guard._MOST_CALLS", 10**9)
+    connection = CatalogueConnection(path / CATALOGUE, new=False)
+    threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
+    with pytest.raises(KeyboardInterrupt), connection.translated_errors():
+        connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone()
+    connection.close()
+
+
+# Values
+
+
+BAD_BOUNDS = (-0.5, -1e-9, 1.5, 1e30, float("inf"), float("-inf"))
+
+
+def forge_cell(path: Path, low: float | None = None, envelope: np.ndarray | None = None) -> None:
+    """Change the bounds of a cell, with a checksum that matches."""
+    with catalogue(path) as db:
+        number, old_low, old_envelope = db.execute("SELECT number, low, envelope FROM cells WHERE cell = 1").fetchone()
+        low = old_low if low is None else low
+        stored = old_envelope if envelope is None else envelope.astype("<f4").tobytes()
+        crc = _cell_crc(1, number, low, stored)
+        db.execute("UPDATE cells SET low = ?, envelope = ?, crc = ? WHERE cell = 1", (low, stored, crc))
+
+
+@pytest.mark.parametrize("low", BAD_BOUNDS)
+def test_a_lower_bound_that_is_no_probability_is_damage(path, low):
+    forge_cell(path, low=low)
+    refused(path, "the bounds of its cells are not probabilities")
+
+
+@pytest.mark.parametrize("value", [*BAD_BOUNDS, float("nan")])
+def test_an_envelope_that_is_no_probability_is_damage(path, value):
+    forge_cell(path, envelope=np.array([0.5, value, 0.25]))
+    refused(path, "the bounds of its cells are not probabilities")
+
+
+def test_rows_that_refer_to_the_same_bytes_are_not_all_read(path):
+    """A catalogue of 100 KB whose cells claim 40 GB: no more is read than fits into the file."""
+    with catalogue(path) as db:
+        db.execute("UPDATE cells SET envelope = zeroblob(50000000) WHERE cell = 1")
+    start = time.monotonic()
+    refused(path, "its cells are not valid")
+    assert time.monotonic() - start < 5
+
+
+def test_a_long_version_is_shown_in_part(path):
+    with catalogue(path) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", ("9\x1b[31m" * 10_000,))
+    with pytest.raises(StorageError, match=r"format version 9\\x1b\[31m") as error:
+        FaissIndex.open(path)
+    assert len(str(error.value)) < 500
+    assert "\x1b" not in str(error.value)
+
+
+def test_locks_stay_while_the_same_process_opens_the_index_again(path, batch):
+    """POSIX ends all locks of a process on a file when it closes any descriptor of the file."""
+    db = sqlite3.connect(path / CATALOGUE, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    assert_holds(path, batch[:4])
+    done = python(
+        """
+        import sqlite3
+        other = sqlite3.connect(sys.argv[1], timeout=0)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            print(error)
+        other.close()
+        """,
+        path / CATALOGUE,
+    )
+    assert done.stdout == "database is locked\n", done.stderr
+    db.close()
