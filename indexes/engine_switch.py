@@ -30,6 +30,8 @@ _RETRY_SECONDS = 0.02
 # It is held while a process is started, and while the thread may hold any other lock: of the import system, of numba,
 # of an index or of its snapshot.
 _fork_lock = threading.RLock()
+_moving = threading.Lock()
+"""Held by the thread that moves an index together with `_fork_lock`, so that `look` need not wait for that lock."""
 os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
 
 
@@ -53,9 +55,9 @@ class EngineSwitch:
             Whether to call this again: False if the index was moved or cannot be moved.
         """
         now = time.monotonic()
-        if now < self._next_look or not _fork_lock.acquire(blocking=False):
+        if now < self._next_look or _moving.locked():
             return True
-        try:
+        with _fork_lock:
             self._next_look = now + _LOOK_SECONDS
             if self._done:
                 return False
@@ -66,12 +68,10 @@ class EngineSwitch:
                 self._thread.start()
                 return True
             return kernel_cache.start_compiling()
-        finally:
-            _fork_lock.release()
 
     def _move(self) -> None:
         try:
-            with _fork_lock:
+            with _fork_lock, _moving:
                 from semcut.indexes.warmup import load_kernels
 
                 load_kernels()
@@ -92,7 +92,7 @@ class EngineSwitch:
         scanner: AnyScanner | None = None
         before: Snapshot | None = None
         while threading.main_thread().is_alive():
-            with _fork_lock:
+            with _fork_lock, _moving:
                 index = self._index()
                 state = None if index is None else index._current()
                 del index

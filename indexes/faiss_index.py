@@ -8,8 +8,9 @@ when the store has committed it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.engine_switch import EngineSwitch
 from semcut.indexes.errors import InvalidParameterError, shown
-from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
@@ -34,6 +34,8 @@ from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.transactions import Durability
 from semcut.indexes.storage.verify import Damage, verify
+
+_T = TypeVar("_T")
 
 
 class FaissIndex(SemanticIndex):
@@ -174,11 +176,7 @@ class FaissIndex(SemanticIndex):
         """
         with self._changes.lock:
             self._check_open()
-            try:
-                self._store.flush()
-            except BaseException:
-                self._changes.abandon()
-                raise
+            self._changes.flush()
 
     def compact(self, progress: Progress | None = None) -> None:
         """Free the space of removed records and tighten the bounds of cells. Searches continue meanwhile.
@@ -193,9 +191,7 @@ class FaissIndex(SemanticIndex):
             DamagedIndexError: a remaining record is damaged.
             LockedError, StorageError: as for `add`.
         """
-        with self._changes.change():
-            self.flush()
-            self._changes.publish(self._store.compact(progress))
+        self._changes.compact(progress)
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write a copy of the index, as it is now, to a new or empty directory, while searches and changes continue.
@@ -246,6 +242,12 @@ class FaissIndex(SemanticIndex):
 
     def _check_open(self) -> None:
         self._searchable.check_open()
+        self._changes.settle()
+
+    def _reading(self, call: Callable[[], _T]) -> _T:
+        """Call a function while no change is published, and return its result."""
+        self._check_open()
+        return self._searchable.read(call)
 
     def _current(self) -> Snapshot | None:
         """Return the snapshot that searches see, None for a closed index."""
@@ -256,18 +258,10 @@ class FaissIndex(SemanticIndex):
         return self._changes.adopt(scanner, snapshot)
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
-        assert encodings.ids is not None
-        with self._changes.change():
-            rows = self._searchable.id_map().rows(encodings.ids)
-            if not replace:
-                refuse_known(encodings.ids, rows)
-            self._changes.publish(self._store.write(encodings, rows[rows >= 0]))
+        self._changes.add(encodings, replace=replace)
 
     def _remove(self, ids: NDArray[np.int64]) -> None:
-        with self._changes.change():
-            rows = self._searchable.id_map().rows(ids)
-            refuse_unknown(ids, rows)
-            self._changes.publish(self._store.write(None, rows))
+        self._changes.remove(ids)
 
     def ids(self) -> NDArray[np.int64]:
         """Return all ids: (records,) int64, in order of arrival."""
@@ -277,19 +271,13 @@ class FaissIndex(SemanticIndex):
 
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
-        with self._searchable.lock.shared():
-            self._check_open()
-            return self._searchable.id_map().largest() + 1
+        return self._reading(lambda: self._searchable.id_map().largest() + 1)
 
     def _rows(self, ids: NDArray[np.int64]) -> tuple[Snapshot, NDArray[np.int64]]:
-        with self._searchable.lock.shared():
-            self._check_open()
-            return self._searchable.rows(ids)
+        return self._reading(lambda: self._searchable.rows(ids))
 
     def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        with self._searchable.lock.shared():
-            self._check_open()
-            return self._searchable.id_map().rows(ids) >= 0
+        return self._reading(lambda: self._searchable.id_map().rows(ids) >= 0)
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         snapshot, rows = self._rows(ids)
@@ -310,24 +298,14 @@ class FaissIndex(SemanticIndex):
         return self._searchable.snapshot.cells
 
     def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
-        with self._searchable.lock.shared():
-            self._check_open()
-            return self._searchable.members(partition, limit, ambiguous)
+        return self._reading(lambda: self._searchable.members(partition, limit, ambiguous))
 
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
         self._check_open()
         switch = self._switch
         if switch is not None and not switch.look():
             self._switch = None
-        searchable = self._searchable
-        with searchable.lock.shared():
-            self._check_open()
-            scored = self._scored(queries, params, searchable.snapshot.normalised)
-            if not len(queries) or not len(searchable.snapshot):
-                return SearchResult.empty(len(queries), params.k)
-            if params.shortlist is not None and params.shortlist >= len(searchable.snapshot):
-                params = params.model_copy(update={"shortlist": None})
-            return searchable.search(queries, params, scored, trace)
+        return self._searchable.search(queries, params, self._scored, trace)
 
 
 def _engine(given: str, device: str) -> str:

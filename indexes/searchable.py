@@ -8,6 +8,8 @@ that searches share. The caller of `publish` passes the next snapshot, and must 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock
 from semcut.indexes.storage.snapshot import Snapshot
+
+_T = TypeVar("_T")
 
 
 class Searchable:
@@ -50,6 +54,7 @@ class Searchable:
         self._search = build_search(snapshot, self.scanner, similarity, self._features)
         self._ids: IdMap | None = None
         self.lock, self.closed = SharedLock(), False
+        self._whole = True  # False while, or if, `publish` has changed a part only
         self._mapping = threading.Lock()
 
     def check_open(self) -> None:
@@ -57,29 +62,83 @@ class Searchable:
         if self.closed:
             raise ClosedIndexError
 
+    def read(self, call: Callable[[], _T]) -> _T:
+        """Call a function while one snapshot stays in place, and return its result.
+
+        Raises:
+            ClosedIndexError: the index was closed.
+        """
+
+        while True:
+            with self.lock.of_this_thread():
+                if self.lock.is_open():
+                    self.check_open()
+                    return call()
+            self.lock.wait()
+
     def search(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        scored: Callable[[Encodings, SearchParams, bool], bool],
+        trace: SearchTrace | None = None,
     ) -> SearchResult:
-        """Search the snapshot; the caller holds the lock. There must be at least one query and one record."""
-        return self._search.search(queries, params, scored, trace)
+        """Search the snapshot.
+
+        Args:
+            queries, params, trace: as for `SemanticIndex.search`.
+            scored: `SemanticIndex._scored`, which says whether scores are computed.
+        """
+
+        def search() -> SearchResult:
+            snapshot, chosen = self.snapshot, params
+            with_scores = scored(queries, params, snapshot.normalised)
+            if not len(queries) or not len(snapshot):
+                return SearchResult.empty(len(queries), params.k)
+            if params.shortlist is not None and params.shortlist >= len(snapshot):
+                chosen = params.model_copy(update={"shortlist": None})
+            return self._search.search(queries, chosen, with_scores, trace)
+
+        return self.read(search)
 
     def publish(self, after: Snapshot) -> None:
-        """Make searches see another snapshot. If this raises, the scanner may be incomplete and must not be used."""
+        """Make searches see another snapshot. If this raises, only `restore` makes the index usable again."""
         before = self.snapshot
-        fresh = after.committed.generation != before.committed.generation
-        scanner = build_scanner(after, self._engine, self._device) if fresh else self.scanner
-        features = build_gpu_features(after, self._device) if fresh else self._features
+        if after.committed.generation != before.committed.generation:
+            self._replace(after)
+            return
         added, removed = changed_rows(before, after)
+        search = build_search(after, self.scanner, self._similarity, self._features)
+
+        def change() -> None:
+            self._whole = False
+            apply_changes(self.scanner, after, added, removed)
+            if self._ids is not None:
+                self._ids.remove(after.columns.ids[removed])
+                self._ids.add(after.columns.ids[added], added)
+            self.snapshot, self._search = after, search
+            self._whole = True
+
+        self.lock.write(change)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make searches see a snapshot after `publish` was interrupted, with a new scanner where that is necessary."""
+        if not self._whole or snapshot is not self.snapshot:
+            self._replace(snapshot)
+
+    def _replace(self, after: Snapshot) -> None:
+        """Make searches see a snapshot, with a new scanner and a new map from ids to rows."""
+        scanner = build_scanner(after, self._engine, self._device)
+        features = build_gpu_features(after, self._device)
         search = build_search(after, scanner, self._similarity, features)
-        with self.lock.exclusive():
-            if fresh:
-                self._ids = None
-            else:
-                apply_changes(scanner, after, added, removed)
-                if self._ids is not None:
-                    self._ids.remove(after.columns.ids[removed])
-                    self._ids.add(after.columns.ids[added], added)
+
+        def replace() -> None:
+            self._whole = False
+            self._ids = None
             self.scanner, self._features, self.snapshot, self._search = scanner, features, after, search
+            self._whole = True
+
+        self.lock.write(replace)
 
     def adopt(self, scanner: AnyScanner) -> None:
         """Search the same snapshot from now on with a compiled scanner that has the same codes.
@@ -90,7 +149,7 @@ class Searchable:
         self._engine, self.scanner, self._search = "compiled", scanner, search
 
     def id_map(self) -> IdMap:
-        """Return the map from ids to rows, built when first needed; the caller holds the lock or runs a change."""
+        """Return the map from ids to rows, built when first needed, in a function that `read` calls or in a change."""
         with self._mapping:
             if self._ids is None:
                 ids, snapshot = IdMap(), self.snapshot
@@ -99,7 +158,7 @@ class Searchable:
             return self._ids
 
     def rows(self, ids: NDArray[np.int64]) -> tuple[Snapshot, NDArray[np.int64]]:
-        """Find the rows of records; the caller holds the lock.
+        """Find the rows of records, in a function that `read` calls.
 
         Returns:
             The snapshot, and (n,) int64 rows in it.
@@ -112,7 +171,7 @@ class Searchable:
         return self.snapshot, rows
 
     def members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
-        """Return ids of some records of a partition, see `SemanticIndex.members`; the caller holds the lock."""
+        """Return ids of some records of a partition, see `SemanticIndex.members`."""
         cells = self.snapshot.cells
         wanted = cells.of_partition(partition, ambiguous=ambiguous)
         if ambiguous:  # the fewest cells that have enough records

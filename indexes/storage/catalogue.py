@@ -2,8 +2,8 @@
 
 The transaction that changes the table `state` is the commit of everything that was written to the columns before it.
 SQLite's rollback journal with synchronous = EXTRA makes the transaction atomic and durable; see
-https://www.sqlite.org/atomiccommit.html. The catalogue of an index in memory is an SQLite database in memory. The
-tables are described in `catalogue_format`.
+https://www.sqlite.org/atomiccommit.html. The tables are described in `catalogue_format`. An index in memory has no
+catalogue.
 
 A catalogue may come from someone else: `catalogue_connection` opens it safely, and nothing in it is read here before
 its schema has been compared.
@@ -28,7 +28,6 @@ from semcut.indexes.errors import (
     StorageError,
     shown,
 )
-from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
@@ -42,7 +41,7 @@ from semcut.indexes.storage.catalogue_format import (
     state_row,
 )
 from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
-from semcut.indexes.storage.column_files import NAMES, Extent
+from semcut.indexes.storage.column_files import NAMES
 
 _SIZE = ("page_count", "page_size")
 
@@ -60,7 +59,7 @@ class Catalogue:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path: Path | None = path
+        self._path = path
         self._connection = CatalogueConnection(path, new=False)
         try:
             self._connection.recovered(self._check_format)
@@ -72,21 +71,20 @@ class Catalogue:
             raise
 
     @classmethod
-    def create(cls, path: Path | None, config: IndexConfig) -> Catalogue:
+    def create(cls, path: Path, config: IndexConfig) -> Catalogue:
         """Create the catalogue of an empty index.
 
         Args:
-            path: the database file, which must not exist; None for a database in memory.
+            path: the database file, which must not exist.
             config: the configuration of the index.
 
         Raises:
             StorageError: the file exists, or the disk refuses.
         """
-        if path is not None:
-            try:
-                path.touch(exist_ok=False)
-            except OSError as error:
-                raise StorageError(f"cannot create {path}: {error.strerror}") from None
+        try:
+            path.touch(exist_ok=False)
+        except OSError as error:
+            raise StorageError(f"cannot create {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)
         catalogue._path, catalogue._connection = path, CatalogueConnection(path, new=True)
         catalogue.config, catalogue._config_json = config, config.model_dump_json()
@@ -99,7 +97,6 @@ class Catalogue:
 
     def _fill(self) -> None:
         """Create the tables, with the configuration and the state of an empty index."""
-        empty = Committed(0, 0, dict.fromkeys(NAMES, Extent()), 0, Cells.empty(self.config))
         with self._connection.transaction():
             for statement in SCHEMA.split(";\n"):
                 self._connection.db.execute(statement)
@@ -107,7 +104,7 @@ class Catalogue:
             self._connection.db.executemany(
                 "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", self._config_json)]
             )
-            self._put_state(empty)
+            self._put_state(Committed.empty(self.config))
 
     def _check_format(self) -> None:
         tables = {name: (kind, sql) for kind, name, _, sql in schema_of(self._connection.db)}

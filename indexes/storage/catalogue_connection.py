@@ -29,7 +29,7 @@ class CatalogueConnection:
     """An open connection. Only one thread may use it at any moment.
 
     Args:
-        path: the database file, which must exist; None for a database in memory.
+        path: the database file, which must exist.
         new: whether the file is empty, to be filled by the caller. Otherwise its files are judged first.
 
     Attributes:
@@ -41,17 +41,20 @@ class CatalogueConnection:
         StorageError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path | None, *, new: bool) -> None:
+    def __init__(self, path: Path, *, new: bool) -> None:
         self.path, self._writable = path, new
-        if not new and path is not None:
+        if not new:
             judge_files(path)
         self._connect("rw" if new else "ro")
 
     def _connect(self, mode: str) -> None:
-        address = ":memory:" if self.path is None else _address(self.path, mode)
         try:
             self.db = sqlite3.connect(
-                address, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS
+                _address(self.path, mode),
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_SECONDS,
             )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
@@ -69,7 +72,6 @@ class CatalogueConnection:
             StorageError: the catalogue cannot be opened.
         """
         if not self._writable:
-            assert self.path is not None
             judge_files(self.path)
             close_reader = self._close
             self._connect("rw")
@@ -86,7 +88,7 @@ class CatalogueConnection:
             with self.translated_errors():
                 return read()
         except _ReadOnlyError:
-            if self.path is None or self._writable:
+            if self._writable:
                 raise
         judge_files(self.path)
         with self.translated_errors():
@@ -122,7 +124,6 @@ class CatalogueConnection:
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
         """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice."""
-        where = self.path or "the catalogue in memory"
         self._steps.restart()
         try:
             yield
@@ -132,18 +133,20 @@ class CatalogueConnection:
                     raise self.damaged("reading it does not end") from None
                 raise KeyboardInterrupt from None  # Ctrl-C in `Steps`, whose exceptions SQLite does not pass on
             if "locked" in str(error):
-                raise StorageError(f"{where} was locked by another program for {_BUSY_SECONDS} s: try again") from None
+                raise StorageError(
+                    f"{self.path} was locked by another program for {_BUSY_SECONDS} s: try again"
+                ) from None
             if "readonly" in str(error):
                 raise _ReadOnlyError(
-                    f"{where} cannot be written to ({error}): an index can be changed, and recovered after a crash of "
-                    "its writer, only where its directory is writable"
+                    f"{self.path} cannot be written to ({error}): an index can be changed, and recovered after a crash "
+                    "of its writer, only where its directory is writable"
                 ) from None
             advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
-            raise StorageError(f"cannot use {where}: {error}; {advice}") from None
+            raise StorageError(f"cannot use {self.path}: {error}; {advice}") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched
             raise self.damaged(str(error)) from None
         except sqlite3.Error as error:
-            raise StorageError(f"cannot use {where}: {error}") from None
+            raise StorageError(f"cannot use {self.path}: {error}") from None
 
     def damaged(self, reason: str) -> DamagedIndexError:
         """Return the error for a damaged catalogue; the reason completes a sentence about it."""

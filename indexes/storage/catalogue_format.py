@@ -62,6 +62,11 @@ class Committed(NamedTuple):
     unnormalised: int
     cells: Cells
 
+    @staticmethod
+    def empty(config: IndexConfig) -> Committed:
+        """Return the content of the catalogue of an empty index."""
+        return Committed(0, 0, dict.fromkeys(NAMES, Extent()), 0, Cells.empty(config))
+
 
 def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
     """Convert a commit to the row of the table `state`, without its first value, which is always 1."""

@@ -25,7 +25,6 @@ from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import NAMES, Extent
 from semcut.indexes.storage.directory import (
     GENERATION,
-    ColumnFiles,
     close_columns,
     create_columns,
     memory_columns,
@@ -33,7 +32,7 @@ from semcut.indexes.storage.directory import (
     sync_path,
 )
 from semcut.indexes.storage.loaded_index import LoadedIndex
-from semcut.indexes.storage.mapped_columns import Columns, column_values
+from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns, column_values
 from semcut.indexes.storage.snapshot import Snapshot
 
 
@@ -69,9 +68,10 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
             sync_columns(files)
             sync_path(folder)
             sync_path(index.path)
-        index.catalogue.commit(before.committed, after, np.empty(0, np.int64))
+        if index.catalogue is not None:
+            index.catalogue.commit(before.committed, after, np.empty(0, np.int64))
         on_error.pop_all()
-    index.adopt(files, snapshot)
+    index.adopt(snapshot)
     if index.path is not None:
         shutil.rmtree(index.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
     return snapshot

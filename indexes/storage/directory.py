@@ -32,6 +32,7 @@ from semcut.indexes.regular_files import open_binary
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, specs
+from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -39,8 +40,6 @@ from semcut.indexes.storage.writer_lock import WriterLock
 CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
-
-ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 
 
 def require_index(path: Path) -> None:
@@ -164,7 +163,8 @@ def new_index(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a regular file with its times, into a new file."""
+    """Copy a regular file with its times, in place of a file that an interrupted backup left."""
+    target.unlink(missing_ok=True)
     with open_binary(source) as read, target.open("xb") as write:
         shutil.copyfileobj(read, write)
     shutil.copystat(source, target)

@@ -11,10 +11,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue import Catalogue
-from semcut.indexes.storage.directory import CATALOGUE, ColumnFiles, close_columns, memory_columns, open_columns
-from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.storage.catalogue_format import Committed
+from semcut.indexes.storage.directory import CATALOGUE, close_columns, memory_columns, open_columns
+from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
 
 
@@ -23,12 +25,11 @@ class LoadedIndex:
 
     Args:
         path: absolute path of the directory, None for an index in memory.
-        catalogue: the catalogue of the index, which `close` closes.
+        config: the configuration of the index.
+        catalogue: the catalogue of the index, which `close` closes; None for an index in memory.
 
     Attributes:
-        path, catalogue: as given.
-        config: the configuration of the index.
-        files: the column files of the current generation.
+        path, config, catalogue: as given.
         snapshot: the index after the last change.
         committed: the snapshot of the last commit; while changes wait for `flush`, it is earlier than `snapshot`.
 
@@ -37,22 +38,31 @@ class LoadedIndex:
         StorageError: files cannot be read.
     """
 
-    def __init__(self, path: Path | None, catalogue: Catalogue) -> None:
-        self.path, self.catalogue, self.config = path, catalogue, catalogue.config
+    def __init__(self, path: Path | None, config: IndexConfig, catalogue: Catalogue | None) -> None:
+        self.path, self.config, self.catalogue = path, config, catalogue
         self._identity = self._current_identity()
-        self.files: ColumnFiles
         self.snapshot: Snapshot
         self.committed: Snapshot
-        self._load()
+        if catalogue is None:
+            empty = Committed.empty(config)
+            self.adopt(Snapshot(empty, Columns(memory_columns(config), empty.extents)))
+        else:
+            self._load(catalogue)
 
-    def _load(self) -> None:
-        """Read the catalogue, open the files of its generation, and adopt them with their snapshot."""
+    @property
+    def files(self) -> ColumnFiles:
+        """The columns of the current generation."""
+        return self.snapshot.columns.sources
+
+    def _load(self, catalogue: Catalogue) -> None:
+        """Read the catalogue, open the files of its generation, and adopt their snapshot."""
+        assert self.path is not None
         while True:
-            committed = self.catalogue.read()
+            committed = catalogue.read()
             try:
-                files = self._open_columns(committed.generation)
+                files = open_columns(self.path, self.config, committed.generation)
             except DamagedIndexError:
-                if self.catalogue.version() == committed.version:
+                if catalogue.version() == committed.version:
                     raise
                 continue  # a compaction deleted the files after the catalogue had been read
             try:
@@ -62,19 +72,17 @@ class LoadedIndex:
             except BaseException:
                 close_columns(files)
                 raise
-            self.adopt(files, snapshot)
+            self.adopt(snapshot)
             return
 
-    def _open_columns(self, generation: int) -> ColumnFiles:
-        return memory_columns(self.config) if self.path is None else open_columns(self.path, self.config, generation)
-
-    def adopt(self, files: ColumnFiles, snapshot: Snapshot) -> None:
+    def adopt(self, snapshot: Snapshot) -> None:
         """Use a committed snapshot and its files from now on.
 
         The previous files are not closed here, because snapshots that are still in use read them. They are closed when
         the last of these snapshots is deleted.
         """
-        self.files, self.snapshot, self.committed = files, snapshot, snapshot
+        self.committed = snapshot
+        self.snapshot = snapshot
 
     def refresh(self) -> Snapshot:
         """Read the last commit, unless changes wait for `flush`, and return the current snapshot.
@@ -84,15 +92,17 @@ class LoadedIndex:
         Raises:
             DamagedIndexError: the last commit is damaged; the previous snapshot stays in use.
         """
-        before = self.snapshot
-        if self.committed is before and self.catalogue.version() != before.committed.version:
-            committed = self.catalogue.read()
+        before, catalogue = self.snapshot, self.catalogue
+        if catalogue is None:
+            return before
+        if self.committed is before and catalogue.version() != before.committed.version:
+            committed = catalogue.read()
             if committed.generation == before.committed.generation:
                 for name, file in self.files.items():
                     file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
-                self.adopt(self.files, load_snapshot(committed, Columns(self.files, committed.extents), before))
+                self.adopt(load_snapshot(committed, Columns(self.files, committed.extents), before))
             else:
-                self._load()
+                self._load(catalogue)
         return self.snapshot
 
     def require_same_directory(self) -> None:
@@ -115,11 +125,14 @@ class LoadedIndex:
 
         This shows whether a change that was interrupted had any effect. False if the catalogue cannot be read.
         """
+        if self.catalogue is None:
+            return self.snapshot is snapshot
         with suppress(StorageError):
             return self.snapshot is snapshot and self.catalogue.version() == self.committed.committed.version
         return False
 
     def close(self) -> None:
         """Close the catalogue and the files; changes that were not flushed are lost."""
-        self.catalogue.close()
+        if self.catalogue is not None:
+            self.catalogue.close()
         close_columns(self.files)

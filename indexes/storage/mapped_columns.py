@@ -25,14 +25,19 @@ _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is fas
 _LARGE = ("probabilities", "features")
 
 
+ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
+"""The columns of an index by name: stored in files, or in memory."""
+
+
 class Columns:
     """The rows of an index at one point in time: read-only, memory-mapped. Rows that are added later do not appear.
 
     Args:
-        files: the columns.
+        files: the columns, which become `sources`.
         extents: the valid part of each column.
 
     Attributes:
+        sources: the columns whose rows these arrays are.
         ids: (rows,) int64.
         codes: (rows, bits / 8) uint8.
         cells: (rows,) int32, position of the cell of each record.
@@ -42,15 +47,15 @@ class Columns:
         DamagedIndexError: a file is too short, or does not match its checksums.
     """
 
-    def __init__(self, files: dict[str, Column] | dict[str, MemoryColumn], extents: dict[str, Extent]) -> None:
-        self._files: dict[str, Column | MemoryColumn] = dict(files)
+    def __init__(self, files: ColumnFiles, extents: dict[str, Extent]) -> None:
+        self.sources = files
         self.extents = extents
         self._arrays = {name: file.view(extents[name].rows) for name, file in files.items()}
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
         self._released_at = -np.inf
         for name in ("ids", "codes", "cells", "removed"):
-            self._files[name].check(extents[name])
+            self.sources[name].check(extents[name])
         self.ids: NDArray[np.int64] = self._arrays["ids"]
         self.codes: NDArray[np.uint8] = self._arrays["codes"]
         self.cells: NDArray[np.int32] = self._arrays["cells"]
@@ -78,7 +83,7 @@ class Columns:
         return self._rows_of("features", rows)
 
     def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        array, file = self._checked(name, rows), self._files[name]
+        array, file = self._checked(name, rows), self.sources[name]
         if self._stays_mapped or rows.size > _FEW_ROWS or not isinstance(file, Column):
             return array, rows
         present = rows >= 0
@@ -88,7 +93,7 @@ class Columns:
 
     def compared(self, *names: str) -> tuple[int, list[NDArray[np.bool_]]]:
         """Return the rows per block, and for each of these columns which blocks were compared with their checksums."""
-        files = [self._files[name] for name in names]
+        files = [self.sources[name] for name in names]
         return files[0].block, [file.compared for file in files]
 
     def release_pages(self, min_interval: float = 0) -> None:
@@ -118,7 +123,7 @@ class Columns:
         ends = self._checked("uri_ends", np.concatenate([rows, rows - 1]))
         stops = ends[rows]
         starts = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else stops
-        block = self._files["uri_bytes"].spec.block
+        block = self.sources["uri_bytes"].spec.block
         text = self._arrays["uri_bytes"]
         if len(rows) and (starts.min() < 0 or (stops < starts).any() or stops.max() > len(text)):
             raise DamagedIndexError("the uri_ends of the index are damaged: restore it from a backup")
@@ -126,7 +131,7 @@ class Columns:
         first, last = starts[present] // block, (stops[present] - 1) // block
         long = last > first + 1  # uris that also cover blocks between their first and their last
         between = [np.arange(a + 1, b) for a, b in zip(first[long], last[long], strict=True)]
-        self._files["uri_bytes"].check(self.extents["uri_bytes"], np.concatenate([first, last, *between]) * block)
+        self.sources["uri_bytes"].check(self.extents["uri_bytes"], np.concatenate([first, last, *between]) * block)
         try:
             return [
                 text[start : stop - 1].tobytes().decode() if stop > start else None
@@ -159,10 +164,10 @@ class Columns:
 
     def files(self) -> dict[str, Column]:
         """Return the column files; empty for an index in memory."""
-        return {name: file for name, file in self._files.items() if isinstance(file, Column)}
+        return {name: file for name, file in self.sources.items() if isinstance(file, Column)}
 
     def _checked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        self._files[name].check(self.extents[name], rows)
+        self.sources[name].check(self.extents[name], rows)
         return self._arrays[name]
 
 

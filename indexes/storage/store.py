@@ -36,10 +36,15 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | None, catalogue: Catalogue, durability: Durability, lock: WriterLock | None
+        self,
+        path: Path | None,
+        config: IndexConfig,
+        catalogue: Catalogue | None,
+        durability: Durability,
+        lock: WriterLock | None,
     ) -> None:
-        self.path, self.config = path, catalogue.config
-        self._index = LoadedIndex(path, catalogue)
+        self.path, self.config = path, config
+        self._index = LoadedIndex(path, config, catalogue)
         self._transactions = Transactions(self._index, durability, lock)
 
     @staticmethod
@@ -57,7 +62,7 @@ class Store:
             StorageError: the directory cannot be created.
         """
         if path is None:
-            return Store(None, Catalogue.create(None, config), durability, None)
+            return Store(None, config, None, durability, None)
         path = path.absolute()
         with ExitStack() as on_error:
             lock = lock_new_directory(path)
@@ -66,7 +71,7 @@ class Store:
                 pass  # an empty index has neither rows nor cells to write
             catalogue = Catalogue(path / CATALOGUE)
             on_error.callback(catalogue.close)
-            store = Store(path, catalogue, durability, lock)
+            store = Store(path, catalogue.config, catalogue, durability, lock)
             on_error.pop_all()
         return store
 
@@ -86,7 +91,7 @@ class Store:
         require_index(path)
         catalogue = Catalogue(path / CATALOGUE)
         try:
-            return Store(path, catalogue, durability, WriterLock(path))
+            return Store(path, catalogue.config, catalogue, durability, WriterLock(path))
         except BaseException:
             catalogue.close()
             raise

@@ -124,7 +124,8 @@ class Transactions:
         """
         index = self._index
         index.require_same_directory()
-        if index.catalogue.version() != index.committed.committed.version:  # before any byte of a file is changed
+        known = index.committed.committed.version
+        if index.catalogue is not None and index.catalogue.version() != known:  # before any byte of a file is changed
             raise ConcurrentWriteError(
                 f"another process has changed {index.path} in spite of the lock: open the index again"
             )
@@ -183,7 +184,8 @@ class Transactions:
             if name in self._unsynced:
                 index.files[name].sync()
         changed_cells = np.unique(np.concatenate([NO_ROWS, *self._changed_cells]))
-        index.catalogue.commit(index.committed.committed, snapshot.committed, changed_cells)
+        if index.catalogue is not None:
+            index.catalogue.commit(index.committed.committed, snapshot.committed, changed_cells)
         index.committed, self._changed_cells, self._unsynced = snapshot, [], set()
 
     def flush(self) -> None:

@@ -6,6 +6,9 @@ content of a record is determined by its id and the number of the change that wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
@@ -77,15 +80,17 @@ class Story:
 
     def change(self, index: FaissIndex) -> None:
         """Make the next change in an index."""
+        self.prepared(index)()
+        self.tell()
+
+    def prepared(self, index: FaissIndex) -> Callable[[], object]:
+        """Return a function that makes the next change in an index, and does nothing else."""
         kind, ids = self.next()
         if kind == "compact":
-            index.compact()
-        elif kind == "remove":
-            index.remove(ids)
-        else:
-            made = records(ids, np.full(len(ids), self.changes + 1))
-            (index.add if kind == "add" else index.upsert)(made)
-        self.tell()
+            return index.compact
+        if kind == "remove":
+            return partial(index.remove, ids)
+        return partial(index.add if kind == "add" else index.upsert, records(ids, np.full(len(ids), self.changes + 1)))
 
     def all(self) -> Encodings:
         """Return the records that the index has now, in order of ids."""

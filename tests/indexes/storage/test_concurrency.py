@@ -56,7 +56,7 @@ def test_a_change_in_spite_of_the_lock_is_noticed(path, batch):
 
 
 def test_a_catalogue_locked_by_another_program_is_waited_for_and_reported(path, batch, monkeypatch):
-    monkeypatch.setattr("semcut.indexes.storage.catalogue._BUSY_SECONDS", 1)
+    monkeypatch.setattr("semcut.indexes.storage.catalogue_connection._BUSY_SECONDS", 1)
     with FaissIndex.open(path) as index:
         other = sqlite3.connect(path / CATALOGUE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
