@@ -98,7 +98,7 @@ class EngineSwitch:
                 del index
                 if state is None:
                     return
-                if scanner is None or before is None or state.committed.generation != before.committed.generation:
+                if scanner is None or before is None or state.columns.sources is not before.columns.sources:
                     scanner = build_scanner(state, "compiled", "cpu")
                 elif state is not before:
                     apply_changes(scanner, state, *changed_rows(before, state))

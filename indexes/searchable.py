@@ -92,6 +92,7 @@ class Searchable:
 
         def search() -> SearchResult:
             snapshot, chosen = self.snapshot, params
+            snapshot.columns.require_whole("ids", "probabilities", "features")
             with_scores = scored(queries, params, snapshot.normalised)
             if not len(queries) or not len(snapshot):
                 return SearchResult.empty(len(queries), params.k)
@@ -104,7 +105,7 @@ class Searchable:
     def publish(self, after: Snapshot) -> None:
         """Make searches see another snapshot. If this raises, only `restore` makes the index usable again."""
         before = self.snapshot
-        if after.committed.generation != before.committed.generation:
+        if after.columns.sources is not before.columns.sources:  # after a compaction, or another index in its place
             self._replace(after)
             return
         added, removed = changed_rows(before, after)

@@ -277,7 +277,7 @@ class Column:
     def require(self, rows: int) -> None:
         """Raise `DamagedIndexError` if the file is too short for this number of rows."""
         size = rows * self.spec.row_bytes
-        present = os.fstat(self._fd).st_size
+        present = os.lseek(self._fd, 0, os.SEEK_END)  # a fifth of the time of fstat; nothing uses the position
         if present < size:
             raise DamagedIndexError(
                 f"{self.path} has {present} bytes, expected {size} for {rows} rows: "

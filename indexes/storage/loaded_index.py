@@ -11,6 +11,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue import Catalogue
@@ -97,7 +99,7 @@ class LoadedIndex:
             return before
         if self.committed is before and catalogue.version() != before.committed.version:
             committed = catalogue.read()
-            if committed.generation == before.committed.generation:
+            if _continues(committed, before.committed):
                 for name, file in self.files.items():
                     file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
                 self.adopt(load_snapshot(committed, Columns(self.files, committed.extents), before))
@@ -136,3 +138,15 @@ class LoadedIndex:
         if self.catalogue is not None:
             self.catalogue.close()
         close_columns(self.files)
+
+
+def _continues(committed: Committed, before: Committed) -> bool:
+    """Return whether a commit extends an earlier one; otherwise the files are those of another index by now."""
+    if committed.generation != before.generation or committed.version < before.version:
+        return False
+    for name, extent in before.extents.items():
+        whole = max(0, len(extent.crcs) - 1)  # the last block may have been filled up
+        now = committed.extents[name]
+        if now.rows < extent.rows or not np.array_equal(now.crcs[:whole], extent.crcs[:whole]):
+            return False
+    return np.array_equal(committed.cells.numbers[: len(before.cells)], before.cells.numbers)

@@ -38,10 +38,6 @@ class Columns:
 
     Attributes:
         sources: the columns whose rows these arrays are.
-        ids: (rows,) int64.
-        codes: (rows, bits / 8) uint8.
-        cells: (rows,) int32, position of the cell of each record.
-        removed: (removed,) int64, rows of removed records.
 
     Raises:
         DamagedIndexError: a file is too short, or does not match its checksums.
@@ -56,13 +52,44 @@ class Columns:
         self._released_at = -np.inf
         for name in ("ids", "codes", "cells", "removed"):
             self.sources[name].check(extents[name])
-        self.ids: NDArray[np.int64] = self._arrays["ids"]
-        self.codes: NDArray[np.uint8] = self._arrays["codes"]
-        self.cells: NDArray[np.int32] = self._arrays["cells"]
-        self.removed: NDArray[np.int64] = self._arrays["removed"]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._arrays["ids"])
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(rows,) int64."""
+        return self._present("ids")
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """(rows, bits / 8) uint8."""
+        return self._present("codes")
+
+    @property
+    def cells(self) -> NDArray[np.int32]:
+        """(rows,) int32, position of the cell of each record."""
+        return self._present("cells")
+
+    @property
+    def removed(self) -> NDArray[np.int64]:
+        """(removed,) int64, rows of removed records."""
+        return self._present("removed")
+
+    def _present(self, name: str) -> NDArray[Any]:
+        self.require_whole(name)
+        return self._arrays[name]
+
+    def require_whole(self, *names: str) -> None:
+        """Raise `DamagedIndexError` if a file of these columns has become too short for its rows.
+
+        The system kills a process that reads a mapping beyond the end of its file. So the files are looked at before
+        their rows are read: something else than semcut may have cut or replaced them.
+        """
+        for name in names:
+            file = self.sources[name]
+            if isinstance(file, Column):
+                file.require(self.extents[name].rows)
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read the probabilities of rows.
@@ -129,6 +156,7 @@ class Columns:
             raise DamagedIndexError("the uri_ends of the index are damaged: restore it from a backup")
         present = stops > starts
         first, last = starts[present] // block, (stops[present] - 1) // block
+        self.require_whole("uri_bytes")
         long = last > first + 1  # uris that also cover blocks between their first and their last
         between = [np.arange(a + 1, b) for a, b in zip(first[long], last[long], strict=True)]
         self.sources["uri_bytes"].check(self.extents["uri_bytes"], np.concatenate([first, last, *between]) * block)
@@ -167,8 +195,9 @@ class Columns:
         return {name: file for name, file in self.sources.items() if isinstance(file, Column)}
 
     def _checked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        array = self._present(name)
         self.sources[name].check(self.extents[name], rows)
-        return self._arrays[name]
+        return array
 
 
 def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
