@@ -150,8 +150,9 @@ _Batch = TypeVar("_Batch", bound=Encodings)
 
 def is_unnormalised(features: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which of (n, D) features do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
-    squared = np.vecdot(features, features)
-    return np.asarray(np.abs(np.sqrt(squared) - 1) > NORM_TOLERANCE)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged or forged file can hold any value
+        squared = np.vecdot(features, features)
+        return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE)  # true for NaN
 
 
 def count_unnormalised(features: NDArray[np.float32]) -> int:

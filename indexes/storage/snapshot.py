@@ -37,7 +37,7 @@ class Snapshot:
     columns: Columns
 
     def __len__(self) -> int:
-        return len(self.columns) - len(self.columns.removed)
+        return len(self.columns) - self.columns.extents["removed"].rows
 
     @property
     def cells(self) -> Cells:
