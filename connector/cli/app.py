@@ -21,8 +21,7 @@ from typing import Any
 import click
 
 from semcut.connector.cli.terminal import fail, print_warning
-from semcut.indexes.errors import SemcutError
-from semcut.indexes.kernels.kernel_cache import KernelCacheWarning
+from semcut.indexes.errors import SemcutError, SemcutWarning
 
 
 class CommandGroup(click.Group):
@@ -85,7 +84,7 @@ def app() -> None:
 def main(command: click.Command = app) -> None:
     """Run the `semcut` command, or the sub-command that a script passes; then exit."""
     try:
-        with _kernel_warnings_as_lines():
+        with _own_warnings_as_lines():
             command()
     except SemcutError as error:
         fail(str(error))
@@ -94,12 +93,12 @@ def main(command: click.Command = app) -> None:
 
 
 @contextmanager
-def _kernel_warnings_as_lines() -> Iterator[None]:
-    """Print each warning about compiled kernels as one line, without the source line that issued the warning."""
+def _own_warnings_as_lines() -> Iterator[None]:
+    """Print each warning of semcut as one line, without the source line that issued the warning."""
     show_other: Callable[..., None] = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **others: Any) -> None:
-        if issubclass(category, KernelCacheWarning):
+        if issubclass(category, SemcutWarning):
             print_warning(str(message))
         else:
             show_other(message, category, *rest, **others)

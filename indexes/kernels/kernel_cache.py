@@ -33,6 +33,8 @@ from itertools import takewhile
 from pathlib import Path
 from shutil import rmtree
 
+from semcut.indexes.errors import SemcutWarning
+
 DIRECTORY_VARIABLE = "NUMBA_CACHE_DIR"
 
 _HERE = Path(__file__).parent
@@ -70,7 +72,7 @@ compile_kernels()
 _next_check = 0.0  # time.monotonic() until which `start_compiling` assumes that a process is compiling
 
 
-class KernelCacheWarning(UserWarning):
+class KernelCacheWarning(SemcutWarning):
     """Compiled kernels cannot be stored or used, so searches are slower."""
 
 
