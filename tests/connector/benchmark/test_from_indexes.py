@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
-from semcut.connector.data.labels import MODEL
+from semcut.connector.data.model_file import MODEL
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.errors import DataError
