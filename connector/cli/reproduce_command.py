@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from semcut.connector.cli.terminal import OUT, print_json, print_line, progress_
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import require
+from semcut.indexes.regular_files import read_json
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
@@ -73,9 +73,10 @@ def reproduce(
 def _recorded_commands(out: Path) -> list[str]:
     """Read the commands that measured networks in a directory of results."""
     try:
-        return [str(command) for command in json.loads((out / _COMMANDS).read_text())]
-    except (OSError, ValueError, TypeError):
+        commands = read_json(out / _COMMANDS)
+    except (OSError, ValueError):
         return []
+    return [str(command) for command in commands] if isinstance(commands, list) else []
 
 
 def _record_command(out: Path) -> list[str]:

@@ -42,6 +42,9 @@ from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.atomic_write import replacing
 
+_STATE_TEXT_BYTES = 64 << 20
+"""The most that a saved state has besides the network, its best weights and two moments of each weight."""
+
 Inputs = torch.Tensor | Layers
 """Pixels, or the outputs of a frozen backbone."""
 
@@ -144,7 +147,7 @@ class _Run:
 
     def finish(self, resume: bool) -> Checkpoint:
         """Train the remaining epochs, calibrate, and write the checkpoint."""
-        if resume and (self._path / STATE).is_file():
+        if resume and os.path.lexists(self._path / STATE):
             self._load_state()
         start = time.perf_counter()
         if self._config.freeze and len(self._metrics) < self._config.epochs:
@@ -287,7 +290,8 @@ class _Run:
         Raises:
             CheckpointError: the state cannot be read, or belongs to a training with other settings.
         """
-        groups, content = read_state(self._path / STATE)
+        net_bytes = sum(value.nbytes for value in self._net.state_dict().values())
+        groups, content = read_state(self._path / STATE, 5 * net_bytes + _STATE_TEXT_BYTES)
         if content["settings"] != self._settings:
             before, now = content["settings"], self._settings
             different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
