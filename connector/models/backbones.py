@@ -16,6 +16,7 @@ To add a backbone, return a `Backbone` for its name in `build_backbone`.
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,13 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
 
 
 def _load_pth(file: Path) -> dict[str, Any]:
+    """Read a .pth file; one that claims to hold more bytes than it has, a zip bomb, is refused."""
     with open_binary(file, max_bytes=_WEIGHTS_BYTES, follow=True) as stream:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
+                compressed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+            if compressed:
+                raise ValueError(f"{shown(compressed[0])} is compressed, which torch never writes")
+        stream.seek(0)
         found: dict[str, Any] = torch.load(stream, "cpu", weights_only=True)
         return found

@@ -147,11 +147,11 @@ class Checkpoint:
         """
         file = self.path / TRAINING_IMAGES
         try:
-            return read_bytes(file, _IMAGES_BYTES).decode().splitlines()
+            return read_bytes(file, _IMAGES_BYTES).decode("utf-8", "surrogateescape").split("\n")[:-1]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+        except OSError as error:
+            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
         """Read the metrics of every epoch of training; with a warm start, the epochs of the network before come first.

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from semcut.connector.data.tensor_files import read_tensor_file, require_finite
-from semcut.indexes.errors import CheckpointError
+from semcut.indexes.errors import CheckpointError, shown
 from semcut.indexes.storage.atomic_write import replacing
 
 STATE = "training.safetensors"
@@ -49,14 +49,25 @@ def read_state(file: Path, max_bytes: int) -> tuple[dict[str, dict[str, torch.Te
     try:
         stored = read_tensor_file(file, max_bytes)
         content = json.loads(stored.metadata[_CONTENT])
+        parts = {"settings": dict, "metrics": list, "best": dict, "scaler": dict}
+        if wrong := [name for name, kind in parts.items() if not isinstance(content[name], kind)]:
+            raise ValueError(f"{wrong[0]} = {shown(content[wrong[0]])}")
+        if not all(isinstance(epoch, dict) for epoch in content["metrics"]):
+            raise ValueError(f"metrics = {shown(content['metrics'])}")
         tensors = safetensors.torch.load(stored.content)
         require_finite(tensors, file)
         for key, tensor in tensors.items():
             group, _, name = key.partition(".")
             groups.setdefault(group, {})[name] = tensor
     except Exception as error:  # safetensors raises errors of its own type and of others
-        raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
+        raise unusable(file, error) from None
     return groups, content
+
+
+def unusable(file: Path, error: Exception) -> CheckpointError:
+    """Make the error for a state that cannot be read, or does not fit the network."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return CheckpointError(f"{file} cannot be read ({reason}): delete it to train from the start")
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

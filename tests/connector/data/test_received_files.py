@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semcut.connector.benchmark.datasets import array_files
@@ -86,6 +87,18 @@ def test_a_reader_that_does_without_the_file_does_not_wait_for_it(make: Make, tm
     assert Truth.load(tmp_path / "truth.npz") is None
     assert DatasetFacts.read(tmp_path) is None
     assert not _is_complete(tmp_path)
+
+
+def test_weights_that_are_a_zip_bomb_are_refused(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(10)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "weights.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(SemcutError, match="is compressed, which torch never writes"):
+        READERS["weights.pth"](tmp_path / "weights.pth")
 
 
 def test_a_journal_is_not_written_through_a_link(tmp_path: Path) -> None:

@@ -331,11 +331,13 @@ def test_metrics_that_cannot_be_read(copy: Path, content: bytes) -> None:
 def test_lists_beside_the_weights_are_regular_files_and_bounded(copy: Path) -> None:
     loaded = Checkpoint.load(copy)
     for name, read in ((TRAINING_IMAGES, loaded.training_images), (METRICS, loaded.epochs)):
-        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.write_bytes(b"\xff")):
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir):
             (copy / name).unlink()
             make(copy / name)
             with pytest.raises(CheckpointError):
                 read()
+        (copy / name).rmdir()
+        (copy / name).touch()
         os.truncate(copy / name, 1 << 40)
         with pytest.raises(CheckpointError, match="expected at most"):
             read()
