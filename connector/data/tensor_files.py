@@ -72,9 +72,10 @@ def read_tensor_file(
             raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + expected:,}")
         if check is not None:
             check(shapes, metadata)
-        content = prefix + header + stream.read(expected)
-        if len(content) != size:
-            raise OSError(errno.EIO, "it became shorter while it was read", os.fspath(path))
+        stream.seek(0)
+        content = stream.read(size)
+        if len(content) != size or not content.startswith(prefix + header):
+            raise OSError(errno.EIO, "it was changed while it was read", os.fspath(path))
         return TensorFile(content, shapes, metadata)
 
 
@@ -85,9 +86,10 @@ def require_finite(tensors: Mapping[str, Any], path: Path) -> None:
     """
     for name, tensor in tensors.items():
         array = np.asarray(tensor)
-        # a sum of finite float32 values is finite in float64, and takes no memory; it need not be exact
-        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
-            raise ValueError(f"{shown(name)} holds numbers that are not finite")
+        with np.errstate(over="ignore", invalid="ignore"):
+            # a sum, which takes no memory, is not finite if a number is not, or if large numbers overflow
+            if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+                raise ValueError(f"{shown(name)} holds numbers that are not finite")
 
 
 def _parse(header: bytes) -> tuple[Shapes, Mapping[str, str], int]:
