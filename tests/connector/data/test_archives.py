@@ -101,22 +101,30 @@ def test_several_compressed_streams_are_one_archive(tmp_path: Path) -> None:
     assert extract(halves, tmp_path / "t") == ["a.png"]
 
 
+def cve_2025_4517(outside: Path) -> bytes:
+    """A path of links that is longer than PATH_MAX, where `realpath` stops to resolve them and the filter is blind."""
+    entries, path, steps = [], "", "abcdefghijklmnop"
+    for step in steps:
+        entries += [directory(f"{path}{'d' * 247}"), link(path + step, "d" * 247)]
+        path += f"{'d' * 247}/"
+    through = f"{'/'.join(steps)}/{'l' * 254}"
+    entries += [link(through, "../" * len(steps)), link("escape", f"{through}/../{outside.name}")]
+    return tar(*entries, link("flaglink", "escape/flag", tarfile.LNKTYPE), file("flaglink", b"overwritten"))
+
+
 def chain_of_links(outside: Path) -> bytes:
-    """CVE-2025-4517: a path of links that is longer than PATH_MAX, through which `realpath` stops to resolve."""
-    entries, path = [], ""
-    for step in "abcdefghijklmnop":
-        long = "d" * 247
-        entries += [directory(path + long), link(path + step, long)]
-        path += f"{step}/"
-    flat = "/".join("abcdefghijklmnop")
-    entries += [
-        link(f"{flat}/{'l' * 254}", "../" * 16),
-        link("escape", f"{flat}/{'l' * 254}/../../{outside.name}"),
+    """The same with short names, so that all of it is read."""
+    entries: list[Entry] = []
+    for number, step in enumerate("abcdefghijklmnop"):
+        entries += [directory(f"d{number}"), link(step, f"d{number}/..")]
+    through = f"{'/'.join('abcdefghijklmnop')}/link"
+    entries += [link(through, "../" * 16), link("escape", f"{through}/../{outside.name}")]
+    return tar(
+        *entries,
         link("flaglink", "escape/flag", tarfile.LNKTYPE),
         file("flaglink", b"overwritten"),
         file("escape/flag", b"overwritten"),
-    ]
-    return tar(*entries)
+    )
 
 
 def names_as_link_and_file(outside: Path) -> bytes:
@@ -131,7 +139,7 @@ def relative_links(outside: Path) -> bytes:
     return tar(link("x", f"../{outside.name}"), file("./x//./flag", b"overwritten"))
 
 
-@pytest.mark.parametrize("make", [chain_of_links, names_as_link_and_file, hard_links, relative_links])
+@pytest.mark.parametrize("make", [cve_2025_4517, chain_of_links, names_as_link_and_file, hard_links, relative_links])
 def test_no_link_leads_out_of_the_folder(make: Callable[[Path], bytes], tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -341,6 +349,11 @@ def test_the_command_tells_what_it_leaves_out_and_overwrites_nothing(tmp_path: P
         done = semcut("index", evil.name, "--model", "none", "--out", "index", cwd=tmp_path, status=1)
         assert f"evil.tar: left out {left_out}: only files and folders are unpacked" in done.stderr
         assert (tmp_path / "outside" / "flag").read_bytes() == b"original"
+    evil.write_bytes(cve_2025_4517(tmp_path / "outside"))
+    done = semcut("index", evil.name, "--model", "none", "--out", "index", cwd=tmp_path, status=1)
+    assert "cannot unpack evil.tar" in done.stderr
+    assert "is too long: expected at most 2,048 bytes" in done.stderr
+    assert (tmp_path / "outside" / "flag").read_bytes() == b"original"
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "link to a device"])
