@@ -36,6 +36,10 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+class SemcutWarning(UserWarning):
+    """What a user should know although nothing failed; commands print each as one line."""
+
+
 class SemcutError(Exception):
     """The base of every error that semcut raises on purpose."""
 

@@ -10,6 +10,8 @@ standard error, with exit status 1. Wrong use of the command line has exit statu
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +22,8 @@ from typing import Any
 
 import click
 
-from semcut.connector.cli.terminal import fail, print_warning
-from semcut.indexes.errors import SemcutError
-from semcut.indexes.kernels.kernel_cache import KernelCacheWarning
+from semcut.connector.cli.terminal import fail, print_warning, visible
+from semcut.indexes.errors import SemcutError, SemcutWarning
 
 
 class CommandGroup(click.Group):
@@ -47,6 +48,14 @@ class CommandGroup(click.Group):
             return _unavailable_command(cmd_name, str(error))
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the sub-command; names in an error of the command line can be those of files, by a pattern of a shell."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of sub-commands with their whole summaries; click itself would cut each to one line."""
@@ -84,8 +93,10 @@ def app() -> None:
 
 def main(command: click.Command = app) -> None:
     """Run the `semcut` command, or the sub-command that a script passes; then exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Unicode shows escapes in place of an error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _kernel_warnings_as_lines():
+        with _own_warnings_as_lines():
             command()
     except SemcutError as error:
         fail(str(error))
@@ -94,15 +105,15 @@ def main(command: click.Command = app) -> None:
 
 
 @contextmanager
-def _kernel_warnings_as_lines() -> Iterator[None]:
-    """Print each warning about compiled kernels as one line, without the source line that issued the warning."""
+def _own_warnings_as_lines() -> Iterator[None]:
+    """Print each warning of semcut as one line, without the source line that issued the warning."""
     show_other: Callable[..., None] = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **others: Any) -> None:
-        if issubclass(category, KernelCacheWarning):
+        if issubclass(category, SemcutWarning):
             print_warning(str(message))
         else:
-            show_other(message, category, *rest, **others)
+            show_other(visible(str(message)), category, *rest, **others)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

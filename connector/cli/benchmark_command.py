@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, print_message, progress_bar
@@ -187,7 +186,8 @@ def benchmark(
         return
     for dataset in figures.datasets:
         _print_best_methods(dataset)
-    print_line(f"\nReport: {out / 'report.html'}")
+    print_line("")
+    print_line(f"Report: {out / 'report.html'}")
 
 
 def _cores() -> int:
@@ -211,7 +211,7 @@ def _print_best_methods(dataset: DatasetFigures) -> None:
     )  # fmt: skip
     for method in dataset.best_methods():
         table.add_row(
-            escape(method.name),
+            method.name,
             f"{method.map or 0:.3f}",
             f"{method.recall or 0:.3f}",
             f"{method.queries_per_second(plan.largest_batch):,.0f}",

@@ -63,4 +63,5 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
         print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
         return
     show_evaluation(result)
-    print_line(f"\nNow try: semcut search {out / 'index'} {examples[0]}")
+    print_line("")
+    print_line(f"Now try: semcut search {out / 'index'} {examples[0]}")

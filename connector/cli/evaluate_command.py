@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, json_option, search_options
@@ -145,7 +144,7 @@ def show_evaluation(result: Evaluation) -> None:
     )  # fmt: skip
     for name, figures in [*result.per_class.items(), ("all", result.overall)]:
         table.add_row(
-            escape(name), str(figures.queries), f"{figures.map_all:.3f}", f"{figures.map_k:.3f}",
+            name, str(figures.queries), f"{figures.map_all:.3f}", f"{figures.map_k:.3f}",
             f"{figures.precision_k:.3f}", style="bold" if name == "all" else None,
         )  # fmt: skip
     OUT.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,10 +10,11 @@ import click
 
 from semcut.connector.cli.image_options import protocol_option
 from semcut.connector.cli.options import PATH, device_option, json_option
-from semcut.connector.cli.terminal import OUT, print_json, print_line, progress_bar
+from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, progress_bar
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import require
+from semcut.indexes.regular_files import read_json
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
 
@@ -66,16 +66,21 @@ def reproduce(
         return
     for name, measured in results_page.networks_in(out).items():
         table = tables.methods(group_networks(measured), headline_metric(name))
-        OUT.print(table.rich(f"{name}, {table.title}"))
-    print_line(f"\nPage: {page}")
+        shown = new_table(*table.columns, title=f"{name}, {table.title}")
+        for row in table.rows:
+            shown.add_row(*row)
+        OUT.print(shown)
+    print_line("")
+    print_line(f"Page: {page}")
 
 
 def _recorded_commands(out: Path) -> list[str]:
     """Read the commands that measured networks in a directory of results."""
     try:
-        return [str(command) for command in json.loads((out / _COMMANDS).read_text())]
-    except (OSError, ValueError, TypeError):
+        commands = read_json(out / _COMMANDS)
+    except (OSError, ValueError):
         return []
+    return [str(command) for command in commands] if isinstance(commands, list) else []
 
 
 def _record_command(out: Path) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
 from semcut.connector.cli.options import PATH, json_option, search_options
@@ -63,7 +62,7 @@ def _show_hits(image: str, hits: Sequence[Hit]) -> None:
     table = new_table("id", "distance", "relevance", "score", "hamming", "uri", title=image, text=(5,))
     for hit in hits:
         numbers = (f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming))
-        table.add_row(str(hit.id), *numbers, escape(hit.uri or ""))
+        table.add_row(str(hit.id), *numbers, hit.uri or "")
     OUT.print(table)
 
 

@@ -1,6 +1,7 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
     sources     find a data set (folder, archive, digits, torchvision) and load it as an `ImageSet`: files and labels
+    archives    unpack tar archives that may mean harm
     images      decode image files to arrays of pixels, and skip broken files with a reason
     protocols   divide a data set into training images, database and queries as published results do
     labels      look up the label of every record of an index: the name of the folder of the record's file

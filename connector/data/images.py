@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
 from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import open_binary
 
 MAX_PIXELS = 1 << 26
 """Images with more pixels than this (67 million) are not decoded."""
+
+MAX_BYTES = 1 << 30
+"""Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are read: those that Pillow decodes itself. For some others (EPS), Pillow starts external programs."""
@@ -58,18 +62,26 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source)
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        # not by its name: Pillow would wait at a FIFO, and map a file of raw pixels, which may become shorter meanwhile
+        opened = open_binary(source, max_bytes=MAX_BYTES, follow=True) if isinstance(source, str | Path) else source
+    except FileNotFoundError:
+        raise UnreadableImage("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a byte of zero
+        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
+    try:
+        with Image.open(opened, formats=FORMATS) as image:
             return _decode(image)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImage(f"an image bomb: at most {MAX_PIXELS} pixels are decoded") from None
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except (UnidentifiedImageError, IsADirectoryError):
+    except UnidentifiedImageError:
         raise UnreadableImage("not an image") from None
     except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
         raise UnreadableImage(f"broken image: {error}") from None
+    finally:
+        if opened is not source:
+            opened.close()
 
 
 def _decode(image: Image.Image) -> Image.Image:

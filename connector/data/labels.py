@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from semcut.connector.data.sources import class_of
 from semcut.indexes import SemanticIndex
 
-MODEL = "model.json"
-"""Name of the file, in the directory of a network's weights, that describes the network and names its classes in order.
-
-The name is defined here because checkpoints need it, and so does code that reads the file without torch.
-"""
-
 
 def labels_by_id(index: SemanticIndex, classes: Sequence[str]) -> NDArray[np.int64]:
     """Look up the label of every record by the name of the folder of its file.
+
+    Args:
+        index: the index.
+        classes: names of the classes, in order of their labels.
 
     Returns:
         (index.next_id(),) int64: at each id, the position of the folder's name in `classes`; -1 if the name is not in

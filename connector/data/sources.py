@@ -8,8 +8,7 @@ A source is given as a string:
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
 The cache is the folder `SEMCUT_CACHE`, or the user's cache folder; deleting it costs only the time to fill it again.
-The class of a file is the name of its folder. Archives are unpacked with Python's "data" filter, which keeps every file
-inside the target folder; unpacking stops when an archive is larger than the free space of the disk.
+The class of a file is the name of its folder. Archives and their limits are described in `archives`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import shutil
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semcut.connector.data.archives import unpack
 from semcut.indexes.errors import DataError, require
+from semcut.indexes.regular_files import open_binary
 
 _TORCHVISION = "torchvision:"
 
@@ -153,14 +151,18 @@ def folder(source: str) -> Path:
     path = Path(source).expanduser()
     if path.is_dir():
         return path
-    archive = next((parent for parent in (path, *path.parents) if parent.is_file()), None)
-    if archive is None:
+    archive = next((parent for parent in (path, *path.parents) if os.path.lexists(parent)), path)
+    if archive.is_dir() or not archive.exists():
         raise DataError(f"{source} does not exist: give a folder, an archive, digits/train or torchvision:NAME/train")
-    if not tarfile.is_tarfile(archive):
-        raise DataError(f"{archive} is neither a folder nor a tar archive")
-    facts = archive.stat()
-    key = hashlib.sha256(f"{archive.absolute()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:12]
-    root = _cached(f"{archive.name.split('.')[0]}-{key}", lambda target: _unpack(archive, target))
+    try:
+        opened = open_binary(archive, follow=True)
+    except OSError as error:
+        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or a tar archive") from None
+    with opened as stream:
+        facts = os.fstat(stream.fileno())
+        facts_text = f"{archive.absolute()} {facts.st_size} {facts.st_mtime_ns}"
+        key = hashlib.sha256(facts_text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        root = _cached(f"{archive.name.split('.')[0]}-{key}", lambda target: unpack(stream, archive, target))
     return _inside(root, str(path.relative_to(archive)), source)
 
 
@@ -205,26 +207,6 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise DataError(f"cannot fill the cache {target}: {error}; set SEMCUT_CACHE to another folder") from None
     return target
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """Unpack an archive into a new folder; raise an error if it does not fit on the disk or would write elsewhere."""
-    target.mkdir()
-    free = shutil.disk_usage(target).free
-    unpacked = 0
-
-    def check_member(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
-        nonlocal unpacked
-        unpacked += member.size
-        if unpacked > free:
-            raise DataError(f"{archive} unpacks to more than the {free / 1e9:.1f} GB free in {cache()}")
-        return tarfile.data_filter(member, destination)
-
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(target, filter=check_member)
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"cannot unpack {archive}: {error}") from None
 
 
 def _write_digits(target: Path) -> None:

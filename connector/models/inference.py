@@ -17,6 +17,7 @@ from torch.nn import functional
 from semcut.connector.models.device import device_named
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.network import SemanticHashNet
+from semcut.indexes.errors import CheckpointError
 
 
 class NetworkOutputs(NamedTuple):
@@ -73,6 +74,11 @@ class NetworkRunner:
 
     def _outputs(self, layers: tuple[torch.Tensor, ...]) -> NetworkOutputs:
         output = self.net.branch_outputs(layers)
+        if not all(bool(torch.isfinite(values).all()) for values in output):
+            raise CheckpointError(
+                "the network computes numbers that are not finite, so its encodings would mean nothing: its weights "
+                "are damaged or too large; train it again"
+            )
         features = functional.normalize(output.features.double(), dim=1)
         without_direction = features.norm(dim=1) < 0.5  # features of zeros, for which any unit vector will do
         features[without_direction] = features.shape[1] ** -0.5

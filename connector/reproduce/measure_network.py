@@ -32,7 +32,11 @@ from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
+from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
+
+_NAMES_BYTES = 16 << 20
+"""The largest file with the readable names of classes."""
 
 
 def measure_network(
@@ -216,7 +220,7 @@ def _class_names(root: Path) -> dict[str, str]:
     Each line of the file has a folder name, a tab, and names of the class separated by commas; the first name is used.
     """
     try:
-        lines = (root / "classes.tsv").read_text().splitlines()
+        lines = read_bytes(root / "classes.tsv", _NAMES_BYTES, follow=True).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         return {}
     pairs = [line.split("\t", 1) for line in lines if "\t" in line]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
+from semcut.connector.data.tensor_files import read_tensor_file
 from semcut.connector.evaluation.rankings import Comparison
 from semcut.indexes.errors import DataError
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
@@ -32,6 +32,7 @@ SHORTLIST = DEFAULT_SHORTLIST
 
 _VERSION = 1
 _METADATA = "semcut_figures"
+_MAX_BYTES = 1 << 30
 _COMPARISON_ARRAYS = ("at_all", "at_k", "precision", "relevant", "scanned")
 
 Baselines = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -76,7 +77,7 @@ class Measurement:
             "baselines": list(self.baselines),
         }
         with replacing(file) as scratch:
-            save_file(
+            safetensors.numpy.save_file(
                 {name: np.ascontiguousarray(array) for name, array in tensors.items()},
                 scratch,
                 {_METADATA: json.dumps(content)},
@@ -90,9 +91,9 @@ class Measurement:
             DataError: the file is damaged, or has another version.
         """
         try:
-            with safe_open(file, "np") as stored:
-                content = json.loads(stored.metadata()[_METADATA])
-                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            stored = read_tensor_file(file, _MAX_BYTES)
+            content = json.loads(stored.metadata[_METADATA])
+            arrays = safetensors.numpy.load(stored.content)
             if content["version"] != _VERSION:
                 raise DataError(f"{file} has version {content['version']}, expected {_VERSION}: delete it")
             return Measurement(

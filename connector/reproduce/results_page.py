@@ -10,7 +10,6 @@ These files are written to the directory of results:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -23,6 +22,7 @@ from semcut.connector.reproduce.method_groups import Group, Metric, best_group, 
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Measurement
 from semcut.connector.reproduce.training_commands import training_commands
 from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 PAGE, SPEED = "results.md", "speed.json"
@@ -79,9 +79,17 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
         (folder / "fig4.png").write_bytes(quality_plots.fig4(best))
         parts += _protocol(name, groups, best)
     if (out / SPEED).is_file():
-        parts += _speed(json.loads((out / SPEED).read_text()))
+        parts += _speed(_read_speed(out))
     (out / PAGE).write_text("\n\n".join(part for part in parts if part) + "\n")
     return out / PAGE
+
+
+def _read_speed(out: Path) -> Any:
+    try:
+        return read_json(out / SPEED)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{out / SPEED} cannot be read ({reason}): give --speed again") from None
 
 
 def keep_speed(out: Path, benchmark: Path) -> None:
@@ -95,11 +103,12 @@ def keep_speed(out: Path, benchmark: Path) -> None:
         DataError: the benchmark is not finished, or has no records of several numbers of classes.
     """
     try:
-        run = json.loads((benchmark / "run.json").read_text())
+        run: Any = read_json(benchmark / "run.json")
         table = tables.speed(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or repr(error)
         raise DataError(
-            f"{benchmark} holds no finished benchmark ({error!r}): give the directory that semcut benchmark wrote"
+            f"{benchmark} holds no finished benchmark ({reason}): give the directory that semcut benchmark wrote"
         ) from None
     if table is None:
         raise DataError(

@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from rich.markup import escape
-from rich.table import Table as RichTable
-
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
 from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.reproduce.method_groups import Group, Metric, Stat, best_group, headline_metric
@@ -40,15 +37,6 @@ class Table:
             "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.columns, *self.rows)
         )
         return "\n".join([f"**{self.title}**", "", head, rule, *rows])
-
-    def rich(self, title: str) -> RichTable:
-        """Convert to a table for a terminal, under another title."""
-        table = RichTable(*map(escape, self.columns), title=title)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        return table
 
 
 def methods(groups: Sequence[Group], metric: Metric) -> Table:

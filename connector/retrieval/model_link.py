@@ -3,7 +3,7 @@
 No other module reads or writes this file, which is in the directory of every stored index that a connector made:
 
     model         run directory of the network, an absolute path
-    sha256        digest of the network's weights
+    sha256        digest of the network: of all that decides an encoding, see `data.model_file`
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
 
@@ -15,17 +15,20 @@ No function here needs torch, so the explorer and the benchmark can read links a
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semcut.connector.data.labels import MODEL
+from semcut.connector.data.model_file import read_model_file
+from semcut.indexes.errors import CheckpointError
+from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 LINK = "connector.json"
 """Name of the file with the link, in the directory of an index."""
+
+_LINK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ModelLink:
 
     Attributes:
         model: run directory of the network when the index was made.
-        sha256: digest of the network's weights; None if the file does not have it.
+        sha256: digest of the network; None if the file does not have it.
     """
 
     model: Path
@@ -47,11 +50,11 @@ class ModelDescription:
 
     Attributes:
         classes: names of the classes, in order of the probabilities.
-        sha256: digest of the network's weights; None if the file does not have it.
+        sha256: digest of the network.
     """
 
     classes: tuple[str, ...]
-    sha256: str | None
+    sha256: str
 
 
 def write_link(
@@ -75,25 +78,28 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
-    """Read class names and digest of the network in a run directory; None if its `model.json` cannot be read.
+    """Read class names and digest of the network in a run directory; None if its `model.json` cannot be used.
 
-    The weights are not read; `Checkpoint.load` checks that they match the digest.
+    The digest is that of the description. The weights are not read; `Checkpoint.load` checks that they match it.
     """
-    content = _read_object(Path(model) / MODEL)
-    architecture = content.get("architecture")
-    classes = architecture.get("classes") if isinstance(architecture, dict) else None
-    return ModelDescription(tuple(map(str, classes)), _digest(content)) if isinstance(classes, list) else None
+    try:
+        content = read_model_file(Path(model))
+    except CheckpointError:
+        return None
+    return ModelDescription(tuple(content["architecture"]["classes"]), content["sha256"])
 
 
 def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Read the class names, in order of the probabilities, of the network that made the index in a directory.
 
     Returns:
-        The class names; None if the index does not record which network made it, or if the network was moved.
+        The class names; None if the index does not record which network made it, or if that network is not there.
     """
     link = read_link(index)
     description = None if link is None else read_description(link.model)
-    return None if description is None else description.classes
+    if link is None or description is None or link.sha256 not in (None, description.sha256):
+        return None
+    return description.classes
 
 
 def _digest(content: dict[str, Any]) -> str | None:
@@ -104,7 +110,7 @@ def _digest(content: dict[str, Any]) -> str | None:
 def _read_object(file: Path) -> dict[str, Any]:
     """Read a JSON object; empty if the file is missing, unreadable or holds something else."""
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file, _LINK_BYTES)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

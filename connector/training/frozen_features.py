@@ -13,6 +13,7 @@ time of every image file. Deleting a cached file costs only the time to compute 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from safetensors.torch import save_file
 from semcut.connector.data import sources
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import open_descriptor
 from semcut.indexes.storage.atomic_write import replacing
 
 _VERSION = 1
@@ -164,6 +166,7 @@ def has_shared_backbone(training: Mapping[str, Any]) -> bool:
 def _read(file: Path) -> FrozenFeatures | None:
     """Read cached features; None if the file does not exist or is damaged."""
     try:
+        os.close(open_descriptor(file))  # the cache belongs to the user; `safe_open` would wait at a FIFO
         with safe_open(file, "pt") as stored:
             depth, variants = (int(stored.metadata()[name]) for name in ("layers", "copies"))
             layers, *mirrored = (

@@ -34,13 +34,23 @@ from semcut.connector.models.network import Architecture, Output, SemanticHashNe
 from semcut.connector.training.batches import augment, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
-from semcut.connector.training.run_state import STATE, optimiser_tensors, read_state, restore_optimiser, write_state
+from semcut.connector.training.run_state import (
+    STATE,
+    optimiser_tensors,
+    read_state,
+    restore_optimiser,
+    unusable,
+    write_state,
+)
 from semcut.connector.training.train_config import TrainConfig
 from semcut.connector.training.validation import measure, quality
 from semcut.connector.training.warm_start import load_start
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.atomic_write import replacing
+
+_STATE_TEXT_BYTES = 64 << 20
+"""The most that a saved state has besides the network, its best weights and two moments of each weight."""
 
 Inputs = torch.Tensor | Layers
 """Pixels, or the outputs of a frozen backbone."""
@@ -73,8 +83,8 @@ def train(
             of all epochs together, and a task such as "epoch 3/30, loss 0.123".
 
     Raises:
-        DataError: the directory is not empty, no image can be read, the device cannot be used, or the loss is not
-            finite.
+        DataError: the directory is not empty, the path of an image has a line break, no image can be read, the device
+            cannot be used, or the loss is not finite.
         CheckpointError: `path` has the state of a training with other settings, or the network to start from has
             another architecture or was trained on other images.
     """
@@ -85,6 +95,10 @@ def train(
         )
     if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
+    if broken := [file for file in images.files if "\n" in file]:
+        raise DataError(
+            f"{shown(broken[0])} has a line break in its path, which {TRAINING_IMAGES} cannot hold: rename it"
+        )
     training, validation = images.split(config.validation, config.seed)
     if len(training) < 2:
         raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
@@ -144,7 +158,7 @@ class _Run:
 
     def finish(self, resume: bool) -> Checkpoint:
         """Train the remaining epochs, calibrate, and write the checkpoint."""
-        if resume and (self._path / STATE).is_file():
+        if resume and os.path.lexists(self._path / STATE):
             self._load_state()
         start = time.perf_counter()
         if self._config.freeze and len(self._metrics) < self._config.epochs:
@@ -287,7 +301,8 @@ class _Run:
         Raises:
             CheckpointError: the state cannot be read, or belongs to a training with other settings.
         """
-        groups, content = read_state(self._path / STATE)
+        net_bytes = sum(value.nbytes for value in self._net.state_dict().values())
+        groups, content = read_state(self._path / STATE, 5 * net_bytes + _STATE_TEXT_BYTES)
         if content["settings"] != self._settings:
             before, now = content["settings"], self._settings
             different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
@@ -295,14 +310,17 @@ class _Run:
                 f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same settings "
                 "and the same version of semcut, or train into another directory"
             )
-        self._net.load_state_dict(groups["net"])
-        self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
-        restore_optimiser(self._optimiser, groups.get("optimiser", {}))
-        if content["scaler"]:
-            self._scaler.load_state_dict(content["scaler"])
+        try:
+            self._net.load_state_dict(groups["net"])
+            self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
+            restore_optimiser(self._optimiser, groups.get("optimiser", {}))
+            if content["scaler"]:
+                self._scaler.load_state_dict(content["scaler"])
+        except Exception as error:  # torch raises errors of many types for tensors that do not fit
+            raise unusable(self._path / STATE, error) from None
 
 
 def _write_lines(file: Path, lines: list[str]) -> None:
     """Write lines to a text file, in one step; replace the file if it exists."""
     with replacing(file) as scratch:
-        scratch.write_text("".join(f"{line}\n" for line in lines))
+        scratch.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from semcut.indexes.errors import CheckpointError
+from semcut.connector.data.tensor_files import read_tensor_file, require_finite
+from semcut.indexes.errors import CheckpointError, shown
 from semcut.indexes.storage.atomic_write import replacing
 
 STATE = "training.safetensors"
@@ -32,25 +32,42 @@ def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str,
         for key, value in tensors.items()
     }
     with replacing(file) as scratch:
-        save_file(tensors, scratch, metadata={_CONTENT: json.dumps(content)})
+        safetensors.torch.save_file(tensors, scratch, metadata={_CONTENT: json.dumps(content)})
 
 
-def read_state(file: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+def read_state(file: Path, max_bytes: int) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
     """Read the groups of tensors and the content that `write_state` wrote; empty groups are left out.
+
+    Args:
+        file: the file.
+        max_bytes: its largest size.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
     groups: dict[str, dict[str, torch.Tensor]] = {}
     try:
-        with safe_open(file, "pt") as stored:
-            content = json.loads(stored.metadata()[_CONTENT])
-            for key in stored.keys():  # noqa: SIM118
-                group, _, name = key.partition(".")
-                groups.setdefault(group, {})[name] = stored.get_tensor(key)
+        stored = read_tensor_file(file, max_bytes)
+        content = json.loads(stored.metadata[_CONTENT])
+        parts = {"settings": dict, "metrics": list, "best": dict, "scaler": dict}
+        if wrong := [name for name, kind in parts.items() if not isinstance(content[name], kind)]:
+            raise ValueError(f"{wrong[0]} = {shown(content[wrong[0]])}")
+        if not all(isinstance(epoch, dict) for epoch in content["metrics"]):
+            raise ValueError(f"metrics = {shown(content['metrics'])}")
+        tensors = safetensors.torch.load(stored.content)
+        require_finite(tensors, file)
+        for key, tensor in tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = tensor
     except Exception as error:  # safetensors raises errors of its own type and of others
-        raise CheckpointError(f"{file} cannot be read ({error}): delete it to train from the start") from None
+        raise unusable(file, error) from None
     return groups, content
+
+
+def unusable(file: Path, error: Exception) -> CheckpointError:
+    """Make the error for a state that cannot be read, or does not fit the network."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return CheckpointError(f"{file} cannot be read ({reason}): delete it to train from the start")
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -32,6 +32,10 @@ from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
+
+from semcut.indexes.errors import SemcutWarning
+from semcut.indexes.regular_files import open_descriptor, read_json
 
 DIRECTORY_VARIABLE = "NUMBA_CACHE_DIR"
 
@@ -70,7 +74,7 @@ compile_kernels()
 _next_check = 0.0  # time.monotonic() until which `start_compiling` assumes that a process is compiling
 
 
-class KernelCacheWarning(UserWarning):
+class KernelCacheWarning(SemcutWarning):
     """Compiled kernels cannot be stored or used, so searches are slower."""
 
 
@@ -124,10 +128,9 @@ def ready_directory() -> Path | None:
 
 def _is_complete(directory: Path) -> bool:
     try:
-        with open(directory / _COMPLETE, "rb") as file:
-            files: dict[str, int] = json.load(file)
+        files: Any = read_json(directory / _COMPLETE)
         return all(os.stat(os.path.join(directory, name)).st_size == size for name, size in files.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
 
 
@@ -174,7 +177,7 @@ def lock_directory(directory: Path) -> int | None:
     Raises:
         OSError: the directory cannot be written to, or its file system has no locks.
     """
-    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    handle = open_descriptor(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_complete(directory):

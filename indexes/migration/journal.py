@@ -20,9 +20,12 @@ import numpy as np
 
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import SemcutError, StorageError
+from semcut.indexes.regular_files import open_descriptor, read_bytes
 from semcut.indexes.storage.atomic_write import replacing
 
 FORMAT_VERSION = 1
+_MAX_BYTES = 256 << 20
+"""The largest journal: 3 million batches."""
 
 
 class SourceChangedError(SemcutError):
@@ -50,7 +53,7 @@ class Journal:
         self.batches: list[dict[str, int]] = []
         self._size = 0  # bytes of whole lines
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, _MAX_BYTES)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -58,7 +61,7 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         self._size = len(whole)
         known = not whole
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
             lines = [json.loads(line) for line in whole.splitlines()]
             if lines:
                 self.header = dict(lines[0])
@@ -101,7 +104,7 @@ class Journal:
         assert batch.ids is not None
         entry = {"last": int(batch.ids[-1]), "records": len(batch), "crc": checksum(batch)}
         line = _line(entry)
-        with self._writing(), open(self.path, "r+b") as file:
+        with self._writing(), os.fdopen(open_descriptor(self.path, os.O_RDWR), "r+b") as file:
             file.truncate(self._size)  # remove a line that a crash cut off
             file.seek(self._size)
             file.write(line)

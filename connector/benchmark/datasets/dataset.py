@@ -12,8 +12,6 @@ A data set is one directory, whether its encodings come from images or are gener
 
 from __future__ import annotations
 
-import json
-import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from semcut.connector.benchmark.datasets.array_files import read_arrays
 from semcut.indexes import FaissIndex, SemcutError
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
@@ -85,10 +85,10 @@ class Dataset:
             NotAnIndexError, DamagedIndexError: one of the two indexes is missing or damaged.
         """
         try:
-            about = About(**json.loads((path / _ABOUT).read_text()))
-            with (path / _LABELS).open("rb") as file, np.load(file, allow_pickle=False) as labels:
-                records, queries = labels["records"], labels["queries"]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SemcutError):
+            about = About(**read_json(path / _ABOUT))  # type: ignore[arg-type]
+            labels = read_arrays(path / _LABELS)
+            records, queries = labels["records"], labels["queries"]
+        except (OSError, ValueError, KeyError, TypeError, SemcutError):
             raise DataError(
                 f"{path} holds no finished data set of a benchmark: delete it, and the next run creates it again"
             ) from None

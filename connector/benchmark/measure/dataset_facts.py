@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.benchmark.methods.structures import Parameters
 from semcut.indexes.errors import DataError, SemcutError
+from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 _FILE = "dataset.json"
@@ -112,7 +112,7 @@ class DatasetFacts:
         """
         path = directory / _FILE
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: Any = read_json(path)
         except (OSError, ValueError):
             return None
         try:

@@ -17,7 +17,6 @@ Exact answers are stored in the directory of the data set, and the next run with
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.benchmark.datasets.array_files import read_arrays
 from semcut.connector.benchmark.methods.structures import Data
 from semcut.indexes import Encodings, FaissIndex, SearchResult, SemcutError
 from semcut.indexes.config import Ranking
@@ -94,15 +94,15 @@ class Truth:
         """Read answers from a file; None if the file is missing or damaged."""
         exact: dict[Point, dict[str, Any]] = {}
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                for key in arrays.files:
-                    if " " in key:
-                        cutoff, ranking, name = key.split(" ")
-                        exact.setdefault((float(cutoff), _ranking(ranking)), {})[name] = arrays[key]
-                return Truth(
-                    arrays["ids"], arrays["distances"], {point: Exact(**columns) for point, columns in exact.items()}
-                )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            arrays = read_arrays(path)
+            for key in arrays:
+                if " " in key:
+                    cutoff, ranking, name = key.split(" ")
+                    exact.setdefault((float(cutoff), _ranking(ranking)), {})[name] = arrays[key]
+            return Truth(
+                arrays["ids"], arrays["distances"], {point: Exact(**columns) for point, columns in exact.items()}
+            )
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
 

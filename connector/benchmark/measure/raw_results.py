@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.benchmark.datasets.array_files import read_arrays
 from semcut.connector.benchmark.measure.timing import Times
 from semcut.connector.benchmark.methods.structures import Method
 from semcut.indexes.errors import DataError
@@ -58,9 +59,8 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         DataError: the file is missing or damaged.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # a damaged archive raises many kinds of errors from zipfile, zlib and numpy
+        return read_arrays(path)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read ({error}): delete its directory, and the next run measures it again"
         ) from None

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 from pydantic import Field
 
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_defaults import DEFAULT_K
 from semcut.indexes.storage.atomic_write import write_json
 
@@ -63,10 +64,10 @@ def keep_plan(out: Path, plan: Plan) -> None:
         DataError: the directory holds a run with another plan, or something else.
     """
     path = out / "plan.json"
-    if path.is_file():
+    if os.path.lexists(path):
         try:
-            before = Plan(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
+            before = Plan(**read_json(path))  # type: ignore[arg-type]
+        except (OSError, ValueError, TypeError):
             raise DataError(f"{path} is damaged: choose another directory, or delete this one") from None
         different = [name for name in Plan.model_fields if getattr(before, name) != getattr(plan, name)]
         if different:

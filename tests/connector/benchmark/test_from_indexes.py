@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
-from semcut.connector.data.labels import MODEL
+from semcut.connector.data.model_file import MODEL
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.errors import DataError
@@ -65,7 +65,9 @@ def test_queries_can_be_limited_evenly_over_the_classes(tmp_path, records, queri
 def test_labels_are_positions_in_the_classes_of_the_network(tmp_path, records, queries):
     names = [f"class-{label:02d}" for label in range(CLASSES)][::-1]
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / MODEL).write_text(json.dumps({"architecture": {"classes": names}}))
+    (tmp_path / "model" / MODEL).write_text(
+        json.dumps({"semcut_model": 2, "sha256": "ab", "architecture": {"classes": names}})
+    )
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x") as dataset:
         assert dataset.record_labels.tolist() == (CLASSES - 1 - records[2][::-1]).tolist()
@@ -89,7 +91,9 @@ def test_classes_that_do_not_match_are_refused(tmp_path, records, queries):
         dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
     (tmp_path / "model").mkdir()
     names = [f"class-{label:02d}" for label in range(CLASSES)]
-    (tmp_path / "model" / MODEL).write_text(json.dumps({"architecture": {"classes": names}}))
+    (tmp_path / "model" / MODEL).write_text(
+        json.dumps({"semcut_model": 2, "sha256": "ab", "architecture": {"classes": names}})
+    )
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with pytest.raises(DataError, match=r"60 of the 60 records of .*others are in folders like 'other-"):
         dataset_from_indexes(tmp_path / "set", records[0], others, name="x")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import resource
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from semcut.connector.models.checkpoint import MODEL, WEIGHTS, Checkpoint, _digest
+from semcut.connector.data.model_file import MODEL, encoding_digest
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, WEIGHTS, Checkpoint, _sha256_of
+from semcut.connector.models.inference import NetworkRunner
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import CheckpointError
 
@@ -22,8 +29,24 @@ def copy(model: Checkpoint, tmp_path: Path) -> Path:
 
 
 def change(path: Path, **values: object) -> None:
+    """Change values of the description, and nothing else."""
     content = json.loads((path / MODEL).read_text())
     (path / MODEL).write_text(json.dumps({**content, **values}))
+
+
+def forge(path: Path, **values: object) -> None:
+    """Change values of the description, and make all digests right again."""
+    change(path, **values)
+    change(path, weights=_sha256_of(path / WEIGHTS))
+    change(path, sha256=encoding_digest(json.loads((path / MODEL).read_text())))
+
+
+def as_version_2(path: Path, **values: object) -> None:
+    """Write the description as version 2 had it."""
+    content = json.loads((path / MODEL).read_text())
+    kept = {name: content[name] for name in ("architecture", "training")}
+    content = {"semcut_model": 2, **kept, "sha256": _sha256_of(path / WEIGHTS), **values}
+    (path / MODEL).write_text(json.dumps(content))
 
 
 def hashes(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
@@ -46,7 +69,7 @@ def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> No
     save_file({key.replace("head.classifier.", "auxiliary."): value for key, value in state.items()}, copy / WEIGHTS)
     content = json.loads((copy / MODEL).read_text())
     del content["architecture"]["head"]
-    change(copy, semcut_model=1, architecture=content["architecture"], sha256=_digest(copy / WEIGHTS))
+    as_version_2(copy, semcut_model=1, architecture=content["architecture"])
     loaded = Checkpoint.load(copy)
     assert loaded.net.architecture == model.net.architecture
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
@@ -88,22 +111,28 @@ def test_missing_weights(copy: Path) -> None:
 
 def test_weights_of_another_architecture(model: Checkpoint, copy: Path) -> None:
     settings = model.net.architecture.model_dump(mode="json")
-    change(copy, architecture={**settings, "bits": 128})
-    with pytest.raises(CheckpointError, match=r"does not fit the architecture.*128 bits"):
-        Checkpoint.load(copy)
-    change(copy, architecture={**settings, "backbone": "no_such_net"})
-    with pytest.raises(CheckpointError, match="cannot be built"):
-        Checkpoint.load(copy)
-    change(copy, architecture={**settings, "surprise": 1})
-    with pytest.raises(CheckpointError, match="cannot be built"):
-        Checkpoint.load(copy)
+    for values, reason in (
+        ({"bits": 128}, r"does not fit the architecture.*128 bits"),
+        ({"dim": 64}, r"does not fit.*middle\.0\.weight"),
+        ({"dim": None}, r"does not fit.*middle\.0\.weight"),
+        ({"classes": ["a", "b"]}, r"does not fit.*semantic\.weight"),
+        ({"head": "csq"}, r"does not fit.*head\.centres"),
+        ({"backbone": "no_such_net"}, "cannot be built"),
+        ({"backbone": "resnet18"}, "does not fit.*numbers, expected about 11,689,512 for resnet18"),
+        ({"backbone": 3}, "cannot be built"),
+        ({"surprise": 1}, "cannot be built"),
+        ({"image_size": 10**9}, "cannot be built"),
+    ):
+        forge(copy, architecture={**settings, **values})
+        with pytest.raises(CheckpointError, match=reason):
+            Checkpoint.load(copy)
 
 
 def test_weights_that_lack_a_tensor(copy: Path) -> None:
     tensors = load_file(copy / WEIGHTS)
     del tensors["hash.bias"]
     save_file(tensors, copy / WEIGHTS)
-    change(copy, sha256=_digest(copy / WEIGHTS))
+    forge(copy)
     with pytest.raises(CheckpointError, match=r"hash\.bias"):
         Checkpoint.load(copy)
 
@@ -115,3 +144,202 @@ def test_saving_over_a_checkpoint_replaces_it(model: Checkpoint, copy: Path) -> 
     loaded = Checkpoint.load(copy)
     assert loaded.digest != model.digest
     assert loaded.training == {"note": "new"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"image_size": 17}, {"image_size": 32}, {"head": "dpn"}, {"classes": list("9876543210")}, {"classes": ["x"] * 10}],
+)
+def test_no_change_of_the_architecture_goes_unnoticed(model: Checkpoint, copy: Path, values: dict[str, object]) -> None:
+    settings = model.net.architecture.model_dump(mode="json")
+    change(copy, architecture={**settings, **values})
+    with pytest.raises(CheckpointError, match="was changed after the training"):
+        Checkpoint.load(copy)
+
+
+@pytest.mark.parametrize("name", ["normalisation", "binarisation", "weights"])
+def test_no_other_change_goes_unnoticed(copy: Path, name: str) -> None:
+    content = json.loads((copy / MODEL).read_text())
+    other = {"mean": [0.4] * 3, "std": [0.5] * 3} if name == "normalisation" else "sign"
+    change(copy, **{name: other})
+    with pytest.raises(CheckpointError, match="was changed after the training"):
+        Checkpoint.load(copy)
+    change(copy, sha256=encoding_digest({**content, name: other}))
+    with pytest.raises(CheckpointError, match=r"written for another normalisation|damaged"):
+        Checkpoint.load(copy)
+
+
+def test_a_consistent_forgery_is_another_network(model: Checkpoint, copy: Path) -> None:
+    """So an index that the original made is not opened with it."""
+    settings = model.net.architecture.model_dump(mode="json")
+    forge(copy, architecture={**settings, "image_size": 24})
+    assert Checkpoint.load(copy).digest != model.digest
+    as_version_2(copy, architecture={**settings, "image_size": 24})
+    assert Checkpoint.load(copy).digest != model.digest
+
+
+def test_a_network_of_version_2_still_loads_and_has_the_digest_of_its_weights(model: Checkpoint, copy: Path) -> None:
+    as_version_2(copy)
+    loaded = Checkpoint.load(copy)
+    assert loaded.digest == _sha256_of(copy / WEIGHTS)
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(hashes(loaded, images), hashes(model, images))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["hash.weight", "semantic.bias", "backbone.network.1.running_mean", "temperature"])
+def test_weights_that_are_not_finite_are_refused(copy: Path, name: str, value: float) -> None:
+    tensors = load_file(copy / WEIGHTS)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, copy / WEIGHTS)
+    forge(copy)
+    with pytest.raises(CheckpointError, match=f"'{name}' holds numbers that are not finite"):
+        Checkpoint.load(copy)
+
+
+def test_a_temperature_is_positive(copy: Path) -> None:
+    tensors = load_file(copy / WEIGHTS)
+    for value in (0.0, -1.0):
+        tensors["temperature"].fill_(value)
+        save_file(tensors, copy / WEIGHTS)
+        forge(copy)
+        with pytest.raises(CheckpointError, match="temperature"):
+            Checkpoint.load(copy)
+
+
+def test_a_network_that_overflows_encodes_nothing(copy: Path) -> None:
+    tensors = load_file(copy / WEIGHTS)
+    tensors["hash.weight"].fill_(3e38)
+    save_file(tensors, copy / WEIGHTS)
+    forge(copy)
+    with pytest.raises(CheckpointError, match="not finite"):
+        NetworkRunner(Checkpoint.load(copy).net).run(np.full((2, 3, 16, 16), 200, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architecture": []},
+        {"architecture": {"classes": 3}},
+        {"architecture": {"classes": ["a"]}},
+        {"architecture": {"classes": ["a"] * 10_001}},
+        {"architecture": {"classes": ["a", 3]}},
+        {"architecture": {"classes": ["a", "b" * 1001]}},
+        {"sha256": 3},
+        {"weights": None},
+        {"normalisation": []},
+        {"training": []},
+        {"training": {"config": []}},
+        {"training": {"kept": 3}},
+        {"training": {"start": "x"}},
+        {"training": {"start": {"epochs": {"a": 1}}}},
+        {"training": {"start": {"epochs": [3]}}},
+        {"semcut_model": True},
+        {"semcut_model": [[]]},
+    ],
+)
+def test_fields_of_a_wrong_type_or_size(copy: Path, values: dict[str, object]) -> None:
+    change(copy, **values)
+    with pytest.raises(CheckpointError, match=r"cannot be read as the description of a model: |model version"):
+        Checkpoint.load(copy)
+
+
+def test_an_inflated_description_is_not_read(copy: Path) -> None:
+    with (copy / MODEL).open("a") as file:
+        file.write(" " * (5 << 20))
+    with pytest.raises(CheckpointError, match="expected at most 4,194,304"):
+        Checkpoint.load(copy)
+
+
+def test_a_large_architecture_takes_no_memory_without_its_weights(model: Checkpoint, copy: Path) -> None:
+    settings = model.net.architecture.model_dump(mode="json")
+    forge(copy, architecture={**settings, "classes": ["x"] * 10_000, "dim": 65_536, "backbone": "regnet_y_128gf"})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="does not fit the architecture"):
+        Checkpoint.load(copy)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS])
+@pytest.mark.parametrize("kind", ["fifo", "device", "link", "directory"])
+def test_files_are_regular(copy: Path, name: str, kind: str) -> None:
+    path = copy / name
+    path.rename(copy / "away")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else copy / "away")
+    with pytest.raises(CheckpointError, match=r"not a regular file|symbolic link"):
+        Checkpoint.load(copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        (1 << 20).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (2).to_bytes(8, "little") + b"{}xx",
+        (40).to_bytes(8, "little") + b"[" * 40,
+        b"\x41" + bytes(7) + b'{"hash.weight":{"dtype":"F32","shape":[1e9],"data_offsets":[0,4]}}'[:65],
+    ],
+)
+def test_a_file_that_holds_no_tensors(copy: Path, content: bytes) -> None:
+    (copy / WEIGHTS).write_bytes(content)
+    forge(copy)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        Checkpoint.load(copy)
+
+
+def test_a_large_sparse_file_of_weights_is_not_read(copy: Path) -> None:
+    os.truncate(copy / WEIGHTS, 1 << 33)
+    with pytest.raises(CheckpointError, match="has 8,589,934,592 bytes, but its header describes"):
+        Checkpoint.load(copy)
+    os.truncate(copy / WEIGHTS, 1 << 40)
+    with pytest.raises(CheckpointError, match="expected at most"):
+        Checkpoint.load(copy)
+
+
+def test_random_damage_is_one_error(model: Checkpoint, copy: Path) -> None:
+    """Flipped bytes of the description and of the header of the weights."""
+    rng = random.Random(13)
+    for name, length in ((MODEL, 3000), (WEIGHTS, 2000)):
+        whole = (model.path / name).read_bytes()
+        for _ in range(100):
+            damaged = bytearray(whole)
+            for _ in range(rng.randint(1, 3)):
+                damaged[rng.randrange(min(length, len(damaged)))] = rng.randrange(256)
+            (copy / name).write_bytes(damaged)
+            if name == WEIGHTS:
+                forge(copy)
+            with suppress(CheckpointError):
+                Checkpoint.load(copy)
+        shutil.copyfile(model.path / name, copy / name)
+        shutil.copyfile(model.path / MODEL, copy / MODEL)
+
+
+@pytest.mark.parametrize("content", [b"3", b"{", b"[" * 100_000, b"\xff"])
+def test_metrics_that_cannot_be_read(copy: Path, content: bytes) -> None:
+    (copy / METRICS).write_bytes(content)
+    with pytest.raises(CheckpointError, match="does not say how its network was trained"):
+        Checkpoint.load(copy).epochs()
+
+
+def test_lists_beside_the_weights_are_regular_files_and_bounded(copy: Path) -> None:
+    loaded = Checkpoint.load(copy)
+    for name, read in ((TRAINING_IMAGES, loaded.training_images), (METRICS, loaded.epochs)):
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir):
+            (copy / name).unlink()
+            make(copy / name)
+            with pytest.raises(CheckpointError):
+                read()
+        (copy / name).rmdir()
+        (copy / name).touch()
+        os.truncate(copy / name, 1 << 40)
+        with pytest.raises(CheckpointError, match="expected at most"):
+            read()
+    (copy / TRAINING_IMAGES).unlink()
+    assert loaded.training_images() == []

@@ -13,7 +13,6 @@ import statistics
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.cli.train_command import train
@@ -131,12 +130,9 @@ def test_a_network_that_finds_nothing_relevant_has_ratios(results):
     assert rows[-1][1] == "none is relevant"
 
 
-def test_markup_in_cells_is_escaped():
-    table = tables.Table("t", ("a|b", "[red]"), (("x|y", "[bold]z"),))
-    assert table.markdown().splitlines()[-1] == "| x\\|y | [bold]z |"
-    console = Console(width=80, file=io.StringIO())
-    console.print(table.rich("t"))
-    assert "[bold]z" in console.file.getvalue()
+def test_bars_in_cells_are_escaped():
+    table = tables.Table("t", ("a|b", "c"), (("x|y", "z"),))
+    assert table.markdown().splitlines()[-1] == "| x\\|y | z |"
 
 
 def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):

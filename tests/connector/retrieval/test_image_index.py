@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.data.model_file import MODEL, encoding_digest
 from semcut.connector.data.sources import ImageSet, class_of
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
@@ -83,6 +84,38 @@ def test_a_moved_network_is_given_by_its_new_path(stored: Path, model: Checkpoin
         Connector.open(index)
     with Connector.open(index, moved) as connector:
         assert len(connector.index) == 1442
+
+
+def test_an_edited_description_is_not_the_network_that_made_the_index(
+    stored: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    """Neither as it is, nor with a digest that was made right, nor as a description of version 2."""
+    edited = shutil.copytree(model.path, tmp_path / "edited")
+    content = json.loads((edited / MODEL).read_text())
+    content["architecture"]["image_size"] = 24
+    (edited / MODEL).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="was changed after the training"):
+        Connector.open(stored, edited)
+    forged = {**content, "sha256": encoding_digest(content)}
+    old = {name: content[name] for name in ("architecture", "training")}
+    for other in (forged, {"semcut_model": 2, **old, "sha256": content["weights"]}):
+        (edited / MODEL).write_text(json.dumps(other))
+        with pytest.raises(CheckpointError, match="made by another network"):
+            Connector.open(stored, edited)
+
+
+def test_an_index_of_a_network_of_version_2_still_opens(digits: ImageSet, model: Checkpoint, tmp_path: Path) -> None:
+    old = shutil.copytree(model.path, tmp_path / "old")
+    content = json.loads((old / MODEL).read_text())
+    kept = {name: content[name] for name in ("architecture", "training")}
+    (old / MODEL).write_text(json.dumps({"semcut_model": 2, **kept, "sha256": content["weights"]}))
+    with Connector.create(tmp_path / "index", old) as connector:
+        connector.add_files(digits.files[:5])
+    assert json.loads((tmp_path / "index" / LINK).read_text())["sha256"] == content["weights"]
+    with Connector.open(tmp_path / "index") as connector:
+        assert connector.search(digits.files[:1])[0][0].uri == digits.files[0]
+    with pytest.raises(CheckpointError, match="made by another network"):
+        Connector.open(tmp_path / "index", model.path)
 
 
 def test_an_index_without_a_link_is_refused(tmp_path: Path, model: Checkpoint) -> None:

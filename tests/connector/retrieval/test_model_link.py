@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.model_link import (
     LINK,
@@ -55,9 +57,15 @@ def test_a_link_that_names_no_network_is_none(tmp_path: Path, content: str | Non
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "[]", "{}", '{"architecture": []}', '{"architecture": {"classes": 3}}', '{"sha256": "ab"}']
-)
-def test_a_description_without_classes_is_none(tmp_path: Path, content: str | None) -> None:
+    "content",
+    [
+        None, "", "[]", "{}", '{"architecture": []}', '{"architecture": {"classes": 3}}', '{"sha256": "ab"}',
+        '{"semcut_model": 2, "sha256": "ab", "architecture": {"classes": ["dog"]}}',
+        '{"semcut_model": 2, "architecture": {"classes": ["dog", "cat"]}}',
+        '{"semcut_model": 9, "sha256": "ab", "architecture": {"classes": ["dog", "cat"]}}',
+    ],
+)  # fmt: skip
+def test_a_description_that_cannot_be_used_is_none(tmp_path: Path, content: str | None) -> None:
     (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
     if content is not None:
         (tmp_path / "model.json").write_text(content)
@@ -65,12 +73,36 @@ def test_a_description_without_classes_is_none(tmp_path: Path, content: str | No
     assert network_classes(tmp_path) is None
 
 
-def test_a_digest_may_be_missing(tmp_path: Path) -> None:
+def test_the_digest_of_a_link_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
-    (tmp_path / "model.json").write_text(json.dumps({"architecture": {"classes": ["dog", "cat"]}}))
+    content = {"semcut_model": 2, "sha256": "ab", "architecture": {"classes": ["dog", "cat"]}}
+    (tmp_path / "model.json").write_text(json.dumps(content))
     assert read_link(tmp_path) == ModelLink(tmp_path, None)
-    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), None)
+    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), "ab")
     assert network_classes(tmp_path) == ("dog", "cat")
+
+
+def test_edited_class_names_are_not_shown(model: Checkpoint, tmp_path: Path) -> None:
+    content = json.loads((model.path / "model.json").read_text())
+    content["architecture"]["classes"].reverse()
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    assert read_description(tmp_path) is None
+    write_link(tmp_path, model=tmp_path, sha256=model.digest, head="paper", binarisation="mean")
+    assert network_classes(tmp_path) is None
+    content["sha256"] = encoding_digest(content)
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    assert network_classes(tmp_path) is None  # it is consistent, but not the network that made the index
+
+
+def test_a_link_is_a_small_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LINK)
+    assert read_link(tmp_path) is None
+    (tmp_path / LINK).unlink()
+    (tmp_path / LINK).symlink_to("/dev/zero")
+    assert read_link(tmp_path) is None
+    (tmp_path / LINK).unlink()
+    (tmp_path / LINK).write_text(json.dumps({"model": "x" * 100_000}))
+    assert read_link(tmp_path) is None
 
 
 def test_torch_is_not_loaded() -> None:

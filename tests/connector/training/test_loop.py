@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.training import loop
 from semcut.connector.training.loop import train
-from semcut.connector.training.run_state import STATE
+from semcut.connector.training.run_state import STATE, read_state, write_state
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import InvalidParameterError
 from semcut.indexes.errors import CheckpointError, DataError
@@ -210,3 +211,39 @@ def test_calibration_changes_the_confidence_of_the_network_and_nothing_else(
     assert (first.probabilities.argmax(axis=1) == second.probabilities.argmax(axis=1)).all()
     expected = first.probabilities.astype(float) ** (1 / fitted)
     assert second.probabilities == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-6)
+
+
+def test_a_state_that_does_not_fit_is_one_error(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
+    images, config, path = digits.sample(100), TrainConfig(epochs=1), tmp_path / "run"
+    train(images, architecture, config, path)
+    groups, content = read_state(path / STATE, 1 << 30)
+    small = {"x": torch.zeros(1)}
+    for damaged, text in (
+        ({**groups, "net": small}, content),
+        ({"best": small}, content),
+        ({**groups, "optimiser": {"x.y": torch.zeros(1)}}, content),
+        ({**groups, "net": {**groups["net"], "hash.bias": torch.full((64,), float("nan"))}}, content),
+        (groups, {}),
+        (groups, {**content, "settings": []}),
+        (groups, {**content, "metrics": [3]}),
+        (groups, {**content, "scaler": None}),
+        (groups, []),
+    ):
+        write_state(path / STATE, damaged, text)
+        with pytest.raises(CheckpointError, match="delete it to train from the start"):
+            train(images, architecture, config, path, resume=True)
+
+
+def test_names_of_images_that_no_text_file_can_hold(
+    digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    """Bytes that are not UTF-8 and separators of lines are kept in the list of images; a line break is refused."""
+    files = [shutil.copyfile(file, tmp_path / Path(file).name) for file in digits.sample(100).files]
+    odd = tmp_path / "\udcff\x85\u2028.png"
+    files[7] = files[7].rename(odd)
+    images = ImageSet(tuple(map(str, files)), digits.sample(100).labels, digits.classes)
+    checkpoint = train(images, architecture, TrainConfig(epochs=1), tmp_path / "run")
+    assert checkpoint.training_images() == list(images.files)
+    broken = ImageSet((*images.files[:-1], str(tmp_path / "a\nb.png")), images.labels, images.classes)
+    with pytest.raises(DataError, match="line break"):
+        train(broken, architecture, TrainConfig(epochs=1), tmp_path / "other")

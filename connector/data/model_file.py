@@ -1,0 +1,108 @@
+"""Read `model.json`, the description of a trained network, and compute the digest of all that decides an encoding.
+
+    semcut_model    version of the file, 3
+    sha256          digest of the four values below: the identity of the network
+    architecture    parts and sizes of the network, its class names and its image size
+    normalisation   mean and standard deviation of each channel of the pixels
+    binarisation    how the outputs of the head become bits
+    weights         SHA-256 of the file of the weights
+    training        how the network was trained; decides no encoding
+
+An index records the digest of the network that made it. So the index is used neither with other weights nor with a
+description in which the image size, the order of the class names or anything else above was changed.
+
+In versions 1 and 2, `sha256` is the SHA-256 of the weights, and three of the values are missing. Such a network still
+loads and fits the indexes that it made, but a change of its description is not noticed; networks that are trained now
+have version 3.
+
+No function here needs torch, so the explorer and the benchmark can read class names without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semcut.indexes.errors import CheckpointError, shown
+from semcut.indexes.regular_files import read_json
+
+MODEL = "model.json"
+"""Name of the file, in the run directory of a network."""
+
+VERSION = 3
+_DESCRIPTION_BYTES = 4 << 20
+"""The largest file: 10,000 class names of 400 bytes, or thousands of epochs."""
+_MAX_CLASSES, _MAX_NAME = 10_000, 1_000
+_DECISIVE = ("architecture", "normalisation", "binarisation", "weights")
+_ENCODING_VERSION = 1
+"""Version of the code that scales images and computes encodings; raise it when the same network would encode otherwise.
+"""
+
+
+def encoding_digest(description: Mapping[str, Any]) -> str:
+    """Compute the identity of a network: the SHA-256 of everything in its description that decides an encoding.
+
+    It is that of one line of JSON with sorted keys, without spaces, in ASCII.
+    """
+    facts = {"encoding": _ENCODING_VERSION, **{name: description[name] for name in _DECISIVE}}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_model_file(path: Path) -> dict[str, Any]:
+    """Read and check the description in a run directory; its parts have the right types, sizes and digest.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, has another version, or was changed.
+    """
+    file = path / MODEL
+    try:
+        content = read_json(file, _DESCRIPTION_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"{path} holds no model, because it has no {MODEL}: give the directory that training wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{file} cannot be read as the description of a model: {reason}") from None
+    if not isinstance(content, dict) or "semcut_model" not in content:
+        raise CheckpointError(f"{file} cannot be read as the description of a model: it is something else")
+    version = content["semcut_model"]
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise CheckpointError(
+            f"{path} has model version {shown(version)} but this semcut reads versions 1 to {VERSION}"
+        )
+    if wrong := _wrong_field(content):
+        raise CheckpointError(f"{file} cannot be read as the description of a model: {wrong}")
+    if version == VERSION and encoding_digest(content) != content["sha256"]:
+        raise CheckpointError(
+            f"{file} was changed after the training: its digest is not that of its architecture, class names and "
+            "weights; restore the file, or train the network again"
+        )
+    return content
+
+
+def _wrong_field(content: dict[str, Any]) -> str:
+    """Name the first field of a wrong type or size; nothing if there is none."""
+    training = content.setdefault("training", {})
+    expected: dict[str, Any] = {"sha256": str, "architecture": dict, "training": dict}
+    if content["semcut_model"] == VERSION:
+        expected |= {"normalisation": dict, "binarisation": str, "weights": str}
+    for name, kind in expected.items():
+        if not isinstance(content.get(name), kind):
+            return f"{name} = {shown(content.get(name))}"
+    classes = content["architecture"].get("classes")
+    if not isinstance(classes, list) or not 2 <= len(classes) <= _MAX_CLASSES:
+        return f"classes = {shown(classes)}, expected 2 to {_MAX_CLASSES:,} names"
+    if wrong := [name for name in classes if not isinstance(name, str) or len(name) > _MAX_NAME]:
+        return f"class {shown(wrong[0])}, expected a name of at most {_MAX_NAME:,} characters"
+    start = training.get("start", {})
+    for name, value in (("config", training.get("config", {})), ("kept", training.get("kept", {})), ("start", start)):
+        if not isinstance(value, dict):
+            return f"{name} = {shown(value)}"
+    epochs = start.get("epochs", [])
+    if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
+        return f"epochs = {shown(epochs)}"
+    return ""

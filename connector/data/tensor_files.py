@@ -1,0 +1,108 @@
+"""Read a .safetensors file that may come from someone else: a regular file, within limits, and all of it finite.
+
+`safetensors.safe_open` opens a file by its name and maps it: a FIFO under that name makes it wait, and a mapped file
+that becomes shorter ends the process. Here a file is opened once, its size and its header are checked, and only then is
+its content read. The caller passes the content to `safetensors`, which checks the header again, completely.
+
+Source: https://github.com/huggingface/safetensors, section Format: the length of the header as 8 bytes, the header as
+JSON, the tensors.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semcut.indexes.errors import shown
+from semcut.indexes.regular_files import open_binary
+
+_HEADER_BYTES = 4 << 20
+"""The longest header; one of a thousand tensors has 0.1 MB."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+Check = Callable[[Shapes, Mapping[str, str]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """A whole file.
+
+    Attributes:
+        content: all bytes, for `safetensors.torch.load` or `safetensors.numpy.load`.
+        shapes: the shape of every tensor, by name.
+        metadata: the texts beside the tensors.
+    """
+
+    content: bytes
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
+def read_tensor_file(
+    path: str | os.PathLike[str], max_bytes: int, *, follow: bool = False, check: Check | None = None
+) -> TensorFile:
+    """Read a file of at most `max_bytes`.
+
+    Args:
+        path: the file.
+        max_bytes: its largest size.
+        follow: whether it may be a symbolic link, as for files that a user names.
+        check: is called with the shapes and the metadata before the tensors are read; may raise an error of its own.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or is larger; see `regular_files`.
+        ValueError: it is no .safetensors file, or its size does not fit its header.
+    """
+    with open_binary(path, max_bytes=max_bytes, follow=follow) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        prefix = stream.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > min(size - 8, _HEADER_BYTES):
+            raise ValueError("it is not a .safetensors file, or is cut off")
+        header = stream.read(length)
+        shapes, metadata, expected = _parse(header)
+        if size != 8 + length + expected:
+            raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + expected:,}")
+        if check is not None:
+            check(shapes, metadata)
+        stream.seek(0)
+        content = stream.read(size)
+        if len(content) != size or not content.startswith(prefix + header):
+            raise OSError(errno.EIO, "it was changed while it was read", os.fspath(path))
+        return TensorFile(content, shapes, metadata)
+
+
+def require_finite(tensors: Mapping[str, Any], path: Path) -> None:
+    """Raise `ValueError` if a tensor of numpy or torch holds a number that is not finite.
+
+    A network with such a number encodes images as if nothing were wrong: every comparison with NaN is false.
+    """
+    for name, tensor in tensors.items():
+        array = np.asarray(tensor)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # a sum, which takes no memory, is not finite if a number is not, or if large numbers overflow
+            if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+                raise ValueError(f"{shown(name)} holds numbers that are not finite")
+
+
+def _parse(header: bytes) -> tuple[Shapes, Mapping[str, str], int]:
+    """Read the names and shapes of the tensors, the metadata, and the number of bytes of all tensors."""
+    try:
+        entries = json.loads(header)
+        metadata = entries.pop("__metadata__", {})
+        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+        raise ValueError("its header cannot be read") from None
+    numbers = [end, *(number for shape in shapes.values() for number in shape)]
+    texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+    if not texts or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("its header cannot be read")
+    return shapes, metadata, end
