@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk refuses.
     """
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
+    # Nobody can have put a link there: the name cannot be guessed.
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
         yield scratch
         sync_to_disk(scratch)

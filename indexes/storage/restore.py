@@ -55,6 +55,8 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
     require_index(backup)
     store = Store.open(backup)
     try:
+        if scratch.is_symlink():
+            scratch.unlink()
         shutil.rmtree(scratch, ignore_errors=True)  # a restoration that was interrupted left it
         store.backup(scratch, store.snapshot, progress)
         records = len(store.snapshot)
