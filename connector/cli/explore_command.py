@@ -19,7 +19,6 @@ from semcut.connector.cli.terminal import print_message
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _ALL_INTERFACES = ("0.0.0.0", "::")
 _SECONDS_UNTIL_BROWSER = 1
-_CONNECTIONS_WAITING = 512  # connections that may wait to be accepted, and requests that may run
 
 
 @click.command()
@@ -57,8 +56,7 @@ def explore(
     HTTP API, which is described at /docs. If the network that made the index is found, new images can be queries too.
     """
     _check_access(host, token)
-    import uvicorn
-
+    from semcut.connector.explore.connection_guard import create_server
     from semcut.connector.explore.http_api import create_app
     from semcut.connector.explore.open_index import open_collection, open_stored
     from semcut.connector.explore.service import ExploreService
@@ -81,12 +79,8 @@ def explore(
         print_message(f"{len(opened.index):,} records at {address} ({hint})")
         if browser and token is None:
             threading.Timer(_SECONDS_UNTIL_BROWSER, _open_browser, (address,)).start()
-        config = uvicorn.Config(
-            server_app, log_level="warning", access_log=False, server_header=False,
-            limit_concurrency=_CONNECTIONS_WAITING, timeout_keep_alive=5, timeout_graceful_shutdown=5,
-        )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            create_server(server_app).run(sockets=[listening])
 
 
 def _check_access(host: str, token: str | None) -> None:
@@ -122,7 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(_CONNECTIONS_WAITING)
+        listening.listen()
     except BaseException:
         listening.close()
         raise

@@ -3,8 +3,12 @@
 In reading order:
 
     http_api.py         the addresses of the API and of the page
+    connection_guard.py runs the HTTP server, and closes connections that send no complete request
     token_guard.py      checks the token of a request
-    request_guard.py    checks everything else about a request: host name, size, duration; calls the token guard
+    request_bodies.py   reads the bodies of requests, within one limit of memory
+    request_guard.py    checks everything else about a request: host name, number, duration; calls the other two guards
+    work_queue.py       runs each kind of work in threads of its own, and refuses what is too much
+    health_check.py     finds out whether the index can be read, without waiting behind other work
     error_responses.py  turns every error into a JSON sentence
     schemas.py          the JSON of requests and responses
     service.py          answers each kind of request

@@ -1,7 +1,7 @@
 """The paths of the HTTP API and of the page, and the application that serves them.
 
-Every handler calls one method of `ExploreService` in a worker thread. Users read docstrings and descriptions of
-this module at /docs.
+Every handler calls one method of `ExploreService` in a worker thread of the queue for its kind of work: see `_Work`.
+Users read docstrings and descriptions of this module at /docs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from semcut.connector.explore.error_responses import install_error_handlers
+from semcut.connector.explore.health_check import HealthCheck
+from semcut.connector.explore.request_bodies import SMALL_BODY
 from semcut.connector.explore.request_guard import RequestGuard
 from semcut.connector.explore.schemas import (
     MAX_UPLOAD,
@@ -37,6 +40,7 @@ from semcut.connector.explore.schemas import (
     SearchResponse,
 )
 from semcut.connector.explore.service import ExploreService
+from semcut.connector.explore.work_queue import WorkQueue
 
 PAGE = Path(__file__).parent / "page"
 REQUEST_SECONDS = 30.0
@@ -44,7 +48,25 @@ REQUEST_SECONDS = 30.0
 _MAX_BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # bytes: the largest image in base64, and the other fields
 _PAGE_FILES = {"explore.css": "text/css", "explore.js": "text/javascript"}
 _DISCONNECT_POLL = 0.1  # seconds between checks whether the client of a comparison is still connected
+_SEARCH_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": SearchRequest.model_json_schema()}}}
+}
 _T = TypeVar("_T")
+
+
+class _Work:
+    """The kinds of work, each with threads of its own, so that no kind waits behind another.
+
+    Their queues together hold fewer than `request_guard.MOST_RUNNING` calls. Images are read and encoded one after the
+    other, because each can take a gigabyte and the encoding uses all cores.
+    """
+
+    def __init__(self) -> None:
+        cores = os.cpu_count() or 1
+        self.requests = WorkQueue("searches and lists", threads=2 * cores, waiting=100)
+        self.comparisons = WorkQueue("comparisons", threads=1, waiting=16)
+        self.images = WorkQueue("images", threads=1, waiting=16)
+        self.pictures = WorkQueue("pictures", threads=2, waiting=100)
 
 
 def create_app(
@@ -65,13 +87,12 @@ def create_app(
     app: FastAPI = FastAPIOffline(
         title="semcut",
         description='Search an index of images. Errors are `{"error": "a sentence"}`.',
-        responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 413, 415, 422, 503)},
+        responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 411, 413, 415, 422, 503)},
     )
-    # A thread keeps running when its client has disconnected, so pools of fixed size bound the number of threads.
-    requests, comparisons = ThreadPoolExecutor(2 * (os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    work, check = _Work(), HealthCheck(service.version)
 
     async def run(call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(requests, call)
+        return await work.requests.submit(call)
 
     async def compare(wanted: SearchRequest, request: Request) -> SearchResponse:
         """Search and compare with every record; stop when the client disconnects.
@@ -79,7 +100,7 @@ def create_app(
         A user who moves a slider sends many requests, and waits only for the last response.
         """
         stop = threading.Event()
-        found = asyncio.get_running_loop().run_in_executor(comparisons, partial(service.search, wanted, stop.is_set))
+        found = work.comparisons.submit(partial(service.search, wanted, stop.is_set))
         try:
             while not (await asyncio.wait({found}, timeout=_DISCONNECT_POLL))[0]:
                 if await request.is_disconnected():
@@ -95,7 +116,7 @@ def create_app(
     @app.get("/health")
     async def health() -> Health:
         """Report that the server runs and can read the index."""
-        await run(service.version)
+        await check.wait()
         return Health()
 
     @app.get("/stats")
@@ -103,9 +124,14 @@ def create_app(
         """Return the size of the index, the names of its classes, and which requests it can answer."""
         return await run(service.stats)
 
-    @app.post("/search", responses=not_found)
-    async def search(wanted: SearchRequest, request: Request) -> SearchResponse:
+    @app.post("/search", responses=not_found, openapi_extra=_SEARCH_BODY)
+    async def search(request: Request) -> SearchResponse:
         """Find the records that are most similar to a record or to an image."""
+        body = await request.body()
+        parse = partial(_parse_search, body)
+        wanted = parse() if len(body) <= SMALL_BODY else await work.images.submit(parse)
+        if wanted.image is not None:
+            await work.images.submit(partial(service.encode, wanted.image))
         return await compare(wanted, request) if wanted.compare else await run(partial(service.search, wanted))
 
     @app.get("/records")
@@ -129,7 +155,7 @@ def create_app(
         record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
     ) -> Response:
         """Return a small picture of a record: a grey placeholder if its file is missing or is not an image."""
-        found = await run(partial(service.thumbnail, record, size))
+        found = await work.pictures.submit(partial(service.thumbnail, record, size))
         caching = "no-store" if found.missing else "private, max-age=60"
         return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
 
@@ -166,3 +192,16 @@ def create_app(
         return FileResponse(PAGE / name, media_type=_PAGE_FILES[name])
 
     return RequestGuard(app, hosts=hosts, token=token, max_body=_MAX_BODY, seconds=seconds)
+
+
+def _parse_search(body: bytes) -> SearchRequest:
+    """Parse the body of a search.
+
+    Raises:
+        RequestValidationError: it is not JSON, or not a search.
+    """
+    try:
+        return SearchRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None

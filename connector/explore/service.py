@@ -156,6 +156,14 @@ class ExploreService:
         name = self._describe.class_names[partition]
         return PartitionMembers(partition=partition, name=name, total=total, records=records)
 
+    def encode(self, image: bytes) -> None:
+        """Encode the content of an image file, so that a search with it need not.
+
+        Raises:
+            DataError: the image cannot be read, or there is no network.
+        """
+        self._images.encode(image)
+
     def search(self, request: SearchRequest, stop: Callable[[], bool] = lambda: False) -> SearchResponse:
         """Search, and explain the search or compare it with brute force if the request says so.
 
