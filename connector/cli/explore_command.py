@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -61,6 +62,7 @@ def explore(
     from semcut.connector.explore.open_index import open_collection, open_stored
     from semcut.connector.explore.service import ExploreService
 
+    warnings.filterwarnings("ignore", module="PIL")  # a client could fill the log with what Pillow says of its images
     with ExitStack() as stack:
         if uri is not None:
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)

@@ -15,6 +15,7 @@ In reading order:
     index_state.py      reads an index so that each response describes one version of it
     descriptions.py     builds the JSON that describes records, search results and partitions
     image_queries.py    decodes and encodes an image that was sent as a query
+    picture_decoding.py decodes images in bounded memory
     exhaustive.py       compares a query with every record, to check a search
     thumbnails.py       makes small pictures of records
     open_index.py       opens an index together with the network that made it, for `semcut explore`

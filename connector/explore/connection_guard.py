@@ -10,7 +10,7 @@ If there are more than `most_connections` connections, the server closes those o
 places that wait, least recently active first. So idle sockets never keep a request out, and one address never closes
 the connections of another that has fewer. Independently of their number, connections end after `IDLE_SECONDS` without
 a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body arrives, and
-after `ANSWER_SECONDS` in one request, whoever delays it.
+after `ANSWER_SECONDS` in one request.
 
 This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
 and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.

@@ -11,11 +11,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from semcut.connector.explore.error_responses import busy_response, error_response
+from semcut.connector.models.device import release_freed_memory
 
 LARGE_BODIES = 64 << 20
 """Bytes that all large bodies together may hold: three of the largest."""
@@ -23,6 +26,7 @@ LARGE_BODIES = 64 << 20
 SMALL_BODY = 1 << 12
 """Bytes up to which a body is small. A search without an image has a few hundred."""
 
+_RELEASED_BYTES = 1 << 22  # a body that is larger is worth the milliseconds that returning its memory takes
 _MOST_SIGNS = 100  # of one kind in a large body; a search with an image has far fewer
 
 
@@ -88,6 +92,12 @@ class BodyReader:
         self._held += by
         return True
 
+    def _release(self, size: int) -> None:
+        """Give bytes back; if no body is held any more, the memory returns to the system."""
+        self._held -= size
+        if size > _RELEASED_BYTES and not self._held:
+            asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
+
 
 class BodyClaim:
     """The bytes that one large body holds, of all that a `BodyReader` may hold."""
@@ -99,7 +109,7 @@ class BodyClaim:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._reader._change(-self._bytes)
+        self._reader._release(self._bytes)
 
     def grow_to(self, size: int) -> bool:
         """Hold this many bytes in all; False, and no change, if there is not so much space."""

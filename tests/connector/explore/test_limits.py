@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,8 +16,9 @@ from itertools import islice
 
 import httpx2
 import pytest
+from PIL import Image
 
-from semcut.connector.explore import health_check, request_bodies, request_guard
+from semcut.connector.explore import health_check, request_bodies, request_guard, thumbnails
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.explore.work_queue import BusyError, WorkQueue
 from tests.connector.explore.conftest import client_of
@@ -147,3 +151,78 @@ def test_a_request_without_the_token_holds_nothing(service):
     for method in ("POST", "PUT", "DELETE"):
         assert client.request(method, "/health", json={}).status_code in (400, 401)
     assert client.get("/health").status_code == 200
+
+
+DECODE = """
+import io, re, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from semcut.connector.explore.image_queries import ImageEncoder
+from semcut.connector.explore.thumbnails import thumbnail
+from semcut.connector.models.device import keep_freed_memory
+
+def megabytes(field):
+    return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+
+keep_freed_memory()
+content = Path(sys.argv[1]).read_bytes()
+encoder = ImageEncoder(lambda images: images[0].size)
+before = megabytes("VmRSS")
+with ThreadPoolExecutor(12) as pool:
+    encoded = [pool.submit(encoder.encode, content + bytes([number])) for number in range(6)]
+    pictures = [pool.submit(thumbnail, sys.argv[1], 100 + number) for number in range(6)]
+assert [one.result() for one in encoded] == [(3000, 3000)] * 6
+assert all(one.result().missing is None for one in pictures)
+print(megabytes("VmHWM") - before, megabytes("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux reports it")
+def test_large_images_take_the_memory_of_one_and_give_it_back(tmp_path):
+    Image.new("RGB", (3000, 3000)).save(tmp_path / "large.png")  # 9 million pixels, 36 MB when decoded
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, tmp_path / "large.png"], capture_output=True, text=True, check=True
+    )
+    most, kept = map(int, done.stdout.split())
+    assert most < 120
+    assert kept < 30
+
+
+def test_pictures_that_are_kept_have_a_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(thumbnails, "KEPT_BYTES", 3000)
+    kept = thumbnails._Pictures()
+    monkeypatch.setattr(thumbnails, "_kept", kept)
+    for number in range(8):
+        Image.effect_noise((30, 30), 50).save(tmp_path / f"{number}.png")
+    made = [thumbnails.thumbnail(str(tmp_path / f"{number}.png"), 30) for number in (0, 1, 2, 3, 4, 5, 6, 7, 7, 0)]
+    assert made[-1] == made[0]
+    assert made[-2] is made[-3]
+    assert 0 < sum(len(one.content) for one in kept._pictures.values()) == kept._bytes <= 3000
+
+
+def test_files_that_are_not_regular_are_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    Image.new("RGB", (20, 20)).save(tmp_path / "image.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
+    (tmp_path / "link to fifo").symlink_to(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with (tmp_path / "huge.png").open("wb") as huge:
+        huge.truncate(thumbnails.MAX_FILE_BYTES + 1)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in (
+            "fifo",
+            "link to fifo",
+            "loop",
+            "huge.png",
+            "socket",
+            "/dev/zero",
+            "/dev/tty",
+            "/proc/self/mem",
+            ".",
+        ):
+            assert thumbnails.thumbnail(str(tmp_path / name), 30).missing == "no image", name
+    for name in ("none", "image.png/x", "\0"):
+        assert thumbnails.thumbnail(str(tmp_path / name), 30).missing == "no such file", name
+    assert thumbnails.thumbnail(str(tmp_path / "link.png"), 30).missing is None
