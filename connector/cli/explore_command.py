@@ -58,24 +58,27 @@ def explore(
     """
     _check_access(host, token)
     from semcut.connector.explore.connection_guard import create_server
+    from semcut.connector.explore.followed_index import FollowedIndex
     from semcut.connector.explore.http_api import create_app
     from semcut.connector.explore.open_index import open_collection, open_stored
-    from semcut.connector.explore.service import ExploreService
+    from semcut.connector.explore.service import ExploreService, ServiceSource
 
     warnings.filterwarnings("ignore", module="PIL")  # a client could fill the log with what Pillow says of its images
     with ExitStack() as stack:
+        source: ServiceSource
         if uri is not None:
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)
+            stack.enter_context(opened.index)
+            source = ExploreService(opened.index, opened.class_names, opened.encode)
         else:
             opened = open_stored(Path(index), model, device, warn=print_message)
-        stack.enter_context(opened.index)
-        service = ExploreService(opened.index, opened.class_names, opened.encode)
-        server_app = create_app(service, token=token, hosts=_host_names(host, names))
+            source = stack.enter_context(FollowedIndex(Path(index), opened))
+        server_app = create_app(source, token=token, hosts=_host_names(host, names))
         try:
             listening = stack.enter_context(_listen(host, port))
         except OSError as error:
             raise click.ClickException(f"{host} port {port} cannot be used ({error.strerror}): try --port 0") from None
-        service.warm_up()
+        source.use(lambda service: service.warm_up())
         address = _address(host, listening.getsockname()[1])
         hint = "Ctrl-C stops the server" if token is None else "append ?token=TOKEN; Ctrl-C stops the server"
         print_message(f"{len(opened.index):,} records at {address} ({hint})")

@@ -19,12 +19,13 @@ In reading order:
     exhaustive.py       compares a query with every record, to check a search
     thumbnails.py       makes small pictures of records
     open_index.py       opens an index together with the network that made it, for `semcut explore`
+    followed_index.py   serves the index that is in a directory, even after it was replaced
     page/               HTML, CSS and JavaScript, served unchanged
 
-`semcut explore` (connector/cli/explore_command.py) starts the server: `open_index`, then `ExploreService`, then
-`create_app`. Requests run in worker threads, each on the latest version of the index. Importing these modules does
-not load torch: torch and the network are loaded when the first image is sent. The page loads no files from other
-servers. Paths and JSON fields are public: programs depend on them.
+`semcut explore` (connector/cli/explore_command.py) starts the server: `open_index`, then `FollowedIndex`, then
+`create_app` and `create_server`. Requests run in worker threads, each on the latest version of the index. Importing
+these modules does not load torch: torch and the network are loaded when the first image is sent. The page loads no
+files from other servers. Paths and JSON fields are public: programs depend on them.
 """
 
 from semcut.indexes.errors import require as _require

@@ -39,7 +39,7 @@ from semcut.connector.explore.schemas import (
     SearchRequest,
     SearchResponse,
 )
-from semcut.connector.explore.service import ExploreService
+from semcut.connector.explore.service import ExploreService, ServiceSource
 from semcut.connector.explore.work_queue import WorkQueue
 
 PAGE = Path(__file__).parent / "page"
@@ -70,7 +70,7 @@ class _Work:
 
 
 def create_app(
-    service: ExploreService,
+    source: ServiceSource,
     *,
     token: str | None = None,
     hosts: Iterable[str] = ("localhost",),
@@ -79,7 +79,7 @@ def create_app(
     """Create the ASGI application that serves the API and the page.
 
     Args:
-        service: answers the requests.
+        source: gives the service that answers a request.
         token: secret that every request must send; None if no token is required. See `TokenGuard`.
         hosts: names of the server; IP addresses are always accepted.
         seconds: maximum duration of a request.
@@ -89,10 +89,10 @@ def create_app(
         description='Search an index of images. Errors are `{"error": "a sentence"}`.',
         responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 411, 413, 415, 422, 503)},
     )
-    work, check = _Work(), HealthCheck(service.version)
+    work, check = _Work(), HealthCheck(partial(source.use, lambda service: service.version()))
 
-    async def run(call: Callable[[], _T]) -> _T:
-        return await work.requests.submit(call)
+    async def run(call: Callable[[ExploreService], _T], queue: WorkQueue = work.requests) -> _T:
+        return await queue.submit(partial(source.use, call))
 
     async def compare(wanted: SearchRequest, request: Request) -> SearchResponse:
         """Search and compare with every record; stop when the client disconnects.
@@ -100,7 +100,7 @@ def create_app(
         A user who moves a slider sends many requests, and waits only for the last response.
         """
         stop = threading.Event()
-        found = work.comparisons.submit(partial(service.search, wanted, stop.is_set))
+        found = work.comparisons.submit(partial(source.use, lambda service: service.search(wanted, stop.is_set)))
         try:
             while not (await asyncio.wait({found}, timeout=_DISCONNECT_POLL))[0]:
                 if await request.is_disconnected():
@@ -122,7 +122,7 @@ def create_app(
     @app.get("/stats")
     async def stats() -> IndexSummary:
         """Return the size of the index, the names of its classes, and which requests it can answer."""
-        return await run(service.stats)
+        return await run(lambda service: service.stats())
 
     @app.post("/search", responses=not_found, openapi_extra=_SEARCH_BODY)
     async def search(request: Request) -> SearchResponse:
@@ -130,21 +130,22 @@ def create_app(
         body = await request.body()
         parse = partial(_parse_search, body)
         wanted = parse() if len(body) <= SMALL_BODY else await work.images.submit(parse)
-        if wanted.image is not None:
-            await work.images.submit(partial(service.encode, wanted.image))
-        return await compare(wanted, request) if wanted.compare else await run(partial(service.search, wanted))
+        image = wanted.image
+        if image is not None:
+            await run(lambda service: service.encode(image), work.images)
+        return await compare(wanted, request) if wanted.compare else await run(lambda service: service.search(wanted))
 
     @app.get("/records")
     async def sample(
         count: Annotated[int, Query(ge=1, le=200)] = 24, seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
     ) -> RandomRecords:
         """Return records chosen at random."""
-        return await run(partial(service.sample, count, seed))
+        return await run(lambda service: service.sample(count, seed))
 
     @app.get("/records/{record}", responses=not_found)
     async def record(record: Annotated[RecordNumber, PathParameter()]) -> Record:
         """Return a record."""
-        return await run(partial(service.record, record))
+        return await run(lambda service: service.record(record))
 
     @app.get(
         "/records/{record}/thumbnail",
@@ -155,7 +156,7 @@ def create_app(
         record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
     ) -> Response:
         """Return a small picture of a record: a grey placeholder if its file is missing or is not an image."""
-        found = await work.pictures.submit(partial(service.thumbnail, record, size))
+        found = await run(lambda service: service.thumbnail(record, size), work.pictures)
         caching = "no-store" if found.missing else "private, max-age=60"
         return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
 
@@ -166,7 +167,7 @@ def create_app(
         samples: Annotated[int, Query(ge=0, le=64)] = 8,
     ) -> PartitionList:
         """Return the partitions that hold records, largest first, with some records of each."""
-        return await run(partial(service.partitions, offset, limit, samples))
+        return await run(lambda service: service.partitions(offset, limit, samples))
 
     @app.get("/partitions/{partition}", responses=not_found)
     async def members(
@@ -177,9 +178,13 @@ def create_app(
         ] = False,
     ) -> PartitionMembers:
         """Return records of a partition."""
-        if partition >= service.classes:
-            raise HTTPException(404, f"there is no partition {partition}: they are 0 to {service.classes - 1}")
-        return await run(partial(service.members, partition, limit, ambiguous))
+
+        def read(service: ExploreService) -> PartitionMembers:
+            if partition >= service.classes:
+                raise HTTPException(404, f"there is no partition {partition}: they are 0 to {service.classes - 1}")
+            return service.members(partition, limit, ambiguous)
+
+        return await run(read)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
