@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,18 @@ def test_connections_without_a_complete_request_give_way(kind, address, monkeypa
 def test_hundreds_of_idle_sockets_keep_no_request_out(address):
     with connections(address, 600, b""):
         assert [searched(address) for _ in range(10)] == [200] * 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address only")
+def test_an_address_with_many_connections_takes_no_place_of_another(address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
+    with ExitStack() as stack:
+        few = [stack.enter_context(socket.create_connection(address, 10, ("127.0.0.2", 0))) for _ in range(5)]
+        with connections(address, 60, b""):
+            assert searched(address) == 200
+            for connection in few:
+                connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 def test_a_running_request_keeps_its_place(address, service, monkeypatch):

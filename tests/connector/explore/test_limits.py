@@ -17,6 +17,7 @@ from itertools import islice
 import httpx2
 import pytest
 from PIL import Image
+from starlette.websockets import WebSocketDisconnect
 
 from semcut.connector.explore import health_check, request_bodies, request_guard, thumbnails
 from semcut.connector.explore.service import ExploreService
@@ -151,6 +152,12 @@ def test_a_request_without_the_token_holds_nothing(service):
     for method in ("POST", "PUT", "DELETE"):
         assert client.request(method, "/health", json={}).status_code in (400, 401)
     assert client.get("/health").status_code == 200
+
+
+def test_there_are_no_web_sockets(client):
+    with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/stats"):
+        pass
+    assert (refused.value.code, refused.value.reason) == (1008, "there are no WebSockets here")
 
 
 DECODE = """
