@@ -134,6 +134,11 @@ class FaissIndex(SemanticIndex):
         return self._searchable.snapshot.committed.version
 
     @property
+    def in_place(self) -> bool:
+        """Whether the directory still holds this index: False after it was deleted, moved or replaced."""
+        return self._store.in_same_directory()
+
+    @property
     def snapshot(self) -> Snapshot:
         """The snapshot that searches see now: records by row, their columns, and their cells.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,9 +18,8 @@ from semcut.connector.cli.options import device_option, moved_model_option
 from semcut.connector.cli.terminal import print_message
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
-_ALL_INTERFACES = ("0.0.0.0", "::")
+_ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104  # compared with what the user gave
 _SECONDS_UNTIL_BROWSER = 1
-_CONNECTIONS_WAITING = 512  # connections that may wait to be accepted, and requests that may run
 
 
 @click.command()
@@ -57,36 +57,35 @@ def explore(
     HTTP API, which is described at /docs. If the network that made the index is found, new images can be queries too.
     """
     _check_access(host, token)
-    import uvicorn
-
+    from semcut.connector.explore.connection_guard import create_server
+    from semcut.connector.explore.followed_index import FollowedIndex
     from semcut.connector.explore.http_api import create_app
     from semcut.connector.explore.open_index import open_collection, open_stored
-    from semcut.connector.explore.service import ExploreService
+    from semcut.connector.explore.service import ExploreService, ServiceSource
 
+    warnings.filterwarnings("ignore", module="PIL")  # a client could fill the log with what Pillow says of its images
     with ExitStack() as stack:
+        source: ServiceSource
         if uri is not None:
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)
+            stack.enter_context(opened.index)
+            source = ExploreService(opened.index, opened.class_names, opened.encode)
         else:
             opened = open_stored(Path(index), model, device, warn=print_message)
-        stack.enter_context(opened.index)
-        service = ExploreService(opened.index, opened.class_names, opened.encode)
-        server_app = create_app(service, token=token, hosts=_host_names(host, names))
+            source = stack.enter_context(FollowedIndex(Path(index), opened))
+        server_app = create_app(source, token=token, hosts=_host_names(host, names))
         try:
             listening = stack.enter_context(_listen(host, port))
         except OSError as error:
             raise click.ClickException(f"{host} port {port} cannot be used ({error.strerror}): try --port 0") from None
-        service.warm_up()
+        source.use(lambda service: service.warm_up())
         address = _address(host, listening.getsockname()[1])
         hint = "Ctrl-C stops the server" if token is None else "append ?token=TOKEN; Ctrl-C stops the server"
         print_message(f"{len(opened.index):,} records at {address} ({hint})")
         if browser and token is None:
             threading.Timer(_SECONDS_UNTIL_BROWSER, _open_browser, (address,)).start()
-        config = uvicorn.Config(
-            server_app, log_level="warning", access_log=False, server_header=False,
-            limit_concurrency=_CONNECTIONS_WAITING, timeout_keep_alive=5, timeout_graceful_shutdown=5,
-        )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            create_server(server_app).run(sockets=[listening])
 
 
 def _check_access(host: str, token: str | None) -> None:
@@ -122,7 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(_CONNECTIONS_WAITING)
+        listening.listen()
     except BaseException:
         listening.close()
         raise

@@ -60,7 +60,7 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
         UnreadableImage: the file is missing, is not an image, is broken, or has more than `MAX_PIXELS` pixels.
     """
     if isinstance(source, Image.Image):
-        return _decode(source)
+        return _decode(source, in_place=False)
     try:
         # not by its name: Pillow would wait at a FIFO, and map a file of raw pixels, which may become shorter meanwhile
         opened = open_binary(source, max_bytes=MAX_BYTES, follow=True) if isinstance(source, str | Path) else source
@@ -70,7 +70,7 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
     try:
         with Image.open(opened, formats=FORMATS) as image:
-            return _decode(image)
+            return _decode(image, in_place=True)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -84,10 +84,15 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
             opened.close()
 
 
-def _decode(image: Image.Image) -> Image.Image:
+def _decode(image: Image.Image, *, in_place: bool) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    if in_place:  # without a second copy of a large image
+        ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+    else:
+        image = ImageOps.exif_transpose(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from semcut.connector.explore.work_queue import BusyError
 from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
 from semcut.indexes.errors import DataError, shown
 
@@ -22,6 +23,13 @@ _FIELDS_NAMED = 3
 def error_response(status: int, reason: str) -> JSONResponse:
     """Create the response to a request that failed."""
     return JSONResponse({"error": reason}, status)
+
+
+def busy_response(reason: str) -> JSONResponse:
+    """Create the response to a request for which there is no room now: the client may send it again."""
+    answer = error_response(503, reason)
+    answer.headers["retry-after"] = "1"
+    return answer
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -42,6 +50,10 @@ def install_error_handlers(app: FastAPI) -> None:
         if isinstance(error, UnknownIdError):
             return error_response(404, str(error))
         return error_response(400 if isinstance(error, _CALLER_ERRORS) else 503, str(error))
+
+    @app.exception_handler(BusyError)
+    async def busy(request: Request, error: BusyError) -> JSONResponse:
+        return busy_response(str(error))
 
     @app.exception_handler(Exception)
     async def unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 """The paths of the HTTP API and of the page, and the application that serves them.
 
-Every handler calls one method of `ExploreService` in a worker thread. Users read docstrings and descriptions of
-this module at /docs.
+Every handler calls one method of `ExploreService` in a worker thread of the queue for its kind of work: see `_Work`.
+Users read docstrings and descriptions of this module at /docs.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from semcut.connector.explore.error_responses import install_error_handlers
+from semcut.connector.explore.health_check import HealthCheck
+from semcut.connector.explore.request_bodies import SMALL_BODY
 from semcut.connector.explore.request_guard import RequestGuard
 from semcut.connector.explore.schemas import (
     MAX_UPLOAD,
@@ -36,7 +39,8 @@ from semcut.connector.explore.schemas import (
     SearchRequest,
     SearchResponse,
 )
-from semcut.connector.explore.service import ExploreService
+from semcut.connector.explore.service import ExploreService, ServiceSource
+from semcut.connector.explore.work_queue import WorkQueue
 
 PAGE = Path(__file__).parent / "page"
 REQUEST_SECONDS = 30.0
@@ -44,11 +48,29 @@ REQUEST_SECONDS = 30.0
 _MAX_BODY = MAX_UPLOAD * 4 // 3 + (1 << 16)  # bytes: the largest image in base64, and the other fields
 _PAGE_FILES = {"explore.css": "text/css", "explore.js": "text/javascript"}
 _DISCONNECT_POLL = 0.1  # seconds between checks whether the client of a comparison is still connected
+_SEARCH_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": SearchRequest.model_json_schema()}}}
+}
 _T = TypeVar("_T")
 
 
+class _Work:
+    """The kinds of work, each with threads of its own, so that no kind waits behind another.
+
+    Their queues together hold fewer than `request_guard.MOST_RUNNING` calls. Images are read and encoded one after the
+    other, because each can take a gigabyte and the encoding uses all cores.
+    """
+
+    def __init__(self) -> None:
+        cores = os.cpu_count() or 1
+        self.requests = WorkQueue("searches and lists", threads=2 * cores, waiting=100)
+        self.comparisons = WorkQueue("comparisons", threads=1, waiting=16)
+        self.images = WorkQueue("images", threads=1, waiting=16)
+        self.pictures = WorkQueue("pictures", threads=2, waiting=100)
+
+
 def create_app(
-    service: ExploreService,
+    source: ServiceSource,
     *,
     token: str | None = None,
     hosts: Iterable[str] = ("localhost",),
@@ -57,7 +79,7 @@ def create_app(
     """Create the ASGI application that serves the API and the page.
 
     Args:
-        service: answers the requests.
+        source: gives the service that answers a request.
         token: secret that every request must send; None if no token is required. See `TokenGuard`.
         hosts: names of the server; IP addresses are always accepted.
         seconds: maximum duration of a request.
@@ -65,13 +87,12 @@ def create_app(
     app: FastAPI = FastAPIOffline(
         title="semcut",
         description='Search an index of images. Errors are `{"error": "a sentence"}`.',
-        responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 413, 415, 422, 503)},
+        responses={status: {"model": ErrorMessage} for status in (400, 401, 403, 411, 413, 415, 422, 503)},
     )
-    # A thread keeps running when its client has disconnected, so pools of fixed size bound the number of threads.
-    requests, comparisons = ThreadPoolExecutor(2 * (os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    work, check = _Work(), HealthCheck(partial(source.use, lambda service: service.version()))
 
-    async def run(call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(requests, call)
+    async def run(call: Callable[[ExploreService], _T], queue: WorkQueue = work.requests) -> _T:
+        return await queue.submit(partial(source.use, call))
 
     async def compare(wanted: SearchRequest, request: Request) -> SearchResponse:
         """Search and compare with every record; stop when the client disconnects.
@@ -79,7 +100,7 @@ def create_app(
         A user who moves a slider sends many requests, and waits only for the last response.
         """
         stop = threading.Event()
-        found = asyncio.get_running_loop().run_in_executor(comparisons, partial(service.search, wanted, stop.is_set))
+        found = work.comparisons.submit(partial(source.use, lambda service: service.search(wanted, stop.is_set)))
         try:
             while not (await asyncio.wait({found}, timeout=_DISCONNECT_POLL))[0]:
                 if await request.is_disconnected():
@@ -95,30 +116,36 @@ def create_app(
     @app.get("/health")
     async def health() -> Health:
         """Report that the server runs and can read the index."""
-        await run(service.version)
+        await check.wait()
         return Health()
 
     @app.get("/stats")
     async def stats() -> IndexSummary:
         """Return the size of the index, the names of its classes, and which requests it can answer."""
-        return await run(service.stats)
+        return await run(lambda service: service.stats())
 
-    @app.post("/search", responses=not_found)
-    async def search(wanted: SearchRequest, request: Request) -> SearchResponse:
+    @app.post("/search", responses=not_found, openapi_extra=_SEARCH_BODY)
+    async def search(request: Request) -> SearchResponse:
         """Find the records that are most similar to a record or to an image."""
-        return await compare(wanted, request) if wanted.compare else await run(partial(service.search, wanted))
+        body = await request.body()
+        parse = partial(_parse_search, body)
+        wanted = parse() if len(body) <= SMALL_BODY else await work.images.submit(parse)
+        image = wanted.image
+        if image is not None:
+            await run(lambda service: service.encode(image), work.images)
+        return await compare(wanted, request) if wanted.compare else await run(lambda service: service.search(wanted))
 
     @app.get("/records")
     async def sample(
         count: Annotated[int, Query(ge=1, le=200)] = 24, seed: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
     ) -> RandomRecords:
         """Return records chosen at random."""
-        return await run(partial(service.sample, count, seed))
+        return await run(lambda service: service.sample(count, seed))
 
     @app.get("/records/{record}", responses=not_found)
     async def record(record: Annotated[RecordNumber, PathParameter()]) -> Record:
         """Return a record."""
-        return await run(partial(service.record, record))
+        return await run(lambda service: service.record(record))
 
     @app.get(
         "/records/{record}/thumbnail",
@@ -129,7 +156,7 @@ def create_app(
         record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
     ) -> Response:
         """Return a small picture of a record: a grey placeholder if its file is missing or is not an image."""
-        found = await run(partial(service.thumbnail, record, size))
+        found = await run(lambda service: service.thumbnail(record, size), work.pictures)
         caching = "no-store" if found.missing else "private, max-age=60"
         return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
 
@@ -140,7 +167,7 @@ def create_app(
         samples: Annotated[int, Query(ge=0, le=64)] = 8,
     ) -> PartitionList:
         """Return the partitions that hold records, largest first, with some records of each."""
-        return await run(partial(service.partitions, offset, limit, samples))
+        return await run(lambda service: service.partitions(offset, limit, samples))
 
     @app.get("/partitions/{partition}", responses=not_found)
     async def members(
@@ -151,9 +178,13 @@ def create_app(
         ] = False,
     ) -> PartitionMembers:
         """Return records of a partition."""
-        if partition >= service.classes:
-            raise HTTPException(404, f"there is no partition {partition}: they are 0 to {service.classes - 1}")
-        return await run(partial(service.members, partition, limit, ambiguous))
+
+        def read(service: ExploreService) -> PartitionMembers:
+            if partition >= service.classes:
+                raise HTTPException(404, f"there is no partition {partition}: they are 0 to {service.classes - 1}")
+            return service.members(partition, limit, ambiguous)
+
+        return await run(read)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -166,3 +197,16 @@ def create_app(
         return FileResponse(PAGE / name, media_type=_PAGE_FILES[name])
 
     return RequestGuard(app, hosts=hosts, token=token, max_body=_MAX_BODY, seconds=seconds)
+
+
+def _parse_search(body: bytes) -> SearchRequest:
+    """Parse the body of a search.
+
+    Raises:
+        RequestValidationError: it is not JSON, or not a search.
+    """
+    try:
+        return SearchRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from semcut.connector.data.images import FORMATS, UnreadableImage, open_image
+from semcut.connector.data.images import FORMATS, UnreadableImage
+from semcut.connector.explore.picture_decoding import use_image
 from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
 
@@ -52,16 +53,16 @@ class ImageEncoder:
         digest = hashlib.sha256(content).digest()
         with self._lock:
             if digest not in self._kept:
-                self._kept[digest] = self._encode([_decode(content)])
+                self._kept[digest] = _encoded(content, self._encode)
             self._kept.move_to_end(digest)
             while len(self._kept) > _IMAGES_KEPT:
                 self._kept.popitem(last=False)
             return self._kept[digest]
 
 
-def _decode(content: bytes) -> Image.Image:
+def _encoded(content: bytes, encode: Encode) -> Encodings:
     try:
-        return open_image(io.BytesIO(content))
+        return use_image(io.BytesIO(content), lambda image: encode([image]))
     except UnreadableImage as error:
         formats = ", ".join(FORMATS)
         raise DataError(

@@ -25,17 +25,22 @@ class IndexState:
 
     Args:
         index: open index; it is not closed here.
+        replaced: number of indexes that were served before it; it makes the names of its versions differ from theirs.
     """
 
-    def __init__(self, index: SemanticIndex) -> None:
+    def __init__(self, index: SemanticIndex, replaced: int = 0) -> None:
         self.index = index
+        self._suffix = f".{replaced}" if replaced else ""
         self._counting = threading.Lock()
         self._counted: tuple[str, float, IndexStats] | None = None  # version, time of counting, size
 
     def version(self) -> str:
         """Read the latest version of the index and return its name."""
         self.index.refresh()
-        return str(self.index.version)
+        return self._name()
+
+    def _name(self) -> str:
+        return f"{self.index.version}{self._suffix}"
 
     def read(self, call: Callable[[str], _T]) -> _T:
         """Call a function with the latest version until the index has not changed during the call.
@@ -49,10 +54,10 @@ class IndexState:
             try:
                 found = call(version)
             except UnknownIdError:
-                if str(self.index.version) == version:
+                if self._name() == version:
                     raise
                 continue
-            if str(self.index.version) == version:
+            if self._name() == version:
                 return found
         raise ServerError("the index changes faster than it can be read: try again")
 

@@ -7,7 +7,7 @@ when the first image is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from semcut.connector.explore.image_queries import Encode
 from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
-from semcut.indexes import Encodings, FaissIndex
+from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.index import SemanticIndex
 
 Warn = Callable[[str], None]
@@ -29,11 +29,13 @@ class OpenedIndex:
         index: the index.
         class_names: names of its C classes; None if they are not known.
         encode: encodes images with the network; None if the network is not there.
+        digest: SHA-256 of the weights of the network that made the index; None if that is not known.
     """
 
     index: SemanticIndex
     class_names: Sequence[str] | None
     encode: Encode | None
+    digest: str | None = None
 
 
 class _Network(NamedTuple):
@@ -81,7 +83,32 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
     if link is None or link.sha256 is None:
         return OpenedIndex(index, *_find_network(model, None, device, warn))
     network = _find_network(model or link.model, link.sha256, device, warn)
-    return OpenedIndex(index, network.class_names or network_classes(path), network.encode)
+    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256)
+
+
+def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
+    """Open the index that is in a directory now, to be served instead of another that was there before.
+
+    Args:
+        path: the directory.
+        before: the other index, and its network, which is used for the new index, too.
+
+    Raises:
+        StorageError: there is no index that can be used, it has another shape, or another network made it.
+    """
+    index = FaissIndex.open(path)
+    try:
+        link = read_link(path)
+        if index.config != before.index.config:
+            raise StorageError(f"it has {index.config}, expected {before.index.config}")
+        if before.digest != (None if link is None else link.sha256):
+            raise StorageError("another network made it")
+        if not index.in_place:
+            raise StorageError("it is being replaced")
+        return replace(before, index=index)
+    except BaseException:
+        index.close()
+        raise
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:

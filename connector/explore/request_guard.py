@@ -5,7 +5,9 @@
 - Other sites: a browser says in `Sec-Fetch-Site` which kind of site sends a request; other sites may only link to the
   page. A POST must be JSON, which a form on another site cannot send.
 - Token: see `token_guard`.
-- Size: a body is read completely, up to a limit, before it is parsed. A large body with many fields is refused.
+- Body: see `request_bodies`. A body is read completely before it is parsed.
+- Number: at most `MOST_RUNNING` complete requests that have passed all of this are answered at a time; connections are
+  no requests. Whether the server runs is answered in any case.
 - Duration: a request that takes too long is answered with an error.
 - Responses forbid browsers to load anything from other servers, and to embed the page in another site.
 """
@@ -20,7 +22,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semcut.connector.explore.error_responses import error_response
+from semcut.connector.explore.error_responses import busy_response, error_response
+from semcut.connector.explore.request_bodies import BodyReader
 from semcut.connector.explore.token_guard import TokenGuard
 
 _LINKED_PATHS = ("/", "/docs", "/redoc")  # pages that other sites may link to
@@ -28,8 +31,8 @@ _CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'{inline}; style-src 'self'{inline}; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_LARGE_BODY = 1 << 16  # bytes above which the fields of a body are counted
-_MOST_QUOTES = 100  # quotation marks in a large body; a search with an image has far fewer
+MOST_RUNNING = 256
+"""Requests that are answered at a time, in all: more than all queues of work hold, so that these say what is busy."""
 
 
 class RequestGuard:
@@ -45,12 +48,16 @@ class RequestGuard:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str | None, max_body: int, seconds: float) -> None:
         self._app, self._hosts, self._token_guard = app, frozenset(hosts), TokenGuard(token)
-        self._max_body, self._seconds = max_body, seconds
+        self._bodies, self._seconds = BodyReader(max_body), seconds
+        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with an error, or let the application answer it."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008, "reason": "there are no WebSockets here"})
             return
         started = False
 
@@ -73,6 +80,9 @@ class RequestGuard:
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the response to a request that must not be handled, None for any other request."""
         headers = Headers(scope=scope)
+        refused_body = self._bodies.refusal(scope, headers)
+        if refused_body is not None:
+            return refused_body
         if not self._is_own_name(headers.get("host", "")):
             return error_response(
                 400, "this server is not known by that name: use its IP address, or start the server with --name"
@@ -81,11 +91,6 @@ class RequestGuard:
             return error_response(403, "pages of other sites may not use this server")
         if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0] != "application/json":
             return error_response(415, "send JSON, with the Content-Type application/json")
-        try:
-            if int(headers.get("content-length", "0")) > self._max_body:
-                return self._too_large()
-        except ValueError:
-            return error_response(400, "the Content-Length is not a number")
         return self._token_guard.check(scope, headers)
 
     def _is_own_name(self, host: str) -> bool:
@@ -100,32 +105,36 @@ class RequestGuard:
         return True
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """Read the body and let the application answer; return a response if the body must not be parsed."""
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+        """Read the body and let the application answer; return a response if it must not."""
+        with self._bodies.claim() as claim:
+            body = await self._bodies.read(receive, claim)
+            if not isinstance(body, bytes):
+                return body
+            if self._token_guard.is_open(scope):
+                await self._app(scope, _whole(body, receive), send)
                 return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._max_body:
-                return self._too_large()
-        if len(body) > _LARGE_BODY and body.count(b'"') > _MOST_QUOTES:
-            return error_response(422, "the request has too many fields")
-        delivered = False
+            if self._running >= MOST_RUNNING:
+                return busy_response(f"the server answers {self._running} requests already: try again in a moment")
+            self._running += 1
+            try:
+                await self._app(scope, _whole(body, receive), send)
+            finally:
+                self._running -= 1
+            return None
 
-        async def receive_body() -> Message:
-            nonlocal delivered
-            if delivered:
-                return await receive()
-            delivered = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, receive_body, send)
-        return None
+def _whole(body: bytes, receive: Receive) -> Receive:
+    """Return a function of ASGI that gives a body as one message, and then what the server sends."""
+    delivered = False
 
-    def _too_large(self) -> Response:
-        return error_response(413, f"the request is too large: at most {self._max_body >> 20} MiB are read")
+    async def receive_body() -> Message:
+        nonlocal delivered
+        if delivered:
+            return await receive()
+        delivered = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_body
 
 
 def _secure(headers: MutableHeaders, path: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -30,7 +31,15 @@ from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
 from semcut.indexes import Encodings, InvalidParameterError, SearchResult
 from semcut.indexes.index import SemanticIndex
 
+_T = TypeVar("_T")
 _MEMBERS_DRAWN_FROM = 1000  # records of a partition from which a random sample is drawn, at most
+
+
+class ServiceSource(Protocol):
+    """Gives the service that a request is answered with: an `ExploreService`, or a `FollowedIndex`."""
+
+    def use(self, call: Callable[[ExploreService], _T]) -> _T:
+        """Call a function with the service, and return the result."""
 
 
 class ExploreService:
@@ -40,11 +49,14 @@ class ExploreService:
         index: open index; it is not closed here.
         class_names: names of its classes; None if the classes are to be numbered.
         encode: encodes images with the network that made the index; None if the network is not there.
+        replaced: as for `IndexState`.
     """
 
-    def __init__(self, index: SemanticIndex, class_names: Sequence[str] | None, encode: Encode | None) -> None:
+    def __init__(
+        self, index: SemanticIndex, class_names: Sequence[str] | None, encode: Encode | None, *, replaced: int = 0
+    ) -> None:
         self._index = index
-        self._state = IndexState(index)
+        self._state = IndexState(index, replaced)
         self._describe = Descriptions(index, class_names)
         self._images = ImageEncoder(encode)
 
@@ -52,6 +64,10 @@ class ExploreService:
     def classes(self) -> int:
         """The number of classes, C."""
         return self._index.config.classes
+
+    def use(self, call: Callable[[ExploreService], _T]) -> _T:
+        """Call a function with this service, and return the result."""
+        return call(self)
 
     def version(self) -> str:
         """Read the latest version of the index and return its name."""
@@ -155,6 +171,14 @@ class ExploreService:
             records.sort(key=lambda record: record.classes[0].probability)
         name = self._describe.class_names[partition]
         return PartitionMembers(partition=partition, name=name, total=total, records=records)
+
+    def encode(self, image: bytes) -> None:
+        """Encode the content of an image file, so that a search with it need not.
+
+        Raises:
+            DataError: the image cannot be read, or there is no network.
+        """
+        self._images.encode(image)
 
     def search(self, request: SearchRequest, stop: Callable[[], bool] = lambda: False) -> SearchResponse:
         """Search, and explain the search or compare it with brute force if the request says so.

@@ -1,29 +1,32 @@
 """Makes small pictures of records.
 
 Only files that the index records as uris are opened, if they are regular files of reasonable size; a request never
-names a file. What is sent is an image that was decoded and encoded here, never the content of a file. Where a file is
-missing or is not an image, a grey picture says so.
+names a file. A file is opened, without waiting, before anything is asked about it, so it cannot be exchanged for a FIFO
+or a device meanwhile. What is sent is an image that was decoded and encoded here, never the content of a file. Where a
+file is missing or is not an image, a grey picture says so.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import stat
 import threading
+from collections import OrderedDict
 from functools import lru_cache
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from semcut.connector.data.images import UnreadableImage, open_image
+from semcut.connector.data.images import UnreadableImage
+from semcut.connector.explore.picture_decoding import use_image
+from semcut.indexes.regular_files import open_binary
 
 MAX_FILE_BYTES = 64 << 20
-_PICTURES_KEPT = 4096
+KEPT_BYTES = 64 << 20
+"""Bytes of pictures that are kept to be sent again."""
+
 _JPEG_QUALITY = 85
 _LOSSLESS_SIDE = 64  # pixels; a picture of at most this size is sent as PNG, since every one of its few pixels counts
-_decoding = threading.BoundedSemaphore(2)
-"""Limits how many images are decoded at the same time: one image can take hundreds of megabytes."""
 
 
 class Thumbnail(NamedTuple):
@@ -44,24 +47,51 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
     if uri is None:
         return _placeholder("no file", size)
     try:
-        status = os.stat(uri)
-    except (OSError, ValueError):
+        with open_binary(uri, max_bytes=MAX_FILE_BYTES, follow=True) as stream:
+            status = os.fstat(stream.fileno())
+            key = (uri, size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            found = _kept.get(key)
+            if found is None:
+                found = use_image(stream, lambda image: _shrink(image, size))
+                _kept.put(key, found)
+            return found
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return _placeholder("no such file", size)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-        return _placeholder("no image", size)
-    try:
-        return _shrink(uri, size, status.st_mtime_ns, status.st_size)
-    except UnreadableImage:
+    except (OSError, UnreadableImage):
         return _placeholder("no image", size)
 
 
-@lru_cache(maxsize=_PICTURES_KEPT)
-def _shrink(uri: str, size: int, modified: int, length: int) -> Thumbnail:
-    """Read and shrink an image file; its time and length are part of the cache's key."""
-    with _decoding:
-        image = open_image(uri)
-        image.thumbnail((size, size))
-        return _encode(image, None)
+class _Pictures:
+    """The pictures that were made last, of bounded size in all. Several threads may use an object at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pictures: OrderedDict[tuple[str | int, ...], Thumbnail] = OrderedDict()  # least recently used first
+        self._bytes = 0
+
+    def get(self, key: tuple[str | int, ...]) -> Thumbnail | None:
+        """Return a picture, None if it is not kept."""
+        with self._lock:
+            if key in self._pictures:
+                self._pictures.move_to_end(key)
+            return self._pictures.get(key)
+
+    def put(self, key: tuple[str | int, ...], picture: Thumbnail) -> None:
+        """Keep a picture, and drop others until all fit."""
+        with self._lock:
+            replaced = self._pictures.pop(key, None)
+            self._pictures[key] = picture
+            self._bytes += len(picture.content) - (0 if replaced is None else len(replaced.content))
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= len(self._pictures.popitem(last=False)[1].content)
+
+
+_kept = _Pictures()
+
+
+def _shrink(image: Image.Image, size: int) -> Thumbnail:
+    image.thumbnail((size, size))
+    return _encode(image, None)
 
 
 @lru_cache(maxsize=16)

@@ -33,13 +33,18 @@ class TokenGuard:
         self._cookie_value = hashlib.sha256(f"semcut {token}".encode()).hexdigest()
         self._cookie_name = f"semcut_{self._cookie_value[:8]}"
 
+    @staticmethod
+    def is_open(scope: Scope) -> bool:
+        """Return whether a request needs no token on any server: it asks whether the server runs."""
+        return scope["path"] in _PATHS_WITHOUT_TOKEN and scope["method"] in ("GET", "HEAD")
+
     def check(self, scope: Scope, headers: Headers) -> Response | None:
         """Check the token of a request.
 
         Returns:
             None if the request may pass, else the response to send: an error, or a redirect that sets the cookie.
         """
-        if self._token is None or scope["path"] in _PATHS_WITHOUT_TOKEN:
+        if self._token is None or self.is_open(scope):
             return None
         if scope["path"] == "/":
             in_address = parse_qs(scope["query_string"].decode("latin-1")).get("token")

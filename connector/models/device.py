@@ -6,7 +6,7 @@ Importing this module does not load torch, because commands import it before the
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semcut.indexes.errors import DataError
 
@@ -46,9 +46,28 @@ def keep_freed_memory() -> None:
 
     Source: mallopt(3), M_MMAP_MAX and M_TRIM_THRESHOLD.
     """
+    mallopt = _c_function("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed_memory() -> None:
+    """Return the freed memory that the C library keeps to the system, even after `keep_freed_memory`.
+
+    For use after work that took far more memory than the work that follows. It takes milliseconds; the system then
+    clears the next blocks page by page again. It has no effect with a C library other than glibc.
+
+    Source: malloc_trim(3).
+    """
+    malloc_trim = _c_function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _c_function(name: str) -> Any:
+    """Return a function of the C library, None if there is none of this name, as in a library other than glibc."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, TypeError, AttributeError):
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        return None

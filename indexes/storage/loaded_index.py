@@ -109,8 +109,12 @@ class LoadedIndex:
 
     def require_same_directory(self) -> None:
         """Raise `StorageError` unless the catalogue at the path is still the file that was opened."""
-        if self._current_identity() != self._identity:
+        if not self.in_same_directory():
             raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
+
+    def in_same_directory(self) -> bool:
+        """Return whether the catalogue at the path is still the file that was opened; True for an index in memory."""
+        return self._current_identity() == self._identity
 
     def _current_identity(self) -> tuple[int, int] | None:
         """Return the device and inode of the catalogue at the path, which distinguish it from every other file."""

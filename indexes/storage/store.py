@@ -135,6 +135,10 @@ class Store:
         """Return whether this snapshot is still the last, in memory and on the disk; see `LoadedIndex.unchanged`."""
         return self._index.unchanged(snapshot)
 
+    def in_same_directory(self) -> bool:
+        """Return whether the directory still holds this store; see `LoadedIndex.in_same_directory`."""
+        return self._index.in_same_directory()
+
     def catalogue_errors(self) -> list[str]:
         """Return what SQLite's integrity check reports about the catalogue, one sentence each; empty if sound."""
         return [] if self.path is None else integrity_errors(self.path / CATALOGUE)

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
+from semcut.connector.explore.connection_guard import create_server
 from semcut.connector.explore.http_api import create_app
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
@@ -48,7 +49,7 @@ def serve() -> Iterator[Callable[[ExploreService], str]]:
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(service: ExploreService) -> str:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+        server = create_server(create_app(service))
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))

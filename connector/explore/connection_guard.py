@@ -1,0 +1,134 @@
+"""The HTTP server, and what a connection may cost it before and after its requests.
+
+Anyone who can connect can open sockets, without a token, so a place belongs to a connection only while the server
+answers a complete request on it and the client reads the answer. All other connections can lose their place:
+
+- those that have not sent a complete request: nothing, part of a head, part of a body, or nothing more after an answer;
+- those whose client does not read its answer.
+
+If there are more than `most_connections` connections, the server closes those of the client address with the most
+places that wait, least recently active first. So idle sockets never keep a request out, and one address never closes
+the connections of another that has fewer. Independently of their number, connections end after `IDLE_SECONDS` without
+a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body arrives, and
+after `ANSWER_SECONDS` in one request.
+
+This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
+and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+IDLE_SECONDS = 10.0
+"""How long a connection may take to send the head of a request, from its start or from the end of the last answer."""
+
+STALLED_SECONDS = 5.0
+"""How long the next bytes of a body may take. It is checked as often, so it can be twice as long."""
+
+ANSWER_SECONDS = 45.0
+"""How long one request may take from its head until its answer is written: longer than `RequestGuard` allows it."""
+
+ACCEPTED_AT_ONCE = 128
+"""How many connections are accepted before what arrived on them is read, and how many the system keeps waiting."""
+
+_MOST_CONNECTIONS = 512
+_READ_BYTES = 1 << 14  # parsed at once: small pieces of a body cost far more time than their bytes
+
+
+def most_connections() -> int:
+    """Return the number of connections that may be open, at most half of the files that this process may open."""
+    return min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
+    """Create the server of an application; the caller runs it, on sockets of its own or on a port of loopback."""
+    config = uvicorn.Config(
+        app, port=port, http=GuardedConnection, ws="none", backlog=ACCEPTED_AT_ONCE, log_level="error",
+        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+class GuardedConnection(H11Protocol):
+    """A connection that can be closed at any time while it does not hold a complete request."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a place; other connections may have to leave theirs."""
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # without effect on transports that lack it
+        self._active = self._since = self.loop.time()
+        self._request: Any = None
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._timer = self.loop.call_later(STALLED_SECONDS, self._end_if_late)
+        if len(self.connections) > most_connections():
+            # What the newest connections have sent is read in the next round of the loop, and they are judged after it.
+            self.loop.call_soon(self.loop.call_soon, self._make_room)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the place."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        self._active = self.loop.time()
+        super().data_received(data)
+        if self.cycle is not self._request:
+            self._request, self._since = self.cycle, self._active
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._active = self._since = self.loop.time()
+        super().on_response_complete()
+
+    @property
+    def _answering(self) -> bool:
+        """Whether a request is being answered, complete or not."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether the connection has no right to its place now."""
+        return not self._answering or self.cycle.more_body or self.flow.write_paused
+
+    def _make_room(self) -> None:
+        """Close waiting connections until there are as many as there may be, or none waits."""
+        surplus = len(self.connections) - most_connections()
+        if surplus <= 0:
+            return
+        waiting = [one for one in self.connections if isinstance(one, GuardedConnection) and one._waiting]
+        waiting.sort(key=lambda one: one._active, reverse=True)
+        places = Counter(one._address for one in waiting)
+        for _ in range(min(surplus, len(waiting))):
+            most = max(places.values())
+            oldest = next(at for at in reversed(range(len(waiting))) if places[waiting[at]._address] == most)
+            connection = waiting.pop(oldest)
+            places[connection._address] -= 1
+            connection._end()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _end_if_late(self) -> None:
+        """Close the connection if its time is over, otherwise look again when it could be."""
+        end = self._since + (ANSWER_SECONDS if self._answering else IDLE_SECONDS)
+        if self._answering and self.cycle.more_body:
+            end = min(end, self._active + STALLED_SECONDS)
+        left = end - self.loop.time()
+        if left <= 0:
+            self._end()
+        else:
+            self._timer = self.loop.call_later(min(left, STALLED_SECONDS), self._end_if_late)
+
+    def _end(self) -> None:
+        """Close the connection at once, with an answer that its client does not read."""
+        self.connections.discard(self)
+        self.transport.abort()

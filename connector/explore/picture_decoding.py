@@ -1,0 +1,57 @@
+"""`use_image`: decodes images in bounded memory, and gives the memory back to the system.
+
+The largest image that is decoded, of 67 million pixels, takes up to 850 MB for a second. So one large image is decoded
+at a time in the whole process, and at most `_AT_ONCE` images in all. After a large image its memory returns to the
+system, although the server otherwise keeps freed memory, because the network needs the same blocks again and again: see
+`keep_freed_memory`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import IO, TypeVar
+
+from PIL import Image
+
+from semcut.connector.data.images import FORMATS, open_image
+from semcut.connector.models.device import release_freed_memory
+
+LARGE_PIXELS = 1 << 22
+"""Images with more pixels than this (4 million, 16 MB) are large."""
+
+_AT_ONCE = 3
+_any_image = threading.BoundedSemaphore(_AT_ONCE)
+_large_image = threading.Lock()
+_T = TypeVar("_T")
+
+
+def use_image(stream: IO[bytes], use: Callable[[Image.Image], _T]) -> _T:
+    """Decode an image, call a function with it, and return the result, which must not refer to the image.
+
+    Args:
+        stream: the content of an image file, which can be read more than once.
+        use: gets the image, RGB and upright.
+
+    Raises:
+        UnreadableImage: the content is no image that can be decoded.
+    """
+    large = _pixels(stream) > LARGE_PIXELS
+    with _large_image if large else nullcontext(), _any_image:
+        try:
+            return use(open_image(stream))
+        finally:
+            if large:
+                release_freed_memory()
+
+
+def _pixels(stream: IO[bytes]) -> int:
+    """Read the number of pixels from the header of an image; 0 if there is no header, as `open_image` will report."""
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
+            pixels = image.width * image.height
+    except Exception:  # on broken files, Pillow raises errors of many types
+        pixels = 0
+    stream.seek(0)
+    return pixels

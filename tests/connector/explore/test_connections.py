@@ -1,0 +1,166 @@
+"""Test over sockets that connections which send no complete request never keep a request out, and end in time."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx2
+import pytest
+
+from semcut.connector.explore import connection_guard
+from semcut.connector.explore.service import ExploreService
+
+HEAD = b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+SEARCH = HEAD + b"content-length: 9\r\n\r\n" + b'{"id": 3}'
+NOTHING_COMPLETE = {
+    "nothing": b"",
+    "part of a head": b"GET /stats HTTP/1.1\r\nhost: localh",
+    "no body": HEAD + b"content-length: 9\r\n\r\n",
+    "part of a large body": HEAD + b"content-length: 1000000\r\n\r\n" + b'{"image": "' + b"A" * 5000,
+    "a refused body": b"POST /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n",
+    "a body without a size": HEAD + b"transfer-encoding: chunked\r\n\r\n",
+    "nothing after an answer": b"GET /stats HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a WebSocket": b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "answers that are not read": b"GET /page/explore.js HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200,
+    "no HTTP": b"\x16\x03\x01\x02\x00",
+}
+
+
+@pytest.fixture(scope="module")
+def address(serve: Callable[[ExploreService], str], service: ExploreService) -> tuple[str, int]:
+    host, port = serve(service).removeprefix("http://").split(":")
+    return host, int(port)
+
+
+@contextmanager
+def connections(address: tuple[str, int], count: int, content: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(count)]
+        for connection in opened:
+            with suppress(OSError):  # it had to leave its place
+                connection.send(content)
+        yield opened
+
+
+def searched(address: tuple[str, int]) -> int:
+    return httpx2.post("http://{}:{}/search".format(*address), json={"id": 3}, timeout=30).status_code
+
+
+def is_closed(connection: socket.socket, seconds: float) -> bool:
+    """Return whether the server closes a connection in this time; answers are read and ignored."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def is_lost(connection: socket.socket, content: bytes, times: int, *, pause: float) -> bool:
+    """Return whether the server closes a connection on which the same is sent again and again."""
+    try:
+        for _ in range(times):
+            connection.sendall(content)
+            time.sleep(pause)
+    except ConnectionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("kind", NOTHING_COMPLETE)
+def test_connections_without_a_complete_request_give_way(kind, address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
+    with connections(address, 60, NOTHING_COMPLETE[kind]) as opened:
+        assert [searched(address) for _ in range(5)] == [200] * 5
+        assert is_closed(opened[0], 10)
+
+
+def test_hundreds_of_idle_sockets_keep_no_request_out(address):
+    with connections(address, 600, b""):
+        assert [searched(address) for _ in range(10)] == [200] * 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address only")
+def test_an_address_with_many_connections_takes_no_place_of_another(address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
+    with ExitStack() as stack:
+        few = [stack.enter_context(socket.create_connection(address, 10, ("127.0.0.2", 0))) for _ in range(5)]
+        with connections(address, 60, b""):
+            assert searched(address) == 200
+            for connection in few:
+                connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_a_running_request_keeps_its_place(address, service, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 10)
+    end = threading.Event()
+    found = service.stats()
+    monkeypatch.setattr(service, "stats", lambda: end.wait(30) and found)
+    with socket.create_connection(address, 30) as running:
+        running.sendall(b"GET /stats HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        time.sleep(0.1)
+        with connections(address, 50, b""):
+            assert searched(address) == 200
+        end.set()
+        assert running.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NOTHING_COMPLETE if kind != "answers that are not read"])
+def test_connections_without_a_complete_request_end_in_time(kind, address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(connection_guard, "STALLED_SECONDS", 0.1)
+    with connections(address, 1, NOTHING_COMPLETE[kind]) as (connection,):
+        assert is_closed(connection, 20)
+
+
+@pytest.mark.parametrize("piece", ["head", "body"])
+def test_sending_slowly_gives_no_more_time(piece, address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(connection_guard, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(connection_guard, "STALLED_SECONDS", 0.1)
+    start = HEAD if piece == "head" else HEAD + b"content-length: 1000000\r\n\r\n"
+    with socket.create_connection(address, 10) as connection:
+        connection.sendall(start)
+        assert is_lost(connection, b"a", 1000, pause=0.02)
+
+
+def test_a_client_that_does_not_read_answers_loses_its_place_in_time(address, monkeypatch):
+    monkeypatch.setattr(connection_guard, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(connection_guard, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(connection_guard, "STALLED_SECONDS", 0.1)
+    request = b"GET /page/explore.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with socket.create_connection(address, 20) as connection:
+        assert is_lost(connection, request, 1_000_000, pause=0)
+
+
+def test_requests_on_one_connection_are_answered_in_order(address):
+    wanted = [json.dumps({"id": number}).encode() for number in range(20)]
+    requests = [HEAD + b"content-length: %d\r\n\r\n" % len(body) + body for body in wanted]
+    with socket.create_connection(address, 30) as connection:
+        connection.sendall(b"".join(requests))
+        reader = connection.makefile("rb")
+        for number in range(20):
+            assert reader.readline().startswith(b"HTTP/1.1 200")
+            length = 0
+            while (line := reader.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            assert json.loads(reader.read(length))["query"]["id"] == str(number)
+
+
+def test_pieces_of_a_body_are_not_parsed_after_it_was_refused(address):
+    with socket.create_connection(address, 30) as connection:
+        connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 411")
+        assert is_closed(connection, 10)
