@@ -179,7 +179,7 @@ def main() -> None:
         rng = random.Random(seed)
         path = Path(shutil.copytree(sound, directory / "forged"))
         for _ in range(rng.choice((1, 1, 2))):
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, UnicodeDecodeError):
                 rng.choice((forge_bytes, forge_tables, forge_columns, forge_columns, forge_journal))(path, rng)
         opened += use(path, engine)
         shutil.rmtree(path)
