@@ -317,13 +317,14 @@ def test_memory_does_not_grow_with_headers(tmp_path: Path) -> None:
     assert len(list((tmp_path / "many.tar.gz-target").iterdir())) == 500
 
 
-def test_random_damage_is_one_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.long)])
+def test_random_damage_is_one_error(tmp_path: Path, count: int) -> None:
     """Flipped bytes and cuts, in plain and compressed archives: a DataError, or files inside of the target only."""
     entries = [directory("a"), file("a/b.png", b"x" * 700), file("é" * 120 + "/c"), link("l", "/etc/passwd"), file("d")]
     wholes = [tar(*entries, form=form) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
     wholes += [gzip.compress(wholes[1]), bz2.compress(wholes[1]), lzma.compress(wholes[1])]
-    rng = random.Random(22)
-    for number in range(400):
+    rng = random.Random(count)
+    for number in range(count):
         content = bytearray(rng.choice(wholes))
         for _ in range(rng.randint(1, 4)):
             content[rng.randrange(len(content))] = rng.randrange(256)

@@ -303,12 +303,13 @@ def test_a_large_sparse_file_of_weights_is_not_read(copy: Path) -> None:
         Checkpoint.load(copy)
 
 
-def test_random_damage_is_one_error(model: Checkpoint, copy: Path) -> None:
+@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.long)])
+def test_random_damage_is_one_error(model: Checkpoint, copy: Path, count: int) -> None:
     """Flipped bytes of the description and of the header of the weights."""
-    rng = random.Random(13)
+    rng = random.Random(count)
     for name, length in ((MODEL, 3000), (WEIGHTS, 2000)):
         whole = (model.path / name).read_bytes()
-        for _ in range(100):
+        for _ in range(count):
             damaged = bytearray(whole)
             for _ in range(rng.randint(1, 3)):
                 damaged[rng.randrange(min(length, len(damaged)))] = rng.randrange(256)

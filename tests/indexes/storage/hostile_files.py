@@ -105,6 +105,8 @@ def forge_columns(path: Path, rng: random.Random) -> None:
     name = rng.choice(NAMES)
     spec, file = specs(CONFIG)[name], path / "generation-0" / name
     values = np.fromfile(file, spec.dtype)
+    if not len(values):  # forged before
+        return
     for _ in range(rng.choice((1, 5, 100))):
         value: float = rng.choice(FLOATS if spec.dtype.kind == "f" else INTEGERS)
         limits = None if spec.dtype.kind == "f" else np.iinfo(spec.dtype)
