@@ -2,26 +2,26 @@
 
 Modules, in reading order:
 
-    store            `Store`, the entry point: create or open an index, change it, close it
-    transactions     what is on the disk, how a change is committed, and what each crash leaves
-    compaction       write the records that were not removed to new files
-    backup           write a copy of an index to another directory
-    restore          replace an index by a backup in one step
-    verify           find all damage, and the ids of the records that are damaged
-    loaded_index     load an index from the disk, and refresh it after another process has changed it
-    snapshot         `Snapshot`, an index after one change, immutable
-    mapped_columns   `Columns`, the memory-mapped arrays of a snapshot
-    column_files     the format of column files: append, checksums, mapping
-    memory_column    one column of an index in memory, in place of a column file
-    catalogue        the SQLite catalogue: open, read, commit
-    catalogue_connection  its SQLite connection: read-only until it has to write, errors translated
-    catalogue_guard  what is judged before SQLite opens a catalogue, which may come from someone else
-    catalogue_format the tables of the catalogue, their checksums, and the format version
-    directory        the layout of the directory of an index; create or complete one
-    writer_lock      one writing process per index
-    atomic_write     replace a file in one step, safe against power failure; all parts of semcut use it
-    shared_lock      many reading threads or one writing thread
-    id_map           from ids to row numbers
+    store                `Store`, the entry point: create or open an index, change it, close it
+    transactions         what is on the disk, how a change is committed, and what each crash leaves
+    compaction           write the records that were not removed to new files
+    backup               write a copy of an index to another directory
+    restore              replace an index by a backup in one step
+    verify               find all damage, and the ids of the records that are damaged
+    loaded_index         load an index from the disk, and refresh it after another process has changed it
+    snapshot             `Snapshot`, an index after one change, immutable
+    mapped_columns       `Columns`, the memory-mapped arrays of a snapshot
+    column_files         the format of column files: append, checksums, mapping
+    memory_column        one column of an index in memory, in place of a column file
+    catalogue            the SQLite catalogue: open, read, commit
+    catalogue_connection its SQLite connection: read-only until it has to write, errors translated
+    catalogue_guard      what is judged before SQLite opens a catalogue, which may come from someone else
+    catalogue_format     the tables of the catalogue, their checksums, and the format version
+    directory            the layout of the directory of an index; create or complete one
+    writer_lock          one writing process per index
+    atomic_write         replace a file in one step, safe against power failure; all parts of semcut use it
+    shared_lock          many reading threads or one writing thread
+    id_map               from ids to row numbers
 
 Other packages use `Store`, `Durability`, `Snapshot`, `Columns`, `verify`, `restore`, `IdMap`, `SharedLock`, `specs`,
 `FORMAT_VERSION` and `atomic_write`, and no other part. A change of the files on the disk needs a new `FORMAT_VERSION`.
