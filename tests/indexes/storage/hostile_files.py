@@ -50,7 +50,9 @@ def sound_index(path: Path) -> None:
 
 def forge_bytes(path: Path, rng: random.Random) -> None:
     """Change bytes of the catalogue, or its length."""
-    data = bytearray((path / CATALOGUE).read_bytes())
+    data, page = bytearray((path / CATALOGUE).read_bytes()), 4096
+    if len(data) < page:  # forged before
+        return
     kind = rng.random()
     if kind < 0.7:
         for _ in range(rng.choice((1, 3, 20))):
@@ -58,7 +60,6 @@ def forge_bytes(path: Path, rng: random.Random) -> None:
     elif kind < 0.8:
         del data[rng.randrange(len(data)) :]
     elif kind < 0.9:
-        page = 4096
         here, there = (rng.randrange(len(data) // page) * page for _ in range(2))
         data[here : here + page] = data[there : there + page]
     else:
