@@ -11,6 +11,7 @@ its schema has been compared.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,12 @@ from semcut.indexes.storage.catalogue_format import (
     cell_rows,
     checksum_rows,
     committed_of,
-    readings,
+    state_reading,
     state_row,
+    table_readings,
 )
 from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
 from semcut.indexes.storage.column_files import NAMES
-
-_SIZE = ("page_count", "page_size")
 
 
 class Catalogue:
@@ -163,17 +163,18 @@ class Catalogue:
         except ValueError as error:
             raise self._connection.damaged(str(error)) from None
 
-    def _tables(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Read the rows of `state`, `checksums` and `cells`, no more than fit into the file."""
+    def _tables(self) -> tuple[list[Any], dict[str, list[Any]], list[Any]]:
+        """Read the rows of `state`, of `checksums` for every column, and of `cells`, no more than fit into the file."""
         self._connection.begin("DEFERRED")
         try:
             self._check_schema()
-            (pages,), (page_bytes,) = (self._connection.db.execute(f"PRAGMA {name}").fetchone() for name in _SIZE)
-            states, checksums, cells = (
+            states = self._connection.db.execute(state_reading()).fetchall()
+            size = os.stat(self._path).st_size
+            *checksums, cells = (
                 self._connection.db.execute(query, limits).fetchall()
-                for query, limits in readings(self.config, pages * page_bytes)
+                for query, limits in table_readings(self.config, size)
             )
-            return states, checksums, cells
+            return states, dict(zip(NAMES, checksums, strict=True)), cells
         finally:
             self._connection.db.execute("ROLLBACK")
 

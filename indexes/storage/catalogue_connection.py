@@ -59,7 +59,7 @@ class CatalogueConnection:
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
         self._close = weakref.finalize(self, self.db.close)
-        self._steps = Steps(self.db)
+        self._steps = Steps(self.db, self.path)
         if mode == "rw":
             with self.translated_errors():
                 self.db.execute("PRAGMA synchronous = EXTRA")
@@ -94,7 +94,7 @@ class CatalogueConnection:
         with self.translated_errors():
             db = sqlite3.connect(_address(self.path, "rw"), uri=True, timeout=_BUSY_SECONDS)
             try:
-                Steps(db)
+                Steps(db, self.path)
                 schema_of(db)  # any statement makes SQLite roll back
             finally:
                 db.close()
@@ -167,7 +167,7 @@ def integrity_errors(path: Path) -> list[str]:
         judge_files(path)
         db = sqlite3.connect(_address(path, "ro"), uri=True, timeout=_BUSY_SECONDS)
         try:
-            Steps(db)
+            Steps(db, path)
             found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
         finally:
             db.close()

@@ -110,28 +110,38 @@ def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int,
     return ((*row, _cell_crc(*row)) for row in rows)
 
 
-def readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the queries, with their parameters, whose rows `committed_of` needs, in the order of its arguments.
+_STATE = ("one", "version", "generation", "records", "uri_bytes", "removed", "loose", "crc")
+_INTEGER = "CASE WHEN typeof({0}) = 'integer' THEN {0} END"
 
-    They read at most about twice as many bytes as the catalogue has, even if a forged one refers to the same bytes from
-    many rows. The limits leave room for one row too many, so that `committed_of` notices it.
+
+def state_reading() -> str:
+    """Return the query for the rows of `state` that `committed_of` needs; a value of another type is read as NULL."""
+    return f"SELECT {', '.join(map(_INTEGER.format, _STATE))} FROM state LIMIT 2"
+
+
+def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the queries, with parameters, for the checksums of every column in order of `NAMES`, and for the cells.
+
+    In a forged catalogue, many rows can refer to the same bytes, and any value can be long. So no value is read before
+    its type and its length are known, and no more rows than fit into the file; one row too many shows.
 
     Args:
         config: the configuration of the index.
         size: bytes of the catalogue.
     """
-    checksums, envelope = 4 * _CHECKSUMS_PER_ROW, 4 * config.classes
+    chunk, envelope = 4 * _CHECKSUMS_PER_ROW, 4 * config.classes
+    checksums = (
+        f"SELECT CASE WHEN typeof(crcs) = 'blob' AND length(crcs) <= {chunk} THEN crcs END "
+        "FROM checksums WHERE name = ? ORDER BY chunk LIMIT ?"
+    )
+    cells = (
+        f"SELECT cell, {_INTEGER.format('number')}, CASE WHEN typeof(low) = 'real' THEN low END, CASE WHEN "
+        f"typeof(envelope) = 'blob' AND length(envelope) = {envelope} THEN envelope END, {_INTEGER.format('crc')} "
+        "FROM cells ORDER BY cell LIMIT ?"
+    )
     return [
-        ("SELECT * FROM state LIMIT 2", ()),
-        (
-            "SELECT name, crcs FROM checksums WHERE length(crcs) <= ? ORDER BY name, chunk LIMIT ?",
-            (checksums, size // checksums + len(NAMES) + 1),
-        ),
-        (
-            "SELECT cell, number, low, CASE WHEN length(envelope) = ? THEN envelope END, crc FROM cells "
-            "ORDER BY cell LIMIT ?",
-            (envelope, min(cell_count(config), size // envelope) + 1),
-        ),
+        *((checksums, (name, size // chunk + 2)) for name in NAMES),
+        (cells, (min(cell_count(config), size // envelope) + 1,)),
     ]
 
 
@@ -139,7 +149,7 @@ def committed_of(
     config: IndexConfig,
     config_json: str,
     states: list[tuple[Any, ...]],
-    checksums: list[tuple[Any, Any]],
+    checksums: dict[str, list[tuple[Any]]],
     cells: list[tuple[Any, ...]],
 ) -> Committed:
     """Convert the rows of all tables to a commit.
@@ -148,7 +158,7 @@ def committed_of(
         config: the configuration of the index.
         config_json: the configuration as JSON, as it is stored.
         states: all rows of `state`.
-        checksums: name and crcs of all rows of `checksums`, in order of name and chunk.
+        checksums: for every column, the crcs of its rows of `checksums`, in order of chunks.
         cells: all rows of `cells`, in order of position.
 
     Raises:
@@ -164,12 +174,12 @@ def committed_of(
         raise ValueError("its state contradicts itself")
     rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
     blocks = {name: spec.block for name, spec in specs(config).items()}
-    extents = {name: _extent(name, rows[name], blocks[name], checksums) for name in NAMES}
+    extents = {name: _extent(name, rows[name], blocks[name], checksums[name]) for name in NAMES}
     return Committed(version, generation, extents, unnormalised, _cells(config, cells))
 
 
-def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any, Any]]) -> Extent:
-    found = [crcs for column, crcs in checksums if column == name]
+def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any]]) -> Extent:
+    found = [crcs for (crcs,) in checksums]
     if not all(isinstance(crcs, bytes) and len(crcs) % 4 == 0 for crcs in found):
         raise ValueError("its checksums are not valid")
     crcs = np.frombuffer(b"".join(found), "<u4").astype(np.uint32)

@@ -16,6 +16,7 @@ import os
 import sqlite3
 import stat
 import struct
+import time
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_STEPS_PER_CALL = 100_000
-_MOST_CALLS = 1000
-"""Statements end after 100 million steps of SQLite's machine: many times what a commit of the largest index needs."""
+_STEPS_PER_CALL = 10_000
+_MOST_CALLS = 10_000
+_SECONDS, _BYTES_PER_SECOND = 10.0, 10_000_000
+"""Statements end after 100 million steps of SQLite's machine, or after these seconds: many times what they need."""
 
 SchemaRow = tuple[str, str, str, "str | None"]
 
@@ -51,53 +53,64 @@ def judge_files(path: Path) -> None:
     for ending in ("-wal", "-shm"):
         if os.path.lexists(f"{path}{ending}"):
             raise _foreign(Path(f"{path}{ending}"), "is a file of a write-ahead log")
-    _judge_journal(path)
-    _judge_header(path)
+    journal = _journal(path)  # before SQLite opens it
+    page = _page_bytes(path)
+    if journal is not None:
+        _judge_journal(path, *journal, page)
 
 
-def _judge_header(path: Path) -> None:
-    """Check that the catalogue is a database of semcut, through a connection that takes no lock and writes nothing."""
+def _page_bytes(path: Path) -> int:
+    """Check through a connection that can only read that the catalogue is one of semcut; return its page size."""
     reason = f"{path} is not the catalogue of a semcut index"
     try:
         try:
-            application = _application_id(path, "mode=ro&nolock=1")  # fails where there should be a write-ahead log
+            application, page = _header(path, "mode=ro&nolock=1")  # fails where there should be a write-ahead log
         except sqlite3.OperationalError as error:
             if "readonly" not in str(error):
                 raise StorageError(f"cannot read {path}: {error}, or semcut did not write it") from None
-            application = _application_id(path, "immutable=1")  # there is a journal, at which this does not look
+            application, page = _header(path, "immutable=1")  # there is a journal, at which this does not look
     except sqlite3.DatabaseError:
         raise NotAnIndexError(reason) from None
     if application != APPLICATION_ID:
         raise NotAnIndexError(reason)
+    return page
 
 
-def _application_id(path: Path, options: str) -> int:
+def _header(path: Path, options: str) -> tuple[int, int]:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
     try:
-        return int(db.execute("PRAGMA application_id").fetchone()[0])
+        application, page = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "page_size"))
+        return int(application), int(page)
     finally:
         db.close()
 
 
-def _judge_journal(path: Path) -> None:
-    """Check the journal of a catalogue, if there is one; a writer that was killed leaves one, and SQLite uses it."""
-    journal = Path(f"{path}-journal")
+def _journal(path: Path) -> tuple[bytes, bytes] | None:
+    """Read the first and the last bytes of the journal of a catalogue; None if there is none."""
+    journal = f"{path}-journal"
     try:
         with open_binary(journal) as file:
             header = file.read(_JOURNAL_HEADER)
             file.seek(max(0, os.fstat(file.fileno()).st_size - _SUPER_JOURNAL))
-            end = file.read(_SUPER_JOURNAL)
+            return header, file.read(_SUPER_JOURNAL)
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise StorageError(f"cannot read {journal}: {error.strerror}") from None
+
+
+def _judge_journal(path: Path, header: bytes, end: bytes, page: int) -> None:
+    """Check the journal of a catalogue; a writer that was killed leaves one, and SQLite uses it."""
+    journal = Path(f"{path}-journal")
     if len(end) == _SUPER_JOURNAL and end.endswith(_JOURNAL_MAGIC):
         raise _foreign(journal, "names another file, which SQLite would delete")
     if len(header) < _JOURNAL_HEADER or not header.startswith(_JOURNAL_MAGIC):
         return  # SQLite ignores it
-    pages, _, page_bytes = struct.unpack_from(">III", header, 16)
-    if pages * page_bytes > os.lstat(path).st_size:
-        raise _foreign(journal, "is of a larger catalogue")
+    pages, sector, journal_page = struct.unpack_from(">III", header, 16)
+    if journal_page != page or pages * page > os.lstat(path).st_size:
+        raise _foreign(journal, "is of another or a larger catalogue")
+    if not 32 <= sector <= 65_536 or sector & (sector - 1):
+        raise _foreign(journal, "has sectors of an impossible size")
 
 
 def _foreign(path: Path, what: str) -> DamagedIndexError:
@@ -107,30 +120,35 @@ def _foreign(path: Path, what: str) -> DamagedIndexError:
 
 
 class Steps:
-    """Counts the steps of SQLite's machine, and ends a statement that takes too many.
+    """Counts the steps of SQLite's machine, and ends a statement that takes too many, or too long for the file's size.
 
     SQLite calls the object between steps, which is also when Ctrl-C is noticed.
 
-    Attributes:
-        exhausted: whether a statement was ended since the last `restart`.
+    Args:
+        db: the connection whose statements are counted.
+        path: its file.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._calls = 0
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._path = path
+        self.restart()
         db.set_progress_handler(self, _STEPS_PER_CALL)
 
     def restart(self) -> None:
         """Begin to count anew, before a statement."""
-        self._calls = 0
+        self._calls, self._end = 0, float("inf")
 
     @property
     def exhausted(self) -> bool:
+        """Whether a statement was ended since the last `restart`."""
         return self._calls > _MOST_CALLS
 
     def __call__(self) -> bool:
         """Return whether SQLite is to end the statement."""
-        self._calls += 1
-        return self._calls > _MOST_CALLS
+        if not self._calls:
+            self._end = time.monotonic() + _SECONDS + os.stat(self._path).st_size / _BYTES_PER_SECOND
+        self._calls = self._calls + 1 if time.monotonic() < self._end else _MOST_CALLS + 1
+        return self.exhausted
 
 
 def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:

@@ -84,11 +84,13 @@ def test_a_journal_that_names_a_file_does_not_delete_it(path, tmp_path):
     assert victim.read_text() == "precious"
 
 
-def test_the_journal_of_a_larger_catalogue_is_refused(path, tmp_path):
+@pytest.mark.parametrize("page", [4096, 0, 512, 65_536])
+def test_the_journal_of_a_larger_catalogue_is_refused(path, tmp_path, page):
     journal = bytearray(hot_journal(path, tmp_path))
     struct.pack_into(">I", journal, 16, 1 << 30)  # SQLite would extend the catalogue to terabytes
+    struct.pack_into(">I", journal, 24, page)  # 0 means the page size of the catalogue
     Path(f"{path / CATALOGUE}-journal").write_bytes(journal)
-    refused(path, "journal is of a larger catalogue")
+    refused(path, "journal is of another or a larger catalogue")
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm"])
