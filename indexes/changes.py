@@ -208,6 +208,7 @@ class Changes:
 
     def after_fork(self) -> None:
         """Forget, in a forked child, a change of a thread that the child does not have; `SharedLock` then refuses."""
+        self._searchable.after_fork()
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:

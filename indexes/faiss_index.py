@@ -126,11 +126,13 @@ class FaissIndex(SemanticIndex):
         return cls(Store.open(Path(path), _durability(durability)), name, device)
 
     def __len__(self) -> int:
+        self._changes.settle()
         return len(self._searchable.snapshot)
 
     @property
     def version(self) -> int:
         """The number of changes up to the snapshot that searches see."""
+        self._changes.settle()
         return self._searchable.snapshot.committed.version
 
     @property
@@ -238,6 +240,7 @@ class FaissIndex(SemanticIndex):
         """
         with self._changes.lock:
             if self._searchable.closed:
+                self._store.close()  # Ctrl-C may have ended the closing after an error
                 return
             try:
                 if self._store.writing:  # false in a process that was forked from the writer
@@ -246,6 +249,8 @@ class FaissIndex(SemanticIndex):
                 self._changes.abandon()
 
     def _check_open(self) -> None:
+        if self._searchable.closed:
+            self._store.close()
         self._searchable.check_open()
         self._changes.settle()
 

@@ -141,6 +141,10 @@ class Searchable:
 
         self.lock.write(replace)
 
+    def after_fork(self) -> None:
+        """Make, in a forked child, the lock anew that a thread of the parent may have held."""
+        self._mapping = threading.Lock()
+
     def adopt(self, scanner: AnyScanner) -> None:
         """Search the same snapshot from now on with a compiled scanner that has the same codes.
 

@@ -12,7 +12,6 @@ the other generation may remain, and the next writer deletes it (`Transactions.b
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from semcut.indexes.storage.directory import (
     GENERATION,
     close_columns,
     create_columns,
+    delete_tree,
     memory_columns,
     sync_columns,
     sync_path,
@@ -73,7 +73,7 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
         on_error.pop_all()
     index.adopt(snapshot)
     if index.path is not None:
-        shutil.rmtree(index.path / f"{GENERATION}{before.committed.generation}", ignore_errors=True)
+        delete_tree(index.path / f"{GENERATION}{before.committed.generation}")
     return snapshot
 
 
@@ -92,4 +92,4 @@ def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progre
 def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:
     """Delete a generation that was not committed. If the catalogue cannot be read, leave this to the next writer."""
     if index.unchanged(before):
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_tree(folder)

@@ -42,6 +42,12 @@ UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
 
 
+def delete_tree(folder: Path) -> None:
+    """Delete a directory with all that is in it, as far as that is possible; a link is not followed."""
+    with suppress(RecursionError):  # a directory from someone else can be thousands of levels deep
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def require_index(path: Path) -> None:
     """Raise `NotAnIndexError` unless the directory has a catalogue; the message says what was found instead."""
     try:
@@ -107,7 +113,7 @@ def _may_become_index(path: Path) -> bool:
 def _clear(path: Path) -> None:
     """Delete an index that was not completed. The catalogue is deleted last, because it identifies such a directory."""
     for folder in path.glob(f"{GENERATION}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_tree(folder)
     for file in path.glob(f"{UNFINISHED}*"):
         with suppress(OSError):
             file.unlink()
@@ -211,7 +217,7 @@ def create_columns(folder: Path, config: IndexConfig) -> dict[str, Column]:
     """
     files: dict[str, Column] = {}
     try:
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_tree(folder)
         folder.mkdir()
         for name, spec in specs(config).items():
             files[name] = Column(folder / name, spec, create=True)

@@ -17,6 +17,7 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.catalogue_format import Committed
+from semcut.indexes.storage.column_files import Column
 from semcut.indexes.storage.directory import CATALOGUE, close_columns, memory_columns, open_columns
 from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
@@ -99,13 +100,24 @@ class LoadedIndex:
             return before
         if self.committed is before and catalogue.version() != before.committed.version:
             committed = catalogue.read()
-            if _continues(committed, before.committed):
+            if _continues(committed, before.committed) and self._same_rows(before.committed):
                 for name, file in self.files.items():
                     file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
                 self.adopt(load_snapshot(committed, Columns(self.files, committed.extents), before))
             else:
                 self._load(catalogue)
         return self.snapshot
+
+    def _same_rows(self, before: Committed) -> bool:
+        """Return whether the rows of an earlier commit that share a block with later rows are still the same.
+
+        All other blocks of that commit have the same checksums as before, which `_continues` has compared.
+        """
+        for name, file in self.files.items():
+            extent = before.extents[name]
+            if isinstance(file, Column) and len(extent.crcs) and not file.matches(extent, len(extent.crcs) - 1):
+                return False
+        return True
 
     def require_same_directory(self) -> None:
         """Raise `StorageError` unless the catalogue at the path is still the file that was opened."""

@@ -154,6 +154,10 @@ class Columns:
         text = self._arrays["uri_bytes"]
         if len(rows) and (starts.min() < 0 or (stops < starts).any() or stops.max() > len(text)):
             raise DamagedIndexError("the uri_ends of the index are damaged: restore it from a backup")
+        if int((stops - starts).sum()) > len(text):  # uris that share bytes, unless rows are asked for repeatedly
+            distinct = np.unique(rows, return_index=True)[1]
+            if int((stops - starts)[distinct].sum()) > len(text):
+                raise DamagedIndexError("the uri_ends of the index overlap: restore it from a backup")
         present = stops > starts
         first, last = starts[present] // block, (stops[present] - 1) // block
         self.require_whole("uri_bytes")

@@ -18,12 +18,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 from pathlib import Path
 
 from semcut.indexes.errors import IndexExistsError, StorageError
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.directory import require_index, sync_path
+from semcut.indexes.storage.directory import delete_tree, require_index, sync_path
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import WriterLock
 
@@ -57,7 +56,7 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
     try:
         if scratch.is_symlink():
             scratch.unlink()
-        shutil.rmtree(scratch, ignore_errors=True)  # a restoration that was interrupted left it
+        delete_tree(scratch)  # a restoration that was interrupted left it
         store.backup(scratch, store.snapshot, progress)
         records = len(store.snapshot)
     finally:
@@ -71,7 +70,7 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
     except OSError as error:
         raise StorageError(f"cannot replace {path}: {error.strerror}") from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        delete_tree(scratch)
     return records
 
 

@@ -74,18 +74,26 @@ class SharedLock:
             StorageError: as for `is_open`.
         """
         with self._gate:
-            self._writer = threading.get_ident()
-            self.is_open()
-            for own in list(self._of_threads.values()):
-                with own:
-                    pass
-            return call()
+            try:
+                self._writer = threading.get_ident()
+                self.is_open()
+                for own in list(self._of_threads.values()):
+                    with own:
+                        pass
+                return call()
+            finally:
+                self._writer = None
 
     def after_fork(self) -> None:
-        """Forget, in a forked child, the locks of threads that the child does not have."""
-        if self._gate.locked() and self._writer != threading.get_ident():
-            self._gate = threading.Lock()
-            self.lose()
+        """Forget, in a forked child, the locks of threads that the child does not have.
+
+        The gate may be held by a reader that waits at it, which Python cannot see. So it is always made anew, unless
+        this thread is the writer.
+        """
+        if self._writer != threading.get_ident():
+            if self._writer is not None:
+                self.lose()
+            self._gate, self._writer = threading.Lock(), None
         self._of_threads = {}
 
     def lose(self) -> None:

@@ -114,4 +114,6 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
         sizes[: len(before.cells)] = before.cells.sizes
     sizes += np.bincount(added, minlength=len(cells))
     sizes -= np.bincount(columns.cells[removed[known_removed:]], minlength=len(cells))
+    if (sizes < 0).any():
+        raise DamagedIndexError("more records were removed from a cell than it had: restore the index from a backup")
     return Snapshot(committed._replace(cells=replace(cells, sizes=sizes)), columns)

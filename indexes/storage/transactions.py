@@ -38,7 +38,6 @@ An index in memory takes the same steps without files.
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Any, Literal
 
 import numpy as np
@@ -48,7 +47,7 @@ from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import NAMES
-from semcut.indexes.storage.directory import GENERATION
+from semcut.indexes.storage.directory import GENERATION, delete_tree
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import Columns, column_values
 from semcut.indexes.storage.snapshot import Snapshot
@@ -103,7 +102,7 @@ class Transactions:
                 raise StorageError(f"files of {path} may not be written to: the index can be read, not changed")
             for folder in path.glob(f"{GENERATION}*"):
                 if folder != current:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    delete_tree(folder)
         except BaseException:
             self._lock.release()
             raise

@@ -157,6 +157,9 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     ids, first = np.unique(columns.ids[live], return_index=True)
     report("ids that occur more than once", np.delete(live, first) if len(ids) < len(live) else live[:0])
     report("negative ids", live[columns.ids[live] < 0])
+    columns.require_whole("uri_ends")
+    overlapping = np.flatnonzero(np.diff(columns.raw()["uri_ends"]) < 0) + 1
+    report("uris that overlap", np.intersect1d(overlapping, live))
     for start in range(0, len(live), _ROWS):
         rows = live[start : start + _ROWS]
         features, feature_places = columns.features(rows)

@@ -186,3 +186,33 @@ def test_a_child_that_was_forked_during_a_change_refuses_its_index(monkeypatch):
         assert "was forked while another thread changed the index: open the index again" in shown
     release.set()
     writer.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_children_forked_while_readers_wait_and_maps_are_built_change_their_index():
+    index, stop = FaissIndex.create(None, CONFIG), threading.Event()
+    index.add(records(np.arange(300), np.zeros(300)))
+    readers = [threading.Thread(target=lambda: [ask(index) for _ in iter(stop.is_set, True)]) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(10):
+        index.upsert(records(np.arange(turn, turn + 5), np.ones(5)))
+        shown = in_child(lambda: index.contains([1]).tolist() and index.remove([1]))
+        assert shown == "None" or "was forked while another thread changed the index" in shown
+    with index._searchable._mapping:
+        child = in_child(lambda: index.contains([1]).tolist())
+    assert child == "[True]"
+    stop.set()
+    for reader in readers:
+        reader.join()
+
+
+def test_an_index_that_was_closed_half_way_releases_its_lock_when_it_is_used_or_closed(tmp_path):
+    index = FaissIndex.create(tmp_path / "index", CONFIG)
+    index.add(records([1], [0]))
+    index._searchable.closed = True  # as Ctrl-C leaves it when it ends `abandon`
+    with pytest.raises(ClosedIndexError):
+        index.remove([1])
+    with FaissIndex.open(tmp_path / "index") as other:
+        other.remove([1])
+    index.close()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from semcut.indexes.storage.catalogue_format import _cell_crc
 from semcut.indexes.storage.column_files import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
-from tests.indexes.storage.stored_index import assert_holds, catalogue, contents, python
+from tests.indexes.storage.stored_index import assert_holds, catalogue, column, contents, forge_column, python
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
 
@@ -320,3 +321,73 @@ def test_locks_stay_while_the_same_process_opens_the_index_again(path, batch):
     )
     assert done.stdout == "database is locked\n", done.stderr
     db.close()
+
+
+@pytest.mark.parametrize("table", ["checksums", "cells"])
+def test_rows_that_refer_to_one_long_value_take_no_memory(path, table):
+    """Each of 300 rows has a value of 1 MB in a column that has short values otherwise."""
+    with catalogue(path) as db:
+        if table == "checksums":
+            db.executemany(
+                "INSERT INTO checksums VALUES (?, 0, x'00')", ((f"{n}" + "a" * 1_000_000,) for n in range(50))
+            )
+        else:
+            db.executemany(
+                "INSERT INTO cells VALUES (?, ?, 0.5, x'', 0)", ((9 + n, bytes([n]) * 1_000_000) for n in range(50))
+            )
+    done = python(
+        """
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            FaissIndex.open(sys.argv[1])
+        except DamagedIndexError:
+            pass
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+        """,
+        path,
+    )
+    assert int(done.stdout) < 20, done.stderr
+
+
+def test_uris_that_share_bytes_are_damage(path, batch):
+    ends = np.fromfile(column(path, "uri_ends"), "<i8")
+    ends[:] = [0, ends[-1], 0, ends[-1]]
+    forge_column(path, "uri_ends", ends)
+    with FaissIndex.open(path) as index:
+        with pytest.raises(DamagedIndexError, match="uri_ends of the index overlap"):
+            index.get(batch.ids[[1, 3]])
+        assert any("uris that overlap" in damage.what for damage in index.verify())
+
+
+def test_a_foreign_generation_of_thousands_of_levels_is_no_traceback(path, batch):
+    folder = path / "generation-7"
+    done = python(
+        """
+        os.mkdir(sys.argv[1])
+        os.chdir(sys.argv[1])
+        for _ in range(3000):
+            os.mkdir("d")
+            os.chdir("d")
+        """,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+    assert_holds(path, batch)
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_a_commit_that_changes_earlier_rows_is_read_from_scratch(path, tmp_path, batch):
+    """The last block of a column may be filled up; its earlier rows must stay the same."""
+    with FaissIndex.open(path) as reader:
+        reader.search(batch, k=1)
+        other = tmp_path / "other"
+        with FaissIndex.create(other, reader.config) as index:
+            index.add(batch[[3, 2, 1, 0]])
+            index.add(batch[4:])
+            index.remove(batch.ids[:1])
+        shutil.copytree(other, path, dirs_exist_ok=True)
+        reader.refresh()
+        assert reader.search(batch[1:], k=1, cutoff=0.0).ids.ravel().tolist() == batch.ids[1:].tolist()
+        assert len(reader) == 5
