@@ -33,13 +33,16 @@ from typing import IO
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
 MAX_MEMBERS = 4_000_000
-"""Largest number of files, directories and other members; ImageNet has 1.4 million."""
+"""Largest number of files, directories and other members, and of their headers; ImageNet has 1.4 million files."""
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 """Largest sum of the extended headers of one member: names, times, attributes."""
 MAX_DEPTH = 32
 """Largest number of folders above a file, so that every folder can be listed and deleted again."""
 MAX_NAME_BYTES = 2048
+
+MAX_RATIO, UNCHECKED_BYTES = 1_000, 1 << 30
+"""Largest number of unpacked bytes for each byte of the archive, beyond the first GB; images hardly shrink at all."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _COPY_BYTES = 1 << 20
@@ -114,10 +117,14 @@ def unpack(archive: IO[bytes], name: Path, target: Path) -> None:
 
 
 class _Stream:
-    """The decompressed bytes of an archive, which raise `tarfile.ReadError` when more than `limit` are read."""
+    """The decompressed bytes of an archive, which raise `tarfile.ReadError` when more than `limit` are read.
+
+    So do more than `MAX_RATIO` allows.
+    """
 
     def __init__(self, archive: IO[bytes], limit: int) -> None:
         start = archive.read(6)
+        self._most = UNCHECKED_BYTES + MAX_RATIO * archive.seek(0, os.SEEK_END)
         archive.seek(0)
         self._source: IO[bytes] | io.BufferedIOBase = archive
         if start.startswith(b"\x1f\x8b"):
@@ -138,6 +145,8 @@ class _Stream:
     def read(self, count: int) -> bytes:
         """Read exactly `count` bytes."""
         self.charge(count)
+        if self.position + count > self._most:
+            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO:,} times its size; pack it uncompressed")
         try:
             found = self._source.read(count)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -186,9 +195,12 @@ def _members(stream: _Stream) -> Iterator[_Member]:
     """Read headers one after the other, with the extended headers applied; what is not read of the data is skipped."""
     long_name: str | None = None
     pax: dict[str, bytes] = {}
-    extended = 0
+    extended = headers = 0
     while True:
         first = stream.position == 0
+        headers += 1
+        if headers > MAX_MEMBERS + 1:  # with the empty one at the end
+            raise tarfile.ReadError(f"it has more than {MAX_MEMBERS:,} members and extended headers")
         try:
             block = stream.read(_BLOCK)
             if not any(block):

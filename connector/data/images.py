@@ -128,7 +128,8 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
             return str(reason)
 
     starts = range(0, len(files), batch_size)
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         pending: list[list[Future[NDArray[np.uint8] | str]]] = []
         for number, start in enumerate(starts):
             while len(pending) < 2 and number + len(pending) < len(starts):
@@ -144,3 +145,5 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
                 pixels=pixels,
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )
+    finally:  # also after Ctrl-C: what waits is not decoded
+        pool.shutdown(wait=False, cancel_futures=True)

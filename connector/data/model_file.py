@@ -84,6 +84,13 @@ def read_model_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def _is_name(name: Any) -> bool:
+    """Check a class name; one with half of a surrogate pair could be neither printed nor sent."""
+    return (
+        isinstance(name, str) and len(name) <= _MAX_NAME and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    )
+
+
 def _wrong_field(content: dict[str, Any]) -> str:
     """Name the first field of a wrong type or size; nothing if there is none."""
     training = content.setdefault("training", {})
@@ -96,8 +103,8 @@ def _wrong_field(content: dict[str, Any]) -> str:
     classes = content["architecture"].get("classes")
     if not isinstance(classes, list) or not 2 <= len(classes) <= _MAX_CLASSES:
         return f"classes = {shown(classes)}, expected 2 to {_MAX_CLASSES:,} names"
-    if wrong := [name for name in classes if not isinstance(name, str) or len(name) > _MAX_NAME]:
-        return f"class {shown(wrong[0])}, expected a name of at most {_MAX_NAME:,} characters"
+    if wrong := [name for name in classes if not _is_name(name)]:
+        return f"class {shown(wrong[0])}, expected a name of at most {_MAX_NAME:,} characters that is valid text"
     start = training.get("start", {})
     for name, value in (("config", training.get("config", {})), ("kept", training.get("kept", {})), ("start", start)):
         if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ from semcut.indexes.regular_files import open_binary
 
 _HEADER_BYTES = 4 << 20
 """The longest header; one of a thousand tensors has 0.1 MB."""
+_MAX_DIMENSIONS, _MAX_NUMBER = 8, 1 << 40
+"""The largest shape and offsets, checked before they are multiplied."""
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+"""The types of numbers, and their sizes."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 Check = Callable[[Shapes, Mapping[str, str]], None]
@@ -58,7 +68,7 @@ def read_tensor_file(
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger; see `regular_files`.
-        ValueError: it is no .safetensors file, or its size does not fit its header.
+        ValueError: it is no .safetensors file, or its size or that of a tensor does not fit its header.
     """
     with open_binary(path, max_bytes=max_bytes, follow=follow) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -92,17 +102,35 @@ def require_finite(tensors: Mapping[str, Any], path: Path) -> None:
                 raise ValueError(f"{shown(name)} holds numbers that are not finite")
 
 
+def compare_shapes(found: Shapes, expected: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if names or shapes differ from those of the expected tensors, of numpy or torch."""
+    if missing := expected.keys() - found.keys():
+        raise ValueError(f"{min(missing)} is missing")
+    if unknown := found.keys() - expected.keys():
+        raise ValueError(f"{shown(min(unknown))} is not part of the network")
+    for name, tensor in expected.items():
+        if found[name] != tuple(tensor.shape):
+            raise ValueError(f"{name} has shape {list(found[name])}, expected {list(tensor.shape)}")
+
+
 def _parse(header: bytes) -> tuple[Shapes, Mapping[str, str], int]:
     """Read the names and shapes of the tensors, the metadata, and the number of bytes of all tensors."""
     try:
         entries = json.loads(header)
         metadata = entries.pop("__metadata__", {})
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+        places = {name: tuple(entry["data_offsets"]) for name, entry in entries.items()}
+        sizes = {name: _BYTES[entry["dtype"]] for name, entry in entries.items()}
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         raise ValueError("its header cannot be read") from None
-    numbers = [end, *(number for shape in shapes.values() for number in shape)]
-    texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
-    if not texts or any(type(number) is not int or number < 0 for number in numbers):
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("its header cannot be read")
-    return shapes, metadata, end
+    for name, shape in shapes.items():
+        place = places[name]
+        if len(shape) > _MAX_DIMENSIONS or len(place) != 2:
+            raise ValueError(f"its header cannot be read: {shown(name)} has {len(shape):,} dimensions")
+        if any(type(number) is not int or not 0 <= number <= _MAX_NUMBER for number in (*shape, *place)):
+            raise ValueError(f"its header cannot be read: a size of {shown(name)} is no number up to {_MAX_NUMBER:,}")
+        if math.prod(shape) * sizes[name] != place[1] - place[0]:
+            raise ValueError(f"its header cannot be read: the shape of {shown(name)} is not that of its bytes")
+    return shapes, metadata, max((place[1] for place in places.values()), default=0)

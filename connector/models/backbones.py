@@ -15,23 +15,20 @@ To add a backbone, return a `Backbone` for its name in `build_backbone`.
 
 from __future__ import annotations
 
-import math
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from semcut.connector.data.tensor_files import Shapes, read_tensor_file, require_finite
+from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
 from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError, shown
 from semcut.indexes.regular_files import open_binary
 
-_PARAMETERS = {"small": 307_556, "efficientnet_lite0": 3_413_073}
-"""Numbers of weights of the backbones that are not torchvision's."""
-_LAST_LAYERS = 6_000_000
-"""Largest number of weights of the layers of a torchvision model that classify, and that a backbone does not have."""
 _WEIGHTS_BYTES = 4 << 30
 """The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
 
@@ -116,30 +113,6 @@ def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone
     return _torchvision(name, weights)
 
 
-def check_backbone_size(name: str, shapes: Shapes) -> None:
-    """Check that a header of weights has about as many numbers as a backbone, before any memory is taken for either.
-
-    Args:
-        name: the backbone.
-        shapes: shapes of the tensors of a network; those of its backbone are named "backbone...".
-
-    Raises:
-        InvalidParameterError: no backbone has this name.
-        ValueError: the sizes differ.
-    """
-    expected = _PARAMETERS.get(name)
-    if expected is None:
-        from torchvision import models
-
-        if name not in models.list_models(module=models):
-            raise _no_such_backbone(name)
-        published = list(models.get_model_weights(name))
-        expected = published[0].meta["num_params"] if published else None
-    found = sum(math.prod(shape) for tensor, shape in shapes.items() if tensor.startswith("backbone."))
-    if expected is not None and abs(found - expected) > _LAST_LAYERS + 0.02 * expected:
-        raise ValueError(f"its backbone has {found:,} numbers, expected about {expected:,} for {name}")
-
-
 def _no_such_backbone(name: str) -> InvalidParameterError:
     return InvalidParameterError(
         f"backbone = {shown(name)}: expected small, efficientnet_lite0 or a torchvision classification model "
@@ -199,11 +172,20 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
                 f"cannot download the weights {weights} of {name} ({error}): give a local file instead"
             ) from None
     else:
-        model = models.get_model(name, weights=None, **settings)
+        with _RealNumbers() if name.startswith("regnet") else nullcontext():
+            model = models.get_model(name, weights=None, **settings)
     removed = _remove_last_linear(model, name)
     if weights is not None and Path(weights).is_file():
         _load_weights(model, Path(weights), removed)
     return Backbone(_AlexNet(model) if name == "alexnet" else model)
+
+
+class _RealNumbers(TorchFunctionMode):
+    """Keeps given numbers on the CPU also in an outline of a network: a RegNet computes its widths with tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        chosen = {"device": "cpu"} if func in (torch.arange, torch.tensor) else {}
+        return func(*args, **{**chosen, **(kwargs or {})})
 
 
 def _remove_last_linear(model: nn.Module, name: str) -> str:
@@ -260,8 +242,10 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
             if file.suffix == ".safetensors"
             else _load_pth(file)
         )
-        require_finite(state, file)
         state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
+        _check_tensors(state)
+        compare_shapes({key: tuple(value.shape) for key, value in state.items()}, model.state_dict())
+        require_finite(state, file)
         model.load_state_dict(state)
     except FileNotFoundError:
         raise CheckpointError(f"weights = {file}: no such file") from None
@@ -272,6 +256,15 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
         raise CheckpointError(
             f"{file} does not hold weights of this backbone ({' '.join(line.strip() for line in reason[:2])[:200]})"
         ) from None
+
+
+def _check_tensors(state: dict[str, Any]) -> None:
+    """Raise `ValueError` for what is no tensor with all its numbers in memory; one number can stand for 2^40."""
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+            raise ValueError(f"{shown(name)} is not a tensor of numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{shown(name)} has {value.numel():,} numbers, but the file holds fewer")
 
 
 def _load_pth(file: Path) -> dict[str, Any]:

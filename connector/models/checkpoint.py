@@ -5,8 +5,8 @@ replaced atomically, the weights first and the description last. A crash between
 description or, if the directory had a checkpoint before, a description whose SHA-256 does not match the weights.
 Loading either raises a clear error. An index records the digest of the network that computed its codes.
 
-A checkpoint may come from someone else. The description and the header of the weights are checked against each other
-before the network is built and the weights are read, so loading takes memory in proportion to the file of the weights.
+A checkpoint may come from someone else. The names and shapes of all weights are compared with an outline of the network
+before the weights are read, and they become the network's own, so loading takes memory in proportion to their file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import safetensors.torch
 import torch
 
 from semcut.connector.data.model_file import MODEL, VERSION, encoding_digest, read_model_file
-from semcut.connector.data.tensor_files import Shapes, read_tensor_file, require_finite
-from semcut.connector.models.backbones import check_backbone_size, normalisation_of
+from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
+from semcut.connector.models.backbones import normalisation_of
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
+from semcut.indexes.errors import CheckpointError, SemcutError
 from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
@@ -93,12 +93,14 @@ class Checkpoint:
         version, weights_digest = content["semcut_model"], content["weights" if "weights" in content else "sha256"]
         try:
             architecture = Architecture(**content["architecture"])
+            net = SemanticHashNet.outline(architecture)
         except (SemcutError, TypeError) as error:
-            raise _cannot_be_built(path, error) from None
+            raise CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}") from None
+        expected = net.state_dict()
 
         def check(shapes: Shapes, metadata: Mapping[str, str]) -> None:
-            check_backbone_size(architecture.backbone, shapes)
-            _check_shapes(architecture, shapes)
+            found = {_current_name(key, version): shape for key, shape in shapes.items()}
+            compare_shapes({"temperature": (), **found} if version == 1 else found, expected)
 
         try:
             file = read_tensor_file(path / WEIGHTS, _MAX_BYTES, check=check)
@@ -109,25 +111,17 @@ class Checkpoint:
                 )
             state = safetensors.torch.load(file.content)
             del file
+            state = {_current_name(key, version): value for key, value in state.items()}
+            if version == 1:
+                state["temperature"] = torch.ones(())
+            state = {key: value.to(expected[key].dtype) for key, value in state.items()}
             require_finite(state, path / WEIGHTS)
+            net.load_state_dict(state, assign=True)
         except OSError as error:
             raise CheckpointError(f"cannot read {path / WEIGHTS}: {error.strerror or error}") from None
-        except InvalidParameterError as error:
-            raise _cannot_be_built(path, error) from None
         except CheckpointError:
             raise
-        except Exception as error:  # safetensors raises errors of many types
-            raise _does_not_fit(path, architecture, error) from None
-        try:
-            net = SemanticHashNet(architecture)
-        except SemcutError as error:
-            raise _cannot_be_built(path, error) from None
-        try:
-            if version == 1:
-                state = {key.replace(*_RENAMED): value for key, value in state.items()}
-                state["temperature"] = net.temperature
-            net.load_state_dict(state)
-        except Exception as error:  # torch raises errors of many types
+        except Exception as error:  # safetensors and torch raise errors of many types
             raise _does_not_fit(path, architecture, error) from None
         if not net.temperature > 0:
             raise CheckpointError(f"{path / WEIGHTS} has temperature {float(net.temperature)}, expected more than 0")
@@ -181,24 +175,9 @@ def _encoding_facts(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _check_shapes(architecture: Architecture, shapes: Shapes) -> None:
-    """Compare the layers whose sizes the architecture names with the header of the weights.
-
-    Raises:
-        ValueError: they differ.
-    """
-    middle = shapes.get("middle.0.weight", (None,))
-    for name, found, expected in (
-        ("semantic.weight", shapes.get("semantic.weight", ())[:1], (len(architecture.classes),)),
-        ("hash.weight", shapes.get("hash.weight", ())[:1], (architecture.bits,)),
-        ("middle.0.weight", middle[:1], (architecture.dim,)),
-    ):
-        if found != expected:
-            raise ValueError(f"{name} has {shown(found)} outputs, expected {expected[0]}")
-
-
-def _cannot_be_built(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}")
+def _current_name(name: str, version: int) -> str:
+    """Return the name that a parameter has now."""
+    return name.replace(*_RENAMED) if version == 1 else name
 
 
 def _does_not_fit(path: Path, architecture: Architecture, error: Exception) -> CheckpointError:

@@ -84,8 +84,18 @@ class SemanticHashNet(nn.Module):
         self.hash = nn.Linear(sum(others) + width, architecture.bits)
         self.head = make_head(architecture.head, architecture.bits, len(architecture.classes))
         self.register_buffer("temperature", torch.ones((), dtype=torch.float64))
-        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1) * 255, persistent=False)
+        for name, channels in (("mean", self.backbone.mean), ("std", self.backbone.std)):
+            values = torch.tensor(channels, device="cpu").view(3, 1, 1) * 255  # not stored, so also in an outline real
+            self.register_buffer(name, values, persistent=False)
+
+    @staticmethod
+    def outline(architecture: Architecture) -> SemanticHashNet:
+        """Build a network whose tensors have shapes and no content; it takes no memory, and no codewords are drawn.
+
+        `load_state_dict(state, assign=True)` makes it a whole network.
+        """
+        with torch.device("meta"):
+            return SemanticHashNet(architecture)
 
     def forward(self, images: torch.Tensor) -> Output:
         """Compute the outputs for images.

@@ -18,6 +18,9 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
 
+_PIXELS_PER_BATCH = 1 << 23
+"""Largest number of pixels of a batch: 128 images of 256 x 256. A network takes some 250 bytes for each."""
+
 
 class EncodedFiles(NamedTuple):
     """One batch of encoded files.
@@ -37,7 +40,7 @@ class Encoder:
     Args:
         checkpoint: the network; it is moved to the device.
         device: "cpu", "cuda", "cuda:0".
-        batch_size: images per batch.
+        batch_size: largest number of images per batch; large images make smaller batches.
         workers: threads that decode images.
 
     Attributes:
@@ -52,7 +55,8 @@ class Encoder:
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
-        self._batch_size, self._workers = batch_size, workers
+        self._batch_size = max(1, min(batch_size, _PIXELS_PER_BATCH // self.architecture.image_size**2))
+        self._workers = workers
 
     def index_config(self) -> IndexConfig:
         """Return the configuration of an index for the encodings of this network."""

@@ -21,7 +21,12 @@ _CANDIDATES = 100
 
 
 def codewords(classes: int, bits: int) -> torch.Tensor:
-    """Choose codewords: (classes, bits) float32 of 1 and -1. The same arguments always give the same codewords."""
+    """Choose codewords: (classes, bits) float32 of 1 and -1. The same arguments always give the same codewords.
+
+    In an outline of a network, see `SemanticHashNet.outline`, they have a shape and no content.
+    """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(classes, bits)
     power_of_two = bits & (bits - 1) == 0
     if power_of_two and classes < bits:
         words = _hadamard(bits)[1 : classes + 1]  # without the first row, whose bits are all equal

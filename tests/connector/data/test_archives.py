@@ -257,6 +257,28 @@ def test_there_may_not_be_more_members_than_a_limit(tmp_path: Path, monkeypatch:
             extract(tar(*entries), tmp_path / f"{number}")
 
 
+def test_empty_extended_headers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 50)
+    for number, kind in enumerate((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)):
+        whole = header("x", kind, 0) * 48 + tar(file("x", b""))
+        assert len(extract(whole, tmp_path / f"a{number}")) == 1
+        with pytest.raises(DataError, match="more than 50 members"):
+            extract(header("x", kind, 0) * 60 + bytes(1024), tmp_path / f"b{number}")
+
+
+def test_the_size_of_an_archive_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_RATIO", 100)
+    sparse = tar(file("a", bytes(900_000)))
+    for compress in (bytes, gzip.compress, bz2.compress, lzma.compress):
+        assert extract(compress(sparse), tmp_path / compress.__module__) == ["a"]
+    bomb = tar(file("a", bytes(2_500_000)))
+    assert extract(bomb, tmp_path / "plain") == ["a"]
+    for number, compress in enumerate((gzip.compress, bz2.compress, lzma.compress)):
+        with pytest.raises(DataError, match="more than 100 times its size"):
+            extract(compress(bomb), tmp_path / f"{number}")
+
+
 def test_the_free_space_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = archives.shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: free)

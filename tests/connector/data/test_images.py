@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
+from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data.images import MAX_PIXELS, fit, load_pixels, open_image, read_batches
+from semcut.connector.data import images
+from semcut.connector.data.images import (
+    MAX_PIXELS,
+    ImageBatch,
+    UnreadableImage,
+    fit,
+    load_pixels,
+    open_image,
+    read_batches,
+)
 from semcut.indexes.errors import DataError
 
 
@@ -95,3 +107,27 @@ def test_formats_for_which_pillow_starts_other_programs_are_not_images(tmp_path:
     Image.new("RGB", (9, 7)).save(tmp_path / "a.eps", "EPS")
     with pytest.raises(DataError, match="not an image"):
         load_pixels(tmp_path / "a.eps", 8)
+
+
+def test_a_reader_that_is_stopped_decodes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C: it does not wait either."""
+    started: list[str] = []
+    go_on = threading.Event()
+
+    def decode(file: str) -> Image.Image:
+        started.append(file)
+        if int(file) >= 50:
+            go_on.wait(10)
+        raise UnreadableImage("none")
+
+    monkeypatch.setattr(images, "open_image", decode)
+    before = set(threading.enumerate())
+    batches = cast("Generator[ImageBatch, None, None]", read_batches([str(i) for i in range(1000)], 8, 50))
+    assert len(next(batches).skipped) == 50
+    batches.close()
+    waiting = set(threading.enumerate()) - before
+    assert waiting
+    go_on.set()
+    for thread in waiting:
+        thread.join()
+    assert len(started) <= 52

@@ -64,6 +64,37 @@ def test_weights_of_another_network_or_with_code_are_refused(tmp_path: Path) -> 
         build_backbone("resnet18", 64, str(tmp_path / "pickled.pth"))
 
 
+def test_a_weight_that_claims_more_numbers_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "evil.pth"
+    whole = models.resnet18(weights=None).state_dict()
+    for state, reason in (
+        ({"x": torch.zeros(1).expand(1 << 24, 1 << 16)}, "'x' has 1,099,511,627,776 numbers, but the file holds fewer"),
+        ({**whole, "conv1.weight": torch.zeros(1).expand(64, 3, 7, 7)}, "'conv1.weight' has 9,408 numbers"),
+        ({**whole, "conv1.weight": torch.zeros(64, 3, 7, 7, device="meta")}, "'conv1.weight' is not a tensor"),
+        ({**whole, "conv1.weight": torch.zeros(64, 3, 7, 7).to_sparse()}, "does not hold weights"),
+        ({**whole, "conv1.weight": torch.zeros(64, 3, 7)}, "conv1.weight has shape"),
+        ({**whole, "x": torch.zeros(1)}, "'x' is not part of the network"),
+        ([1], "does not hold weights"),
+    ):
+        torch.save(state, file)
+        with pytest.raises(CheckpointError, match=reason):
+            build_backbone("resnet18", 32, str(file))
+
+
+@pytest.mark.parametrize("name", ["small", "alexnet", "efficientnet_lite0", "regnet_y_400mf", "swin_v2_t"])
+def test_an_outline_has_the_shapes_of_the_network(name: str) -> None:
+    architecture = Architecture(backbone=name, classes=CLASSES, image_size=64, bits=48, head="csq", dim=5)
+    outline, whole = SemanticHashNet.outline(architecture), SemanticHashNet(architecture)
+    expected = whole.state_dict()
+    assert {key: value.shape for key, value in outline.state_dict().items()} == {
+        k: v.shape for k, v in expected.items()
+    }
+    outline.load_state_dict(expected, assign=True)
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(outline.eval()(images).hash, whole.eval()(images).hash)
+
+
 def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import urllib.error
 

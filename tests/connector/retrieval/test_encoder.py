@@ -13,6 +13,7 @@ from PIL import Image
 from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
@@ -47,6 +48,14 @@ def test_the_batch_size_changes_encodings_only_by_rounding(model: Checkpoint, di
     assert np.allclose(whole.probabilities, small.probabilities, atol=1e-5)
     assert np.allclose(whole.features, small.features, atol=1e-5)
     assert np.unpackbits(whole.codes ^ small.codes).mean() < 0.005
+
+
+def test_large_images_make_small_batches(tmp_path: Path) -> None:
+    for size, expected in ((16, [128, 2]), (256, [128, 2]), (1024, [8] * 2)):
+        architecture = Architecture(classes=("a", "b"), image_size=size, bits=32, dim=4)
+        Checkpoint.save(tmp_path, architecture, SemanticHashNet(architecture).state_dict(), {})
+        files = [str(tmp_path / "none")] * sum(expected)
+        assert [len(batch.skipped) for batch in Encoder(Checkpoint.load(tmp_path)).encode_files(files)] == expected
 
 
 def test_positions_of_files_are_ids_and_unreadable_files_are_skipped(
