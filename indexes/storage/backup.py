@@ -52,10 +52,12 @@ def _copy_columns(snapshot: Snapshot, files: dict[str, Column], progress: Progre
     for name, column in columns.files().items():
         column.require(columns.extents[name].rows)
     for name, array in columns.raw().items():
-        extent = Extent()
+        extent, source = Extent(), columns.sources[name]
         size = max(1, COPY_BYTES // files[name].spec.row_bytes)
         for start in range(0, len(array), size):
-            extent = files[name].append(extent, array[start : start + size])
+            rows = min(size, len(array) - start)
+            part = source.stretch(start, rows) if isinstance(source, Column) else array[start : start + rows]
+            extent = files[name].append(extent, part)
             columns.release_pages()
             if progress is not None and name == "features":  # one of the two largest columns
                 progress(extent.rows, len(columns))

@@ -263,6 +263,19 @@ class Column:
         self._require_open()
         return values
 
+    def stretch(self, first: int, rows: int) -> NDArray[Any]:
+        """Read consecutive rows from the file into a new array, (rows, ...).
+
+        Raises:
+            DamagedIndexError: the disk cannot read the rows, or the file is too short.
+            ClosedIndexError: the column was closed.
+        """
+        data = self.read(Extent(first + rows), first, rows)
+        if len(data) < rows * self.spec.row_bytes:
+            self.require(first + rows)
+            raise DamagedIndexError(f"{self.path} was cut while it was read: restore the index from a backup")
+        return np.frombuffer(data, self.spec.dtype).reshape(rows, *self.spec.shape)
+
     def sync(self) -> None:
         """Force the written rows of the file to the disk.
 

@@ -111,6 +111,11 @@ class Columns:
 
     def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         array, file = self._checked(name, rows), self.sources[name]
+        if rows.ndim == 1 and len(rows) and isinstance(file, Column):
+            first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
+            if first >= 0 and len(rows) <= span < 2 * len(rows) and (rows[1:] > rows[:-1]).all():
+                # Where whole stretches are copied or verified, a file that shrinks meanwhile must be an error only.
+                return file.stretch(first, span), rows - first
         if self._stays_mapped or rows.size > _FEW_ROWS or not isinstance(file, Column):
             return array, rows
         present = rows >= 0
