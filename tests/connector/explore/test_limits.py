@@ -96,6 +96,31 @@ def test_health_says_when_reading_the_index_takes_too_long(serve, idle_service, 
         end.set()
 
 
+def test_a_check_of_health_may_begin_before_those_who_wait_for_the_last_one_go_on(monkeypatch):
+    end, checks, retrieve = threading.Event(), [], health_check._retrieve
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 2:
+            end.wait(30)
+
+    async def run() -> None:
+        health, later = health_check.HealthCheck(check), []
+
+        def ended(future: asyncio.Future[object]) -> None:
+            retrieve(future)
+            if not later:
+                later.append(asyncio.ensure_future(health.wait()))
+
+        monkeypatch.setattr(health_check, "_retrieve", ended)
+        await health.wait()
+        end.set()
+        await later[0]
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert checks == [1, 1]
+
+
 def test_only_so_many_requests_run_at_a_time_and_health_is_not_among_them(serve, idle_service, monkeypatch):
     monkeypatch.setattr(request_guard, "MOST_RUNNING", 2)
     end, running = threading.Event(), threading.Semaphore(0)
