@@ -52,7 +52,7 @@ def connections(address: tuple[str, int], count: int, content: bytes) -> Iterato
 
 @contextmanager
 def kept_busy(address: tuple[str, int], count: int, content: bytes) -> Iterator[None]:
-    """Send the same on so many connections without end, read the answers, and open another for each that is lost."""
+    """Send the same on some connections for ever, read the answers, and open another for each that is lost."""
     end, selector = threading.Event(), selectors.DefaultSelector()
 
     def add() -> None:
