@@ -43,6 +43,10 @@ STALLED_SECONDS = 5.0
 ANSWER_SECONDS = 45.0
 """How long one request may take from its head until its answer is written: longer than `RequestGuard` allows it."""
 
+STOP_SECONDS = 2
+"""How long requests may go on after the server was asked to stop. Work that waits then is dropped, and what runs ends.
+"""
+
 _MOST_CONNECTIONS = 512
 _ACCEPTED_AT_ONCE = 128
 _READ_BYTES = 1 << 14  # parsed at once: small pieces of a body cost far more time than their bytes
@@ -72,7 +76,7 @@ def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
     """Create the server of an application; the caller runs it, on sockets of its own or on a port of loopback."""
     config = uvicorn.Config(
         app, port=port, http=GuardedConnection, ws="none", backlog=accepted_at_once(), log_level="error",
-        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=5,
+        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
     return uvicorn.Server(config)
 

@@ -86,6 +86,8 @@ class RequestGuard:
                 answer = await asyncio.wait_for(self._forward(scope, receive, send_secured), self._seconds)
             except asyncio.TimeoutError:
                 answer = error_response(503, f"this took longer than {self._seconds:g} seconds")
+            except asyncio.CancelledError:  # only the server cancels requests, when it stops
+                answer = error_response(503, "the server stops")
         if answer is not None and not started:
             await answer(scope, receive, send_secured)
 

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 
@@ -19,7 +21,8 @@ import pytest
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
-from semcut.connector.explore import health_check, request_bodies, request_guard, thumbnails
+from semcut.connector.explore import connection_guard, health_check, request_bodies, request_guard, thumbnails
+from semcut.connector.explore.http_api import create_app
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.explore.work_queue import BusyError, WorkQueue
 from tests.connector.explore.conftest import client_of
@@ -79,6 +82,40 @@ def test_health_is_answered_and_searches_run_while_images_and_pictures_fill_thei
         statuses = [answer.result().status_code for answer in sent]
         assert statuses[:30].count(503) == 13
         assert client.get("/health").status_code == 200
+
+
+def test_a_server_that_stops_drops_the_images_that_wait(idle_service, monkeypatch):
+    monkeypatch.setattr(connection_guard, "STOP_SECONDS", 0.1)
+    begun, end, encoded = threading.Event(), threading.Event(), []
+
+    def encode(image: bytes) -> None:
+        encoded.append(image)
+        begun.set()
+        end.wait(30)
+
+    monkeypatch.setattr(idle_service, "encode", encode)
+    server = connection_guard.create_server(create_app(idle_service))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    body = b'{"image": "aW1hZ2U="}'
+    head = f"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    with ExitStack() as stack:
+        stack.callback(end.set)
+        connections = []
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection((host, port), 10))
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            connections.append(connection)
+        assert begun.wait(30)
+        server.should_exit = True
+        thread.join(20)  # the first image is still being encoded
+        assert not thread.is_alive()
+        assert all(connection.recv(1 << 16).startswith(b"HTTP/1.1 503") for connection in connections)
+    assert len(encoded) == 1
 
 
 def test_health_says_when_reading_the_index_takes_too_long(serve, idle_service, monkeypatch):
