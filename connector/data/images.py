@@ -7,16 +7,18 @@ before any pixel is decoded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
+from semcut.connector.data.decoding_limits import refuse_costly
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
@@ -69,7 +71,12 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     except (OSError, ValueError) as error:  # ValueError: a name with a byte of zero
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
     try:
-        with Image.open(opened, formats=FORMATS) as image:
+        with Image.open(cast("IO[bytes]", Unmapped(opened)), formats=FORMATS) as image:
+            _check_pixels(image)
+            try:
+                refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
+            except ValueError as reason:
+                raise UnreadableImage(str(reason)) from None
             return _decode(image, in_place=True)
     except UnreadableImage:
         raise
@@ -84,9 +91,20 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
             opened.close()
 
 
-def _decode(image: Image.Image, *, in_place: bool) -> Image.Image:
+class Unmapped:
+    """A file without its descriptor: libtiff would map the file, and the process would end if it became shorter."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.read, self.seek, self.tell, self.close = stream.read, stream.seek, stream.tell, stream.close
+
+
+def _check_pixels(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
+
+
+def _decode(image: Image.Image, *, in_place: bool) -> Image.Image:
+    _check_pixels(image)
     if in_place:  # without a second copy of a large image
         ImageOps.exif_transpose(image, in_place=True)
         image.load()
@@ -145,5 +163,5 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
                 pixels=pixels,
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )
-    finally:  # also after Ctrl-C: what waits is not decoded
+    finally:  # also if the caller is interrupted: what was begun ends by itself, and what waits is dropped
         pool.shutdown(wait=False, cancel_futures=True)

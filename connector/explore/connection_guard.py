@@ -1,14 +1,18 @@
 """The HTTP server, and what a connection may cost it before and after its requests.
 
 Anyone who can connect can open sockets, without a token, so a place belongs to a connection only while the server
-answers a complete request on it and the client reads the answer. All other connections can lose their place:
+answers a complete request on it that `RequestGuard` let pass, and the client reads the answer. All other connections
+can lose their place:
 
 - those that have not sent a complete request: nothing, part of a head, part of a body, or nothing more after an answer;
+- those whose request is refused, or needs no token, and those that send another request after that, until it passes;
 - those whose client does not read its answer.
 
 If there are more than `most_connections` connections, the server closes those of the client address with the most
-places that wait, least recently active first. So idle sockets never keep a request out, and one address never closes
-the connections of another that has fewer. Independently of their number, connections end after `IDLE_SECONDS` without
+places that wait, least recently active first. If none waits, it closes a new connection as soon as there are
+`accepted_at_once` more. So idle sockets never keep a
+request out, one address never closes the connections of another that has fewer, and files are left for the index.
+Independently of their number, connections end after `IDLE_SECONDS` without
 a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body arrives, and
 after `ANSWER_SECONDS` in one request.
 
@@ -20,12 +24,15 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sys
 from collections import Counter
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from semcut.connector.explore.request_guard import HOLDS_A_PLACE
 
 IDLE_SECONDS = 10.0
 """How long a connection may take to send the head of a request, from its start or from the end of the last answer."""
@@ -36,23 +43,40 @@ STALLED_SECONDS = 5.0
 ANSWER_SECONDS = 45.0
 """How long one request may take from its head until its answer is written: longer than `RequestGuard` allows it."""
 
-ACCEPTED_AT_ONCE = 128
-"""How many connections are accepted before what arrived on them is read, and how many the system keeps waiting."""
+STOP_SECONDS = 2
+"""How long requests may go on after the server was asked to stop. Work that waits then is dropped, and what runs ends.
+"""
 
 _MOST_CONNECTIONS = 512
+_ACCEPTED_AT_ONCE = 128
 _READ_BYTES = 1 << 14  # parsed at once: small pieces of a body cost far more time than their bytes
 
 
 def most_connections() -> int:
-    """Return the number of connections that may be open, at most half of the files that this process may open."""
-    return min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    """Return the number of connections that may be open, at most a quarter of the files that this process may open."""
+    return min(_MOST_CONNECTIONS, _most_files() // 4)
+
+
+def accepted_at_once() -> int:
+    """Return how many connections are accepted before what arrived on them is read, and how many the system keeps.
+
+    Up to four times as many are open beyond `most_connections`: those that asyncio has accepted in the last two rounds
+    of its loop, those that have not been judged or do not wait, and those that are being closed. Together with
+    `most_connections` they take three quarters of the files that this process may open.
+    """
+    return min(_ACCEPTED_AT_ONCE, _most_files() // 8)
+
+
+def _most_files() -> int:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
     """Create the server of an application; the caller runs it, on sockets of its own or on a port of loopback."""
     config = uvicorn.Config(
-        app, port=port, http=GuardedConnection, ws="none", backlog=ACCEPTED_AT_ONCE, log_level="error",
-        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=5,
+        app, port=port, http=GuardedConnection, ws="none", backlog=accepted_at_once(), log_level="error",
+        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
     return uvicorn.Server(config)
 
@@ -65,9 +89,13 @@ class GuardedConnection(H11Protocol):
         transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # without effect on transports that lack it
         self._active = self._since = self.loop.time()
         self._request: Any = None
+        self._held_a_place = True  # the first request on a connection has the benefit of the doubt
         super().connection_made(transport)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(STALLED_SECONDS, self._end_if_late)
-        if len(self.connections) > most_connections():
+        surplus = len(self.connections) - most_connections()
+        if surplus > accepted_at_once():
+            self._make_room()
+        elif surplus > 0:
             # What the newest connections have sent is read in the next round of the loop, and they are judged after it.
             self.loop.call_soon(self.loop.call_soon, self._make_room)
 
@@ -86,6 +114,7 @@ class GuardedConnection(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         self._active = self._since = self.loop.time()
+        self._held_a_place = self._holds_a_place
         super().on_response_complete()
 
     @property
@@ -96,10 +125,15 @@ class GuardedConnection(H11Protocol):
     @property
     def _waiting(self) -> bool:
         """Whether the connection has no right to its place now."""
-        return not self._answering or self.cycle.more_body or self.flow.write_paused
+        return not self._answering or self.cycle.more_body or self.flow.write_paused or not self._holds_a_place
+
+    @property
+    def _holds_a_place(self) -> bool:
+        """Whether the last request passed; while that is not known, whether the one before it did."""
+        return bool(self.cycle.scope.get(HOLDS_A_PLACE, self._held_a_place))
 
     def _make_room(self) -> None:
-        """Close waiting connections until there are as many as there may be, or none waits."""
+        """Close waiting connections until there are as many as there may be; this one if far too many do not wait."""
         surplus = len(self.connections) - most_connections()
         if surplus <= 0:
             return
@@ -112,6 +146,8 @@ class GuardedConnection(H11Protocol):
             connection = waiting.pop(oldest)
             places[connection._address] -= 1
             connection._end()
+        if len(self.connections) > most_connections() + accepted_at_once():
+            self._end()
 
     @property
     def _address(self) -> str:

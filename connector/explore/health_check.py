@@ -36,13 +36,15 @@ class HealthCheck:
             SemcutError: the index cannot be read.
         """
         loop = asyncio.get_running_loop()
-        if self._running is None or self._running.done():
-            self._running, self._began = loop.run_in_executor(self._pool, self._check), loop.time()
-            self._running.add_done_callback(_retrieve)
+        running = self._running  # another request may start the next check while this one waits
+        if running is None or running.done():
+            running = loop.run_in_executor(self._pool, self._check)
+            running.add_done_callback(_retrieve)
+            self._running, self._began = running, loop.time()
         left = max(0.0, self._began + CHECK_SECONDS - loop.time())
-        if not (await asyncio.wait({self._running}, timeout=left))[0]:
+        if not (await asyncio.wait({running}, timeout=left))[0]:
             raise ServerError(f"the server runs, but reading the index takes longer than {CHECK_SECONDS:g} seconds")
-        self._running.result()
+        running.result()
 
 
 def _retrieve(check: asyncio.Future[object]) -> None:

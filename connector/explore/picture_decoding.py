@@ -11,11 +11,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 from PIL import Image
 
-from semcut.connector.data.images import FORMATS, open_image
+from semcut.connector.data.images import FORMATS, Unmapped, open_image
 from semcut.connector.models.device import release_freed_memory
 
 LARGE_PIXELS = 1 << 22
@@ -37,7 +37,7 @@ def use_image(stream: IO[bytes], use: Callable[[Image.Image], _T]) -> _T:
     Raises:
         UnreadableImage: the content is no image that can be decoded.
     """
-    large = _pixels(stream) > LARGE_PIXELS
+    large = _is_large(stream)
     with _large_image if large else nullcontext(), _any_image:
         try:
             return use(open_image(stream))
@@ -46,12 +46,15 @@ def use_image(stream: IO[bytes], use: Callable[[Image.Image], _T]) -> _T:
                 release_freed_memory()
 
 
-def _pixels(stream: IO[bytes]) -> int:
-    """Read the number of pixels from the header of an image; 0 if there is no header, as `open_image` will report."""
+def _is_large(stream: IO[bytes]) -> bool:
+    """Return whether decoding may take much memory, by the header; without one it is not, as `open_image` will report.
+
+    A TIFF is large in any case: how much it takes depends on its tiles.
+    """
     try:
-        with Image.open(stream, formats=FORMATS) as image:
-            pixels = image.width * image.height
+        with Image.open(cast("IO[bytes]", Unmapped(stream)), formats=FORMATS) as image:
+            large = image.format == "TIFF" or image.width * image.height > LARGE_PIXELS
     except Exception:  # on broken files, Pillow raises errors of many types
-        pixels = 0
+        large = False
     stream.seek(0)
-    return pixels
+    return large

@@ -8,6 +8,9 @@
 - Body: see `request_bodies`. A body is read completely before it is parsed.
 - Number: at most `MOST_RUNNING` complete requests that have passed all of this are answered at a time; connections are
   no requests. Whether the server runs is answered in any case.
+- Connection: it ends with the answer to a request that did not pass, or that needs no token, if this has no body (the
+  client would lose the answer if the rest of a body arrived after that). So nobody without the token has more than one
+  answer ready at a time.
 - Duration: a request that takes too long is answered with an error.
 - Responses forbid browsers to load anything from other servers, and to embed the page in another site.
 """
@@ -34,6 +37,10 @@ _CONTENT_POLICY = (
 MOST_RUNNING = 256
 """Requests that are answered at a time, in all: more than all queues of work hold, so that these say what is busy."""
 
+HOLDS_A_PLACE = "semcut.holds_a_place"
+"""Key of an ASGI scope: whether the request passed, so that its connection keeps its place. Absent until that is known.
+"""
+
 
 class RequestGuard:
     """An ASGI application that checks each request before another application handles it.
@@ -59,21 +66,28 @@ class RequestGuard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "there are no WebSockets here"})
             return
-        started = False
+        started, has_body = False, Headers(scope=scope).get("content-length", "0") != "0"
 
         async def send_secured(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _secure(MutableHeaders(scope=message), scope["path"])
+                headers = MutableHeaders(scope=message)
+                _secure(headers, scope["path"])
+                if not scope.get(HOLDS_A_PLACE, False) and not has_body:
+                    headers["connection"] = "close"
             await send(message)
 
         answer = self._refusal(scope)
-        if answer is None:
+        if answer is not None:
+            scope[HOLDS_A_PLACE] = False
+        else:
             try:
                 answer = await asyncio.wait_for(self._forward(scope, receive, send_secured), self._seconds)
             except asyncio.TimeoutError:
                 answer = error_response(503, f"this took longer than {self._seconds:g} seconds")
+            except asyncio.CancelledError:  # only the server cancels requests, when it stops
+                answer = error_response(503, "the server stops")
         if answer is not None and not started:
             await answer(scope, receive, send_secured)
 
@@ -110,6 +124,7 @@ class RequestGuard:
             body = await self._bodies.read(receive, claim)
             if not isinstance(body, bytes):
                 return body
+            scope[HOLDS_A_PLACE] = not self._token_guard.is_open(scope) and self._running < MOST_RUNNING
             if self._token_guard.is_open(scope):
                 await self._app(scope, _whole(body, receive), send)
                 return None

@@ -44,12 +44,12 @@ def client_of(service: ExploreService, **settings: object) -> TestClient:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[ExploreService], str]]:
+def serve() -> Iterator[Callable[..., str]]:
     """Give a function that starts a server on loopback and returns its address."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(service: ExploreService) -> str:
-        server = create_server(create_app(service))
+    def start(service: ExploreService, *, token: str | None = None) -> str:
+        server = create_server(create_app(service, token=token))
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import selectors
 import socket
 import sys
 import threading
@@ -46,6 +48,45 @@ def connections(address: tuple[str, int], count: int, content: bytes) -> Iterato
             with suppress(OSError):  # it had to leave its place
                 connection.send(content)
         yield opened
+
+
+@contextmanager
+def kept_busy(address: tuple[str, int], count: int, content: bytes) -> Iterator[None]:
+    """Send the same on some connections for ever, read the answers, and open another for each that is lost."""
+    end, selector = threading.Event(), selectors.DefaultSelector()
+
+    def add() -> None:
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.connect_ex(address)
+        selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def send() -> None:
+        while not end.wait(0.02):
+            for key, _ in selector.select(0.1):
+                connection = key.fileobj
+                try:
+                    with suppress(BlockingIOError):
+                        if not connection.recv(1 << 16):
+                            raise ConnectionError
+                    with suppress(BlockingIOError):
+                        connection.send(content)
+                except OSError:
+                    selector.unregister(connection)
+                    connection.close()
+                    add()
+
+    for _ in range(count):
+        add()
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        end.set()
+        sender.join()
+        for key in list(selector.get_map().values()):
+            key.fileobj.close()
 
 
 def searched(address: tuple[str, int]) -> int:
@@ -164,3 +205,55 @@ def test_pieces_of_a_body_are_not_parsed_after_it_was_refused(address):
         connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 411")
         assert is_closed(connection, 10)
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_requests_without_the_token_hold_no_place(path, service, serve, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(connection_guard, "_ACCEPTED_AT_ONCE", 20)
+    most, made = [], connection_guard.GuardedConnection.connection_made
+
+    def connection_made(self, transport):
+        made(self, transport)
+        most.append(len(self.connections))
+
+    monkeypatch.setattr(connection_guard.GuardedConnection, "connection_made", connection_made)
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode() * 50
+    header = {"authorization": "Bearer secret"}
+    with kept_busy((host, int(port)), 60, request):
+        for _ in range(3):
+            assert httpx2.get(f"http://{host}:{port}/records/3", headers=header, timeout=20).status_code == 200
+    assert max(most) <= 40
+
+
+def test_a_refused_connection_keeps_its_place_only_after_a_request_that_passes(service, serve, monkeypatch):
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    refused = HEAD + b"content-length: 9\r\n\r\n"
+    with socket.create_connection((host, int(port)), 10) as connection:
+        for _ in range(3):  # the answer is not lost although the body comes after it
+            connection.sendall(refused)
+            answer = connection.recv(1 << 16)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 401")
+            connection.sendall(b'{"id": 3}')
+        connection.sendall(b"GET /stats HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer secret\r\n\r\n")
+        answer = connection.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 200")
+        while not answer.endswith(b"}"):
+            answer += connection.recv(1 << 16)
+        connection.sendall(b"GET /stats HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = connection.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 401")
+        assert b"connection: close" in answer
+        assert is_closed(connection, 10)
+
+
+def test_connections_take_less_than_the_files_of_the_process(monkeypatch):
+    for files in (64, 256, 1024, 20_000, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        most, at_once = connection_guard.most_connections(), connection_guard.accepted_at_once()
+        assert 0 < most <= 512
+        assert 0 < at_once <= 128
+        assert files == resource.RLIM_INFINITY or most + 4 * at_once <= files * 3 // 4

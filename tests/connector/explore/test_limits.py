@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 
@@ -19,7 +21,8 @@ import pytest
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
-from semcut.connector.explore import health_check, request_bodies, request_guard, thumbnails
+from semcut.connector.explore import connection_guard, health_check, request_bodies, request_guard, thumbnails
+from semcut.connector.explore.http_api import create_app
 from semcut.connector.explore.service import ExploreService
 from semcut.connector.explore.work_queue import BusyError, WorkQueue
 from tests.connector.explore.conftest import client_of
@@ -81,6 +84,40 @@ def test_health_is_answered_and_searches_run_while_images_and_pictures_fill_thei
         assert client.get("/health").status_code == 200
 
 
+def test_a_server_that_stops_drops_the_images_that_wait(idle_service, monkeypatch):
+    monkeypatch.setattr(connection_guard, "STOP_SECONDS", 0.1)
+    begun, end, encoded = threading.Event(), threading.Event(), []
+
+    def encode(image: bytes) -> None:
+        encoded.append(image)
+        begun.set()
+        end.wait(30)
+
+    monkeypatch.setattr(idle_service, "encode", encode)
+    server = connection_guard.create_server(create_app(idle_service))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    body = b'{"image": "aW1hZ2U="}'
+    head = f"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    with ExitStack() as stack:
+        stack.callback(end.set)
+        connections = []
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection((host, port), 10))
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            connections.append(connection)
+        assert begun.wait(30)
+        server.should_exit = True
+        thread.join(20)  # the first image is still being encoded
+        assert not thread.is_alive()
+        assert all(connection.recv(1 << 16).startswith(b"HTTP/1.1 503") for connection in connections)
+    assert len(encoded) == 1
+
+
 def test_health_says_when_reading_the_index_takes_too_long(serve, idle_service, monkeypatch):
     monkeypatch.setattr(health_check, "CHECK_SECONDS", 0.1)
     end, checks = threading.Event(), []
@@ -94,6 +131,31 @@ def test_health_says_when_reading_the_index_takes_too_long(serve, idle_service, 
         assert checks == [1]
     finally:
         end.set()
+
+
+def test_a_check_of_health_may_begin_before_those_who_wait_for_the_last_one_go_on(monkeypatch):
+    end, checks, retrieve = threading.Event(), [], health_check._retrieve
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 2:
+            end.wait(30)
+
+    async def run() -> None:
+        health, later = health_check.HealthCheck(check), []
+
+        def ended(future: asyncio.Future[object]) -> None:
+            retrieve(future)
+            if not later:
+                later.append(asyncio.ensure_future(health.wait()))
+
+        monkeypatch.setattr(health_check, "_retrieve", ended)
+        await health.wait()
+        end.set()
+        await later[0]
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert checks == [1, 1]
 
 
 def test_only_so_many_requests_run_at_a_time_and_health_is_not_among_them(serve, idle_service, monkeypatch):

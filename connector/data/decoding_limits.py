@@ -1,0 +1,90 @@
+"""`refuse_costly`: refuses images whose decoding takes time or memory out of proportion to their pixels.
+
+The number of pixels in the header bounds neither:
+
+- A compressed TIFF is decoded in tiles, which may be far larger than the image: one of a gigabyte for 16 x 16 pixels.
+- Pillow decodes some rare kinds of PPM and BMP in Python, a thousand times slower than other kinds.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+SLOW_PIXELS = 1 << 20
+"""The most pixels of an image that Pillow decodes in Python; they take about a second."""
+
+SLOW_BYTES = 1 << 22
+"""The largest file of an image that Pillow decodes in Python."""
+
+PIECE_BYTES = 1 << 28
+"""The largest tile or strip of a compressed TIFF, decoded; 67 million pixels of four bytes."""
+
+_TAGS_READ = 4096
+_BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
+
+
+def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> None:
+    """Check an image that was opened and has not been decoded.
+
+    Args:
+        image: the image.
+        stream: its file; its position stays the same.
+        size: bytes of its file.
+
+    Raises:
+        ValueError: the image is not decoded; the message is the reason.
+    """
+    decoders = {str(tile[0]) for tile in getattr(image, "tile", ())}
+    if "ppm_plain" in decoders:
+        raise ValueError("pixels as text (PPM of the kinds P1 to P3) take too long: convert it, to PNG for example")
+    if decoders & Image.DECODERS.keys() and (image.width * image.height > SLOW_PIXELS or size > SLOW_BYTES):
+        raise ValueError(
+            f"pixels stored like these are decoded slowly: at most {SLOW_PIXELS:,} in {SLOW_BYTES:,} bytes are read, "
+            "convert it, to PNG for example"
+        )
+    if isinstance(image, TiffImageFile) and "libtiff" in decoders:
+        position = stream.tell()
+        _check_pieces(image, _tags(image, stream))
+        stream.seek(position)
+
+
+def _tags(image: TiffImageFile, stream: IO[bytes]) -> set[int]:
+    """Read the numbers of the tags of the first image: each once, because libtiff takes the first and Pillow the last.
+
+    Raises:
+        ValueError: a tag is there twice, or there are too many.
+    """
+    order = "<" if image.tag_v2.prefix == b"II" else ">"
+    stream.seek(0)
+    big = 43 in stream.read(4)[2:]
+    stream.seek(image.tag_v2.offset or 0)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))
+    if count > _TAGS_READ:
+        raise ValueError(f"a TIFF with {count:,} tags, at most {_TAGS_READ:,} are read")
+    entry = 20 if big else 12
+    table = stream.read(count * entry)
+    tags = [struct.unpack_from(order + "H", table, start)[0] for start in range(0, len(table) - entry + 1, entry)]
+    if len(set(tags)) < len(tags):
+        raise ValueError("a TIFF that states the same tag twice")
+    return set(tags)
+
+
+def _check_pieces(image: TiffImageFile, tags: set[int]) -> None:
+    """Check the size of the tiles or strips of a compressed TIFF."""
+    if tags & {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS}:
+        width, height = image.tag_v2.get(_TILE_WIDTH), image.tag_v2.get(_TILE_HEIGHT)
+    else:
+        width, height = image.width, min(image.tag_v2.get(_STRIP_HEIGHT, image.height), image.height)
+    if not (isinstance(width, int) and isinstance(height, int)):
+        raise ValueError("a TIFF whose tiles have no size")
+    bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
+    size = width * height * samples * -(-max(bits) // 8)
+    if width * height > 4 * image.width * image.height + SLOW_PIXELS or size > PIECE_BYTES:
+        raise ValueError(
+            f"a TIFF of {image.width} x {image.height} pixels in pieces of {width} x {height}, expected pieces of its "
+            f"own size at most, and of {PIECE_BYTES:,} bytes"
+        )
