@@ -123,7 +123,7 @@ class Encodings:
 
     def normalised(self) -> bool:
         """Return whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
-        return count_unnormalised(self.features) == 0
+        return not is_unnormalised(self.features).any()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,14 +150,14 @@ _Batch = TypeVar("_Batch", bound=Encodings)
 
 def is_unnormalised(features: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which of (n, D) features do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a damaged or forged file can hold any value
-        squared = np.vecdot(features, features)
-        return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE)  # true for NaN
+    squared = np.vecdot(features, features)
+    return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE)  # true for NaN
 
 
 def count_unnormalised(features: NDArray[np.float32]) -> int:
     """Count (n, D) features that do not have length 1 within `NORM_TOLERANCE`."""
-    return int(np.count_nonzero(is_unnormalised(features)))
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged or forged file can hold any value
+        return int(np.count_nonzero(is_unnormalised(features)))
 
 
 def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:

@@ -92,7 +92,7 @@ class Searchable:
 
         def search() -> SearchResult:
             snapshot, chosen = self.snapshot, params
-            snapshot.columns.require_whole("ids", "probabilities", "features")
+            snapshot.columns.require_searchable()
             with_scores = scored(queries, params, snapshot.normalised)
             if not len(queries) or not len(snapshot):
                 return SearchResult.empty(len(queries), params.k)

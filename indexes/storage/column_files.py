@@ -24,6 +24,7 @@ error, never to a wrong answer. A block that this process wrote counts as compar
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import weakref
@@ -56,7 +57,7 @@ class Spec(NamedTuple):
     @property
     def row_bytes(self) -> int:
         """Number of bytes per row."""
-        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def specs(config: IndexConfig) -> dict[str, Spec]:
@@ -164,6 +165,11 @@ class Column:
         self._longest_rows = extent.rows
         self._resize_compared(len(extent.crcs), first)
         self._compared[first:-1] = False
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor; another file can have this number after `close`."""
+        return self._fd
 
     @property
     def block(self) -> int:

@@ -9,6 +9,7 @@ megabytes around each row; many rows are read through the mapping, and `release_
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ from semcut.indexes.storage.memory_column import MemoryColumn
 _MAPPED_BYTES = 1 << 27  # features and probabilities of at most this size stay mapped after a search
 _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is faster than mapping them
 _LARGE = ("probabilities", "features")
+_SEARCHED = ("ids", "probabilities", "features")
 
 
 ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
@@ -50,6 +52,9 @@ class Columns:
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
         self._released_at = -np.inf
+        self._searched = [
+            (file.descriptor, self._arrays[name].nbytes) for name, file in self.files().items() if name in _SEARCHED
+        ]
         for name in ("ids", "codes", "cells", "removed"):
             self.sources[name].check(extents[name])
 
@@ -79,6 +84,18 @@ class Columns:
     def _present(self, name: str) -> NDArray[Any]:
         self.require_whole(name)
         return self._arrays[name]
+
+    def require_searchable(self) -> None:
+        """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well."""
+        try:
+            for descriptor, size in self._searched:
+                if os.fstat(descriptor).st_size < size:
+                    break
+            else:
+                return
+        except OSError:
+            pass
+        self.require_whole(*_SEARCHED)
 
     def require_whole(self, *names: str) -> None:
         """Raise `DamagedIndexError` if a file of these columns has become too short for its rows.
