@@ -27,7 +27,8 @@ def test_bounds_hold_and_no_more_is_left_than_a_search_scans(world, removed_shar
     weights = Similarity(world.config).weights(world.queries.probabilities)
     for cutoff in world.cutoffs()[:5]:
         found = index.explain(world.queries, cutoff=cutoff)
-        surely = index.explain(world.queries, cutoff=min(0.999, cutoff * (1 + 1e-4) + 1e-6))  # whatever is rounded
+        above = min(np.nextafter(1, 0), cutoff * (1 + 1e-4) + 1e-6)  # whatever is rounded
+        surely = index.explain(world.queries, cutoff=above)
         result = index.search(world.queries, k=1, cutoff=cutoff)
         assert (surely.kept_codes.sum(axis=1) <= result.codes).all()
         assert (surely.kept_cells.sum(axis=1) <= result.cells).all()
