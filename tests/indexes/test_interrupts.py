@@ -24,7 +24,7 @@ from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.story import CONFIG, Story, records
 from tests.indexes.test_many_users import read_with
 
-INTERRUPTS = [1000, pytest.param(30_000, marks=pytest.mark.long)]
+INTERRUPTS = [500, pytest.param(30_000, marks=pytest.mark.long)]
 SEARCH = {"k": 20, "cutoff": 0.3, "shortlist": None}
 
 

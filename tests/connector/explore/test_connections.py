@@ -117,7 +117,13 @@ def is_lost(connection: socket.socket, content: bytes, times: int, *, pause: flo
     return False
 
 
-@pytest.mark.parametrize("kind", NOTHING_COMPLETE)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.long) if kind == "answers that are not read" else kind
+        for kind in NOTHING_COMPLETE
+    ],
+)
 def test_connections_without_a_complete_request_give_way(kind, address, monkeypatch):
     monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
     with connections(address, 60, NOTHING_COMPLETE[kind]) as opened:

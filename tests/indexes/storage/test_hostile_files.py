@@ -30,7 +30,7 @@ def use_forged(directory: Path, first: int, count: int, engine: str, **variables
 
 @pytest.mark.parametrize("engine", ["auto", "faiss"])
 def test_forged_indexes_are_used_or_refused(tmp_path, engine):
-    use_forged(tmp_path, 0 if engine == "auto" else 10_000, 1000 if THOROUGH else 60, engine)
+    use_forged(tmp_path, 0 if engine == "auto" else 10_000, 1000 if THOROUGH else 40, engine)
 
 
 @pytest.mark.long
