@@ -68,7 +68,6 @@ class Searchable:
         Raises:
             ClosedIndexError: the index was closed.
         """
-
         while True:
             with self.lock.of_this_thread():
                 if self.lock.is_open():

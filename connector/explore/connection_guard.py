@@ -10,11 +10,10 @@ can lose their place:
 
 If there are more than `most_connections` connections, the server closes those of the client address with the most
 places that wait, least recently active first. If none waits, it closes a new connection as soon as there are
-`accepted_at_once` more. So idle sockets never keep a
-request out, one address never closes the connections of another that has fewer, and files are left for the index.
-Independently of their number, connections end after `IDLE_SECONDS` without
-a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body arrives, and
-after `ANSWER_SECONDS` in one request.
+`accepted_at_once` more. So idle sockets never keep a request out, one address never closes the connections of another
+that has fewer, and files are left for the index. Independently of their number, connections end after `IDLE_SECONDS`
+without a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body
+arrives, and after `ANSWER_SECONDS` in one request.
 
 This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
 and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.
@@ -44,8 +43,7 @@ ANSWER_SECONDS = 45.0
 """How long one request may take from its head until its answer is written: longer than `RequestGuard` allows it."""
 
 STOP_SECONDS = 2
-"""How long requests may go on after the server was asked to stop. Work that waits then is dropped, and what runs ends.
-"""
+"""How long requests may go on after the server was asked to stop. What waits then is dropped."""
 
 _MOST_CONNECTIONS = 512
 _ACCEPTED_AT_ONCE = 128
