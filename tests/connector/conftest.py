@@ -1,4 +1,7 @@
-"""Fixtures for all tests: a temporary cache folder, a small network trained on digits, and an index of digits."""
+"""Fixtures for all tests: a temporary cache folder, a small network trained on digits, and an index of digits.
+
+All processes of a test run share them.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
+from tests.made_once import made_once
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
+        folder = made_once(tmp_path_factory, "cache", lambda _: None)
         patch.setenv("SEMCUT_CACHE", str(folder))
         yield folder
 
@@ -40,14 +44,18 @@ def architecture(digits: ImageSet) -> Architecture:
 
 @pytest.fixture(scope="session")
 def model(digits: ImageSet, architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    path = tmp_path_factory.mktemp("model") / "run"
-    return train(digits.sample(600), architecture, TrainConfig(epochs=5, augment="shift"), path)
+    def make(place: Path) -> None:
+        train(digits.sample(600), architecture, TrainConfig(epochs=5, augment="shift"), place / "run")
+
+    return Checkpoint.load(made_once(tmp_path_factory, "model", make) / "run")
 
 
 @pytest.fixture(scope="session")
 def stored(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index of all training digits with the network; no test may change the index."""
-    path = tmp_path_factory.mktemp("stored") / "digits"
-    with Connector.create(path, model.path) as connector:
-        connector.add_files(digits.files)
-    return path
+
+    def make(place: Path) -> None:
+        with Connector.create(place / "digits", model.path) as connector:
+            connector.add_files(digits.files)
+
+    return made_once(tmp_path_factory, "stored", make) / "digits"

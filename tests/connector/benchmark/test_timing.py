@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -12,20 +11,40 @@ from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.connector.benchmark.methods.structures import Method
 
 
-def fake(name, calls, seconds=0.0):
-    """Return a method that records how many queries each call has."""
+class Clock:
+    """A clock that only `sleep` and reading it move, in place of the module `time`: a busy machine changes nothing."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        self.now += 1e-5
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+def fake(clock, name, calls, seconds=0.0):
+    """Return a method that records how many queries each call has, and takes these seconds for each query."""
 
     def search(queries, k):
         calls.append((name, len(queries)))
-        time.sleep(seconds * len(queries))
+        clock.sleep(seconds * len(queries))
         return np.tile(np.arange(k), (len(queries), 1))
 
     return Method(name=name, family=name, parameters={}, structure=None, search=search)
 
 
-def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset):
+def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset, clock):
     queries, calls = dataset.queries.get(np.arange(100)), []
-    methods = [fake("a", calls), fake("b", calls)]
+    methods = [fake(clock, "a", calls), fake(clock, "b", calls)]
     probed = []
     times, probes = timing.measure(
         methods, queries, k=3, batches=(64,), rounds=3, seconds=5,
@@ -39,10 +58,15 @@ def test_methods_take_turns_and_calls_of_the_first_round_do_not_count(dataset):
     assert times["a"].ids.shape == (64, 3)
 
 
-def test_a_slow_method_gets_smaller_batches_and_fewer_calls(dataset):
+def test_a_slow_method_gets_smaller_batches_and_fewer_calls(dataset, clock):
     queries, calls = dataset.queries.get(np.arange(100)), []
     times, _ = timing.measure(
-        [fake("slow", calls, 0.002), fake("fast", calls)], queries, k=3, batches=(1, 32, 1024), rounds=1, seconds=0.1
+        [fake(clock, "slow", calls, 0.002), fake(clock, "fast", calls)],
+        queries,
+        k=3,
+        batches=(1, 32, 1024),
+        rounds=1,
+        seconds=0.1,
     )
     assert times["fast"].sizes == {1: 1, 32: 32, 1024: 100}
     assert 4 <= times["slow"].sizes[1024] <= 50
@@ -50,14 +74,14 @@ def test_a_slow_method_gets_smaller_batches_and_fewer_calls(dataset):
     assert len(times["fast"].seconds[1]) > 3 * len(times["slow"].seconds[1])
 
 
-def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset):
+def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset, clock):
     """A stored index answers queries slowly the first time: blocks that are first read are compared with checksums."""
     queries, known = dataset.queries.get(np.arange(100)), set()
 
     def search(batch, k):
         fresh = {row.tobytes() for row in batch.features} - known
         known.update(fresh)
-        time.sleep(0.005 * len(fresh))
+        clock.sleep(0.005 * len(fresh))
         return np.tile(np.arange(k), (len(batch), 1))
 
     method = Method(name="stored", family="stored", parameters={}, structure=None, search=search)
@@ -66,9 +90,11 @@ def test_a_batch_is_not_cut_because_its_queries_were_slow_the_first_time(dataset
 
 
 @pytest.mark.parametrize(("seconds", "complete"), [(0.001, True), (0.02, False)])
-def test_results_are_those_of_all_queries_unless_these_take_too_long(dataset, seconds, complete):
+def test_results_are_those_of_all_queries_unless_these_take_too_long(dataset, clock, seconds, complete):
     queries, calls = dataset.queries.get(np.arange(100)), []
-    times, _ = timing.measure([fake("slow", calls, seconds)], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.05)
+    times, _ = timing.measure(
+        [fake(clock, "slow", calls, seconds)], queries, k=3, batches=(1, 1024), rounds=1, seconds=0.05
+    )
     assert times["slow"].sizes[1024] < 100
     assert len(times["slow"].ids) == (100 if complete else times["slow"].sizes[1024])
 

@@ -13,6 +13,8 @@ from semcut.connector.reproduce.measure_network import measure_network
 from semcut.connector.reproduce.network_measurements import Measurement
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
+from semcut.indexes.progress import silent
+from tests.made_once import made_once
 
 PROTOCOL = "cifar10-2"
 NETWORKS: dict[str, tuple[HeadName, int]] = {"paper-0": ("paper", 0), "ortho-0": ("orthohash", 0),
@@ -21,28 +23,33 @@ NETWORKS: dict[str, tuple[HeadName, int]] = {"paper-0": ("paper", 0), "ortho-0":
 
 @pytest.fixture(scope="session")
 def networks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("networks")
-    for name, (head, seed) in NETWORKS.items():
-        images = protocol_split(PROTOCOL, "digits", seed).training
-        architecture = Architecture(classes=images.classes, image_size=16, bits=32, dim=32, head=head)
-        config = TrainConfig(epochs=3, learning_rate=4e-3, augment="shift", seed=seed)
-        train(images, architecture, config, place / name)
+    def make(place: Path) -> None:
+        for name, (head, seed) in NETWORKS.items():
+            images = protocol_split(PROTOCOL, "digits", seed).training
+            architecture = Architecture(classes=images.classes, image_size=16, bits=32, dim=32, head=head)
+            config = TrainConfig(epochs=3, learning_rate=4e-3, augment="shift", seed=seed)
+            train(images, architecture, config, place / name)
+
+    place = made_once(tmp_path_factory, "networks", make)
     return {name: place / name for name in NETWORKS}
 
 
 @pytest.fixture(scope="session")
 def results(networks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Measurement]]:
-    out = tmp_path_factory.mktemp("results")
-    tasks: set[str] = set()
+    def make(place: Path) -> None:
+        tasks: set[str] = set()
 
-    def report(done: int, total: int, task: str = "") -> None:
-        tasks.add(task)
+        def report(done: int, total: int, task: str = "") -> None:
+            tasks.add(task)
 
-    measurements = {
-        name: measure_network(path, "digits", PROTOCOL, out, progress=report) for name, path in networks.items()
+        for path in networks.values():
+            name = measure_network(path, "digits", PROTOCOL, place, progress=report).about["name"]
+            assert {f"{name}: {step}" for step in ("indexing", "encoding queries", "ranking")} <= tasks
+
+    out = made_once(tmp_path_factory, "results", make)
+    measurements = {  # made by `make`, found here
+        name: measure_network(path, "digits", PROTOCOL, out, progress=silent) for name, path in networks.items()
     }
-    for step in ("indexing", "encoding queries", "ranking"):
-        assert {f"{network.about['name']}: {step}" for network in measurements.values()} <= tasks
     return out, measurements
 
 

@@ -41,6 +41,7 @@ from tests.indexes.kernels.processes import (
     read_terminal,
     wait_for_lock,
 )
+from tests.made_once import made_once
 
 if "compiled" not in available_engines():
     pytest.skip("numba is not installed", allow_module_level=True)
@@ -60,10 +61,9 @@ if sys.stdin.readline():  # the kernels are compiled now
 """
 
 
-@pytest.fixture(scope="module")
-def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the output of three processes that search before kernels are compiled; two of the processes end soon."""
-    cache = tmp_path_factory.mktemp("cold")
+def start_cold(place: Path) -> None:
+    """Store the output of three processes that search before kernels are compiled; two of the processes end soon."""
+    cache = place / "kernels"
     with killed_at_the_end() as started:
         searching = [started.start(cache, SEARCH_BEFORE_AND_AFTER) for _ in range(3)]
         first = [first_line(process) for process in searching]
@@ -74,8 +74,7 @@ def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         still = compiling(cache) == [worker]
         wait_for_lock(directory_in(cache) / "lock", 3 * SECONDS)
         last, errors = searching[0].communicate("compiled\n", timeout=SECONDS)
-        return {
-            "cache": cache,
+        found = {
             "first": first,
             "last": last,
             "errors": errors,
@@ -83,6 +82,14 @@ def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "nice": int(about[16]),
             "outlived": still and all(process.returncode == 0 for process in searching),
         }
+        (place / "found.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="session")
+def cold_start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what `start_cold` found, and the cache that was filled meanwhile."""
+    place = made_once(tmp_path_factory, "cold", start_cold)
+    return {**json.loads((place / "found.json").read_text()), "cache": place / "kernels"}
 
 
 @pytest.fixture
