@@ -18,11 +18,15 @@ import httpx2
 import pytest
 
 from semcut.connector.data.sources import ImageSet
+from semcut.connector.explore.open_index import open_stored
+from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.network import SemanticHashNet
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import FaissIndex
 from semcut.indexes.milvus import MilvusIndex
 from tests.command import SEMCUT, semcut
+from tests.connector.explore.conftest import client_of
 
 
 @contextmanager
@@ -63,16 +67,26 @@ def test_a_stored_index_and_its_network_are_served(stored: Path, digits: ImageSe
 
 
 def test_an_index_without_its_network_is_searched_by_record(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
-    other = shutil.copytree(model.path, tmp_path / "other")
-    (other / "model.json").write_text((other / "model.json").read_text().replace(model.digest, "0" * 64))
-    for place in (tmp_path / "nowhere", other):
-        with running(stored, "--model", place, cwd=tmp_path) as address:
-            assert not httpx2.get(f"{address}stats").json()["images"]
+    other = tmp_path / "other"
+    architecture = model.net.architecture
+    Checkpoint.save(other, architecture, SemanticHashNet(architecture).state_dict(), {})
+    for place, reason in ((tmp_path / "nowhere", "no network in"), (other, "did not make this index")):
+        stats, warnings = stats_of(stored, place)
+        assert not stats["images"]
+        assert [reason in warning for warning in warnings] == [True]
     plain = shutil.copytree(stored, tmp_path / "plain")
     (plain / LINK).unlink()
-    with running(plain, cwd=tmp_path) as address:
-        stats = httpx2.get(f"{address}stats").json()
-        assert (stats["images"], stats["classes"][0]) == (False, "class 0")
+    stats, warnings = stats_of(plain, None)
+    assert (stats["images"], stats["classes"][0], warnings) == (False, "class 0", [])
+
+
+def stats_of(index: Path, model: Path | None) -> tuple[dict[str, object], list[str]]:
+    """Open an index as the command does; return its answer to `/stats`, and the warnings."""
+    warnings: list[str] = []
+    opened = open_stored(index, model, "cpu", warnings.append)
+    with opened.index:
+        service = ExploreService(opened.index, opened.class_names, opened.encode)
+        return client_of(service).get("/stats").json(), warnings
 
 
 def test_a_milvus_collection_is_served(stored: Path, model: Checkpoint, tmp_path: Path) -> None:
