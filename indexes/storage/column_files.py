@@ -28,6 +28,7 @@ import math
 import os
 import weakref
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,6 +247,18 @@ class Column:
         """
         if not self._close.alive:
             raise ClosedIndexError("the index was closed: open it again")
+
+    def written(self) -> tuple[int, int]:
+        """Return the size of the file in bytes, and when it was last written to, in nanoseconds.
+
+        Raises:
+            ClosedIndexError: the column was closed.
+        """
+        with suppress(OSError):
+            found = os.fstat(self._fd)
+            self._require_open()
+            return found.st_size, found.st_mtime_ns
+        raise ClosedIndexError
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read a few scattered rows from the file into a new array.

@@ -12,7 +12,6 @@ the other generation may remain, and the next writer deletes it (`Transactions.b
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -99,8 +98,7 @@ def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progre
 
 def _times(snapshot: Snapshot) -> list[tuple[int, int]]:
     """Return the sizes of all column files, and when they were last written to: by nobody while the writer compacts."""
-    found = [os.fstat(file.descriptor) for file in snapshot.columns.files().values()]
-    return [(each.st_size, each.st_mtime_ns) for each in found]
+    return [file.written() for file in snapshot.columns.files().values()]
 
 
 def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:
