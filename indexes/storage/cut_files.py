@@ -63,6 +63,8 @@ class Mapping(mmap.mmap):
         mappings.pop(self.start, None)  # before the memory is unmapped, so that no other mapping has the address yet
 
 
+cuts: list[int] = []
+"""The start of every mapping of this process that was cut: almost always empty, so that it is quick to ask."""
 _interrupts: list[BaseException] = []  # raised in the handler by Ctrl-C
 
 
@@ -130,6 +132,7 @@ def _replace(address: int) -> bool:
         mapping = reference()
         if mapping is not None and start <= address < start + len(mapping):
             mapping.cut = True  # first, so that no thread reads zeros without a mark
+            cuts.append(start)
             flags = _FIXED | _ANONYMOUS | _NORESERVE | _PRIVATE
             return bool(_libc.mmap(start, len(mapping), mmap.PROT_READ, flags, -1, 0) == start)
     return False

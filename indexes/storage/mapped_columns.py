@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, SemcutError
 from semcut.indexes.storage.column_files import Column, Extent
-from semcut.indexes.storage.cut_files import mapping_of, raise_interrupt
+from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt
 from semcut.indexes.storage.memory_column import MemoryColumn
 
 _T = TypeVar("_T")
@@ -98,10 +98,7 @@ class Columns:
     @property
     def cut(self) -> bool:
         """Whether another program has cut a file while its rows were read, so that these arrays cannot be used."""
-        for mapping in self._mappings.values():  # noqa: SIM110  every search asks; `any` takes twice as long
-            if mapping.cut:
-                return True
-        return False
+        return bool(cuts) and any(mapping.cut for mapping in self._mappings.values())
 
     def require_searchable(self) -> None:
         """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well."""
@@ -110,7 +107,7 @@ class Columns:
                 if os.fstat(descriptor).st_size < size:
                     break
             else:
-                if not self.cut:
+                if not cuts:
                     return
         except OSError:
             pass
