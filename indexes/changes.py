@@ -64,7 +64,7 @@ class Changes:
         assert ids is not None
 
         def change() -> None:
-            rows = self._searchable.id_map().rows(ids)
+            rows = self._rows(ids)
             if not replace:
                 refuse_known(ids, rows)
             self.publish(self._store.write(encodings, rows[rows >= 0]))
@@ -80,11 +80,15 @@ class Changes:
         """
 
         def change() -> None:
-            rows = self._searchable.id_map().rows(ids)
+            rows = self._rows(ids)
             refuse_unknown(ids, rows)
             self.publish(self._store.write(None, rows))
 
         self._run(change)
+
+    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        columns = self._searchable.snapshot.columns
+        return columns.reading(lambda: self._searchable.id_map().rows(ids))
 
     def compact(self, progress: Progress | None) -> None:
         """Commit postponed changes, and compact the store.
@@ -166,13 +170,13 @@ class Changes:
             raise
 
     def publish(self, after: Snapshot) -> None:
-        """Make searches see a snapshot; if that fails for a stored index, close the index."""
+        """Make searches see a snapshot; if that fails, close a stored index, unless it is a reader's and unchanged."""
         if after is self._searchable.snapshot:
             return
         try:
             self._searchable.publish(after)
         except BaseException:
-            if self._store.path is not None:
+            if self._store.path is not None and (self._store.writing or not self._searchable.whole):
                 self.abandon()
             raise
 

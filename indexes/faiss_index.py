@@ -277,7 +277,7 @@ class FaissIndex(SemanticIndex):
         """Return all ids: (records,) int64, in order of arrival."""
         self._check_open()
         snapshot = self._searchable.snapshot
-        return snapshot.columns.ids[snapshot.live]
+        return snapshot.columns.reading(lambda: snapshot.columns.ids[snapshot.live])
 
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
@@ -299,9 +299,10 @@ class FaissIndex(SemanticIndex):
 
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         snapshot = self._searchable.snapshot
-        columns, rows = snapshot.columns, snapshot.live
-        rows = rows[columns.ids[rows] > after]
-        rows = rows[np.argsort(columns.ids[rows])]
+        columns, live = snapshot.columns, snapshot.live
+        ids = columns.reading(lambda: columns.ids[live])
+        wanted = np.flatnonzero(ids > after)
+        rows = live[wanted[np.argsort(ids[wanted])]]
         return (columns.records(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
 
     def _cells(self) -> Cells:

@@ -44,6 +44,7 @@ class Searchable:
         scanner: scans the codes of its records.
         lock: shared by all readers of the scanner, exclusive while one snapshot replaces another.
         closed: whether the index was closed.
+        whole: False while, or if, `publish` has changed a part only.
     """
 
     def __init__(self, snapshot: Snapshot, similarity: Similarity, engine: str, device: str) -> None:
@@ -54,7 +55,7 @@ class Searchable:
         self._search = build_search(snapshot, self.scanner, similarity, self._features)
         self._ids: IdMap | None = None
         self.lock, self.closed = SharedLock(), False
-        self._whole = True  # False while, or if, `publish` has changed a part only
+        self.whole = True
         self._mapping = threading.Lock()
 
     def check_open(self) -> None:
@@ -67,12 +68,13 @@ class Searchable:
 
         Raises:
             ClosedIndexError: the index was closed.
+            DamagedIndexError: a file of the index was cut meanwhile, see `Columns.reading`.
         """
         while True:
             with self.lock.of_this_thread():
                 if self.lock.is_open():
                     self.check_open()
-                    return call()
+                    return self.snapshot.columns.reading(call)
             self.lock.wait()
 
     def search(
@@ -111,19 +113,19 @@ class Searchable:
         search = build_search(after, self.scanner, self._similarity, self._features)
 
         def change() -> None:
-            self._whole = False
+            self.whole = False
             apply_changes(self.scanner, after, added, removed)
             if self._ids is not None:
                 self._ids.remove(after.columns.ids[removed])
                 self._ids.add(after.columns.ids[added], added)
             self.snapshot, self._search = after, search
-            self._whole = True
+            self.whole = True
 
         self.lock.write(change)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make searches see a snapshot after `publish` was interrupted, with a new scanner where that is necessary."""
-        if not self._whole or snapshot is not self.snapshot:
+        if not self.whole or snapshot is not self.snapshot:
             self._replace(snapshot)
 
     def _replace(self, after: Snapshot) -> None:
@@ -133,10 +135,10 @@ class Searchable:
         search = build_search(after, scanner, self._similarity, features)
 
         def replace() -> None:
-            self._whole = False
+            self.whole = False
             self._ids = None
             self.scanner, self._features, self.snapshot, self._search = scanner, features, after, search
-            self._whole = True
+            self.whole = True
 
         self.lock.write(replace)
 

@@ -63,14 +63,14 @@ def compare_records(
     total = len(source)
     done, after = 0, -1
     for line in journal.batches:
-        batch = next(source.iterate(line["records"], after=after), None)
-        if batch is None or batch.ids is None or (len(batch), batch.ids[-1]) != (line["records"], line["last"]):
+        batch = next(source.iterate(line.records, after=after), None)
+        if batch is None or batch.ids is None or (len(batch), batch.ids[-1]) != (line.records, line.last):
             raise source_changed
         found = _existing(target, batch.ids)
-        if len(found) < len(batch) or checksum(found) != line["crc"]:
+        if len(found) < len(batch) or checksum(found) != line.crc:
             wrong = _differing_ids(batch, found)
             yield f"{len(wrong)} records are missing or not the same: {_some(wrong)}"
-        after, done = line["last"], done + len(batch)
+        after, done = line.last, done + len(batch)
         if progress is not None:
             progress(done, total)
 

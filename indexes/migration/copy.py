@@ -117,8 +117,8 @@ class Migration:
                 )
         if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
             raise self._source_changed()
-        last_ids = [batch["last"] for batch in self._journal.batches]
-        if last_ids and not self._target.contains(last_ids).any():
+        last_ids = self._journal.last_ids
+        if len(last_ids) and not self._target.contains(last_ids).any():
             raise StorageError(
                 f"the journal {self._journal.path} lists {self._journal.copied} records as copied to "
                 f"{header['target']}, but they are not there: if {header['target']} was dropped, or is on another "

@@ -12,20 +12,34 @@ import contextlib
 import json
 import os
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import SemcutError, StorageError
-from semcut.indexes.regular_files import open_descriptor, read_bytes
+from semcut.indexes.milvus import LARGEST_BATCH
+from semcut.indexes.regular_files import open_binary, open_descriptor
 from semcut.indexes.storage.atomic_write import replacing
 
 FORMAT_VERSION = 1
 _MAX_BYTES = 256 << 20
-"""The largest journal: 3 million batches."""
+"""The largest journal: 3 million batches, which take 24 bytes of memory each."""
+_HEADER_BYTES, _LINE_BYTES = 1 << 16, 256
+"""The longest header, and the longest of the other lines."""
+_LARGEST = {"last": 2**63 - 1, "records": LARGEST_BATCH, "crc": 2**32 - 1}
+
+
+class CopiedBatch(NamedTuple):
+    """A batch that is in the target: its last id, its number of records, and the CRC-32 of their content."""
+
+    last: int
+    records: int
+    crc: int
 
 
 class SourceChangedError(SemcutError):
@@ -41,7 +55,6 @@ class Journal:
     Attributes:
         path: as given.
         header: the first line; None if no migration has begun.
-        batches: the other lines: "last", "records" and "crc" of every batch.
 
     Raises:
         StorageError: the file cannot be read, or is no journal of this version of semcut.
@@ -50,35 +63,63 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header: dict[str, Any] | None = None
-        self.batches: list[dict[str, int]] = []
+        self._numbers = array("q")  # three for every batch
         self._size = 0  # bytes of whole lines
         try:
-            content = read_bytes(path, _MAX_BYTES)
+            with open_binary(path, max_bytes=_MAX_BYTES) as file:
+                self._read(file)
         except FileNotFoundError:
             return
         except OSError as error:
             raise StorageError(f"the journal {path} cannot be read: {error.strerror or error}") from None
-        whole = content[: content.rfind(b"\n") + 1]
-        self._size = len(whole)
-        known = not whole
-        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            lines = [json.loads(line) for line in whole.splitlines()]
-            if lines:
-                self.header = dict(lines[0])
-                self.batches = [{name: int(line[name]) for name in ("last", "records", "crc")} for line in lines[1:]]
-                known = self.header["format"] == FORMAT_VERSION
-        if not known:
-            raise StorageError(f"{path} is no journal of a migration by this version of semcut: move it away")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise StorageError(f"{path} is no journal of a migration by this version of semcut: move it away") from None
+
+    def _read(self, file: IO[bytes]) -> None:
+        """Read all whole lines, one at a time: a journal from someone else can have any.
+
+        Raises:
+            ValueError, TypeError, KeyError, RecursionError: a line is not one of a journal.
+        """
+        while line := file.readline(_LINE_BYTES if self._size else _HEADER_BYTES):
+            if not line.endswith(b"\n"):
+                if file.read(1):
+                    raise ValueError("the line is too long")
+                return
+            content = dict(json.loads(line))
+            if not self._size:
+                if content["format"] != FORMAT_VERSION:
+                    raise ValueError("another version")
+                self.header = content
+            else:
+                numbers = [content[name] for name in CopiedBatch._fields]
+                if not all(
+                    type(number) is int and 0 <= number <= largest
+                    for number, largest in zip(numbers, _LARGEST.values(), strict=True)
+                ):
+                    raise ValueError("a number is out of range")
+                self._numbers.extend(numbers)
+            self._size += len(line)
+
+    @property
+    def batches(self) -> Iterator[CopiedBatch]:
+        """The other lines: all batches that were copied, in this order."""
+        return (CopiedBatch(*self._numbers[at : at + 3]) for at in range(0, len(self._numbers), 3))
+
+    @property
+    def last_ids(self) -> NDArray[np.int64]:
+        """(batches,) int64, the last id of each batch."""
+        return np.array(self._numbers[::3], np.int64)
 
     @property
     def copied(self) -> int:
         """The number of records that have been copied."""
-        return sum(batch["records"] for batch in self.batches)
+        return sum(self._numbers[1::3])
 
     @property
     def last_id(self) -> int:
         """The largest id that has been copied, -1 if there is none."""
-        return self.batches[-1]["last"] if self.batches else -1
+        return self._numbers[-3] if self._numbers else -1
 
     def begin(self, header: dict[str, Any]) -> None:
         """Start the journal of a new migration. It replaces a file at the same path.
@@ -86,7 +127,7 @@ class Journal:
         Raises:
             StorageError: the disk refuses.
         """
-        self.header, self.batches = {"format": FORMAT_VERSION, **header}, []
+        self.header, self._numbers = {"format": FORMAT_VERSION, **header}, array("q")
         line = _line(self.header)
         with self._writing(), replacing(self.path) as scratch:
             scratch.write_bytes(line)
@@ -102,8 +143,8 @@ class Journal:
             StorageError: the disk refuses.
         """
         assert batch.ids is not None
-        entry = {"last": int(batch.ids[-1]), "records": len(batch), "crc": checksum(batch)}
-        line = _line(entry)
+        entry = CopiedBatch(int(batch.ids[-1]), len(batch), checksum(batch))
+        line = _line(entry._asdict())
         with self._writing(), os.fdopen(open_descriptor(self.path, os.O_RDWR), "r+b") as file:
             file.truncate(self._size)  # remove a line that a crash cut off
             file.seek(self._size)
@@ -111,7 +152,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         self._size += len(line)
-        self.batches.append(entry)
+        self._numbers.extend(entry)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.errors import DeviceError
+from semcut.indexes.errors import DamagedIndexError, DeviceError
 from semcut.indexes.scanners import hamming_faiss_gpu
 from semcut.indexes.scanners.hamming_faiss_cpu import IvfScanner
 from semcut.indexes.storage.snapshot import Snapshot
@@ -50,16 +50,18 @@ def build_scanner(state: Snapshot, engine: str, device: str) -> AnyScanner:
         device: "cpu", "cuda:0" or "cuda".
 
     Raises:
+        DamagedIndexError: another program has changed or cut a file of the index since it was opened.
         DeviceError: the device does not exist, or is out of memory.
     """
     scanner, rows = _empty(engine, state.cells.config.bits, device), state.live
-    codes, cells = state.columns.codes, state.columns.cells
+    codes = state.columns.codes
     if isinstance(scanner, IvfScanner):
         _load(scanner, state, rows)
     elif len(rows) == len(state.columns):
-        scanner.add(codes, rows, cells)
+        scanner.add(codes, rows, _cells_of(state, slice(None)))
     else:
-        scanner.add(codes[rows], rows, cells[rows])
+        scanner.add(codes[rows], rows, _cells_of(state, rows))
+    state.columns.require_uncut()
     return scanner
 
 
@@ -83,16 +85,30 @@ def apply_changes(scanner: AnyScanner, state: Snapshot, added: NDArray[np.int64]
         added, removed: the rows that `changed_rows` returned.
 
     Raises:
+        DamagedIndexError: as for `build_scanner`.
         DeviceError: the device is out of memory.
     """
-    scanner.remove(removed, state.columns.cells[removed])
+    scanner.remove(removed, _cells_of(state, removed))
     _load(scanner, state, added)
+    state.columns.require_uncut()
 
 
 def _load(scanner: AnyScanner, state: Snapshot, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), _LOAD_ROWS):
         part = rows[start : start + _LOAD_ROWS]
-        scanner.add(state.columns.codes[part], part, state.columns.cells[part])
+        scanner.add(state.columns.codes[part], part, _cells_of(state, part))
+
+
+def _cells_of(state: Snapshot, rows: NDArray[np.int64] | slice) -> NDArray[np.int32]:
+    """Copy the cells of rows. Scanners write where these numbers say, so they are compared in memory of this process.
+
+    Raises:
+        DamagedIndexError: another program has changed the file, which had existing cells when it was opened.
+    """
+    cells = state.columns.cells[rows].copy()
+    if len(cells) and (cells.min() < 0 or cells.max() >= len(state.cells)):
+        raise DamagedIndexError("the column cells was changed by another program: restore the index from a backup")
+    return cells
 
 
 def _empty(engine: str, bits: int, device: str) -> AnyScanner:

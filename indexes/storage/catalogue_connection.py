@@ -73,13 +73,18 @@ class CatalogueConnection:
         """
         if not self._writable:
             judge_files(self.path)
-            close_reader = self._close
-            self._connect("rw")
+            self._reconnect("rw")
             self._writable = True
-            close_reader()
+
+    def _reconnect(self, mode: str) -> None:
+        close_before = self._close
+        self._connect(mode)
+        close_before()
 
     def recovered(self, read: Callable[[], _T]) -> _T:
         """Call a function that reads; roll back the transaction of a killed writer first where that is necessary.
+
+        A reader tries again with another connection if the catalogue seems damaged.
 
         Raises:
             DamagedIndexError, StorageError: as `translated_errors`, and if the transaction cannot be rolled back.
@@ -90,6 +95,14 @@ class CatalogueConnection:
         except _ReadOnlyError:
             if self._writable:
                 raise
+        except DamagedIndexError:
+            # A connection that has met an empty file does not notice that another program has filled it again.
+            if self._writable:
+                raise
+            judge_files(self.path)
+            self._reconnect("ro")
+            with self.translated_errors():
+                return read()
         judge_files(self.path)
         with self.translated_errors():
             db = sqlite3.connect(_address(self.path, "rw"), uri=True, timeout=_BUSY_SECONDS)
@@ -141,6 +154,8 @@ class CatalogueConnection:
                     f"{self.path} cannot be written to ({error}): an index can be changed, and recovered after a crash "
                     "of its writer, only where its directory is writable"
                 ) from None
+            if "no such table" in str(error):
+                raise self.damaged(str(error)) from None
             advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
             raise StorageError(f"cannot use {self.path}: {error}; {advice}") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 import weakref
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
 from semcut.indexes.regular_files import open_descriptor
+from semcut.indexes.storage.cut_files import map_file
 
 _WRITE_BYTES = 1 << 24  # largest single write
 
@@ -120,8 +121,10 @@ class Column:
         """Cut off everything after the valid rows, write rows there, and return the new extent.
 
         Raises:
+            DamagedIndexError: the file has become too short for the valid rows.
             StorageError: the file system refuses, most often for lack of space.
         """
+        self.require(extent.rows)
         data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8).data
         offset = extent.rows * self.spec.row_bytes
         try:
@@ -245,6 +248,18 @@ class Column:
         if not self._close.alive:
             raise ClosedIndexError("the index was closed: open it again")
 
+    def written(self) -> tuple[int, int]:
+        """Return the size of the file in bytes, and when it was last written to, in nanoseconds.
+
+        Raises:
+            ClosedIndexError: the column was closed.
+        """
+        with suppress(OSError):
+            found = os.fstat(self._fd)
+            self._require_open()
+            return found.st_size, found.st_mtime_ns
+        raise ClosedIndexError
+
     def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read a few scattered rows from the file into a new array.
 
@@ -307,7 +322,7 @@ class Column:
             )
 
     def view(self, rows: int) -> NDArray[Any]:
-        """Map the first rows of the column into memory, read-only. Later appends leave the view as it is.
+        """Map the first rows of the column into memory, read-only (`cut_files`). Later appends leave the view as it is.
 
         Raises:
             DamagedIndexError: the file is too short.
@@ -319,10 +334,10 @@ class Column:
             return np.empty(shape, self.spec.dtype)
         self.require(rows)
         try:
-            mapped = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ)
+            mapped = map_file(self._fd, size)
         except (OSError, ValueError, OverflowError) as error:
             raise StorageError(f"cannot map {size} bytes of {self.path} into memory: {error}") from None
-        return np.frombuffer(mapped, self.spec.dtype).reshape(shape)
+        return mapped.view(self.spec.dtype).reshape(shape)
 
     def close(self) -> None:
         """Close the file. Views stay valid."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from semcut.indexes.encodings import count_unnormalised
+from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
@@ -47,7 +48,7 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
         The snapshot after the compaction.
 
     Raises:
-        DamagedIndexError: a record that was not removed is damaged.
+        DamagedIndexError: a record that was not removed is damaged, or another program has changed a file meanwhile.
         StorageError: the disk refuses.
     """
     before = index.snapshot
@@ -62,7 +63,13 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
             on_error.callback(_delete_uncommitted, index, folder, before)
             files = create_columns(folder, index.config)
         on_error.callback(close_columns, files)
+        unchanged = _times(before)
         after = _write_records(before, generation, files, progress)
+        if _times(before) != unchanged:
+            raise DamagedIndexError(
+                f"another program has changed files of {index.path} during the compaction, which was not made: restore "
+                "the index with `semcut restore`"
+            )
         snapshot = Snapshot(after, Columns(files, after.extents))
         if index.path is not None:
             sync_columns(files)
@@ -87,6 +94,11 @@ def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progre
         for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
             extents[name] = files[name].append(extents[name], added)
     return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)
+
+
+def _times(snapshot: Snapshot) -> list[tuple[int, int]]:
+    """Return the sizes of all column files, and when they were last written to: by nobody while the writer compacts."""
+    return [file.written() for file in snapshot.columns.files().values()]
 
 
 def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:

@@ -44,8 +44,16 @@ GENERATION = "generation-"
 
 def delete_tree(folder: Path) -> None:
     """Delete a directory with all that is in it, as far as that is possible; a link is not followed."""
-    with suppress(RecursionError):  # a directory from someone else can be thousands of levels deep
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with suppress(RecursionError):  # a directory from someone else can be thousands of levels deep
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        # Ctrl-C between two steps of `rmtree` makes it close a descriptor twice, and raise the error of that instead.
+        cause: BaseException | None = error
+        while isinstance(cause, Exception):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
 
 
 def require_index(path: Path) -> None:

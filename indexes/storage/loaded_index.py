@@ -90,7 +90,8 @@ class LoadedIndex:
     def refresh(self) -> Snapshot:
         """Read the last commit, unless changes wait for `flush`, and return the current snapshot.
 
-        If there was no commit since the last refresh, the same object is returned; this check takes one query.
+        If there was no commit since the last refresh, the same object is returned; this check takes one query. If
+        another program has cut a file while it was read, all files are opened again.
 
         Raises:
             DamagedIndexError: the last commit is damaged; the previous snapshot stays in use.
@@ -98,9 +99,10 @@ class LoadedIndex:
         before, catalogue = self.snapshot, self.catalogue
         if catalogue is None:
             return before
-        if self.committed is before and catalogue.version() != before.committed.version:
+        cut = before.columns.cut
+        if self.committed is before and (cut or catalogue.version() != before.committed.version):
             committed = catalogue.read()
-            if _continues(committed, before.committed) and self._same_rows(before.committed):
+            if not cut and _continues(committed, before.committed) and self._same_rows(before.committed):
                 for name, file in self.files.items():
                     file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
                 self.adopt(load_snapshot(committed, Columns(self.files, committed.extents), before))

@@ -11,19 +11,24 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.errors import DamagedIndexError, SemcutError
 from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt
 from semcut.indexes.storage.memory_column import MemoryColumn
+
+_T = TypeVar("_T")
 
 _MAPPED_BYTES = 1 << 27  # features and probabilities of at most this size stay mapped after a search
 _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is faster than mapping them
 _LARGE = ("probabilities", "features")
+_COMPARED = ("ids", "codes", "cells", "removed")  # when the columns are opened
 _SEARCHED = ("ids", "probabilities", "features")
 
 
@@ -49,14 +54,19 @@ class Columns:
         self.sources = files
         self.extents = extents
         self._arrays = {name: file.view(extents[name].rows) for name, file in files.items()}
+        found = {name: mapping_of(array) for name, array in self._arrays.items()}
+        self._mappings = {name: mapping for name, mapping in found.items() if mapping is not None}
+        self._arrays["removed"] = self._arrays["removed"].copy()  # `Snapshot.live` relies on these few rows
+        self._arrays["removed"].flags.writeable = False
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
         self._released_at = -np.inf
         self._searched = [
             (file.descriptor, self._arrays[name].nbytes) for name, file in self.files().items() if name in _SEARCHED
         ]
-        for name in ("ids", "codes", "cells", "removed"):
+        for name in _COMPARED:
             self.sources[name].check(extents[name])
+        self.require_uncut()
 
     def __len__(self) -> int:
         return len(self._arrays["ids"])
@@ -85,6 +95,11 @@ class Columns:
         self.require_whole(name)
         return self._arrays[name]
 
+    @property
+    def cut(self) -> bool:
+        """Whether another program has cut a file while its rows were read, so that these arrays cannot be used."""
+        return bool(cuts) and any(mapping.cut for mapping in self._mappings.values())
+
     def require_searchable(self) -> None:
         """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well."""
         try:
@@ -92,21 +107,66 @@ class Columns:
                 if os.fstat(descriptor).st_size < size:
                     break
             else:
-                return
+                if not cuts:
+                    return
         except OSError:
             pass
         self.require_whole(*_SEARCHED)
+        self.require_uncut()
 
     def require_whole(self, *names: str) -> None:
         """Raise `DamagedIndexError` if a file of these columns has become too short for its rows.
 
-        The system kills a process that reads a mapping beyond the end of its file. So the files are looked at before
-        their rows are read: something else than semcut may have cut or replaced them.
+        Something else than semcut may have cut or replaced the files. So they are looked at before their rows are read,
+        and `reading` looks again afterwards.
         """
         for name in names:
             file = self.sources[name]
             if isinstance(file, Column):
                 file.require(self.extents[name].rows)
+                self._require_uncut(name)
+
+    def require_uncut(self) -> None:
+        """Raise `DamagedIndexError` if a file was cut: what was read since the files were looked at may be wrong."""
+        if self.cut:
+            for name in self._mappings:
+                self._require_uncut(name)
+
+    def _require_uncut(self, name: str) -> None:
+        mapping = self._mappings.get(name)
+        if mapping is not None and mapping.cut:
+            raise_interrupt()
+            path = self.files()[name].path
+            raise DamagedIndexError(
+                f"{path} could not be read: another program has cut it while the index was open, or the disk fails. "
+                "Restore the index with `semcut restore`, then refresh it or open it again"
+            )
+
+    def reading(self, call: Callable[[], _T]) -> _T:
+        """Call a function that reads these columns, and return its result if it can be trusted.
+
+        Raises:
+            DamagedIndexError: a file was cut meanwhile; or the function failed, and ids, codes, cells or removed rows
+                are not those that were compared when the columns were opened.
+        """
+        try:
+            result = call()
+        except Exception as error:
+            self.require_uncut()
+            if not isinstance(error, SemcutError):
+                self._compare_again()
+            raise
+        self.require_uncut()
+        return result
+
+    def _compare_again(self) -> None:
+        for name in _COMPARED:
+            file, extent = self.sources[name], self.extents[name]
+            if isinstance(file, Column) and not all(file.matches(extent, block) for block in range(len(extent.crcs))):
+                raise DamagedIndexError(
+                    f"{file.path} was changed by another program while the index was open: restore the index with "
+                    "`semcut restore`, then open it again"
+                )
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read the probabilities of rows.
@@ -158,9 +218,8 @@ class Columns:
         if _mapped_bytes() - self._mapped_before > _MAPPED_BYTES:
             self._released_at = now
             for name in _LARGE:
-                mapping = _mapping(self._arrays[name])
-                if mapping is not None:
-                    mapping.madvise(mmap.MADV_DONTNEED)
+                if name in self._mappings:
+                    self._mappings[name].madvise(mmap.MADV_DONTNEED)
             self._mapped_before = _mapped_bytes()
 
     def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
@@ -169,6 +228,9 @@ class Columns:
         Raises:
             DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
         """
+        return self.reading(lambda: self._uris(rows))
+
+    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
         ends = self._checked("uri_ends", np.concatenate([rows, rows - 1]))
         stops = ends[rows]
         starts = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else stops
@@ -200,7 +262,10 @@ class Columns:
         Raises:
             DamagedIndexError: a row does not match its checksum, or cannot be read.
         """
-        uris = self.uris(rows)
+        return self.reading(lambda: self._records(rows))
+
+    def _records(self, rows: NDArray[np.int64]) -> Encodings:
+        uris = self._uris(rows)
         probabilities, probability_places = self.probabilities(rows)
         features, feature_places = self.features(rows)
         self.release_pages()
@@ -246,14 +311,6 @@ def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
     }
-
-
-def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """Return the memory mapping that an array reads from, None for other arrays."""
-    base: object = array
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    return base if isinstance(base, mmap.mmap) else None
 
 
 def _mapped_bytes() -> int:

@@ -91,7 +91,8 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
         before: an earlier snapshot of the same generation, so that only later rows are counted; None to count all rows.
 
     Raises:
-        DamagedIndexError: the catalogue, the columns `cells` and `removed`, or `before` contradict each other.
+        DamagedIndexError: the catalogue, the columns `cells` and `removed`, or `before` contradict each other, or a
+            file was cut meanwhile.
     """
     if before is not None and (
         any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
@@ -101,10 +102,12 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
     known_rows = 0 if before is None else len(before.columns)
     known_removed = 0 if before is None else len(before.columns.removed)
     cells, removed = committed.cells, columns.removed
-    added = columns.cells[known_rows:]
-    cells_exist = not len(added) or (added.min() >= 0 and added.max() < len(cells))
     rows_exist = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
-    # Scanners rely on this check: FAISS, for one, does not check the numbers of its lists.
+    # Copies: another program can change a mapped file after its numbers were compared.
+    added = columns.cells[known_rows:].copy()
+    of_removed = columns.cells[removed[known_removed:]] if rows_exist else added[:0]
+    cells_exist = all(not len(some) or (some.min() >= 0 and some.max() < len(cells)) for some in (added, of_removed))
+    columns.require_uncut()
     if not cells_exist or not rows_exist or len(np.unique(removed)) != len(removed):
         raise DamagedIndexError(
             "the columns cells and removed contradict the catalogue: restore the index from a backup"
@@ -113,7 +116,7 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
     if before is not None:
         sizes[: len(before.cells)] = before.cells.sizes
     sizes += np.bincount(added, minlength=len(cells))
-    sizes -= np.bincount(columns.cells[removed[known_removed:]], minlength=len(cells))
+    sizes -= np.bincount(of_removed, minlength=len(cells))
     if (sizes < 0).any():
         raise DamagedIndexError("more records were removed from a cell than it had: restore the index from a backup")
     return Snapshot(committed._replace(cells=replace(cells, sizes=sizes)), columns)

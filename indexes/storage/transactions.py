@@ -138,9 +138,10 @@ class Transactions:
             unnormalised += count_unnormalised(encodings.features)
             values = column_values(encodings, positions, before.extents["uri_bytes"].rows)
         if len(removed):
-            values["removed"] = removed
-            cells = cells.without(columns.cells[removed])
+            values["removed"], present = removed, cells
+            cells = columns.reading(lambda: present.without(columns.cells[removed]))
             unnormalised -= self._count_unnormalised(removed)
+        columns.require_uncut()  # the caller has read the columns too, to find the rows
         extents = dict(before.extents)
         for name, added in values.items():
             if len(added):

@@ -76,7 +76,10 @@ def verify(store: Store, snapshot: Snapshot, progress: Progress | None = None) -
         done += extent.rows * file.spec.row_bytes
         if progress is not None:
             progress(done, total)
-    return damage or _contradictions(snapshot)
+    try:
+        return damage or columns.reading(lambda: _contradictions(snapshot))
+    except DamagedIndexError as error:
+        return [Damage(str(store.path), str(error))]
 
 
 def verify_path(path: Path, progress: Progress | None = None) -> list[Damage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from semcut.indexes import (
     IndexConfig,
 )
 from semcut.indexes.storage.column_files import NAMES
-from semcut.indexes.storage.directory import CATALOGUE
+from semcut.indexes.storage.directory import CATALOGUE, delete_tree
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.stored_index import (
     assert_holds,
@@ -134,3 +135,33 @@ def test_files_are_not_kept_open_by_changes(path, batch):
             index.compact()
             index.search(batch, k=3)
         assert open_files() <= before
+
+
+def test_ctrl_c_while_a_directory_is_deleted_stays_ctrl_c(tmp_path):
+    """`shutil.rmtree` closes a directory twice if it is interrupted after the first time."""
+    steps, interrupted = 0, 1
+    while interrupted:
+        (tmp_path / "folder" / "inner").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "inner" / "file").touch()
+        steps, interrupted, left = steps + 1, 0, steps
+
+        def interrupt(frame, event, argument):
+            nonlocal left
+            if frame.f_code.co_filename != shutil.__file__:
+                return None
+            left -= event == "line"
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return interrupt
+
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            delete_tree(tmp_path / "folder")
+        except KeyboardInterrupt:
+            interrupted = 1
+        finally:
+            sys.settrace(before)
+    assert steps > 20
+    assert not (tmp_path / "folder").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,43 @@ def test_the_journal(tmp_path):
         Journal(tmp_path / "nowhere" / "journal").begin({})
     with pytest.raises(StorageError, match="cannot be read"):
         Journal(tmp_path)
+
+
+HEADER = b'{"format": 1, "source": "a", "target": "b"}\n'
+LINE = b'{"last":9,"records":1,"crc":1}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 60_000 + b"\n",
+        b'"' + b"x" * 70_000 + b'"\n',
+        HEADER + b"[1, 2, 3]\n",
+        HEADER + b'{"last": 9, "records": 1}\n',
+        HEADER + b'{"last": 9, "records": 1, "crc": 1, "more": "' + b"x" * 300 + b'"}\n',
+        HEADER + b"x" * 300,
+        *(HEADER + LINE.replace(b":1,", b":%s," % value) for value in (b"-1", b"1e3", b'"1"', b"true", b"9" * 30)),
+        *(HEADER + LINE.replace(b"9", value) for value in (b"-1", b"9223372036854775808", b"NaN")),
+        HEADER.replace(b"1", b"2"),
+        b"\xff\n",
+    ],
+)
+def test_what_is_no_journal_is_an_error(tmp_path, content):
+    (tmp_path / "journal").write_bytes(content)
+    with pytest.raises(StorageError, match="is no journal"):
+        Journal(tmp_path / "journal")
+
+
+def test_a_journal_takes_less_memory_than_its_file(tmp_path):
+    lines = 10_000
+    (tmp_path / "journal").write_bytes(HEADER + LINE * lines)
+    tracemalloc.start()
+    try:
+        journal = Journal(tmp_path / "journal")
+        assert tracemalloc.get_traced_memory()[1] < len(LINE) * lines + (1 << 19)
+    finally:
+        tracemalloc.stop()
+    assert (journal.copied, journal.last_id, len(journal.last_ids)) == (lines, 9, lines)
 
 
 def test_the_checksum_covers_everything():
