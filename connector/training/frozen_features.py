@@ -30,7 +30,7 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_descriptor
 from semcut.indexes.storage.atomic_write import replacing
 
-_VERSION = 1
+_VERSION = 2
 """Version of the cached files; raise it when the decoding or scaling of images changes."""
 
 Layers = tuple[torch.Tensor, ...]
