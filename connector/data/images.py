@@ -203,13 +203,24 @@ def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8
         raise DataError(f"cannot read {name}: {reason}") from None
 
 
-def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int = 2) -> Iterator[ImageBatch]:
-    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch."""
+def read_batches(
+    files: Sequence[str], size: int, batch_size: int, workers: int = 2, *, any_name: bool = False
+) -> Iterator[ImageBatch]:
+    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch.
+
+    Args:
+        files: paths.
+        size: pixels per side.
+        batch_size: files per batch.
+        workers: threads that decode.
+        any_name: whether to read files whose names are not valid text, too, which no index can hold.
+    """
 
     def read(file: str) -> NDArray[np.uint8] | str:
         """Return the pixels of a file, or the reason why it cannot be read."""
         try:
-            file.encode()
+            if not any_name:
+                file.encode()
             return fit(open_image(file), size)
         except UnicodeEncodeError:
             return "its name is not valid text"
