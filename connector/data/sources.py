@@ -122,13 +122,15 @@ def load(source: str) -> ImageSet:
     """
     found = list_folder(folder(source))
     classes = [name for name, members in found.classes.items() if members.files]
-    if len(classes) < 2 or {name.lower() for name in classes} <= _PARTS:
+    only_parts = {name.lower() for name in classes} <= _PARTS
+    if len(classes) < 2 or only_parts:
         inside = ", ".join(sorted(entry.name for entry in Path(found.root).iterdir())[:5]) or "nothing"
-        parts = f"the folders {', '.join(classes)} are parts of a data set, not classes: give {source}/{classes[0]}"
+        advice = "give a folder that holds one folder of images per class"
+        if classes and only_parts:
+            advice = f"{', '.join(classes)} are parts of a data set, not classes: give {source}/{classes[0]}"
         raise DataError(
-            f"{source} has {len(classes) if len(classes) < 2 else 0} class folders with images, expected at least 2: "
-            + (parts if len(classes) > 1 else "give a folder that holds one folder of images per class")
-            + f" (this folder holds {inside})"
+            f"{source} has {0 if only_parts else len(classes)} class folders with images, expected at least 2: "
+            f"{advice} (this folder holds {inside})"
         )
     skipped = [
         *((members.path, "a folder without images, so it is no class") for members in found.classes.values()
