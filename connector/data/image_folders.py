@@ -2,7 +2,7 @@
 
 - A class is a folder directly under the root; its files are all those in it, at any depth.
 - Symbolic links are followed. A folder to which two ways lead within a class, or which lies above, is listed once; so
-  no link makes a loop. Folders are told apart by device and inode.
+  no link makes a loop. Device and inode identify a folder.
 - Hidden files and folders (.name), and names that are not valid text, which no index can hold, are left out.
 
 Whatever is left out is returned with the reason, for the commands to report.

@@ -126,7 +126,7 @@ def check_protocol(
         wrong, missing = given - selected, selected - given
         if wrong or missing:
             raise DataError(
-                f"{what} {len(given):,} different images; {len(wrong):,} of them are not among the {len(part):,} "
+                f"{what} {len(given):,} images; {len(wrong):,} of them are not among the {len(part):,} "
                 f"images that {name} selects, and {len(missing):,} selected images are missing: give "
                 f"`semcut {command}` the same --protocol, --seed and data"
             )

@@ -71,7 +71,7 @@ def test_a_warm_start_has_the_network_that_it_starts_from(model: Checkpoint, dig
 
 
 @pytest.mark.skipif(not all(map(find_spec, default_network._PACKAGES)), reason="the extra pretrained is not installed")
-def test_photos_are_told_apart_with_the_defaults(tmp_path: Path) -> None:
+def test_photos_are_learned_with_the_defaults(tmp_path: Path) -> None:
     """Textures that a network from scratch does not learn from so few images."""
     from tests.command import semcut
 
