@@ -46,7 +46,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     train_with_progress(training, architecture, config, out / "model", resume=True)
     if (out / "index" / LINK).is_file():  # the index of an earlier demo, and nothing else
         shutil.rmtree(out / "index")
-    index_with_progress(training.files, out / "model", out / "index")
+    index_with_progress(training.files, out / "model", out / "index", roots=training.roots)
     with Connector.open(out / "index") as connector:
         examples = []
         for file in map(Path, queries.sample(6, seed).files):
@@ -54,7 +54,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             examples.append(str(shutil.copyfile(file, copy)))
         write_contact_sheet(examples, connector.search(examples, k=5), out / "digits.png")
-        encodings, labels = encode_with_progress(connector, queries)
+        encodings, labels, _ = encode_with_progress(connector, queries)
         result = evaluate_encodings(
             connector, queries.classes, encodings, labels,
             k=DEFAULT_K, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST, ranking="fused",

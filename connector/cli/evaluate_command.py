@@ -13,15 +13,25 @@ import click
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, json_option, search_options
-from semcut.connector.cli.terminal import OUT, new_table, print_json, print_skipped, progress_bar, show_facts
+from semcut.connector.cli.terminal import (
+    OUT,
+    SKIPPED_SHOWN,
+    new_table,
+    print_json,
+    print_skipped,
+    progress_bar,
+    show_facts,
+)
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
+from semcut.indexes.errors import DataError
 from semcut.indexes.search_defaults import DEFAULT_K
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from semcut.connector.data.image_folders import Skipped
     from semcut.connector.data.sources import ImageSet
     from semcut.connector.evaluation.evaluate import Evaluation
     from semcut.connector.evaluation.rankings import RankingFigures
@@ -43,9 +53,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
-    QUERIES is a folder or archive with one folder of images per class. Prints mAP, precision and the share of the index
-    that was scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made
-    from; the command checks that, and also compares all rankings at several cutoffs.
+    QUERIES is a folder or archive with one folder of images per class, at any depth below it. Prints mAP, precision and
+    the share of the index that was scanned. With --protocol, QUERIES is the data set that the network was trained on
+    and the index was made from; the command checks that, and also compares all rankings at several cutoffs.
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
@@ -54,31 +64,36 @@ def evaluate(
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
             uris = connector.index.uris(connector.index.ids())
-            trained = connector.encoder.checkpoint.training_images()
+            trained = connector.encoder.checkpoint.training_digests().all
             check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
-        encodings, labels = encode_with_progress(connector, images)
+        encodings, labels, skipped = encode_with_progress(connector, images)
         result = evaluate_encodings(connector, images.classes, encodings, labels, **settings)
         rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, labels, protocol)
     if as_json:
-        print_json({**result.as_dict(), **({"rankings": [asdict(row) for row in rankings]} if rankings else {})})
+        more = {"rankings": [asdict(row) for row in rankings]} if rankings else {}
+        print_json({**result.as_dict(), **more, "skipped": [list(pair) for pair in skipped]})
         return
     show_evaluation(result)
     if protocol is not None:
         _show_rankings(rankings, protocol)
 
 
-def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64]]:
-    """Encode labelled images; show a progress bar, and print the files that cannot be read.
+def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64], list[Skipped]]:
+    """Encode labelled images; show a progress bar, and print what cannot be read or was left out.
 
     Returns:
-        Encodings of the n images that can be read, and their labels, (n,) int64.
+        Encodings of the n images that can be read, their labels, (n,) int64, and what was skipped, with reasons.
+
+    Raises:
+        DataError: none of the images can be read.
     """
     import numpy as np
 
     from semcut.indexes import Encodings
 
     keep_freed_memory()
-    batches, positions, done = [], [], 0
+    batches, positions, skipped = [], [], []
+    done = 0
     with progress_bar("Encoding queries") as progress:
         for batch in connector.encoder.encode_files(images.files):
             batches.append(batch.encodings)
@@ -86,8 +101,19 @@ def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodi
             positions.append(batch.encodings.ids)
             done += len(batch.encodings) + len(batch.skipped)
             progress(done, len(images))
-            print_skipped(batch.skipped)
-    return Encodings.concatenate(batches), images.labels[np.concatenate(positions)]
+            skipped += batch.skipped
+    if not sum(map(len, batches)):
+        raise DataError(f"none of the {len(images):,} queries can be read, the first is {': '.join(skipped[0])}")
+    labels = images.labels[np.concatenate(positions)]
+    found = set(labels.tolist())
+    skipped += [
+        (name, "a class of which no image can be read, so it is no class")
+        for number, name in enumerate(images.classes)
+        if number not in found and (images.labels == number).any()
+    ]
+    skipped += images.skipped
+    print_skipped(skipped, at_most=SKIPPED_SHOWN)
+    return Encodings.concatenate(batches), labels, skipped
 
 
 def evaluate_encodings(
@@ -96,7 +122,7 @@ def evaluate_encodings(
     """Measure how well an index answers encoded queries.
 
     Args:
-        connector: the index; the label of a record is the name of the folder of its file.
+        connector: the index; the label of a record is the class folder of its file.
         classes: names of the labels.
         queries: n queries.
         labels: (n,) int64.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,21 @@ import click
 
 from semcut.connector.cli.image_options import protocol_option
 from semcut.connector.cli.options import PATH, device_option, json_option
-from semcut.connector.cli.terminal import print_json, print_line, print_skipped, progress_bar
+from semcut.connector.cli.terminal import (
+    SKIPPED_SHOWN,
+    print_json,
+    print_line,
+    print_message,
+    print_skipped,
+    progress_bar,
+)
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
+    from semcut.connector.data.image_folders import Skipped
     from semcut.connector.retrieval.image_index import Indexed
-
-_SKIPPED_SHOWN = 20
 
 
 @click.command()
@@ -36,28 +43,50 @@ def index(
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder or archive into a new index.
 
-    The images may be in subfolders at any depth. Files that cannot be read as images are skipped and listed.
+    The images may be in subfolders at any depth; a class is a folder directly in IMAGES, as for `semcut train`. Files
+    that cannot be read as images, and hidden ones, are skipped and listed. --exclude-training recognises an image by
+    its content.
     """
     from semcut.connector.data import sources
+    from semcut.connector.data.image_folders import list_folder
     from semcut.connector.data.protocols import protocol_split
 
     if protocol is None:
-        files = sources.files_under(sources.folder(images))
+        found = list_folder(sources.folder(images))
+        files, skipped = found.files, found.skipped
+        roots: tuple[str, ...] = (found.root,)
     else:
         if exclude_training:
             raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")
-        files = list(protocol_split(protocol, images, seed).database.files)
+        database = protocol_split(protocol, images, seed).database
+        files, roots, skipped = list(database.files), database.roots, list(database.skipped)
     if exclude_training:
         files = _without_training_images(files, model)
-    result = index_with_progress(files, model, out, device)
+    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped)
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
         print_line(f"{out}: {result.added:,} records, {len(result.skipped)} files skipped")
 
 
-def index_with_progress(files: Sequence[str], model: Path, out: Path, device: str = "cpu") -> Indexed:
+def index_with_progress(
+    files: Sequence[str],
+    model: Path,
+    out: Path,
+    device: str = "cpu",
+    *,
+    roots: Sequence[str] = (),
+    skipped: Sequence[Skipped] = (),
+) -> Indexed:
     """Encode image files into a new index; show a progress bar, and print the files that were skipped.
+
+    Args:
+        files: paths of the files.
+        model: run directory of the network.
+        out: directory of the index.
+        device: device that runs the network.
+        roots: folders whose folders are the classes of the images.
+        skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
 
     Raises:
         DataError: there are no files.
@@ -68,14 +97,21 @@ def index_with_progress(files: Sequence[str], model: Path, out: Path, device: st
     if not files:
         raise DataError("there are no images to index")
     keep_freed_memory()
-    with Connector.create(out, model, device=device) as connector, progress_bar("Indexing") as progress:
+    with Connector.create(out, model, device=device, roots=roots) as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress)
-    print_skipped(result.skipped, at_most=_SKIPPED_SHOWN)
+    result = replace(result, skipped=[*result.skipped, *skipped])
+    print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
     return result
 
 
 def _without_training_images(files: Sequence[str], model: Path) -> list[str]:
+    """Select the files whose content is not that of a training image, and print how many others there are."""
+    from semcut.connector.data.image_contents import digests_of
     from semcut.connector.models.checkpoint import Checkpoint
 
-    trained = set(Checkpoint.load(model).training_images())
-    return [file for file in files if file not in trained]
+    trained = Checkpoint.load(model).training_digests().all
+    kept = [file for file, digest in zip(files, digests_of(files), strict=True) if digest not in trained]
+    print_message(
+        f"{len(files) - len(kept):,} of {len(files):,} files left out, because the network was trained on them"
+    )
+    return kept

@@ -40,8 +40,9 @@ def search(
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
         found = connector.search(images, **settings)
+        roots = connector.roots
     if picture is not None:
-        write_contact_sheet([str(image) for image in images], found, picture)
+        write_contact_sheet([str(image) for image in images], found, picture, roots)
     if as_json:
         print_json(
             [
@@ -66,20 +67,22 @@ def _show_hits(image: str, hits: Sequence[Hit]) -> None:
     OUT.print(table)
 
 
-def write_contact_sheet(images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path) -> None:
-    """Draw each query with its first results in a row of a PNG file.
+def write_contact_sheet(
+    images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path, roots: tuple[str, ...] = ()
+) -> None:
+    """Draw each query with its first results in a row of a PNG file; `roots` are folders of class folders.
 
     Raises:
         DataError: the file cannot be written.
     """
-    from semcut.connector.data.sources import class_of
+    from semcut.connector.data.image_folders import class_of
     from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 
     rows = [
         (
-            Tile(image, class_of(image), ("query", class_of(image) or "")),
+            Tile(image, class_of(image, roots), ("query", class_of(image, roots) or "")),
             [
-                Tile(hit.uri or "", class_of(hit.uri), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+                Tile(hit.uri or "", class_of(hit.uri, roots), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
                 for hit in hits[:_DEFAULT_K]
             ],
         )

@@ -35,6 +35,10 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+SKIPPED_SHOWN = 20
+"""Skipped files that a command names; of others it prints the number."""
+
+
 class PlainConsole(Console):
     """A console that shows every string as it is, with `visible`: no markup, no emoji codes, no highlighting."""
 

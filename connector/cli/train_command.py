@@ -9,10 +9,18 @@ import click
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, device_option, json_option
-from semcut.connector.cli.terminal import print_json, progress_bar, show_facts
+from semcut.connector.cli.terminal import (
+    SKIPPED_SHOWN,
+    print_json,
+    print_message,
+    print_skipped,
+    progress_bar,
+    show_facts,
+)
 from semcut.connector.data import ProtocolName
 from semcut.connector.models import HeadName
 from semcut.connector.models.device import keep_freed_memory
+from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
     from semcut.connector.data.sources import ImageSet
@@ -28,9 +36,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backbone",
-    default="small",
-    show_default=True,
-    help="small, alexnet, efficientnet_lite0 or a torchvision classification model.",
+    help="small, alexnet, efficientnet_lite0 or a torchvision classification model.  [default: small for images under "
+    "64 pixels; for photos efficientnet_lite0 with ImageNet weights, if the extra pretrained is installed]",
 )
 @click.option(
     "--weights", help="Pretrained weights of the backbone: imagenet, a torchvision name like IMAGENET1K_V1, or a file."
@@ -41,7 +48,12 @@ if TYPE_CHECKING:
     help="Warm start: initialise from this trained network, for example one trained with --freeze or on smaller "
     "images. It must have the same backbone, bits, dim and head, and the same images, --seed and --validation.",
 )
-@click.option("--image-size", type=int, help="Pixels per side of the scaled images.  [default: 32 for small, else 224]")
+@click.option(
+    "--image-size",
+    type=int,
+    help="Pixels per side of the scaled images.  [default: 32 for small, else 224; 128 if "
+    "--backbone is left out and the images are photos]",
+)
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
 @click.option("--dim", type=int, help="Length of the feature.  [default: length of the backbone's feature]")
 @click.option(
@@ -79,8 +91,8 @@ if TYPE_CHECKING:
 @click.option(
     "--freeze",
     is_flag=True,
-    help="Keep the backbone fixed and train only the layers above it: training takes minutes, but quality is lower. Of "
-    "--augment, only the mirroring is used.",
+    help="Keep the backbone fixed and train only the layers above it: training takes minutes, but quality is lower. "
+    "Needs --weights or --start. Of --augment, only the mirroring is used.",
 )
 @click.option(
     "--calibrate",
@@ -101,25 +113,34 @@ if TYPE_CHECKING:
 )
 @json_option
 def train(
-    images: str, out: Path, backbone: str, weights: str | None, start: Path | None, image_size: int | None,
+    images: str, out: Path, backbone: str | None, weights: str | None, start: Path | None, image_size: int | None,
     bits: int, dim: int | None, head: HeadName, limit: int | None, protocol: ProtocolName | None,
     learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network on labelled IMAGES.
 
-    IMAGES is a folder or tar archive with one folder of images per class, digits/train, or torchvision:NAME/train.
+    IMAGES is a folder or tar archive with one folder of images per class, digits/train, or torchvision:NAME/train. The
+    images of a class may be in subfolders at any depth. Every image is decoded once before the training begins; what
+    cannot be read is skipped and listed.
     """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both set the initial weights: give only one of them")
     from semcut.connector.models.network import Architecture
+    from semcut.connector.training.default_network import choose_network, require_trained_backbone
     from semcut.connector.training.train_config import TrainConfig
 
+    if settings["freeze"] and backbone is not None:
+        require_trained_backbone(weights, start)
+    selected = select_images(images, limit, protocol, "training", settings["seed"])
+    choice = choose_network(selected, backbone=backbone, weights=weights, start=start, image_size=image_size)
+    weights = choice.weights
+    if settings["freeze"]:
+        require_trained_backbone(weights, start)
     untrained = weights is None and start is None
-    training = select_images(images, limit, protocol, "training", settings["seed"])
     architecture = Architecture(
-        backbone=backbone,
-        classes=training.classes,
-        image_size=(32 if backbone == "small" else 224) if image_size is None else image_size,
+        backbone=choice.backbone,
+        classes=selected.classes,
+        image_size=choice.image_size,
         bits=bits,
         dim=dim,
         head=head,
@@ -129,14 +150,22 @@ def train(
         backbone_rate=(1.0 if untrained else 0.25) if backbone_rate is None else backbone_rate,
         **settings,
     )
+    if choice.sentence:
+        print_message(choice.sentence)
+    training = _readable_with_progress(selected, protocol, config.workers)
+    architecture = architecture.model_copy(update={"classes": training.classes})
     checkpoint = train_with_progress(training, architecture, config, out, weights=weights, start=start, resume=resume)
     kept = checkpoint.training["kept"]
+    network = {"backbone": choice.backbone, "weights": weights, "image_size": choice.image_size}
     if as_json:
-        print_json({"model": str(out), "images": len(training), **kept})
+        skipped = [list(pair) for pair in training.skipped]
+        print_json({"model": str(out), "images": len(training), **network, **kept, "skipped": skipped})
         return
     show_facts(
         {
             "images": f"{len(training):,} in {len(training.classes)} classes",
+            "skipped": len(training.skipped),
+            "network": f"{choice.backbone}, {choice.image_size} x {choice.image_size} pixels",
             "validation accuracy": f"{kept['validation_accuracy']:.3f}",
             "validation accuracy of the hash layer": f"{kept['validation_hash_accuracy']:.3f}",
             **{
@@ -147,6 +176,25 @@ def train(
         },
         title=f"{out}: epoch {kept['epoch']} of {config.epochs} kept",
     )
+
+
+def _readable_with_progress(images: ImageSet, protocol: ProtocolName | None, workers: int) -> ImageSet:
+    """Select the images that can be read; show a progress bar, and print what is left out.
+
+    Raises:
+        DataError: fewer than two classes are left, or an image of a protocol cannot be read.
+    """
+    from semcut.connector.data.image_contents import readable_images
+
+    with progress_bar("Checking images") as progress:
+        found = readable_images(images, workers, progress)
+    print_skipped(found.skipped, at_most=SKIPPED_SHOWN)
+    if protocol is not None and len(found) < len(images):
+        raise DataError(
+            f"{len(images) - len(found):,} images cannot be read, but {protocol} needs all of the images that it "
+            "selects: restore them"
+        )
+    return found
 
 
 def train_with_progress(

@@ -1,10 +1,13 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
-    sources     find a data set (folder, archive, digits, torchvision) and load it as an `ImageSet`: files and labels
-    archives    unpack tar archives that may mean harm
-    images      decode image files to arrays of pixels, and skip broken files with a reason
-    protocols   divide a data set into training images, database and queries as published results do
-    labels      look up the label of every record of an index: the name of the folder of the record's file
+    sources         find a data set (folder, archive, digits, torchvision), load it as an `ImageSet` with labels
+    image_folders   list the files and classes of a folder, by the one rule of all commands
+    image_contents  identify images by their content; check which images can be read
+    archives        unpack tar archives that may mean harm
+    images          decode image files to arrays of pixels, and skip broken files with a reason
+    pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
+    protocols       divide a data set into training images, database and queries as published results do
+    labels          look up the label of every record of an index: the class folder of the record's file
 
 Other packages import from these modules directly. To add a kind of source, extend `sources.folder`; to add a protocol,
 extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is installed but does

@@ -4,6 +4,9 @@ The number of pixels in the header bounds neither:
 
 - A compressed TIFF is decoded in tiles, which may be far larger than the image: one of a gigabyte for 16 x 16 pixels.
 - Pillow decodes some rare kinds of PPM and BMP in Python, a thousand times slower than other kinds.
+
+Nor is a JPEG file that is decoded at a smaller scale bounded by the pixels of the result: if it comes in several scans,
+as a progressive one does, libjpeg keeps all of its own pixels in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +26,11 @@ SLOW_BYTES = 1 << 22
 PIECE_BYTES = 1 << 28
 """The largest tile or strip of a compressed TIFF, decoded; 67 million pixels of four bytes."""
 
+SCALED_PIXELS = 1 << 28
+"""The most pixels of a JPEG file that is decoded at a smaller scale (268 million); phones write 200 million."""
+
 _TAGS_READ = 4096
+_JPEG_SEGMENTS = 65_536
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
 
@@ -50,6 +57,51 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> None:
         position = stream.tell()
         _check_pieces(image, _tags(image, stream))
         stream.seek(position)
+
+
+def refuse_costly_jpeg(stream: IO[bytes], pixels: int) -> None:
+    """Check a JPEG file that is to be decoded at a smaller scale.
+
+    Args:
+        stream: the file; its position stays the same.
+        pixels: width times height by its header.
+
+    Raises:
+        ValueError: it is not decoded; the message is the reason.
+    """
+    if pixels > SCALED_PIXELS:
+        raise ValueError(f"{pixels:,} pixels, at most {SCALED_PIXELS:,} of a JPEG file are decoded: save it smaller")
+    position = stream.tell()
+    try:
+        if not _in_one_scan(stream):
+            raise ValueError(
+                f"a JPEG file of {pixels:,} pixels in several scans (progressive): save it as a baseline one"
+            )
+    finally:
+        stream.seek(position)
+
+
+def _in_one_scan(stream: IO[bytes]) -> bool:
+    """Return whether the first scan of a JPEG file has all of its components; False if it is not plainly so."""
+    stream.seek(2)
+    components = 0
+    for _ in range(_JPEG_SEGMENTS):
+        head = stream.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return False
+        kind, length = head[1], int.from_bytes(head[2:], "big") - 2
+        if length < 1 or not 0xC0 <= kind <= 0xFE or 0xD0 <= kind <= 0xD9:
+            return False
+        start = stream.tell()
+        content = stream.read(min(length, 6))
+        if kind in (0xC0, 0xC1):  # baseline or extended sequential
+            components = content[5] if len(content) == 6 else 0
+        elif 0xC0 <= kind <= 0xCF and kind != 0xC4:
+            return False
+        elif kind == 0xDA:
+            return components > 0 and content[0] == components
+        stream.seek(start + length)
+    return False
 
 
 def _tags(image: TiffImageFile, stream: IO[bytes]) -> set[int]:

@@ -1,24 +1,29 @@
 """Decode image files to arrays of pixels. Safe for folders that hold files of any kind.
 
-A file that is not an image, is broken, or is an image bomb (a small file with a huge number of pixels) never stops a
-run: the file is skipped and reported with the reason. The size of an image is read from the file's header and checked
-before any pixel is decoded.
+A file that is not an image, is broken, or is a small file with a huge number of pixels never stops a run: the file is
+skipped and reported with the reason. The size of an image is read from the file's header and checked before any pixel
+is decoded. A JPEG file with more pixels than are decoded, as phones write, is decoded at a half, a quarter or an eighth
+of its width and height, which takes no more memory. `pixel_modes` says how other modes than RGB are shown.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
+from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL.JpegImagePlugin import JpegImageFile
 
-from semcut.connector.data.decoding_limits import refuse_costly
+from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
+from semcut.connector.data.pixel_modes import to_rgb
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
@@ -30,6 +35,18 @@ MAX_BYTES = 1 << 30
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are read: those that Pillow decodes itself. For some others (EPS), Pillow starts external programs."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a picture is turned upright, by its EXIF orientation; Pillow turns those of TIFF files itself."""
 
 # `preinit` and the two plugins imported above register all FORMATS. If a format were not registered, the first
 # `Image.open` would import every plugin of Pillow, which is slow.
@@ -58,11 +75,20 @@ class ImageBatch:
 def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     """Decode an image to RGB and rotate it upright according to its EXIF orientation.
 
+    Args:
+        source: a file, its stream, or a picture of Pillow, which stays as it is. Of an animation, the first frame of
+            the file, or the current one of the picture.
+
+    Returns:
+        A new RGB image, see `pixel_modes`. A JPEG file of more than `MAX_PIXELS` pixels is scaled down.
+
     Raises:
-        UnreadableImage: the file is missing, is not an image, is broken, or has more than `MAX_PIXELS` pixels.
+        UnreadableImage: the file is missing, is not an image, is broken, or has more pixels than are decoded.
     """
     if isinstance(source, Image.Image):
-        return _decode(source, in_place=False)
+        _check_pixels(source)
+        with _reasons():
+            return _decode(source, own=False)
     try:
         # not by its name: Pillow would wait at a FIFO, and map a file of raw pixels, which may become shorter meanwhile
         opened = open_binary(source, max_bytes=MAX_BYTES, follow=True) if isinstance(source, str | Path) else source
@@ -71,24 +97,62 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     except (OSError, ValueError) as error:  # ValueError: a name with a byte of zero
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
     try:
-        with Image.open(cast("IO[bytes]", Unmapped(opened)), formats=FORMATS) as image:
-            _check_pixels(image)
+        with _reasons(), read_header(opened) as image:
             try:
+                if isinstance(image, JpegImageFile) and image.width * image.height > MAX_PIXELS:
+                    refuse_costly_jpeg(opened, image.width * image.height)
+                    _scale_down(image)
+                _check_pixels(image)
                 refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
             except ValueError as reason:
                 raise UnreadableImage(str(reason)) from None
-            return _decode(image, in_place=True)
-    except UnreadableImage:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnreadableImage(f"an image bomb: at most {MAX_PIXELS} pixels are decoded") from None
-    except UnidentifiedImageError:
-        raise UnreadableImage("not an image") from None
-    except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
-        raise UnreadableImage(f"broken image: {error}") from None
+            return _decode(image, own=True)
     finally:
         if opened is not source:
             opened.close()
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn every error while an image is decoded into `UnreadableImage`."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
+        raise UnreadableImage(f"broken image: {error or type(error).__name__}") from None
+
+
+def read_header(stream: IO[bytes]) -> Image.Image:
+    """Open an image without decoding it, whatever its size; the caller closes it.
+
+    `Image.open` warns of large images, or refuses them, before a smaller version of a JPEG file can be asked for.
+
+    Raises:
+        UnreadableImage: it has none of the `FORMATS`.
+    """
+    stream.seek(0)
+    start = stream.read(16)
+    reason = "not an image"
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(start)
+        if accepted and not isinstance(accepted, str):  # a text says that Pillow was built without the format
+            stream.seek(0)
+            try:
+                return factory(cast("IO[bytes]", Unmapped(stream)), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does
+                reason = f"broken image: a {name} file whose header is damaged, or of a kind that is not read"
+    raise UnreadableImage(reason)
+
+
+def _scale_down(image: JpegImageFile) -> None:
+    """Have a JPEG file decoded at the largest scale at which it has at most `MAX_PIXELS` pixels."""
+    for scale in (2, 4, 8):
+        size = -(-image.width // scale), -(-image.height // scale)
+        if size[0] * size[1] <= MAX_PIXELS:
+            image.draft(None, (image.width // scale, image.height // scale))
+            return
 
 
 class Unmapped:
@@ -100,17 +164,24 @@ class Unmapped:
 
 def _check_pixels(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded")
+        raise UnreadableImage(
+            f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded: save it smaller, or as a "
+            "baseline JPEG file, which is read at a smaller scale"
+        )
 
 
-def _decode(image: Image.Image, *, in_place: bool) -> Image.Image:
-    _check_pixels(image)
-    if in_place:  # without a second copy of a large image
-        ImageOps.exif_transpose(image, in_place=True)
-        image.load()
-    else:
-        image = ImageOps.exif_transpose(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _decode(image: Image.Image, *, own: bool) -> Image.Image:
+    """Decode an image to RGB, upright; a new one unless the image is the caller's own."""
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged facts about a picture do not keep it from being shown
+        orientation = None
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    result = to_rgb(image)
+    if turn is not None:
+        return result.transpose(turn)
+    return result.copy() if result is image and not own else result
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -132,13 +203,24 @@ def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8
         raise DataError(f"cannot read {name}: {reason}") from None
 
 
-def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int = 2) -> Iterator[ImageBatch]:
-    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch."""
+def read_batches(
+    files: Sequence[str], size: int, batch_size: int, workers: int = 2, *, any_name: bool = False
+) -> Iterator[ImageBatch]:
+    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch.
+
+    Args:
+        files: paths.
+        size: pixels per side.
+        batch_size: files per batch.
+        workers: threads that decode.
+        any_name: whether to read files whose names are not valid text, too, which no index can hold.
+    """
 
     def read(file: str) -> NDArray[np.uint8] | str:
         """Return the pixels of a file, or the reason why it cannot be read."""
         try:
-            file.encode()
+            if not any_name:
+                file.encode()
             return fit(open_image(file), size)
         except UnicodeEncodeError:
             return "its name is not valid text"

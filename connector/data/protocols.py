@@ -14,13 +14,14 @@ are not used before the evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from semcut.connector.data import ProtocolName
+from semcut.connector.data.image_contents import digests_of
 from semcut.connector.data.sources import ImageSet, load
 from semcut.indexes.errors import DataError
 
@@ -85,37 +86,49 @@ def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSp
     queries = _draw(others, protocol.queries, f"{source}/{protocol.queries_from}", name, seed)
     if protocol.database == "training":
         return ProtocolSplit(training, training, queries)
-    all_images = ImageSet(train.files + others.files, np.concatenate([train.labels, others.labels]), train.classes)
+    all_images = ImageSet(
+        train.files + others.files,
+        np.concatenate([train.labels, others.labels]),
+        train.classes,
+        roots=train.roots + others.roots,
+        skipped=train.skipped + others.skipped,
+    )
     rest = all_images.without(queries.files)
     return ProtocolSplit(training, rest if protocol.database == "rest" else rest.without(training.files), queries)
 
 
 def check_protocol(
-    name: ProtocolName, expected: ProtocolSplit, trained: Iterable[str], indexed: Iterable[str | None]
+    name: ProtocolName, expected: ProtocolSplit, trained: Collection[bytes], indexed: Sequence[str | None]
 ) -> None:
     """Check that a network was trained, and an index was built, on exactly the images of a protocol.
 
-    With other images, an evaluation by the protocol is not valid: the network may have been trained on queries.
+    With other images, an evaluation by the protocol is not valid: the network may have been trained on queries. Images
+    are compared by their contents, so the data may have been moved.
 
     Args:
         name: name of the protocol.
         expected: the images of the protocol.
-        trained: files that the network was trained and validated on.
+        trained: digests of the images that the network was trained and validated on.
         indexed: uris of all records of the index.
 
     Raises:
         DataError: the network or the index has other images.
     """
+    same_files = set(indexed) == set(expected.database.files)
+    contents = set(trained), set() if same_files else set(digests_of([uri or "" for uri in indexed]))
     for what, given, part, command in (
-        ("the network was trained on", set(trained), expected.training, "train"),
-        ("the index holds", set(indexed), expected.database, "index"),
+        ("the network was trained on", contents[0], expected.training, "train"),
+        ("the index holds", contents[1], expected.database, "index"),
     ):
-        wrong, missing = given - set(part.files), set(part.files) - given
+        if command == "index" and same_files:
+            continue
+        selected = set(digests_of(part.files))
+        wrong, missing = given - selected, selected - given
         if wrong or missing:
             raise DataError(
-                f"{what} {len(given):,} images; {len(wrong):,} of them are not among the {len(part):,} images that "
-                f"{name} selects, and {len(missing):,} selected images are missing: give `semcut {command}` the same "
-                "--protocol, --seed and data"
+                f"{what} {len(given):,} images; {len(wrong):,} of them are not among the {len(part):,} "
+                f"images that {name} selects, and {len(missing):,} selected images are missing: give "
+                f"`semcut {command}` the same --protocol, --seed and data"
             )
 
 

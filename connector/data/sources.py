@@ -8,7 +8,8 @@ A source is given as a string:
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
 The cache is the folder `SEMCUT_CACHE`, or the user's cache folder; deleting it costs only the time to fill it again.
-The class of a file is the name of its folder. Archives and their limits are described in `archives`.
+The class of a file is the folder directly under the root that it is in, see `image_folders`. Archives and their limits
+are described in `archives`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semcut.connector.data.archives import unpack
+from semcut.connector.data.image_folders import Skipped, list_folder
+from semcut.connector.data.image_folders import class_of as class_of
 from semcut.indexes.errors import DataError, require
 from semcut.indexes.regular_files import open_binary
 
 _TORCHVISION = "torchvision:"
+_PARTS = {"train", "test", "val", "valid", "validation"}
+"""Names of the parts of a data set; folders with these names alone are no classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +46,17 @@ class ImageSet:
         files: n absolute paths.
         labels: (n,) int64; position of each file's class in `classes`.
         classes: class names, sorted.
+        roots: folders in which the class folders are.
+        digests: n digests of the contents, see `image_contents`; None if they were not computed.
+        skipped: files and folders that were left out when the set was made, with reasons.
     """
 
     files: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    roots: tuple[str, ...] = ()
+    digests: tuple[bytes, ...] | None = None
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,7 +64,12 @@ class ImageSet:
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> ImageSet:
         """Select the images at these positions; `classes` stays the same."""
         positions = np.asarray(positions, np.int64)
-        return ImageSet(tuple(self.files[i] for i in positions), self.labels[positions], self.classes)
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in positions),
+            labels=self.labels[positions],
+            digests=None if self.digests is None else tuple(self.digests[i] for i in positions),
+        )
 
     def sample(self, count: int, seed: int = 0) -> ImageSet:
         """Draw `count` images at random, balanced over the classes as far as their image counts allow.
@@ -98,43 +114,38 @@ def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0)
     return np.sort(order[np.argsort(rank_in_class, kind="stable")][:count])
 
 
-def class_of(uri: str | None) -> str | None:
-    """Return the class of a file, which is the name of its folder; None for a record without a uri."""
-    return None if uri is None else Path(uri).parent.name
-
-
 def load(source: str) -> ImageSet:
-    """Find the images and classes of a labelled source, whose folder on disk holds one folder per class.
+    """Find the images and classes of a labelled source, see `image_folders` for the rule.
 
     Raises:
-        DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with images.
+        DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with files.
     """
-    root = folder(source)
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    found = {name: files_under(root / name, deep=False) for name in classes}
-    classes = [name for name in classes if found[name]]
-    if len(classes) < 2:
-        inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
+    found = list_folder(folder(source))
+    classes = [name for name, members in found.classes.items() if members.files]
+    only_parts = {name.lower() for name in classes} <= _PARTS
+    if len(classes) < 2 or only_parts:
+        inside = ", ".join(sorted(entry.name for entry in Path(found.root).iterdir())[:5]) or "nothing"
+        advice = "give a folder that holds one folder of images per class"
+        if classes and only_parts:
+            advice = f"{', '.join(classes)} are parts of a data set, not classes: give {source}/{classes[0]}"
         raise DataError(
-            f"{source} has {len(classes)} class folders with images, expected at least 2: give a folder that holds one "
-            f"folder of images per class (this folder holds {inside})"
+            f"{source} has {0 if only_parts else len(classes)} class folders with images, expected at least 2: "
+            f"{advice} (this folder holds {inside})"
         )
-    labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-    return ImageSet(tuple(file for name in classes for file in found[name]), labels, tuple(classes))
-
-
-def files_under(root: Path, *, deep: bool = True) -> list[str]:
-    """List the absolute paths of all files in a folder, without hidden files, sorted within each folder.
-
-    Args:
-        root: the folder.
-        deep: whether to list the files in subfolders at any depth too; hidden subfolders are left out.
-    """
-    found: list[str] = []
-    for parent, folders, names in os.walk(root.absolute()):
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-        found += [os.path.join(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return found
+    skipped = [
+        *((members.path, "a folder without images, so it is no class") for members in found.classes.values()
+          if not members.files),
+        *((file, "it is in no class folder") for file in found.loose),
+        *found.skipped,
+    ]  # fmt: skip
+    files = [found.classes[name].files for name in classes]
+    return ImageSet(
+        tuple(file for members in files for file in members),
+        np.repeat(np.arange(len(classes)), [len(members) for members in files]),
+        tuple(classes),
+        roots=(found.root,),
+        skipped=tuple(skipped),
+    )
 
 
 def folder(source: str) -> Path:

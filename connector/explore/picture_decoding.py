@@ -11,11 +11,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import IO, TypeVar, cast
+from typing import IO, TypeVar
 
 from PIL import Image
 
-from semcut.connector.data.images import FORMATS, Unmapped, open_image
+from semcut.connector.data.images import open_image, read_header
 from semcut.connector.models.device import release_freed_memory
 
 LARGE_PIXELS = 1 << 22
@@ -52,7 +52,7 @@ def _is_large(stream: IO[bytes]) -> bool:
     A TIFF is large in any case: how much it takes depends on its tiles.
     """
     try:
-        with Image.open(cast("IO[bytes]", Unmapped(stream)), formats=FORMATS) as image:
+        with read_header(stream) as image:
             large = image.format == "TIFF" or image.width * image.height > LARGE_PIXELS
     except Exception:  # on broken files, Pillow raises errors of many types
         large = False

@@ -17,11 +17,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 
+from semcut.connector.data.image_contents import DIGEST_BYTES
 from semcut.connector.data.model_file import MODEL, VERSION, encoding_digest, read_model_file
 from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.backbones import normalisation_of
@@ -32,11 +33,35 @@ from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
 WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
+TRAINING_DIGESTS = "training-images.safetensors"
+"""Digests of the contents of the training images and of the validation images, (n, 16) uint8, sorted."""
 _RENAMED = ("auxiliary.", "head.classifier.")
 """Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 _IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
 """The largest lists of training images (2 million paths) and of metrics (50,000 epochs)."""
+
+
+class TrainingDigests(NamedTuple):
+    """Digests of the images that a network was trained on, and of those by which its epoch was chosen."""
+
+    training: frozenset[bytes]
+    validation: frozenset[bytes]
+
+    @property
+    def all(self) -> frozenset[bytes]:
+        """The digests of both."""
+        return self.training | self.validation
+
+
+def write_digests(path: Path, digests: TrainingDigests) -> None:
+    """Write the digests of the images of a training to its run directory, in one step."""
+    tensors = {
+        name: torch.frombuffer(bytearray(b"".join(sorted(part))), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
+        for name, part in digests._asdict().items()
+    }
+    with replacing(path / TRAINING_DIGESTS) as scratch:
+        safetensors.torch.save_file(tensors, scratch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +171,28 @@ class Checkpoint:
             return []
         except OSError as error:
             raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from None
+
+    def training_digests(self) -> TrainingDigests:
+        """Read the digests of the images that the network was trained and validated on.
+
+        Raises:
+            CheckpointError: they were not recorded, or cannot be read.
+        """
+        file = self.path / TRAINING_DIGESTS
+        try:
+            tensors = safetensors.torch.load(read_tensor_file(file, _IMAGES_BYTES).content)
+            for name in TrainingDigests._fields:
+                if tensors[name].dtype != torch.uint8 or tensors[name].shape[1:] != (DIGEST_BYTES,):
+                    raise ValueError(f"{name} are not digests of {DIGEST_BYTES} bytes")
+            return TrainingDigests(*(frozenset(map(bytes, tensors[name].numpy())) for name in TrainingDigests._fields))
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self.path} does not record the contents of its training images (no {TRAINING_DIGESTS}), as networks "
+                "of earlier versions: train it again, because paths do not tell whether an image is the same"
+            ) from None
+        except Exception as error:  # safetensors raises errors of its own type and of others
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise CheckpointError(f"cannot read {file}: {reason}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
         """Read the metrics of every epoch of training; with a warm start, the epochs of the network before come first.

@@ -63,7 +63,7 @@ def measure_network(
         return Measurement.load(folder / FIGURES_FILE)
     training, curve = _training(checkpoint)
     images = protocol_split(protocol, source, training["config"]["seed"])
-    check_protocol(protocol, images, checkpoint.training_images(), images.database.files)
+    check_protocol(protocol, images, checkpoint.training_digests().all, images.database.files)
 
     def step(what: str) -> Progress:
         return _with_task(progress, f"{name}: {what}")
@@ -151,7 +151,7 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progre
     if not path.exists():
         shutil.rmtree(scratch, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        with Connector.create(scratch, encoder.checkpoint.path) as connector:
+        with Connector.create(scratch, encoder.checkpoint.path, roots=images.roots) as connector:
             connector.encoder = encoder
             result = connector.add_files(images.files, progress=progress)
         if result.skipped:

@@ -57,18 +57,28 @@ class Connector:
     network.
     """
 
-    def __init__(self, encoder: Encoder, index: SemanticIndex) -> None:
+    def __init__(self, encoder: Encoder, index: SemanticIndex, roots: Sequence[str] = ()) -> None:
         self.encoder = encoder
         self.index = index
+        self.roots = tuple(roots)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str] | None, model: str | os.PathLike[str], *, device: str = "cpu") -> Self:
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        roots: Sequence[str] = (),
+    ) -> Self:
         """Create an empty index for the encodings of a network.
 
         Args:
             path: a new or empty directory for the index; None keeps the index in memory.
             model: run directory of the network.
             device: device that the network encodes on.
+            roots: absolute paths of folders whose folders are the classes of the images that will be added. The class
+                of other files is the name of their own folder.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -84,8 +94,9 @@ class Connector:
                 sha256=checkpoint.digest,
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.head.binarisation,
+                roots=roots,
             )
-        return cls(encoder, index)
+        return cls(encoder, index, roots)
 
     @classmethod
     def open(
@@ -121,7 +132,7 @@ class Connector:
                     f"the index {path} was made by another network than that in {model or link.model}: give the right "
                     "model, or index the images again, because codes of different networks cannot be compared"
                 )
-            return cls(Encoder(checkpoint, device), index)
+            return cls(Encoder(checkpoint, device), index, link.roots)
         except BaseException:
             index.close()
             raise
@@ -182,7 +193,7 @@ class Connector:
 
     def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
         """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`."""
-        return labels_by_id(self.index, classes)
+        return labels_by_id(self.index, classes, self.roots)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
         """Convert the result of a search to a list of hits for each query, with the uris of the records."""

@@ -6,6 +6,7 @@ No other module reads or writes this file, which is in the directory of every st
     sha256        digest of the network: of all that decides an encoding, see `data.model_file`
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
+    roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
 `model` or elsewhere, is the network that made the index.
@@ -16,6 +17,7 @@ No function here needs torch, so the explorer and the benchmark can read links a
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,12 @@ class ModelLink:
     Attributes:
         model: run directory of the network when the index was made.
         sha256: digest of the network; None if the file does not have it.
+        roots: folders whose folders are the classes of the images.
     """
 
     model: Path
     sha256: str | None
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,26 @@ class ModelDescription:
 
 
 def write_link(
-    index: str | os.PathLike[str], *, model: str | os.PathLike[str], sha256: str, head: str, binarisation: str
+    index: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str],
+    sha256: str,
+    head: str,
+    binarisation: str,
+    roots: Sequence[str] = (),
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
 
     Raises:
         OSError: the file cannot be written.
     """
-    content = {"model": str(Path(model).absolute()), "sha256": sha256, "head": head, "binarisation": binarisation}
+    content = {
+        "model": str(Path(model).absolute()),
+        "sha256": sha256,
+        "head": head,
+        "binarisation": binarisation,
+        **({"roots": list(roots)} if roots else {}),
+    }
     write_json(Path(index) / LINK, content)
 
 
@@ -74,7 +90,9 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
     content = _read_object(Path(index) / LINK)
     if not isinstance(content.get("model"), str):
         return None
-    return ModelLink(Path(content["model"]), _digest(content))
+    roots = content.get("roots")
+    named = tuple(root for root in roots if isinstance(root, str) and root) if isinstance(roots, list) else ()
+    return ModelLink(Path(content["model"]), _digest(content), named)
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:

@@ -6,13 +6,34 @@ of `augment` comes from the generator that the caller passes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch.nn import functional
 
+from semcut.connector.data.image_contents import readable_images
 from semcut.connector.data.images import read_batches
 from semcut.connector.data.sources import ImageSet
+from semcut.indexes.errors import SemcutWarning
+
+
+def checked_images(images: ImageSet, workers: int) -> ImageSet:
+    """Select the images that can be read, see `readable_images`; issue a `SemcutWarning` if some cannot be.
+
+    Raises:
+        DataError: fewer than two classes are left.
+    """
+    found = readable_images(images, workers)
+    left_out = found.skipped[len(images.skipped) :]
+    if left_out:
+        name, reason = left_out[0]
+        warnings.warn(
+            f"left out {len(left_out):,} images and classes that cannot be read; the first is {name}: {reason}",
+            SemcutWarning,
+            stacklevel=3,
+        )
+    return found
 
 
 def labelled_batches(
@@ -30,7 +51,7 @@ def labelled_batches(
         Pixels (n, 3, size, size) uint8 and labels (n,) int64.
     """
     labels = torch.from_numpy(images.labels)
-    for batch in read_batches(images.files, size, batch_size, workers):
+    for batch in read_batches(images.files, size, batch_size, workers, any_name=True):
         if len(batch.positions):
             yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
 

@@ -6,8 +6,8 @@ these augmentations are left out with a frozen backbone, because they would need
 The outputs are cached on disk (see `data.sources`), so that a training with another head, or with another seed on the
 same images, need not compute them again. Outputs of a random backbone are not cached, because no other network has the
 same backbone. The name of a cached file contains a digest of everything that its content depends on: the backbone and
-its weights, how images are scaled, the kind of device, whether images are mirrored, and path, length and modification
-time of every image file. Deleting a cached file costs only the time to compute it again.
+its weights, how images are scaled, the kind of device, whether images are mirrored, and the contents of all image files
+in order. Deleting a cached file costs only the time to compute it again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from semcut.connector.data import sources
+from semcut.connector.data.image_contents import DIGEST_BYTES, digests_of
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_descriptor
 from semcut.indexes.storage.atomic_write import replacing
 
-_VERSION = 1
+_VERSION = 2
 """Version of the cached files; raise it when the decoding or scaling of images changes."""
 
 Layers = tuple[torch.Tensor, ...]
@@ -196,15 +197,6 @@ def _key(net: SemanticHashNet, files: Sequence[str], device: torch.device, mirro
     digest = hashlib.sha256(repr(facts).encode())
     for name, value in backbone.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    for file in files:
-        digest.update(f"{file}\0{_length_and_time(file)}\n".encode("utf-8", "surrogateescape"))
+    for content in digests_of(files):
+        digest.update(content or bytes(DIGEST_BYTES))
     return digest.hexdigest()[:24]
-
-
-def _length_and_time(file: str) -> tuple[int, int] | None:
-    """Look up length in bytes and modification time in nanoseconds of a file; None if it does not exist."""
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

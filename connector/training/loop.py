@@ -8,8 +8,9 @@ On the same machine with the same number of threads, a resumed training ends wit
 The weights of the epoch with the best results on validation images are kept, see `validation`. Validation images are
 held out from the training images; queries and test images are not used in training.
 
-A run directory has the files `metrics.jsonl` (a line for each epoch), `training-images.txt`, `training.safetensors`
-and, when the training is finished, the checkpoint.
+A run directory has the files `metrics.jsonl` (a line for each epoch), `training-images.txt`,
+`training-images.safetensors` (digests of their contents), `training.safetensors` and, when the training is finished,
+the checkpoint. A training that fails before the first state is written leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import numpy as np
 import torch
 
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests
 from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
-from semcut.connector.training.batches import augment, labelled_batches
+from semcut.connector.training.batches import augment, checked_images, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
+from semcut.connector.training.run_directory import begun_run, write_lines
 from semcut.connector.training.run_state import (
     STATE,
     optimiser_tensors,
@@ -47,7 +49,6 @@ from semcut.connector.training.validation import measure, quality
 from semcut.connector.training.warm_start import load_start
 from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.atomic_write import replacing
 
 _STATE_TEXT_BYTES = 64 << 20
 """The most that a saved state has besides the network, its best weights and two moments of each weight."""
@@ -70,7 +71,8 @@ def train(
     """Train a network and write its checkpoint.
 
     Args:
-        images: images to train on; some of them are held out for validation.
+        images: images to train on; some of them are held out for validation. Unless they have digests, as those of
+            `readable_images` have, they are checked first; what cannot be read is left out with a `SemcutWarning`.
         architecture: architecture of the network, with the classes of `images`.
         config: settings of the training.
         path: the run directory: new, empty, or with `resume` the directory of an unfinished training.
@@ -89,23 +91,24 @@ def train(
             another architecture or was trained on other images.
     """
     path = Path(path)
-    if images.classes != architecture.classes:
-        raise DataError(
-            f"the images and the network have different classes ({len(images.classes)} and {len(architecture.classes)})"
-        )
     if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
     if broken := [file for file in images.files if "\n" in file]:
         raise DataError(
             f"{shown(broken[0])} has a line break in its path, which {TRAINING_IMAGES} cannot hold: rename it"
         )
+    if images.digests is None:
+        images = checked_images(images, config.workers)
+    if images.classes != architecture.classes:
+        raise DataError(
+            f"the images and the network have different classes ({len(images.classes)} and {len(architecture.classes)})"
+        )
     training, validation = images.split(config.validation, config.seed)
     if len(training) < 2:
         raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
     run = _Run(training, validation, architecture, config, path, weights, start, progress)
-    path.mkdir(parents=True, exist_ok=True)
-    _write_lines(path / TRAINING_IMAGES, list(images.files))
-    return run.finish(resume)
+    with begun_run(path, images.files, run.digests):
+        return run.finish(resume)
 
 
 class _Run:
@@ -125,14 +128,16 @@ class _Run:
         self._training, self._config, self._path = training, config, path
         self._validation = validation.subset(np.random.default_rng(config.seed).permutation(len(validation)))
         self._architecture, self._progress = architecture, progress
-        files = [*training.files, *validation.files]
-        warm = None if start is None else load_start(start, files, architecture, config.seed, config.validation)
+        assert training.digests is not None
+        assert validation.digests is not None
+        self.digests = TrainingDigests(frozenset(training.digests), frozenset(validation.digests))
+        warm = None if start is None else load_start(start, self.digests, architecture)
         self._settings = {
             "config": config.model_dump(mode="json", exclude={"workers", "device"}),
             "architecture": architecture.model_dump(mode="json"),
             "backbone_weights": weights,
             **({} if warm is None else {"start": {"sha256": warm.digest, **warm.training, "epochs": warm.epochs()}}),
-            "images": len(files),
+            "images": len(training) + len(validation),
         }
         torch.manual_seed(config.seed)
         self._device = device_named(config.device)
@@ -293,7 +298,7 @@ class _Run:
             "scaler": self._scaler.state_dict(),
         }
         write_state(self._path / STATE, groups, content)
-        _write_lines(self._path / METRICS, [json.dumps(line) for line in self._metrics])
+        write_lines(self._path / METRICS, [json.dumps(line) for line in self._metrics])
 
     def _load_state(self) -> None:
         """Continue from the state in the run directory.
@@ -318,9 +323,3 @@ class _Run:
                 self._scaler.load_state_dict(content["scaler"])
         except Exception as error:  # torch raises errors of many types for tensors that do not fit
             raise unusable(self._path / STATE, error) from None
-
-
-def _write_lines(file: Path, lines: list[str]) -> None:
-    """Write lines to a text file, in one step; replace the file if it exists."""
-    with replacing(file) as scratch:
-        scratch.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))

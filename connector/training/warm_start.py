@@ -11,28 +11,25 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.checkpoint import Checkpoint, TrainingDigests
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes.errors import CheckpointError, shown
 
 
-def load_start(
-    start: str | os.PathLike[str], files: list[str], architecture: Architecture, seed: int, validation: float
-) -> Checkpoint:
+def load_start(start: str | os.PathLike[str], images: TrainingDigests, architecture: Architecture) -> Checkpoint:
     """Load the network to start from, and check that the new training may start from it.
 
     Args:
         start: run directory of the network.
-        files: images that the new training uses for training and for validation.
+        images: digests of the images that the new training uses for training and for validation.
         architecture: architecture of the network to train.
-        seed, validation: settings that divide `files` into training and validation images.
 
     Returns:
         The checkpoint, with its weights in a network of `architecture`.
 
     Raises:
         CheckpointError: the directory holds no usable checkpoint, its architecture differs in more than the image size,
-            or it was trained on other images.
+            or it was trained on other images, or does not record on which.
     """
     checkpoint = Checkpoint.load(start)
     found, expected = checkpoint.net.architecture.model_dump(), architecture.model_dump()
@@ -44,7 +41,7 @@ def load_start(
     if different:
         raise CheckpointError(f"start = {start}: that network has another architecture ({'; '.join(different)})")
     split = {name: checkpoint.training.get("config", {}).get(name) for name in ("seed", "validation")}
-    if set(checkpoint.training_images()) != set(files) or split != {"seed": seed, "validation": validation}:
+    if checkpoint.training_digests() != images:
         raise CheckpointError(
             f"start = {start}: that network was trained on other images, or held out others for validation "
             f"(seed {split['seed']}, validation {split['validation']}): start from a network with the same images, "

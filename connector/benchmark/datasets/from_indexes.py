@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, finish_dataset, shape, start_dataset
+from semcut.connector.data.image_folders import class_of
 from semcut.connector.data.labels import labels_by_id
-from semcut.connector.data.sources import balanced_sample, class_of
-from semcut.connector.retrieval.model_link import network_classes
+from semcut.connector.data.sources import balanced_sample
+from semcut.connector.retrieval.model_link import network_classes, read_link
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
 
@@ -55,7 +56,7 @@ def dataset_from_indexes(
     """
     with FaissIndex.open(index_path) as index, FaissIndex.open(queries_path) as queries:
         config = _config_of_copies(index, queries, (index_path, queries_path), bits)
-        classes = _class_names(index_path, index, queries)
+        classes = _class_names((index_path, queries_path), index, queries)
         labels = [_labels(source, at, classes) for source, at in ((index, index_path), (queries, queries_path))]
         chosen = [np.arange(len(index)), np.arange(len(queries))]
         if limit_queries is not None:
@@ -93,12 +94,20 @@ def _config_of_copies(
     return IndexConfig(**{**index.config.model_dump(), "bits": index.config.bits if bits is None else bits})
 
 
-def _class_names(path: Path, *both: FaissIndex) -> tuple[str, ...]:
+def _roots(path: Path) -> tuple[str, ...]:
+    """Return the folders of class folders that an index records."""
+    link = read_link(path)
+    return () if link is None else link.roots
+
+
+def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]:
     """Return the names of the classes, in order of the probabilities."""
+    path = paths[0]
     known = network_classes(path)
     if known is not None and len(known) == both[0].config.classes:
         return known
-    found = sorted({class_of(uri) or "" for one in both for uri in one.uris(one.ids())} - {""})
+    folders = zip(both, map(_roots, paths), strict=True)
+    found = sorted({class_of(uri, roots) or "" for one, roots in folders for uri in one.uris(one.ids())} - {""})
     if not found:
         raise DataError(f"no record of {path} has a uri that names its label, expected class-folder/file")
     if len(found) != both[0].config.classes:
@@ -113,14 +122,14 @@ def _class_names(path: Path, *both: FaissIndex) -> tuple[str, ...]:
 def _labels(index: FaissIndex, path: Path, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the (n,) labels of all records in order of ids."""
     ids = np.sort(index.ids())
-    labels = labels_by_id(index, classes)[ids]
+    labels = labels_by_id(index, classes, _roots(path))[ids]
     unknown = ids[labels < 0]
     if len(unknown):
         uri = index.uris(unknown[:1])[0]
         reason = (
             "have no uri"
             if uri is None
-            else f"are in folders like {class_of(uri)!r}, which are not classes of the index"
+            else f"are in folders like {class_of(uri, _roots(path))!r}, which are not classes of the index"
         )
         raise DataError(
             f"{len(unknown)} of the {len(ids)} records of {path} {reason}: labels are the names of class folders, "

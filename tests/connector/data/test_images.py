@@ -74,13 +74,6 @@ def test_batches_keep_the_order_of_files(tmp_path: Path) -> None:
     assert np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches]).tolist() == list(range(23))
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
-def test_any_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
-    Image.new(mode, (6, 6)).save(path)
-    assert open_image(path).mode == "RGB"
-
-
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 4), "black")
     exif = image.getexif()

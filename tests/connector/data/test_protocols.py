@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from semcut.connector.data.protocols import PROTOCOLS, ProtocolSplit, protocol_split
+from semcut.connector.data import ProtocolName
+from semcut.connector.data.image_contents import digests_of
+from semcut.connector.data.protocols import PROTOCOLS, ProtocolSplit, check_protocol, protocol_split
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
 
@@ -87,3 +90,21 @@ def test_data_that_does_not_fit_is_one_error(source: Path, tmp_path: Path) -> No
             protocol_split("cifar10-1", str(source / "tin"))
     finally:
         (source / "tin" / "test").rename(source / "tin" / "val")
+
+
+def test_a_protocol_is_checked_by_the_contents_of_images_that_were_moved(tmp_path: Path) -> None:
+    for number in range(16):
+        file = tmp_path / "set" / ("train", "test")[number // 8] / f"c{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(number))
+    split = protocol_split("cifar10-2", str(tmp_path / "set"))
+    shutil.copytree(tmp_path / "set", tmp_path / "moved")
+    moved = protocol_split("cifar10-2", str(tmp_path / "moved"))
+    name: ProtocolName = "cifar10-2"
+    trained = [digest for digest in digests_of(split.training.files) if digest is not None]
+    assert len(set(trained)) == 8
+    check_protocol(name, moved, trained, split.database.files)
+    with pytest.raises(DataError, match=r"the network was trained on 7 images; 0 of them are not .* 1 selected"):
+        check_protocol(name, moved, trained[1:], split.database.files)
+    with pytest.raises(DataError, match=r"the index holds 8 images; 1 of them are not .* 1 selected"):
+        check_protocol(name, moved, trained, [*split.database.files[1:], None])

@@ -93,7 +93,9 @@ def test_a_file_that_is_not_an_archive_is_one_error(tmp_path: Path) -> None:
 def test_a_folder_of_parts_is_not_a_folder_of_classes(tmp_path: Path) -> None:
     make_folder(tmp_path / "set" / "train", {"cat": 1, "dog": 1})
     make_folder(tmp_path / "set" / "test", {"cat": 1, "dog": 1})
-    with pytest.raises(DataError, match=r"0 class folders with images.*this folder holds test, train"):
+    with pytest.raises(
+        DataError, match=r"0 class folders with images.*parts of a data set.*this folder holds test, train"
+    ):
         sources.load(str(tmp_path / "set"))
 
 

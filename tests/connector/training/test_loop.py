@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -24,7 +25,7 @@ from semcut.connector.training.loop import train
 from semcut.connector.training.run_state import STATE, read_state, write_state
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import InvalidParameterError
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, SemcutWarning
 from tests.connector.training.stopping import Stop, stop_in
 
 
@@ -162,7 +163,50 @@ def test_unreadable_training_images_are_left_out(digits: ImageSet, architecture:
     sample = digits.sample(100)
     (tmp_path / "bad.png").write_text("not an image")
     images = ImageSet((*sample.files[:-1], str(tmp_path / "bad.png")), sample.labels, sample.classes)
-    train(images, architecture, TrainConfig(epochs=1, augment="none"), tmp_path / "run")
+    with pytest.warns(SemcutWarning, match=r"left out 1 images .* is /.*bad\.png: not an image"):
+        checkpoint = train(images, architecture, TrainConfig(epochs=1, augment="none"), tmp_path / "run")
+    assert checkpoint.training_images() == list(sample.files[:-1])
+    assert checkpoint.training["images"] == 99
+
+
+def test_a_class_without_a_readable_image_is_one_error_before_anything_is_written(
+    digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    sample = digits.sample(100)
+    (tmp_path / "bad.png").write_text("not an image")
+    files = [
+        str(tmp_path / "bad.png") if label == 3 else file
+        for file, label in zip(sample.files, sample.labels, strict=True)
+    ]
+    with (
+        pytest.warns(SemcutWarning, match="left out 11 images and classes"),
+        pytest.raises(DataError, match="different classes"),
+    ):
+        train(ImageSet(tuple(files), sample.labels, sample.classes), architecture, TrainConfig(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty directory", "a missing parent"])
+def test_a_training_that_fails_before_its_first_state_leaves_nothing_behind(
+    before: str, digits: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    """As by Ctrl-C: the same command can be given again."""
+    path = tmp_path / ("a/b/run" if "parent" in before else "run")
+    if "empty" in before:
+        path.mkdir()
+    images, config = digits.sample(100), TrainConfig(epochs=1)
+    with pytest.raises(Stop):
+        train(images, architecture, config, path, progress=stop_in(0))
+    assert [found.name for found in tmp_path.rglob("*")] == (["run"] if "empty" in before else [])
+    train(images, architecture, config, path)
+
+
+def test_digests_of_the_training_and_validation_images_are_recorded(model: Checkpoint, digits: ImageSet) -> None:
+    config = model.training["config"]
+    parts = digits.sample(600).split(config["validation"], config["seed"])
+    expected = [{hashlib.blake2b(Path(file).read_bytes(), digest_size=16).digest() for file in p.files} for p in parts]
+    assert model.training_digests() == (expected[0], expected[1])
+    assert model.training_digests().all == expected[0] | expected[1]
 
 
 @pytest.mark.parametrize(

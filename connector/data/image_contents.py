@@ -1,0 +1,107 @@
+"""Identify images by their content, and check which images of a set can be read, before a command relies on them.
+
+An image is identified by a digest of the bytes of its file, so neither its name, nor its folder, an archive, a link or
+the time of its modification matter. A copy under another name is the same image; one that was saved anew is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image
+from semcut.connector.data.sources import ImageSet
+from semcut.indexes.errors import DataError
+from semcut.indexes.progress import Progress, silent
+from semcut.indexes.regular_files import open_binary
+
+DIGEST_BYTES = 16
+_BLOCK = 1 << 20
+_AT_ONCE = 1024
+"""Files that are handed to the threads at a time, so that little is left to do after Ctrl-C."""
+
+_T = TypeVar("_T")
+
+
+def digest_of(file: str) -> bytes | None:
+    """Compute the digest of a file, 16 bytes of BLAKE2b; None if it cannot be read, or is too large for an image."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    try:
+        with open_binary(file, max_bytes=MAX_BYTES, follow=True) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except (OSError, ValueError):
+        return None
+    return digest.digest()
+
+
+def digests_of(files: Sequence[str], workers: int = 2) -> list[bytes | None]:
+    """Compute the digest of each file, see `digest_of`."""
+    return list(_in_threads(digest_of, files, workers))
+
+
+def readable_images(images: ImageSet, workers: int = 2, progress: Progress | None = None) -> ImageSet:
+    """Decode every image once, and select those that can be read; a class of which none can be read is no class.
+
+    Args:
+        images: the images.
+        workers: threads that decode.
+        progress: called with the number of images that were checked.
+
+    Returns:
+        The images that can be read, with digests; what cannot be read is in `skipped` with the reason.
+
+    Raises:
+        DataError: fewer than two classes are left.
+    """
+    report = progress or silent
+    reasons: list[str] = []
+    digests: list[bytes] = []
+    for done, (digest, reason) in enumerate(_in_threads(_checked, images.files, workers), 1):
+        digests.append(digest)
+        reasons.append(reason)
+        report(done, len(images))
+    kept = [position for position, reason in enumerate(reasons) if not reason]
+    skipped = [(file, reason) for file, reason in zip(images.files, reasons, strict=True) if reason]
+    counts = np.bincount(images.labels[kept], minlength=len(images.classes))
+    skipped += [
+        (name, "a class of which no image can be read, so it is no class")
+        for name, count in zip(images.classes, counts.tolist(), strict=True)
+        if not count
+    ]
+    left = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if count)
+    if len(left) < 2:
+        first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(
+            f"{len(left)} classes have images that can be read, expected at least 2; {len(images) - len(kept)} of "
+            f"{len(images)} images cannot be read{first}"
+        )
+    found = replace(images.subset(kept), digests=tuple(digests[position] for position in kept))
+    new_label = np.cumsum(counts > 0) - 1
+    return replace(found, labels=new_label[found.labels], classes=left, skipped=(*images.skipped, *skipped))
+
+
+def _checked(file: str) -> tuple[bytes, str]:
+    """Return the digest of an image, and the reason why it cannot be read or nothing."""
+    try:
+        open_image(file)
+    except UnreadableImage as reason:
+        return b"", str(reason)
+    digest = digest_of(file)
+    return (b"", "it was changed meanwhile") if digest is None else (digest, "")
+
+
+def _in_threads(work: Callable[[str], _T], files: Sequence[str], workers: int) -> Iterator[_T]:
+    """Yield the results for all files in order."""
+    pool = ThreadPoolExecutor(min(workers, os.cpu_count() or 1))
+    try:
+        for start in range(0, len(files), _AT_ONCE):
+            yield from pool.map(work, files[start : start + _AT_ONCE])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

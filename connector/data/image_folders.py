@@ -1,0 +1,155 @@
+"""List the image files of a folder by the one rule that all commands follow, and name what is left out.
+
+- A class is a folder directly under the root; its files are all those in it, at any depth.
+- Symbolic links are followed. A folder to which two ways lead within a class, or which lies above, is listed once; so
+  no link makes a loop. Device and inode identify a folder.
+- Hidden files and folders (.name), and names that are not valid text, which no index can hold, are left out.
+
+Whatever is left out is returned with the reason, for the commands to report.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from semcut.indexes.errors import DataError, shown
+
+Skipped = tuple[str, str]
+"""A file or folder that is left out, and the reason."""
+
+HIDDEN, NOT_TEXT = "hidden", "its name is not valid text: rename it"
+
+_Identity = tuple[int, int]
+
+
+class ClassFolder(NamedTuple):
+    """The files of a class: absolute paths, sorted within each folder."""
+
+    path: str
+    files: list[str]
+
+
+class ImageFolder(NamedTuple):
+    """The files in a folder.
+
+    Attributes:
+        root: absolute path of the folder.
+        loose: files directly in the folder, which have no class.
+        classes: the folders directly in the folder, sorted by name; also those without files.
+        skipped: what is left out; what is hidden comes last.
+    """
+
+    root: str
+    loose: list[str]
+    classes: dict[str, ClassFolder]
+    skipped: list[Skipped]
+
+    @property
+    def files(self) -> list[str]:
+        """All files, with or without a class."""
+        return [*self.loose, *(file for found in self.classes.values() for file in found.files)]
+
+
+def list_folder(root: Path) -> ImageFolder:
+    """List the files of a folder and of its class folders.
+
+    Raises:
+        DataError: the folder cannot be listed, or its path is not valid text.
+    """
+    top = str(root.absolute())
+    if not _is_text(top):
+        raise DataError(f"the path {shown(top)} is not valid text, which an index needs: rename the folder")
+    above = {}
+    for higher in (root.resolve(), *root.resolve().parents):
+        above[_identity(str(higher))] = str(higher)
+    skipped: list[Skipped] = []
+    files, folders = _entries(top, skipped)
+    if skipped and skipped[0][0] == top:
+        raise DataError(f"cannot list {top}: {skipped[0][1]}")
+    classes = {}
+    for folder in folders:
+        found = _files_below(folder, dict(above), skipped)
+        if found is not None:
+            classes[os.path.basename(folder)] = ClassFolder(folder, found)
+    return ImageFolder(top, files, classes, sorted(skipped, key=lambda one: one[1] == HIDDEN))
+
+
+def class_of(uri: str | None, roots: tuple[str, ...] = ()) -> str | None:
+    """Return the class of a file; None for a record without a uri.
+
+    Args:
+        uri: the path of the file.
+        roots: folders of class folders. In one of them, the class is the folder directly under the root in which the
+            file is, at any depth; elsewhere it is the name of the file's own folder.
+    """
+    if uri is None:
+        return None
+    for root in sorted(roots, key=len, reverse=True):
+        start = root.rstrip("/") + "/"
+        if uri.startswith(start) and "/" in uri[len(start) :]:
+            return uri[len(start) :].partition("/")[0]
+    return Path(uri).parent.name
+
+
+def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped]) -> list[str] | None:
+    """List all files of a folder at any depth; None if the folder itself is left out.
+
+    Args:
+        folder: the folder.
+        seen: folders that are not listed again, with their paths; grows.
+        skipped: grows by what is left out.
+    """
+    found: list[str] = []
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            identity = _identity(current)
+        except OSError as error:
+            skipped.append((current, error.strerror or str(error)))
+            continue
+        if identity in seen:
+            skipped.append((current, f"it leads to {seen[identity]}, which is listed or lies above"))
+            if current == folder:
+                return None
+            continue
+        seen[identity] = current
+        files, folders = _entries(current, skipped)
+        found += files
+        waiting += reversed(folders)
+    return found
+
+
+def _entries(folder: str, skipped: list[Skipped]) -> tuple[list[str], list[str]]:
+    """Return the paths of the files and of the folders in a folder, sorted; links are followed."""
+    files: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        skipped.append((folder, error.strerror or str(error)))
+        return files, folders
+    for entry in found:
+        if not _is_text(entry.name):
+            skipped.append((entry.path, NOT_TEXT))
+        elif entry.name.startswith("."):
+            skipped.append((entry.path, HIDDEN))
+        else:
+            (folders if os.path.isdir(entry.path) else files).append(entry.path)
+    return files, folders
+
+
+def _identity(folder: str) -> _Identity:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

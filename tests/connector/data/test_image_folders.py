@@ -1,0 +1,171 @@
+"""One rule for folders: a class is a folder under the root, links are followed, and what is left out is named."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semcut.connector.data import sources
+from semcut.connector.data.image_contents import digests_of, readable_images
+from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, class_of, list_folder
+from semcut.indexes.errors import DataError
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for number, name in enumerate(("cat/1.png", "cat/2021/summer/2.png", "cat/dog/3.png", "dog/4.png")):
+        picture(tmp_path / "photos" / name, number)
+    return tmp_path / "photos"
+
+
+def test_images_of_a_class_lie_at_any_depth_for_all_that_ask_for_a_class(root: Path) -> None:
+    images = sources.load(str(root))
+    assert images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [0, 0, 0, 1]
+    assert list(images.files) == list_folder(root).files
+    assert [class_of(file, images.roots) for file in images.files] == ["cat", "cat", "cat", "dog"]
+    assert class_of("/elsewhere/bird/5.png", images.roots) == "bird"
+    assert class_of(f"{root}/loose.png", images.roots) == "photos"
+    assert class_of(f"{root}/cat/x/y/z.png", (str(root), str(root / "cat"))) == "x"
+    assert class_of("/cat/x/z.png", ("/",)) == "cat"
+    assert class_of(f"{root}s/cat/x/z.png", images.roots) == "x"
+    assert class_of(None, images.roots) is None
+
+
+def test_an_archive_follows_the_same_rule(root: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(root, "photos")
+    images = sources.load(f"{tmp_path}/photos.tar/photos")
+    assert images.labels.tolist() == [0, 0, 0, 1]
+    assert [class_of(file, images.roots) for file in images.files] == ["cat", "cat", "cat", "dog"]
+
+
+def test_links_are_followed_and_loops_are_named(root: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "other" / "5.png", 5)
+    (root / "dog" / "linked").symlink_to(tmp_path / "other")
+    (root / "bird").symlink_to(tmp_path / "other")
+    (root / "cat" / "file.png").symlink_to(tmp_path / "other" / "5.png")
+    expected = sources.load(str(root))
+    assert np.bincount(expected.labels).tolist() == [1, 4, 2]
+    assert expected.skipped == ()
+    loops = {
+        root / "cat" / "up": root,
+        root / "cat" / "2021" / "self": root / "cat" / "2021",
+        root / "dog" / "far up": tmp_path.parent,
+        root / "all": root,
+        root / "dog" / "twice": tmp_path / "other",
+    }
+    for link, target in loops.items():
+        link.symlink_to(target)
+    found = sources.load(str(root))
+    assert found.files == expected.files
+    assert found.classes == expected.classes
+    assert {file for file, _ in found.skipped} == {str(link) for link in loops}
+    assert all("it leads to /" in reason for _, reason in found.skipped)
+
+
+def test_links_that_double_at_every_step_are_listed_in_no_time(root: Path) -> None:
+    for step in range(30):
+        folder = root / "cat" / f"step {step}"
+        folder.mkdir()
+        picture(folder / "a.png")
+        for name in ("one", "two"):
+            (folder / name).symlink_to(root / "cat" / f"step {step + 1}")
+    assert len(list_folder(root).files) == 4 + 30 + 2  # the last two links lead nowhere
+
+
+def test_what_is_left_out_is_named_with_its_reason(root: Path) -> None:
+    (root / "readme.txt").write_text("in no class")
+    (root / "empty" / "deep").mkdir(parents=True)
+    for hidden in (root / ".git", root / "cat" / ".thumbnails"):
+        picture(hidden / "x.png")
+    picture(root / "dog" / ".hidden.png")
+    odd = picture(root / "dog" / os.fsdecode(b"\xff.png"))
+    odd_class = picture(root / os.fsdecode(b"\xfe") / "a.png").parent
+    images = sources.load(str(root))
+    assert images.classes == ("cat", "dog")
+    assert set(images.skipped) == {
+        (str(root / "empty"), "a folder without images, so it is no class"),
+        (str(root / "readme.txt"), "it is in no class folder"),
+        (str(odd), NOT_TEXT),
+        (str(odd_class), NOT_TEXT),
+        *((str(path), HIDDEN) for path in (root / ".git", root / "cat/.thumbnails", root / "dog/.hidden.png")),
+    }
+    assert images.subset([0]).skipped == images.skipped
+    assert list_folder(root).files == [str(root / "readme.txt"), *images.files]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder needs a process that may become that user")
+def test_a_folder_that_may_not_be_read_is_named(root: Path) -> None:
+    closed = root / "cat" / "2021"
+    closed.chmod(0o700)
+    shared = [folder for folder in (root, *root.parents) if folder.stat().st_uid == 0 and folder != Path("/")]
+    modes = {folder: folder.stat().st_mode for folder in shared}
+    for folder in shared:
+        folder.chmod(modes[folder] | 0o055)
+    os.seteuid(65534)
+    try:
+        images = sources.load(str(root))
+    finally:
+        os.seteuid(0)
+        for folder, mode in modes.items():
+            folder.chmod(mode)
+    assert images.skipped == ((str(closed), "Permission denied"),)
+    assert len(images) == 3
+
+
+def test_a_root_whose_path_is_not_text_is_one_error(tmp_path: Path) -> None:
+    picture(tmp_path / os.fsdecode(b"\xff") / "cat" / "1.png")
+    with pytest.raises(DataError, match="is not valid text"):
+        sources.load(str(tmp_path / os.fsdecode(b"\xff")))
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train", "val"), ("Train", "Validation", "test")])
+def test_the_parts_of_a_data_set_are_no_classes(parts: tuple[str, ...], tmp_path: Path) -> None:
+    for part in parts:
+        picture(tmp_path / part / "cat" / "1.png")
+    with pytest.raises(DataError, match="are parts of a data set, not classes: give"):
+        sources.load(str(tmp_path))
+
+
+def test_images_that_cannot_be_read_and_classes_without_images_are_left_out(root: Path) -> None:
+    (root / "ant").mkdir()
+    (root / "ant" / "notes.txt").write_text("no image")
+    (root / "cat" / "broken.png").write_bytes((root / "cat" / "1.png").read_bytes()[:60])
+    (root / "cat" / "gone.png").symlink_to(root / "nowhere")
+    calls: list[tuple[int, int]] = []
+    found = readable_images(sources.load(str(root)), progress=lambda done, total, task="": calls.append((done, total)))
+    assert found.classes == ("cat", "dog")
+    assert found.labels.tolist() == [0, 0, 0, 1]
+    assert found.digests == tuple(digests_of(found.files))
+    assert [Path(name).name for name, _ in found.skipped] == ["notes.txt", "broken.png", "gone.png", "ant"]
+    assert dict(found.skipped)["ant"] == "a class of which no image can be read, so it is no class"
+    assert calls[-1] == (7, 7)
+    (root / "dog" / "4.png").write_text("no image")
+    with pytest.raises(DataError, match="1 classes have images that can be read, expected at least 2; 4 of 7 images"):
+        readable_images(sources.load(str(root)))
+
+
+def test_a_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
+    first = root / "cat" / "1.png"
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(first.read_bytes())
+    os.utime(copy, (1, 1))
+    link = tmp_path / "link.png"
+    link.symlink_to(first)
+    os.mkfifo(tmp_path / "fifo")
+    files = [first, copy, link, root / "dog" / "4.png", tmp_path / "fifo", tmp_path, tmp_path / "no", "a\0b"]
+    one, two, three, other, *none = digests_of([str(file) for file in files])
+    assert one == two == three != other
+    assert none == [None] * 4
