@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
@@ -74,10 +76,11 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
         with Image.open(cast("IO[bytes]", Unmapped(opened)), formats=FORMATS) as image:
             _check_pixels(image)
             try:
-                refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
+                turn = refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
             except ValueError as reason:
                 raise UnreadableImage(str(reason)) from None
-            return _decode(image, in_place=True)
+            with turn:
+                return _decode(image, in_place=True)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -146,14 +149,16 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
             return str(reason)
 
     starts = range(0, len(files), batch_size)
-    pool = ThreadPoolExecutor(workers)
+    threads = DaemonThreads(workers, "decoding")
     try:
         pending: list[list[Future[NDArray[np.uint8] | str]]] = []
         for number, start in enumerate(starts):
             while len(pending) < 2 and number + len(pending) < len(starts):
                 following = starts[number + len(pending)]
-                pending.append([pool.submit(read, file) for file in files[following : following + batch_size]])
-            results = [future.result() for future in pending.pop(0)]
+                pending.append(
+                    [threads.submit(partial(read, file)) for file in files[following : following + batch_size]]
+                )
+            results = [result_of(future) for future in pending.pop(0)]
             readable = [i for i, result in enumerate(results) if not isinstance(result, str)]
             pixels = np.empty((len(readable), 3, size, size), np.uint8)
             for row, i in enumerate(readable):
@@ -164,4 +169,4 @@ def read_batches(files: Sequence[str], size: int, batch_size: int, workers: int 
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )
     finally:  # also if the caller is interrupted: what was begun ends by itself, and what waits is dropped
-        pool.shutdown(wait=False, cancel_futures=True)
+        threads.stop()
