@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from semcut.connector.cli.terminal import fail, print_warning, visible
+from semcut.connector.daemon_threads import leave
 from semcut.indexes.errors import SemcutError, SemcutWarning
 
 
@@ -55,6 +56,9 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             error.message = visible(error.message)  # type: ignore[misc]
+            raise
+        except KeyboardInterrupt:
+            leave(1, "\nAborted!")  # as click says it
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

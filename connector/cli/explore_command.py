@@ -16,6 +16,7 @@ import click
 import semcut.connector.explore  # noqa: F401  # reports which packages are missing
 from semcut.connector.cli.options import device_option, moved_model_option
 from semcut.connector.cli.terminal import print_message
+from semcut.connector.daemon_threads import leave
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104  # compared with what the user gave
@@ -86,6 +87,7 @@ def explore(
             threading.Timer(_SECONDS_UNTIL_BROWSER, _open_browser, (address,)).start()
         with contextlib.suppress(KeyboardInterrupt):
             create_server(server_app).run(sockets=[listening])
+    leave(0)
 
 
 def _check_access(host: str, token: str | None) -> None:

@@ -3,6 +3,7 @@
 The number of pixels in the header bounds neither:
 
 - A compressed TIFF is decoded in tiles, which may be far larger than the image: one of a gigabyte for 16 x 16 pixels.
+- Its file is read as a whole, so it is bounded by the pixels too, and large ones are read one after the other.
 - Pillow decodes some rare kinds of PPM and BMP in Python, a thousand times slower than other kinds.
 
 Nor is a JPEG file that is decoded at a smaller scale bounded by the pixels of the result: if it comes in several scans,
@@ -12,6 +13,8 @@ as a progressive one does, libjpeg keeps all of its own pixels in memory.
 from __future__ import annotations
 
 import struct
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import IO
 
 from PIL import Image
@@ -29,18 +32,28 @@ PIECE_BYTES = 1 << 28
 SCALED_PIXELS = 1 << 28
 """The most pixels of a JPEG file that is decoded at a smaller scale (268 million); phones write 200 million."""
 
+SPARE_BYTES = 1 << 26
+"""The bytes that a compressed TIFF may have besides twice those of its decoded pixels: for other pages, for example."""
+
+LARGE_BYTES = 1 << 25
+"""Compressed TIFFs of more bytes are decoded one at a time in the whole process."""
+
+_large_file = threading.Lock()
 _TAGS_READ = 4096
 _JPEG_SEGMENTS = 65_536
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
 
-def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> None:
+def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractContextManager[object]:
     """Check an image that was opened and has not been decoded.
 
     Args:
         image: the image.
         stream: its file; its position stays the same.
         size: bytes of its file.
+
+    Returns:
+        What to enter while the image is decoded.
 
     Raises:
         ValueError: the image is not decoded; the message is the reason.
@@ -55,8 +68,11 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> None:
         )
     if isinstance(image, TiffImageFile) and "libtiff" in decoders:
         position = stream.tell()
-        _check_pieces(image, _tags(image, stream))
+        _check_pieces(image, _tags(image, stream), size)
         stream.seek(position)
+        if size > LARGE_BYTES:
+            return _large_file
+    return nullcontext()
 
 
 def refuse_costly_jpeg(stream: IO[bytes], pixels: int) -> None:
@@ -125,18 +141,25 @@ def _tags(image: TiffImageFile, stream: IO[bytes]) -> set[int]:
     return set(tags)
 
 
-def _check_pieces(image: TiffImageFile, tags: set[int]) -> None:
-    """Check the size of the tiles or strips of a compressed TIFF."""
+def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
+    """Check the size of the tiles or strips of a compressed TIFF, and that of its file."""
     if tags & {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS}:
         width, height = image.tag_v2.get(_TILE_WIDTH), image.tag_v2.get(_TILE_HEIGHT)
     else:
-        width, height = image.width, min(image.tag_v2.get(_STRIP_HEIGHT, image.height), image.height)
-    if not (isinstance(width, int) and isinstance(height, int)):
+        width, height = image.width, image.tag_v2.get(_STRIP_HEIGHT, image.height)
+        height = height if isinstance(height, int) and 0 < height < image.height else image.height
+    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise ValueError("a TIFF whose tiles have no size")
     bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
-    size = width * height * samples * -(-max(bits) // 8)
-    if width * height > 4 * image.width * image.height + SLOW_PIXELS or size > PIECE_BYTES:
+    pixel = samples * -(-max(bits) // 8)
+    if width * height > 4 * image.width * image.height + SLOW_PIXELS or not 0 < width * height * pixel <= PIECE_BYTES:
         raise ValueError(
             f"a TIFF of {image.width} x {image.height} pixels in pieces of {width} x {height}, expected pieces of its "
             f"own size at most, and of {PIECE_BYTES:,} bytes"
+        )
+    most = 2 * image.width * image.height * pixel + SPARE_BYTES
+    if size > most:
+        raise ValueError(
+            f"a compressed TIFF of {size:,} bytes, expected at most {most:,} for {image.width} x {image.height} "
+            "pixels: save its first page alone"
         )

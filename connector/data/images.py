@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from PIL.JpegImagePlugin import JpegImageFile
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
 from semcut.connector.data.pixel_modes import to_rgb
 from semcut.indexes.errors import DataError
@@ -103,10 +105,11 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
                     refuse_costly_jpeg(opened, image.width * image.height)
                     _scale_down(image)
                 _check_pixels(image)
-                refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
+                turn = refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
             except ValueError as reason:
                 raise UnreadableImage(str(reason)) from None
-            return _decode(image, own=True)
+            with turn:
+                return _decode(image, own=True)
     finally:
         if opened is not source:
             opened.close()
@@ -228,14 +231,16 @@ def read_batches(
             return str(reason)
 
     starts = range(0, len(files), batch_size)
-    pool = ThreadPoolExecutor(workers)
+    threads = DaemonThreads(workers, "decoding")
     try:
         pending: list[list[Future[NDArray[np.uint8] | str]]] = []
         for number, start in enumerate(starts):
             while len(pending) < 2 and number + len(pending) < len(starts):
                 following = starts[number + len(pending)]
-                pending.append([pool.submit(read, file) for file in files[following : following + batch_size]])
-            results = [future.result() for future in pending.pop(0)]
+                pending.append(
+                    [threads.submit(partial(read, file)) for file in files[following : following + batch_size]]
+                )
+            results = [result_of(future) for future in pending.pop(0)]
             readable = [i for i, result in enumerate(results) if not isinstance(result, str)]
             pixels = np.empty((len(readable), 3, size, size), np.uint8)
             for row, i in enumerate(readable):
@@ -246,4 +251,4 @@ def read_batches(
                 skipped=[(files[start + i], r) for i, r in enumerate(results) if isinstance(r, str)],
             )
     finally:  # also if the caller is interrupted: what was begun ends by itself, and what waits is dropped
-        pool.shutdown(wait=False, cancel_futures=True)
+        threads.stop()

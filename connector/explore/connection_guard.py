@@ -42,7 +42,7 @@ STALLED_SECONDS = 5.0
 ANSWER_SECONDS = 45.0
 """How long one request may take from its head until its answer is written: longer than `RequestGuard` allows it."""
 
-STOP_SECONDS = 2
+STOP_SECONDS = 0.5
 """How long requests may go on after the server was asked to stop. What waits then is dropped."""
 
 _MOST_CONNECTIONS = 512
@@ -74,7 +74,8 @@ def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
     """Create the server of an application; the caller runs it, on sockets of its own or on a port of loopback."""
     config = uvicorn.Config(
         app, port=port, http=GuardedConnection, ws="none", backlog=accepted_at_once(), log_level="error",
-        access_log=False, server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
+        access_log=False, server_header=False, timeout_keep_alive=5,
+        timeout_graceful_shutdown=STOP_SECONDS,  # type: ignore[arg-type]  # fractions work as well
     )  # fmt: skip
     return uvicorn.Server(config)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
+from semcut.connector.daemon_threads import DaemonThreads
 from semcut.indexes import ServerError
 
 CHECK_SECONDS = 2.0
@@ -24,7 +24,7 @@ class HealthCheck:
 
     def __init__(self, check: Callable[[], object]) -> None:
         self._check = check
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="health")
+        self._thread = DaemonThreads(1, "health")
         self._running: asyncio.Future[object] | None = None
         self._began = 0.0
 
@@ -38,7 +38,7 @@ class HealthCheck:
         loop = asyncio.get_running_loop()
         running = self._running  # another request may start the next check while this one waits
         if running is None or running.done():
-            running = loop.run_in_executor(self._pool, self._check)
+            running = asyncio.wrap_future(self._thread.submit(self._check))
             running.add_done_callback(_retrieve)
             self._running, self._began = running, loop.time()
         left = max(0.0, self._began + CHECK_SECONDS - loop.time())

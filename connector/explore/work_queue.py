@@ -2,7 +2,7 @@
 
 Each kind of work has threads of its own, so none waits behind another: searches, comparisons with every record, images
 that are queries, and pictures of records. A thread cannot be stopped, so work whose client has left goes on, and counts
-until it has ended.
+until it has ended; only a server that ends waits for none.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
+
+from semcut.connector.daemon_threads import DaemonThreads
 
 _T = TypeVar("_T")
 
@@ -31,7 +33,7 @@ class WorkQueue:
 
     def __init__(self, name: str, *, threads: int, waiting: int) -> None:
         self._name, self._most = name, threads + waiting
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = DaemonThreads(threads, name)
         self._lock = threading.Lock()
         self._count = 0
 
@@ -45,7 +47,7 @@ class WorkQueue:
             if self._count >= self._most:
                 raise BusyError(f"the server has {self._count} {self._name} to do already: try again in a moment")
             self._count += 1
-        future = self._pool.submit(call)
+        future = self._threads.submit(call)
         future.add_done_callback(self._ended)
         return asyncio.wrap_future(future)
 

@@ -15,7 +15,6 @@ To add a backbone, return a `Backbone` for its name in `build_backbone`.
 
 from __future__ import annotations
 
-import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
+from semcut.connector.models.pth_files import read_pth
 from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError, shown
-from semcut.indexes.regular_files import open_binary
 
 _WEIGHTS_BYTES = 4 << 30
 """The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
@@ -240,10 +239,9 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
         state: dict[str, Any] = (
             safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True).content)
             if file.suffix == ".safetensors"
-            else _load_pth(file)
+            else read_pth(file, _WEIGHTS_BYTES)
         )
         state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
-        _check_tensors(state)
         compare_shapes({key: tuple(value.shape) for key, value in state.items()}, model.state_dict())
         require_finite(state, file)
         model.load_state_dict(state)
@@ -256,25 +254,3 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
         raise CheckpointError(
             f"{file} does not hold weights of this backbone ({' '.join(line.strip() for line in reason[:2])[:200]})"
         ) from None
-
-
-def _check_tensors(state: dict[str, Any]) -> None:
-    """Raise `ValueError` for what is no tensor with all its numbers in memory; one number can stand for 2^40."""
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-            raise ValueError(f"{shown(name)} is not a tensor of numbers")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{shown(name)} has {value.numel():,} numbers, but the file holds fewer")
-
-
-def _load_pth(file: Path) -> dict[str, Any]:
-    """Read a .pth file; one that claims to hold more bytes than it has, a zip bomb, is refused."""
-    with open_binary(file, max_bytes=_WEIGHTS_BYTES, follow=True) as stream:
-        if zipfile.is_zipfile(stream):
-            with zipfile.ZipFile(stream) as archive:
-                compressed = [entry.filename for entry in archive.infolist() if entry.compress_type]
-            if compressed:
-                raise ValueError(f"{shown(compressed[0])} is compressed, which torch never writes")
-        stream.seek(0)
-        found: dict[str, Any] = torch.load(stream, "cpu", weights_only=True)
-        return found

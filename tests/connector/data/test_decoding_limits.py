@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data import images
+from semcut.connector.data import decoding_limits, images
 from semcut.connector.data.images import UnreadableImage, open_image, read_batches
 
 Tags = list[tuple[int, int]]
@@ -62,6 +62,38 @@ def test_a_tiff_in_pieces_far_larger_than_itself_is_refused(big):
 def test_a_tiff_with_more_tags_than_are_read_is_refused():
     with pytest.raises(UnreadableImage, match="5,010 tags"):
         open_image(tiff([*strips(16), *((tag, 0) for tag in range(40_000, 45_001))], bytes(256)))
+
+
+def test_the_file_of_a_compressed_tiff_is_bounded_by_its_pixels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding_limits, "SPARE_BYTES", 1 << 12)
+    whole = tiff(strips(16), bytes(256)).getvalue()
+    assert open_image(io.BytesIO(whole + bytes(4096))).size == (16, 16)
+    with pytest.raises(UnreadableImage, match=r"a compressed TIFF of .* save its first page alone"):
+        open_image(io.BytesIO(whole + bytes(5000)))
+
+
+def test_large_compressed_tiffs_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding_limits, "LARGE_BYTES", 1000)
+    content, decode, free = tiff(strips(16), bytes(256)).getvalue(), images._decode, []
+
+    def decoded(image: Image.Image, *, in_place: bool) -> Image.Image:
+        free.append(decoding_limits._large_file.acquire(blocking=False))
+        if free[-1]:
+            decoding_limits._large_file.release()
+        return decode(image, in_place=in_place)
+
+    monkeypatch.setattr(images, "_decode", decoded)
+    for spare in (0, 2000):
+        open_image(io.BytesIO(content + bytes(spare)))
+    assert free == [True, False]
+
+
+def test_a_negative_size_of_pieces_is_not_believed():
+    content = tiff(tiles((1 << 32) - 16, 16), b"").getvalue()
+    signed = content.replace(struct.pack("<HH", 322, 4), struct.pack("<HH", 322, 9))
+    assert signed != content
+    with pytest.raises(UnreadableImage, match="tiles have no size"):
+        open_image(io.BytesIO(signed))
 
 
 @pytest.mark.parametrize("kind", ["P1", "P2", "P3"])

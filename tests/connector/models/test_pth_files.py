@@ -1,0 +1,133 @@
+"""A .pth file that means harm is refused before it takes memory; files that torch writes are read."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+
+from semcut.connector.models.pth_files import read_pth
+
+CLASS = b"ccollections\nOrderedDict\nq\1"
+
+
+def zipped(path: Path, records: dict[str, bytes], *, twice: str = "") -> Path:
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, content in [*records.items(), *((name, records[name]) for name in [twice] if name)]:
+            archive.writestr(f"a/{name}", content)
+    return path
+
+
+def records_of(state: object) -> dict[str, bytes]:
+    content = io.BytesIO()
+    torch.save(state, content)
+    with zipfile.ZipFile(content) as archive:
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+
+
+def described(path: Path, operations: bytes, old: bool) -> Path:
+    """Write a file that holds a pickle of these operations."""
+    content = b"\x80\2" + operations + b"."
+    if not old:
+        return zipped(path, {**records_of({}), "data.pkl": content})
+    start = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    path.write_bytes(start + content + pickle.dumps([], 2))
+    return path
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_weights_of_a_network_are_read(old, tmp_path: Path):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2).bfloat16())
+    state = {**net.state_dict(), "parameter": torch.nn.Parameter(torch.ones(2)), "turned": torch.ones(2, 3).t()}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    found = read_pth(tmp_path / "a.pth", 1 << 20)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("operations", "reason"),
+    {
+        "bytes": (b"cbuiltins\nbytearray\nJ\0\0\0\x70\x85R", "it names 'builtins.bytearray'"),
+        "a tensor": (b"ctorch\nTensor\nJ\0\0\0\x70\x85R", "it names 'torch.Tensor'"),
+        "hexadecimal": (b"c_codecs\nencode\nB\1\0\0\0aX\3\0\0\0hex\x86R", "it names '_codecs.encode'"),
+        "code": (b"cos\nsystem\nX\1\0\0\0a\x85R", "it names 'os.system'"),
+        "a copied dictionary": (CLASS + b"}" + b"h\1}\x85R" * 10, "copies a dictionary"),
+        "a hidden class": (CLASS + b"\x86q\2", "copies a dictionary"),
+        "a made object": (CLASS + b")\x81", "copies a dictionary"),
+        "another made object": (b"ctorch\nFloatStorage\n)\x81", "makes objects"),
+        "a name on the stack": (b"X\2\0\0\0osX\6\0\0\0system\x93", "makes objects"),
+        "many bytes": (b"X" + (5 << 20).to_bytes(4, "little") + bytes(5 << 20) + b"0", r"bytes|expected"),
+    }.values(),
+)  # fmt: skip
+def test_a_pickle_names_and_calls_only_what_weights_need(operations, reason, old, tmp_path: Path):
+    with pytest.raises(ValueError, match=reason):
+        read_pth(described(tmp_path / "a.pth", operations, old), 1 << 30)
+
+
+def test_ordered_dictionaries_are_made_empty(tmp_path: Path):
+    state = OrderedDict(a=torch.ones(2))
+    state._metadata = OrderedDict(b=OrderedDict(version=1), c=OrderedDict())
+    torch.save(state, tmp_path / "a.pth")
+    assert list(read_pth(tmp_path / "a.pth", 1 << 20)) == ["a"]
+
+
+def test_records_are_there_once_and_no_larger_than_the_file(tmp_path: Path):
+    records = records_of({"a": torch.ones(1000)})
+    assert read_pth(zipped(tmp_path / "a.pth", records), 1 << 20)["a"].sum() == 1000
+    with pytest.raises(ValueError, match="the same twice"):
+        read_pth(zipped(tmp_path / "b.pth", records, twice="data.pkl"), 1 << 20)
+    path = zipped(tmp_path / "c.pth", {**records, **{f"data/{number}": b"" for number in range(1, 50)}})
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        large = archive.getinfo("a/data/0")
+    entry = content.index(b"PK\1\2")
+    for _ in archive.namelist():  # all records have the bytes of the largest
+        if content[entry + 46 :].startswith(b"a/data/") and content[entry + 24 : entry + 28] == bytes(4):
+            content[entry + 16 : entry + 28] = large.CRC.to_bytes(4, "little") + 2 * (4000).to_bytes(4, "little")
+            content[entry + 42 : entry + 46] = large.header_offset.to_bytes(4, "little")
+        entry = content.find(b"PK\1\2", entry + 4)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its records have more bytes than the file"):
+        read_pth(path, 1 << 20)
+
+
+def test_a_record_that_is_too_short_is_an_error(tmp_path: Path):
+    records = records_of({"a": torch.ones(1000)})
+    with pytest.raises(Exception, match="size"):
+        read_pth(zipped(tmp_path / "a.pth", {**records, "data/0": bytes(40)}), 1 << 20)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_tensor_has_no_more_numbers_than_its_file(old, tmp_path: Path):
+    few = torch.ones(3)
+    torch.save({"a": few}, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    few.set_(few.untyped_storage(), 0, (3,), (1,))
+    content = (tmp_path / "a.pth").read_bytes()
+    shape = b"K\3\x85q"  # the shape (3,) of the tensor
+    assert content.count(shape) == 1
+    if old:
+        (tmp_path / "a.pth").write_bytes(content.replace(shape, b"M\0\xf0\x85q"))
+    else:
+        records = records_of({"a": few})
+        zipped(tmp_path / "a.pth", {**records, "data.pkl": records["data.pkl"].replace(shape, b"M\0\xf0\x85q")})
+    with pytest.raises(RuntimeError, match=r"not resizable|wrong byte size"):  # torch refuses to read what is not there
+        read_pth(tmp_path / "a.pth", 1 << 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"PK\3\4" + bytes(100), b"\x80\2.", b"[1, 2]"])
+def test_what_is_no_file_of_torch_is_an_error(content, tmp_path: Path):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(Exception, match=r"."):
+        read_pth(tmp_path / "a.pth", 1 << 20)
+    torch.save(torch.ones(2), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="no tensors by name"):
+        read_pth(tmp_path / "a.pth", 1 << 20)

@@ -1,0 +1,133 @@
+"""Calls in daemon threads keep nothing waiting: neither the end of a process, nor Ctrl-C of a command."""
+
+from __future__ import annotations
+
+import gc
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from semcut.connector.daemon_threads import DaemonThreads
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.indexes import FaissIndex
+
+RUNS_FOR_EVER = """
+import atexit, threading
+from semcut.connector.daemon_threads import DaemonThreads, leave
+leave(5)
+begun = threading.Event()
+threads = DaemonThreads(1, "test")
+threads.submit(lambda: begun.set() or threading.Event().wait())
+begun.wait()
+atexit.register(print, "at exit")
+"""
+DECODES_FOR_EVER = r"""
+import os, threading
+from semcut.connector.cli.app import main
+from semcut.connector.data import images
+from semcut.connector.explore import picture_decoding
+
+def decode(source):
+    os.write(2, b"begun\n")
+    threading.Event().wait()
+
+images.open_image = picture_decoding.open_image = decode
+main()
+"""
+
+
+def ended(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def test_results_and_errors_come_back():
+    threads = DaemonThreads(2, "test")
+    assert [threads.submit(lambda n=n: n * n).result(30) for n in range(20)] == [n * n for n in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(30)
+    assert threads.submit(lambda: 3).result(30) == 3
+
+
+def test_calls_that_wait_are_cancelled_and_the_threads_end():
+    threads, begun, end = DaemonThreads(1, "stopped"), threading.Event(), threading.Event()
+    runs = threads.submit(lambda: begun.set() or end.wait(30))
+    waits = [threads.submit(lambda: 1) for _ in range(3)]
+    assert begun.wait(30)
+    threads.stop()
+    assert all(future.cancelled() for future in waits)
+    end.set()
+    assert runs.result(30)
+    join("stopped")
+
+
+def test_threads_that_are_not_used_any_more_end():
+    threads = DaemonThreads(3, "unused")
+    threads.submit(lambda: 1).result(30)
+    del threads
+    gc.collect()
+    join("unused")
+
+
+def join(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def test_a_process_ends_while_a_call_runs():
+    done = ended(RUNS_FOR_EVER)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "at exit\n", "")
+
+
+def test_leaving_ends_the_process_with_a_status_and_all_that_was_printed():
+    done = ended(RUNS_FOR_EVER + "print('printed'); leave(3, 'because')")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "printed\nat exit\n", "because\n")
+
+
+def ask(address: str) -> None:
+    with suppress(httpx2.HTTPError):  # the server stops
+        httpx2.get(address, timeout=60)
+
+
+def interrupted(arguments: Sequence[object], address: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command in which no image is ever decoded, and interrupt it when the first decoding has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DECODES_FOR_EVER, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(address, line) if address else None:
+                threading.Thread(target=ask, args=(f"{found[0]}records/0/thumbnail",)).start()
+            if line == "begun\n":
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=30)[1]
+        assert "Traceback" not in rest
+        return subprocess.CompletedProcess(arguments, process.returncode, None, rest)
+    finally:
+        process.kill()
+
+
+def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: ImageSet, tmp_path: Path):
+    folder = Path(digits.files[0]).parents[1]
+    done = interrupted(["index", folder, "--model", model.path, "--out", tmp_path / "new"])
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
+    with FaissIndex.open(tmp_path / "new") as index:
+        assert len(index) == 0
+        assert index.verify() == []
+
+
+def test_ctrl_c_ends_explore_while_an_image_is_decoded(stored: Path):
+    done = interrupted(["explore", stored, "--port", "0", "--no-browser"], r"http://\S+")
+    assert done.returncode == 0, done.stderr
