@@ -18,8 +18,8 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
 
-_PIXELS_PER_BATCH = 1 << 23
-"""Largest number of pixels of a batch: 128 images of 256 x 256. A network takes some 250 bytes for each."""
+_BYTES_ON_CPU, _BYTES_ON_GPU = 3 << 26, 1 << 32
+"""Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 
 
 class EncodedFiles(NamedTuple):
@@ -40,7 +40,8 @@ class Encoder:
     Args:
         checkpoint: the network; it is moved to the device.
         device: "cpu", "cuda", "cuda:0".
-        batch_size: largest number of images per batch; large images make smaller batches.
+        batch_size: largest number of images per batch; batches are smaller where the network would take more than 200
+            MB for them (4 GB on a GPU).
         workers: threads that decode images.
 
     Attributes:
@@ -55,7 +56,9 @@ class Encoder:
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
-        self._batch_size = max(1, min(batch_size, _PIXELS_PER_BATCH // self.architecture.image_size**2))
+        memory = _BYTES_ON_CPU if self._network.device.type == "cpu" else _BYTES_ON_GPU
+        most = memory // max(1, self._network.bytes_per_image())
+        self._batch_size = max(1, min(batch_size, most))
         self._workers = workers
 
     def index_config(self) -> IndexConfig:
