@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
-from semcut.connector.data.labels import labels_by_id
+from semcut.connector.data.labels import RecordLabels, labels_by_id
+from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.model_link import LINK, read_link, write_link
@@ -143,6 +143,11 @@ class Connector:
                 raise NotAnIndexError(
                     f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
                 )
+            if model is None and not (link.model / MODEL).exists():
+                raise CheckpointError(
+                    f"{link.model} holds no model any more, which made the index {path}: give the directory that the "
+                    "network was moved to (model; on the command line --model)"
+                )
             checkpoint = Checkpoint.load(model or link.model)
             if checkpoint.digest != link.sha256:
                 raise CheckpointError(
@@ -204,10 +209,15 @@ class Connector:
         cutoff: float = DEFAULT_CUTOFF,
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
+        skipped: list[tuple[str, str]] | None = None,
     ) -> list[list[Hit]]:
         """Find the k best records for each image, best first; fewer than k if fewer records are relevant.
 
-        See `SemanticIndex.search` for the meaning of each argument.
+        See `SemanticIndex.search` for the meaning of each other argument.
+
+        Args:
+            skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
+                it such an image is an error.
 
         Raises:
             DataError: an image cannot be read.
@@ -216,10 +226,19 @@ class Connector:
         if isinstance(images, str | Path | Image.Image):
             raise DataError("got one image, expected a list of images: put the image in brackets")
         SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
-        queries = self.encoder.encode(images)
-        return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
+        k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
+        readable = list(range(len(images)))
+        if skipped is None:
+            queries = self.encoder.encode(images)
+        else:
+            queries, readable = self.encoder.encode_readable(images, skipped)
+        result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        found: list[list[Hit]] = [[] for _ in images]
+        for position, hits in zip(readable, self.hits(result), strict=True):
+            found[position] = hits
+        return found
 
-    def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
+    def labels(self, classes: Sequence[str]) -> RecordLabels:
         """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`."""
         return labels_by_id(self.index, classes)
 
