@@ -144,7 +144,7 @@ class SearchParams(Settings):
         if self.shortlist is not None and self.shortlist < self.k:
             raise ValueError(
                 f"a shortlist of {shown(self.shortlist)} cannot give k = {self.k} results: "
-                "raise the shortlist, or pass None to rank every relevant record"
+                "raise the shortlist, or rank every relevant record (None; on the command line --shortlist all)"
             )
         return self
 

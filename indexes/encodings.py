@@ -7,18 +7,26 @@ finite. Code that receives an `Encodings` does not check them again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
-from semcut.indexes.errors import InvalidEncodingsError, shown
+from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 
 SUM_TOLERANCE = 1e-3
 """Largest difference between the sum of a row of probabilities and 1. A softmax of 1000 classes in float16 passes."""
+
+ROUNDED_SUM_TOLERANCE = 1e-2
+"""Largest such difference that is put down to rounding, and scaled away: a softmax that was computed in bfloat16."""
+
+ROUNDED_DECIMALS = (2, 3, 4)
+"""Numbers of decimals that probabilities may have been rounded to, after which rows can be further from 1."""
 
 NORM_TOLERANCE = 1e-3
 """Largest difference between the length of an L2-normalised feature and 1."""
@@ -31,14 +39,18 @@ MAX_SQUARED_NORM = 1e37
 class Encodings:
     """Probabilities, codes and features of n images. With ids they are n records for an index, without ids n queries.
 
-    Arrays that have the right dtype and layout are not copied; do not change them afterwards.
+    Arrays that have the right dtype and layout are not copied; do not change them afterwards. Tensors of torch are
+    taken as arrays, whatever their device and float type, also with gradients.
 
     Attributes:
-        probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted.
+        probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted. Rows that
+            are further from 1 because they were rounded are divided by their sum, and only the result is used: rows
+            within `ROUNDED_SUM_TOLERANCE`, and rows of values with 2, 3 or 4 decimals that rounding explains, with a
+            sum of at least 1/2.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
-        uris: the address of each image: n values, each a string or None; or None for all images.
+        uris: the address of each image: n values, each a string, a path or None; or None for all images.
 
     Raises:
         InvalidEncodingsError: an array is invalid; the message names the array, what is wrong, and what was expected.
@@ -52,7 +64,7 @@ class Encodings:
 
     def __post_init__(self) -> None:
         probabilities = _floats("probabilities", self.probabilities)
-        codes = _array("codes", self.codes, ndim=2)
+        codes = array_given("codes", self.codes, 2)
         if codes.dtype != np.uint8:
             raise InvalidEncodingsError(
                 f"codes have dtype {codes.dtype}, expected uint8: pack bits with numpy.packbits(bits, axis=1)"
@@ -66,7 +78,7 @@ class Encodings:
                 raise InvalidEncodingsError(
                     f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row per image"
                 )
-        _check_probabilities(probabilities)
+        probabilities = _checked_probabilities(probabilities)
         _check_features(features)
         for name, value in (
             ("probabilities", probabilities),
@@ -81,16 +93,29 @@ class Encodings:
         return len(self.probabilities)
 
     def __getitem__(self, rows: slice | ArrayLike) -> Self:
-        """Return the rows that a slice, a boolean mask or an integer array selects, as a new batch."""
-        picked = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        """Return the rows that a slice, a boolean mask or an integer array selects, as a new batch.
+
+        Raises:
+            IndexError: there is no such row.
+            InvalidParameterError: `rows` is something else.
+        """
+        picked = rows if isinstance(rows, slice) else np.atleast_1d(array_given("rows", rows, None))
         if isinstance(picked, np.ndarray) and not picked.size:
             picked = picked.astype(np.int64)
+        try:
+            probabilities = self.probabilities[picked]
+        except (IndexError, TypeError, ValueError):
+            if isinstance(picked, np.ndarray) and picked.ndim == 1 and picked.dtype.kind in "iu":
+                raise IndexError(f"there is no row {shown(rows)} in a batch of {len(self)}") from None
+            raise InvalidParameterError(
+                f"rows = {shown(rows)}, expected a slice, integers, or one boolean for each of the {len(self)} rows"
+            ) from None
         uris = self.uris
         if uris is not None:
             uris = uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
         return _trusted(
             type(self),
-            probabilities=self.probabilities[picked],
+            probabilities=probabilities,
             codes=self.codes[picked],
             features=self.features[picked],
             ids=None if self.ids is None else self.ids[picked],
@@ -102,8 +127,10 @@ class Encodings:
         """Join batches into one, rows in order. Ids and uris are kept if every batch has them.
 
         Raises:
-            InvalidEncodingsError: there are no batches, or their widths differ.
+            InvalidEncodingsError: there are no batches, something else is among them, or their widths differ.
         """
+        if not isinstance(batches, Sequence) or not all(isinstance(batch, Encodings) for batch in batches):
+            raise InvalidEncodingsError(f"batches = {shown(batches)}, expected a list of Encodings")
         if not batches:
             raise InvalidEncodingsError("no batches to concatenate, expected at least one")
         for name in ("probabilities", "codes", "features"):
@@ -138,7 +165,13 @@ class Records(Encodings):
 
     @staticmethod
     def of(encodings: Encodings) -> Records:
-        """Return the same arrays as `Records`; the encodings must have ids."""
+        """Return the same arrays as `Records`.
+
+        Raises:
+            InvalidEncodingsError: the encodings have no ids, or are no `Encodings`.
+        """
+        if not isinstance(encodings, Encodings) or encodings.ids is None:
+            raise InvalidEncodingsError(f"got {shown(encodings)}, expected Encodings with ids")
         return _trusted(Records, **{name: getattr(encodings, name) for name in _NAMES})
 
 
@@ -169,18 +202,45 @@ def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:
     return batch
 
 
-def _array(name: str, value: Any, *, ndim: int) -> NDArray[Any]:
+def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
+    """Read an array, or a tensor, of this number of dimensions; None for any.
+
+    Raises:
+        InvalidEncodingsError: it cannot be read, has masked values, or has other dimensions.
+    """
+    ma = sys.modules.get("numpy.ma")  # loaded if there is a masked array
+    if ma is not None and ma.is_masked(value):
+        raise InvalidEncodingsError(f"{name} have masked values, which no index can hold: fill or drop them")
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InvalidEncodingsError(f"{name} cannot be read as an array: {error}") from None
-    if array.ndim != ndim:
+        array = np.asarray(_without_gradients(value))
+        if array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):  # types that packages add to numpy
+            array = array.astype(np.float32)
+    except Exception as error:  # what other libraries raise in `__array__`
+        reason = str(error).partition("\n")[0]
+        raise InvalidEncodingsError(f"{name} cannot be read as an array: {reason or type(error).__name__}") from None
+    if ndim is not None and array.ndim != ndim:
         raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected {ndim} dimension(s)")
     return array
 
 
+def _without_gradients(value: Any) -> Any:
+    """Return a tensor of torch as one that numpy can read, anything else as it is; torch is not imported for that."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach()
+    if value.layout != torch.strided:
+        value = value.to_dense()
+    if value.is_quantized:
+        value = value.dequantize()
+    value = value.cpu().resolve_conj().resolve_neg()
+    if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
+        value = value.float()
+    return value
+
+
 def _floats(name: str, value: Any) -> NDArray[np.float32]:
-    array = _array(name, value, ndim=2)
+    array = array_given(name, value, 2)
     if array.dtype.kind != "f":
         raise InvalidEncodingsError(f"{name} have dtype {array.dtype}, expected float32")
     if array.shape[1] == 0:
@@ -190,7 +250,7 @@ def _floats(name: str, value: Any) -> NDArray[np.float32]:
 
 
 def _ids(value: Any) -> NDArray[np.int64]:
-    array = _array("ids", value, ndim=1)
+    array = array_given("ids", value, 1)
     if array.dtype.kind not in "iu" and array.size:
         raise InvalidEncodingsError(f"ids have dtype {array.dtype}, expected int64")
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
@@ -203,11 +263,13 @@ def _ids(value: Any) -> NDArray[np.int64]:
 def _uris(value: Any) -> Sequence[str | None]:
     strings = isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview)
     if not strings and not (isinstance(value, np.ndarray) and value.ndim == 1):
-        raise InvalidEncodingsError(f"uris are a {type(value).__name__}, expected one string or None per image")
-    uris = [str(uri) if isinstance(uri, np.str_) else uri for uri in value]
+        raise InvalidEncodingsError(f"uris are a {type(value).__name__}, expected one string, path or None per image")
+    uris = [
+        fspath(uri) if isinstance(uri, PathLike) else str(uri) if isinstance(uri, np.str_) else uri for uri in value
+    ]
     for uri in uris:
         if uri is not None and not isinstance(uri, str):
-            raise InvalidEncodingsError(f"uri {shown(uri)} is a {type(uri).__name__}, expected a string or None")
+            raise InvalidEncodingsError(f"uri {shown(uri)} is a {type(uri).__name__}, expected a string, path or None")
     try:
         "".join(uri for uri in uris if uri).encode()
     except UnicodeEncodeError as error:
@@ -215,14 +277,15 @@ def _uris(value: Any) -> Sequence[str | None]:
     return uris
 
 
-def _check_probabilities(probabilities: NDArray[np.float32]) -> None:
+def _checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, C) probabilities whose rows sum to 1, scaled where they were rounded."""
     if not len(probabilities):
-        return
+        return probabilities
     with np.errstate(invalid="ignore"):
         sums = probabilities.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE)  # written so that NaN counts as wrong
     if not wrong.any() and probabilities.min() >= 0:
-        return
+        return probabilities
     if not np.isfinite(probabilities).all():
         row = int(np.argmin(np.isfinite(probabilities).all(axis=1)))
         raise InvalidEncodingsError(f"probabilities of row {row} hold NaN or infinity, expected finite values")
@@ -231,10 +294,31 @@ def _check_probabilities(probabilities: NDArray[np.float32]) -> None:
         raise InvalidEncodingsError(
             f"probabilities of row {row} go down to {probabilities[row].min():g}, expected values >= 0: apply a softmax"
         )
-    row = int(np.argmax(wrong))
-    raise InvalidEncodingsError(
-        f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}: apply a softmax"
-    )
+    scaled = probabilities.copy()
+    for row in np.flatnonzero(wrong).tolist():
+        if not _was_rounded(probabilities[row], sums[row]):
+            raise InvalidEncodingsError(
+                f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}, or within "
+                f"{ROUNDED_SUM_TOLERANCE} if they were rounded: apply a softmax, or divide each row by its sum"
+            )
+        scaled[row] = probabilities[row] / sums[row]
+    return scaled
+
+
+def _was_rounded(row: NDArray[np.float32], total: float) -> bool:
+    """Return whether rounding explains that the sum of a row is not 1.
+
+    Rounding to d decimals changes each value by at most half a unit of the last decimal; it can only make those smaller
+    that are 0 now.
+    """
+    if abs(total - 1) <= ROUNDED_SUM_TOLERANCE:
+        return True
+    for decimals in ROUNDED_DECIMALS:
+        units = row.astype(np.float64) * 10**decimals
+        if (np.abs(units - np.rint(units)) <= 1e-6 * units).all():
+            half = 0.5 * 10.0**-decimals
+            return bool(max(0.5, 1 - half * len(row)) <= total <= 1 + half * np.count_nonzero(row))
+    return False
 
 
 def _check_features(features: NDArray[np.float32]) -> None:

@@ -132,5 +132,6 @@ def require(packages: dict[str, str], purpose: str, extra: str) -> None:
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:
         raise MissingDependencyError(
-            f"{', '.join(missing)} not installed, needed to {purpose}: run `pip install 'semcut[{extra}]'`."
+            f"{', '.join(missing)} not installed, needed to {purpose}: run `pip install 'semcut[{extra}]'`, in a "
+            f"checkout `pip install '.[{extra}]'`."
         )

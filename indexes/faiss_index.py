@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from semcut.indexes.argument_checks import callback_given, instance_given, path_given
 from semcut.indexes.changes import Changes
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
@@ -94,9 +94,11 @@ class FaissIndex(SemanticIndex):
             MissingDependencyError: the engine needs numba or torch, which is not installed.
             DeviceError: the device does not exist.
         """
+        place = None if path is None else path_given("path", path)
+        instance_given("config", config, IndexConfig)
         name = _engine(engine, device)
         device_names(name, device)  # raises before the directory is created
-        return cls(Store.create(None if path is None else Path(path), config, _durability(durability)), name, device)
+        return cls(Store.create(place, config, _durability(durability)), name, device)
 
     @classmethod
     def open(
@@ -122,8 +124,9 @@ class FaissIndex(SemanticIndex):
             InvalidParameterError, MissingDependencyError: as for `create`.
             DeviceError: the device does not exist, or is out of memory.
         """
+        place = path_given("path", path)
         name = _engine(engine, device)
-        return cls(Store.open(Path(path), _durability(durability)), name, device)
+        return cls(Store.open(place, _durability(durability)), name, device)
 
     def __len__(self) -> int:
         self._changes.settle()
@@ -198,6 +201,7 @@ class FaissIndex(SemanticIndex):
             DamagedIndexError: a remaining record is damaged.
             LockedError, StorageError: as for `add`.
         """
+        callback_given("progress", progress)
         self._changes.compact(progress)
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
@@ -214,15 +218,18 @@ class FaissIndex(SemanticIndex):
             DamagedIndexError: the index is damaged; no backup is made.
             StorageError: the backup cannot be written.
         """
+        target = path_given("path", path)
+        callback_given("progress", progress)
         with self._changes.lock:
             self._check_open()
             if self._store.writing:
                 self.flush()
             snapshot = self._searchable.snapshot
-        self._store.backup(Path(path), snapshot, progress)
+        self._store.backup(target, snapshot, progress)
 
     def verify(self, progress: Progress | None = None) -> list[Damage]:
         """Read all stored data and list the damage, see `storage.verify`; the list is empty if there is none."""
+        callback_given("progress", progress)
         with self._changes.lock:
             self._check_open()
             if self._store.writing:
@@ -320,6 +327,9 @@ class FaissIndex(SemanticIndex):
 
 
 def _engine(given: str, device: str) -> str:
+    for argument, value in (("engine", given), ("device", device)):
+        if not isinstance(value, str):
+            raise InvalidParameterError(f"{argument} = {shown(value)}, expected a name")
     name = choose_engine(given, device)
     if name == "compiled":
         from semcut.indexes.warmup import compile_if_missing
@@ -329,6 +339,6 @@ def _engine(given: str, device: str) -> str:
 
 
 def _durability(given: Durability) -> Durability:
-    if given not in ("batch", "close"):
+    if not isinstance(given, str) or given not in ("batch", "close"):
         raise InvalidParameterError(f'durability = {shown(given)}, expected "batch" or "close"')
     return given

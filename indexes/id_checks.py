@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.errors import DuplicateIdError, InvalidParameterError, UnknownIdError
+from semcut.indexes.encodings import array_given
+from semcut.indexes.errors import DuplicateIdError, InvalidEncodingsError, InvalidParameterError, UnknownIdError
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -31,9 +32,9 @@ def ids_given(ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
         UnknownIdError: `must_exist`, and an integer is too large for an id.
     """
     try:
-        given = np.atleast_1d(np.asarray(ids))
-    except ValueError:
-        raise InvalidParameterError("ids cannot be read as an array, expected (n,) integers") from None
+        given = np.atleast_1d(array_given("ids", ids, None))
+    except InvalidEncodingsError as error:
+        raise InvalidParameterError(f"{error}; expected (n,) integers") from None
     if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
         raise InvalidParameterError(f"ids are {given.dtype} of shape {given.shape}, expected (n,) integers")
     too_large = given[given > _LARGEST] if given.dtype.kind == "u" else given[:0]

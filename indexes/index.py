@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from semcut.indexes.argument_checks import instance_given, integer_given
 from semcut.indexes.config import IndexConfig, Ranking, SearchParams, search_params
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings, Records
-from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, InvalidParameterError, shown
+from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, InvalidParameterError
 from semcut.indexes.id_checks import ids_given, refuse_duplicates
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
@@ -42,7 +43,7 @@ class SemanticIndex(ABC):
     """What this kind of index can do."""
 
     def __init__(self, config: IndexConfig) -> None:
-        self.config = config
+        self.config = instance_given("config", config, IndexConfig)
         self._similarity = Similarity(config)
         self._closed = False
 
@@ -153,7 +154,7 @@ class SemanticIndex(ABC):
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))
-        with nullcontext() if trace is None else trace.search(len(queries)):
+        with nullcontext() if trace is None else instance_given("trace", trace, SearchTrace).search(len(queries)):
             return self._search(queries, params, trace).reading_uris_with(self.uris)
 
     def get(self, ids: Any) -> Records:
@@ -202,11 +203,8 @@ class SemanticIndex(ABC):
             InvalidParameterError: `batch_size` or `after` is not an integer, or is too small.
         """
         self._check_open()
-        for name, value, least in (("batch_size", batch_size, 1), ("after", after, -1)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise InvalidParameterError(f"{name} = {shown(value)}, expected an integer of at least {least}")
-        batches = self._iterate(int(batch_size), min(int(after), int(np.iinfo(np.int64).max)))
-        return map(Records.of, batches)
+        size, after = integer_given("batch_size", batch_size, 1), integer_given("after", after, -1)
+        return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
 
     @abstractmethod
     def ids(self) -> NDArray[np.int64]:
@@ -248,11 +246,9 @@ class SemanticIndex(ABC):
             InvalidParameterError: an argument is out of range.
         """
         self._check_open()
-        ranges = (("partition", partition, 0, self.config.classes - 1), ("limit", limit, 1, MAX_MEMBERS))
-        for name, value, least, most in ranges:
-            if not isinstance(value, int | np.integer) or not least <= value <= most:
-                raise InvalidParameterError(f"{name} = {shown(value)}, expected an integer from {least} to {most}")
-        return self._members(int(partition), int(limit), ambiguous)
+        partition = integer_given("partition", partition, 0, self.config.classes - 1)
+        instance_given("ambiguous", ambiguous, bool)
+        return self._members(partition, integer_given("limit", limit, 1, MAX_MEMBERS), ambiguous)
 
     def cells_per_partition(self) -> NDArray[np.int64]:
         """Count the cells of each partition that hold records: (C,) int64."""
@@ -284,6 +280,10 @@ class SemanticIndex(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse `pickle` and `copy`, which cannot copy open files, locks and mapped memory."""
+        raise InvalidParameterError("an index cannot be pickled or copied: open it by its path in each process")
 
     def _checked(self, encodings: Encodings) -> Encodings:
         """Check a batch that is to be added, as far as possible without reading records of the index."""

@@ -87,9 +87,12 @@ class SearchResult:
 
         Raises:
             IndexError: there is no such query.
+            InvalidParameterError: `query` is not an integer.
             UnknownIdError: a record that was found has been removed from the index after the search.
             ClosedIndexError: the index was closed after the search, so its uris cannot be read any more.
         """
+        if not isinstance(query, int | np.integer) or isinstance(query, bool):
+            raise InvalidParameterError(f"query = {shown(query)}, expected the number of a query")
         if not -len(self) <= query < len(self):
             raise IndexError(f"there is no query {query} in a result of {len(self)} queries")
         found = int(np.count_nonzero(self.ids[query] >= 0))
@@ -120,7 +123,7 @@ class SearchResult:
             UnknownIdError, ClosedIndexError: as for `result[q]`.
         """
         known = ("pandas", "polars")
-        if library is not None and library not in known:
+        if library is not None and (not isinstance(library, str) or library not in known):
             raise InvalidParameterError(f"library = {shown(library)}, expected pandas, polars or None")
         present = [name for name in known if library in (None, name) and find_spec(name) is not None]
         if not present:
@@ -151,6 +154,14 @@ class SearchResult:
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         return [None] * len(ids) if self._read_uris is None or not len(ids) else self._read_uris(ids)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse `pickle` and `copy` of a result that reads its uris from an open index."""
+        if self._read_uris is not None:
+            raise InvalidParameterError(
+                "a result reads uris from its index, so it cannot be pickled or copied: use to_dicts(), or its arrays"
+            )
+        return super().__reduce_ex__(protocol)
 
     # the methods below are for searches, which assemble results
 

@@ -121,4 +121,5 @@ def _own_warnings_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.simplefilter("always", SemcutWarning)  # whatever PYTHONWARNINGS asks for
         yield

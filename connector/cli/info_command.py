@@ -16,15 +16,18 @@ from semcut.connector.cli.terminal import print_json, show_facts
 def info(index: Path, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
     from semcut.indexes.storage.store import Store
+    from semcut.indexes.unfinished import unfinished
 
     store = Store.open(index)  # opening a `FaissIndex` would also load its search engine
     try:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
     finally:
         store.close()
+    missing = unfinished(index, stats.records)
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
+        **({} if missing is None else {"unfinished": missing}),
         "removed, until compacted": stats.removed,
         "changes so far": version,
         "classes": config.classes,

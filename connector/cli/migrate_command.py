@@ -81,7 +81,7 @@ def migrate(
             faiss, milvus = _open_both(stack, index, uri, target_settings, reverse, resume, partition_key)
             source, target = (milvus, faiss) if reverse else (faiss, milvus)
             migration = Migration(source, target, log, names[::-1] if reverse else names, batch_size)
-            with progress_bar("Copying", quiet=as_json) as progress:
+            with progress_bar("Copying", quiet=as_json) as progress, _marked(faiss, index, milvus, reverse):
                 report = migration.copy(progress)
             if verify:
                 with progress_bar("Verifying", quiet=as_json) as progress:
@@ -97,6 +97,20 @@ def migrate(
         fail(f"{error}. Then continue with --resume" if not dry_run else str(error), UNAVAILABLE)
     except KeyboardInterrupt:
         fail("interrupted: continue with --resume", 130)
+
+
+def _marked(
+    faiss: FaissIndex, path: Path, milvus: MilvusIndex, reverse: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Record in the directory of a new index that records are missing, until the copy is complete."""
+    from semcut.indexes.unfinished import adding, unfinished
+
+    if not reverse:
+        missing = unfinished(path, len(faiss))
+        if missing is not None:
+            print_warning(missing)
+        return contextlib.nullcontext()
+    return adding(path, len(milvus), 0, resumes=True)
 
 
 def _open_both(

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from semcut.connector.cli.options import PATH
-from semcut.connector.cli.terminal import print_line, progress_bar
+from semcut.connector.cli.terminal import print_line, print_warning, progress_bar
 
 
 @click.command()
@@ -24,7 +24,11 @@ def restore(backup: Path, index: Path) -> None:
     read the previous state until they open the index again. An index that a process is changing is not replaced.
     """
     from semcut.indexes.storage.restore import restore as restore_index
+    from semcut.indexes.unfinished import unfinished
 
     with progress_bar("Copying") as progress:
         records = restore_index(backup, index, progress)
+    missing = unfinished(index, records)
+    if missing is not None:
+        print_warning(missing)
     print_line(f"{records:,} records restored to {index}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,15 @@ import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
 from semcut.connector.cli.options import PATH, json_option, search_options
-from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, print_message
+from semcut.connector.cli.terminal import (
+    OUT,
+    new_table,
+    print_json,
+    print_line,
+    print_message,
+    print_skipped,
+    print_warning,
+)
 from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,27 +41,37 @@ def search(
     index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
     **settings: Any,
 ) -> None:  # fmt: skip
-    """Find the records of INDEX that are most similar to each image."""
+    """Find the records of INDEX that are most similar to each image.
+
+    An image that cannot be read is named, the others are answered, and the exit status is 1.
+    """
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE
 
     # For the few queries of one command, loading the compiled engine takes longer than the time that it saves.
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
-        found = connector.search(images, **settings)
+        skipped: list[tuple[str, str]] = []
+        found = connector.search(images, skipped=skipped, **settings)
         roots = connector.roots
+    print_skipped(skipped)
+    failed = dict(skipped)
     if picture is not None:
         write_contact_sheet([str(image) for image in images], found, picture, roots)
     if as_json:
         print_json(
             [
                 {"image": str(image), "hits": [asdict(hit) for hit in hits]}
+                | ({"error": failed[str(image)]} if str(image) in failed else {})
                 for image, hits in zip(images, found, strict=True)
             ]
         )
-        return
-    for image, hits in zip(images, found, strict=True):
-        _show_hits(str(image), hits)
+    else:
+        for image, hits in zip(images, found, strict=True):
+            if str(image) not in failed:
+                _show_hits(str(image), hits)
+    if failed:
+        sys.exit(1)
 
 
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:
@@ -90,7 +109,11 @@ def write_contact_sheet(
     ]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(rows).save(target, "PNG", optimize=True)
+        missing: list[str] = []
+        contact_sheet(rows, missing).save(target, "PNG", optimize=True)
     except OSError as error:
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")
+    if missing:
+        drawn = sum(1 + len(hits) for _, hits in rows)
+        print_warning(f"{len(missing)} of the {drawn} images on it could not be opened, as if moved: {missing[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -20,12 +21,22 @@ def verify(index: Path, as_json: bool) -> None:
     """Read a whole stored INDEX and list what is damaged.
 
     Compares all files with their checksums and with each other, and changes nothing. For each damaged part, the ids of
-    the affected records are printed. The exit status is 1 if anything is damaged.
+    the affected records are printed. The exit status is 1 if anything is damaged, or if the index is unfinished because
+    the command that filled it was interrupted.
     """
-    from semcut.indexes.storage.verify import verify_path
+    from semcut.indexes.errors import StorageError
+    from semcut.indexes.storage.store import Store
+    from semcut.indexes.storage.verify import Damage, verify_path
+    from semcut.indexes.unfinished import FILE, unfinished
 
     with progress_bar("Verifying", quiet=as_json) as progress:
         found = verify_path(index, progress)
+    with contextlib.suppress(StorageError):  # an index that cannot be opened is damaged, which is listed already
+        store = Store.open(index)
+        missing = unfinished(index, len(store.snapshot))
+        store.close()
+        if missing is not None:
+            found.append(Damage(str(index / FILE), missing))
     if as_json:
         print_json([{"where": damage.where, "what": damage.what, "ids": damage.ids.tolist()} for damage in found])
     elif not found:

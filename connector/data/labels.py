@@ -7,6 +7,7 @@ Works without torch. The names of the classes usually come from the description 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,27 @@ from semcut.connector.data.image_folders import class_of
 from semcut.indexes import SemanticIndex
 
 
-def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str, ...] = ()) -> NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class RecordLabels:
+    """The labels of the records of an index, in memory that depends on their number, not on their ids.
+
+    Attributes:
+        ids: (n,) int64, ascending.
+        labels: (n,) int64, -1 for unknown.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Look up labels by ids of any shape; -1 where no record has this id."""
+        if not len(self.ids):
+            return np.full(ids.shape, -1, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == ids, self.labels[at], -1)
+
+
+def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str, ...] = ()) -> RecordLabels:
     """Look up the label of every record by the class folder of its file.
 
     Args:
@@ -24,11 +45,10 @@ def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str,
         roots: folders of class folders, see `class_of`.
 
     Returns:
-        (index.next_id(),) int64: at each id, the position of the class in `classes`; -1 if it is not in
-        `classes`, if the record has no uri, or if no record has this id.
+        The label of each record, the position of its class in `classes`; -1 if the class is not in `classes`,
+        or if the record has no uri.
     """
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.full(index.next_id(), -1, np.int64)
-    ids = index.ids()
-    labels[ids] = [label_of.get(class_of(uri, roots) or "", -1) for uri in index.uris(ids)]
-    return labels
+    ids = np.sort(index.ids())
+    labels = [label_of.get(class_of(uri, roots) or "", -1) for uri in index.uris(ids)]
+    return RecordLabels(ids, np.array(labels, np.int64))

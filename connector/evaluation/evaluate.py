@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.labels import RecordLabels
 from semcut.connector.evaluation.metrics import average_precision
 from semcut.indexes import Encodings, SearchResult, SemanticIndex
 from semcut.indexes.config import Ranking
@@ -72,7 +73,7 @@ class Evaluation:
 
 def evaluate(
     index: SemanticIndex,
-    record_labels: NDArray[np.int64],
+    record_labels: RecordLabels,
     queries: Encodings,
     query_labels: NDArray[np.int64],
     classes: tuple[str, ...],
@@ -86,7 +87,7 @@ def evaluate(
 
     Args:
         index: the index to search; one that counts the codes it scans, see `Capabilities.counts_codes`.
-        record_labels: (index.next_id(),) int64; the label of the record with each id, -1 for unknown.
+        record_labels: the labels of the records, see `labels_by_id`.
         queries: nq encodings.
         query_labels: (nq,) int64, positions in `classes`.
         classes: names of the labels, for the report.
@@ -96,7 +97,7 @@ def evaluate(
     Raises:
         DataError: no query has a right record in the index.
     """
-    per_label = np.bincount(record_labels[record_labels >= 0], minlength=len(classes))
+    per_label = np.bincount(record_labels.labels[record_labels.labels >= 0], minlength=len(classes))
     total = per_label[query_labels]
     kept = np.flatnonzero(total > 0)
     if not len(kept):
@@ -153,10 +154,7 @@ def evaluate(
     )
 
 
-def _right(
-    result: SearchResult, record_labels: NDArray[np.int64], query_labels: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _right(result: SearchResult, record_labels: RecordLabels, query_labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark the results that have the label of their query: (nq, k) bool."""
-    found = np.where(result.ids >= 0, record_labels[result.ids], -1)
-    right: NDArray[np.bool_] = (found == query_labels[:, None]) & (result.ids >= 0)
+    right: NDArray[np.bool_] = (record_labels[result.ids] == query_labels[:, None]) & (result.ids >= 0)
     return right

@@ -29,8 +29,14 @@ class Tile:
     lines: tuple[str, ...]
 
 
-def contact_sheet(rows: Sequence[tuple[Tile, Sequence[Tile]]]) -> Image.Image:
-    """Draw one row for each query and its results, best first. An image that cannot be read becomes an empty tile."""
+def contact_sheet(rows: Sequence[tuple[Tile, Sequence[Tile]]], missing: list[str] | None = None) -> Image.Image:
+    """Draw one row for each query and its results, best first.
+
+    Args:
+        rows: queries and their results.
+        missing: gets a text "file (reason)" for each image that cannot be read, whose tile is crossed out.
+    """
+    missing = [] if missing is None else missing
     columns = 1 + max((len(records) for _, records in rows), default=0)
     side, height = _TILE + 2 * _FRAME, _TILE + 2 * _FRAME + _TEXT
     sheet = Image.new("RGB", (_GAP + (side + _GAP) * columns + _GAP, _GAP + (height + _GAP) * len(rows)), "white")
@@ -40,9 +46,13 @@ def contact_sheet(rows: Sequence[tuple[Tile, Sequence[Tile]]]) -> Image.Image:
         top = _GAP + row * (height + _GAP)
         for column, tile in enumerate([query, *records]):
             left = _GAP + column * (side + _GAP) + (_GAP if column else 0)
-            colour = _frame_colour(query, tile) if column else _BLACK
+            try:
+                picture, colour = _picture(tile.image), _frame_colour(query, tile) if column else _BLACK
+            except UnreadableImage as reason:
+                missing.append(f"{tile.image} ({reason})")
+                picture, colour = _crossed_out(), _GREY
             draw.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
-            sheet.paste(_picture(tile.image), (left + _FRAME, top + _FRAME))
+            sheet.paste(picture, (left + _FRAME, top + _FRAME))
             for number, text in enumerate(tile.lines[:2]):
                 draw.text((left, top + side + 1 + 13 * number), text, fill=_BLACK, font=font)
     return sheet
@@ -56,9 +66,16 @@ def _frame_colour(query: Tile, record: Tile) -> tuple[int, int, int]:
 
 def _picture(source: str | Path | Image.Image) -> Image.Image:
     """Crop and scale an image to a tile; small images are enlarged without smoothing."""
-    try:
-        image = open_image(source)
-    except UnreadableImage:
-        return Image.new("RGB", (_TILE, _TILE), _UNREADABLE)
+    image = open_image(source)
     small = image.width < _TILE // 2
     return ImageOps.fit(image, (_TILE, _TILE), Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
+
+
+def _crossed_out() -> Image.Image:
+    """Draw the tile of an image that cannot be opened."""
+    tile = Image.new("RGB", (_TILE, _TILE), _UNREADABLE)
+    draw = ImageDraw.Draw(tile)
+    draw.line((0, 0, _TILE, _TILE), fill=_GREY)
+    draw.line((0, _TILE, _TILE, 0), fill=_GREY)
+    draw.text((_TILE // 2, _TILE // 2), "missing", fill=_BLACK, anchor="mm", font=ImageFont.load_default(11))
+    return tile

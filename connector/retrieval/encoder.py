@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semcut.connector.data.images import load_pixels, read_batches
+from semcut.connector.data.images import UnreadableImage, fit, load_pixels, open_image, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
 
-_PIXELS_PER_BATCH = 1 << 23
-"""Largest number of pixels of a batch: 128 images of 256 x 256. A network takes some 250 bytes for each."""
+_BYTES_ON_CPU, _BYTES_ON_GPU = 3 << 26, 1 << 32
+"""Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 
 
 class EncodedFiles(NamedTuple):
@@ -40,7 +40,8 @@ class Encoder:
     Args:
         checkpoint: the network; it is moved to the device.
         device: "cpu", "cuda", "cuda:0".
-        batch_size: largest number of images per batch; large images make smaller batches.
+        batch_size: largest number of images per batch; batches are smaller where the network would take more than 200
+            MB for them (4 GB on a GPU).
         workers: threads that decode images.
 
     Attributes:
@@ -55,7 +56,9 @@ class Encoder:
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
-        self._batch_size = max(1, min(batch_size, _PIXELS_PER_BATCH // self.architecture.image_size**2))
+        memory = _BYTES_ON_CPU if self._network.device.type == "cpu" else _BYTES_ON_GPU
+        most = memory // max(1, self._network.bytes_per_image())
+        self._batch_size = max(1, min(batch_size, most))
         self._workers = workers
 
     def index_config(self) -> IndexConfig:
@@ -79,6 +82,36 @@ class Encoder:
         if parts:
             return Encodings.concatenate(parts)
         return encodings_of(self._network.run(np.empty((0, 3, size, size), np.uint8)))
+
+    def encode_readable(
+        self, images: Sequence[str | Path | Image.Image], skipped: list[tuple[str, str]]
+    ) -> tuple[Encodings, list[int]]:
+        """Encode a few images as `encode` does, without those that cannot be read.
+
+        Args:
+            images: files or PIL images.
+            skipped: gets a pair (image, reason) for each image that cannot be read.
+
+        Returns:
+            The encodings of the other images, and their positions in `images`.
+        """
+        size = self.architecture.image_size
+
+        def pixels_of(image: str | Path | Image.Image) -> NDArray[np.uint8] | str:
+            try:
+                return fit(open_image(image), size)
+            except UnreadableImage as reason:
+                return str(reason)
+
+        pixels = [pixels_of(image) for image in images]
+        skipped += [(str(image), why) for image, why in zip(images, pixels, strict=True) if isinstance(why, str)]
+        positions = [position for position, found in enumerate(pixels) if not isinstance(found, str)]
+        readable = [found for found in pixels if not isinstance(found, str)]
+        parts = [
+            encodings_of(self._network.run(np.stack(readable[start : start + self._batch_size])))
+            for start in range(0, len(readable), self._batch_size)
+        ]
+        return Encodings.concatenate([self.encode([]), *parts]), positions
 
     def encode_files(self, files: Sequence[str], first_id: int = 0) -> Iterator[EncodedFiles]:
         """Encode any number of files, batch by batch; files that cannot be read are skipped.

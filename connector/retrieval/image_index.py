@@ -7,27 +7,42 @@ it. `model_link` records which network that is.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
-from semcut.connector.data.labels import labels_by_id
+from semcut.connector.data.labels import RecordLabels, labels_by_id
+from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.model_link import LINK, read_link, write_link
-from semcut.indexes import Encodings, FaissIndex, NotAnIndexError, SearchResult, SemanticIndex
+from semcut.indexes import (
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    IndexExistsError,
+    NotAnIndexError,
+    SearchResult,
+    SemanticIndex,
+    StorageError,
+)
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.storage.directory import delete_tree
+from semcut.indexes.storage.store import Store
+from semcut.indexes.unfinished import adding, unfinished
 
 _RECORDS_PER_COMMIT = 10_000
+_AGAIN = "if no command is at work there, delete the directory and run the command again"
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Connector:
         self.encoder = encoder
         self.index = index
         self.roots = tuple(roots)
+        self._path: Path | None = None  # of an index that `create` or `open` has stored
 
     @classmethod
     def create(
@@ -82,12 +98,17 @@ class Connector:
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
-            IndexExistsError: `path` exists and is not an empty directory.
+            IndexExistsError: `path` exists and is not an empty directory; the message says whether an unfinished index
+                is there.
         """
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = FaissIndex.create(path, encoder.index_config())
-        if path is not None:
+        index = _create(path, encoder.index_config())
+        connector = cls(encoder, index, roots)
+        if path is None:
+            return connector
+        connector._path = Path(path)
+        try:
             write_link(
                 path,
                 model=checkpoint.path,
@@ -96,7 +117,11 @@ class Connector:
                 binarisation=checkpoint.net.head.binarisation,
                 roots=roots,
             )
-        return cls(encoder, index, roots)
+        except BaseException:  # without the link, the index could not be opened again
+            index.close()
+            delete_tree(Path(path))
+            raise
+        return connector
 
     @classmethod
     def open(
@@ -118,6 +143,9 @@ class Connector:
         Raises:
             NotAnIndexError: the directory holds no index, or the index was not made by a connector.
             CheckpointError: the network is missing, or is not the one that made the index.
+
+        Warns:
+            SemcutWarning: the index has no records, or is unfinished: `add_files` was interrupted.
         """
         index = FaissIndex.open(path, engine=engine)
         try:
@@ -126,13 +154,23 @@ class Connector:
                 raise NotAnIndexError(
                     f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
                 )
+            if model is None and not (link.model / MODEL).exists():
+                raise CheckpointError(
+                    f"{link.model} holds no model any more, which made the index {path}: give the directory that the "
+                    "network was moved to (model; on the command line --model)"
+                )
             checkpoint = Checkpoint.load(model or link.model)
             if checkpoint.digest != link.sha256:
                 raise CheckpointError(
                     f"the index {path} was made by another network than that in {model or link.model}: give the right "
                     "model, or index the images again, because codes of different networks cannot be compared"
                 )
-            return cls(Encoder(checkpoint, device), index, link.roots)
+            connector = cls(Encoder(checkpoint, device), index, link.roots)
+            connector._path = Path(path)
+            missing = unfinished(path, len(index)) or (None if len(index) else f"{path} has no records")
+            if missing is not None:
+                warnings.warn(missing, SemcutWarning, stacklevel=2)
+            return connector
         except BaseException:
             index.close()
             raise
@@ -150,11 +188,17 @@ class Connector:
     def add_files(self, files: Sequence[str], *, progress: Progress | None = None) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
+        If this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that
+        it is unfinished, as all commands do.
+
         Args:
             files: paths of the files, which become the uris of the records.
             progress: called with the number of files that were encoded or skipped.
         """
-        report = progress or silent
+        with nullcontext() if self._path is None else adding(self._path, len(files), len(self.index)):
+            return self._add_files(files, progress or silent)
+
+    def _add_files(self, files: Sequence[str], report: Progress) -> Indexed:
         added, done, skipped = 0, 0, []
         pending: list[Encodings] = []
         for batch in self.encoder.encode_files(files, first_id=self.index.next_id()):
@@ -176,10 +220,15 @@ class Connector:
         cutoff: float = DEFAULT_CUTOFF,
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
+        skipped: list[tuple[str, str]] | None = None,
     ) -> list[list[Hit]]:
         """Find the k best records for each image, best first; fewer than k if fewer records are relevant.
 
-        See `SemanticIndex.search` for the meaning of each argument.
+        See `SemanticIndex.search` for the meaning of each other argument.
+
+        Args:
+            skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
+                it such an image is an error.
 
         Raises:
             DataError: an image cannot be read.
@@ -188,10 +237,19 @@ class Connector:
         if isinstance(images, str | Path | Image.Image):
             raise DataError("got one image, expected a list of images: put the image in brackets")
         SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
-        queries = self.encoder.encode(images)
-        return self.hits(self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking))
+        k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
+        readable = list(range(len(images)))
+        if skipped is None:
+            queries = self.encoder.encode(images)
+        else:
+            queries, readable = self.encoder.encode_readable(images, skipped)
+        result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        found: list[list[Hit]] = [[] for _ in images]
+        for position, hits in zip(readable, self.hits(result), strict=True):
+            found[position] = hits
+        return found
 
-    def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
+    def labels(self, classes: Sequence[str]) -> RecordLabels:
         """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`."""
         return labels_by_id(self.index, classes, self.roots)
 
@@ -208,3 +266,22 @@ class Connector:
             ]
             for row in range(len(result))
         ]
+
+
+def _create(path: str | os.PathLike[str] | None, config: IndexConfig) -> FaissIndex:
+    """Create an empty index; the error for a path with an unfinished index says what to do."""
+    try:
+        return FaissIndex.create(path, config)
+    except IndexExistsError as error:
+        missing = None if path is None else _unfinished_there(Path(path))
+        raise (error if missing is None else IndexExistsError(f"{missing}: {_AGAIN}")) from None
+
+
+def _unfinished_there(path: Path) -> str | None:
+    try:
+        store = Store.open(path)
+    except StorageError:
+        return None
+    records = len(store.snapshot)
+    store.close()
+    return unfinished(path, records)

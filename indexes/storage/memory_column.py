@@ -1,8 +1,10 @@
 """One column of an index in memory, which replaces a column file.
 
-Such a column has neither a file nor checksums. It reserves an address range as large as the machine's memory, and uses
-memory only as rows are appended. So it grows in place: NumPy views of its rows stay valid, and no row is ever copied.
-Large columns request huge pages, which make reading scattered rows faster.
+Such a column has neither a file nor checksums. It reserves 16 times the addresses that its rows need, at most as many
+as the machine has memory, and uses memory only as rows are appended. So it mostly grows in place. Where it does not,
+its rows are copied to a larger range, and NumPy views of the previous range stay valid. A process has 128 TiB of
+addresses: reserving them by the size of the machine would limit the number of indexes. Large columns request huge
+pages, which make reading scattered rows faster.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from semcut.indexes.errors import StorageError
 from semcut.indexes.storage.column_files import Extent, Spec
 
 _HUGE_PAGES_FROM = 1 << 22  # columns of more bytes request huge pages; requests are aligned to this number of bytes
+_SMALLEST, _GROWTH = 1 << 24, 16  # bytes of addresses of an empty column, and addresses per byte of a larger one
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names this flag from 3.13 on
 
 
@@ -39,15 +42,21 @@ class MemoryColumn:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self._largest = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        self._reserve(_SMALLEST)
+
+    def _reserve(self, capacity: int) -> None:
+        """Use a new range of addresses, of this number of bytes or as large as the machine's memory."""
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-        self._capacity = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        capacity = min(capacity, self._largest)
         try:
-            self._map = mmap.mmap(-1, self._capacity, flags=flags)
+            self._map = mmap.mmap(-1, capacity, flags=flags)
         except (OSError, ValueError, OverflowError) as error:
             raise StorageError(
-                f"cannot reserve {self._capacity >> 30} GiB of addresses for an index in memory ({error}): "
+                f"cannot reserve {capacity / 2**30:.3g} GiB of addresses for an index in memory ({error}): "
                 "lift the limit on virtual memory (ulimit -v), or store the index in a directory"
             ) from None
+        self._capacity = capacity
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._advised = 0  # bytes for which huge pages were requested
 
@@ -60,14 +69,19 @@ class MemoryColumn:
         data = np.ascontiguousarray(values, self.spec.dtype).reshape(-1).view(np.uint8)
         start = extent.rows * self.spec.row_bytes
         end = start + len(data)
-        if end > self._capacity:
+        if end > self._largest:
             raise StorageError(f"a column of {end >> 30} GiB does not fit in memory: store the index in a directory")
+        before = self._bytes[:0]
+        if end > self._capacity:
+            before = self._bytes[:start]
+            self._reserve(_GROWTH * end)
         if end > max(self._advised, _HUGE_PAGES_FROM) and hasattr(mmap, "MADV_HUGEPAGE"):
             # The request must come before the memory is written to, so it covers two pages more than are needed now.
             ahead = min(end - end % _HUGE_PAGES_FROM + 2 * _HUGE_PAGES_FROM, self._capacity)
             with suppress(OSError):  # a kernel without huge pages works too, but reads more slowly
                 self._map.madvise(mmap.MADV_HUGEPAGE, self._advised, ahead - self._advised)
             self._advised = ahead
+        self._bytes[: len(before)] = before
         self._bytes[start:end] = data
         return Extent(extent.rows + len(values))
 

@@ -20,6 +20,7 @@ from semcut.connector.data.sources import balanced_sample
 from semcut.connector.retrieval.model_link import network_classes, read_link
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
+from semcut.indexes.unfinished import unfinished
 
 _BATCH = 10_000
 
@@ -89,6 +90,9 @@ def _config_of_copies(
     for one, at in zip((index, queries), paths, strict=True):
         if not len(one):
             raise DataError(f"{at} is empty: index some images first")
+        missing = unfinished(at, len(one))
+        if missing is not None:
+            raise DataError(f"{missing}: index the images again")
     if bits is not None and bits > index.config.bits:
         raise DataError(f"bits = {bits}, but codes of {paths[0]} have {index.config.bits}: choose at most that many")
     return IndexConfig(**{**index.config.model_dump(), "bits": index.config.bits if bits is None else bits})

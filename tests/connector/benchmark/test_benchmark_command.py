@@ -108,7 +108,10 @@ def test_without_matplotlib_the_error_is_one_line(tmp_path):
         "except MissingDependencyError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == ("matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`.\n")
+    assert done.stdout == (
+        "matplotlib not installed, needed to draw figures: run `pip install 'semcut[benchmark]'`, in a checkout "
+        "`pip install '.[benchmark]'`.\n"
+    )
 
 
 WITHOUT_TORCH = """

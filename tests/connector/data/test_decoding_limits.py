@@ -76,11 +76,11 @@ def test_large_compressed_tiffs_are_decoded_one_at_a_time(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoding_limits, "LARGE_BYTES", 1000)
     content, decode, free = tiff(strips(16), bytes(256)).getvalue(), images._decode, []
 
-    def decoded(image: Image.Image, *, in_place: bool) -> Image.Image:
+    def decoded(image: Image.Image, *, own: bool) -> Image.Image:
         free.append(decoding_limits._large_file.acquire(blocking=False))
         if free[-1]:
             decoding_limits._large_file.release()
-        return decode(image, in_place=in_place)
+        return decode(image, own=own)
 
     monkeypatch.setattr(images, "_decode", decoded)
     for spare in (0, 2000):
@@ -122,7 +122,7 @@ def test_a_tiff_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path
     def cut(image: Image.Image, *, in_place: bool) -> Image.Image:
         assert not hasattr(image.fp, "fileno")
         os.truncate(path, 4096)
-        return decode(image, in_place=in_place)
+        return decode(image, own=own)
 
     monkeypatch.setattr(images, "_decode", cut)
     with pytest.raises(UnreadableImage, match="broken image"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semcut.connector.data.labels import RecordLabels
 from semcut.connector.evaluation.evaluate import evaluate
 from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
@@ -22,7 +23,8 @@ def test_figures_follow_from_the_results_of_searches(ranking: str, cutoff: float
     index.add(encodings(rng, np.maximum(record_labels, 0), ids=True))
     queries = encodings(rng, query_labels, ids=False)
     figures = evaluate(
-        index, record_labels, queries, query_labels, ("a", "b", "c", "d"), k=7, cutoff=cutoff, shortlist=50,
+        index, RecordLabels(np.arange(300), record_labels), queries, query_labels,
+        ("a", "b", "c", "d"), k=7, cutoff=cutoff, shortlist=50,
         ranking=ranking,
     )  # fmt: skip
 
@@ -56,8 +58,8 @@ def test_queries_without_a_record_of_their_class_are_left_out() -> None:
     index.add(encodings(rng, labels, ids=True))
     query_labels = np.array([0, 1, 2, 3])
     queries = encodings(rng, query_labels, ids=False)
-    figures = evaluate(index, labels, queries, query_labels, ("a", "b", "c", "d"))
+    figures = evaluate(index, RecordLabels(np.arange(40), labels), queries, query_labels, ("a", "b", "c", "d"))
     assert figures.overall.queries == 2
     assert set(figures.per_class) == {"a", "b"}
     with pytest.raises(DataError, match="do not match"):
-        evaluate(index, np.full(40, -1), queries, query_labels, ("a", "b", "c", "d"))
+        evaluate(index, RecordLabels(np.arange(40), np.full(40, -1)), queries, query_labels, ("a", "b", "c", "d"))

@@ -9,6 +9,7 @@ from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 
 def test_the_colour_of_a_frame_says_right_wrong_or_unknown() -> None:
     image = Image.new("RGB", (50, 50), "blue")
+    missing: list[str] = []
     sheet = contact_sheet(
         [
             (
@@ -20,13 +21,15 @@ def test_the_colour_of_a_frame_says_right_wrong_or_unknown() -> None:
                     Tile("missing.png", "cat", ("d 0.4", "R 0.3")),
                 ],
             )
-        ]
+        ],
+        missing,
     )
     top, lefts = 12 + 1, [12 + 1 + i * 116 + (12 if i else 0) for i in range(5)]
     colours = [sheet.getpixel((left, top)) for left in lefts]
-    assert colours == [(20, 20, 20), (30, 150, 60), (200, 40, 40), (150, 150, 150), (30, 150, 60)]
-    middle = [sheet.getpixel((left + 50, top + 50)) for left in lefts]
+    assert colours == [(20, 20, 20), (30, 150, 60), (200, 40, 40), (150, 150, 150), (150, 150, 150)]
+    middle = [sheet.getpixel((left + 50, top + 20)) for left in lefts]
     assert middle == [(0, 0, 255)] * 4 + [(235, 235, 235)]
+    assert missing == ["missing.png (no such file)"]
     below = sheet.crop((lefts[1], top + 104, lefts[1] + 60, top + 134)).convert("L")
     assert below.getextrema()[0] < 100  # dark pixels of text
 

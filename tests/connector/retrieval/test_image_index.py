@@ -19,6 +19,7 @@ from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
 from semcut.indexes.errors import CheckpointError, DataError
+from tests.command import semcut
 
 
 def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> None:
@@ -53,8 +54,8 @@ def test_ids_continue_and_unreadable_files_are_reported(model: Checkpoint, digit
         first = connector.add_files([*digits.files[:3], str(tmp_path / "bad.jpg")], progress=report)
         second = connector.add_files(digits.files[3:5])
         assert connector.index.ids().tolist() == [0, 1, 2, 3, 4]
-        assert connector.labels(digits.classes).tolist() == digits.labels[:5].tolist()
-        assert connector.labels(("7", "8")).tolist() == [-1] * 5
+        assert connector.labels(digits.classes).labels.tolist() == digits.labels[:5].tolist()
+        assert connector.labels(("7", "8")).labels.tolist() == [-1] * 5
     assert (first.added, second.added) == (3, 2)
     assert first.skipped == [(str(tmp_path / "bad.jpg"), "not an image")]
     assert reported[-1] == (4, 4)
@@ -80,7 +81,7 @@ def test_a_moved_network_is_given_by_its_new_path(stored: Path, model: Checkpoin
     shutil.copytree(model.path, moved)
     link = json.loads((index / LINK).read_text())
     (index / LINK).write_text(json.dumps({**link, "model": str(tmp_path / "missing")}))
-    with pytest.raises(CheckpointError, match="holds no model"):
+    with pytest.raises(CheckpointError, match=r"holds no model any more.*--model"):
         Connector.open(index)
     with Connector.open(index, moved) as connector:
         assert len(connector.index) == 1442
@@ -134,6 +135,28 @@ def test_an_existing_index_is_not_overwritten(stored: Path, model: Checkpoint) -
 def test_one_image_instead_of_a_list_is_refused(stored: Path, digits: ImageSet) -> None:
     with Connector.open(stored) as connector, pytest.raises(DataError, match="brackets"):
         connector.search(digits.files[0])  # type: ignore[arg-type]
+
+
+def test_one_bad_query_leaves_the_others_their_answers(stored: Path, digits: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "zero.jpg").touch()
+    images = [digits.files[0], str(tmp_path / "zero.jpg"), digits.files[1]]
+    skipped: list[tuple[str, str]] = []
+    with Connector.open(stored) as connector:
+        found = connector.search(images, k=2, skipped=skipped)
+        assert [hit.id for hit in found[0]] == [hit.id for hit in connector.search(images[:1], k=2)[0]]
+        assert [hits[0].uri for hits in found if hits] == [images[0], images[2]]
+        assert found[1] == []
+        assert connector.search([images[1]] * 2, skipped=skipped) == [[], []]
+        with pytest.raises(DataError, match=r"zero\.jpg"):
+            connector.search(images)
+        assert len(connector.search(images[:1], k=10**8, cutoff=0.0, shortlist=None)[0]) <= 1442
+    assert skipped == [(images[1], "not an image")] * 3
+    line = f"skipped {images[1]}: not an image"
+    done = semcut("search", stored, *images, cwd=tmp_path, status=1)
+    assert line in " ".join(done.stderr.split())
+    assert done.stdout.count("distance") == 2
+    answers = json.loads(semcut("search", stored, *images, "--json", cwd=tmp_path, status=1).stdout)
+    assert ["error" in answer for answer in answers] == [False, True, False]
 
 
 def test_every_public_name_is_importable() -> None:

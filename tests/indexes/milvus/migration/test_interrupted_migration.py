@@ -21,7 +21,7 @@ from semcut.indexes.migration.copy import Migration
 from semcut.indexes.migration.journal import Journal
 from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
-from tests.command import SEMCUT
+from tests.command import SEMCUT, semcut
 from tests.indexes.generate import classified
 from tests.indexes.milvus.migration.command import CONFIG, report_of
 from tests.indexes.milvus.server_process import ServerProcess
@@ -154,3 +154,23 @@ def test_interrupted_by_hand(source, collection, uri, tmp_path):
     assert process.returncode == 130, said
     assert said.splitlines() == ["semcut: interrupted: continue with --resume"]
     assert report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path)["verified"] is True
+
+
+@pytest.mark.parametrize("uri", ["lite"], indirect=True)
+def test_an_interrupted_copy_from_a_server_is_an_unfinished_index(source, collection, uri, tmp_path):
+    report_of(source, collection, "--uri", uri, cwd=tmp_path)
+    arguments = ["back", collection, "--uri", uri, "--reverse", "--batch-size", 50]
+    with pytest.MonkeyPatch.context() as patch:
+        call, made = FaissIndex.upsert, []
+
+        def fails(self, batch):
+            made.append(batch)
+            if len(made) == 3:
+                raise KeyboardInterrupt
+            call(self, batch)
+
+        patch.setattr(FaissIndex, "upsert", fails)
+        semcut("migrate", *arguments, cwd=tmp_path, status=130)
+    assert "back is unfinished: it has 100 of " in semcut("verify", "back", cwd=tmp_path, status=1).stdout
+    report_of(*arguments, "--resume", cwd=tmp_path)
+    assert semcut("verify", "back", cwd=tmp_path).stdout == "back is sound.\n"

@@ -1,0 +1,129 @@
+"""An index whose making was interrupted is called unfinished by every command and in Python."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from semcut.connector import Connector
+from semcut.connector.data.sources import ImageSet
+from semcut.connector.explore.open_index import open_stored
+from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval import image_index
+from semcut.indexes import DataError, IndexExistsError
+from semcut.indexes.errors import SemcutWarning
+from tests.command import semcut
+
+SENTENCE = "is unfinished: it has 256 of 1,442 records, because the command that fills it was interrupted"
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from semcut.connector.cli.index_command import index_with_progress
+from semcut.connector.cli import index_command
+from semcut.connector.retrieval import image_index
+from contextlib import contextmanager
+
+image_index._RECORDS_PER_COMMIT = 100
+
+@contextmanager
+def progress_bar(work):
+    yield lambda done, total: done < 256 or os.kill(os.getpid(), signal.SIGKILL)
+
+index_command.progress_bar = progress_bar
+files = Path(sys.argv[1]).read_text().splitlines()
+index_with_progress(files, Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def interrupt(error: BaseException) -> Callable[[int, int], None]:
+    def report(done: int, total: int, task: str = "") -> None:
+        if done >= 256:
+            raise error
+
+    return report
+
+
+@pytest.fixture
+def unfinished(model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(image_index, "_RECORDS_PER_COMMIT", 100)
+    with Connector.create(tmp_path / "index", model.path) as connector, pytest.raises(KeyboardInterrupt):
+        connector.add_files(digits.files, progress=interrupt(KeyboardInterrupt()))
+    return tmp_path / "index"
+
+
+def test_a_command_that_is_killed_leaves_an_unfinished_index(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    (tmp_path / "files").write_text("\n".join(digits.files))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "files", model.path, tmp_path / "index"], capture_output=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert SENTENCE in " ".join(semcut("verify", "index", cwd=tmp_path, status=1).stdout.split())
+
+
+def test_every_command_says_in_one_line_that_an_index_is_unfinished(unfinished: Path, digits: ImageSet) -> None:
+    place = unfinished.parent
+    assert json.loads(semcut("info", "index", "--json", cwd=place).stdout)["unfinished"].startswith(f"index {SENTENCE}")
+    assert "unfinished" in semcut("info", "index", cwd=place).stdout
+    (line,) = semcut("verify", "index", cwd=place, status=1).stdout.splitlines()
+    assert SENTENCE in line
+    assert SENTENCE in json.loads(semcut("verify", "index", "--json", cwd=place, status=1).stdout)[0]["what"]
+    for arguments in (["search", "index", digits.files[0]], ["evaluate", "index", "digits/test", "--limit", "20"]):
+        (line,) = semcut(*arguments, cwd=place).stderr.splitlines()
+        assert line.startswith(f"semcut: index {SENTENCE}")
+    said: list[str] = []
+    open_stored(unfinished, None, "cpu", said.append).index.close()
+    assert SENTENCE in said[0]
+    assert SENTENCE in semcut("backup", "index", "copy", cwd=place).stderr
+    assert SENTENCE in semcut("verify", "copy", cwd=place, status=1).stdout
+    assert SENTENCE in semcut("restore", "copy", "restored", cwd=place).stderr
+    with pytest.warns(SemcutWarning, match=SENTENCE):
+        Connector.open(unfinished).close()
+
+
+def test_the_command_says_what_to_do_about_an_unfinished_index(
+    unfinished: Path, model: Checkpoint, digits: ImageSet
+) -> None:
+    for _ in range(2):
+        with pytest.raises(IndexExistsError, match=f"{SENTENCE}.*delete the directory and run the command again"):
+            Connector.create(unfinished, model.path)
+    shutil.rmtree(unfinished)
+    with Connector.create(unfinished, model.path) as connector:
+        connector.add_files(digits.files)
+    assert semcut("verify", "index", cwd=unfinished.parent).stdout == "index is sound.\n"
+    with pytest.raises(IndexExistsError, match="exists already"):
+        Connector.create(unfinished, model.path)
+
+
+def test_an_index_without_records_is_called_that(model: Checkpoint, tmp_path: Path) -> None:
+    Connector.create(tmp_path / "index", model.path).close()
+    with pytest.warns(SemcutWarning, match="index has no records"):
+        Connector.open(tmp_path / "index").close()
+
+
+def test_a_disk_that_refuses_the_link_leaves_no_index(
+    model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_index, "write_link", full)
+    with pytest.raises(OSError, match="No space"):
+        Connector.create(tmp_path / "index", model.path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_index_is_no_data_of_a_benchmark(unfinished: Path, tmp_path: Path) -> None:
+    from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
+
+    with pytest.raises(DataError, match=f"{SENTENCE}.*index the images again"):
+        dataset_from_indexes(tmp_path / "data", unfinished, unfinished, name="digits")
