@@ -20,6 +20,8 @@ from typing import IO
 JSON_BYTES = 16 << 20
 """The largest JSON file that is read by default: 16 MiB, many times the largest that semcut writes."""
 
+_MOST_COMPRESSED, _SPARSE_BYTES = 256, 1 << 20
+
 
 def open_descriptor(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
     """Open a regular file and return its descriptor.
@@ -71,6 +73,15 @@ def open_binary(path: str | os.PathLike[str], *, max_bytes: int | None = None, f
                 errno.EFBIG, f"it has {size:,} bytes, expected at most {max_bytes:,}", os.fspath(path)
             ) from None
     return stream
+
+
+def stored_bytes(found: os.stat_result) -> int:
+    """Return the size of a file, or less if most of it is a hole: what a few stored bytes may count as.
+
+    A file of a terabyte can be one hole, which occupies nothing, so its size must not decide how much is read. File
+    systems that compress store up to 256 bytes in one.
+    """
+    return min(found.st_size, _SPARSE_BYTES + _MOST_COMPRESSED * 512 * found.st_blocks)
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, follow: bool = False) -> bytes:

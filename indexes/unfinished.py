@@ -16,8 +16,8 @@ from pathlib import Path
 from semcut.indexes.errors import StorageError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import sync_to_disk, write_json
+from semcut.indexes.storage.directory import MARK
 
-FILE = "unfinished.json"
 _BYTES = 4096
 
 
@@ -35,7 +35,7 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
     Raises:
         StorageError: the file cannot be written.
     """
-    file = Path(index) / FILE
+    file = Path(index) / MARK
     earlier = _read(file)
     if earlier is not None:
         expected, before = earlier if resumes else (earlier[0] + expected, earlier[1])
@@ -63,7 +63,7 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
         index: the directory of the index.
         records: the number of records that the index has.
     """
-    found = _read(Path(index) / FILE)
+    found = _read(Path(index) / MARK)
     if found is None:
         return None
     expected, before = found

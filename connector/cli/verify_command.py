@@ -25,9 +25,10 @@ def verify(index: Path, as_json: bool) -> None:
     the command that filled it was interrupted.
     """
     from semcut.indexes.errors import StorageError
+    from semcut.indexes.storage.directory import MARK
     from semcut.indexes.storage.store import Store
     from semcut.indexes.storage.verify import Damage, verify_path
-    from semcut.indexes.unfinished import FILE, unfinished
+    from semcut.indexes.unfinished import unfinished
 
     with progress_bar("Verifying", quiet=as_json) as progress:
         found = verify_path(index, progress)
@@ -36,7 +37,7 @@ def verify(index: Path, as_json: bool) -> None:
         missing = unfinished(index, len(store.snapshot))
         store.close()
         if missing is not None:
-            found.append(Damage(str(index / FILE), missing))
+            found.append(Damage(str(index / MARK), missing))
     if as_json:
         print_json([{"where": damage.where, "what": damage.what, "ids": damage.ids.tolist()} for damage in found])
     elif not found:

@@ -29,6 +29,7 @@ from semcut.indexes.errors import (
     StorageError,
     shown,
 )
+from semcut.indexes.regular_files import stored_bytes
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
@@ -169,14 +170,15 @@ class Catalogue:
         try:
             self._check_schema()
             states = self._connection.db.execute(state_reading()).fetchall()
-            size = os.stat(self._path).st_size
+            size = stored_bytes(os.stat(self._path))
             *checksums, cells = (
                 self._connection.db.execute(query, limits).fetchall()
                 for query, limits in table_readings(self.config, size)
             )
             return states, dict(zip(NAMES, checksums, strict=True)), cells
         finally:
-            self._connection.db.execute("ROLLBACK")
+            if self._connection.db.in_transaction:  # it has ended if memory ran out
+                self._connection.db.execute("ROLLBACK")
 
     def commit(self, before: Committed, after: Committed, changed_cells: NDArray[np.int64]) -> None:
         """Commit the rows that were written to the columns, so that they belong to the index.

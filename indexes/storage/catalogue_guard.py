@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from semcut.indexes.errors import DamagedIndexError, NotAnIndexError, StorageError
-from semcut.indexes.regular_files import open_binary
+from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
@@ -107,7 +107,7 @@ def _judge_journal(path: Path, header: bytes, end: bytes, page: int) -> None:
     if len(header) < _JOURNAL_HEADER or not header.startswith(_JOURNAL_MAGIC):
         return  # SQLite ignores it
     pages, sector, journal_page = struct.unpack_from(">III", header, 16)
-    if journal_page != page or pages * page > os.lstat(path).st_size:
+    if journal_page != page or pages * page > stored_bytes(os.lstat(path)):
         raise _foreign(journal, "is of another or a larger catalogue")
     if not 32 <= sector <= 65_536 or sector & (sector - 1):
         raise _foreign(journal, "has sectors of an impossible size")
@@ -146,7 +146,7 @@ class Steps:
     def __call__(self) -> bool:
         """Return whether SQLite is to end the statement."""
         if not self._calls:
-            self._end = time.monotonic() + _SECONDS + os.stat(self._path).st_size / _BYTES_PER_SECOND
+            self._end = time.monotonic() + _SECONDS + stored_bytes(os.stat(self._path)) / _BYTES_PER_SECOND
         self._calls = self._calls + 1 if time.monotonic() < self._end else _MOST_CALLS + 1
         return self.exhausted
 

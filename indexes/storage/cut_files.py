@@ -42,7 +42,7 @@ GUARDED = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64"
 
 _SIGINFO, _NODEFER = 0x4, 0x40000000
 _CODE, _ADDRESS = 8, 16  # offsets of si_code and si_addr in siginfo_t
-_FIXED, _ANONYMOUS, _NORESERVE, _PRIVATE = 0x10, 0x20, 0x4000, 0x2
+_ZEROS = 0x10 | 0x20 | 0x4000 | 0x2  # MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
 
 
 _mappings: dict[int, weakref.ref[Mapping]] = {}
@@ -95,6 +95,16 @@ def mapping_of(array: NDArray[Any]) -> Mapping | None:
     return base if isinstance(base, Mapping) else None
 
 
+def require_frames(depth: int = 10) -> None:
+    """Raise RecursionError unless the handler could be called from what the caller calls.
+
+    Where the interpreter's limit lets no function be called, the handler could not run: the load would be repeated for
+    ever.
+    """
+    if depth:
+        require_frames(depth - 1)
+
+
 def raise_interrupt() -> None:
     """Raise what Ctrl-C has raised in the handler, which could not pass it on; for a reader that has found a cut."""
     if _interrupts and threading.current_thread() is threading.main_thread():
@@ -113,38 +123,45 @@ class _Action(ctypes.Structure):
 
 
 def _on_bus_error(number: int, information: int, context: int) -> None:
-    """Handle SIGBUS. An exception must not leave this function: the load would be repeated for ever."""
+    """Handle SIGBUS, in one frame, because few may be left. No exception leaves this function.
+
+    Whatever another signal's handler raises meanwhile is kept for the reader; the load is repeated, and SIGBUS comes
+    again. The garbage collector may run at any allocation, so mappings can disappear from the dictionary.
+    """
     try:
         sent = ctypes.c_int.from_address(information + _CODE).value <= 0  # by a process
-        if sent or not _replace(ctypes.c_void_p.from_address(information + _ADDRESS).value or 0):
-            _give_back()
+        if not sent:
+            address = ctypes.c_void_p.from_address(information + _ADDRESS).value or 0
+            for start in list(_mappings):
+                reference = _mappings.get(start)
+                mapping = None if reference is None else reference()
+                if mapping is not None and start <= address < start + len(mapping):
+                    mapping.cut = True  # first, so that no thread reads zeros without a mark
+                    cuts.append(start)
+                    if _libc.mmap(start, len(mapping), mmap.PROT_READ, _ZEROS, -1, 0) == start:
+                        return
+                    break
+        _give_back()
         if sent:
             signal.raise_signal(signal.SIGBUS)
-    except Exception:
+    except (RecursionError, MemoryError):
         _give_back()
-    except BaseException as interrupt:  # the load is repeated, and SIGBUS comes again
+    except BaseException as interrupt:
         _interrupts.append(interrupt)
-
-
-def _replace(address: int) -> bool:
-    """Map zeros over the mapping that has an address, and return whether there is one."""
-    for start, reference in list(_mappings.items()):
-        mapping = reference()
-        if mapping is not None and start <= address < start + len(mapping):
-            mapping.cut = True  # first, so that no thread reads zeros without a mark
-            cuts.append(start)
-            flags = _FIXED | _ANONYMOUS | _NORESERVE | _PRIVATE
-            return bool(_libc.mmap(start, len(mapping), mmap.PROT_READ, flags, -1, 0) == start)
-    return False
 
 
 def _keep_interrupt(before: Callable[[Any], object], unraisable: Any) -> None:
     """Keep what Ctrl-C raises before the first statement of the handler, which ctypes would only print."""
-    trace = unraisable.exc_traceback
-    if trace is not None and trace.tb_frame.f_code is _on_bus_error.__code__:
-        _interrupts.append(unraisable.exc_value)
-    else:
-        before(unraisable)
+    try:
+        trace, value = unraisable.exc_traceback, unraisable.exc_value
+        if trace is None or trace.tb_frame.f_code is not _on_bus_error.__code__:
+            before(unraisable)
+        elif isinstance(value, RecursionError | MemoryError):
+            _give_back()  # the handler would not be entered the next time either
+        else:
+            _interrupts.append(value)
+    except KeyboardInterrupt as interrupt:
+        _interrupts.append(interrupt)
 
 
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(_on_bus_error)

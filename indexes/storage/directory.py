@@ -3,6 +3,7 @@
     index/
         catalogue.sqlite        which rows of the column files belong to the index (see `catalogue`)
         generation-<n>/         one file per column (see `column_files`)
+        unfinished.json         there while a command adds records (see `indexes.unfinished`)
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
@@ -20,6 +21,7 @@ lock file.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from pathlib import Path
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, IndexExistsError, NotAnIndexError, StorageError, shown
-from semcut.indexes.regular_files import open_binary
+from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, specs
@@ -40,6 +42,7 @@ from semcut.indexes.storage.writer_lock import WriterLock
 CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
+MARK = "unfinished.json"
 
 
 def delete_tree(folder: Path) -> None:
@@ -179,6 +182,9 @@ def new_index(
 def _copy(source: Path, target: Path) -> None:
     """Copy a regular file with its times, in place of a file that an interrupted backup left."""
     target.unlink(missing_ok=True)
+    found = source.stat()
+    if stored_bytes(found) < found.st_size:
+        raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
     with open_binary(source) as read, target.open("xb") as write:
         shutil.copyfileobj(read, write)
     shutil.copystat(source, target)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, SemcutError
 from semcut.indexes.storage.column_files import Column, Extent
-from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt
+from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
 from semcut.indexes.storage.memory_column import MemoryColumn
 
 _T = TypeVar("_T")
@@ -148,7 +148,9 @@ class Columns:
         Raises:
             DamagedIndexError: a file was cut meanwhile; or the function failed, and ids, codes, cells or removed rows
                 are not those that were compared when the columns were opened.
+            RecursionError: too few calls can still be nested, see `require_frames`.
         """
+        require_frames()
         try:
             result = call()
         except Exception as error:

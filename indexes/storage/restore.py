@@ -20,10 +20,19 @@ import errno
 import os
 from pathlib import Path
 
-from semcut.indexes.errors import IndexExistsError, StorageError
+from semcut.indexes.errors import IndexExistsError, StorageError, shown
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.directory import delete_tree, require_index, sync_path
+from semcut.indexes.storage.directory import (
+    CATALOGUE,
+    GENERATION,
+    MARK,
+    UNFINISHED,
+    delete_tree,
+    require_index,
+    sync_path,
+)
 from semcut.indexes.storage.store import Store
+from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -42,14 +51,14 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
 
     Raises:
         NotAnIndexError, FormatVersionError, DamagedIndexError: the backup is not a sound index.
-        IndexExistsError: there is something at the path that is not an index.
+        IndexExistsError: there is something at the path that is not an index, or a file in it that is not of an index.
         LockedError: a writer has the index open.
         StorageError: the disk refuses; the index is as it was.
     """
     path = path.absolute()
     present = os.path.lexists(path)
-    if present and not (path.is_dir() and not path.is_symlink() and (path / "lock").exists()):
-        raise IndexExistsError(f"{path} is not the directory of an index: give the index to replace, or a new path")
+    if present:
+        _require_replaceable(path, backup)
     scratch = path.with_name(f"{path.name}.restoring")
     require_index(backup)
     store = Store.open(backup)
@@ -72,6 +81,23 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
     finally:
         delete_tree(scratch)
     return records
+
+
+def _require_replaceable(path: Path, backup: Path) -> None:
+    """Check that nothing but an index is deleted with a directory. A file that is also in the backup is replaced."""
+    if path.is_symlink() or not path.is_dir() or not (path / LOCK).exists():
+        raise IndexExistsError(f"{path} is not the directory of an index: give the index to replace, or a new path")
+    names = sorted(file.name for file in path.iterdir())
+    others = [name for name in names if not _is_of_an_index(name) and not (backup / name).is_file()]
+    if others:
+        raise IndexExistsError(
+            f"{path} has what belongs neither to an index nor to the backup and would be deleted, such as "
+            f"{shown(others[0])}: move it away"
+        )
+
+
+def _is_of_an_index(name: str) -> bool:
+    return name in (LOCK, MARK) or name.startswith((CATALOGUE, UNFINISHED, GENERATION))
 
 
 def _replace(path: Path, scratch: Path) -> None:

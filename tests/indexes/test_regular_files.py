@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from semcut.indexes.regular_files import open_binary, open_descriptor, read_bytes, read_json
+from semcut.indexes.regular_files import open_binary, open_descriptor, read_bytes, read_json, stored_bytes
 
 
 def fifo(path):
@@ -54,6 +54,14 @@ def test_sizes_are_bounded_before_anything_is_read(tmp_path):
     for read in (lambda: read_bytes(file, 100), lambda: read_json(file), lambda: open_binary(file, max_bytes=1 << 39)):
         with pytest.raises(OSError, match="has 1,099,511,627,776 bytes, expected at most"):
             read()
+
+
+def test_a_hole_counts_as_little(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(1, 251)) * 1000)
+    assert stored_bytes(file.stat()) == 250_000
+    os.truncate(file, 1 << 40)
+    assert stored_bytes(file.stat()) < 1 << 27
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", b'{"a": 1} {}'])

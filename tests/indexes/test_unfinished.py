@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from semcut.indexes import StorageError
-from semcut.indexes.unfinished import FILE, adding, unfinished
+from semcut.indexes.storage.directory import MARK
+from semcut.indexes.unfinished import adding, unfinished
 
 
 def test_records_are_missing_until_all_were_added(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_other_records_do_not_complete_an_unfinished_index(tmp_path: Path) -> No
     "content", ["", "[]", "null", '{"expected": "many"}', '{"expected": -1}', "[" * 4000, "1" * 5000]
 )
 def test_a_damaged_file_means_unfinished(tmp_path: Path, content: str) -> None:
-    (tmp_path / FILE).write_text(content)
+    (tmp_path / MARK).write_text(content)
     assert "is unfinished" in str(unfinished(tmp_path, 3))
     with adding(tmp_path, 5, 6, resumes=True):
         pass
@@ -53,5 +54,5 @@ def test_a_directory_that_cannot_be_written_is_an_error_of_semcut(tmp_path: Path
         adding(tmp_path / "no", 1, 0),
     ):
         pass
-    (tmp_path / FILE).symlink_to("/dev/zero")
+    (tmp_path / MARK).symlink_to("/dev/zero")
     assert "is unfinished" in str(unfinished(tmp_path, 3))

@@ -218,6 +218,76 @@ def test_ctrl_c_in_the_handler_is_neither_lost_nor_printed(interrupts):
     assert done.stdout == "all\n"
 
 
+HANDLER = """
+import gc, os, signal, sys
+from semcut.indexes.storage import cut_files
+from semcut.indexes.storage.cut_files import map_file, require_frames
+
+class Circle:
+    def __init__(self, array):
+        self.array, self.me = array, self
+
+class Late(Exception):
+    pass
+
+def late(*_):
+    raise Late
+
+file = os.open("/dev/shm" if os.path.isdir("/dev/shm") else ".", os.O_TMPFILE | os.O_RDWR)
+
+def cut(size=8192):
+    os.ftruncate(file, size)
+    array = map_file(file, size)
+    os.ftruncate(file, 4096)
+    return array
+
+def collected():
+    kept = [cut() for _ in range(900)]
+    gc.disable()
+    for _ in range(5):
+        Circle(cut())
+    array = cut()
+    gc.enable()
+    return array[5000]
+
+def alarmed():
+    signal.signal(signal.SIGALRM, late)
+    for turn in range(500):
+        array = cut(1 << 20)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + turn % 300))
+            for _ in range(3):
+                array[5000:].sum()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Late:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return 0
+
+def deep(call, depth):
+    return deep(call, depth - 1) if depth else call()
+
+def read():
+    require_frames()
+    return cut()[5000]
+
+def nested():
+    for depth in range(sys.getrecursionlimit()):
+        try:
+            deep(read, depth)
+        except RecursionError:
+            return 0
+
+print({"collected": collected, "alarmed": alarmed, "nested": nested}[sys.argv[1]](), len(cut_files.cuts) > 0)
+"""
+
+
+@pytest.mark.parametrize("what", ["collected", "alarmed", "nested"])
+def test_the_handler_survives_what_happens_meanwhile(what):
+    """The garbage collector closes mappings, another handler raises an error, few functions can still be called."""
+    done = python(HANDLER, what)
+    assert (done.stdout, done.stderr, done.returncode) == ("0 True\n", "", 0)
+
+
 def test_mappings_are_forgotten_when_they_are_closed(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(bytes(8192))

@@ -74,8 +74,27 @@ def test_what_cannot_be_restored_leaves_the_index_as_it_was(path, backup, batch,
     for target in (tmp_path / "photos", tmp_path / "photos" / "a.jpg"):
         with pytest.raises(IndexExistsError, match="is not the directory of an index"):
             restore(backup, target)
+    (tmp_path / "photos" / "lock").touch()
+    with pytest.raises(IndexExistsError, match=r"belongs neither to an index nor to the backup .* such as 'a\.jpg'"):
+        restore(backup, tmp_path / "photos")
+    (path / "notes").mkdir()
+    with pytest.raises(IndexExistsError, match="such as 'notes': move it away"):
+        restore(backup, path)
+    (path / "notes").rmdir()
     assert (tmp_path / "photos" / "a.jpg").exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["backup", "index", "photos"]
+
+
+def test_files_that_are_also_in_the_backup_are_replaced_and_a_sparse_file_is_not_copied(path, backup, tmp_path):
+    for place, text in ((path, "old"), (backup, "new")):
+        (place / "connector.json").write_text(text)
+    (path / "unfinished.json").write_text("{}")
+    restore(backup, path)
+    assert (path / "connector.json").read_text() == "new"
+    assert not (path / "unfinished.json").exists()
+    os.truncate(backup / "connector.json", 1 << 34)
+    with pytest.raises(StorageError, match="is a sparse file of 17,179,869,184 bytes: move it away"):
+        restore(backup, path)
 
 
 @pytest.mark.parametrize("call", ["rename", "fsync", "unlink"])
