@@ -40,6 +40,8 @@ class Changes:
 
     Attributes:
         lock: held during a change, from before the first write until the change is published; reentrant.
+        forked: whether this process is a child of the process that opened the index. It may search the index, refresh
+            and close it.
     """
 
     def __init__(self, store: Store, searchable: Searchable) -> None:
@@ -47,6 +49,7 @@ class Changes:
         self.lock = threading.RLock()
         self._running = threading.Lock()  # held during a change
         self._settled = True
+        self.forked = False
         _ALL.add(self)
 
     def add(self, encodings: Encodings, *, replace: bool) -> None:
@@ -122,6 +125,7 @@ class Changes:
         """Call a function as a change: alone, as the writer, starting from the last committed snapshot."""
         with self.lock:
             self._searchable.check_open()
+            self._refuse_after_fork()
             if self._running.locked():
                 raise InvalidParameterError("an index cannot be changed by its own progress callback: wait for its end")
             with self._running:
@@ -210,14 +214,29 @@ class Changes:
         finally:
             self.lock.release()
 
+    def _refuse_after_fork(self) -> None:
+        if not self.forked:
+            return
+        path = self._store.path
+        raise StorageError(
+            "the index in memory was made before this process was forked, and only the process that made it can change "
+            "it: change it there, or store it with backup() and open it in both"
+            if path is None
+            else f"the index {path} was opened before this process was forked: open it again here"
+        )
+
     def after_fork(self) -> None:
-        """Forget, in a forked child, a change of a thread that the child does not have; `SharedLock` then refuses."""
+        """Make the index searchable in a forked child, whatever threads were doing that the child does not have.
+
+        A change of such a thread is not continued here. `settle` makes searches see the last snapshot of the store,
+        with a new scanner if the thread was changing it.
+        """
         self._searchable.after_fork()
+        self.forked = True
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:
-            self.lock, self._running = threading.RLock(), threading.Lock()
-            self._searchable.lock.lose()
+            self.lock, self._running, self._settled = threading.RLock(), threading.Lock(), False
 
 
 _ALL: weakref.WeakSet[Changes] = weakref.WeakSet()

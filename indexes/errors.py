@@ -118,6 +118,11 @@ class DeviceError(SemcutError):
     """A GPU does not exist, or is out of memory."""
 
 
+def install_hint(extra: str) -> str:
+    """Return what to run so that the packages of an extra of semcut are installed, a clause for an error."""
+    return f"run `pip install 'semcut[{extra}]'`, in a checkout `pip install '.[{extra}]'`"
+
+
 def require(packages: dict[str, str], purpose: str, extra: str) -> None:
     """Raise `MissingDependencyError` unless all of these packages are installed, without loading any of them.
 
@@ -131,7 +136,4 @@ def require(packages: dict[str, str], purpose: str, extra: str) -> None:
     """
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:
-        raise MissingDependencyError(
-            f"{', '.join(missing)} not installed, needed to {purpose}: run `pip install 'semcut[{extra}]'`, in a "
-            f"checkout `pip install '.[{extra}]'`."
-        )
+        raise MissingDependencyError(f"{', '.join(missing)} not installed, needed to {purpose}: {install_hint(extra)}.")

@@ -250,7 +250,7 @@ class FaissIndex(SemanticIndex):
                 self._store.close()  # Ctrl-C may have ended the closing after an error
                 return
             try:
-                if self._store.writing:  # false in a process that was forked from the writer
+                if self._store.writing and not self._changes.forked:
                     self._store.flush()
             finally:
                 self._changes.abandon()

@@ -5,22 +5,25 @@ faiss-cpu and faiss-gpu both contain the module `faiss` and overwrite each other
 refused.
 
 FAISS runs its loops in threads of OpenMP. `omp_set_num_threads`, or the environment variable OMP_NUM_THREADS, limits
-them; the numba kernels, which have no threads of their own, follow the same limit through `thread_count`.
+them; the numba kernels, which have no threads of their own, follow the same limit through `thread_count`. In a forked
+child, the thread that forked is limited to itself.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from semcut.indexes.errors import MissingDependencyError
+from semcut.indexes.errors import MissingDependencyError, install_hint
 
 __all__ = ["faiss", "single_threaded_pool", "split_over_threads", "thread_count"]
 
-_INSTALL = "run `pip install 'semcut[cpu]'`, or `pip install 'semcut[gpu]'` on a machine with a CUDA GPU."
+_INSTALL = f"{install_hint('cpu')}; on a machine with a CUDA GPU the extra gpu in place of cpu."
 
 _MAX_PART = 128
 """The largest number of queries in one part of `split_over_threads`."""
@@ -42,6 +45,9 @@ try:
     import faiss
 except ImportError as broken:
     raise MissingDependencyError(f"faiss does not load ({broken}): {_INSTALL}") from None
+
+# The threads of OpenMP that the forking thread has used do not exist in the child, which would wait for them for ever.
+os.register_at_fork(after_in_child=partial(faiss.omp_set_num_threads, 1))
 
 
 def thread_count() -> int:

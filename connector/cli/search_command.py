@@ -23,6 +23,7 @@ from semcut.connector.cli.terminal import (
     print_warning,
 )
 from semcut.indexes.errors import DataError
+from semcut.indexes.storage.atomic_write import replacing_output
 
 if TYPE_CHECKING:
     from semcut.connector.retrieval.image_index import Hit
@@ -110,7 +111,8 @@ def write_contact_sheet(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         missing: list[str] = []
-        contact_sheet(rows, missing).save(target, "PNG", optimize=True)
+        with replacing_output(target) as file:
+            contact_sheet(rows, missing).save(file, "PNG", optimize=True)
     except OSError as error:
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")

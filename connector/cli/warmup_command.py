@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import click
 
 from semcut.connector.cli.terminal import fail, print_line
-from semcut.indexes.errors import SemcutError
+from semcut.indexes.errors import SemcutError, install_hint
 from semcut.indexes.kernels import kernel_cache
 
 
@@ -22,7 +22,7 @@ def warmup() -> None:
     you measure speed. Needs numba (extra `fast`).
     """
     if find_spec("numba") is None:
-        fail("numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'")
+        fail(f"numba is not installed, which the compiled engine needs: {install_hint('fast')}")
     folder = kernel_cache.ready_directory()
     if folder is not None:
         print_line(f"Search kernels are ready in {folder}.")

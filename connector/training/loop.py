@@ -34,6 +34,7 @@ from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
 from semcut.connector.training.batches import augment, checked_images, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
+from semcut.connector.training.default_network import require_trained_backbone
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
 from semcut.connector.training.run_directory import begun_run, write_lines
 from semcut.connector.training.run_state import (
@@ -89,8 +90,11 @@ def train(
             cannot be used, or the loss is not finite.
         CheckpointError: `path` has the state of a training with other settings, or the network to start from has
             another architecture or was trained on other images.
+        InvalidParameterError: the backbone is frozen, but has neither `weights` nor a network to `start` from.
     """
     path = Path(path)
+    if config.freeze:
+        require_trained_backbone(weights, start)
     if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
     if broken := [file for file in images.files if "\n" in file]:

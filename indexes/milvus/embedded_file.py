@@ -10,7 +10,7 @@ import os
 import threading
 from collections import Counter
 
-from semcut.indexes.errors import MissingDependencyError
+from semcut.indexes.errors import MissingDependencyError, install_hint
 from semcut.indexes.milvus.pymilvus_internals import stop_embedded_server
 
 _connections: Counter[str] = Counter()
@@ -30,7 +30,7 @@ def acquire(address: str) -> str:
         import milvus_lite  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "an embedded Milvus file needs milvus-lite, which is not installed: run `pip install 'semcut[milvus-lite]'`"
+            f"an embedded Milvus file needs milvus-lite, which is not installed: {install_hint('milvus-lite')}"
         ) from None
     path = os.path.abspath(address)
     with _lock:

@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.errors import MissingDependencyError
+from semcut.indexes.errors import MissingDependencyError, install_hint
 
 # gRPC would write events of idle connections to standard error, bypassing Python. Failed calls raise errors anyway.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -38,7 +38,7 @@ try:
     from pymilvus import DataType, MilvusClient
     from pymilvus.exceptions import MilvusException
 except ImportError as error:
-    raise MissingDependencyError(f"pymilvus does not load ({error}): run `pip install 'semcut[milvus]'`") from None
+    raise MissingDependencyError(f"pymilvus does not load ({error}): {install_hint('milvus')}") from None
 finally:
     if _uri is not None:
         os.environ["MILVUS_URI"] = _uri

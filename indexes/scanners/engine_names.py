@@ -15,7 +15,7 @@ import re
 from importlib.util import find_spec
 from typing import Literal
 
-from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, shown
+from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, install_hint, shown
 from semcut.indexes.kernels import kernel_cache
 
 EngineName = Literal["auto", "compiled", "faiss", "torch", "flat"]
@@ -66,7 +66,5 @@ def choose_engine(engine: str, device: str = "cpu") -> str:
     if engine == "torch" and find_spec("torch") is None:
         raise MissingDependencyError("torch is not installed, which the torch engine needs: pip install torch")
     if engine == "compiled" and find_spec("numba") is None:
-        raise MissingDependencyError(
-            "numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'"
-        )
+        raise MissingDependencyError(f"numba is not installed, which the compiled engine needs: {install_hint('fast')}")
     return engine

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
+from semcut.indexes.errors import InvalidParameterError, shown
 
 
 class Similarity:
@@ -42,6 +43,7 @@ class Similarity:
     """
 
     def __init__(self, config: IndexConfig) -> None:
+        self._classes = config.classes
         self._diagonal: NDArray[np.float64] | None = None
         self._matrix: NDArray[np.float64] | None = None
         if config.prior is not None:
@@ -54,7 +56,18 @@ class Similarity:
         """Compute s = S p of each query: (nq, C) float32 to (nq, C) float64. Then R(q, b) = s . p_b for every record b.
 
         The matrix is applied query by query, since BLAS sums in an order that depends on the size of the batch.
+
+        Raises:
+            InvalidParameterError: the argument is not such an array.
         """
+        if not isinstance(probabilities, np.ndarray) or probabilities.ndim != 2 or probabilities.dtype.kind != "f":
+            raise InvalidParameterError(
+                f"probabilities = {shown(probabilities)}, expected an array of floats with a row for each query"
+            )
+        if probabilities.shape[1] != self._classes:
+            raise InvalidParameterError(
+                f"probabilities have {probabilities.shape[1]} columns, expected {self._classes}, one for each class"
+            )
         weights = probabilities.astype(np.float64)
         if self._diagonal is not None:
             weights *= self._diagonal

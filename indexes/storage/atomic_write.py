@@ -36,6 +36,21 @@ def replacing(path: Path) -> Iterator[Path]:
     sync_to_disk(path.parent)
 
 
+@contextmanager
+def replacing_output(path: Path) -> Iterator[Path]:
+    """Do the same for a file that a user names: what a link leads to is replaced, and a device is written to itself.
+
+    Raises:
+        OSError: the disk refuses, or the path is a directory.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    with replacing(path) as scratch:
+        yield scratch
+
+
 def sync_to_disk(path: Path) -> None:
     """Force the current content of a file or a directory to the disk.
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_guard import Steps, judge_files, schema_of
+from semcut.indexes.storage.fork_waits import ForkWait
 
 _BUSY_SECONDS = 30
 _T = TypeVar("_T")
@@ -43,19 +44,21 @@ class CatalogueConnection:
 
     def __init__(self, path: Path, *, new: bool) -> None:
         self.path, self._writable = path, new
+        self._using = ForkWait()
         if not new:
             judge_files(path)
         self._connect("rw" if new else "ro")
 
     def _connect(self, mode: str) -> None:
         try:
-            self.db = sqlite3.connect(
-                _address(self.path, mode),
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=_BUSY_SECONDS,
-            )
+            with self._using():
+                self.db = sqlite3.connect(
+                    _address(self.path, mode),
+                    uri=True,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    timeout=_BUSY_SECONDS,
+                )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
         self._close = weakref.finalize(self, self.db.close)
@@ -136,10 +139,14 @@ class CatalogueConnection:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice."""
+        """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice.
+
+        A fork of this process waits for the end of the block.
+        """
         self._steps.restart()
         try:
-            yield
+            with self._using():
+                yield
         except sqlite3.OperationalError as error:
             if "interrupted" in str(error):
                 if self._steps.exhausted:
@@ -169,7 +176,8 @@ class CatalogueConnection:
 
     def close(self) -> None:
         """Close the database."""
-        self._close()
+        with self._using():
+            self._close()
 
 
 def _address(path: Path, mode: str) -> str:
@@ -180,12 +188,13 @@ def integrity_errors(path: Path) -> list[str]:
     """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
     try:
         judge_files(path)
-        db = sqlite3.connect(_address(path, "ro"), uri=True, timeout=_BUSY_SECONDS)
-        try:
-            Steps(db, path)
-            found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
-        finally:
-            db.close()
+        with ForkWait()():
+            db = sqlite3.connect(_address(path, "ro"), uri=True, timeout=_BUSY_SECONDS)
+            try:
+                Steps(db, path)
+                found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
+            finally:
+                db.close()
     except (sqlite3.Error, StorageError) as error:
         return [str(error)]
     return [] if found == ["ok"] else found

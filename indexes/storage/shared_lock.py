@@ -19,8 +19,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from semcut.indexes.errors import StorageError
-
 _T = TypeVar("_T")
 
 
@@ -34,7 +32,6 @@ class SharedLock:
         self._gate = threading.Lock()
         self._of_threads: dict[int, Any] = {}  # an RLock for each thread that has read
         self._writer: int | None = None
-        self._lost = False
         _LOCKS.add(self)
 
     def of_this_thread(self) -> Any:
@@ -51,15 +48,7 @@ class SharedLock:
         return self._of_threads.setdefault(thread, threading.RLock()) if own is None else own
 
     def is_open(self) -> bool:
-        """Return whether a reader that holds the lock `of_this_thread` may read.
-
-        Raises:
-            StorageError: this process was forked while another thread held the lock alone.
-        """
-        if self._lost:
-            raise StorageError(
-                "this process was forked while another thread changed the index: open the index again in this process"
-            )
+        """Return whether a reader that holds the lock `of_this_thread` may read."""
         return not self._gate.locked()
 
     def wait(self) -> None:
@@ -68,15 +57,10 @@ class SharedLock:
             pass
 
     def write(self, call: Callable[[], _T]) -> _T:
-        """Call a function while holding the lock alone, and return its result.
-
-        Raises:
-            StorageError: as for `is_open`.
-        """
+        """Call a function while holding the lock alone, and return its result."""
         with self._gate:
             try:
                 self._writer = threading.get_ident()
-                self.is_open()
                 for own in list(self._of_threads.values()):
                     with own:
                         pass
@@ -88,17 +72,11 @@ class SharedLock:
         """Forget, in a forked child, the locks of threads that the child does not have.
 
         The gate may be held by a reader that waits at it, which Python cannot see. So it is always made anew, unless
-        this thread is the writer.
+        this thread is the writer. What another thread was writing is incomplete: see `Changes.after_fork`.
         """
         if self._writer != threading.get_ident():
-            if self._writer is not None:
-                self.lose()
             self._gate, self._writer = threading.Lock(), None
         self._of_threads = {}
-
-    def lose(self) -> None:
-        """Refuse the lock from now on: what it protects is incomplete in this process."""
-        self._lost = True
 
 
 _LOCKS: weakref.WeakSet[SharedLock] = weakref.WeakSet()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from semcut import indexes
+from semcut.indexes.errors import install_hint
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,3 +109,15 @@ import sys; from semcut import indexes
 print(set(indexes.__all__) <= set(dir(indexes)), "numpy" in sys.modules, hasattr(indexes, "FaissIndx"))
 """
     assert run(script) == "True False False"
+
+
+def test_what_to_install_is_said_for_a_checkout_too() -> None:
+    """semcut is not on every package index, so no message names the extra alone."""
+    found = [
+        file.relative_to(ROOT).as_posix()
+        for folder in ("indexes", "connector", "scripts/package")
+        for file in (ROOT / folder).rglob("*.py")
+        if not file.is_symlink() and re.search(r"pip install\s+\W*semcut\[|'semcut\[", file.read_text())
+    ]
+    assert found == ["indexes/errors.py"]
+    assert install_hint("fast") == "run `pip install 'semcut[fast]'`, in a checkout `pip install '.[fast]'`"

@@ -63,6 +63,7 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
         (FaissIndex.create, {"path": None, "config": CONFIG, **how}),
         (FaissIndex.open, {"path": path, **how}),
         (BruteForceIndex, {"config": CONFIG}),
+        (index.similarity.weights, {"probabilities": batch.probabilities}),
         (result.__getitem__, {"query": 0}),
         (result.to_frame, {"library": None}),
     ]

@@ -76,19 +76,19 @@ def test_networks_with_one_frozen_backbone_compute_it_once(networks, tmp_path):
     assert passes == [len(images.database) + len(images.queries)]
 
 
-def test_a_random_frozen_backbone_is_not_cached_and_an_unreadable_query_is_an_error(networks, tmp_path, monkeypatch):
+def test_a_backbone_that_was_trained_is_not_cached_and_an_unreadable_query_is_an_error(networks, tmp_path, monkeypatch):
     root = tmp_path / "digits"
     shutil.copytree(Path(sources.load("digits/train").files[0]).parents[2], root)
     monkeypatch.setenv("SEMCUT_CACHE", str(tmp_path / "cache"))
     images = protocol_split(PROTOCOL, str(root), 0)
-    config = TrainConfig(epochs=1, freeze=True, augment="none")
+    config = TrainConfig(epochs=1, augment="none")
     architecture = Checkpoint.load(networks["ortho-0"]).net.architecture
-    train(images.training, architecture, config, tmp_path / "frozen")
-    measure_network(tmp_path / "frozen", str(root), PROTOCOL, tmp_path / "whole", progress=silent)
-    assert not list((tmp_path / "cache").glob("frozen-*"))  # no other network has this backbone, of random weights
+    train(images.training, architecture, config, tmp_path / "trained")
+    measure_network(tmp_path / "trained", str(root), PROTOCOL, tmp_path / "whole", progress=silent)
+    assert not list((tmp_path / "cache").glob("frozen-*"))  # no other network has this backbone
     Path(images.queries.files[7]).write_bytes(b"not an image")
     with pytest.raises(DataError, match=f"the query {images.queries.files[7]} cannot be read"):
-        measure_network(tmp_path / "frozen", str(root), PROTOCOL, tmp_path / "out", progress=silent)
+        measure_network(tmp_path / "trained", str(root), PROTOCOL, tmp_path / "out", progress=silent)
 
 
 def test_every_baseline_has_figures(results):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.model_link import LINK
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
-from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError
+from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError, StorageError
 from semcut.indexes.errors import CheckpointError, DataError
 from tests.command import semcut
+from tests.indexes.test_interrupts import in_child
 
 
 def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> None:
@@ -166,3 +168,29 @@ def test_every_public_name_is_importable() -> None:
         assert getattr(connector, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
         connector.nonsense  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_encodes_and_searches_whatever_threads_were_doing(stored: Path, digits: ImageSet) -> None:
+    stop = threading.Event()
+    with Connector.open(stored) as connector:
+        expected = connector.search(digits.files[:8], k=3)
+
+        def use() -> str:
+            assert connector.search(digits.files[:8], k=3) == expected
+            connector.index.refresh()
+            with pytest.raises(StorageError, match="before this process was forked"):
+                connector.index.remove([1])
+            connector.close()
+            return "done"
+
+        other = threading.Thread(
+            target=lambda: [connector.search(digits.files[:8]) for _ in iter(stop.is_set, True)], daemon=True
+        )
+        other.start()
+        try:
+            for _ in range(3):
+                assert in_child(use) == "'done'"
+        finally:
+            stop.set()
+            other.join()

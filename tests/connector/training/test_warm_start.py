@@ -19,11 +19,11 @@ def test_a_warm_start_uses_the_weights_of_a_trained_network(
     digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
     images = digits.sample(200)
-    first = train(images, architecture, TrainConfig(epochs=3, freeze=True, calibrate=True), tmp_path / "first")
+    first = train(images, architecture, TrainConfig(epochs=3, calibrate=True), tmp_path / "first")
     config = TrainConfig(epochs=1, learning_rate=1e-9, augment="none")
     second = train(images, architecture, config, tmp_path / "second", start=tmp_path / "first")
     assert second.training["start"]["sha256"] == first.digest
-    assert second.training["start"]["config"]["freeze"]
+    assert second.training["start"]["config"]["calibrate"]
     assert float(second.net.temperature) == 1
     for (name, one), other in zip(first.net.named_parameters(), second.net.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6), name

@@ -25,6 +25,7 @@ import pytest
 
 from semcut import indexes
 from semcut.indexes import FaissIndex, IndexConfig
+from semcut.indexes.errors import install_hint
 from semcut.indexes.kernels import kernel_cache
 from semcut.indexes.scanners.engine_names import available_engines
 from tests.command import SEMCUT
@@ -289,6 +290,5 @@ main(warmup)
         [sys.executable, "-c", script], env=environment(tmp_path), capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 1
-    assert (
-        done.stderr == "semcut: numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'\n"
-    )
+    hint = install_hint("fast")
+    assert done.stderr == f"semcut: numba is not installed, which the compiled engine needs: {hint}\n"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import semcut
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.errors import install_hint
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scanners import lists_numba
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
@@ -260,7 +261,7 @@ except MissingDependencyError as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.splitlines() == [
         "IvfScanner",
-        "numba is not installed, which the compiled engine needs: pip install 'semcut[fast]'",
+        f"numba is not installed, which the compiled engine needs: {install_hint('fast')}",
     ], done.stderr
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.indexes.storage.atomic_write import replacing, sync_to_disk, write_json
+from semcut.indexes.storage.atomic_write import replacing, replacing_output, sync_to_disk, write_json
 
 ROOT = Path(__file__).parents[3]
 
@@ -139,3 +139,26 @@ def test_a_failed_sync_leaves_no_handle_open(file, monkeypatch):
     with pytest.raises(OSError, match="Input/output error"):
         sync_to_disk(file)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_a_user_names_is_replaced_whole_and_a_device_is_not_replaced(tmp_path):
+    file, link = tmp_path / "report.json", tmp_path / "link"
+    file.write_text("before")
+    link.symlink_to(file)
+
+    def half() -> None:
+        with replacing_output(link) as target:
+            target.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        half()
+    assert file.read_text() == "before"
+    with replacing_output(link) as target:
+        target.write_text("after")
+    assert link.is_symlink()
+    assert file.read_text() == "after"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "report.json"]
+    os.mkfifo(tmp_path / "pipe")
+    with replacing_output(tmp_path / "pipe") as target:
+        assert target == tmp_path / "pipe"
