@@ -9,11 +9,13 @@ can lose their place:
 - those whose client does not read its answer.
 
 If there are more than `most_connections` connections, the server closes those of the client address with the most
-places that wait, least recently active first. If none waits, it closes a new connection as soon as there are
-`accepted_at_once` more. So idle sockets never keep a request out, one address never closes the connections of another
-that has fewer, and files are left for the index. Independently of their number, connections end after `IDLE_SECONDS`
-without a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more of a body
-arrives, and after `ANSWER_SECONDS` in one request.
+places that wait, least recently active first. Connections on which a request has passed `RequestGuard` lose theirs
+after all others, unless more than half of all places are such connections that wait: so those who have no token cannot
+close the connection of a client that has one, even from its address. If none waits, the server closes a new connection
+as soon as there are `accepted_at_once` more. So idle sockets never keep a request out, one address never closes the
+connections of another that has fewer, and files are left for the index. Independently of their number, connections end
+after `IDLE_SECONDS` without a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing
+more of a body arrives, and after `ANSWER_SECONDS` in one request.
 
 This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
 and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.
@@ -88,6 +90,7 @@ class GuardedConnection(H11Protocol):
         transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # without effect on transports that lack it
         self._active = self._since = self.loop.time()
         self._request: Any = None
+        self._passed = False
         self._held_a_place = True  # the first request on a connection has the benefit of the doubt
         super().connection_made(transport)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(STALLED_SECONDS, self._end_if_late)
@@ -114,6 +117,7 @@ class GuardedConnection(H11Protocol):
         """Wait for the next request."""
         self._active = self._since = self.loop.time()
         self._held_a_place = self._holds_a_place
+        self._passed = self._passed or bool(self.cycle.scope.get(HOLDS_A_PLACE, False))
         super().on_response_complete()
 
     @property
@@ -138,15 +142,27 @@ class GuardedConnection(H11Protocol):
             return
         waiting = [one for one in self.connections if isinstance(one, GuardedConnection) and one._waiting]
         waiting.sort(key=lambda one: one._active, reverse=True)
-        places = Counter(one._address for one in waiting)
-        for _ in range(min(surplus, len(waiting))):
-            most = max(places.values())
-            oldest = next(at for at in reversed(range(len(waiting))) if places[waiting[at]._address] == most)
-            connection = waiting.pop(oldest)
-            places[connection._address] -= 1
-            connection._end()
+        passed = [one for one in waiting if one._passed]
+        others = [one for one in waiting if not one._passed]
+        for group, spared in ((passed, most_connections() // 2), (others, 0), (passed, 0)):
+            surplus -= self._close_oldest(group, min(surplus, len(group) - spared))
         if len(self.connections) > most_connections() + accepted_at_once():
             self._end()
+
+    @staticmethod
+    def _close_oldest(group: list[GuardedConnection], number: int) -> int:
+        """Close that many of a group, newest first, of the address with the most of them; return how many were closed.
+
+        Closed connections are taken from the group.
+        """
+        places = Counter(one._address for one in group)
+        for _ in range(number):
+            most = max(places.values())
+            oldest = next(at for at in reversed(range(len(group))) if places[group[at]._address] == most)
+            connection = group.pop(oldest)
+            places[connection._address] -= 1
+            connection._end()
+        return max(0, number)
 
     @property
     def _address(self) -> str:

@@ -13,7 +13,6 @@ in order. Deleting a cached file costs only the time to compute it again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from semcut.connector.data import sources
 from semcut.connector.data.image_contents import DIGEST_BYTES, digests_of
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import DataError
-from semcut.indexes.regular_files import open_descriptor
+from semcut.indexes.regular_files import open_binary
 from semcut.indexes.storage.atomic_write import replacing
 
 _VERSION = 2
@@ -167,8 +166,8 @@ def has_shared_backbone(training: Mapping[str, Any]) -> bool:
 def _read(file: Path) -> FrozenFeatures | None:
     """Read cached features; None if the file does not exist or is damaged."""
     try:
-        os.close(open_descriptor(file))  # the cache belongs to the user; `safe_open` would wait at a FIFO
-        with safe_open(file, "pt") as stored:
+        # `safe_open` takes only a path: this one leads to the file that was checked, whatever has its name by now.
+        with open_binary(file) as checked, safe_open(f"/proc/self/fd/{checked.fileno()}", "pt") as stored:
             depth, variants = (int(stored.metadata()[name]) for name in ("layers", "copies"))
             layers, *mirrored = (
                 tuple(stored.get_tensor(f"{variant}.{layer}") for layer in range(depth)) for variant in range(variants)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import resource
 import selectors
@@ -217,6 +218,27 @@ def test_pieces_of_a_body_are_not_parsed_after_it_was_refused(address):
         connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 411")
         assert is_closed(connection, 10)
+
+
+def test_a_client_with_the_token_keeps_its_connection_in_a_flood_from_its_address(service, serve, monkeypatch):
+    monkeypatch.setattr(connection_guard, "_MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(connection_guard, "_ACCEPTED_AT_ONCE", 20)
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    client = http.client.HTTPConnection(host, int(port), timeout=20)
+    client.connect()
+    client.auto_open = 0  # a connection that was closed is an error
+
+    def ask() -> int:
+        time.sleep(0.2)  # so that the connections of the flood were active later
+        client.request("GET", "/records/3", headers={"authorization": "Bearer secret"})
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
+
+    assert ask() == 200
+    with kept_busy((host, int(port)), 60, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" * 50):
+        assert [ask() for _ in range(10)] == [200] * 10
+    client.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
