@@ -37,7 +37,8 @@ def use_image(stream: IO[bytes], use: Callable[[Image.Image], _T]) -> _T:
     Raises:
         UnreadableImage: the content is no image that can be decoded.
     """
-    large = _is_large(stream)
+    with _any_image:  # even a header may take a moment
+        large = _is_large(stream)
     with _large_image if large else nullcontext(), _any_image:
         try:
             return use(open_image(stream))
