@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from semcut.connector.daemon_threads import DaemonThreads
+from semcut.connector.data import image_contents
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
@@ -131,3 +132,36 @@ def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: I
 def test_ctrl_c_ends_explore_while_an_image_is_decoded(stored: Path):
     done = interrupted(["explore", stored, "--port", "0", "--no-browser"], r"http://\S+")
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_that_was_received_is_read_in_threads_that_python_waits_for():
+    """Only the comparison of an evaluation has others: blocks of matrices, a second each at most."""
+    root = Path(__file__).parents[2] / "connector"
+    found = {
+        str(path.relative_to(root)) for path in root.rglob("*.py") if "import ThreadPoolExecutor" in path.read_text()
+    }
+    assert found == {"evaluation/rankings.py"}
+
+
+def test_digests_that_are_interrupted_wait_for_no_file(monkeypatch: pytest.MonkeyPatch):
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def work(file: str) -> str:
+        begun.release()
+        if file != "0":
+            end.wait(30)
+        return file
+
+    found = image_contents._in_threads(work, [str(number) for number in range(100)], 1)
+    try:
+        assert next(found) == "0"
+        assert begun.acquire(timeout=30)
+        assert begun.acquire(timeout=30)
+        found.close()
+        assert not end.is_set()
+        join_nothing = [thread for thread in threading.enumerate() if thread.name == "contents" and not thread.daemon]
+        assert join_nothing == []
+    finally:
+        end.set()
+    join("contents")
+    assert not begun.acquire(blocking=False)
