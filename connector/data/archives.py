@@ -2,8 +2,8 @@
 
 An archive can hold links that lead out of the folder that it is unpacked into, devices, names such as `../x`, headers
 of gigabytes, and a million times as many bytes as it has itself. Python's own filters have been bypassed by chains of
-links (CVE-2025-4517), and some versions that semcut supports have no filters. So nothing but the format of one header
-is left to `tarfile`:
+links (CVE-2025-4517), and some versions that semcut supports have no filters. So nothing is left
+to `tarfile` but its constants and errors:
 
 - Links, devices and FIFOs are left out, and named in a `SemcutWarning`. So no path leads through a link.
 - A name is refused if it is absolute, has a part "..", or is too long or too deep.
@@ -32,7 +32,7 @@ from typing import IO
 
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
-MAX_MEMBERS = 4_000_000
+MAX_MEMBERS = 2_000_000
 """Largest number of files, directories and other members, and of their headers; ImageNet has 1.4 million files."""
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
@@ -205,12 +205,12 @@ def _members(stream: _Stream) -> Iterator[_Member]:
             block = stream.read(_BLOCK)
             if not any(block):
                 return
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            header = _header(block)
         except tarfile.TarError as error:
             if first:
                 raise tarfile.ReadError(f"it is neither a folder nor a tar archive ({error})") from None
             raise tarfile.ReadError(str(error)) from None
-        kind, size = header.type, header.size
+        kind, size = header.kind, header.size
         if size < 0:
             raise tarfile.ReadError(f"the size of {shown(header.name)} is negative")
         if kind in _PAX_HEADERS or kind in _LONG_NAMES:
@@ -242,9 +242,36 @@ def _members(stream: _Stream) -> Iterator[_Member]:
         if size > MAX_FILE_BYTES:
             raise tarfile.ReadError(f"{shown(name)} has {size:,} bytes, expected at most {MAX_FILE_BYTES:,}")
         end = stream.position + size
-        yield _Member(name, kind, size, int(header.mtime))
+        yield _Member(name, kind, size, header.seconds)
         stream.skip_to(_padded(end))
         long_name, pax, extended = None, {}, 0
+
+
+def _header(block: bytes) -> _Member:
+    """Read a header as POSIX and GNU tar write it; only the fields that are used, because there can be millions."""
+    given = _number(block[148:156])
+    rest = 256 - sum(block[148:156])  # the sum counts its own field as eight spaces
+    if given != sum(block) + rest:
+        signed = memoryview(block).cast("b")  # as some old programs sum
+        if given != sum(signed) - sum(signed[148:156]) + 256:
+            raise tarfile.ReadError("bad checksum")
+    kind = block[156:157]
+    name = _text(block[:100].partition(b"\0")[0])
+    if kind == tarfile.AREGTYPE and name.endswith("/"):  # as old programs write a directory
+        kind = tarfile.DIRTYPE
+    if block[345] and kind not in tarfile.GNU_TYPES:
+        name = f"{_text(block[345:500].partition(bytes(1))[0])}/{name}"
+    return _Member(name, kind, _number(block[124:136]), _number(block[136:148]))
+
+
+def _number(field: bytes) -> int:
+    """Read a number: octal digits, or big-endian after a byte 128, or 255 if it is negative."""
+    if field[0] in (0o200, 0o377):
+        return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0o377 else 0)
+    try:
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        raise tarfile.ReadError("a header is damaged") from None
 
 
 def _padded(position: int) -> int:
