@@ -122,7 +122,7 @@ def test_a_tiff_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path
     def cut(image: Image.Image, *, own: bool) -> Image.Image:
         assert not hasattr(image.fp, "fileno")
         os.truncate(path, 4096)
-        return decode(image, in_place=in_place)
+        return decode(image, own=own)
 
     monkeypatch.setattr(images, "_decode", cut)
     with pytest.raises(UnreadableImage, match="broken image"):
