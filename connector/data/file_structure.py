@@ -122,7 +122,7 @@ def _check_chunks(stream: IO[bytes], size: int) -> None:
     pixels = others = profiles = 0
     position = 8
     most = MOST_CHUNKS + size // 512, MOST_CHUNKS, MOST_PROFILES
-    while position < size:
+    while True:
         stream.seek(position)
         head = stream.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
