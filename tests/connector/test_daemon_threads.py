@@ -34,7 +34,7 @@ atexit.register(print, "at exit")
 DECODES_FOR_EVER = r"""
 import os, threading
 from semcut.connector.cli.app import main
-from semcut.connector.data import images
+from semcut.connector.data import image_contents, images
 from semcut.connector.explore import picture_decoding
 
 def decode(source):
@@ -42,6 +42,7 @@ def decode(source):
     threading.Event().wait()
 
 images.open_image = picture_decoding.open_image = decode
+image_contents.open_image = image_contents.digest_of = decode
 main()
 """
 
@@ -127,6 +128,14 @@ def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: I
     with FaissIndex.open(tmp_path / "new") as index:
         assert len(index) == 0
         assert index.verify() == []
+
+
+@pytest.mark.parametrize("command", ["train", "index"])
+def test_ctrl_c_ends_a_command_while_it_looks_at_all_contents(command, model: Checkpoint, digits: ImageSet, tmp_path):
+    folder, new = Path(digits.files[0]).parents[1], tmp_path / "new"
+    index = ["index", folder, "--model", model.path, "--out", new, "--exclude-training"]
+    done = interrupted(index if command == "index" else ["train", folder, "--out", new])
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
 
 
 def test_ctrl_c_ends_explore_while_an_image_is_decoded(stored: Path):
