@@ -11,6 +11,7 @@ All functions raise `OSError` with a `strerror` that completes the sentence "can
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
@@ -21,6 +22,7 @@ JSON_BYTES = 16 << 20
 """The largest JSON file that is read by default: 16 MiB, many times the largest that semcut writes."""
 
 _MOST_COMPRESSED, _SPARSE_BYTES = 256, 1 << 20
+_PIECE_BYTES = 1 << 18
 
 
 def open_descriptor(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
@@ -58,21 +60,43 @@ def open_binary(path: str | os.PathLike[str], *, max_bytes: int | None = None, f
 
     Args:
         path: the file.
-        max_bytes: the largest size; None for any size.
+        max_bytes: the largest size; None for any size. A file that states a smaller size than it has, as those of
+            /proc do, or grows meanwhile, is an `OSError` while it is read.
         follow: as for `open_descriptor`.
 
     Raises:
         OSError: the file cannot be opened, is not a regular file, or is larger.
     """
-    stream = os.fdopen(open_descriptor(path, follow=follow), "rb")
-    if max_bytes is not None:
-        size = os.fstat(stream.fileno()).st_size
-        if size > max_bytes:
-            stream.close()
-            raise OSError(
-                errno.EFBIG, f"it has {size:,} bytes, expected at most {max_bytes:,}", os.fspath(path)
-            ) from None
-    return stream
+    descriptor = open_descriptor(path, follow=follow)
+    if max_bytes is None:
+        return os.fdopen(descriptor, "rb")
+    size = os.fstat(descriptor).st_size
+    if size > max_bytes:
+        os.close(descriptor)
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, expected at most {max_bytes:,}", os.fspath(path))
+    return io.BufferedReader(_BoundedFile(descriptor, max_bytes, os.fspath(path)))
+
+
+class _BoundedFile(io.FileIO):
+    """A file of which no byte behind a limit is returned."""
+
+    def __init__(self, descriptor: int, most: int, path: str | bytes) -> None:
+        super().__init__(descriptor, "rb")
+        self._most, self._path = most, path
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+        """Fill a part of the buffer."""
+        count = super().readinto(buffer)
+        if count and self.tell() > self._most:
+            raise OSError(errno.EFBIG, f"it has more than {self._most:,} bytes", self._path)
+        return count
+
+    def readall(self) -> bytes:
+        """Read up to the end, in pieces, because those of `FileIO` are not counted."""
+        found, piece = bytearray(), bytearray(_PIECE_BYTES)
+        while count := self.readinto(memoryview(piece)):
+            found += memoryview(piece)[:count]
+        return bytes(found)
 
 
 def stored_bytes(found: os.stat_result) -> int:
@@ -91,7 +115,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int, *, follow: bool = F
         OSError: the file cannot be read, is not a regular file, or is larger.
     """
     with open_binary(path, max_bytes=max_bytes, follow=follow) as stream:
-        return stream.read(max_bytes)
+        return stream.read(max_bytes + 1)  # and find that there is no more
 
 
 def read_json(path: str | os.PathLike[str], max_bytes: int = JSON_BYTES, *, follow: bool = False) -> object:

@@ -122,4 +122,5 @@ def _own_warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         warnings.simplefilter("always", SemcutWarning)  # whatever PYTHONWARNINGS asks for
+        warnings.filterwarnings("ignore", module="PIL")  # a received image could fill the terminal or the log
         yield

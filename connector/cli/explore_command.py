@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import warnings
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -64,7 +63,6 @@ def explore(
     from semcut.connector.explore.open_index import open_collection, open_stored
     from semcut.connector.explore.service import ExploreService, ServiceSource
 
-    warnings.filterwarnings("ignore", module="PIL")  # a client could fill the log with what Pillow says of its images
     with ExitStack() as stack:
         source: ServiceSource
         if uri is not None:

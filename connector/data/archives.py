@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from semcut.connector.data.extended_headers import ExtendedHeaders
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
 MAX_MEMBERS = 2_000_000
@@ -196,6 +197,7 @@ def _members(stream: _Stream) -> Iterator[_Member]:
     long_name: str | None = None
     pax: dict[str, bytes] = {}
     extended = headers = 0
+    extended_headers = ExtendedHeaders()
     while True:
         first = stream.position == 0
         headers += 1
@@ -217,12 +219,13 @@ def _members(stream: _Stream) -> Iterator[_Member]:
             extended += size
             if extended > MAX_HEADER_BYTES:
                 raise tarfile.ReadError(f"a header has {extended:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
+            extended_headers.charge(size)
             content = stream.read(size)
             stream.skip_to(_padded(stream.position))
             if kind == tarfile.GNUTYPE_LONGNAME:
                 long_name = _text(content.partition(b"\0")[0])
             elif kind in _PAX_HEADERS:
-                records = _pax_records(content)
+                records = extended_headers.pax_records(content)
                 if kind != tarfile.XGLTYPE:
                     pax = records
                 elif records.keys() & {"path", "size"}:
@@ -280,22 +283,6 @@ def _padded(position: int) -> int:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _pax_records(content: bytes) -> dict[str, bytes]:
-    r"""Read the records "LENGTH KEY=VALUE\n" of a pax header, as POSIX defines them."""
-    records: dict[str, bytes] = {}
-    position = 0
-    while content[position : position + 1] not in (b"", b"\0"):
-        digits, space, _ = content[position : position + 20].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        record = content[position + len(digits) + 1 : position + length]
-        key, equals, value = record.partition(b"=")
-        if not record.endswith(b"\n") or not equals or position + length > len(content):
-            raise tarfile.ReadError("an extended header is damaged")
-        records[_text(key)] = value[:-1]
-        position += length
-    return records
 
 
 def _parts(name: str) -> list[str]:

@@ -12,13 +12,14 @@ as a progressive one does, libjpeg keeps all of its own pixels in memory.
 
 from __future__ import annotations
 
-import struct
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
+
+from semcut.connector.data.file_structure import MOST_OFFSETS, tags_of
 
 SLOW_PIXELS = 1 << 20
 """The most pixels of an image that Pillow decodes in Python; they take about a second."""
@@ -29,17 +30,22 @@ SLOW_BYTES = 1 << 22
 PIECE_BYTES = 1 << 28
 """The largest tile or strip of a compressed TIFF, decoded; 67 million pixels of four bytes."""
 
+PIECES_PIXELS = 1 << 26
+"""The most pixels of all tiles or strips of a compressed TIFF, if they are more than four times its own."""
+
 SCALED_PIXELS = 1 << 28
 """The most pixels of a JPEG file that is decoded at a smaller scale (268 million); phones write 200 million."""
 
 SPARE_BYTES = 1 << 26
 """The bytes that a compressed TIFF may have besides twice those of its decoded pixels: for other pages, for example."""
 
+MOST_TIMES = 8
+"""How often a file may state each pixel; once for each colour if these lie apart."""
+
 LARGE_BYTES = 1 << 25
 """Compressed TIFFs of more bytes are decoded one at a time in the whole process."""
 
 _large_file = threading.Lock()
-_TAGS_READ = 4096
 _JPEG_SEGMENTS = 65_536
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
@@ -58,6 +64,12 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
     Raises:
         ValueError: the image is not decoded; the message is the reason.
     """
+    area = sum(
+        max(0, min(right, image.width) - left) * max(0, min(bottom, image.height) - top)
+        for _, (left, top, right, bottom), *_ in getattr(image, "tile", ())
+    )
+    if area > MOST_TIMES * image.width * image.height:
+        raise ValueError(f"a file that states each of its pixels {area // (image.width * image.height):,} times")
     decoders = {str(tile[0]) for tile in getattr(image, "tile", ())}
     if "ppm_plain" in decoders:
         raise ValueError("pixels as text (PPM of the kinds P1 to P3) take too long: convert it, to PNG for example")
@@ -68,7 +80,10 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
         )
     if isinstance(image, TiffImageFile) and "libtiff" in decoders:
         position = stream.tell()
-        _check_pieces(image, _tags(image, stream), size)
+        tags = [tag.number for tag in tags_of(stream)]
+        if len(set(tags)) < len(tags):  # libtiff takes the first, and Pillow may take the last
+            raise ValueError("a TIFF that states the same tag twice")
+        _check_pieces(image, set(tags), size)
         stream.seek(position)
         if size > LARGE_BYTES:
             return _large_file
@@ -120,27 +135,6 @@ def _in_one_scan(stream: IO[bytes]) -> bool:
     return False
 
 
-def _tags(image: TiffImageFile, stream: IO[bytes]) -> set[int]:
-    """Read the numbers of the tags of the first image: each once, because libtiff takes the first and Pillow the last.
-
-    Raises:
-        ValueError: a tag is there twice, or there are too many.
-    """
-    order = "<" if image.tag_v2.prefix == b"II" else ">"
-    stream.seek(0)
-    big = 43 in stream.read(4)[2:]
-    stream.seek(image.tag_v2.offset or 0)
-    (count,) = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))
-    if count > _TAGS_READ:
-        raise ValueError(f"a TIFF with {count:,} tags, at most {_TAGS_READ:,} are read")
-    entry = 20 if big else 12
-    table = stream.read(count * entry)
-    tags = [struct.unpack_from(order + "H", table, start)[0] for start in range(0, len(table) - entry + 1, entry)]
-    if len(set(tags)) < len(tags):
-        raise ValueError("a TIFF that states the same tag twice")
-    return set(tags)
-
-
 def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
     """Check the size of the tiles or strips of a compressed TIFF, and that of its file."""
     if tags & {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS}:
@@ -156,6 +150,12 @@ def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
         raise ValueError(
             f"a TIFF of {image.width} x {image.height} pixels in pieces of {width} x {height}, expected pieces of its "
             f"own size at most, and of {PIECE_BYTES:,} bytes"
+        )
+    pieces = -(-image.width // width) * -(-image.height // height)
+    if pieces > MOST_OFFSETS or pieces * width * height > max(4 * image.width * image.height, PIECES_PIXELS):
+        raise ValueError(
+            f"a TIFF of {image.width} x {image.height} pixels in {pieces:,} pieces of {width} x {height}, expected at "
+            f"most {MOST_OFFSETS:,} pieces that fit its size"
         )
     most = 2 * image.width * image.height * pixel + SPARE_BYTES
     if size > most:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
@@ -98,10 +99,11 @@ def _checked(file: str) -> tuple[bytes, str]:
 
 
 def _in_threads(work: Callable[[str], _T], files: Sequence[str], workers: int) -> Iterator[_T]:
-    """Yield the results for all files in order."""
-    pool = ThreadPoolExecutor(min(workers, os.cpu_count() or 1))
+    """Yield the results for all files in order; Ctrl-C waits for none of them."""
+    threads = DaemonThreads(min(workers, os.cpu_count() or 1), "contents")
     try:
         for start in range(0, len(files), _AT_ONCE):
-            yield from pool.map(work, files[start : start + _AT_ONCE])
+            futures = [threads.submit(partial(work, file)) for file in files[start : start + _AT_ONCE]]
+            yield from map(result_of, futures)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        threads.stop()

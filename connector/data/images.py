@@ -25,12 +25,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
+from semcut.connector.data.file_structure import refuse_endless
 from semcut.connector.data.pixel_modes import to_rgb
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
 MAX_PIXELS = 1 << 26
 """Images with more pixels than this (67 million) are not decoded."""
+
+MAX_SIDE = 65_535
+"""Images that are wider or higher are not decoded; a JPEG file cannot be. Resizing takes memory for whole lines."""
 
 MAX_BYTES = 1 << 30
 """Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
@@ -132,7 +136,7 @@ def read_header(stream: IO[bytes]) -> Image.Image:
     `Image.open` warns of large images, or refuses them, before a smaller version of a JPEG file can be asked for.
 
     Raises:
-        UnreadableImage: it has none of the `FORMATS`.
+        UnreadableImage: it has none of the `FORMATS`, or too many parts, see `file_structure`.
     """
     stream.seek(0)
     start = stream.read(16)
@@ -141,6 +145,10 @@ def read_header(stream: IO[bytes]) -> Image.Image:
         factory, accept = Image.OPEN[name]
         accepted = accept is None or accept(start)
         if accepted and not isinstance(accepted, str):  # a text says that Pillow was built without the format
+            try:
+                refuse_endless(stream, name)
+            except ValueError as refused:
+                raise UnreadableImage(str(refused)) from None
             stream.seek(0)
             try:
                 return factory(cast("IO[bytes]", Unmapped(stream)), "")
@@ -166,6 +174,8 @@ class Unmapped:
 
 
 def _check_pixels(image: Image.Image) -> None:
+    if max(image.size) > MAX_SIDE:
+        raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_SIDE:,} on each side are decoded")
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(
             f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded: save it smaller, or as a "

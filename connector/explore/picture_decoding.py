@@ -1,9 +1,9 @@
 """`use_image`: decodes images in bounded memory, and gives the memory back to the system.
 
-The largest image that is decoded, of 67 million pixels, takes up to 850 MB for a second. So one large image is decoded
-at a time in the whole process, and at most `_AT_ONCE` images in all. After a large image its memory returns to the
-system, although the server otherwise keeps freed memory, because the network needs the same blocks again and again: see
-`keep_freed_memory`.
+The largest image that is decoded, of 67 million pixels, takes up to 850 MB for a second, and a WebP file 1,024 MB. So
+one large image is decoded at a time in the whole process, and at most `_AT_ONCE` images in all. After a large image its
+memory returns to the system, although the server otherwise keeps freed memory, because the network needs the same
+blocks again and again: see `keep_freed_memory`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def use_image(stream: IO[bytes], use: Callable[[Image.Image], _T]) -> _T:
     Raises:
         UnreadableImage: the content is no image that can be decoded.
     """
-    large = _is_large(stream)
+    with _any_image:  # even a header may take a moment
+        large = _is_large(stream)
     with _large_image if large else nullcontext(), _any_image:
         try:
             return use(open_image(stream))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semcut.connector.data.images import UnreadableImage, read_header
+from semcut.connector.data.images import MAX_BYTES, UnreadableImage, read_header
 from semcut.connector.data.model_file import read_model_file
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import InvalidParameterError, install_hint
@@ -95,7 +95,7 @@ def median_side(images: ImageSet) -> int:
     for position in np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int):
         with (
             suppress(OSError, ValueError, UnreadableImage),  # reported when all images are checked
-            open_binary(images.files[position], follow=True) as stream,
+            open_binary(images.files[position], max_bytes=MAX_BYTES, follow=True) as stream,
             read_header(stream) as image,
         ):
             sides.append(min(image.size))

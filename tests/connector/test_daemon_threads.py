@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from semcut.connector.daemon_threads import DaemonThreads
+from semcut.connector.data import image_contents
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex
@@ -33,7 +34,7 @@ atexit.register(print, "at exit")
 DECODES_FOR_EVER = r"""
 import os, threading
 from semcut.connector.cli.app import main
-from semcut.connector.data import images
+from semcut.connector.data import image_contents, images
 from semcut.connector.explore import picture_decoding
 
 def decode(source):
@@ -41,6 +42,7 @@ def decode(source):
     threading.Event().wait()
 
 images.open_image = picture_decoding.open_image = decode
+image_contents.open_image = image_contents.digest_of = decode
 main()
 """
 
@@ -128,6 +130,47 @@ def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: I
         assert index.verify() == []
 
 
+@pytest.mark.parametrize("command", ["train", "index"])
+def test_ctrl_c_ends_a_command_while_it_looks_at_all_contents(command, model: Checkpoint, digits: ImageSet, tmp_path):
+    folder, new = Path(digits.files[0]).parents[1], tmp_path / "new"
+    index = ["index", folder, "--model", model.path, "--out", new, "--exclude-training"]
+    done = interrupted(index if command == "index" else ["train", folder, "--out", new])
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
+
+
 def test_ctrl_c_ends_explore_while_an_image_is_decoded(stored: Path):
     done = interrupted(["explore", stored, "--port", "0", "--no-browser"], r"http://\S+")
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_that_was_received_is_read_in_threads_that_python_waits_for():
+    """Only the comparison of an evaluation has others: blocks of matrices, a second each at most."""
+    root = Path(__file__).parents[2] / "connector"
+    found = {
+        str(path.relative_to(root)) for path in root.rglob("*.py") if "import ThreadPoolExecutor" in path.read_text()
+    }
+    assert found == {"evaluation/rankings.py"}
+
+
+def test_digests_that_are_interrupted_wait_for_no_file(monkeypatch: pytest.MonkeyPatch):
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def work(file: str) -> str:
+        begun.release()
+        if file != "0":
+            end.wait(30)
+        return file
+
+    found = image_contents._in_threads(work, [str(number) for number in range(100)], 1)
+    try:
+        assert next(found) == "0"
+        assert begun.acquire(timeout=30)
+        assert begun.acquire(timeout=30)
+        found.close()
+        assert not end.is_set()
+        join_nothing = [thread for thread in threading.enumerate() if thread.name == "contents" and not thread.daemon]
+        assert join_nothing == []
+    finally:
+        end.set()
+    join("contents")
+    assert not begun.acquire(blocking=False)

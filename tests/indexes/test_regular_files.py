@@ -76,3 +76,34 @@ def test_what_is_not_json_is_a_value_error(tmp_path, content):
 def test_a_missing_file_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_bytes(tmp_path / "file", 10)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system has no /proc")
+def test_a_file_that_states_no_size_is_bounded_as_well():
+    assert os.stat("/proc/self/status").st_size == 0
+    whole = read_bytes("/proc/self/status", 1 << 20)
+    assert len(whole) > 100
+    for read in (read_bytes, read_json):
+        with pytest.raises(OSError, match="has more than 100 bytes"):
+            read("/proc/self/status", 100)
+    for use in (lambda stream: stream.read(), list):
+        with (
+            open_binary("/proc/self/status", max_bytes=100) as stream,
+            pytest.raises(OSError, match="has more than 100 bytes"),
+        ):
+            use(stream)
+
+
+def test_a_file_that_grows_is_bounded_where_it_is_read(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(bytes(10_000))
+    assert read_bytes(file, 10_000) == bytes(10_000)
+    with open_binary(file, max_bytes=10_000) as stream:
+        assert stream.read(1) == b"\0"
+        with file.open("ab") as more:
+            more.write(bytes(1 << 20))
+        with pytest.raises(OSError, match="has more than 10,000 bytes"):
+            stream.read()
+        stream.seek(10)
+        with pytest.raises(OSError, match="has more than 10,000 bytes"):
+            list(iter(lambda: stream.read(999), b""))

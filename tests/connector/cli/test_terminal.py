@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -176,3 +177,23 @@ def test_a_terminal_without_unicode_gets_escapes(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert b"\\xe9\\x1b" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+WARNS = """
+import click, warnings
+from semcut.connector.cli.app import main
+
+@click.command()
+def command():
+    for number in range(1000):
+        warnings.warn_explicit(f"damaged {number}", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
+    warnings.warn("of another library")
+
+main(command)
+"""
+
+
+def test_what_pillow_says_of_a_received_image_does_not_fill_the_terminal() -> None:
+    done = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, check=True)
+    assert "damaged" not in done.stderr
+    assert "of another library" in done.stderr

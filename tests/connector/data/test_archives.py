@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.connector.data import archives, sources
+from semcut.connector.data import archives, extended_headers, sources
 from semcut.connector.data.archives import unpack
 from semcut.indexes.errors import DataError, SemcutWarning
 from tests.command import semcut
@@ -266,6 +266,22 @@ def test_empty_extended_headers_are_counted(tmp_path: Path, monkeypatch: pytest.
             extract(header("x", kind, 0) * 60 + bytes(1024), tmp_path / f"b{number}")
 
 
+def test_the_records_of_extended_headers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def archive(*counts: int) -> bytes:
+        members = (
+            pax(b"5 a=\n" * count) + header(f"{number}", tarfile.REGTYPE, 0) for number, count in enumerate(counts)
+        )
+        return b"".join(members) + bytes(1024)
+
+    assert len(extract(archive(1000, 1000), tmp_path / "a")) == 2
+    with pytest.raises(DataError, match=r"too many records: expected at most 1,000 in one"):
+        extract(archive(1001), tmp_path / "b")
+    monkeypatch.setattr(extended_headers, "TOTAL_RECORDS", 100)
+    assert len(extract(archive(*[16] * 100, 100), tmp_path / "c")) == 101
+    with pytest.raises(DataError, match=r"too many records.* 100 in all"):
+        extract(archive(*[16] * 100, 117), tmp_path / "d")
+
+
 def test_the_size_of_an_archive_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "UNCHECKED_BYTES", 1 << 20)
     monkeypatch.setattr(archives, "MAX_RATIO", 100)
@@ -311,7 +327,7 @@ for number, name in enumerate(sys.argv[1:]):
 
 
 def test_memory_does_not_grow_with_headers(tmp_path: Path) -> None:
-    """A header of 3 GB that compresses to 3 MB; half a gigabyte of small ones; and a dictionary of 1.5 GB."""
+    """A header of 3 GB that compresses to 3 MB; many of a megabyte; and a dictionary of 1.5 GB."""
     block = b"1048576 comment=" + b"x" * (1048576 - 17) + b"\n"
     for name, kind in (("pax", tarfile.XHDTYPE), ("global", tarfile.XGLTYPE), ("long", tarfile.GNUTYPE_LONGNAME)):
         with gzip.open(tmp_path / f"{name}.tar.gz", "wb", compresslevel=1) as stream:
@@ -333,10 +349,10 @@ def test_memory_does_not_grow_with_headers(tmp_path: Path) -> None:
         [sys.executable, "-c", LIMITED, *names], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     lines = done.stdout.splitlines()
-    assert len(lines) == 4, done.stdout + done.stderr
+    assert len(lines) == 5, done.stdout + done.stderr
     assert all("DataError" in line and "3,221,225,472 bytes, expected at most 1,048,576" in line for line in lines[:3])
     assert "Memory usage limit" in lines[3]
-    assert len(list((tmp_path / "many.tar.gz-target").iterdir())) == 500
+    assert "extended headers have more than 67,108,864 bytes in all" in lines[4]
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.long)])

@@ -102,7 +102,7 @@ def test_records_are_there_once_and_no_larger_than_the_file(tmp_path: Path):
 
 def test_a_record_that_is_too_short_is_an_error(tmp_path: Path):
     records = records_of({"a": torch.ones(1000)})
-    with pytest.raises(Exception, match="size"):
+    with pytest.raises(ValueError, match="states 1,000 numbers"):
         read_pth(zipped(tmp_path / "a.pth", {**records, "data/0": bytes(40)}), 1 << 20)
 
 
@@ -121,6 +121,38 @@ def test_a_tensor_has_no_more_numbers_than_its_file(old, tmp_path: Path):
         zipped(tmp_path / "a.pth", {**records, "data.pkl": records["data.pkl"].replace(shape, b"M\0\xf0\x85q")})
     with pytest.raises(RuntimeError, match=r"not resizable|wrong byte size"):  # torch refuses to read what is not there
         read_pth(tmp_path / "a.pth", 1 << 20)
+
+
+def claimed(count: bytes, key: bytes = b"0", before: bytes = b"") -> bytes:
+    """The operations that name a record, as torch writes them."""
+    text = b"X\7\0\0\0storage", b"X" + len(key).to_bytes(4, "little") + key, b"X\3\0\0\0cpu"
+    return b"(" + text[0] + b"ctorch\nFloatStorage\n" + text[1] + text[2] + count + before + b"tQ0"
+
+
+@pytest.mark.parametrize(
+    ("operations", "held"),
+    [
+        (claimed(b"J\0\0\0\1"), "states 16,777,216 numbers in the record '0', which has 64 bytes"),
+        (claimed(b"K\17"), "states 15 numbers"),
+        (claimed(b"\x8a\1\xf0"), "states -16 numbers"),
+        (claimed(b"K\20", b"1"), "states 16 numbers in the record '1', which has 0 bytes"),
+        (claimed(b"K\20", before=b"NN"), "in another way"),
+        # a tuple that was kept, in place of one that is right
+        (claimed(b"J\0\0\0\1")[:-2] + b"q\1" + claimed(b"K\20")[:-3] + b"h\1Q", "in another way"),
+    ],
+)
+def test_a_record_has_as_many_numbers_as_is_stated_whatever_torch_checks(operations, held, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has seen it"))
+    file = zipped(tmp_path / "a.pth", {"data.pkl": b"\x80\2" + operations + b"}.", "data/0": bytes(64)})
+    with pytest.raises(ValueError, match=held):
+        read_pth(file, 1 << 20)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_tensors_are_counted(old, tmp_path: Path):
+    operations = CLASS + b")R0" + b"h\1)R0" * 100_001
+    with pytest.raises(ValueError, match="more than 100,000 tensors"):
+        read_pth(described(tmp_path / "a.pth", operations, old), 1 << 30)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"PK\3\4" + bytes(100), b"\x80\2.", b"[1, 2]"])

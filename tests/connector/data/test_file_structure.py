@@ -1,0 +1,132 @@
+"""Image files of very many parts are refused before Pillow sees them; those that programs write are read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semcut.connector.data import file_structure
+from semcut.connector.data.images import UnreadableImage, fit, open_image
+from semcut.connector.explore.picture_decoding import use_image
+
+
+def segment(kind: int, content: bytes) -> bytes:
+    return bytes([0xFF, kind]) + struct.pack(">H", len(content) + 2) + content
+
+
+def progressive(scans: int, side: int = 64, between: bytes = b"") -> bytes:
+    """A grey JPEG file whose scans, but the first, are empty: each goes over all pixels."""
+    content = b"\xff\xd8" + between + segment(0xDB, b"\0" + b"\1" * 64)
+    content += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    content += segment(0xC4, b"\0\1" + bytes(16)) + segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0")
+    return content + segment(0xDA, b"\1\1" + bytes(4)) + segment(0xDA, b"\1\1\0\1\x3f\0") * (scans - 1) + b"\xff\xd9"
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, extra: bytes = b"", piece: int = 1 << 16, bits: int = 8) -> bytes:
+    pixels = zlib.compress((bytes(1 + width * bits // 8)) * height)
+    pieces = [pixels[start : start + piece] for start in range(0, len(pixels), piece)]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + b"".join(chunk(b"IDAT", one) for one in pieces) + chunk(b"IEND")
+
+
+def raw_tiff(
+    side: int, offsets: int, tile: tuple[int, int], extra: tuple[tuple[int, int, int, int], ...] = ()
+) -> bytes:
+    """An uncompressed grey TIFF in tiles that are all the same bytes."""
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    tags += [(322, 4, 1, tile[0]), (323, 4, 1, tile[1]), (324, 4, offsets, 14 + 12 * (9 + len(extra))), *extra]
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return content + bytes(4) + struct.pack("<I", 8) * offsets + bytes(side * side)
+
+
+def gif(blocks: bytes) -> bytes:
+    content = io.BytesIO()
+    Image.new("P", (16, 16)).save(content, "GIF")
+    plain = content.getvalue()
+    start = 13 + (3 << (plain[10] & 7) + 1 if plain[10] & 0x80 else 0)
+    return plain[:start] + blocks + plain[start:]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    {
+        "scans": (lambda: progressive(400_000), "more than 100 scans"),
+        "scans of a small file": (lambda: progressive(101), "more than 100 scans"),
+        "fill bytes": (lambda: progressive(200).replace(b"\xff\xda", b"\xff\xff\xff\xda"), "more than 100 scans"),
+        "other markers": (lambda: progressive(200).replace(b"\xff\xda", b"ab\xff\xd0\xff\1\xff\xda"), "100 scans"),
+        "segments": (lambda: progressive(2, between=segment(0xE1, b"") * 70_000), "more than 65,536 segments"),
+        "junk": (lambda: progressive(2, between=segment(0xE1, b"") + bytes(70_000)), "more than 65,536 bytes between"),
+        "chunks": (lambda: png(16, 16, chunk(b"aaAa") * 600_000), "10,001 others"),
+        "chunks of no pixels": (lambda: png(16, 16, chunk(b"IDAT") * 600_000), "chunks of pixels"),
+        "profiles": (lambda: png(16, 16, chunk(b"iCCP", b"a\0\0") * 17), "17 colour profiles"),
+        "tiles": (lambda: raw_tiff(1024, 1 << 20, (1, 1)), "1,048,576 tiles"),
+        "pixels over and over": (lambda: raw_tiff(64, 5000, (65, 64)), "states each of its pixels 5,000 times"),
+        "tags that overlap": (
+            lambda: raw_tiff(16, 1, (16, 16), tuple((40_000 + one, 1, 300, 0) for one in range(200))),
+            "tags have more bytes than its file",
+        ),
+        "comments": (lambda: gif(b"!\xfe" + b"\1a" * 70_000 + b"\0"), "more than 65,536 blocks"),
+        "extensions": (lambda: gif(b"!\xf9\4\0\0\0\0\0" * 70_000), "more than 65,536 blocks"),
+        "a comment": (lambda: b"P5 #" + b"a" * 70_000 + b"\n1 1 255\n\0", "whose header has more than"),
+        "a side": (lambda: png(1 << 17, 1, bits=16), "at most 65,535 on each side"),
+        "the other side": (lambda: png(1, 1 << 17, bits=16), "at most 65,535 on each side"),
+    }.values(),
+)  # fmt: skip
+def test_files_of_very_many_parts_are_refused_at_once(content, reason):
+    stream = io.BytesIO(content())
+    start = time.process_time()
+    for read in (open_image, lambda file: use_image(file, lambda image: image.size)):
+        with pytest.raises(UnreadableImage, match=reason):
+            read(stream)
+    assert time.process_time() < start + 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "scans": lambda: progressive(100),
+        "scans in other data": lambda: progressive(2, between=segment(0xE2, b"\xff\xda" * 300)),
+        "data behind the end": lambda: progressive(2) + b"\xff\xda\0\4" * 300,
+        "chunks": lambda: png(16, 16, chunk(b"aaAa") * 9_000),
+        "small chunks": lambda: png(64, 64, piece=1),
+        "tiles": lambda: raw_tiff(128, 16_384, (1, 1)),
+        "one tile": lambda: raw_tiff(16, 1, (32, 32)) + bytes(2000),
+        "comments": lambda: gif((b"!\xfe" + b"\xff" + b"a" * 255 + b"\0") * 1000),
+        "a comment": lambda: b"P5 #" + b"a" * 1000 + b"\n100 1000 255\n" + bytes(100_000),
+        "bits": lambda: b"P4 1000 1000\n" + bytes(125_000),
+    }.values(),
+)  # fmt: skip
+def test_files_of_some_parts_are_read(content):
+    assert open_image(io.BytesIO(content())).width > 0
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"quality": 95}, {"optimize": True, "progressive": True}])
+def test_scans_are_found_wherever_blocks_end(options, monkeypatch: pytest.MonkeyPatch):
+    content = io.BytesIO()
+    noise = np.random.default_rng(3).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(content, "JPEG", **options)
+    whole = content.getvalue()
+    expected = 10 if "progressive" in options else 1
+    for block in (2, 3, 7, 1000, 1 << 20):
+        monkeypatch.setattr(file_structure, "_BLOCK", block)
+        assert len(list(file_structure._scans(io.BytesIO(whole)))) == expected
+    monkeypatch.setattr(file_structure, "MOST_SCANS", expected - 1)
+    with pytest.raises(UnreadableImage, match="scans"):
+        open_image(io.BytesIO(whole))
+
+
+@pytest.mark.parametrize("size", [(65_535, 1), (1, 65_535)])
+def test_pictures_that_are_very_long_become_small_ones(size):
+    image = open_image(io.BytesIO(png(*size, bits=16)))
+    assert image.size == size
+    assert fit(image, 32).shape == (3, 32, 32)
