@@ -119,7 +119,7 @@ def test_a_tiff_that_becomes_shorter_while_it_is_read_is_an_error(tmp_path: Path
     Image.fromarray(noise).save(path, compression="tiff_adobe_deflate")
     decode = images._decode
 
-    def cut(image: Image.Image, *, in_place: bool) -> Image.Image:
+    def cut(image: Image.Image, *, own: bool) -> Image.Image:
         assert not hasattr(image.fp, "fileno")
         os.truncate(path, 4096)
         return decode(image, own=own)
