@@ -15,6 +15,7 @@ from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import fail, print_json, print_warning, progress_bar, show_facts
 from semcut.indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError
 from semcut.indexes.milvus import LARGEST_BATCH
+from semcut.indexes.storage.atomic_write import replacing_named
 
 if TYPE_CHECKING:
     from semcut.indexes import FaissIndex, IndexConfig
@@ -207,7 +208,8 @@ def _plan_collection(
 def _show(content: dict[str, Any], as_json: bool, file: Path | None) -> None:
     """Write a plan or a report to a file, if one is given, and print it."""
     if file is not None:
-        file.write_text(json.dumps(content, indent=2) + "\n")
+        with replacing_named(file) as scratch:
+            scratch.write_text(json.dumps(content, indent=2) + "\n")
     if as_json:
         print_json(content)
     else:

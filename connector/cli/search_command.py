@@ -96,6 +96,7 @@ def write_contact_sheet(
     """
     from semcut.connector.data.image_folders import class_of
     from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
+    from semcut.indexes.storage.atomic_write import replacing_named
 
     rows = [
         (
@@ -110,7 +111,9 @@ def write_contact_sheet(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         missing: list[str] = []
-        contact_sheet(rows, missing).save(target, "PNG", optimize=True)
+        sheet = contact_sheet(rows, missing)
+        with replacing_named(target) as scratch:
+            sheet.save(scratch, "PNG", optimize=True)
     except OSError as error:
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")
