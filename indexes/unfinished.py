@@ -67,6 +67,11 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
     if found is None:
         return None
     expected, before = found
+    if records - before >= expected:  # other records were added since, or the process ended after its last record
+        return (
+            f"{index} is unfinished: the command that fills it was interrupted or is still running, and its number of "
+            f"records, {records:,}, does not tell whether some are missing"
+        )
     return (
         f"{index} is unfinished: it has {max(0, records - before):,} of {expected:,} records, because the command that "
         "fills it was interrupted or is still running"

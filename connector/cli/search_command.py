@@ -53,7 +53,7 @@ def search(
     with Connector.open(index, model, device=device, engine=engine) as connector:
         skipped: list[tuple[str, str]] = []
         found = connector.search(images, skipped=skipped, **settings)
-        roots = connector.roots
+        roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)
     failed = dict(skipped)
     if picture is not None:
@@ -68,7 +68,7 @@ def search(
         )
     else:
         for image, hits in zip(images, found, strict=True):
-            if str(image) not in failed:
+            if str(image) not in failed and records:  # opening it has said that it has none
                 _show_hits(str(image), hits)
     if failed:
         sys.exit(1)

@@ -110,6 +110,26 @@ def test_an_index_without_records_is_called_that(model: Checkpoint, tmp_path: Pa
         Connector.open(tmp_path / "index").close()
 
 
+def test_commands_say_one_thing_about_an_index_without_records(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    Connector.create(tmp_path / "index", model.path).close()
+    done = semcut("search", "index", digits.files[0], cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "semcut: index has no records\n")
+    done = semcut("evaluate", "index", "digits/test", "--limit", "20", cwd=tmp_path, status=1)
+    assert "the index has no records: there is nothing to evaluate" in done.stderr
+    assert "folders" not in done.stderr
+
+
+def test_files_of_which_none_can_be_read_give_no_index(model: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "photos" / "cat" / f"{number}.png").write_text("no image")
+    done = semcut("index", "photos", "--model", model.path, "--out", "index", cwd=tmp_path, status=1)
+    assert "none of the 3 files can be read, so there is no index index" in " ".join(done.stderr.split())
+    assert [at.name for at in tmp_path.iterdir()] == ["photos"]
+
+
 def test_a_disk_that_refuses_the_link_leaves_no_index(
     model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
