@@ -9,11 +9,12 @@ It holds two numbers, `expected`, how many records were to be added, and `before
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semcut.indexes.errors import StorageError
+from semcut.indexes.errors import SemcutWarning, StorageError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import sync_to_disk, write_json
 
@@ -76,6 +77,13 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
         f"{index} is unfinished: it has {max(0, records - before):,} of {expected:,} records, because the command that "
         "fills it was interrupted or is still running"
     )
+
+
+def warn_if_unfinished(index: str | os.PathLike[str], records: int, stacklevel: int) -> None:
+    """Issue a `SemcutWarning` if records are known to be missing from an index; arguments as for `unfinished`."""
+    missing = unfinished(index, records)
+    if missing is not None:
+        warnings.warn(missing, SemcutWarning, stacklevel=stacklevel + 1)
 
 
 def _read(file: Path) -> tuple[int, int] | None:
