@@ -6,6 +6,7 @@ An `IndexConfig` is fixed when an index is created, and stored with it. Code tha
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -42,11 +43,24 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            complaints = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or type(self).__name__} = {shown(item['input'])}: {item['msg']}"
-                for item in error.errors()[:3]
-            )
-            raise InvalidParameterError(complaints) from None
+            complaints = []
+            for item in error.errors()[:3]:
+                reason, name = plain_reason(item["msg"]), ".".join(map(str, item["loc"]))
+                if item["type"] == "missing":
+                    complaints.append(f"{name} is required")
+                else:  # a reason without a field is a whole sentence
+                    complaints.append(f"{name} = {shown(item['input'])}: {reason}" if name else reason)
+            raise InvalidParameterError("; ".join(complaints)) from None
+
+
+def plain_reason(message: str) -> str:
+    """Return a message of pydantic in the words of other errors: "expected less than 1"."""
+    if message.startswith("Extra inputs"):
+        return "there is no such setting"
+    message = message.removeprefix("Value error, ").removesuffix(", unable to interpret input")
+    message = message.replace(" after validation", "")
+    message = re.sub(r"^\w+ should (be|have) ", "expected ", message)
+    return re.sub(r"^\w+ should ", "expected to ", message)
 
 
 class IndexConfig(Settings):

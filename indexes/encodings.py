@@ -18,15 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
-
-SUM_TOLERANCE = 1e-3
-"""Largest difference between the sum of a row of probabilities and 1. A softmax of 1000 classes in float16 passes."""
-
-ROUNDED_SUM_TOLERANCE = 1e-2
-"""Largest such difference that is put down to rounding, and scaled away: a softmax that was computed in bfloat16."""
-
-ROUNDED_DECIMALS = (2, 3, 4)
-"""Numbers of decimals that probabilities may have been rounded to, after which rows can be further from 1."""
+from semcut.indexes.probability_rows import SUM_TOLERANCE as SUM_TOLERANCE
+from semcut.indexes.probability_rows import checked_probabilities
 
 NORM_TOLERANCE = 1e-3
 """Largest difference between the length of an L2-normalised feature and 1."""
@@ -45,8 +38,8 @@ class Encodings:
     Attributes:
         probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted. Rows that
             are further from 1 because they were rounded are divided by their sum, and only the result is used: rows
-            within `ROUNDED_SUM_TOLERANCE`, and rows of values with 2, 3 or 4 decimals that rounding explains, with a
-            sum of at least 1/2.
+            within 1e-2, and rows that rounding to 2, 3 or 4 decimals or to bytes explains, with a sum of at least 1/2.
+            Values below zero by at most 1e-6 become 0. See `probability_rows`.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
@@ -78,7 +71,7 @@ class Encodings:
                 raise InvalidEncodingsError(
                     f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row per image"
                 )
-        probabilities = _checked_probabilities(probabilities)
+        probabilities = checked_probabilities(probabilities)
         _check_features(features)
         for name, value in (
             ("probabilities", probabilities),
@@ -224,9 +217,16 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
 
 
 def _without_gradients(value: Any) -> Any:
-    """Return a tensor of torch as one that numpy can read, anything else as it is; torch is not imported for that."""
+    """Return a tensor of torch, or lists of them, as what numpy can read; torch is not imported for that."""
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
+    if torch is None:
+        return value
+    if isinstance(value, list | tuple) and _holds_tensors(value, torch.Tensor):
+        parts = [np.asarray(_without_gradients(part)) for part in value]
+        if shapes := sorted({part.shape for part in parts[1:]} - {parts[0].shape}):
+            raise ValueError(f"it is a list of tensors of shapes {parts[0].shape} and {shapes[0]}, expected one shape")
+        return parts
+    if not isinstance(value, torch.Tensor):
         return value
     value = value.detach()
     if value.layout != torch.strided:
@@ -237,6 +237,13 @@ def _without_gradients(value: Any) -> Any:
     if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
         value = value.float()
     return value
+
+
+def _holds_tensors(value: Any, kind: type) -> bool:
+    """Return whether the first item of nested lists is a tensor."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, kind)
 
 
 def _floats(name: str, value: Any) -> NDArray[np.float32]:
@@ -275,50 +282,6 @@ def _uris(value: Any) -> Sequence[str | None]:
     except UnicodeEncodeError as error:
         raise InvalidEncodingsError(f"a uri holds {error.object[error.start]!r}, which is not valid text") from None
     return uris
-
-
-def _checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (n, C) probabilities whose rows sum to 1, scaled where they were rounded."""
-    if not len(probabilities):
-        return probabilities
-    with np.errstate(invalid="ignore"):
-        sums = probabilities.sum(axis=1, dtype=np.float64)
-    wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE)  # written so that NaN counts as wrong
-    if not wrong.any() and probabilities.min() >= 0:
-        return probabilities
-    if not np.isfinite(probabilities).all():
-        row = int(np.argmin(np.isfinite(probabilities).all(axis=1)))
-        raise InvalidEncodingsError(f"probabilities of row {row} hold NaN or infinity, expected finite values")
-    if probabilities.min() < 0:
-        row = int(np.argmax(probabilities.min(axis=1) < 0))
-        raise InvalidEncodingsError(
-            f"probabilities of row {row} go down to {probabilities[row].min():g}, expected values >= 0: apply a softmax"
-        )
-    scaled = probabilities.copy()
-    for row in np.flatnonzero(wrong).tolist():
-        if not _was_rounded(probabilities[row], sums[row]):
-            raise InvalidEncodingsError(
-                f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}, or within "
-                f"{ROUNDED_SUM_TOLERANCE} if they were rounded: apply a softmax, or divide each row by its sum"
-            )
-        scaled[row] = probabilities[row] / sums[row]
-    return scaled
-
-
-def _was_rounded(row: NDArray[np.float32], total: float) -> bool:
-    """Return whether rounding explains that the sum of a row is not 1.
-
-    Rounding to d decimals changes each value by at most half a unit of the last decimal; it can only make those smaller
-    that are 0 now.
-    """
-    if abs(total - 1) <= ROUNDED_SUM_TOLERANCE:
-        return True
-    for decimals in ROUNDED_DECIMALS:
-        units = row.astype(np.float64) * 10**decimals
-        if (np.abs(units - np.rint(units)) <= 1e-6 * units).all():
-            half = 0.5 * 10.0**-decimals
-            return bool(max(0.5, 1 - half * len(row)) <= total <= 1 + half * np.count_nonzero(row))
-    return False
 
 
 def _check_features(features: NDArray[np.float32]) -> None:

@@ -34,6 +34,7 @@ from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.transactions import Durability
 from semcut.indexes.storage.verify import Damage, verify
+from semcut.indexes.unfinished import warn_if_unfinished
 
 _T = TypeVar("_T")
 
@@ -123,10 +124,15 @@ class FaissIndex(SemanticIndex):
                 opened; the message says what is wrong.
             InvalidParameterError, MissingDependencyError: as for `create`.
             DeviceError: the device does not exist, or is out of memory.
+
+        Warns:
+            SemcutWarning: records are known to be missing, see `unfinished`.
         """
         place = path_given("path", path)
         name = _engine(engine, device)
-        return cls(Store.open(place, _durability(durability)), name, device)
+        opened = cls(Store.open(place, _durability(durability)), name, device)
+        warn_if_unfinished(place, len(opened), stacklevel=2)
+        return opened
 
     def __len__(self) -> int:
         self._changes.settle()

@@ -9,11 +9,12 @@ It holds two numbers, `expected`, how many records were to be added, and `before
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semcut.indexes.errors import StorageError
+from semcut.indexes.errors import SemcutWarning, StorageError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import sync_to_disk, write_json
 from semcut.indexes.storage.directory import MARK
@@ -67,10 +68,22 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
     if found is None:
         return None
     expected, before = found
+    if records - before >= expected:  # other records were added since, or the process ended after its last record
+        return (
+            f"{index} is unfinished: the command that fills it was interrupted or is still running, and its number of "
+            f"records, {records:,}, does not tell whether some are missing"
+        )
     return (
         f"{index} is unfinished: it has {max(0, records - before):,} of {expected:,} records, because the command that "
         "fills it was interrupted or is still running"
     )
+
+
+def warn_if_unfinished(index: str | os.PathLike[str], records: int, stacklevel: int) -> None:
+    """Issue a `SemcutWarning` if records are known to be missing from an index; arguments as for `unfinished`."""
+    missing = unfinished(index, records)
+    if missing is not None:
+        warnings.warn(missing, SemcutWarning, stacklevel=stacklevel + 1)
 
 
 def _read(file: Path) -> tuple[int, int] | None:

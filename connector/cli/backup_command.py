@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from semcut.connector.cli.options import PATH
-from semcut.connector.cli.terminal import print_line, print_warning, progress_bar
+from semcut.connector.cli.terminal import print_line, progress_bar
 
 
 @click.command()
@@ -23,13 +23,9 @@ def backup(index: Path, target: Path) -> None:
     state of the index when this command opened it. Everything is compared with its checksums while it is copied.
     """
     from semcut.indexes import FaissIndex
-    from semcut.indexes.unfinished import unfinished
 
     with FaissIndex.open(index) as opened:
         with progress_bar("Copying") as progress:
             opened.backup(target, progress)
         records = len(opened)
-    missing = unfinished(target, records)
-    if missing is not None:
-        print_warning(missing)
     print_line(f"{records:,} records copied to {target}.")

@@ -89,18 +89,25 @@ def index_with_progress(
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
 
     Raises:
-        DataError: there are no files.
+        DataError: there are no files, or none of them can be read; then there is no index.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
     from semcut.connector.retrieval.image_index import Connector
+    from semcut.indexes.storage.directory import delete_tree
 
     if not files:
         raise DataError("there are no images to index")
     keep_freed_memory()
+    existed = out.is_dir()
     with Connector.create(out, model, device=device, roots=roots) as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress)
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
+    if not result.added:
+        delete_tree(out)
+        if existed:  # empty, as an index needs it
+            out.mkdir()
+        raise DataError(f"none of the {len(result.skipped):,} files can be read, so there is no index {out}")
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,16 @@ import click
 
 from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import fail, print_json, print_warning, progress_bar, show_facts
-from semcut.indexes.errors import IndexExistsError, InvalidParameterError, NotAnIndexError, ServerError, StorageError
+from semcut.indexes.errors import (
+    IndexExistsError,
+    InvalidParameterError,
+    NotAnIndexError,
+    SemcutWarning,
+    ServerError,
+    StorageError,
+)
 from semcut.indexes.milvus import LARGEST_BATCH
-from semcut.indexes.storage.atomic_write import replacing_output
+from semcut.indexes.storage.atomic_write import replacing_named
 
 if TYPE_CHECKING:
     from semcut.indexes import FaissIndex, IndexConfig
@@ -82,7 +90,7 @@ def migrate(
             faiss, milvus = _open_both(stack, index, uri, target_settings, reverse, resume, partition_key)
             source, target = (milvus, faiss) if reverse else (faiss, milvus)
             migration = Migration(source, target, log, names[::-1] if reverse else names, batch_size)
-            with progress_bar("Copying", quiet=as_json) as progress, _marked(faiss, index, milvus, reverse):
+            with progress_bar("Copying", quiet=as_json) as progress, _marked(index, milvus, reverse):
                 report = migration.copy(progress)
             if verify:
                 with progress_bar("Verifying", quiet=as_json) as progress:
@@ -100,16 +108,11 @@ def migrate(
         fail("interrupted: continue with --resume", 130)
 
 
-def _marked(
-    faiss: FaissIndex, path: Path, milvus: MilvusIndex, reverse: bool
-) -> contextlib.AbstractContextManager[None]:
+def _marked(path: Path, milvus: MilvusIndex, reverse: bool) -> contextlib.AbstractContextManager[None]:
     """Record in the directory of a new index that records are missing, until the copy is complete."""
-    from semcut.indexes.unfinished import adding, unfinished
+    from semcut.indexes.unfinished import adding
 
     if not reverse:
-        missing = unfinished(path, len(faiss))
-        if missing is not None:
-            print_warning(missing)
         return contextlib.nullcontext()
     return adding(path, len(milvus), 0, resumes=True)
 
@@ -138,7 +141,9 @@ def _open_both(
         return faiss, stack.enter_context(milvus)
     milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **settings))
     if resume and index.exists() and any(index.iterdir()):
-        faiss = FaissIndex.open(index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished: this copy adds what is missing
+            faiss = FaissIndex.open(index)
     else:
         faiss = FaissIndex.create(index, milvus.config)
     return stack.enter_context(faiss), milvus
@@ -209,8 +214,8 @@ def _show(content: dict[str, Any], as_json: bool, file: Path | None) -> None:
     """Write a plan or a report to a file, if one is given, and print it."""
     if file is not None:
         try:
-            with replacing_output(file) as target:
-                target.write_text(json.dumps(content, indent=2) + "\n")
+            with replacing_named(file) as scratch:
+                scratch.write_text(json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise StorageError(f"cannot write the report {file}: {error.strerror or error}") from None
     if as_json:

@@ -23,7 +23,7 @@ from semcut.connector.cli.terminal import (
     print_warning,
 )
 from semcut.indexes.errors import DataError
-from semcut.indexes.storage.atomic_write import replacing_output
+from semcut.indexes.storage.atomic_write import replacing_named
 
 if TYPE_CHECKING:
     from semcut.connector.retrieval.image_index import Hit
@@ -54,7 +54,7 @@ def search(
     with Connector.open(index, model, device=device, engine=engine) as connector:
         skipped: list[tuple[str, str]] = []
         found = connector.search(images, skipped=skipped, **settings)
-        roots = connector.roots
+        roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)
     failed = dict(skipped)
     if picture is not None:
@@ -69,7 +69,7 @@ def search(
         )
     else:
         for image, hits in zip(images, found, strict=True):
-            if str(image) not in failed:
+            if str(image) not in failed and records:  # opening it has said that it has none
                 _show_hits(str(image), hits)
     if failed:
         sys.exit(1)
@@ -111,8 +111,9 @@ def write_contact_sheet(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         missing: list[str] = []
-        with replacing_output(target) as file:
-            contact_sheet(rows, missing).save(file, "PNG", optimize=True)
+        sheet = contact_sheet(rows, missing)
+        with replacing_named(target) as scratch:
+            sheet.save(scratch, "PNG", optimize=True)
     except OSError as error:
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")

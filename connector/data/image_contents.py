@@ -27,6 +27,8 @@ _BLOCK = 1 << 20
 _AT_ONCE = 1024
 """Files that are handed to the threads at a time, so that little is left to do after Ctrl-C."""
 
+_NOT_DRAWN = "a class of which no image was drawn, so it is no class: choose more images"
+
 _T = TypeVar("_T")
 
 
@@ -71,12 +73,18 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
     kept = [position for position, reason in enumerate(reasons) if not reason]
     skipped = [(file, reason) for file, reason in zip(images.files, reasons, strict=True) if reason]
     counts = np.bincount(images.labels[kept], minlength=len(images.classes))
+    drawn = np.bincount(images.labels, minlength=len(images.classes))
     skipped += [
-        (name, "a class of which no image can be read, so it is no class")
-        for name, count in zip(images.classes, counts.tolist(), strict=True)
+        (name, "a class of which no image can be read, so it is no class" if of_it else _NOT_DRAWN)
+        for name, count, of_it in zip(images.classes, counts.tolist(), drawn.tolist(), strict=True)
         if not count
     ]
     left = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if count)
+    if len(left) < 2 and not any(reasons):
+        raise DataError(
+            f"the images that were drawn ({len(images)}) are of {len(left)} class, expected at least 2: choose more "
+            "images"
+        )
     if len(left) < 2:
         first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(

@@ -26,7 +26,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
 from semcut.connector.data.file_structure import refuse_endless
-from semcut.connector.data.pixel_modes import to_rgb
+from semcut.connector.data.pixel_modes import to_rgb, transparent_key
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
@@ -185,13 +185,14 @@ def _check_pixels(image: Image.Image) -> None:
 
 def _decode(image: Image.Image, *, own: bool) -> Image.Image:
     """Decode an image to RGB, upright; a new one unless the image is the caller's own."""
+    key = transparent_key(image)
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged facts about a picture do not keep it from being shown
         orientation = None
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    result = to_rgb(image)
+    result = to_rgb(image, key)
     if turn is not None:
         return result.transpose(turn)
     return result.copy() if result is image and not own else result

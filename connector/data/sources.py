@@ -171,7 +171,8 @@ def folder(source: str) -> Path:
         raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or a tar archive") from None
     with opened as stream:
         facts = os.fstat(stream.fileno())
-        facts_text = f"{archive.absolute()} {facts.st_size} {facts.st_mtime_ns}"
+        # a file made anew can have the size and time of the one before, but no program can set its ctime
+        facts_text = f"{archive.absolute()} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {facts.st_ctime_ns}"
         key = hashlib.sha256(facts_text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         root = _cached(f"{archive.name.split('.')[0]}-{key}", lambda target: unpack(stream, archive, target))
     return _inside(root, str(path.relative_to(archive)), source)

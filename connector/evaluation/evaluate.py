@@ -97,6 +97,8 @@ def evaluate(
     Raises:
         DataError: no query has a right record in the index.
     """
+    if not len(index):
+        raise DataError("the index has no records: there is nothing to evaluate")
     per_label = np.bincount(record_labels.labels[record_labels.labels >= 0], minlength=len(classes))
     total = per_label[query_labels]
     kept = np.flatnonzero(total > 0)

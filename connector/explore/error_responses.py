@@ -5,8 +5,6 @@ A sentence says what was given and what was expected. It never reveals the inter
 
 from __future__ import annotations
 
-import re
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -14,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from semcut.connector.explore.work_queue import BusyError
 from semcut.indexes import InvalidEncodingsError, InvalidParameterError, SemcutError, UnknownIdError
+from semcut.indexes.config import plain_reason
 from semcut.indexes.errors import DataError, shown
 
 _CALLER_ERRORS = (DataError, InvalidEncodingsError, InvalidParameterError)
@@ -65,7 +64,7 @@ def _validation_message(error: RequestValidationError) -> str:
     parts = []
     for item in error.errors()[:_FIELDS_NAMED]:
         field = ".".join(str(part) for part in item["loc"][1:])[:100]
-        reason = re.sub(r"^Value error, ", "", item["msg"])
+        reason = plain_reason(item["msg"])
         concerns_whole_body = not field or item["type"] == "json_invalid"
         parts.append(reason if concerns_whole_body else f"{field}: {reason}, got {shown(item['input'])}")
     return "; ".join(parts)

@@ -17,7 +17,6 @@ from semcut.connector.explore.image_queries import Encode
 from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.unfinished import unfinished
 
 Warn = Callable[[str], None]
 
@@ -75,15 +74,12 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         path: the directory.
         model: run directory of the network; None if it is where it was when the index was made.
         device: as for `open_collection`.
-        warn: callback that gets a sentence also if the index is unfinished.
+        warn: as for `open_collection`.
 
     Raises:
         StorageError: the index cannot be used.
     """
     index = FaissIndex.open(path)
-    missing = unfinished(path, len(index))
-    if missing is not None:
-        warn(missing)
     link = read_link(path)
     if link is None or link.sha256 is None:
         return OpenedIndex(index, *_find_network(model, None, device, warn))

@@ -23,7 +23,7 @@ from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Me
 from semcut.connector.reproduce.training_commands import training_commands
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
-from semcut.indexes.storage.atomic_write import write_json
+from semcut.indexes.storage.atomic_write import write_file, write_json
 
 PAGE, SPEED = "results.md", "speed.json"
 
@@ -72,15 +72,15 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
     for name, networks in networks_by_protocol.items():
         groups = group_networks(networks)
         folder = out / name
-        (folder / "figures.csv").write_text(csv_files.figures_csv(networks))
-        (folder / "categories.csv").write_text(csv_files.categories_csv(networks))
-        (folder / "training.png").write_bytes(quality_plots.training(groups))
+        write_file(folder / "figures.csv", csv_files.figures_csv(networks))
+        write_file(folder / "categories.csv", csv_files.categories_csv(networks))
+        write_file(folder / "training.png", quality_plots.training(groups))
         best = best_group(groups, headline_metric(name))
-        (folder / "fig4.png").write_bytes(quality_plots.fig4(best))
+        write_file(folder / "fig4.png", quality_plots.fig4(best))
         parts += _protocol(name, groups, best)
     if (out / SPEED).is_file():
         parts += _speed(_read_speed(out))
-    (out / PAGE).write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_file(out / PAGE, "\n\n".join(part for part in parts if part) + "\n")
     return out / PAGE
 
 

@@ -167,9 +167,8 @@ class Connector:
                 )
             connector = cls(Encoder(checkpoint, device), index, link.roots)
             connector._path = Path(path)
-            missing = unfinished(path, len(index)) or (None if len(index) else f"{path} has no records")
-            if missing is not None:
-                warnings.warn(missing, SemcutWarning, stacklevel=2)
+            if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
+                warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)
             return connector
         except BaseException:
             index.close()

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from semcut.connector.data import sources
@@ -185,7 +185,7 @@ def _write(features: FrozenFeatures, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as scratch:
             save_file({**tensors, "labels": features.labels}, scratch, metadata)
-    except (OSError, SafetensorError):
+    except OSError:
         pass
 
 

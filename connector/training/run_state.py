@@ -25,7 +25,11 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str, Any]) -> None:
-    """Write named groups of tensors, and content that JSON can hold, to the file, in one step."""
+    """Write named groups of tensors, and content that JSON can hold, to the file, in one step.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     tensors = {
         f"{group}.{key}": value.detach().cpu().clone().contiguous()
         for group, tensors in groups.items()

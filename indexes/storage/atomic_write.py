@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     An exception in the block deletes the scratch file and leaves `path` as it was.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses, also if a library in the block has an error of its own for that; it names `path`.
     """
     # Nobody can have put a link there: the name cannot be guessed.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
@@ -30,25 +31,33 @@ def replacing(path: Path) -> Iterator[Path]:
         yield scratch
         sync_to_disk(scratch)
         os.replace(scratch, path)
-    except BaseException:
+    except BaseException as error:
         scratch.unlink(missing_ok=True)
+        number = _refused(error, scratch)
+        if number is not None:
+            raise OSError(number, os.strerror(number), os.fspath(path)) from None
         raise
     sync_to_disk(path.parent)
 
 
 @contextmanager
-def replacing_output(path: Path) -> Iterator[Path]:
-    """Do the same for a file that a user names: what a link leads to is replaced, and a device is written to itself.
-
-    Raises:
-        OSError: the disk refuses, or the path is a directory.
-    """
-    path = Path(os.path.realpath(path))
+def replacing_named(path: Path) -> Iterator[Path]:
+    """As `replacing`, for a file that a user names: a link is followed, and a device or a pipe is written to itself."""
     if path.exists() and not path.is_file():
         yield path
         return
-    with replacing(path) as scratch:
+    with replacing(Path(os.path.realpath(path))) as scratch:
         yield scratch
+
+
+def _refused(error: BaseException | None, scratch: Path) -> int | None:
+    """Return the number of the error of the operating system by which a disk refused a file, None for others."""
+    if isinstance(error, OSError) and error.errno and error.filename in (None, scratch, os.fspath(scratch)):
+        return error.errno
+    if error is not None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # what Rust's libraries say
+        return int(found[1])
+    # closing a zip file fails in its own way after a write has failed
+    return _refused(error.__context__, scratch) if isinstance(error, ValueError) else None
 
 
 def sync_to_disk(path: Path) -> None:
@@ -64,11 +73,20 @@ def sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def write_file(path: Path, content: bytes | str) -> None:
+    """Replace the file at `path`, in one step; text is written as UTF-8.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with replacing(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: Path, content: object) -> None:
     """Replace the file at `path` by `content` as indented JSON, in one step.
 
     Raises:
         OSError: the disk refuses.
     """
-    with replacing(path) as scratch:
-        scratch.write_text(json.dumps(content, indent=2) + "\n")
+    write_file(path, json.dumps(content, indent=2) + "\n")

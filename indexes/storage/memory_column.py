@@ -1,10 +1,10 @@
 """One column of an index in memory, which replaces a column file.
 
-Such a column has neither a file nor checksums. It reserves 16 times the addresses that its rows need, at most as many
-as the machine has memory, and uses memory only as rows are appended. So it mostly grows in place. Where it does not,
-its rows are copied to a larger range, and NumPy views of the previous range stay valid. A process has 128 TiB of
-addresses: reserving them by the size of the machine would limit the number of indexes. Large columns request huge
-pages, which make reading scattered rows faster.
+Such a column has neither a file nor checksums. It reserves 256 times the addresses that its rows need, at most as many
+as the machine has memory, and uses memory only as rows are appended. So it mostly grows in place. Where it does not, at
+16 MiB and at 4 GiB, its rows are copied to a larger range, and NumPy views of the previous range stay valid. A process
+has 128 TiB of addresses: reserving them by the size of the machine would limit the number of indexes. Large columns
+request huge pages, which make reading scattered rows faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from semcut.indexes.errors import StorageError
 from semcut.indexes.storage.column_files import Extent, Spec
 
 _HUGE_PAGES_FROM = 1 << 22  # columns of more bytes request huge pages; requests are aligned to this number of bytes
-_SMALLEST, _GROWTH = 1 << 24, 16  # bytes of addresses of an empty column, and addresses per byte of a larger one
+_SMALLEST, _GROWTH = 1 << 24, 256  # bytes of addresses of an empty column, and addresses per byte of a larger one
 _MAP_NORESERVE = 0x4000  # Linux; Python's mmap names this flag from 3.13 on
 
 

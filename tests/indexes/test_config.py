@@ -33,7 +33,7 @@ GOOD = {"classes": 3, "bits": 64, "dim": 8}
         ({"dim": 65_537}, "dim = 65537.*65536"),
         ({"groups": -1}, "groups = -1.*0"),
         ({"groups": 65}, "groups = 65.*64"),
-        ({"colour": 1}, "colour = 1.*not permitted"),
+        ({"colour": 1}, "colour = 1.*no such setting"),
         ({"prior": (0.5, 0.5)}, r"prior has 2 entries, expected one per class \(3\)"),
         ({"prior": (0.5, 0.5, 0)}, r"prior.2 = 0.*greater than 0"),
         ({"prior": (0.5, -0.5, 1)}, r"prior.1 = -0.5.*greater than 0"),
@@ -56,6 +56,23 @@ GOOD = {"classes": 3, "bits": 64, "dim": 8}
 def test_a_configuration_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(InvalidParameterError, match=message):
         IndexConfig(**GOOD | settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SearchParams(k=5, shortlist=2), "a shortlist of 2 cannot give k = 5 results: raise the shortlist"),
+        (lambda: IndexConfig(classes=2, bits=64, dim=3, prior=(1, 2, 3)), "the prior has 3 entries, expected one"),
+        (lambda: IndexConfig(classes=2, bits=64, dim=3, prior=(1, -1)), "prior.1 = -1: expected greater than 0"),
+        (lambda: SearchParams(k=1.5), "k = 1.5: expected a valid integer, got a number with a fractional part"),
+        (lambda: SearchParams(ranking="x"), "ranking = 'x': expected 'distance' or 'fused'"),
+        (lambda: IndexConfig(), "classes is required; bits is required; dim is required"),
+    ],
+)
+def test_an_error_is_in_plain_words(make, message):
+    with pytest.raises(InvalidParameterError) as caught:
+        make()
+    assert str(caught.value).startswith(message)
 
 
 def test_a_setting_that_is_missing_is_named():

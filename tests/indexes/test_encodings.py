@@ -86,6 +86,65 @@ def test_probabilities_that_do_not_sum_to_1_are_refused(total):
         Encodings(**arrays(2) | {"probabilities": p})
 
 
+def softmax(rows, classes, scale=3):
+    powers = np.exp(np.random.default_rng(classes).standard_normal((rows, classes)) * scale)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        lambda p: np.rint(p * 255) / 255,
+        lambda p: (np.rint(p * 255) / 255).astype(np.float32),
+        lambda p: np.round(p, 3).astype(np.float16),
+        lambda p: np.round(p, 4).astype(np.float16),
+        lambda p: np.rint(p * 256).astype(np.float16) / np.float16(256),
+    ],
+)
+def test_probabilities_that_were_rounded_to_steps_are_scaled(rounded, classes, scale):
+    p = rounded(softmax(40, classes, scale))
+    p = p[p.sum(axis=1, dtype=np.float64) >= 0.5]
+    if len(p):
+        held = Encodings(**arrays(len(p)) | {"probabilities": p}).probabilities
+        np.testing.assert_allclose(held.sum(axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_that_no_rounding_explains_are_refused(dtype):
+    for classes in (10, 100, 1000):
+        for total in (0.7, 0.97, 1.03, 1.4):
+            p = (softmax(1, classes) * total).astype(dtype)
+            with pytest.raises(InvalidEncodingsError, match=r"row 0 sum to .*: divide each row by its sum"):
+                Encodings(**arrays(1) | {"probabilities": p})
+
+
+def test_a_softmax_is_advised_for_what_looks_like_logits_only():
+    with pytest.raises(InvalidEncodingsError, match=r"sum to 0.7, .* divide each row by its sum$"):
+        Encodings(**arrays(1) | {"probabilities": np.array([[0.4, 0.3]])})
+    with pytest.raises(InvalidEncodingsError, match=r"sum to 7, .* go up to 4, so apply a softmax if"):
+        Encodings(**arrays(1) | {"probabilities": np.array([[4.0, 3.0]])})
+
+
+def test_probabilities_just_below_zero_become_zero():
+    given = np.array([[1, -1e-9], [0.5, 0.5]])
+    held = Encodings(**arrays(2) | {"probabilities": given}).probabilities
+    np.testing.assert_array_equal(held, np.array([[1, 0], [0.5, 0.5]], np.float32), strict=True)
+    assert given[0, 1] == -1e-9
+    with pytest.raises(InvalidEncodingsError, match=r"go down to -0\.01"):
+        Encodings(**arrays(1) | {"probabilities": np.array([[1.01, -0.01]])})
+
+
+def test_lists_of_tensors_are_read_as_whole_tensors_are():
+    torch = pytest.importorskip("torch")
+    whole = torch.full((3, 4), 0.25, dtype=torch.bfloat16, requires_grad=True)
+    for rows in (list(whole), tuple(whole), [list(row) for row in whole]):
+        assert (Encodings(**arrays() | {"probabilities": rows}).probabilities == 0.25).all()
+    with pytest.raises(InvalidEncodingsError, match=r"list of tensors of shapes \(4,\) and \(3,\), expected one shape"):
+        Encodings(**arrays() | {"probabilities": [whole[0], whole[1], whole[2, :3]]})
+
+
 def test_logits_that_happen_to_sum_to_1_are_refused():
     with pytest.raises(InvalidEncodingsError, match=r"row 0 go down to -1.*softmax"):
         Encodings(**arrays(1) | {"probabilities": np.array([[2, -1]], np.float32)})

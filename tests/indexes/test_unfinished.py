@@ -15,6 +15,7 @@ def test_records_are_missing_until_all_were_added(tmp_path: Path) -> None:
     assert unfinished(tmp_path, 0) is None
     with adding(tmp_path, 22_400, 5):
         assert "it has 10,112 of 22,400 records" in str(unfinished(tmp_path, 10_117))
+        assert "22,405, does not tell whether some are missing" in str(unfinished(tmp_path, 22_405))
     assert unfinished(tmp_path, 22_405) is None
     assert list(tmp_path.iterdir()) == []
 

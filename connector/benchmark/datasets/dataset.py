@@ -25,7 +25,7 @@ from semcut.indexes import FaissIndex, SemcutError
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
-from semcut.indexes.storage.atomic_write import write_json
+from semcut.indexes.storage.atomic_write import replacing, write_json
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
 
@@ -155,5 +155,6 @@ def start_dataset(path: Path) -> tuple[Path, Path]:
 
 def finish_dataset(path: Path, about: About, record_labels: NDArray[np.int32], query_labels: NDArray[np.int32]) -> None:
     """Complete a directory that holds both indexes: write the labels, then the description that marks it complete."""
-    np.savez(path / _LABELS, records=record_labels.astype(np.int32), queries=query_labels.astype(np.int32))
+    with replacing(path / _LABELS) as scratch, scratch.open("wb") as file:
+        np.savez(file, records=record_labels.astype(np.int32), queries=query_labels.astype(np.int32))
     write_json(path / _ABOUT, about.model_dump())

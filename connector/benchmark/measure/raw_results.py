@@ -28,6 +28,7 @@ from semcut.connector.benchmark.datasets.array_files import read_arrays
 from semcut.connector.benchmark.measure.timing import Times
 from semcut.connector.benchmark.methods.structures import Method
 from semcut.indexes.errors import DataError
+from semcut.indexes.storage.atomic_write import replacing
 
 
 def file_name(method: str) -> str:
@@ -48,8 +49,9 @@ def save_method(directory: Path, method: Method, times: Times, columns: Mapping[
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays to a file."""
-    np.savez_compressed(path, **arrays)
+    """Write arrays to a file, in one step."""
+    with replacing(path) as scratch, scratch.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

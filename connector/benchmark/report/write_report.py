@@ -11,7 +11,7 @@ from pathlib import Path
 from semcut.connector.benchmark.report import benchmark_plots, html_page
 from semcut.connector.benchmark.report.figures import RunFigures
 from semcut.connector.benchmark.report.summarise import run_figures
-from semcut.indexes.storage.atomic_write import replacing, write_json
+from semcut.indexes.storage.atomic_write import write_file, write_json
 
 
 def write_report(out: Path, command: str | None = None) -> RunFigures:
@@ -29,7 +29,6 @@ def write_report(out: Path, command: str | None = None) -> RunFigures:
     (out / "plots").mkdir(exist_ok=True)
     plots = benchmark_plots.plots_of_run(figures)
     for name, (light, _) in plots.items():
-        (out / "plots" / f"{name}.png").write_bytes(light)
-    with replacing(out / "report.html") as scratch:
-        scratch.write_text(html_page.page(figures, plots))
+        write_file(out / "plots" / f"{name}.png", light)
+    write_file(out / "report.html", html_page.page(figures, plots))
     return figures

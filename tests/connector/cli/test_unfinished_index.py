@@ -17,7 +17,7 @@ from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import image_index
-from semcut.indexes import DataError, IndexExistsError
+from semcut.indexes import DataError, FaissIndex, IndexExistsError
 from semcut.indexes.errors import SemcutWarning
 from tests.command import semcut
 
@@ -80,9 +80,11 @@ def test_every_command_says_in_one_line_that_an_index_is_unfinished(unfinished: 
     for arguments in (["search", "index", digits.files[0]], ["evaluate", "index", "digits/test", "--limit", "20"]):
         (line,) = semcut(*arguments, cwd=place).stderr.splitlines()
         assert line.startswith(f"semcut: index {SENTENCE}")
-    said: list[str] = []
-    open_stored(unfinished, None, "cpu", said.append).index.close()
-    assert SENTENCE in said[0]
+    with pytest.warns(SemcutWarning, match=SENTENCE):
+        open_stored(unfinished, None, "cpu", print).index.close()
+    with pytest.warns(SemcutWarning, match=SENTENCE) as caught:
+        FaissIndex.open(unfinished).close()
+    assert caught[0].filename == __file__
     assert SENTENCE in semcut("backup", "index", "copy", cwd=place).stderr
     assert SENTENCE in semcut("verify", "copy", cwd=place, status=1).stdout
     assert SENTENCE in semcut("restore", "copy", "restored", cwd=place).stderr
@@ -110,6 +112,26 @@ def test_an_index_without_records_is_called_that(model: Checkpoint, tmp_path: Pa
         Connector.open(tmp_path / "index").close()
 
 
+def test_commands_say_one_thing_about_an_index_without_records(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    Connector.create(tmp_path / "index", model.path).close()
+    done = semcut("search", "index", digits.files[0], cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "semcut: index has no records\n")
+    done = semcut("evaluate", "index", "digits/test", "--limit", "20", cwd=tmp_path, status=1)
+    assert "the index has no records: there is nothing to evaluate" in done.stderr
+    assert "folders" not in done.stderr
+
+
+def test_files_of_which_none_can_be_read_give_no_index(model: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "photos" / "cat" / f"{number}.png").write_text("no image")
+    done = semcut("index", "photos", "--model", model.path, "--out", "index", cwd=tmp_path, status=1)
+    assert "none of the 3 files can be read, so there is no index index" in " ".join(done.stderr.split())
+    assert [at.name for at in tmp_path.iterdir()] == ["photos"]
+
+
 def test_a_disk_that_refuses_the_link_leaves_no_index(
     model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,5 +147,8 @@ def test_a_disk_that_refuses_the_link_leaves_no_index(
 def test_an_unfinished_index_is_no_data_of_a_benchmark(unfinished: Path, tmp_path: Path) -> None:
     from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
 
-    with pytest.raises(DataError, match=f"{SENTENCE}.*index the images again"):
+    with (
+        pytest.warns(SemcutWarning, match=SENTENCE),
+        pytest.raises(DataError, match=f"{SENTENCE}.*index the images again"),
+    ):
         dataset_from_indexes(tmp_path / "data", unfinished, unfinished, name="digits")

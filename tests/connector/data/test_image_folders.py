@@ -157,6 +157,19 @@ def test_images_that_cannot_be_read_and_classes_without_images_are_left_out(root
         readable_images(sources.load(str(root)))
 
 
+def test_a_class_of_which_no_image_was_drawn_is_called_that(root: Path) -> None:
+    (root / "elk").mkdir()
+    (root / "cat" / "1.png").rename(root / "elk" / "1.png")
+    images = sources.load(str(root)).sample(2)
+    found = readable_images(images)
+    assert len(images.classes) == 3
+    assert len(found.classes) == 2
+    (left_out,) = set(images.classes) - set(found.classes)
+    assert dict(found.skipped)[left_out].startswith("a class of which no image was drawn")
+    with pytest.raises(DataError, match=r"that were drawn \(1\) are of 1 class, expected at least 2: choose more"):
+        readable_images(images.subset([0]))
+
+
 def test_a_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
     first = root / "cat" / "1.png"
     copy = tmp_path / "copy.png"

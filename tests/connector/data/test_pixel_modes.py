@@ -70,10 +70,12 @@ def png(depth: int, colour: int, rows: Pixels, transparent: bytes = b"") -> byte
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def tiff(bits: int, kind: int, white_is_zero: bool, rows: bytes) -> bytes:
-    """Write an uncompressed grey TIFF file; kind: 1 unsigned, 2 signed, 3 float."""
+def tiff(bits: int, kind: int, white_is_zero: bool, rows: bytes, most: int = 0) -> bytes:
+    """Write an uncompressed grey TIFF file; kind: 1 unsigned, 2 signed, 3 float; most: the stated largest value."""
     facts = [(256, 4, SIDE), (257, 4, SIDE), (258, 3, bits), (259, 3, 1), (262, 3, 0 if white_is_zero else 1),
              (273, 4, 8), (277, 3, 1), (278, 4, SIDE), (279, 4, len(rows)), (339, 3, kind)]  # fmt: skip
+    if most:
+        facts.insert(-1, (281, 3, most))
     rows += b"\0" * (len(rows) % 2)
     entries = b"".join(struct.pack("<HHII", tag, size, 1, value) for tag, size, value in facts)
     return struct.pack("<2sHI", b"II", 42, 8 + len(rows)) + rows + struct.pack("<H", len(facts)) + entries + bytes(4)
@@ -111,6 +113,9 @@ OBJECTS: dict[str, tuple[Callable[[], Image.Image], Pixels, int]] = {
     "F": (lambda: Image.fromarray(NUMBERS.astype(np.float32)), grey(255 * ACROSS), 1),
     "F from 0 to 1": (lambda: Image.fromarray(ACROSS.astype(np.float32)), grey(255 * ACROSS), 1),
     "F of 8 bits": (lambda: Image.fromarray((GREY // 4).astype(np.float32)), grey(GREY // 4), 0),
+    "F, a mask": (lambda: Image.fromarray((ACROSS > 0.5).astype(np.float32)), grey(255 * (ACROSS > 0.5)), 0),
+    "I, a mask": (lambda: Image.fromarray((ACROSS > 0.5).astype(np.int32)), grey(255 * (ACROSS > 0.5)), 0),
+    "F, dark": (lambda: Image.fromarray((ACROSS / 4).astype(np.float32)), grey(255 * ACROSS / 4), 1),
     "F up to 2": (lambda: Image.fromarray((2 * ACROSS).astype(np.float32)), grey(255 * ACROSS), 1),
     "LA": (lambda: Image.fromarray(np.stack([GREY, ALPHA], -1), "LA"), on_white(grey(GREY), ALPHA), 1),
     "La": (lambda: Image.fromarray(np.stack([GREY, ALPHA], -1), "LA").convert("La"), on_white(grey(GREY), ALPHA), 3),
@@ -187,6 +192,18 @@ FILES: dict[str, tuple[Callable[[], bytes], Pixels, int]] = {
     "PNG, 4-bit grey": (lambda: png(4, 0, (GREY[:, ::2] >> 4) << 4 | GREY[:, 1::2] >> 4), grey((GREY >> 4) * 17), 0),
     "PNG, 2-bit grey": (
         lambda: png(2, 0, sum(GREY[:, i::4] >> 6 << (6 - 2 * i) for i in range(4))), grey((GREY >> 6) * 85), 0),
+    "PNG, 4-bit grey, a transparent value": (
+        lambda: png(4, 0, (GREY[:, ::2] >> 4) << 4 | GREY[:, 1::2] >> 4, struct.pack(">H", 5)),
+        grey(np.where(GREY >> 4 == 5, 255, (GREY >> 4) * 17)), 0),
+    "PNG, 2-bit grey, a transparent value": (
+        lambda: png(2, 0, sum(GREY[:, i::4] >> 6 << (6 - 2 * i) for i in range(4)), struct.pack(">H", 1)),
+        grey(np.where(GREY >> 6 == 1, 255, (GREY >> 6) * 85)), 0),
+    "PNG, 1-bit grey, a transparent value": (
+        lambda: png(1, 0, np.packbits(GREY > 99, axis=1), struct.pack(">H", 0)), grey(np.full(GREY.shape, 255)), 0),
+    "PNG, 16-bit colours, a transparent one": (
+        lambda: png(16, 2, (COLOURS.astype(">u2") * 257).reshape(SIDE, -1),
+                    struct.pack(">HHH", *(COLOURS[7, 9].astype(int) * 257))),
+        np.where((COLOURS - COLOURS[7, 9]).any(-1, keepdims=True), COLOURS, 255), 1),
     "PNG, 1-bit grey": (lambda: png(1, 0, np.packbits(GREY > 99, axis=1)), grey(255 * (GREY > 99)), 0),
     "PNG, palette with alpha": (
         lambda: encoded(palette_picture(bytes(range(256))), "PNG"), on_white(PALETTE, GREY), 1),
@@ -207,6 +224,10 @@ FILES: dict[str, tuple[Callable[[], bytes], Pixels, int]] = {
     "TIFF, 12 bits": (lambda: tiff(12, 1, False, PACKED12.astype(np.uint8).tobytes()), grey(TWELVE / 4095 * 255), 1),
     "TIFF, 16 bits signed": (
         lambda: tiff(16, 2, False, (DEEP.astype(int) - 32768).astype("<i2").tobytes()), grey(DEEP / 257), 1),
+    "TIFF, 8 bits signed": (
+        lambda: tiff(8, 2, False, (GREY.astype(int) - 128).astype(np.int8).tobytes()), grey(GREY), 1),
+    "TIFF, 16 bits of which 10 are used": (
+        lambda: tiff(16, 1, False, (DEEP >> 6).tobytes(), 1023), grey((DEEP >> 6) / 1023 * 255), 1),
     "TIFF, 32 bits": (lambda: tiff(32, 1, False, (NUMBERS + 1e9).astype("<u4").tobytes()), grey(255 * ACROSS), 1),
     "TIFF, float": (lambda: tiff(32, 3, False, NUMBERS.astype("<f4").tobytes()), grey(255 * ACROSS), 1),
     "TIFF, float, white is 0": (
@@ -237,7 +258,25 @@ def test_values_that_are_no_numbers_do_not_count_for_the_range() -> None:
     assert np.abs(shown(Image.fromarray(values)) - expected).max() <= 1
     with pytest.raises(UnreadableImage, match="none of its grey values is a finite number"):
         open_image(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
-    assert (shown(Image.fromarray(np.full((4, 4), 1e30, np.float32))) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0), (0.5, 128), (1, 255), (1e30, 255), (256, 255), (-3, 0), (77, 77), (2.5, 2)]
+)
+def test_a_picture_of_one_value_is_as_bright_as_the_value_says(value: float, expected: int) -> None:
+    assert (shown(Image.fromarray(np.full((4, 4), value, np.float32))) == expected).all()
+    if value == int(value) and value < 2**31:
+        assert (shown(Image.fromarray(np.full((4, 4), int(value), np.int32))) == expected).all()
+
+
+@pytest.mark.parametrize(("mark", "there"), [(1e30, 255), (-9999.0, 0), (-3.4e38, 0)])
+def test_a_mark_of_a_missing_value_does_not_darken_the_picture(mark: float, there: int) -> None:
+    for values in (ACROSS, np.rint(ACROSS * 255), ACROSS * 300 + 7):
+        marked = values.astype(np.float32)
+        marked[20, 20] = mark
+        expected = grey(255 * ACROSS)
+        expected[20, 20] = there
+        assert np.abs(shown(Image.fromarray(marked)) - expected).max() <= (7 if values.max() > 255 else 1)
 
 
 TURNED: dict[int, Callable[[Pixels], Pixels]] = {

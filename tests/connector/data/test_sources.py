@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_an_archive_is_unpacked_once_and_gives_the_same_images(tmp_path: Path, c
     before = Path(images.files[0]).stat().st_mtime_ns
     assert sources.load(f"{archive}/train").files == images.files
     assert Path(images.files[0]).stat().st_mtime_ns == before
+
+
+def test_an_archive_that_was_made_anew_gives_its_own_images(tmp_path: Path) -> None:
+    archive = tmp_path / "animals.tar"
+    found = []
+    for classes in ("cd", "xy"):
+        folder = make_folder(tmp_path / classes, dict.fromkeys(classes, 1))
+        with tarfile.open(tmp_path / "new.tar", "w") as tar:
+            tar.add(folder, "train")
+        os.utime(tmp_path / "new.tar", ns=(10**18, 10**18))
+        os.replace(tmp_path / "new.tar", archive)
+        found.append((archive.stat().st_size, archive.stat().st_mtime_ns, sources.load(f"{archive}/train").classes))
+    assert found[0][:2] == found[1][:2]
+    assert [classes for *_, classes in found] == [("c", "d"), ("x", "y")]
 
 
 def test_an_archive_with_a_file_outside_of_its_folder_is_refused(tmp_path: Path) -> None:

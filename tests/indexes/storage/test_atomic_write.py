@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.indexes.storage.atomic_write import replacing, replacing_output, sync_to_disk, write_json
+from semcut.indexes.storage.atomic_write import replacing, replacing_named, sync_to_disk, write_json
 
 ROOT = Path(__file__).parents[3]
 
@@ -147,18 +147,18 @@ def test_a_file_that_a_user_names_is_replaced_whole_and_a_device_is_not_replaced
     link.symlink_to(file)
 
     def half() -> None:
-        with replacing_output(link) as target:
+        with replacing_named(link) as target:
             target.write_text("half")
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         half()
     assert file.read_text() == "before"
-    with replacing_output(link) as target:
+    with replacing_named(link) as target:
         target.write_text("after")
     assert link.is_symlink()
     assert file.read_text() == "after"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "report.json"]
     os.mkfifo(tmp_path / "pipe")
-    with replacing_output(tmp_path / "pipe") as target:
+    with replacing_named(tmp_path / "pipe") as target:
         assert target == tmp_path / "pipe"
