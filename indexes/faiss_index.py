@@ -333,9 +333,9 @@ class FaissIndex(SemanticIndex):
 
 
 def _engine(given: str, device: str) -> str:
-    for argument, value in (("engine", given), ("device", device)):
+    for argument, value, name in (("engine", given, "a name"), ("device", device, "cpu, cuda or cuda with a number")):
         if not isinstance(value, str):
-            raise InvalidParameterError(f"{argument} = {shown(value)}, expected a name")
+            raise InvalidParameterError(f"{argument} = {shown(value)}, expected {name}")
     name = choose_engine(given, device)
     if name == "compiled":
         from semcut.indexes.warmup import compile_if_missing

@@ -17,6 +17,8 @@ ROUNDED_STEPS = (100, 1_000, 10_000, 255, 256)
 """Probabilities may have been rounded to multiples of 1 / step, after which rows can be further from 1: to 2, 3 or 4
 decimals, or to bytes."""
 
+_ROWS_AT_ONCE = 1024
+
 ZERO_TOLERANCE = 1e-6
 """Probabilities below zero by at most this were rounded, and become 0."""
 
@@ -44,46 +46,51 @@ def checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.floa
         raise InvalidEncodingsError(
             f"probabilities of row {row} go down to {probabilities[row].min():g}, expected values >= 0: apply a softmax"
         )
-    scaled = probabilities.copy()
-    for row in np.flatnonzero(wrong).tolist():
-        if not _was_rounded(probabilities[row], sums[row]):
-            logits = probabilities[row].max() > 1
-            raise InvalidEncodingsError(
-                f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}, or within "
-                f"{ROUNDED_SUM_TOLERANCE} if they were rounded: "
-                + (
-                    f"values go up to {probabilities[row].max():g}, so apply a softmax if they are logits"
-                    if logits
-                    else "divide each row by its sum"
-                )
-            )
-        scaled[row] = probabilities[row] / sums[row]
+    scaled, rows = probabilities.copy(), np.flatnonzero(wrong)
+    for part in np.split(rows, range(_ROWS_AT_ONCE, len(rows), _ROWS_AT_ONCE)):
+        explained = _were_rounded(probabilities[part], sums[part])
+        if not explained.all():
+            raise _no_probabilities(probabilities, int(part[np.argmin(explained)]), sums)
+        scaled[part] = probabilities[part] / sums[part, None]
     return scaled
 
 
-def _was_rounded(row: NDArray[np.float32], total: float) -> bool:
-    """Return whether rounding explains that the sum of a row is not 1.
+def _no_probabilities(probabilities: NDArray[np.float32], row: int, sums: NDArray[np.float64]) -> InvalidEncodingsError:
+    largest = probabilities[row].max()
+    return InvalidEncodingsError(
+        f"probabilities of row {row} sum to {sums[row]:g}, expected 1 within {SUM_TOLERANCE}, or within "
+        f"{ROUNDED_SUM_TOLERANCE} if they were rounded: "
+        + (
+            f"values go up to {largest:g}, so apply a softmax if they are logits"
+            if largest > 1
+            else "divide each row by its sum"
+        )
+    )
+
+
+def _were_rounded(rows: NDArray[np.float32], totals: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each of (n, C) rows whether rounding explains that its sum is not 1: (n,).
 
     Rounding to steps changes each value by at most half a step; it can only make those smaller that are 0 now. A float
     of 16 bits, to which rounded values were converted, is off by its own precision.
     """
-    if abs(total - 1) <= ROUNDED_SUM_TOLERANCE:
-        return True
-    precision = _precision(row)
+    found = np.abs(totals - 1) <= ROUNDED_SUM_TOLERANCE
+    if found.all():
+        return found
+    precision = _precisions(rows)
+    present = np.count_nonzero(rows, axis=1)
     for step in ROUNDED_STEPS:
-        units = row.astype(np.float64) * step
+        units = rows.astype(np.float64) * step
         half = 0.5 / step
-        lowest, highest = 1 - half * len(row), 1 + half * np.count_nonzero(row)
-        explained = max(0.5, lowest * (1 - precision)) <= total <= highest * (1 + precision)
-        if explained and (np.abs(units - np.rint(units)) <= precision * units).all():
-            return True
-    return False
+        lowest, highest = 1 - half * rows.shape[1], 1 + half * present
+        possible = (np.maximum(0.5, lowest * (1 - precision)) <= totals) & (totals <= highest * (1 + precision))
+        found |= possible & (np.abs(units - np.rint(units)) <= precision[:, None] * units).all(axis=1)
+    return found
 
 
-def _precision(row: NDArray[np.float32]) -> float:
-    """Return the relative precision of the float type that the values of a row were in at last."""
-    if (row.astype(np.float16) == row).all():
-        return 2.0**-11
-    if not (row.view(np.uint32) & 0xFFFF).any():  # bfloat16 is the upper half of float32
-        return 2.0**-8
-    return 1e-6
+def _precisions(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return for each row the relative precision of the float type that its values were in at last."""
+    with np.errstate(over="ignore"):
+        float16 = (rows.astype(np.float16) == rows).all(axis=1)
+    bfloat16 = ((rows.view(np.uint32) & 0xFFFF) == 0).all(axis=1)  # the upper half of float32
+    return np.where(float16, 2.0**-11, np.where(bfloat16, 2.0**-8, 1e-6))

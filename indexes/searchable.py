@@ -23,6 +23,7 @@ from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.choose_search import build_search
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.storage.cut_files import require_frames
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock
 from semcut.indexes.storage.snapshot import Snapshot
@@ -74,7 +75,15 @@ class Searchable:
             with self.lock.of_this_thread():
                 if self.lock.is_open():
                     self.check_open()
-                    return self.snapshot.columns.reading(call)
+                    columns = self.snapshot.columns
+                    require_frames()  # from here on as `Columns.reading`, with one call less to follow
+                    try:
+                        result = call()
+                    except Exception as error:
+                        columns.require_unchanged(error)
+                        raise
+                    columns.require_uncut()
+                    return result
             self.lock.wait()
 
     def search(

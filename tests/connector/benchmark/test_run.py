@@ -21,6 +21,7 @@ from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report.summarise import dataset_figures, run_figures
+from semcut.connector.data.labels import RecordLabels
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import silent
 from semcut.indexes.scanners.engine_names import available_engines
@@ -98,8 +99,9 @@ def test_figures_are_those_of_evaluate(dataset, small_figures):
     name = next(method.structure for method in small_figures.methods if method.semcut is not None)
     method = next(m for m in small_figures.methods if m.name == f"{name}, t=0.2, shortlist 100, distance")
     chosen = np.sort(np.random.default_rng(0).permutation(len(dataset.queries))[:128])[: method.queries]
+    labels = RecordLabels(np.arange(len(dataset.record_labels)), dataset.record_labels)
     measured = evaluate(
-        dataset.index, dataset.record_labels, dataset.queries.get(chosen), dataset.query_labels[chosen],
+        dataset.index, labels, dataset.queries.get(chosen), dataset.query_labels[chosen],
         tuple(map(str, range(12))),
     )  # fmt: skip
     assert method.map == pytest.approx(measured.overall.map_k)

@@ -103,7 +103,7 @@ def test_evaluate_reports_quality_and_cost(place: Path) -> None:
     [
         (["info", "nowhere"], "nowhere is not a directory"),
         (["info", "pictures"], "is not a semcut index"),
-        (["search", "index", "missing.png"], "cannot read missing.png"),
+        (["search", "index", "missing.png"], "skipped missing.png: no such file"),
         (["search", "index", "missing.png", "-k", "0"], "k = 0"),
         (["train", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "digits/train", "--out", "x", "--bits", "63"], "bits = 63"),
