@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,7 +153,9 @@ class SemanticIndex(ABC):
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))
-        with nullcontext() if trace is None else instance_given("trace", trace, SearchTrace).search(len(queries)):
+        if trace is None:
+            return self._search(queries, params, None).reading_uris_with(self.uris)
+        with instance_given("trace", trace, SearchTrace).search(len(queries)):
             return self._search(queries, params, trace).reading_uris_with(self.uris)
 
     def get(self, ids: Any) -> Records:

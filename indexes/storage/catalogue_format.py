@@ -189,11 +189,11 @@ def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any]]) -> Ex
 
 
 def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
-    types, width = (int, int, float, bytes, int), 4 * config.classes
+    types, width, most = (int, int, float, bytes, int), 4 * config.classes, cell_count(config)
     if (
         any(tuple(map(type, row)) != types or len(row[3]) != width for row in found)
         or [row[0] for row in found] != list(range(len(found)))
-        or any(not 0 <= row[1] < cell_count(config) for row in found)
+        or any(not 0 <= row[1] < most for row in found)
         or any(row[4] != _cell_crc(*row[:4]) for row in found)
     ):
         raise ValueError("its cells are not valid")

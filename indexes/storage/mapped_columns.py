@@ -104,7 +104,7 @@ class Columns:
         """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well."""
         try:
             for descriptor, size in self._searched:
-                if os.fstat(descriptor).st_size < size:
+                if os.lseek(descriptor, 0, os.SEEK_END) < size:  # a third of the time of fstat; no offset is ever used
                     break
             else:
                 if not cuts:
