@@ -1,7 +1,7 @@
 """`SemanticIndex`: the whole contract of an index, the same for every backend.
 
-Arguments are checked here and nowhere else, so every index raises the same error for the same mistake, before anything
-has changed. Backends implement the methods that begin with an underscore; these methods do not check their arguments.
+Arguments are checked here alone, so every index raises the same error for the same mistake before anything changes.
+Backends implement the methods that begin with an underscore, which do not check their arguments.
 """
 
 from __future__ import annotations
@@ -305,10 +305,8 @@ class SemanticIndex(ABC):
         both = normalised and queries.normalised()
         if params.ranking == "fused" and not both:
             owner = "the queries" if normalised else "the index"
-            raise InvalidEncodingsError(
-                f"the features of {owner} are not L2-normalised, so Eq. 4 does not apply: divide every feature by its "
-                'length, or use ranking="distance"'
-            )
+            advice = 'so Eq. 4 does not apply: divide every feature by its length, or use ranking="distance"'
+            raise InvalidEncodingsError(f"the features of {owner} are not L2-normalised, {advice}")
         return both
 
     def _check_open(self) -> None:
