@@ -9,13 +9,13 @@ can lose their place:
 - those whose client does not read its answer.
 
 If there are more than `most_connections` connections, the server closes those of the client address with the most
-places that wait, least recently active first. Connections on which a request has passed `RequestGuard` lose theirs
-after all others, unless more than half of all places are such connections that wait: so those who have no token cannot
-close the connection of a client that has one, even from its address. If none waits, the server closes a new connection
-as soon as there are `accepted_at_once` more. So idle sockets never keep a request out, one address never closes the
-connections of another that has fewer, and files are left for the index. Independently of their number, connections end
-after `IDLE_SECONDS` without a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing
-more of a body arrives, and after `ANSWER_SECONDS` in one request.
+places that wait, least recently active first. Connections on which a request has passed `RequestGuard` keep theirs
+while at most half of all places are such connections that wait: so those who have no token cannot close the connection
+of a client that has one, even from its address. If no other waits, the server closes a new connection as soon as there
+are `accepted_at_once` more. So idle sockets never keep a request out, one address never closes the connections of
+another that has fewer, and files are left for the index. Independently of their number, connections end after
+`IDLE_SECONDS` without a complete head, however slowly its bytes arrive, after `STALLED_SECONDS` in which nothing more
+of a body arrives, and after `ANSWER_SECONDS` in one request.
 
 This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
 and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.
@@ -144,7 +144,7 @@ class GuardedConnection(H11Protocol):
         waiting.sort(key=lambda one: one._active, reverse=True)
         passed = [one for one in waiting if one._passed]
         others = [one for one in waiting if not one._passed]
-        for group, spared in ((passed, most_connections() // 2), (others, 0), (passed, 0)):
+        for group, spared in ((passed, most_connections() // 2), (others, 0)):
             surplus -= self._close_oldest(group, min(surplus, len(group) - spared))
         if len(self.connections) > most_connections() + accepted_at_once():
             self._end()

@@ -61,7 +61,7 @@ class CatalogueConnection:
                 )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
-        self._close = weakref.finalize(self, self.db.close)
+        self._close = weakref.finalize(self, _close, self.db, self._using)
         self._steps = Steps(self.db, self.path)
         if mode == "rw":
             with self.translated_errors():
@@ -176,8 +176,12 @@ class CatalogueConnection:
 
     def close(self) -> None:
         """Close the database."""
-        with self._using():
-            self._close()
+        self._close()
+
+
+def _close(db: sqlite3.Connection, using: ForkWait) -> None:
+    with using():
+        db.close()
 
 
 def _address(path: Path, mode: str) -> str:

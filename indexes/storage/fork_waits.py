@@ -9,39 +9,63 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_PAUSE = 0.0005  # seconds, until a fork tries again
+
 _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
-_guard = threading.RLock()  # held while the set grows, and during a fork
+_listing = threading.RLock()  # held while the set is used
+_guard = threading.RLock()  # held during a fork
+_thread = threading.local()  # `.depth`: the number of locks that the thread holds
 _held: list[Any] = []
 
 
 class ForkWait:
-    """A reentrant lock for which every fork of this process waits, unless the forking thread holds it."""
+    """A reentrant lock for which every fork of this process waits, unless the forking thread holds it.
+
+    A thread may hold several.
+    """
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
-        with _guard:
+        with _listing:
             _LOCKS.add(self._lock)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Hold the lock during the block."""
-        if not self._lock._is_owned():
-            with _guard:  # a fork that waits for this lock goes first, however often the lock is taken
+        depth = getattr(_thread, "depth", 0)
+        if not depth:
+            with _guard:  # a fork that waits goes first, however often the lock is taken
                 pass
         with self._lock:
-            yield
+            _thread.depth = depth + 1
+            try:
+                yield
+            finally:
+                _thread.depth = depth
 
 
 def _before_fork() -> None:
     _guard.acquire()
-    for lock in list(_LOCKS):
-        lock.acquire()
+    while not _all_acquired():
+        while _held:  # a thread that holds one lock may be about to take another
+            _held.pop().release()
+        time.sleep(_PAUSE)
+
+
+def _all_acquired() -> bool:
+    with _listing:
+        locks = list(_LOCKS)
+    for lock in locks:
+        if not lock.acquire(blocking=False):
+            return False
         _held.append(lock)
+    return True
 
 
 def _after_fork() -> None:
