@@ -92,7 +92,7 @@ def leave(status: int, message: str = "") -> None:
     """
     if _running:
         if message:
-            print(message, file=sys.stderr)
+            print(f"{message}\n", end="", file=sys.stderr)  # in one piece: threads still run and may print too
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # a closed pipe
