@@ -196,7 +196,8 @@ def _cores() -> int:
 
 def _data_name(index: Path) -> str:
     """Name a data set after the directory of its index, or after the parent directory if that is just named index."""
-    names = [part for part in (index.resolve().name, index.resolve().parent.name) if part not in ("index", "")]
+    place = Path(os.path.realpath(index))
+    names = [part for part in (place.name, place.parent.name) if part not in ("index", "")]
     name = re.sub(r"[-_.]?index$", "", names[0]) if names else "data"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "data"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
-from semcut.connector.cli.options import PATH, json_option, search_options
+from semcut.connector.cli.options import PATH, SOURCE, json_option, search_options
 from semcut.connector.cli.terminal import (
     OUT,
     SKIPPED_SHOWN,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("index", type=PATH)
-@click.argument("queries")
+@click.argument("queries", type=SOURCE)
 @limit_option
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import semcut.connector.explore  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import device_option, moved_model_option
+from semcut.connector.cli.options import SOURCE, device_option, moved_model_option
 from semcut.connector.cli.terminal import print_message
 from semcut.connector.daemon_threads import leave
 
@@ -23,7 +23,7 @@ _SECONDS_UNTIL_BROWSER = 1
 
 
 @click.command()
-@click.argument("index")
+@click.argument("index", type=SOURCE)
 @moved_model_option
 @click.option("--uri", help="Milvus server (http://host:port) or file (name.db) where INDEX is a collection.")
 @click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semcut.connector.cli.image_options import protocol_option
-from semcut.connector.cli.options import PATH, device_option, json_option
+from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option
 from semcut.connector.cli.terminal import (
     SKIPPED_SHOWN,
     print_json,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images")
+@click.argument("images", type=SOURCE)
 @click.option("--model", type=PATH, required=True, help="Run directory of a trained network.")
 @click.option("--out", type=PATH, required=True, help="Directory of the index: new or empty.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.options import PATH, REPORT, json_option
 from semcut.connector.cli.terminal import fail, print_json, print_warning, progress_bar, show_facts
 from semcut.indexes.errors import (
     IndexExistsError,
@@ -51,7 +51,7 @@ DIFFERENT, CHANGED, UNAVAILABLE = 3, 4, 5
     "--batch-size", type=click.IntRange(1, LARGEST_BATCH), default=5_000, show_default=True, help="Records per batch."
 )
 @click.option("--journal", type=PATH, help="File that records what was copied.  [default: INDEX.COLLECTION.journal]")
-@click.option("--report", "report_file", type=PATH, help="Write the report to this file, as JSON.")
+@click.option("--report", "report_file", type=REPORT, help="Write the report to this file, as JSON.")
 @json_option
 def migrate(
     index: Path, collection: str, reverse: bool, resume: bool, verify: bool, dry_run: bool, partition_key: bool,
@@ -75,6 +75,8 @@ def migrate(
     log_file = journal or index.with_name(f"{index.name}.{collection}.journal")
     target_settings = {"collection": collection, **connection}
     names = (f"{index.name}", f"collection {collection}")
+    if report_file is not None and not report_file.absolute().parent.is_dir():
+        raise StorageError(f"cannot write the report {report_file}: {report_file.parent} is not a directory")
     try:
         with ExitStack() as stack:
             if dry_run:

@@ -6,6 +6,7 @@ import it. Options that choose images are in `image_options`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,49 @@ import click
 
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
-PATH = click.Path(path_type=Path)
-
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class PathType(click.Path):
+    """The type of a path. An empty one, of a shell variable that is not set, must not mean the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, as a `Path` or as text."""
+        if not str(value):
+            self.fail("the path is empty: is a variable of the shell not set? The current directory is .", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class WrittenType(PathType):
+    """The type of a file to write. It may exist only if it is such a file, not a photo or an index given by mistake.
+
+    Args:
+        what: what the file is, with an article.
+        begins: the bytes with which such a file begins, one of several.
+    """
+
+    def __init__(self, what: str, *begins: bytes) -> None:
+        super().__init__(path_type=Path)
+        self._what, self._begins = what, begins
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = super().convert(value, param, ctx)
+        if os.path.isdir(path):
+            self.fail(f"{path} is a directory: give the name of a file", param, ctx)
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                content = file.read(64)
+            if content and not content.startswith(self._begins):
+                self.fail(f"{path} exists, and is not {self._what}: choose another name, or delete it", param, ctx)
+        return path
+
+
+PATH = PathType(path_type=Path)
+SOURCE = PathType(path_type=str)
+"""A folder, an archive or the name of a data set; or the name of a collection in place of an index."""
+PICTURE = WrittenType("a PNG file", b"\x89PNG\r\n\x1a\n")
+REPORT = WrittenType("a report of a migration", b'{\n  "source"', b'{\n  "records"')
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 device_option = click.option(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from semcut.connector.cli.image_options import protocol_option
-from semcut.connector.cli.options import PATH, device_option, json_option
+from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option
 from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, progress_bar
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
@@ -26,7 +26,10 @@ _COMMANDS = "commands.json"
 @click.argument("out", type=PATH)
 @click.argument("networks", type=PATH, nargs=-1)
 @click.option(
-    "--data", help="Data set that the networks were trained on, with folders train and test, or train and val."
+    "--data",
+    type=SOURCE,
+    metavar="TEXT",
+    help="Data set that the networks were trained on, with folders train and test, or train and val.",
 )
 @protocol_option
 @click.option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import PATH, json_option, search_options
+from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options
 from semcut.connector.cli.terminal import (
     OUT,
     new_table,
@@ -36,7 +36,7 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 @click.argument("index", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @search_options(k=_DEFAULT_K)
-@click.option("--picture", type=PATH, help="Write a contact sheet of the results to this PNG file.")
+@click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
     index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
@@ -57,8 +57,9 @@ def search(
         roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)
     failed = dict(skipped)
-    if picture is not None:
-        write_contact_sheet([str(image) for image in images], found, picture, roots)
+    answered = [(str(image), hits) for image, hits in zip(images, found, strict=True) if str(image) not in failed]
+    if picture is not None and answered:
+        write_contact_sheet([image for image, _ in answered], [hits for _, hits in answered], picture, roots)
     if as_json:
         print_json(
             [
@@ -68,9 +69,8 @@ def search(
             ]
         )
     else:
-        for image, hits in zip(images, found, strict=True):
-            if str(image) not in failed and records:  # opening it has said that it has none
-                _show_hits(str(image), hits)
+        for name, hits in answered if records else ():  # opening it has said that it has none
+            _show_hits(name, hits)
     if failed:
         sys.exit(1)
 

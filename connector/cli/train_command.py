@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
-from semcut.connector.cli.options import PATH, device_option, json_option
+from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option
 from semcut.connector.cli.terminal import (
     SKIPPED_SHOWN,
     print_json,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images")
+@click.argument("images", type=SOURCE)
 @click.option(
     "--out", type=PATH, required=True, help="Run directory to write: a new one, or with --resume an unfinished one."
 )
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     "64 pixels; for photos efficientnet_lite0 with ImageNet weights, if the extra pretrained is installed]",
 )
 @click.option(
-    "--weights", help="Pretrained weights of the backbone: imagenet, a torchvision name like IMAGENET1K_V1, or a file."
+    "--weights",
+    type=SOURCE,
+    metavar="TEXT",
+    help="Pretrained weights of the backbone: imagenet, a torchvision name like IMAGENET1K_V1, or a file.",
 )
 @click.option(
     "--start",

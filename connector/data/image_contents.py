@@ -88,7 +88,7 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
     if len(left) < 2:
         first = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(
-            f"{len(left)} classes have images that can be read, expected at least 2; {len(images) - len(kept)} of "
+            f"images of {len(left)} class can be read, expected at least 2 classes; {len(images) - len(kept)} of "
             f"{len(images)} images cannot be read{first}"
         )
     found = replace(images.subset(kept), digests=tuple(digests[position] for position in kept))

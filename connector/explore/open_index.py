@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from semcut.connector.data.model_file import read_model_file
 from semcut.connector.explore.image_queries import Encode
 from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
 from semcut.indexes import Encodings, FaissIndex, StorageError
+from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
 
 Warn = Callable[[str], None]
@@ -60,9 +62,11 @@ def open_collection(
 
     Raises:
         StorageError: the collection cannot be used.
+        CheckpointError: `model` is given, and holds no network.
     """
     from semcut.indexes.milvus import MilvusIndex
 
+    _require_network(model)
     index = MilvusIndex.open(uri, collection=collection, token=milvus_token)
     return OpenedIndex(index, *_find_network(model, None, device, warn))
 
@@ -78,9 +82,11 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
 
     Raises:
         StorageError: the index cannot be used.
+        CheckpointError: `model` is given, and does not hold the network that made the index.
     """
-    index = FaissIndex.open(path)
     link = read_link(path)
+    _require_network(model, None if link is None else link.sha256)
+    index = FaissIndex.open(path)
     if link is None or link.sha256 is None:
         return OpenedIndex(index, *_find_network(model, None, device, warn))
     network = _find_network(model or link.model, link.sha256, device, warn)
@@ -110,6 +116,15 @@ def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
     except BaseException:
         index.close()
         raise
+
+
+def _require_network(model: Path | None, digest: str | None = None) -> None:
+    """Check a network that the user has named; one that is only where it was recorded may be missing."""
+    if model is None:
+        return
+    found = read_model_file(model)["sha256"]
+    if digest not in (None, found):
+        raise CheckpointError(f"the network in {model} did not make this index: give --model the one that did")
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:

@@ -19,6 +19,7 @@ import os
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,12 +104,19 @@ def _checked_copy(stream: IO[bytes], size: int) -> io.BytesIO:
     return copy
 
 
+def _operations(pickle: bytes | IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    try:
+        yield from pickletools.genops(pickle)
+    except Exception:  # its errors quote the bytes
+        raise ValueError("it has no weights in a form that torch writes") from None
+
+
 def _check_pickle(stream: IO[bytes]) -> None:
     """Read the operations of a pickle, without running any, and refuse names and calls that no weights need."""
     ordered: set[object] = set()  # keys under which the pickle keeps the class OrderedDict
     wanted: list[str] = []  # operations that have to follow: the class is only called without arguments
     calls = 0
-    for operation, argument, _ in pickletools.genops(stream):
+    for operation, argument, _ in _operations(stream):
         calls += operation.name in ("REDUCE", "BINPERSID", "PERSID")
         if calls > _MOST_CALLS:
             raise ValueError(f"it makes more than {_MOST_CALLS:,} tensors and their parts")
@@ -136,7 +144,7 @@ def _check_numbers(content: bytes, sizes: dict[str, int], folder: str) -> None:
     """
     kept: dict[object, tuple[str, Any]] = {}
     latest: list[tuple[str, Any]] = [("", None)]
-    for operation, argument, _ in pickletools.genops(content):
+    for operation, argument, _ in _operations(content):
         name = "INT" if operation.name in ("BININT", "BININT1", "BININT2", "LONG1") else operation.name
         if name in ("BINPUT", "LONG_BINPUT"):
             kept[argument] = latest[-1] if latest[-1][0] in ("BINUNICODE", "GLOBAL") else ("", None)

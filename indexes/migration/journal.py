@@ -29,6 +29,7 @@ from semcut.indexes.storage.atomic_write import replacing
 FORMAT_VERSION = 1
 _MAX_BYTES = 256 << 20
 """The largest journal: 3 million batches, which take 24 bytes of memory each."""
+_BEGIN = b'{"format"'
 _HEADER_BYTES, _LINE_BYTES = 1 << 16, 256
 """The longest header, and the longest of the other lines."""
 _LARGEST = {"last": 2**63 - 1, "records": LARGEST_BATCH, "crc": 2**32 - 1}
@@ -83,8 +84,8 @@ class Journal:
         """
         while line := file.readline(_LINE_BYTES if self._size else _HEADER_BYTES):
             if not line.endswith(b"\n"):
-                if file.read(1):
-                    raise ValueError("the line is too long")
+                if file.read(1) or not (self._size or line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+                    raise ValueError("the line is too long, or is not the begin of a header")
                 return
             content = dict(json.loads(line))
             if not self._size:

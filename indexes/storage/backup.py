@@ -6,6 +6,7 @@ that is not an index (see `directory`). A complete backup is a normal index, of 
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,8 +33,10 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
         DamagedIndexError: a column does not match its checksums; there is no backup then.
         StorageError: the target is inside the index itself, or cannot be written.
     """
-    with suppress(OSError, ValueError):  # `lock_new_directory` reports these
-        if source is not None and target.resolve().is_relative_to(source.resolve()):
+    with suppress(
+        OSError, ValueError, RuntimeError
+    ):  # `lock_new_directory` reports these; a RuntimeError: links in a ring
+        if source is not None and Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
             raise StorageError(f"{target} is inside the index itself: choose a path outside of it")
     committed = snapshot.committed
     lock = lock_new_directory(target)

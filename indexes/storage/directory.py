@@ -100,7 +100,7 @@ def lock_new_directory(path: Path) -> WriterLock:
             raise exists
         lock = WriterLock(path)
         lock.acquire()
-    except (FileExistsError, NotADirectoryError):
+    except FileExistsError:
         raise exists from None
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error

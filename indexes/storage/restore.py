@@ -87,6 +87,8 @@ def _require_replaceable(path: Path, backup: Path) -> None:
     """Check that nothing but an index is deleted with a directory. A file that is also in the backup is replaced."""
     if path.is_symlink() or not path.is_dir() or not (path / LOCK).exists():
         raise IndexExistsError(f"{path} is not the directory of an index: give the index to replace, or a new path")
+    if backup.exists() and path.samefile(backup):
+        raise IndexExistsError(f"{path} is the backup itself: give the index to replace, or a new path")
     names = sorted(file.name for file in path.iterdir())
     others = [name for name in names if not _is_of_an_index(name) and not (backup / name).is_file()]
     if others:

@@ -22,6 +22,7 @@ from semcut.connector.data import sources
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
+from semcut.indexes.storage.store import Store
 
 GROWTH_CLASSES = 200
 QUERIES = 4096
@@ -98,6 +99,7 @@ def dataset_tasks(
 
     Raises:
         DataError: two data sets would have the same name.
+        StorageError: a data set has to be made, and an index of the user cannot be used.
     """
     first = cache(lambda: pairs[0] if pairs else digits(progress))
     tasks: list[DatasetTask] = []
@@ -120,6 +122,10 @@ def dataset_tasks(
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"two data sets would be named {name}: rename a directory, or request each only once")
+    if any(not _is_complete(out / "data" / name) for name in names):
+        for given in pairs:  # before anything is written
+            Store.open(given.index).close()
+            Store.open(given.queries).close()
     return tasks
 
 

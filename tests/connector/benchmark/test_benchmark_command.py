@@ -59,7 +59,7 @@ def test_copied_fitted_and_growing_data_are_in_one_report(pair, tmp_path, thread
         (["out", "--growth", "1e5,some"], "is not of the form 1e5,1e6,1e7", 2),
         (["out", "--quick", "--methods", "annoy"], "no method begins with annoy", 1),
         (["out", "--data", "nowhere", "nothing"], "nowhere is not a directory", 1),
-        (["letter.txt", "--data", "nowhere", "nothing"], "letter.txt is not a directory", 1),
+        (["letter.txt", "--fitted", "1e3x10"], "letter.txt is not a directory", 1),
         (["out", "--data", "a", "b", "--data", "a", "c"], "two data sets would be named a", 1),
     ],
 )

@@ -154,7 +154,7 @@ def test_images_that_cannot_be_read_and_classes_without_images_are_left_out(root
     assert dict(found.skipped)["ant"] == "a class of which no image can be read, so it is no class"
     assert calls[-1] == (7, 7)
     (root / "dog" / "4.png").write_text("no image")
-    with pytest.raises(DataError, match="1 classes have images that can be read, expected at least 2; 4 of 7 images"):
+    with pytest.raises(DataError, match="images of 1 class can be read, expected at least 2 classes; 4 of 7 images"):
         readable_images(sources.load(str(root)))
 
 

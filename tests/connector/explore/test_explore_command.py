@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import SemanticHashNet
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import FaissIndex
+from semcut.indexes.errors import CheckpointError
 from semcut.indexes.milvus import MilvusIndex
 from tests.command import SEMCUT, semcut
 from tests.connector.explore.conftest import client_of
@@ -71,9 +73,14 @@ def test_an_index_without_its_network_is_searched_by_record(stored: Path, model:
     architecture = model.net.architecture
     Checkpoint.save(other, architecture, SemanticHashNet(architecture).state_dict(), {})
     for place, reason in ((tmp_path / "nowhere", "no network in"), (other, "did not make this index")):
-        stats, warnings = stats_of(stored, place)
+        moved = shutil.copytree(stored, tmp_path / f"made by {place.name}")
+        link = json.loads((moved / LINK).read_text())
+        (moved / LINK).write_text(json.dumps({**link, "model": str(place)}))
+        stats, warnings = stats_of(moved, None)
         assert not stats["images"]
         assert [reason in warning for warning in warnings] == [True]
+        with pytest.raises(CheckpointError, match="holds no model" if place != other else reason):
+            stats_of(stored, place)
     plain = shutil.copytree(stored, tmp_path / "plain")
     (plain / LINK).unlink()
     stats, warnings = stats_of(plain, None)
