@@ -67,14 +67,24 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
     found = _read(Path(index) / MARK)
     if found is None:
         return None
-    expected, before = found
+    return sentence(str(index), records, *found)
+
+
+def sentence(name: str, records: int, expected: int, before: int = 0) -> str:
+    """Say how many records are missing from an index that is marked.
+
+    Args:
+        name: the name of the index.
+        records: the number of records that it has.
+        expected, before: as for `adding`.
+    """
     if records - before >= expected:  # other records were added since, or the process ended after its last record
         return (
-            f"{index} is unfinished: the command that fills it was interrupted or is still running, and its number of "
+            f"{name} is unfinished: the command that fills it was interrupted or is still running, and its number of "
             f"records, {records:,}, does not tell whether some are missing"
         )
     return (
-        f"{index} is unfinished: it has {max(0, records - before):,} of {expected:,} records, because the command that "
+        f"{name} is unfinished: it has {max(0, records - before):,} of {expected:,} records, because the command that "
         "fills it was interrupted or is still running"
     )
 

@@ -92,7 +92,7 @@ def migrate(
             faiss, milvus = _open_both(stack, index, uri, target_settings, reverse, resume, partition_key)
             source, target = (milvus, faiss) if reverse else (faiss, milvus)
             migration = Migration(source, target, log, names[::-1] if reverse else names, batch_size)
-            with progress_bar("Copying", quiet=as_json) as progress, _marked(index, milvus, reverse):
+            with progress_bar("Copying", quiet=as_json) as progress, _marked(index, faiss, milvus, reverse):
                 report = migration.copy(progress)
             if verify:
                 with progress_bar("Verifying", quiet=as_json) as progress:
@@ -110,13 +110,13 @@ def migrate(
         fail("interrupted: continue with --resume", 130)
 
 
-def _marked(path: Path, milvus: MilvusIndex, reverse: bool) -> contextlib.AbstractContextManager[None]:
-    """Record in the directory of a new index that records are missing, until the copy is complete."""
+def _marked(
+    path: Path, faiss: FaissIndex, milvus: MilvusIndex, reverse: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Record where the new index is that records are missing, until the copy is complete."""
     from semcut.indexes.unfinished import adding
 
-    if not reverse:
-        return contextlib.nullcontext()
-    return adding(path, len(milvus), 0, resumes=True)
+    return adding(path, len(milvus), 0, resumes=True) if reverse else milvus.filling(len(faiss))
 
 
 def _open_both(
@@ -139,12 +139,14 @@ def _open_both(
         except IndexExistsError as error:
             if not resume:
                 raise IndexExistsError(f"{error}; if a copy was interrupted, continue with --resume") from None
-            milvus = MilvusIndex.open(uri, **settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished: this copy adds what is missing
+                milvus = MilvusIndex.open(uri, **settings)
         return faiss, stack.enter_context(milvus)
     milvus = stack.enter_context(MilvusIndex.open(uri, strong=True, **settings))
     if resume and index.exists() and any(index.iterdir()):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished: this copy adds what is missing
+            warnings.simplefilter("ignore", SemcutWarning)  # as above
             faiss = FaissIndex.open(index)
     else:
         faiss = FaissIndex.create(index, milvus.config)

@@ -10,6 +10,7 @@ schema                define collections and fields; convert encodings to rows a
 shared_rows           define the collection that all clients share, and its rows
 shared_state          read and publish the shared rows: bounds of cells, batches that are being written
 lifecycle             create, open and drop an index
+copy_mark             mark an index while it is filled by a copy
 reader                read records by id, by cell, or page by page, and count them
 writer                change records, in an order that keeps every record whole if a change is interrupted
 server_scanner        the scanner of a search: find the nearest codes on the server, fetch their records

@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
@@ -38,11 +39,12 @@ from typing_extensions import Self
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, ServerError
+from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, SemcutWarning, ServerError
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.milvus.address import require_embedded_file
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.consistent_search import ConsistentSearch
+from semcut.indexes.milvus.copy_mark import mark, missing_records, unmark
 from semcut.indexes.milvus.lifecycle import create_index, drop_index, open_index
 from semcut.indexes.milvus.reader import Reader
 from semcut.indexes.milvus.schema import Schema, check_name, choose_kind
@@ -152,14 +154,21 @@ class MilvusIndex(SemanticIndex):
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index, or none that can be read.
             ServerError: the server does not answer, or refuses.
+
+        Warns:
+            SemcutWarning: a copy to the index was interrupted, or is still running.
         """
         require_embedded_file(path)
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
-            return cls(server, open_index(server, collection), strong)
+            opened = cls(server, open_index(server, collection), strong)
+            missing = missing_records(server, opened._schema, opened._reader.count)
         except BaseException:
             server.close()
             raise
+        if missing is not None:
+            warnings.warn(missing, SemcutWarning, stacklevel=2)
+        return opened
 
     @staticmethod
     def drop(
@@ -221,6 +230,21 @@ class MilvusIndex(SemanticIndex):
         """Return the largest id plus one: this id and all larger ids are free."""
         self._check_open()
         return self._reader.largest_id() + 1
+
+    @contextlib.contextmanager
+    def filling(self, records: int) -> Iterator[None]:
+        """Mark the index as unfinished on the server, until the block has ended without an error.
+
+        Args:
+            records: the number of records that the index will have.
+
+        Raises:
+            ServerError: the server does not answer, or refuses.
+        """
+        self._check_open()
+        mark(self._server, self._schema, records)
+        yield
+        unmark(self._server, self._schema)
 
     def flush(self) -> None:
         """Make the server seal and index new records. Without this, searching them is many times slower."""

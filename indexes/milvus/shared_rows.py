@@ -1,6 +1,7 @@
 """Define the collection `name_catalogue`, whose rows all clients of an index share, and its rows.
 
-Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the configuration. The INT64 field
+Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the kinds CONFIG and
+UNFINISHED. The INT64 field
 `cell` is the number of a cell, or the kind of the row:
 
     cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, and p(c) >= `low`.
@@ -13,6 +14,7 @@ Every row has an INT64 primary key `key`. Keys are drawn at random, except those
                  some features may not be L2-normalised
     IDENTITY     `text` is a random text, drawn when the index was created. It shows whether the index was dropped and
                  created again.
+    UNFINISHED   the index is being filled, see `copy_mark`
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from semcut.indexes.milvus.pymilvus_internals import DataType
 from semcut.indexes.milvus.schema import Collection, Scalar, Vector
 
-WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY = -1, -2, -3, -4
+WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY, UNFINISHED = -1, -2, -3, -4, -5
 """Values of the field `cell` in rows that are not bounds of a cell."""
 
 FIELDS = {"key", "cell", "low", "text", "envelope"}

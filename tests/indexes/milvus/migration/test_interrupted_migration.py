@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from semcut.indexes import (
+    Encodings,
     FaissIndex,
     IndexConfig,
     ServerError,
 )
+from semcut.indexes.errors import SemcutWarning
 from semcut.indexes.migration.copy import Migration
 from semcut.indexes.migration.journal import Journal
 from semcut.indexes.milvus import MilvusIndex
@@ -52,6 +54,28 @@ def test_a_copy_resumes_with_another_batch_size(source, collection, uri, tmp_pat
             len(page[key]) for page in target._server.pages(target._schema.record_collection, key, f"{key} >= -1", [])
         )
         assert rows == len(target) == len(reader)
+
+
+def test_an_interrupted_copy_is_called_unfinished_until_it_is_complete(source, collection, uri, tmp_path, monkeypatch):
+    append, batches = Journal.append, []
+
+    def interrupted(self: Journal, batch: Encodings) -> None:
+        append(self, batch)
+        batches.append(batch)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    command = ["migrate", source, collection, "--uri", uri, "--batch-size", 50]
+    semcut(*command, cwd=tmp_path, status=130)
+    with FaissIndex.open(source) as index:
+        missing = f"collection {collection} is unfinished: it has 100 of {len(index)} records"
+    for _ in range(2):
+        with pytest.warns(SemcutWarning, match=missing), MilvusIndex.open(uri, collection=collection) as milvus:
+            assert len(milvus) == 100
+    semcut(*command, "--resume", cwd=tmp_path)
+    with MilvusIndex.open(uri, collection=collection) as milvus, FaissIndex.open(source) as index:  # without a warning
+        assert len(milvus) == len(index)
 
 
 def killed_and_resumed(source: Path, collection: str, uri: str, tmp_path: Path, kills: int, batch: int) -> None:
