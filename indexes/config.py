@@ -64,6 +64,8 @@ class Settings(BaseModel):
                 reason, name = plain_reason(item["msg"]), ".".join(map(str, item["loc"]))
                 if item["type"] == "missing":
                     complaints.append(f"{name} is required")
+                elif reason.startswith((f"{name} = ", f"{name}[")):  # a whole sentence of `argument_checks`
+                    complaints.append(reason)
                 else:  # a reason without a field is a whole sentence
                     complaints.append(f"{name} = {shown(item['input'])}: {reason}" if name else reason)
             raise InvalidParameterError("; ".join(complaints)) from None

@@ -33,10 +33,12 @@ def classes_given(name: str, value: Any, *, least: int = 1) -> tuple[str, ...]:
             "valid text"
         )
     if not least <= len(names) <= MAX_CLASSES:
-        raise InvalidParameterError(f"{name} has {len(names):,} names, expected {least} to {MAX_CLASSES:,}")
+        raise InvalidParameterError(
+            f"{name} = {shown(value)}: {len(names):,} names, expected {least:,} to {MAX_CLASSES:,}"
+        )
     if len(set(names)) < len(names):
         twice = next(one for place, one in enumerate(names) if one in names[:place])
-        raise InvalidParameterError(f"{name} has {shown(twice)} twice, expected different names")
+        raise InvalidParameterError(f"{name} = {shown(value)}: {shown(twice)} stands twice, expected different names")
     return tuple(map(str, names))
 
 

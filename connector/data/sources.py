@@ -37,6 +37,9 @@ from semcut.indexes.array_checks import integers_given
 from semcut.indexes.errors import DataError, InvalidParameterError, install_hint, require, shown
 from semcut.indexes.regular_files import open_binary
 
+DIGEST_BYTES = 16
+"""Length of the digest of an image, see `image_contents`."""
+
 _T = TypeVar("_T")
 
 _TORCHVISION = "torchvision:"
@@ -74,8 +77,10 @@ class ImageSet:
         files, classes = tuple(files_given("files", self.files)), classes_given("classes", self.classes)
         labels = integers_given("labels", self.labels, 0, len(classes) - 1, (len(files),))
         digests = None if self.digests is None else _of_type("digests", self.digests, bytes)
-        if digests is not None and len(digests) != len(files):
-            raise InvalidParameterError(f"digests have {len(digests):,} values, expected {len(files):,}: one a file")
+        if digests is not None and (len(digests) != len(files) or {*map(len, digests)} - {DIGEST_BYTES}):
+            raise InvalidParameterError(
+                f"digests = {shown(self.digests)}, expected {DIGEST_BYTES} bytes for each of the {len(files):,} files"
+            )
         for name, value in (
             ("files", files),
             ("labels", labels),

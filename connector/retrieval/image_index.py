@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.device import device_named
-from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
 from semcut.connector.retrieval.model_link import LINK, read_link, write_link
 from semcut.indexes import (
     Encodings,
@@ -215,22 +215,23 @@ class Connector:
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
-        first_id = self.index.next_id()  # raises for a closed index, before the index is marked as unfinished
+        # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet
+        batches = self.encoder.encode_files(paths, first_id=self.index.next_id())
         with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index)):
-            return self._add_files(paths, first_id, progress or silent)
+            return self._add(batches, len(paths), progress or silent)
 
-    def _add_files(self, files: Sequence[str], first_id: int, report: Progress) -> Indexed:
+    def _add(self, batches: Iterator[EncodedFiles], files: int, report: Progress) -> Indexed:
         added, done, skipped = 0, 0, []
         pending: list[Encodings] = []
-        for batch in self.encoder.encode_files(files, first_id):
+        for batch in batches:
             pending.append(batch.encodings)
             skipped += batch.skipped
             added += len(batch.encodings)
             done += len(batch.encodings) + len(batch.skipped)
-            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == len(files):
+            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == files:
                 self.index.add(Encodings.concatenate(pending))
                 pending = []
-            report(done, len(files))
+            report(done, files)
         return Indexed(added, skipped)
 
     def search(
