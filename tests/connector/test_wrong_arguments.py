@@ -276,6 +276,22 @@ def test_positions_are_integers(few: ImageSet) -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": [0]}, {"labels": [0, 2]}, {"labels": [0, -1]}, {"labels": [0.0, 1.0]}, {"labels": None},
+        {"files": "ab"},
+        {"classes": ("a", "a")}, {"classes": "ab"}, {"roots": "/"}, {"digests": [b"x", b"x"]},
+        {"digests": [bytes(16)]}, {"skipped": ["a.png"]},
+    ],
+)  # fmt: skip
+def test_images_that_do_not_fit_their_classes_are_refused(wrong: dict[str, Any]) -> None:
+    fitting: dict[str, Any] = {"files": ("a.png", "b.png"), "labels": np.array([0, 1]), "classes": ("a", "b")}
+    assert len(ImageSet(**fitting, digests=(bytes(16),) * 2)) == 2
+    with pytest.raises(SemcutError, match=f"^{next(iter(wrong))}"):
+        ImageSet(**{**fitting, **wrong})
+
+
+@pytest.mark.parametrize(
     "classes", [("a", "a"), ("a", ""), ("a", "\ud800"), ("a", "b" * 2000), ("a",), "ab", {"a", "b"}]
 )
 def test_names_that_a_checkpoint_cannot_keep_are_refused(classes: Any) -> None:
