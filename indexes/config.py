@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import (
@@ -39,6 +39,22 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would read as a number, or as True or False: "3", True for 1, "no"."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = get_args(annotation) or (annotation,)
+        if (int in kinds or float in kinds) and isinstance(value, np.integer):
+            return int(value)  # pydantic would read a numpy integer as a float
+        not_a_number = bool | np.bool_ | complex | np.complexfloating | str | bytes
+        if (int in kinds or float in kinds) and isinstance(value, not_a_number):
+            integer = "" if float in kinds else " (an integer)"
+            raise ValueError(f"a {type(value).__name__}, expected a number{integer}")
+        if bool in kinds and not isinstance(value, bool | np.bool_):
+            raise ValueError("expected True or False")
+        return value
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -48,6 +64,8 @@ class Settings(BaseModel):
                 reason, name = plain_reason(item["msg"]), ".".join(map(str, item["loc"]))
                 if item["type"] == "missing":
                     complaints.append(f"{name} is required")
+                elif reason.startswith((f"{name} = ", f"{name}[")):  # a whole sentence of `argument_checks`
+                    complaints.append(reason)
                 else:  # a reason without a field is a whole sentence
                     complaints.append(f"{name} = {shown(item['input'])}: {reason}" if name else reason)
             raise InvalidParameterError("; ".join(complaints)) from None
@@ -143,15 +161,6 @@ class SearchParams(Settings):
     cutoff: float = Field(default=DEFAULT_CUTOFF, ge=0, lt=1)
     shortlist: int | None = Field(default=DEFAULT_SHORTLIST, ge=1)
     ranking: Ranking = "distance"
-
-    @field_validator("k", "cutoff", "shortlist", mode="before")
-    @classmethod
-    def _number(cls, value: Any) -> Any:
-        if isinstance(value, np.integer):
-            return int(value)  # pydantic would read a numpy integer as a float
-        if isinstance(value, bool | np.bool_ | complex | np.complexfloating | str | bytes):
-            raise ValueError(f"a {type(value).__name__}, expected a number")
-        return value
 
     @model_validator(mode="after")
     def _shortlist_holds_k(self) -> SearchParams:

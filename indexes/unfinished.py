@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semcut.indexes.errors import SemcutWarning, StorageError
+from semcut.indexes.errors import LockedError, SemcutWarning, StorageError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import sync_to_disk, write_json
 from semcut.indexes.storage.directory import MARK
@@ -35,6 +35,7 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
 
     Raises:
         StorageError: the file cannot be written.
+        LockedError: as the block raises it: nothing was added, and the index is no more unfinished than before.
     """
     file = Path(index) / MARK
     earlier = _read(file)
@@ -42,7 +43,15 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
         expected, before = earlier if resumes else (earlier[0] + expected, earlier[1])
     with _as_storage_error(file):
         write_json(file, {"expected": expected, "before": before})
-    yield
+    try:
+        yield
+    except LockedError:  # raised by the first change, or never
+        with _as_storage_error(file):
+            if earlier is None:
+                file.unlink(missing_ok=True)
+            elif file.exists():
+                write_json(file, {"expected": earlier[0], "before": earlier[1]})
+        raise
     if earlier is None or resumes:
         with _as_storage_error(file):
             file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@
     pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
     protocols       divide a data set into training images, database and queries as published results do
     labels          look up the label of every record of an index: the class folder of the record's file
+    class_names, file_arguments, image_arguments    check arguments of the public functions
 
 Other packages import from these modules directly. To add a kind of source, extend `sources.folder`; to add a protocol,
 extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is installed but does

@@ -17,12 +17,12 @@ import numpy as np
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image
+from semcut.connector.data.sources import DIGEST_BYTES as DIGEST_BYTES
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.regular_files import open_binary
 
-DIGEST_BYTES = 16
 _BLOCK = 1 << 20
 _AT_ONCE = 1024
 """Files that are handed to the threads at a time, so that little is left to do after Ctrl-C."""

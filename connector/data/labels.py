@@ -12,8 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.class_names import MAX_CLASSES, classes_given
+from semcut.connector.data.file_arguments import roots_given
 from semcut.connector.data.image_folders import class_of
 from semcut.indexes import SemanticIndex
+from semcut.indexes.argument_checks import instance_given
+from semcut.indexes.array_checks import integers_given
+from semcut.indexes.errors import InvalidParameterError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +28,28 @@ class RecordLabels:
     Attributes:
         ids: (n,) int64, ascending.
         labels: (n,) int64, -1 for unknown.
+
+    Raises:
+        InvalidParameterError: the ids are not ascending, or a value is no integer, or out of range.
     """
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        ids = integers_given("ids", self.ids, 0, 2**63 - 1)
+        if (ids[1:] <= ids[:-1]).any():
+            raise InvalidParameterError("ids are not ascending, expected each id once, in ascending order")
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "labels", integers_given("labels", self.labels, -1, MAX_CLASSES - 1, (len(ids),)))
+
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Look up labels by ids of any shape; -1 where no record has this id."""
+        """Look up labels by ids of any shape; -1 where no record has this id, as where the id is -1.
+
+        Raises:
+            InvalidParameterError: an id is no integer of at least -1.
+        """
+        ids = integers_given("ids", ids, -1, 2**63 - 1, None)
         if not len(self.ids):
             return np.full(ids.shape, -1, np.int64)
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -47,7 +67,12 @@ def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str,
     Returns:
         The label of each record, the position of its class in `classes`; -1 if the class is not in `classes`,
         or if the record has no uri.
+
+    Raises:
+        InvalidParameterError: `classes` is no list of different names.
     """
+    instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
+    classes, roots = classes_given("classes", classes, least=0), roots_given("roots", roots)
     label_of = {name: label for label, name in enumerate(classes)}
     ids = np.sort(index.ids())
     labels = [label_of.get(class_of(uri, roots) or "", -1) for uri in index.uris(ids)]

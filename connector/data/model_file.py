@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from semcut.connector.data.class_names import MAX_CLASSES, MAX_NAME, is_class_name
 from semcut.indexes.errors import CheckpointError, shown
 from semcut.indexes.regular_files import read_json
 
@@ -35,7 +36,6 @@ MODEL = "model.json"
 VERSION = 3
 _DESCRIPTION_BYTES = 4 << 20
 """The largest file: 10,000 class names of 400 bytes, or thousands of epochs."""
-_MAX_CLASSES, _MAX_NAME = 10_000, 1_000
 _DECISIVE = ("architecture", "normalisation", "binarisation", "weights")
 _ENCODING_VERSION = 1
 """Version of the code that scales images and computes encodings. Raise it when the same network would encode otherwise
@@ -85,13 +85,6 @@ def read_model_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is_name(name: Any) -> bool:
-    """Check a class name; one with half of a surrogate pair could be neither printed nor sent."""
-    return (
-        isinstance(name, str) and len(name) <= _MAX_NAME and not any("\ud800" <= letter <= "\udfff" for letter in name)
-    )
-
-
 def _wrong_field(content: dict[str, Any]) -> str:
     """Name the first field of a wrong type or size; nothing if there is none."""
     training = content.setdefault("training", {})
@@ -102,10 +95,10 @@ def _wrong_field(content: dict[str, Any]) -> str:
         if not isinstance(content.get(name), kind):
             return f"{name} = {shown(content.get(name))}"
     classes = content["architecture"].get("classes")
-    if not isinstance(classes, list) or not 2 <= len(classes) <= _MAX_CLASSES:
-        return f"classes = {shown(classes)}, expected 2 to {_MAX_CLASSES:,} names"
-    if wrong := [name for name in classes if not _is_name(name)]:
-        return f"class {shown(wrong[0])}, expected a name of at most {_MAX_NAME:,} characters that is valid text"
+    if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
+        return f"classes = {shown(classes)}, expected 2 to {MAX_CLASSES:,} names"
+    if wrong := [name for name in classes if not is_class_name(name)]:
+        return f"class {shown(wrong[0])}, expected a name of 1 to {MAX_NAME:,} characters that is valid text"
     start = training.get("start", {})
     for name, value in (("config", training.get("config", {})), ("kept", training.get("kept", {})), ("start", start)):
         if not isinstance(value, dict):

@@ -14,6 +14,7 @@ are not used before the evaluation.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -23,7 +24,8 @@ import numpy as np
 from semcut.connector.data import ProtocolName
 from semcut.connector.data.image_contents import digests_of
 from semcut.connector.data.sources import ImageSet, load
-from semcut.indexes.errors import DataError
+from semcut.indexes.argument_checks import instance_given, integer_given, possible_path_given
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 
 
 class ProtocolSplit(NamedTuple):
@@ -64,7 +66,7 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 }
 
 
-def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSplit:
+def protocol_split(name: ProtocolName, source: str | os.PathLike[str], seed: int = 0) -> ProtocolSplit:
     """Divide a data set into training images, database and queries by a protocol.
 
     Args:
@@ -74,8 +76,10 @@ def protocol_split(name: ProtocolName, source: str, seed: int = 0) -> ProtocolSp
 
     Raises:
         DataError: a folder is missing, the two folders have different classes, or there are too few images.
+        InvalidParameterError: no protocol has this name, or another argument is of another type.
     """
-    protocol = PROTOCOLS[name]
+    protocol = PROTOCOLS[_known(name)]
+    source, seed = possible_path_given("source", source), integer_given("seed", seed, 0)
     train, others = load(f"{source}/train"), load(f"{source}/{protocol.queries_from}")
     if train.classes != others.classes:
         raise DataError(
@@ -113,7 +117,13 @@ def check_protocol(
 
     Raises:
         DataError: the network or the index has other images.
+        InvalidParameterError: no protocol has this name, or another argument is of another type.
     """
+    _known(name)
+    instance_given("expected", expected, ProtocolSplit, "protocol_split makes one")
+    for what, values, kinds in (("trained", trained, (bytes,)), ("indexed", indexed, (str, type(None)))):
+        if not isinstance(values, list | tuple | set | frozenset) or not all(isinstance(one, kinds) for one in values):
+            raise InvalidParameterError(f"{what} = {shown(values)}, expected a list of digests or of uris")
     same_files = set(indexed) == set(expected.database.files)
     contents = set(trained), set() if same_files else set(digests_of([uri or "" for uri in indexed]))
     for what, given, part, command in (
@@ -130,6 +140,12 @@ def check_protocol(
                 f"images that {name} selects, and {len(missing):,} selected images are missing: give "
                 f"`semcut {command}` the same --protocol, --seed and data"
             )
+
+
+def _known(name: ProtocolName) -> ProtocolName:
+    if not isinstance(name, str) or name not in PROTOCOLS:
+        raise InvalidParameterError(f"name = {shown(name)}, expected {', '.join(PROTOCOLS)}")
+    return name
 
 
 def _draw(images: ImageSet, count: int | None, folder: str, name: str, seed: int) -> ImageSet:

@@ -18,20 +18,29 @@ import hashlib
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from semcut.connector.data.archives import unpack
+from semcut.connector.data.class_names import MAX_CLASSES, classes_given
+from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_folders import Skipped, list_folder
 from semcut.connector.data.image_folders import class_of as class_of
-from semcut.indexes.errors import DataError, install_hint, require
+from semcut.indexes.argument_checks import integer_given, number_given, possible_path_given
+from semcut.indexes.array_checks import integers_given
+from semcut.indexes.errors import DataError, InvalidParameterError, install_hint, require, shown
 from semcut.indexes.regular_files import open_binary
+
+DIGEST_BYTES = 16
+"""Length of the digest of an image, see `image_contents`."""
+
+_T = TypeVar("_T")
 
 _TORCHVISION = "torchvision:"
 _PARTS = {"train", "test", "val", "valid", "validation"}
@@ -49,6 +58,12 @@ class ImageSet:
         roots: folders in which the class folders are.
         digests: n digests of the contents, see `image_contents`; None if they were not computed.
         skipped: files and folders that were left out when the set was made, with reasons.
+
+    Paths may be given as strings or as `os.PathLike`, and all values as any list; they are kept as above.
+
+    Raises:
+        DataError: `files` or `roots` is no list of paths.
+        InvalidParameterError: another value has a wrong type, or does not fit the others.
     """
 
     files: tuple[str, ...]
@@ -58,12 +73,34 @@ class ImageSet:
     digests: tuple[bytes, ...] | None = None
     skipped: tuple[Skipped, ...] = ()
 
+    def __post_init__(self) -> None:
+        files, classes = tuple(files_given("files", self.files)), classes_given("classes", self.classes)
+        labels = integers_given("labels", self.labels, 0, len(classes) - 1, (len(files),))
+        digests = None if self.digests is None else _of_type("digests", self.digests, bytes)
+        if digests is not None and (len(digests) != len(files) or {*map(len, digests)} - {DIGEST_BYTES}):
+            raise InvalidParameterError(
+                f"digests = {shown(self.digests)}, expected {DIGEST_BYTES} bytes for each of the {len(files):,} files"
+            )
+        for name, value in (
+            ("files", files),
+            ("labels", labels),
+            ("classes", classes),
+            ("roots", roots_given("roots", self.roots)),
+            ("digests", digests),
+            ("skipped", _of_type("skipped", self.skipped, tuple)),
+        ):
+            object.__setattr__(self, name, value)
+
     def __len__(self) -> int:
         return len(self.files)
 
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> ImageSet:
-        """Select the images at these positions; `classes` stays the same."""
-        positions = np.asarray(positions, np.int64)
+        """Select the images at these positions; `classes` stays the same.
+
+        Raises:
+            InvalidParameterError: a position is not from 0 to n - 1.
+        """
+        positions = integers_given("positions", positions, 0, len(self) - 1)
         return replace(
             self,
             files=tuple(self.files[i] for i in positions),
@@ -75,6 +112,9 @@ class ImageSet:
         """Draw `count` images at random, balanced over the classes as far as their image counts allow.
 
         If there are at most `count` images, all of them are returned.
+
+        Raises:
+            InvalidParameterError: an argument is no integer of at least 0.
         """
         return self.subset(balanced_sample(self.labels, count, seed))
 
@@ -83,7 +123,11 @@ class ImageSet:
 
         Returns:
             The remaining images, and the images held out. The number held out from a class is rounded, but at least 1.
+
+        Raises:
+            InvalidParameterError: the fraction is not from 0 to 1, or the seed is no integer of at least 0.
         """
+        fraction, seed = number_given("fraction", fraction, 0, 1), integer_given("seed", seed, 0)
         rank = np.empty(len(self), np.int64)
         rng = np.random.default_rng(seed)
         held_out = np.zeros(len(self), bool)
@@ -93,9 +137,13 @@ class ImageSet:
             held_out[members] = rank[members] < max(1, round(fraction * len(members)))
         return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
 
-    def without(self, files: Sequence[str]) -> ImageSet:
-        """Select all images except these files."""
-        excluded = set(files)
+    def without(self, files: Iterable[str | os.PathLike[str]]) -> ImageSet:
+        """Select all images except these files.
+
+        Raises:
+            DataError: `files` holds something else than paths.
+        """
+        excluded = set(files_given("files", files))
         return self.subset([i for i, file in enumerate(self.files) if file not in excluded])
 
 
@@ -106,7 +154,12 @@ def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0)
 
     Returns:
         (min(count, n),) int64: sorted positions in `labels`.
+
+    Raises:
+        InvalidParameterError: a label, the count or the seed is no integer of at least 0.
     """
+    labels = integers_given("labels", labels, 0, MAX_CLASSES - 1)
+    count, seed = integer_given("count", count, 0), integer_given("seed", seed, 0)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.bincount(labels)
@@ -114,12 +167,20 @@ def balanced_sample(labels: NDArray[np.integer[Any]], count: int, seed: int = 0)
     return np.sort(order[np.argsort(rank_in_class, kind="stable")][:count])
 
 
-def load(source: str) -> ImageSet:
+def _of_type(name: str, values: Any, kind: type[_T]) -> tuple[_T, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, kind) for value in values):
+        raise InvalidParameterError(f"{name} = {shown(values)}, expected a list of {kind.__name__}s")
+    return tuple(values)
+
+
+def load(source: str | os.PathLike[str]) -> ImageSet:
     """Find the images and classes of a labelled source, see `image_folders` for the rule.
 
     Raises:
         DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with files.
+        InvalidParameterError: it is no path.
     """
+    source = possible_path_given("source", source)
     found = list_folder(folder(source))
     classes = [name for name, members in found.classes.items() if members.files]
     only_parts = {name.lower() for name in classes} <= _PARTS
@@ -148,22 +209,24 @@ def load(source: str) -> ImageSet:
     )
 
 
-def folder(source: str) -> Path:
+def folder(source: str | os.PathLike[str]) -> Path:
     """Return the folder on disk of a source; unpack an archive or write out a data set first if needed.
 
     Raises:
         DataError: the source does not exist, or cannot be unpacked.
+        InvalidParameterError: it is no path.
     """
+    source = possible_path_given("source", source)
     name, _, inner = source.partition("/")
-    if name == "digits" and not Path(source).exists():
+    if name == "digits" and not os.path.exists(source):
         return _inside(_cached("digits-1", _write_digits), inner, source)
     if source.startswith(_TORCHVISION):
         return _torchvision(source)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         return path
     archive = next((parent for parent in (path, *path.parents) if os.path.lexists(parent)), path)
-    if archive.is_dir() or not archive.exists():
+    if os.path.isdir(archive) or not os.path.exists(archive):
         raise DataError(f"{source} does not exist: give a folder, an archive, digits/train or torchvision:NAME/train")
     try:
         opened = open_binary(archive, follow=True)
@@ -191,7 +254,7 @@ def cache() -> Path:
 def _inside(root: Path, inner: str, source: str) -> Path:
     """Return a folder inside a data set; raise an error for a path that leads out of the data set."""
     path = root / inner
-    if not path.is_dir() or not path.resolve().is_relative_to(root.resolve()):
+    if not os.path.isdir(path) or not path.resolve().is_relative_to(root.resolve()):
         inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:8])
         raise DataError(f"{source}: the data set has no folder {inner!r}, it holds {inside}")
     return path
@@ -243,8 +306,11 @@ def _torchvision(source: str) -> Path:
 
     name, _, split = source.removeprefix(_TORCHVISION).partition("/")
     data_set = getattr(datasets, name, None)
-    if not inspect.isclass(data_set):
-        raise DataError(f"torchvision has no data set {name!r}: see torchvision.datasets for the names")
+    if not inspect.isclass(data_set) or "/" in split:
+        raise DataError(
+            f"torchvision has no data set {shown(name)} with a split {shown(split)}: see torchvision.datasets for the "
+            "names"
+        )
     accepted = inspect.signature(data_set).parameters
     possible = {"root": str(cache() / "torchvision"), "download": True, "train": split == "train", "split": split}
     settings: dict[str, Any] = {parameter: value for parameter, value in possible.items() if parameter in accepted}
@@ -252,6 +318,7 @@ def _torchvision(source: str) -> Path:
     def write(target: Path) -> None:
         try:
             images: Any = data_set(**settings)
+            len(images)
         except Exception as error:  # downloads, broken archives and missing files raise errors of many types
             raise DataError(f"cannot download {source} with torchvision: {error}; this needs the internet") from None
         names = getattr(images, "classes", None)

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.labels import RecordLabels
 from semcut.connector.evaluation.metrics import average_precision
 from semcut.indexes import Encodings, SearchResult, SemanticIndex
-from semcut.indexes.config import Ranking
+from semcut.indexes.argument_checks import instance_given
+from semcut.indexes.array_checks import integers_given
+from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.errors import DataError
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
@@ -96,7 +99,15 @@ def evaluate(
 
     Raises:
         DataError: no query has a right record in the index.
+        InvalidEncodingsError: the queries are not of the index.
+        InvalidParameterError: another argument is of another type, or out of range.
     """
+    instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
+    instance_given("record_labels", record_labels, RecordLabels, "labels_by_id makes them")
+    index.config.check(queries)
+    classes = classes_given("classes", classes)
+    query_labels = integers_given("query_labels", query_labels, 0, len(classes) - 1, (len(queries),))
+    k = SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking).k
     if not len(index):
         raise DataError("the index has no records: there is nothing to evaluate")
     per_label = np.bincount(record_labels.labels[record_labels.labels >= 0], minlength=len(classes))

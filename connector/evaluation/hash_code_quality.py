@@ -5,12 +5,48 @@ The average precision is the mean over all orders of the records that are at the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.evaluation.metrics import average_precision, tied_average_precision
+from semcut.connector.data.class_names import MAX_CLASSES
+from semcut.connector.evaluation.metrics import MAX_RECORDS, average_precision, tied_average_precision
+from semcut.indexes.array_checks import array_of, integers_given
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 
 _ROWS_PER_BLOCK = 256
+
+
+def codes_given(name: str, value: NDArray[np.uint8], width: int | None = None) -> NDArray[np.uint8]:
+    """Read packed codes, (n, width) uint8."""
+    array = array_of(name, value, "u", (None, width))
+    if array.dtype != np.uint8:
+        raise InvalidParameterError(f"{name} have dtype {array.dtype}, expected uint8")
+    return array
+
+
+def ks_given(ks: Sequence[int]) -> tuple[int, ...]:
+    """Read the values of k, at least one."""
+    if not len(found := integers_given("ks", ks, 1, MAX_RECORDS)):
+        raise InvalidParameterError(f"ks = {shown(ks)}, expected at least one value of k")
+    return tuple(found.tolist())
+
+
+def totals_given(labels: NDArray[np.int64], query_labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the records that have the label of each query.
+
+    Raises:
+        DataError: no record has the label of a query.
+        InvalidParameterError: a label is no integer, or out of range.
+    """
+    labels = integers_given("labels", labels, -1, MAX_CLASSES - 1)
+    query_labels = integers_given("query_labels", query_labels, 0, MAX_CLASSES - 1)
+    highest = int(query_labels.max(initial=0))
+    total = np.bincount(labels[labels >= 0], minlength=highest + 1)[query_labels]
+    if (total < 1).any():
+        raise DataError(f"{np.count_nonzero(total < 1)} of {len(total)} queries have no record of their class")
+    return total
 
 
 def hamming_all_pairs(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -18,6 +54,8 @@ def hamming_all_pairs(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> N
 
     The loop over bytes needs temporary arrays of shape (nq, n) only; `equations.hamming` needs (nq, n, bytes).
     """
+    queries = codes_given("queries", queries)
+    codes = codes_given("codes", codes, queries.shape[1])
     distances = np.zeros((len(queries), len(codes)), np.int16)
     for byte in range(codes.shape[1]):
         distances += np.bitwise_count(queries[:, byte, None] ^ codes[None, :, byte])
@@ -43,8 +81,17 @@ def code_average_precision(
 
     Returns:
         (nq,) AP@all and (nq, ks) AP@k, float64.
+
+    Raises:
+        InvalidParameterError: an array has another dtype or shape, or a number is out of range.
+        DataError: no record has the label of a query.
     """
-    total = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
+    codes = codes_given("codes", codes)
+    queries = codes_given("queries", queries, codes.shape[1])
+    labels = integers_given("labels", labels, -1, MAX_CLASSES - 1, (len(codes),))
+    query_labels = integers_given("query_labels", query_labels, 0, MAX_CLASSES - 1, (len(queries),))
+    ks = ks_given(ks)
+    total = totals_given(labels, query_labels)
     every, right = np.zeros((2, len(queries), 8 * codes.shape[1] + 1), np.int64)
     for i, query in enumerate(queries):
         distances = hamming_all_pairs(query[None], codes)[0]
@@ -67,7 +114,13 @@ def leave_one_out_map(
     Returns:
         mAP@all by Hamming distance, and mAP@all by relevance R with S = I. Both are means over the records whose class
         has another record; None if no class has two records.
+
+    Raises:
+        InvalidParameterError: an array has another dtype or shape, or a number is out of range.
     """
+    codes = codes_given("codes", codes)
+    probabilities = array_of("probabilities", probabilities, "f", (len(codes), None))
+    labels = integers_given("labels", labels, 0, MAX_CLASSES - 1, (len(codes),))
     total = np.bincount(labels)[labels] - 1
     queries = np.flatnonzero(total)
     if not len(queries):

@@ -16,6 +16,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.argument_checks import integer_given
+from semcut.indexes.array_checks import array_of, integers_given
+from semcut.indexes.errors import InvalidParameterError
+
+MAX_RECORDS = 1 << 30
+"""The largest number of records that a query is compared with; tables of its length are made."""
+
 
 def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute the average precision of every query.
@@ -26,7 +33,12 @@ def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> 
 
     Returns:
         (nq,) float64.
+
+    Raises:
+        InvalidParameterError: an array has another dtype or shape, or a number is out of range.
     """
+    right = array_of("right", right, "b", (None, None))
+    relevant = integers_given("relevant", relevant, 1, MAX_RECORDS, (len(right),))
     places = np.arange(1, right.shape[1] + 1)
     precision = np.cumsum(right, axis=1) / places
     total: NDArray[np.float64] = np.where(right, precision, 0).sum(axis=1) / relevant
@@ -54,7 +66,19 @@ def tied_average_precision(
 
     Returns:
         (nq,) float64.
+
+    Raises:
+        InvalidParameterError: an array has another dtype or shape, or a number is out of range.
     """
+    every = integers_given("every", every, 0, MAX_RECORDS, (None, None))
+    right = integers_given("right", right, 0, MAX_RECORDS, every.shape)
+    relevant = integers_given("relevant", relevant, 1, MAX_RECORDS, (len(every),))
+    k = None if k is None else integer_given("k", k, 1, MAX_RECORDS)
+    if (right > every).any() or int(every.sum(axis=1).max(initial=0)) > MAX_RECORDS:
+        raise InvalidParameterError(
+            f"right and every do not fit: expected at most {MAX_RECORDS:,} records of a query, and in each group at "
+            "most as many right ones as there are"
+        )
     before = np.cumsum(every, axis=1) - every
     right_before = np.cumsum(right, axis=1) - right
     counted = every if k is None else np.clip(k - before, 0, every)

@@ -25,10 +25,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.evaluation.hash_code_quality import hamming_all_pairs
+from semcut.connector.data.class_names import MAX_CLASSES
+from semcut.connector.evaluation.hash_code_quality import hamming_all_pairs, ks_given, totals_given
 from semcut.connector.evaluation.metrics import tied_average_precision
 from semcut.indexes import Encodings, IndexConfig
-from semcut.indexes.errors import DataError
+from semcut.indexes.argument_checks import callback_given, instance_given, integer_given
+from semcut.indexes.array_checks import array_of, integers_given
+from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.pruning.cell_table import edges_of
 from semcut.indexes.pruning.cells import Cells
@@ -103,7 +106,13 @@ class Comparison:
         )
 
     def figures(self, k: int) -> list[RankingFigures]:
-        """Compute the means over queries, for one k of `ks`."""
+        """Compute the means over queries, for one k of `ks`.
+
+        Raises:
+            InvalidParameterError: the comparison was not made for this k.
+        """
+        if integer_given("k", k, 1) not in self.ks:
+            raise InvalidParameterError(f"k = {k}, expected one of {', '.join(map(str, self.ks))}")
         place = self.ks.index(k)
         return [
             RankingFigures(
@@ -147,12 +156,20 @@ def compare(
 
     Raises:
         DataError: a query has no record of its class.
+        InvalidEncodingsError: the encodings do not fit the configuration.
+        InvalidParameterError: another argument is of another type, or out of range.
     """
+    instance_given("config", config, IndexConfig)
+    config.check(records)
+    config.check(queries)
+    labels = integers_given("labels", labels, -1, MAX_CLASSES - 1, (len(records),))
+    query_labels = integers_given("query_labels", query_labels, 0, MAX_CLASSES - 1, (len(queries),))
+    shortlist = integer_given("shortlist", shortlist, 1)
+    chosen = tuple(sorted(array_of("cutoffs", cutoffs, "fiu", (None,), -1, 1).tolist()))
+    callback_given("progress", progress)
     report = progress or silent
-    total = np.bincount(labels[labels >= 0], minlength=int(query_labels.max()) + 1)[query_labels]
-    if (total < 1).any():
-        raise DataError(f"{np.count_nonzero(total < 1)} of {len(queries)} queries have no record of their class")
-    found = Comparison.unfilled(tuple(sorted(cutoffs)), tuple(ks), len(queries))
+    total = totals_given(labels, query_labels)
+    found = Comparison.unfilled(chosen, ks_given(ks), len(queries))
     pairs = _AllPairs(records, labels, config, shortlist)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     step = max(1, min(_PAIRS // threads // max(1, len(records)), _QUERIES_PER_BLOCK))

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from semcut.connector.explore.error_responses import error_response
+from semcut.indexes.errors import InvalidParameterError
 
 _PATHS_WITHOUT_TOKEN = ("/health",)
 
@@ -25,9 +26,14 @@ class TokenGuard:
 
     Args:
         token: the secret; None lets every request pass.
+
+    Raises:
+        InvalidParameterError: the token cannot be sent in a header, as an empty one, which every request would have.
     """
 
     def __init__(self, token: str | None) -> None:
+        if token is not None and not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
+            raise InvalidParameterError("token = (hidden), expected printable ASCII characters, or None")
         self._token = token
         # Browsers send a cookie to all ports of a host, so the name of the cookie depends on the token, too.
         self._cookie_value = hashlib.sha256(f"semcut {token}".encode()).hexdigest()

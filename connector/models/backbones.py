@@ -15,6 +15,7 @@ To add a backbone, return a `Backbone` for its name in `build_backbone`.
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.pth_files import read_pth
+from semcut.indexes.argument_checks import possible_path_given
 from semcut.indexes.errors import (
     CheckpointError,
     DataError,
@@ -96,7 +98,7 @@ class Backbone(nn.Module):
             self.train(training)
 
 
-def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone:
+def build_backbone(name: str, size: int, weights: str | os.PathLike[str] | None = None) -> Backbone:
     """Build a backbone by its name, for images of size x size pixels.
 
     Args:
@@ -110,9 +112,12 @@ def build_backbone(name: str, size: int, weights: str | None = None) -> Backbone
         DataError: the weights cannot be downloaded.
         CheckpointError: the file of weights cannot be read, or holds weights of another network.
     """
+    weights = None if weights is None else possible_path_given("weights", weights)
     if name == "small":
         if weights is not None:
-            raise InvalidParameterError(f"weights = {weights}: the small backbone is trained from scratch, give none")
+            raise InvalidParameterError(
+                f"weights = {shown(weights)}: the small backbone is trained from scratch, give none"
+            )
         return Backbone(_small(), *normalisation_of(name))
     if name == "efficientnet_lite0":
         return _lite0(size, weights)
@@ -166,13 +171,15 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
     if name not in models.list_models(module=models):
         raise _no_such_backbone(name)
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not os.path.isfile(weights):
         published = "DEFAULT" if weights == "imagenet" else weights
         try:
             model = models.get_model(name, weights=published)
         except (KeyError, ValueError):
             names = ", ".join(entry.name for entry in models.get_model_weights(name))
-            raise InvalidParameterError(f"weights = {weights}: {name} has {names}; or give a local file") from None
+            raise InvalidParameterError(
+                f"weights = {shown(weights)}: {name} has {names}; or give a local file"
+            ) from None
         except Exception as error:  # downloads raise errors of many types
             raise DataError(
                 f"cannot download the weights {weights} of {name} ({error}): give a local file instead"
@@ -181,7 +188,7 @@ def _torchvision(name: str, weights: str | None) -> Backbone:
         with _RealNumbers() if name.startswith("regnet") else nullcontext():
             model = models.get_model(name, weights=None, **settings)
     removed = _remove_last_linear(model, name)
-    if weights is not None and Path(weights).is_file():
+    if weights is not None and os.path.isfile(weights):
         _load_weights(model, Path(weights), removed)
     return Backbone(_AlexNet(model) if name == "alexnet" else model)
 

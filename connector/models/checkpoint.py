@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,8 @@ from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tens
 from semcut.connector.models.backbones import normalisation_of
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.indexes.errors import CheckpointError, SemcutError
+from semcut.indexes.argument_checks import instance_given, path_given, possible_path_given, text_given
+from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
 from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
@@ -52,6 +54,15 @@ class TrainingDigests(NamedTuple):
     def all(self) -> frozenset[bytes]:
         """The digests of both."""
         return self.training | self.validation
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses in a run directory into a `CheckpointError`."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path} cannot be used: {error.strerror or error}") from None
 
 
 def write_digests(path: Path, digests: TrainingDigests) -> None:
@@ -80,9 +91,18 @@ class Checkpoint:
     digest: str
     training: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", path_given("path", self.path))
+        instance_given("net", self.net, SemanticHashNet)
+        text_given("digest", self.digest)
+        instance_given("training", self.training, dict)
+
     @staticmethod
     def save(
-        path: Path, architecture: Architecture, weights: dict[str, torch.Tensor], training: dict[str, Any]
+        path: str | os.PathLike[str],
+        architecture: Architecture,
+        weights: dict[str, torch.Tensor],
+        training: dict[str, Any],
     ) -> None:
         """Write a checkpoint; replace the checkpoint that the directory had before, if any.
 
@@ -91,19 +111,28 @@ class Checkpoint:
             architecture: architecture of the network.
             weights: state dict of the network.
             training: settings and metrics of the training, as values that JSON can hold.
+
+        Raises:
+            CheckpointError: the weights are not those of the architecture, or the disk refuses.
+            InvalidParameterError: an argument is of another type, or JSON cannot hold the training.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        with replacing(path / WEIGHTS) as scratch:
-            safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
-            digest = _sha256_of(scratch)
-        content = {
-            "semcut_model": VERSION,
-            "architecture": architecture.model_dump(mode="json"),
-            **_encoding_facts(architecture),
-            "weights": digest,
-            "training": training,
-        }
-        write_json(path / MODEL, {**content, "sha256": encoding_digest(content)})
+        path = Path(possible_path_given("path", path))
+        instance_given("architecture", architecture, Architecture)
+        _check_weights(weights, architecture)
+        _check_json("training", training)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            with replacing(path / WEIGHTS) as scratch:
+                safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
+                digest = _sha256_of(scratch)
+            content = {
+                "semcut_model": VERSION,
+                "architecture": architecture.model_dump(mode="json"),
+                **_encoding_facts(architecture),
+                "weights": digest,
+                "training": training,
+            }
+            write_json(path / MODEL, {**content, "sha256": encoding_digest(content)})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -112,8 +141,9 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no checkpoint, it is damaged or was changed, its weights do not fit its
                 architecture, or are not finite.
+            InvalidParameterError: `path` is no path.
         """
-        path = Path(path)
+        path = path_given("path", path)
         content = read_model_file(path)
         version, weights_digest = content["semcut_model"], content["weights" if "weights" in content else "sha256"]
         try:
@@ -211,6 +241,27 @@ class Checkpoint:
                 f"{getattr(error, 'strerror', None) or error}): give a directory that training has written"
             ) from None
         return [*self.training.get("start", {}).get("epochs", []), *found]
+
+
+def _check_weights(weights: dict[str, torch.Tensor], architecture: Architecture) -> None:
+    """Raise an error unless the weights are those of a network of the architecture."""
+    instance_given("weights", weights, dict, "net.state_dict() returns one")
+    for name, value in weights.items():
+        instance_given(f"weights[{shown(name)}]", value, torch.Tensor)
+    try:
+        shapes = {str(name): tuple(value.shape) for name, value in weights.items()}
+        compare_shapes(shapes, SemanticHashNet.outline(architecture).state_dict())
+    except ValueError as error:
+        raise CheckpointError(f"the weights are not those of the architecture: {error}") from None
+
+
+def _check_json(name: str, value: dict[str, Any]) -> None:
+    """Raise an error unless a dictionary can be stored as JSON."""
+    instance_given(name, value, dict)
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(f"{name} = {shown(value)}, expected values that JSON can hold ({error})") from None
 
 
 def _encoding_facts(architecture: Architecture) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -20,18 +20,23 @@ def device_named(name: str) -> torch.device:
     """Find a device by its name, and check that a tensor can be created on it.
 
     Args:
-        name: the device as torch names it: "cpu", "cuda", "cuda:0".
+        name: the device as torch names it: "cpu", "cuda", "cuda:0"; or a device of torch.
 
     Raises:
         DataError: the device cannot be used.
+        InvalidParameterError: it is no name of a device.
     """
     import torch
 
+    from semcut.indexes.argument_checks import text_given  # loads numpy
+
+    name = text_given("device", str(name) if isinstance(name, torch.device) else name)
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device = {name} cannot be used here ({str(error).splitlines()[0]}): use cpu") from None
+        torch.zeros(1, device=device).item()  # which a device without memory ("meta") refuses
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"device = {shown(name)} cannot be used here ({reason[:200]}): use cpu") from None
     return device
 
 

@@ -12,16 +12,20 @@ Source: Varga and Szirányi, "Fast content-based image retrieval using convoluti
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
+from semcut.connector.data.class_names import classes_given
 from semcut.connector.models import HeadName
 from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.heads import make_head
+from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import InvalidParameterError, shown
 
 
 class Architecture(Settings):
@@ -29,7 +33,7 @@ class Architecture(Settings):
 
     Attributes:
         backbone: name of the backbone; see `backbones`.
-        classes: class names, in order of the softmax outputs.
+        classes: 2 to 10,000 different class names, in order of the softmax outputs.
         image_size: pixels per side of the squares that images are scaled to.
         bits: length of the hash code.
         head: name of the head of the hash branch; see `heads`.
@@ -37,11 +41,16 @@ class Architecture(Settings):
     """
 
     backbone: str = "small"
-    classes: tuple[str, ...] = Field(min_length=2, max_length=10_000)
+    classes: tuple[str, ...]
     image_size: int = Field(default=32, ge=8, le=1024)
     bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
     head: HeadName = "paper"
     dim: int | None = Field(default=None, ge=1, le=65_536)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _different_names(cls, value: Any) -> tuple[str, ...]:
+        return classes_given("classes", value, least=2)
 
 
 class Output(NamedTuple):
@@ -64,17 +73,21 @@ class SemanticHashNet(nn.Module):
     Args:
         architecture: the network to build.
         weights: weights of the backbone, see `backbones`; None for random weights.
+
+    Raises:
+        InvalidParameterError, MissingDependencyError, DataError, CheckpointError: as `build_backbone` raises them.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     temperature: torch.Tensor
 
-    def __init__(self, architecture: Architecture, weights: str | None = None) -> None:
+    def __init__(self, architecture: Architecture, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture = instance_given("architecture", architecture, Architecture)
         self.backbone = build_backbone(architecture.backbone, architecture.image_size, weights)
         *others, width = self.backbone.widths(architecture.image_size)
+        self._widths = (*others, width)
         self.middle: nn.Module = nn.Identity()
         if architecture.dim is not None:
             self.middle = nn.Sequential(nn.Linear(width, architecture.dim), nn.ReLU())
@@ -102,16 +115,25 @@ class SemanticHashNet(nn.Module):
 
         Args:
             images: (n, 3, size, size) RGB pixels from 0 to 255, uint8 or float.
+
+        Raises:
+            InvalidParameterError: they are no such tensor on the device of the network.
         """
         return self.branch_outputs(self.backbone_outputs(images))
 
     def backbone_outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the backbone on images, given as for `forward`; return its mid-level outputs, a tuple of (n, width)."""
+        size = self.architecture.image_size
+        self._check("images", images, (3, size, size))
         outputs: tuple[torch.Tensor, ...] = self.backbone((images - self.mean) / self.std)
         return outputs
 
     def branch_outputs(self, layers: tuple[torch.Tensor, ...]) -> Output:
         """Compute the outputs of the network from the mid-level outputs of the backbone, see `backbone_outputs`."""
+        if not isinstance(layers, tuple | list) or len(layers) != len(self._widths):
+            raise InvalidParameterError(f"layers = {shown(layers)}, expected a tuple of {len(self._widths)} tensors")
+        for layer, width in zip(layers, self._widths, strict=True):
+            self._check("layers", layer, (width,))
         *others, last = layers
         features = self.middle(last)
         outputs = self.head(self.hash(torch.cat([*others, features], dim=1)))
@@ -119,4 +141,22 @@ class SemanticHashNet(nn.Module):
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""
+        self._check("logits", logits, (len(self.architecture.classes),))
         return torch.softmax(logits.double() / self.temperature, dim=1)
+
+    def _check(self, name: str, value: Any, shape: tuple[int, ...]) -> None:
+        """Raise an error unless a value is a tensor of real numbers, (n, *shape), where the network is."""
+        if not isinstance(value, torch.Tensor):
+            raise InvalidParameterError(f"{name} = {shown(value)}, expected a tensor")
+        real = not value.is_complex() and value.dtype != torch.bool
+        if value.shape[1:] != shape or value.ndim != 1 + len(shape) or not real:
+            raise InvalidParameterError(
+                f"{name} are {value.dtype} of shape {tuple(value.shape)}, expected real numbers of shape "
+                f"(n, {', '.join(map(str, shape))})"
+            )
+        device = self.semantic.weight.device
+        if value.device != device or value.layout != torch.strided:
+            raise InvalidParameterError(
+                f"{name} are a {value.layout} tensor on {value.device}, expected a dense one on {device}, where the "
+                "network is"
+            )

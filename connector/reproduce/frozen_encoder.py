@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from semcut.connector.data.sources import ImageSet
+from semcut.connector.data.file_arguments import files_given
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.encoder import EncodedFiles, Encoder, encodings_of
-from semcut.connector.training.batches import labelled_batches
+from semcut.connector.training.batches import NumberedFiles, labelled_batches
 from semcut.connector.training.frozen_features import cached_features
 from semcut.indexes.progress import Progress
 
@@ -32,9 +33,9 @@ class FrozenEncoder(Encoder):
 
     def __init__(self, checkpoint: Checkpoint, files: Sequence[str], device: str, progress: Progress) -> None:
         super().__init__(checkpoint, device)
-        images = ImageSet(tuple(files), np.arange(len(files)), self.architecture.classes)
+        images = NumberedFiles(tuple(files))
 
-        def read(images: ImageSet) -> Iterator[tuple[Any, Any]]:
+        def read(images: NumberedFiles) -> Iterator[tuple[Any, Any]]:
             size = self.architecture.image_size
             for pixels, positions in labelled_batches(images, size, self._batch_size, self._workers):
                 yield pixels, positions
@@ -44,8 +45,9 @@ class FrozenEncoder(Encoder):
         self._layers = [layer.numpy() for layer in outputs.variants[0]]
         self._row_of = {files[position]: row for row, position in enumerate(outputs.labels.tolist())}
 
-    def encode_files(self, files: Sequence[str], first_id: int = 0) -> Iterator[EncodedFiles]:
+    def encode_files(self, files: Iterable[str | os.PathLike[str]], first_id: int = 0) -> Iterator[EncodedFiles]:
         """Encode some of the images, batch by batch; images that cannot be read are skipped."""
+        files = files_given("files", files)
         for start in range(0, len(files), self._batch_size):
             batch = files[start : start + self._batch_size]
             readable = [place for place, file in enumerate(batch) if file in self._row_of]

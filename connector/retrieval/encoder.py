@@ -5,19 +5,23 @@ This module works with numpy arrays; `semcut.connector.models.inference` runs th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semcut.connector.data.file_arguments import files_given
+from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.images import UnreadableImage, fit, load_pixels, open_image, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
+from semcut.indexes.argument_checks import instance_given, integer_given
 
+MAX_WORKERS = 256
 _BYTES_ON_CPU, _BYTES_ON_GPU = 3 << 26, 1 << 32
 """Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 
@@ -50,16 +54,19 @@ class Encoder:
 
     Raises:
         DataError: the device cannot be used on this machine.
+        InvalidParameterError: an argument is of another type, or out of range.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", batch_size: int = 128, workers: int = 2) -> None:
+        instance_given("checkpoint", checkpoint, Checkpoint, "Checkpoint.load(path) reads one")
+        batch_size = integer_given("batch_size", batch_size, 1)
+        self._workers = integer_given("workers", workers, 1, MAX_WORKERS)
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
         memory = _BYTES_ON_CPU if self._network.device.type == "cpu" else _BYTES_ON_GPU
         most = memory // max(1, self._network.bytes_per_image())
         self._batch_size = max(1, min(batch_size, most))
-        self._workers = workers
 
     def index_config(self) -> IndexConfig:
         """Return the configuration of an index for the encodings of this network."""
@@ -67,12 +74,13 @@ class Encoder:
             classes=len(self.architecture.classes), bits=self.architecture.bits, dim=self._network.net.dim
         )
 
-    def encode(self, images: Sequence[str | Path | Image.Image]) -> Encodings:
+    def encode(self, images: Iterable[str | os.PathLike[str] | Image.Image]) -> Encodings:
         """Encode a few images, given as files or PIL images, as queries: the encodings have no ids.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, or `images` holds something else than images.
         """
+        images = images_given("images", images)
         size = self.architecture.image_size
         parts = []
         for start in range(0, len(images), self._batch_size):
@@ -84,7 +92,7 @@ class Encoder:
         return encodings_of(self._network.run(np.empty((0, 3, size, size), np.uint8)))
 
     def encode_readable(
-        self, images: Sequence[str | Path | Image.Image], skipped: list[tuple[str, str]]
+        self, images: Iterable[str | os.PathLike[str] | Image.Image], skipped: list[tuple[str, str]]
     ) -> tuple[Encodings, list[int]]:
         """Encode a few images as `encode` does, without those that cannot be read.
 
@@ -94,10 +102,15 @@ class Encoder:
 
         Returns:
             The encodings of the other images, and their positions in `images`.
+
+        Raises:
+            DataError: `images` holds something else than images.
         """
+        images = images_given("images", images)
+        instance_given("skipped", skipped, list)
         size = self.architecture.image_size
 
-        def pixels_of(image: str | Path | Image.Image) -> NDArray[np.uint8] | str:
+        def pixels_of(image: str | Image.Image) -> NDArray[np.uint8] | str:
             try:
                 return fit(open_image(image), size)
             except UnreadableImage as reason:
@@ -113,22 +126,30 @@ class Encoder:
         ]
         return Encodings.concatenate([self.encode([]), *parts]), positions
 
-    def encode_files(self, files: Sequence[str], first_id: int = 0) -> Iterator[EncodedFiles]:
+    def encode_files(self, files: Iterable[str | os.PathLike[str]], first_id: int = 0) -> Iterator[EncodedFiles]:
         """Encode any number of files, batch by batch; files that cannot be read are skipped.
 
         Args:
-            files: paths.
+            files: paths, which become the uris of the encodings.
             first_id: id of the first file; the id of every other file is `first_id` plus the position of the file.
+
+        Raises:
+            DataError: `files` holds something else than paths.
+            InvalidParameterError: the ids would not be from 0 to 2**63 - 1.
         """
-        for batch in read_batches(files, self.architecture.image_size, self._batch_size, self._workers):
-            yield EncodedFiles(
+        paths = files_given("files", files)
+        first_id = integer_given("first_id", first_id, 0, 2**63 - max(1, len(paths)))
+        return (
+            EncodedFiles(
                 encodings_of(
                     self._network.run(batch.pixels),
                     ids=batch.positions + first_id,
-                    uris=[files[position] for position in batch.positions],
+                    uris=[paths[position] for position in batch.positions],
                 ),
                 batch.skipped,
             )
+            for batch in read_batches(paths, self.architecture.image_size, self._batch_size, self._workers)
+        )
 
 
 def encodings_of(

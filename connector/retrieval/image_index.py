@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,13 @@ import numpy as np
 from PIL import Image
 from typing_extensions import Self
 
+from semcut.connector.data.file_arguments import files_given, roots_given
+from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.models.device import device_named
+from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
 from semcut.connector.retrieval.model_link import LINK, read_link, write_link
 from semcut.indexes import (
     Encodings,
@@ -32,8 +35,9 @@ from semcut.indexes import (
     SemanticIndex,
     StorageError,
 )
+from semcut.indexes.argument_checks import callback_given, instance_given, path_given
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import CheckpointError, DataError, SemcutWarning
+from semcut.indexes.errors import CheckpointError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
@@ -72,10 +76,10 @@ class Connector:
     network.
     """
 
-    def __init__(self, encoder: Encoder, index: SemanticIndex, roots: Sequence[str] = ()) -> None:
-        self.encoder = encoder
-        self.index = index
-        self.roots = tuple(roots)
+    def __init__(self, encoder: Encoder, index: SemanticIndex, roots: Iterable[str | os.PathLike[str]] = ()) -> None:
+        self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
+        self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
+        self.roots = roots_given("roots", roots)
         self._path: Path | None = None  # of an index that `create` or `open` has stored
 
     @classmethod
@@ -85,7 +89,7 @@ class Connector:
         model: str | os.PathLike[str],
         *,
         device: str = "cpu",
-        roots: Sequence[str] = (),
+        roots: Iterable[str | os.PathLike[str]] = (),
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -100,26 +104,31 @@ class Connector:
             CheckpointError: the directory `model` holds no usable network.
             IndexExistsError: `path` exists and is not an empty directory; the message says whether an unfinished index
                 is there.
+            DataError: the device cannot be used, or there are too many roots.
+            InvalidParameterError: an argument is of another type, or a path that no file can have.
         """
+        place = None if path is None else path_given("path", path)
+        folders = roots_given("roots", roots)
+        device_named(device)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = _create(path, encoder.index_config())
-        connector = cls(encoder, index, roots)
-        if path is None:
+        index = _create(place, encoder.index_config())
+        connector = cls(encoder, index, folders)
+        if place is None:
             return connector
-        connector._path = Path(path)
+        connector._path = place
         try:
             write_link(
-                path,
+                place,
                 model=checkpoint.path,
                 sha256=checkpoint.digest,
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.head.binarisation,
-                roots=roots,
+                roots=folders,
             )
         except BaseException:  # without the link, the index could not be opened again
             index.close()
-            delete_tree(Path(path))
+            delete_tree(place)
             raise
         return connector
 
@@ -143,10 +152,15 @@ class Connector:
         Raises:
             NotAnIndexError: the directory holds no index, or the index was not made by a connector.
             CheckpointError: the network is missing, or is not the one that made the index.
+            DataError: the device cannot be used.
+            InvalidParameterError: an argument is of another type, or out of range.
 
         Warns:
             SemcutWarning: the index has no records, or is unfinished: `add_files` was interrupted.
         """
+        if model is not None:
+            path_given("model", model)
+        device_named(device)
         index = FaissIndex.open(path, engine=engine)
         try:
             link = read_link(path)
@@ -184,7 +198,7 @@ class Connector:
         """Close the index."""
         self.index.close()
 
-    def add_files(self, files: Sequence[str], *, progress: Progress | None = None) -> Indexed:
+    def add_files(self, files: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
         If this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that
@@ -193,27 +207,36 @@ class Connector:
         Args:
             files: paths of the files, which become the uris of the records.
             progress: called with the number of files that were encoded or skipped.
-        """
-        with nullcontext() if self._path is None else adding(self._path, len(files), len(self.index)):
-            return self._add_files(files, progress or silent)
 
-    def _add_files(self, files: Sequence[str], report: Progress) -> Indexed:
+        Raises:
+            DataError: `files` holds something else than paths.
+            LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
+            StorageError: the index cannot be written.
+        """
+        paths = files_given("files", files)
+        callback_given("progress", progress)
+        # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet
+        batches = self.encoder.encode_files(paths, first_id=self.index.next_id())
+        with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index)):
+            return self._add(batches, len(paths), progress or silent)
+
+    def _add(self, batches: Iterator[EncodedFiles], files: int, report: Progress) -> Indexed:
         added, done, skipped = 0, 0, []
         pending: list[Encodings] = []
-        for batch in self.encoder.encode_files(files, first_id=self.index.next_id()):
+        for batch in batches:
             pending.append(batch.encodings)
             skipped += batch.skipped
             added += len(batch.encodings)
             done += len(batch.encodings) + len(batch.skipped)
-            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == len(files):
+            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == files:
                 self.index.add(Encodings.concatenate(pending))
                 pending = []
-            report(done, len(files))
+            report(done, files)
         return Indexed(added, skipped)
 
     def search(
         self,
-        images: Sequence[str | Path | Image.Image],
+        images: Iterable[str | os.PathLike[str] | Image.Image],
         *,
         k: int = DEFAULT_K,
         cutoff: float = DEFAULT_CUTOFF,
@@ -230,11 +253,12 @@ class Connector:
                 it such an image is an error.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, or `images` holds something else than images.
             InvalidParameterError: an argument is out of range.
         """
-        if isinstance(images, str | Path | Image.Image):
-            raise DataError("got one image, expected a list of images: put the image in brackets")
+        images = images_given("images", images)
+        if skipped is not None:
+            instance_given("skipped", skipped, list)
         SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
         k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
         readable = list(range(len(images)))
@@ -249,11 +273,20 @@ class Connector:
         return found
 
     def labels(self, classes: Sequence[str]) -> RecordLabels:
-        """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`."""
+        """Look up the label of every record by its id; -1 if its class is not in `classes`: see `labels_by_id`.
+
+        Raises:
+            InvalidParameterError: `classes` is no list of different names.
+        """
         return labels_by_id(self.index, classes, self.roots)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
-        """Convert the result of a search to a list of hits for each query, with the uris of the records."""
+        """Convert the result of a search to a list of hits for each query, with the uris of the records.
+
+        Raises:
+            UnknownIdError: a record was removed since, or is of another index.
+        """
+        instance_given("result", result, SearchResult)
         found = np.unique(result.ids[result.ids >= 0])
         uris = dict(zip(found.tolist(), self.index.uris(found), strict=True))
         columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)

@@ -16,6 +16,7 @@ No function here needs torch, so the explorer and the benchmark can read links a
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from semcut.connector.data.model_file import read_model_file
-from semcut.indexes.errors import CheckpointError
+from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
@@ -74,6 +75,7 @@ def write_link(
 
     Raises:
         OSError: the file cannot be written.
+        DataError: the paths of the roots are longer than what is read.
     """
     content = {
         "model": str(Path(model).absolute()),
@@ -82,6 +84,12 @@ def write_link(
         "binarisation": binarisation,
         **({"roots": list(roots)} if roots else {}),
     }
+    size = len(json.dumps(content, indent=2))
+    if size > _LINK_BYTES:
+        raise DataError(
+            f"the paths of {len(roots):,} roots make {LINK} {size:,} bytes large, expected at most {_LINK_BYTES:,}: "
+            "give fewer roots"
+        )
     write_json(Path(index) / LINK, content)
 
 

@@ -8,14 +8,32 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from semcut.connector.data.image_contents import readable_images
 from semcut.connector.data.images import read_batches
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import SemcutWarning
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedFiles:
+    """Files whose labels are their positions, so that the labels of a batch say which files were read."""
+
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The positions, (n,) int64."""
+        return np.arange(len(self.files))
 
 
 def checked_images(images: ImageSet, workers: int) -> ImageSet:
@@ -37,7 +55,7 @@ def checked_images(images: ImageSet, workers: int) -> ImageSet:
 
 
 def labelled_batches(
-    images: ImageSet, size: int, batch_size: int, workers: int
+    images: ImageSet | NumberedFiles, size: int, batch_size: int, workers: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Read images in order, in batches; images that cannot be read are left out.
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from semcut.connector.data import sources
 from semcut.connector.data.image_contents import DIGEST_BYTES, digests_of
 from semcut.connector.models.network import SemanticHashNet
+from semcut.connector.training.batches import NumberedFiles
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 from semcut.indexes.storage.atomic_write import replacing
@@ -112,8 +112,8 @@ def compute_features(
 
 def cached_features(
     net: SemanticHashNet,
-    parts: Sequence[sources.ImageSet],
-    read: Callable[[sources.ImageSet], LabelledBatches],
+    parts: Sequence[sources.ImageSet | NumberedFiles],
+    read: Callable[[NumberedFiles], LabelledBatches],
     device: torch.device,
     *,
     mirror: bool,
@@ -136,7 +136,7 @@ def cached_features(
         DataError: none of the images can be read.
     """
     files = sorted(file for part in parts for file in part.files)
-    images = sources.ImageSet(tuple(files), np.arange(len(files)), parts[0].classes)
+    images = NumberedFiles(tuple(files))
     file = sources.cache() / f"frozen-{_key(net, files, device, mirror)}.safetensors"
     features = _read(file) if use_cache else None
     if features is None:

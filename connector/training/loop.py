@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests, disk_errors
 from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
-from semcut.connector.training.batches import augment, checked_images, labelled_batches
+from semcut.connector.training.batches import NumberedFiles, augment, checked_images, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
 from semcut.connector.training.default_network import require_trained_backbone
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
@@ -48,6 +48,13 @@ from semcut.connector.training.run_state import (
 from semcut.connector.training.train_config import TrainConfig
 from semcut.connector.training.validation import measure, quality
 from semcut.connector.training.warm_start import load_start
+from semcut.indexes.argument_checks import (
+    callback_given,
+    flag_given,
+    instance_given,
+    path_given,
+    possible_path_given,
+)
 from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
 
@@ -64,7 +71,7 @@ def train(
     config: TrainConfig,
     path: str | os.PathLike[str],
     *,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     start: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -88,15 +95,24 @@ def train(
     Raises:
         DataError: the directory is not empty, the path of an image has a line break, no image can be read, the device
             cannot be used, or the loss is not finite.
-        CheckpointError: `path` has the state of a training with other settings, or the network to start from has
-            another architecture or was trained on other images.
-        InvalidParameterError: the backbone is frozen, but has neither `weights` nor a network to `start` from.
+        CheckpointError: the disk refuses, `path` has the state of a training with other settings, or the network to
+            start from has another architecture or was trained on other images.
+        InvalidParameterError: the backbone is frozen, but has neither `weights` nor a network to `start` from; or an
+            argument is of another type.
     """
-    path = Path(path)
+    instance_given("images", images, ImageSet, "semcut.connector.data.sources.load(folder) makes one")
+    instance_given("architecture", architecture, Architecture)
+    instance_given("config", config, TrainConfig)
+    path = Path(possible_path_given("path", path))
+    weights = None if weights is None else possible_path_given("weights", weights)
+    start = None if start is None else path_given("start", start)
+    resume = flag_given("resume", resume)
+    callback_given("progress", progress)
     if config.freeze:
         require_trained_backbone(weights, start)
-    if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
+    with disk_errors(path):
+        if not resume and os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
     if broken := [file for file in images.files if "\n" in file]:
         raise DataError(
             f"{shown(broken[0])} has a line break in its path, which {TRAINING_IMAGES} cannot hold: rename it"
@@ -111,7 +127,7 @@ def train(
     if len(training) < 2:
         raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
     run = _Run(training, validation, architecture, config, path, weights, start, progress)
-    with begun_run(path, images.files, run.digests):
+    with disk_errors(path), begun_run(path, images.files, run.digests):
         return run.finish(resume)
 
 
@@ -126,7 +142,7 @@ class _Run:
         config: TrainConfig,
         path: Path,
         weights: str | None,
-        start: str | os.PathLike[str] | None,
+        start: Path | None,
         progress: Progress | None,
     ) -> None:
         self._training, self._config, self._path = training, config, path
@@ -281,7 +297,7 @@ class _Run:
         pairs = [(output.logits.float().cpu(), labels.cpu()) for output, labels in self._validation_outputs()]
         return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
-    def _read(self, images: ImageSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _read(self, images: ImageSet | NumberedFiles) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         size, config = self._architecture.image_size, self._config
         return labelled_batches(images, size, config.batch_size, config.workers)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from semcut.indexes.argument_checks import integer_given
 from semcut.indexes.config import Settings
 
 
@@ -50,7 +51,12 @@ class TrainConfig(Settings):
     device: str = "cpu"
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Compute the learning rate of the two branches at a step, counted from 0, of `steps` steps in all."""
+        """Compute the learning rate of the two branches at a step, counted from 0, of `steps` steps in all.
+
+        Raises:
+            InvalidParameterError: an argument is no integer, or out of range.
+        """
+        step, steps = integer_given("step", step, 0), integer_given("steps", steps, 1)
         warmup = 0.2 * steps if self.schedule == "one-cycle" else 0.0
         if step < warmup:
             share = 0.04 + 0.96 * step / warmup

@@ -97,6 +97,10 @@ def lock_new_directory(path: Path) -> WriterLock:
         for folder in missing:
             sync_path(folder.parent)
         if not _may_become_index(path):
+            for folder in missing:  # of a path that leads to an existing one, such as new/../..
+                if ".." not in folder.parts:
+                    with suppress(OSError):
+                        folder.rmdir()
             raise exists
         lock = WriterLock(path)
         lock.acquire()

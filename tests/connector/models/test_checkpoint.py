@@ -255,7 +255,15 @@ def test_an_inflated_description_is_not_read(copy: Path) -> None:
 
 def test_a_large_architecture_takes_no_memory_without_its_weights(model: Checkpoint, copy: Path) -> None:
     settings = model.net.architecture.model_dump(mode="json")
-    forge(copy, architecture={**settings, "classes": ["x"] * 10_000, "dim": 65_536, "backbone": "regnet_y_128gf"})
+    forge(
+        copy,
+        architecture={
+            **settings,
+            "classes": list(map(str, range(10_000))),
+            "dim": 65_536,
+            "backbone": "regnet_y_128gf",
+        },
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="does not fit the architecture"):
         Checkpoint.load(copy)

@@ -18,13 +18,14 @@ from PIL import Image
 from semcut.connector.benchmark.measure.raw_results import save_arrays
 from semcut.connector.cli.search_command import write_contact_sheet
 from semcut.connector.models.checkpoint import Checkpoint, TrainingDigests, write_digests
-from semcut.connector.models.network import Architecture
+from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.connector.training.run_directory import write_lines
 from semcut.connector.training.run_state import write_state
-from semcut.indexes import DataError
+from semcut.indexes import CheckpointError, DataError
 from semcut.indexes.storage.atomic_write import replacing, write_file, write_json
 from tests.command import semcut
 
+ARCHITECTURE = Architecture(backbone="small", classes=("a", "b"), image_size=16)
 NOISE = np.random.default_rng(0).integers(0, 255, 50_000, np.uint8)
 
 
@@ -48,12 +49,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "training-images.safetensors": lambda file: write_digests(
         file.parent, TrainingDigests(*2 * [frozenset(bytes(part) for part in NOISE.reshape(-1, 16))])
     ),
-    "model.safetensors": lambda file: Checkpoint.save(
-        file.parent,
-        Architecture(backbone="small", classes=("a", "b"), image_size=16),
-        {"a": torch.from_numpy(NOISE)},
-        {},
-    ),
     "metrics.jsonl": lambda file: write_lines(file, [NOISE.tobytes().hex()]),
     "probes.npz": lambda file: save_arrays(file, {"noise": NOISE}),
     "truth.npz": save_truth,
@@ -71,6 +66,16 @@ def test_a_writer_names_the_file_and_leaves_what_was_there(name: str, before: by
     with full_disk(), pytest.raises(OSError, match="File too large") as caught:
         WRITERS[name](file)
     assert caught.value.filename == str(file)
+    assert [(at, at.read_bytes()) for at in tmp_path.iterdir()] == ([] if before is None else [(file, before)])
+
+
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_checkpoint_names_the_file_and_leaves_what_was_there(before: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    if before is not None:
+        file.write_bytes(before)
+    with full_disk(), pytest.raises(CheckpointError, match=f"{file} cannot be used: File too large"):
+        Checkpoint.save(tmp_path, ARCHITECTURE, SemanticHashNet(ARCHITECTURE).state_dict(), {})
     assert [(at, at.read_bytes()) for at in tmp_path.iterdir()] == ([] if before is None else [(file, before)])
 
 

@@ -1,0 +1,47 @@
+"""Check the names of classes: what a network can have, a file of a model can store, and a page can show.
+
+Works without Pillow and torch, because descriptions of networks are read without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from semcut.indexes.errors import InvalidParameterError, shown
+
+MAX_CLASSES, MAX_NAME = 10_000, 1_000
+"""The largest number of classes of a network, and the largest number of characters of the name of one."""
+
+
+def classes_given(name: str, value: Any, *, least: int = 1) -> tuple[str, ...]:
+    """Read the names of classes, in order of their labels.
+
+    Raises:
+        InvalidParameterError: it is no list of different names, or has too few or too many of them.
+    """
+    ordered = isinstance(value, Iterable) and not isinstance(value, str | bytes | set | frozenset | Mapping)
+    try:
+        names = tuple(value) if ordered else None
+    except Exception:  # as in `_items`
+        names = None
+    if names is None:
+        raise InvalidParameterError(f"{name} = {shown(value)}, expected a list of names")
+    if wrong := [place for place, one in enumerate(names) if not is_class_name(one)]:
+        raise InvalidParameterError(
+            f"{name}[{wrong[0]}] = {shown(names[wrong[0]])}, expected a name of 1 to {MAX_NAME:,} characters that is "
+            "valid text"
+        )
+    if not least <= len(names) <= MAX_CLASSES:
+        raise InvalidParameterError(
+            f"{name} = {shown(value)}: {len(names):,} names, expected {least:,} to {MAX_CLASSES:,}"
+        )
+    if len(set(names)) < len(names):
+        twice = next(one for place, one in enumerate(names) if one in names[:place])
+        raise InvalidParameterError(f"{name} = {shown(value)}: {shown(twice)} stands twice, expected different names")
+    return tuple(map(str, names))
+
+
+def is_class_name(name: Any) -> bool:
+    """Check the name of a class; one with half of a surrogate pair could be neither printed nor sent."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME and not any("\ud800" <= one <= "\udfff" for one in name)
