@@ -23,7 +23,7 @@ def path_given(name: str, value: Any) -> Path:
         path = os.fspath(value)
     except TypeError:
         path = None
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not path:  # an empty one must not mean the current directory
         raise InvalidParameterError(f"{name} = {shown(value)}, expected a path: a string or a pathlib.Path")
     return Path(path)
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import InvalidParameterError, SemcutError, StorageError
+from semcut.indexes.errors import InvalidParameterError, LockedError, SemcutError, StorageError
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.progress import Progress
 from semcut.indexes.scanners.choose import AnyScanner
@@ -218,7 +218,7 @@ class Changes:
         if not self.forked:
             return
         path = self._store.path
-        raise StorageError(
+        raise LockedError(
             "the index in memory was made before this process was forked, and only the process that made it can change "
             "it: change it there, or store it with backup() and open it in both"
             if path is None

@@ -88,7 +88,7 @@ class ConcurrentWriteError(StorageError):
 
 
 class LockedError(ConcurrentWriteError):
-    """Another writer has the lock of the index."""
+    """Another writer has the lock of the index, or this process is a child of the one that opened it."""
 
 
 class ServerError(StorageError):

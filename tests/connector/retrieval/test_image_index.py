@@ -20,6 +20,7 @@ from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError, StorageError
 from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.storage.directory import MARK
 from tests.command import semcut
 from tests.indexes.test_interrupts import in_child
 
@@ -181,6 +182,9 @@ def test_a_forked_child_encodes_and_searches_whatever_threads_were_doing(stored:
             connector.index.refresh()
             with pytest.raises(StorageError, match="before this process was forked"):
                 connector.index.remove([1])
+            with pytest.raises(StorageError, match="before this process was forked"):
+                connector.add_files(digits.files[:8])
+            assert not (stored / MARK).exists()
             connector.close()
             return "done"
 
