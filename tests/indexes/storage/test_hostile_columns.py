@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from semcut.indexes import DamagedIndexError, Encodings, FaissIndex, IndexConfig
-from semcut.indexes.storage import sparse_files, verify
+from semcut.indexes.storage import snapshot, sparse_files, verify
+from semcut.indexes.storage.catalogue_format import _state_crc
 from semcut.indexes.storage.column_files import Column, Extent, Spec
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.verify import verify_path
-from tests.indexes.storage.stored_index import contents
+from tests.indexes.storage.stored_index import catalogue, contents, forge_column
 
 ROW = Spec(np.dtype("u1"), (1 << 20,))
 
@@ -63,7 +64,7 @@ def test_a_file_system_that_counts_few_blocks_is_asked_for_holes(tmp_path, monke
     files["features"].close()
 
 
-def zeros(path: Path, records: int, dim: int) -> IndexConfig:
+def zeros(path: Path, records: int, dim: int) -> None:
     """Create an index of records whose features are zeros."""
     config = IndexConfig(classes=2, bits=32, dim=dim)
     rng = np.random.default_rng(0)
@@ -77,7 +78,6 @@ def zeros(path: Path, records: int, dim: int) -> IndexConfig:
                 uris=[f"{number}" for number in range(records)],
             )
         )
-    return config
 
 
 def test_an_index_of_holes_is_not_opened_verified_or_copied(tmp_path, monkeypatch):
@@ -115,3 +115,46 @@ def test_verify_takes_no_more_memory_if_rows_are_large(tmp_path, monkeypatch):
             assert tracemalloc.get_traced_memory()[1] < 8 << 20
         finally:
             tracemalloc.stop()
+
+
+def forge_shared_uris(path: Path) -> None:
+    """Make the uris of two records the same bytes, by ends that begin anew at a removed record between them."""
+    zeros(path, 3, 4)
+    text = np.frombuffer(b"a" * 99 + b"\0", np.uint8)
+    forge_column(path, "uri_ends", np.array([100, 0, 100], "<i8"))
+    forge_column(path, "uri_bytes", text)
+    with catalogue(path) as db:
+        (config,) = db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
+        version, generation, records, _, removed, loose = db.execute(
+            "SELECT version, generation, records, uri_bytes, removed, loose FROM state"
+        ).fetchone()
+        state = (version, generation, records, len(text), removed, loose)
+        db.execute("UPDATE state SET uri_bytes = ?, crc = ?", (len(text), _state_crc(state, config)))
+
+
+def test_uris_that_share_bytes_are_not_multiplied_by_a_copy(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    forge_shared_uris(path)
+    with FaissIndex.open(path) as index:
+        index.remove([1])
+        assert index.uris([0]) == index.uris([2]) == ["a" * 99]
+        with pytest.raises(DamagedIndexError, match="uri_ends of the index overlap"):
+            list(index.iterate(1))
+        monkeypatch.setattr(snapshot, "COPY_BYTES", 1)
+        files = contents(path)
+        with pytest.raises(DamagedIndexError, match="uri_ends of the index overlap"):
+            index.compact()
+        assert contents(path) == files
+        (damage,) = index.verify()
+        assert (damage.what, damage.ids.tolist()) == ("uris that overlap", [2])
+
+
+def test_records_with_and_without_uris_are_copied(path, batch, monkeypatch):
+    monkeypatch.setattr(snapshot, "COPY_BYTES", 1)
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+        index.remove(batch.ids[2:3])
+        found = {int(i): uri for part in index.iterate(1) for i, uri in zip(part.ids, part.uris or [None], strict=True)}
+        assert found == {int(i): uri for i, uri in zip(batch.ids, batch.uris, strict=True) if i != batch.ids[2]}
+        index.compact()
+        assert index.verify() == []
