@@ -11,8 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,7 +30,7 @@ _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is fas
 _LARGE = ("probabilities", "features")
 _COMPARED = ("ids", "codes", "cells", "removed")  # when the columns are opened
 _SEARCHED = ("ids", "probabilities", "features")
-_OVERLAP = "the uri_ends of the index overlap: restore it from a backup"
+OVERLAP = "the uri_ends of the index overlap: restore it from a backup"
 
 ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 """The columns of an index by name: stored in files, or in memory."""
@@ -249,7 +248,7 @@ class Columns:
         if int((stops - starts).sum()) > len(text):  # uris that share bytes, unless rows are asked for repeatedly
             distinct = np.unique(rows, return_index=True)[1]
             if int((stops - starts)[distinct].sum()) > len(text):
-                raise DamagedIndexError(_OVERLAP)
+                raise DamagedIndexError(OVERLAP)
         present = stops > starts
         first, last = starts[present] // block, (stops[present] - 1) // block
         self.require_whole("uri_bytes")
@@ -285,22 +284,6 @@ class Columns:
             uris=uris if any(uri is not None for uri in uris) else None,
         )
 
-    def batches(self, rows: Iterable[NDArray[np.int64]]) -> Iterator[Encodings]:
-        """Yield the records of each array of rows; no row may occur twice.
-
-        Raises:
-            DamagedIndexError: a row does not match its checksum, or cannot be read; or uris of different batches share
-                bytes, so that a copy of the index could be far larger than the index.
-        """
-        ends, left = self._arrays["uri_ends"], len(self._arrays["uri_bytes"])
-        for part in rows:
-            batch = self.records(part)
-            if batch.uris is not None:
-                left -= self.reading(partial(_uri_bytes, ends, part))
-            if left < 0:
-                raise DamagedIndexError(_OVERLAP)
-            yield batch
-
     def raw(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of all columns, whose rows were not necessarily compared with their checksums."""
         return self._arrays
@@ -335,10 +318,6 @@ def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
     }
-
-
-def _uri_bytes(ends: NDArray[np.int64], rows: NDArray[np.int64]) -> int:
-    return int((ends[rows] - np.where(rows > 0, ends[rows - 1], 0)).sum())
 
 
 def _mapped_bytes() -> int:

@@ -43,9 +43,10 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
 
     Raises:
         NotAnIndexError, FormatVersionError, DamagedIndexError: the backup is not a sound index.
-        IndexExistsError: there is something at the path that is not an index, or a file in it that is not of an index.
+        IndexExistsError: there is something at the path that is not an index, or a file in it that is neither of an
+            index nor in the backup; or something at `NAME.restoring` that an interrupted restoration did not leave.
         LockedError: a writer has the index open.
-        StorageError: the disk refuses; the index is as it was.
+        StorageError: the backup is at `NAME.restoring`, or the disk refuses; the index is as it was.
     """
     path = path.absolute()
     present = os.path.lexists(path)

@@ -28,7 +28,8 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent, specs
 from semcut.indexes.storage.directory import CATALOGUE, GENERATION
-from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
+from semcut.indexes.storage.mapped_columns import OVERLAP
+from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
 
@@ -166,10 +167,9 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     report("ids that occur more than once", np.delete(live, first) if len(ids) < len(live) else live[:0])
     report("negative ids", live[columns.ids[live] < 0])
     columns.require_whole("uri_ends")
-    ends = columns.raw()["uri_ends"]
-    back = ends < np.maximum.accumulate(ends)  # a uri that ends or begins before the end of an earlier one
-    overlapping = live[back[live] | ((live > 0) & back[live - 1])]
-    report("uris that overlap", overlapping)
+    overlapping = np.flatnonzero(np.diff(columns.raw()["uri_ends"]) < 0) + 1
+    report("uris that overlap", np.intersect1d(overlapping, live))
+    uri_bytes_left = columns.extents["uri_bytes"].rows
     size = max(1, min(_ROWS, COPY_BYTES // (4 * (cells.config.dim + cells.config.classes))))
     for start in range(0, len(live), size):
         rows = live[start : start + size]
@@ -179,9 +179,13 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         report("records outside of their cell", rows[_outside(cells, probabilities[places], columns.cells[rows])])
         columns.release_pages()
         try:
-            if not len(overlapping):  # otherwise their bytes could be decoded once a step
+            if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
                 columns.uris(rows)
+                uri_bytes_left -= uri_size(columns, rows)
+                if uri_bytes_left < 0:
+                    raise DamagedIndexError(OVERLAP)
         except DamagedIndexError as error:
+            uri_bytes_left = -1
             damage.append(Damage("columns", str(error)))
     stored = snapshot.committed.unnormalised
     if unnormalised != stored:

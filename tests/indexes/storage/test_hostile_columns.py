@@ -146,7 +146,7 @@ def test_uris_that_share_bytes_are_not_multiplied_by_a_copy(tmp_path, monkeypatc
             index.compact()
         assert contents(path) == files
         (damage,) = index.verify()
-        assert (damage.what, damage.ids.tolist()) == ("uris that overlap", [2])
+        assert "uri_ends of the index overlap" in damage.what
 
 
 def test_records_with_and_without_uris_are_copied(path, batch, monkeypatch):
