@@ -316,7 +316,7 @@ class FaissIndex(SemanticIndex):
         ids = columns.reading(lambda: columns.ids[live])
         wanted = np.flatnonzero(ids > after)
         rows = live[wanted[np.argsort(ids[wanted])]]
-        return (columns.records(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
+        return snapshot.batches(rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
     def _cells(self) -> Cells:
         return self._searchable.snapshot.cells

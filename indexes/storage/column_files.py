@@ -230,15 +230,19 @@ class Column:
             ClosedIndexError: the column was closed.
         """
         size = (min(first_row + rows, extent.rows) - first_row) * self.spec.row_bytes
+        offset = first_row * self.spec.row_bytes
         try:
-            data = os.pread(self._fd, size, first_row * self.spec.row_bytes)
+            data = os.pread(self._fd, size, offset)
+            while len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
+                data += more
         except OSError as error:
-            self._require_open()
-            raise DamagedIndexError(
-                f"{self.path} cannot be read at row {first_row} ({error.strerror}): restore the index from a backup"
-            ) from None
+            raise self._unreadable(f"{error.strerror} at row {first_row}") from None
         self._require_open()
         return data
+
+    def _unreadable(self, reason: str) -> DamagedIndexError:
+        self._require_open()
+        return DamagedIndexError(f"{self.path} cannot be read ({reason}): restore the index from a backup")
 
     def _require_open(self) -> None:
         """Raise `ClosedIndexError` if the column was closed.
@@ -261,13 +265,7 @@ class Column:
         raise ClosedIndexError
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read a few scattered rows from the file into a new array.
-
-        Args:
-            rows: (n,) row numbers.
-
-        Returns:
-            (n, ...) the rows in this order.
+        """Read a few scattered (n,) rows from the file into a new array, (n, ...), in this order.
 
         Raises:
             DamagedIndexError: the disk cannot read the rows.
@@ -278,9 +276,7 @@ class Column:
             parts = [os.pread(self._fd, size, offset) for offset in (rows * size).tolist()]
             values = np.frombuffer(b"".join(parts), self.spec.dtype).reshape(len(rows), *self.spec.shape)
         except (OSError, ValueError) as error:  # a ValueError means that the file has become too short
-            self._require_open()
-            reason = error.strerror if isinstance(error, OSError) else "it was cut short"
-            raise DamagedIndexError(f"{self.path} cannot be read ({reason}): restore the index from a backup") from None
+            raise self._unreadable(str(error.strerror if isinstance(error, OSError) else "it was cut short")) from None
         self._require_open()
         return values
 
@@ -291,11 +287,18 @@ class Column:
             DamagedIndexError: the disk cannot read the rows, or the file is too short.
             ClosedIndexError: the column was closed.
         """
-        data = self.read(Extent(first + rows), first, rows)
-        if len(data) < rows * self.spec.row_bytes:
+        values = np.empty((rows, *self.spec.shape), self.spec.dtype)
+        left, offset = values.reshape(-1).view(np.uint8).data, first * self.spec.row_bytes
+        try:
+            while left and (count := os.preadv(self._fd, [left], offset)):  # Linux reads at most 2 GiB at once
+                left, offset = left[count:], offset + count
+        except OSError as error:
+            raise self._unreadable(str(error.strerror)) from None
+        self._require_open()
+        if left:
             self.require(first + rows)
             raise DamagedIndexError(f"{self.path} was cut while it was read: restore the index from a backup")
-        return np.frombuffer(data, self.spec.dtype).reshape(rows, *self.spec.shape)
+        return values
 
     def sync(self) -> None:
         """Force the written rows of the file to the disk.

@@ -87,8 +87,7 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
 def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progress: Progress | None) -> Committed:
     """Append the records of a snapshot to empty columns and return what to commit."""
     extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(before.cells.config), 0
-    for rows in before.row_batches(progress):
-        batch = before.columns.records(rows)
+    for batch in before.batches(before.row_batches(progress)):
         cells, positions = cells.extended(batch.probabilities)
         unnormalised += count_unnormalised(batch.features)
         for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -44,9 +46,40 @@ UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
 MARK = "unfinished.json"
 
+_OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
+_OF_GENERATION = re.compile(rf"{GENERATION}[0-9]+")
+
+
+def belongs_to_index(file: Path) -> bool:
+    """Return whether a file or directory has the name and the kind of a part of an index, so that it may be deleted.
+
+    A user may keep own files beside these, such as `generation-photos/` or `catalogue.sqlite.copy`. A link or a FIFO in
+    place of a part has nothing in it.
+    """
+    mode = os.lstat(file).st_mode
+    generation = _OF_GENERATION.fullmatch(file.name) is not None
+    of_catalogue = file.name == MARK or _OF_CATALOGUE.fullmatch(file.name) is not None
+    if stat.S_ISDIR(mode):
+        return generation
+    return of_catalogue or (generation and not stat.S_ISREG(mode))
+
+
+def generations(path: Path) -> list[Path]:
+    """List what has the name of a generation of column files in the directory of an index."""
+    return [file for file in path.iterdir() if _OF_GENERATION.fullmatch(file.name)]
+
 
 def delete_tree(folder: Path) -> None:
-    """Delete a directory with all that is in it, as far as that is possible; a link is not followed."""
+    """Delete a directory with all that is in it, as far as that is possible.
+
+    A link is deleted, not followed; so is a FIFO, at which `shutil.rmtree` would wait for ever. A file stays.
+    """
+    with suppress(OSError):
+        mode = os.lstat(folder).st_mode
+        if not stat.S_ISDIR(mode):
+            if not stat.S_ISREG(mode):
+                folder.unlink()
+            return
     try:
         with suppress(RecursionError):  # a directory from someone else can be thousands of levels deep
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,11 +160,11 @@ def _may_become_index(path: Path) -> bool:
 
 def _clear(path: Path) -> None:
     """Delete an index that was not completed. The catalogue is deleted last, because it identifies such a directory."""
-    for folder in path.glob(f"{GENERATION}*"):
+    for folder in generations(path):
         delete_tree(folder)
-    for file in path.glob(f"{UNFINISHED}*"):
+    for name in (f"{UNFINISHED}-journal", UNFINISHED):
         with suppress(OSError):
-            file.unlink()
+            (path / name).unlink()
 
 
 @contextmanager
@@ -165,7 +198,7 @@ def new_index(
             sync_columns(files)
             sync_path(folder)
         try:
-            for file in _other_files(source):
+            for file in other_files(source):
                 copied.append(path / file.name)
                 _copy(file, path / file.name)
                 sync_path(path / file.name)
@@ -184,21 +217,27 @@ def new_index(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a regular file with its times, in place of a file that an interrupted backup left."""
+    """Copy the content and the times of a regular file, in place of a file that an interrupted backup left.
+
+    The copy is as private as the file, but it can never be executed, and has no other attributes: a program in an index
+    from someone else must not run with the rights of the user who makes the
+    backup.
+    """
     target.unlink(missing_ok=True)
-    found = source.stat()
-    if stored_bytes(found) < found.st_size:
-        raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
-    with open_binary(source) as read, target.open("xb") as write:
-        shutil.copyfileobj(read, write)
-    shutil.copystat(source, target)
+    with open_binary(source) as read:
+        found = os.fstat(read.fileno())
+        if stored_bytes(found) < found.st_size:
+            raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
+        mode = (found.st_mode & 0o666) | 0o600
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as write:
+            shutil.copyfileobj(read, write)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def _other_files(source: Path | None) -> list[Path]:
-    """List the regular files in the directory of an index that do not belong to the index."""
-    own = (CATALOGUE, UNFINISHED, LOCK)
+def other_files(source: Path | None) -> list[Path]:
+    """List the regular files in the directory of an index that do not belong to the index, but to its backups."""
     files = [] if source is None else [file for file in source.iterdir() if file.is_file() and not file.is_symlink()]
-    return [file for file in files if not file.name.startswith(own)]
+    return [file for file in files if not _OF_CATALOGUE.fullmatch(file.name)]
 
 
 def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, Column]:

@@ -21,6 +21,7 @@ from semcut.indexes.storage.column_files import Column
 from semcut.indexes.storage.directory import CATALOGUE, close_columns, memory_columns, open_columns
 from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot, load_snapshot
+from semcut.indexes.storage.sparse_files import require_stored
 
 
 class LoadedIndex:
@@ -69,6 +70,7 @@ class LoadedIndex:
                     raise
                 continue  # a compaction deleted the files after the catalogue had been read
             try:
+                require_stored(files, committed.extents)
                 for name, file in files.items():
                     file.mark_unverified(committed.extents[name])
                 snapshot = load_snapshot(committed, Columns(files, committed.extents), None)
@@ -103,6 +105,7 @@ class LoadedIndex:
         if self.committed is before and (cut or catalogue.version() != before.committed.version):
             committed = catalogue.read()
             if not cut and _continues(committed, before.committed) and self._same_rows(before.committed):
+                require_stored(before.columns.files(), committed.extents)
                 for name, file in self.files.items():
                     file.mark_unverified(committed.extents[name], before.columns.extents[name].rows)
                 self.adopt(load_snapshot(committed, Columns(self.files, committed.extents), before))

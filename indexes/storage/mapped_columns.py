@@ -30,7 +30,7 @@ _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is fas
 _LARGE = ("probabilities", "features")
 _COMPARED = ("ids", "codes", "cells", "removed")  # when the columns are opened
 _SEARCHED = ("ids", "probabilities", "features")
-
+OVERLAP = "the uri_ends of the index overlap: restore it from a backup"
 
 ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 """The columns of an index by name: stored in files, or in memory."""
@@ -248,7 +248,7 @@ class Columns:
         if int((stops - starts).sum()) > len(text):  # uris that share bytes, unless rows are asked for repeatedly
             distinct = np.unique(rows, return_index=True)[1]
             if int((stops - starts)[distinct].sum()) > len(text):
-                raise DamagedIndexError("the uri_ends of the index overlap: restore it from a backup")
+                raise DamagedIndexError(OVERLAP)
         present = stops > starts
         first, last = starts[present] // block, (stops[present] - 1) // block
         self.require_whole("uri_bytes")

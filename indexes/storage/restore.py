@@ -22,15 +22,7 @@ from pathlib import Path
 
 from semcut.indexes.errors import IndexExistsError, StorageError, shown
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.directory import (
-    CATALOGUE,
-    GENERATION,
-    MARK,
-    UNFINISHED,
-    delete_tree,
-    require_index,
-    sync_path,
-)
+from semcut.indexes.storage.directory import belongs_to_index, delete_tree, other_files, require_index, sync_path
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -51,20 +43,23 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
 
     Raises:
         NotAnIndexError, FormatVersionError, DamagedIndexError: the backup is not a sound index.
-        IndexExistsError: there is something at the path that is not an index, or a file in it that is not of an index.
+        IndexExistsError: there is something at the path that is not an index, or a file in it that is neither of an
+            index nor in the backup; or something at `NAME.restoring` that an interrupted restoration did not leave.
         LockedError: a writer has the index open.
-        StorageError: the disk refuses; the index is as it was.
+        StorageError: the backup is at `NAME.restoring`, or the disk refuses; the index is as it was.
     """
     path = path.absolute()
     present = os.path.lexists(path)
     if present:
         _require_replaceable(path, backup)
     scratch = path.with_name(f"{path.name}.restoring")
+    if scratch.exists() and backup.exists() and scratch.samefile(backup):
+        raise StorageError(f"{backup} has the name of the copy that `semcut restore` makes: rename it first")
+    if os.path.lexists(scratch) and (not _is_directory(scratch) or _others(scratch, backup)):
+        raise IndexExistsError(f"{scratch} is not what an interrupted `semcut restore` leaves: move it away")
     require_index(backup)
     store = Store.open(backup)
     try:
-        if scratch.is_symlink():
-            scratch.unlink()
         delete_tree(scratch)  # a restoration that was interrupted left it
         store.backup(scratch, store.snapshot, progress)
         records = len(store.snapshot)
@@ -85,12 +80,11 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
 
 def _require_replaceable(path: Path, backup: Path) -> None:
     """Check that nothing but an index is deleted with a directory. A file that is also in the backup is replaced."""
-    if path.is_symlink() or not path.is_dir() or not (path / LOCK).exists():
+    if not _is_directory(path) or not (path / LOCK).exists():
         raise IndexExistsError(f"{path} is not the directory of an index: give the index to replace, or a new path")
     if backup.exists() and path.samefile(backup):
         raise IndexExistsError(f"{path} is the backup itself: give the index to replace, or a new path")
-    names = sorted(file.name for file in path.iterdir())
-    others = [name for name in names if not _is_of_an_index(name) and not (backup / name).is_file()]
+    others = _others(path, backup)
     if others:
         raise IndexExistsError(
             f"{path} has what belongs neither to an index nor to the backup and would be deleted, such as "
@@ -98,18 +92,36 @@ def _require_replaceable(path: Path, backup: Path) -> None:
         )
 
 
-def _is_of_an_index(name: str) -> bool:
-    return name in (LOCK, MARK) or name.startswith((CATALOGUE, UNFINISHED, GENERATION))
+def _others(path: Path, backup: Path) -> list[str]:
+    """Name what is neither a part of an index nor a file that is also in the backup."""
+    try:
+        in_backup = {file.name for file in other_files(backup)} if backup.is_dir() else set()
+        return sorted(
+            file.name
+            for file in path.iterdir()
+            if not belongs_to_index(file) and (file.name not in in_backup or file.is_symlink() or not file.is_file())
+        )
+    except OSError as error:
+        raise StorageError(f"cannot list {error.filename}: {error.strerror}") from None
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _replace(path: Path, scratch: Path) -> None:
     lock = WriterLock(path)
     lock.acquire()
     try:
+        _require_replaceable(path, scratch)  # again, because the copy takes a while
         if not _exchange(path, scratch):
             previous = path.with_name(f"{path.name}.replaced")
             os.rename(path, previous)
-            os.rename(scratch, path)
+            try:
+                os.rename(scratch, path)
+            except OSError:
+                os.rename(previous, path)
+                raise
             os.rename(previous, scratch)
         sync_path(path.parent)
     finally:

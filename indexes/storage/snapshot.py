@@ -5,20 +5,21 @@ The sizes of cells are not stored: `load_snapshot` counts them from the columns 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.description import IndexStats
+from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import NAMES, specs
-from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.storage.mapped_columns import OVERLAP, Columns
 
 COPY_BYTES = 1 << 25
 """Bytes per read and write where columns are copied."""
@@ -80,6 +81,29 @@ class Snapshot:
             yield self.live[start : start + size]
             if progress is not None:
                 progress(min(start + size, len(self)), len(self))
+
+    def batches(self, rows: Iterable[NDArray[np.int64]]) -> Iterator[Encodings]:
+        """Yield the records of each array of rows; no row may occur twice.
+
+        Raises:
+            DamagedIndexError: a row does not match its checksum, or cannot be read; or uris of different batches share
+                bytes, so that a copy of the index could be far larger than the index.
+        """
+        columns = self.columns
+        left = columns.extents["uri_bytes"].rows
+        for part in rows:
+            batch = columns.records(part)
+            if batch.uris is not None:
+                left -= columns.reading(partial(uri_size, columns, part))
+            if left < 0:
+                raise DamagedIndexError(OVERLAP)
+            yield batch
+
+
+def uri_size(columns: Columns, rows: NDArray[np.int64]) -> int:
+    """Sum up the bytes of the uris of the records in (n,) rows, which were read before."""
+    ends = columns.raw()["uri_ends"]
+    return int((ends[rows] - np.where(rows > 0, ends[rows - 1], 0)).sum())
 
 
 def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | None) -> Snapshot:

@@ -47,7 +47,7 @@ from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import NAMES
-from semcut.indexes.storage.directory import GENERATION, delete_tree
+from semcut.indexes.storage.directory import GENERATION, delete_tree, generations
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import Columns, column_values
 from semcut.indexes.storage.snapshot import Snapshot
@@ -100,7 +100,7 @@ class Transactions:
             current = path / f"{GENERATION}{generation}"
             if not all(os.access(current / name, os.W_OK) for name in NAMES):
                 raise StorageError(f"files of {path} may not be written to: the index can be read, not changed")
-            for folder in path.glob(f"{GENERATION}*"):
+            for folder in generations(path):
                 if folder != current:
                     delete_tree(folder)
         except BaseException:

@@ -13,7 +13,7 @@ can only be repaired from a backup. The blocks of removed records are compared t
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +28,12 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent, specs
 from semcut.indexes.storage.directory import CATALOGUE, GENERATION
-from semcut.indexes.storage.snapshot import Snapshot
+from semcut.indexes.storage.mapped_columns import OVERLAP
+from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
+from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
 
-_ROWS = 1 << 14  # records compared per step
+_ROWS = 1 << 14  # records compared per step, fewer if their features and probabilities are large
 _NO_IDS = np.empty(0, np.int64)
 
 
@@ -113,19 +115,23 @@ def _damaged_files(path: Path) -> list[Damage]:
             catalogue.close()
     except DamagedIndexError:
         return []
-    damage = []
+    damage: list[Damage] = []
+    files: dict[str, Column] = {}
     with ExitStack() as finally_close:
         for name, spec in specs(catalogue.config).items():
             try:
-                file = Column(path / f"{GENERATION}{committed.generation}" / name, spec, writable=False)
+                files[name] = Column(path / f"{GENERATION}{committed.generation}" / name, spec, writable=False)
             except DamagedIndexError as error:
                 damage.append(Damage(str(path), str(error)))
                 continue
-            finally_close.callback(file.close)
-            damage += [
-                Damage(str(file.path), f"rows {first} to {stop - 1} {what}")
-                for first, stop, what in _bad_blocks(file, committed.extents[name])
-            ]
+            finally_close.callback(files[name].close)
+        with suppress(DamagedIndexError):  # files that are holes could not be opened, and are not worth reading
+            require_stored(files, committed.extents)
+            for name, file in files.items():
+                damage += [
+                    Damage(str(file.path), f"rows {first} to {stop - 1} {what}")
+                    for first, stop, what in _bad_blocks(file, committed.extents[name])
+                ]
     return damage
 
 
@@ -163,16 +169,23 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     columns.require_whole("uri_ends")
     overlapping = np.flatnonzero(np.diff(columns.raw()["uri_ends"]) < 0) + 1
     report("uris that overlap", np.intersect1d(overlapping, live))
-    for start in range(0, len(live), _ROWS):
-        rows = live[start : start + _ROWS]
+    uri_bytes_left = columns.extents["uri_bytes"].rows
+    size = max(1, min(_ROWS, COPY_BYTES // (4 * (cells.config.dim + cells.config.classes))))
+    for start in range(0, len(live), size):
+        rows = live[start : start + size]
         features, feature_places = columns.features(rows)
         unnormalised += count_unnormalised(features[feature_places])
         probabilities, places = columns.probabilities(rows)
         report("records outside of their cell", rows[_outside(cells, probabilities[places], columns.cells[rows])])
         columns.release_pages()
         try:
-            columns.uris(rows)
+            if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
+                columns.uris(rows)
+                uri_bytes_left -= uri_size(columns, rows)
+                if uri_bytes_left < 0:
+                    raise DamagedIndexError(OVERLAP)
         except DamagedIndexError as error:
+            uri_bytes_left = -1
             damage.append(Damage("columns", str(error)))
     stored = snapshot.committed.unnormalised
     if unnormalised != stored:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from contextlib import suppress
+
 import pytest
 
 from semcut.indexes import (
@@ -37,3 +41,55 @@ def test_a_backup_copies_the_other_files_in_the_directory(path, tmp_path, batch)
             index.backup(tmp_path / "copy")
     assert (tmp_path / "copy" / "connector.json").read_text() == "{}"
     assert_holds(tmp_path / "copy", batch[:4])
+
+
+def test_a_copied_file_has_no_rights_but_those_to_read_and_write(path, tmp_path):
+    """A program of another user must not become one of the user who makes the backup."""
+    before = os.umask(0o022)
+    try:
+        for name, mode in (("a", 0o6755), ("b", 0o600), ("c", 0o1777), ("d", 0o444)):
+            (path / name).write_text("program")
+            (path / name).chmod(mode)
+            os.utime(path / name, ns=(10**18 + 1, 10**18 + 2))
+        with suppress(OSError):  # not every file system has attributes
+            os.setxattr(path / "a", "user.from", b"elsewhere")
+        with FaissIndex.open(path) as index:
+            index.backup(tmp_path / "copy")
+    finally:
+        os.umask(before)
+    for name, expected in (("a", 0o644), ("b", 0o600), ("c", 0o644), ("d", 0o644)):
+        found = (tmp_path / "copy" / name).stat()
+        assert (name, stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (name, expected, 10**18 + 2)
+        assert os.listxattr(tmp_path / "copy" / name) == []
+
+
+def test_every_file_that_is_not_of_the_index_is_in_the_backup(path, tmp_path):
+    others = ["catalogue.sqlite.copy", "catalogue.newest", "lock.txt", "generation-photos"]
+    for name in others:
+        (path / name).write_text(name)
+    for name in ("catalogue.new", "catalogue.new-journal"):
+        (path / name).write_text(name)
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "copy")
+    assert sorted(file.name for file in (tmp_path / "copy").iterdir()) == sorted(
+        [*others, "catalogue.sqlite", "generation-0", "lock"]
+    )
+
+
+def test_an_index_that_is_created_where_one_was_interrupted_leaves_other_files(tmp_path, config):
+    path = tmp_path / "index"
+    (path / "generation-photos").mkdir(parents=True)
+    (path / "generation-7").mkdir()
+    for name in (
+        "generation-photos/a",
+        "generation-7/ids",
+        "catalogue.new",
+        "catalogue.new-journal",
+        "catalogue.newest",
+    ):
+        (path / name).touch()
+    FaissIndex.create(path, config).close()
+    assert {file.name for file in path.iterdir()} - {"lock"} == {
+        "catalogue.sqlite", "catalogue.newest", "generation-0", "generation-photos"
+    }  # fmt: skip
+    assert (path / "generation-photos" / "a").exists()

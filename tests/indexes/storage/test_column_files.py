@@ -273,6 +273,24 @@ def test_a_write_that_is_cut_short_is_continued(tmp_path, monkeypatch):
     np.testing.assert_array_equal(column.view(7), rows(0, 7))
 
 
+def test_a_read_that_is_cut_short_is_continued(tmp_path, monkeypatch):
+    """Linux reads at most 2 GiB at once."""
+    column = new_column(tmp_path / "features")
+    extent = appended(column, rows(0, 7))
+    column.mark_unverified(extent)
+    pread, preadv = os.pread, os.preadv
+    monkeypatch.setattr(os, "pread", lambda handle, size, offset: pread(handle, min(size, 5), offset))
+    monkeypatch.setattr(os, "preadv", lambda handle, buffers, offset: preadv(handle, [buffers[0][:5]], offset))
+    column.check(extent)
+    np.testing.assert_array_equal(column.stretch(2, 5), rows(2, 5), strict=True)
+    assert column.read(extent, 1, 100) == rows(1, 6).tobytes()
+    with pytest.raises(DamagedIndexError, match="has 84 bytes, expected 96 for 8 rows"):
+        column.stretch(2, 6)
+    column.close()
+    with pytest.raises(ClosedIndexError):
+        column.stretch(2, 5)
+
+
 def test_every_column_has_a_type_and_a_shape():
     config = IndexConfig(classes=7, bits=72, dim=5)
     found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}

@@ -165,3 +165,33 @@ def test_ctrl_c_while_a_directory_is_deleted_stays_ctrl_c(tmp_path):
             sys.settrace(before)
     assert steps > 20
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to fifo", "link to directory", "file"])
+def test_a_fifo_or_a_link_in_place_of_a_directory_is_deleted_without_waiting(tmp_path, kind):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    os.mkfifo(tmp_path / "fifo")
+    folder = tmp_path / "generation-1"
+    if kind == "fifo":
+        os.mkfifo(folder)
+    elif kind == "file":
+        folder.touch()
+    else:
+        folder.symlink_to(tmp_path / ("fifo" if kind == "link to fifo" else "other"))
+    delete_tree(folder)
+    assert os.path.lexists(folder) == (kind == "file")
+    assert (tmp_path / "other" / "precious").exists()
+    assert (tmp_path / "fifo").exists()
+
+
+def test_a_writer_deletes_generations_and_nothing_that_is_only_named_alike(path, batch):
+    for name in ("generation-7", "generation-photos", "generation-"):
+        (path / name).mkdir()
+        (path / name / "a.jpg").touch()
+    (path / "generation-8").symlink_to(path / "generation-photos")
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+    assert_holds(path, batch)
+    assert {file.name[11:] for file in path.glob("generation*")} == {"", "0", "photos"}
+    assert (path / "generation-photos" / "a.jpg").exists()

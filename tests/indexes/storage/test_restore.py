@@ -97,6 +97,106 @@ def test_files_that_are_also_in_the_backup_are_replaced_and_a_sparse_file_is_not
         restore(backup, path)
 
 
+def listed(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("own", "in_backup"),
+    [
+        ("photos/a.jpg", "photos"),
+        ("notes.txt/a.jpg", "link to file"),
+        ("notes.txt", "link to file"),
+        ("link to file", "link to file"),
+        ("fifo", "fifo"),
+        ("generation-photos/a.jpg", None),
+        ("generation-/a.jpg", None),
+        ("generation-1", None),
+        ("generation-1.copy", None),
+        ("generation-photos/a.jpg", "generation-photos"),
+        ("catalogue.sqlite.my-own-backup", None),
+        ("catalogue.sqlite-copy", None),
+        ("catalogue.newest", None),
+        ("catalogue.new/a.jpg", None),
+        ("unfinished.json/a.jpg", None),
+        ("lock.txt", None),
+    ],
+)
+def test_files_of_the_user_stay_whatever_the_backup_has(path, backup, tmp_path, own, in_backup):
+    (tmp_path / "precious").write_text("precious")
+    for place, name in ((path, own), (backup, in_backup)):
+        file = place / (name or "nothing")
+        file.parent.mkdir(exist_ok=True)
+        if name == "fifo":
+            os.mkfifo(file)
+        elif name == "link to file":
+            file = file if place == path else place / own.split("/")[0]
+            file.symlink_to(tmp_path / "precious")
+        elif name is not None:
+            file.write_text("mine")
+    before, files = listed(tmp_path), contents(path)
+    with pytest.raises(IndexExistsError, match=r"belongs neither to an index nor to the backup.*: move it away"):
+        restore(backup, path)
+    assert (listed(tmp_path), contents(path)) == (before, files)
+
+
+def test_a_file_of_the_user_that_appears_during_the_copy_stays(path, backup):
+    files = contents(path)
+    with pytest.raises(IndexExistsError, match=r"such as 'a\.jpg': move it away"):
+        restore(backup, path, lambda done, total: (path / "a.jpg").write_text("mine"))
+    assert {**contents(path), "lock": files["lock"]} == {**files, "a.jpg": b"mine"}
+    assert not path.with_name("index.restoring").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link", "fifo"])
+@pytest.mark.parametrize("present", [True, False])
+def test_what_has_the_name_of_the_copy_stays_unless_an_interrupted_restore_left_it(path, backup, kind, present):
+    if not present:
+        shutil.rmtree(path)
+    copy = path.with_name("index.restoring")
+    other = path.with_name("other")
+    other.mkdir()
+    (other / "lock").touch()
+    if kind == "directory":
+        copy.mkdir()
+        (copy / "lock").touch()
+        (copy / "mine").write_text("mine")
+    elif kind == "file":
+        copy.write_text("mine")
+    elif kind == "link":
+        copy.symlink_to(other)
+    else:
+        os.mkfifo(copy)
+    before = listed(path.parent)
+    with pytest.raises(IndexExistsError, match=r"index\.restoring is not what an interrupted .* leaves: move it away"):
+        restore(backup, path)
+    assert listed(path.parent) == before
+
+
+def test_a_copy_that_an_interrupted_restore_left_is_no_backup_before_it_is_renamed(path, backup, batch):
+    copy = backup.rename(path.with_name("index.restoring"))
+    files = contents(path.parent)
+    with pytest.raises(StorageError, match=r"index\.restoring has the name of the copy .*: rename it first"):
+        restore(copy, path)
+    assert contents(path.parent) == files
+    assert restore(copy.rename(path.with_name("backup")), path) == 4
+    assert_holds(path, batch[:4])
+
+
+def test_an_index_with_links_and_a_foreign_log_is_replaced(path, backup, batch, tmp_path):
+    """Other errors say that such an index is to be restored from a backup."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    (path / "catalogue.sqlite-wal").touch()
+    (path / "catalogue.sqlite").unlink()
+    (path / "catalogue.sqlite").symlink_to(tmp_path / "other" / "precious")
+    (path / "generation-1").symlink_to(tmp_path / "other")
+    os.mkfifo(path / "generation-2")
+    assert restore(backup, path) == 4
+    assert_holds(path, batch[:4])
+    assert (tmp_path / "other" / "precious").exists()
+
+
 @pytest.mark.parametrize("call", ["rename", "fsync", "unlink"])
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
 def test_a_crash_leaves_one_of_the_two(path, backup, batch, call, number):
