@@ -25,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
-from semcut.connector.data.file_structure import refuse_endless
+from semcut.connector.data.file_structure import refuse_endless, refuse_endless_exif
 from semcut.connector.data.pixel_modes import to_rgb, transparent_key
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
@@ -188,6 +188,7 @@ def _decode(image: Image.Image, *, own: bool) -> Image.Image:
     key = transparent_key(image)
     image.load()
     try:
+        refuse_endless_exif(image.info)
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged facts about a picture do not keep it from being shown
         orientation = None
