@@ -18,6 +18,7 @@ import hashlib
 import inspect
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from PIL import Image
 from semcut.connector.data.archives import unpack
 from semcut.connector.data.image_folders import Skipped, list_folder
 from semcut.connector.data.image_folders import class_of as class_of
-from semcut.indexes.errors import DataError, install_hint, require
+from semcut.indexes.errors import DataError, SemcutWarning, install_hint, require
 from semcut.indexes.regular_files import open_binary
 
 _TORCHVISION = "torchvision:"
@@ -138,6 +139,14 @@ def load(source: str) -> ImageSet:
         *((file, "it is in no class folder") for file in found.loose),
         *found.skipped,
     ]  # fmt: skip
+    if found.again:
+        linked, first = found.again[0]
+        warnings.warn(
+            f"{len(found.again):,} folders of {source} are in two classes, and their images count for both: {linked} "
+            f"leads to {first}",
+            SemcutWarning,
+            stacklevel=2,
+        )
     files = [found.classes[name].files for name in classes]
     return ImageSet(
         tuple(file for members in files for file in members),
