@@ -26,7 +26,11 @@ MOST_SCANS = 100
 """The most scans of a JPEG file; progressive ones have 6 to 20."""
 
 MOST_HEADERS, HEADERS_BYTES = 4096, 1 << 26
-"""The most segments of a JPEG file before its first scan, and the most bytes of these."""
+"""The most segments of a JPEG file before its first scan, and the most bytes of these, or of the chunks of a PNG file
+besides those of its pixels: Pillow keeps them in memory."""
+
+WEBP_BYTES = 1 << 29
+"""The largest WebP file, which Pillow reads as a whole; 67 million pixels of four bytes are half as many."""
 
 MOST_EXIF, EXIF_BYTES = 64, 1 << 22
 """The most segments of EXIF data in a JPEG file, and the most bytes of EXIF data."""
@@ -89,6 +93,10 @@ def refuse_endless(stream: IO[bytes], name: str) -> None:
         _check_tags(tags_of(stream), size)
     elif name == "GIF":
         _check_blocks(stream)
+    elif name == "WEBP" and size > WEBP_BYTES:
+        raise ValueError(
+            f"a WebP file of {size:,} bytes, at most {WEBP_BYTES:,} are read: save its first picture alone"
+        )
     elif name == "PPM":
         _check_numbers(stream)
 
@@ -178,7 +186,7 @@ def _segments(stream: IO[bytes]) -> Iterator[tuple[int, int, int]]:
 
 def _check_chunks(stream: IO[bytes], size: int) -> None:
     """Count the chunks; programs write pixels in chunks of at least a few kilobytes."""
-    pixels = others = profiles = texts = 0
+    pixels = others = profiles = texts = content = 0
     position = 8
     most = MOST_CHUNKS + size // 512, MOST_CHUNKS, MOST_PROFILES
     while True:
@@ -190,6 +198,7 @@ def _check_chunks(stream: IO[bytes], size: int) -> None:
             pixels += 1
         else:
             others += 1
+            content += min(int.from_bytes(head[:4], "big"), max(0, size - position))
             profiles += head[4:] == b"iCCP"
             texts += head[4:] in _TEXT_CHUNKS
         if pixels > most[0] or others > most[1] or profiles > most[2]:
@@ -197,6 +206,8 @@ def _check_chunks(stream: IO[bytes], size: int) -> None:
                 f"a PNG file of {pixels:,} chunks of pixels, {others:,} others and {profiles} colour profiles, "
                 f"expected at most {most[0]:,}, {most[1]:,} and {most[2]}: save it anew"
             )
+        if content > HEADERS_BYTES:
+            raise ValueError(f"a PNG file of more than {HEADERS_BYTES:,} bytes besides its pixels: save it anew")
         if texts > MOST_TEXTS:
             raise ValueError(f"a PNG file of more than {MOST_TEXTS} compressed or international texts: save it anew")
         position += 12 + int.from_bytes(head[:4], "big")

@@ -213,3 +213,14 @@ def test_the_bytes_before_the_pixels_are_counted(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(file_structure, "HEADERS_BYTES", 190_000)
     with pytest.raises(UnreadableImage, match="or 190,000 bytes before its pixels"):
         open_image(io.BytesIO(content))
+    with pytest.raises(UnreadableImage, match="190,000 bytes besides its pixels"):
+        open_image(io.BytesIO(png(16, 16, chunk(b"aaAa", bytes(100_000)) * 2)))
+
+
+def test_a_webp_file_that_is_far_larger_than_its_pixels_is_not_read(monkeypatch: pytest.MonkeyPatch):
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(content, "WEBP")
+    assert open_image(io.BytesIO(content.getvalue() + bytes(9000))).size == (16, 16)
+    monkeypatch.setattr(file_structure, "WEBP_BYTES", 9000)
+    with pytest.raises(UnreadableImage, match="at most 9,000 are read"):
+        open_image(io.BytesIO(content.getvalue() + bytes(9000)))
