@@ -51,7 +51,8 @@ MEMORY_BYTES = 1 << 31
 """The memory for all images that are decoded at the same time in the process; an image that takes more has it alone."""
 
 _PIXEL_BYTES, _PHOTO_PIXEL_BYTES = 16, 8
-"""The most memory for a pixel: decoded, converted, turned and with the decoder's own; JPEG is decoded line by line."""
+"""The most memory for a pixel: decoded, converted, turned and with the decoder's own; JPEG in one scan is decoded line
+by line."""
 
 _CODES_BYTES, _CODES_BITS, _MOST_CODES, _CODES_SIDE = 14 << 10, 20, 1 << 16, 4
 """What libwebp makes of a group of prefix codes, its least bits, how many there may be, and the side of its block."""
@@ -121,7 +122,7 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
             raise ValueError("a TIFF that states the same tag twice")
         others += _check_pieces(image, set(tags), size)
         stream.seek(position)
-    photo = isinstance(image, JpegImageFile) and "progressive" not in image.info
+    photo = isinstance(image, JpegImageFile) and _in_one_scan(stream)
     return _memory.share(image.width * image.height * (_PHOTO_PIXEL_BYTES if photo else _PIXEL_BYTES) + others)
 
 
@@ -169,18 +170,23 @@ def refuse_costly_jpeg(stream: IO[bytes], pixels: int) -> None:
     """
     if pixels > SCALED_PIXELS:
         raise ValueError(f"{pixels:,} pixels, at most {SCALED_PIXELS:,} of a JPEG file are decoded: save it smaller")
-    position = stream.tell()
-    try:
-        if not _in_one_scan(stream):
-            raise ValueError(
-                f"a JPEG file of {pixels:,} pixels in several scans (progressive): save it as a baseline one"
-            )
-    finally:
-        stream.seek(position)
+    if not _in_one_scan(stream):
+        raise ValueError(f"a JPEG file of {pixels:,} pixels in several scans (progressive): save it as a baseline one")
 
 
 def _in_one_scan(stream: IO[bytes]) -> bool:
-    """Return whether the first scan of a JPEG file has all of its components; False if it is not plainly so."""
+    """Return whether the first scan of a JPEG file has all of its components; False if it is not plainly so.
+
+    The position of the stream stays the same.
+    """
+    before = stream.tell()
+    try:
+        return _first_scan_has_all(stream)
+    finally:
+        stream.seek(before)
+
+
+def _first_scan_has_all(stream: IO[bytes]) -> bool:
     stream.seek(2)
     components = 0
     for _ in range(_JPEG_SEGMENTS):

@@ -140,6 +140,11 @@ def test_an_image_takes_its_memory_until_it_is_used(monkeypatch: pytest.MonkeyPa
         assert decoding_limits._memory.taken > 4 * 16 * 16
     with pytest.raises(UnreadableImage), images.decoded(tiff(strips(16), b"")):
         pass
+    for progressive, pixel in ((False, 8), (True, 16)):
+        photo = io.BytesIO()
+        Image.new("RGB", (20, 10)).save(photo, "JPEG", progressive=progressive)
+        with images.decoded(photo):
+            assert decoding_limits._memory.taken == 200 * pixel
     assert decoding_limits._memory.taken == 0
 
 
