@@ -132,7 +132,7 @@ def _check_segments(stream: IO[bytes]) -> None:
                 raise ValueError(f"a JPEG file of more than {TABLES_BYTES:,} bytes of tables: save it anew")
         elif kind == _EXIF_SEGMENT:
             stream.seek(start)
-            if stream.read(len(_EXIF)) == _EXIF:
+            if stream.read(min(length, len(_EXIF))) == _EXIF:
                 exif_bytes += length - len(_EXIF)
                 if len(exif) == MOST_EXIF or exif_bytes > EXIF_BYTES:
                     raise ValueError(

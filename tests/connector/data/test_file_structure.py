@@ -149,6 +149,7 @@ def test_files_of_very_many_parts_are_refused_at_once(content, reason):
         "much EXIF": lambda: progressive(2, between=exif_segments(exif(((0x010E, 2, 9),), bytes(4_000_000)))),
         "damaged EXIF": lambda: progressive(2, between=exif_segments(exif(((0x0112, 5, 9000),) * 99, bytes(60_000)))),
         "a preview": lambda: progressive(2, between=segment(0xE2, progressive(9) * 9)),
+        "EXIF behind segments": lambda: progressive(2, between=(segment(0xE1, b"") + b"Exif\0\0") * 65),
         "two photos": lambda: progressive(2) + progressive(2),
         "a long description": lambda: raw_tiff(16, 1, (16, 16), ((270, 2, 500_000, 8),)) + bytes(500_000),
         "scans in other data": lambda: progressive(2, between=segment(0xE2, b"\xff\xda" * 300)),
