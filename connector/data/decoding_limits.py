@@ -3,20 +3,25 @@
 The number of pixels in the header bounds neither:
 
 - A compressed TIFF is decoded in tiles, which may be far larger than the image: one of a gigabyte for 16 x 16 pixels.
-- Its file is read as a whole, so it is bounded by the pixels too, and large ones are read one after the other.
+- Its file is read as a whole, so it is bounded by the pixels too.
+- A lossless WebP file, or its alpha, may come with a set of tables for every 4 x 4 pixels: 900 MB for 1024 x 1024.
 - Pillow decodes some rare kinds of PPM and BMP in Python, a thousand times slower than other kinds.
 
 Nor is a JPEG file that is decoded at a smaller scale bounded by the pixels of the result: if it comes in several scans,
 as a progressive one does, libjpeg keeps all of its own pixels in memory.
+
+Images that are decoded at the same time share `MEMORY_BYTES`: those that would take more wait for the others.
 """
 
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from semcut.connector.data.file_structure import MOST_OFFSETS, tags_of
@@ -42,12 +47,43 @@ SPARE_BYTES = 1 << 26
 MOST_TIMES = 8
 """How often a file may state each pixel; once for each colour if these lie apart."""
 
-LARGE_BYTES = 1 << 25
-"""Compressed TIFFs of more bytes are decoded one at a time in the whole process."""
+MEMORY_BYTES = 1 << 31
+"""The memory for all images that are decoded at the same time in the process; an image that takes more has it alone."""
 
-_large_file = threading.Lock()
+_PIXEL_BYTES, _PHOTO_PIXEL_BYTES = 16, 8
+"""The most memory for a pixel: decoded, converted, turned and with the decoder's own; JPEG in one scan is decoded line
+by line."""
+
+_CODES_BYTES, _CODES_BITS, _MOST_CODES, _CODES_SIDE = 14 << 10, 20, 1 << 16, 4
+"""What libwebp makes of a group of prefix codes, its least bits, how many there may be, and the side of its block."""
+
+_LOSSY_CHUNKS, _MOST_CHUNKS = {b"VP8X", b"VP8 ", b"ICCP", b"EXIF", b"XMP "}, 100
 _JPEG_SEGMENTS = 65_536
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
+
+
+class _SharedMemory:
+    """The memory that images take at the same time, by estimate."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def share(self, amount: int) -> Iterator[None]:
+        """Wait until the other images leave enough, or none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.taken or self.taken + amount <= MEMORY_BYTES)
+            self.taken += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.taken -= amount
+                self._changed.notify_all()
+
+
+_memory = _SharedMemory()
 
 
 def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractContextManager[object]:
@@ -59,7 +95,7 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
         size: bytes of its file.
 
     Returns:
-        What to enter while the image is decoded.
+        What to enter while the image is decoded and used; it waits until there is memory for the image.
 
     Raises:
         ValueError: the image is not decoded; the message is the reason.
@@ -78,16 +114,48 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
             f"pixels stored like these are decoded slowly: at most {SLOW_PIXELS:,} in {SLOW_BYTES:,} bytes are read, "
             "convert it, to PNG for example"
         )
+    others = memory_besides_pixels(image, stream, size)
     if isinstance(image, TiffImageFile) and "libtiff" in decoders:
         position = stream.tell()
         tags = [tag.number for tag in tags_of(stream)]
         if len(set(tags)) < len(tags):  # libtiff takes the first, and Pillow may take the last
             raise ValueError("a TIFF that states the same tag twice")
-        _check_pieces(image, set(tags), size)
+        others += _check_pieces(image, set(tags), size)
         stream.seek(position)
-        if size > LARGE_BYTES:
-            return _large_file
-    return nullcontext()
+    photo = isinstance(image, JpegImageFile) and _in_one_scan(stream)
+    return _memory.share(image.width * image.height * (_PHOTO_PIXEL_BYTES if photo else _PIXEL_BYTES) + others)
+
+
+def memory_besides_pixels(image: Image.Image, stream: IO[bytes], size: int) -> int:
+    """Return the most bytes that libwebp takes for the tables of a lossless picture or alpha; 0 for other images.
+
+    Args:
+        image: an image that was opened.
+        stream: its file; its position stays the same.
+        size: bytes of its file.
+    """
+    if image.format != "WEBP" or _plainly_lossy(stream):
+        return 0
+    blocks = -(-image.width // _CODES_SIDE) * -(-image.height // _CODES_SIDE)
+    return _CODES_BYTES * min(_MOST_CODES, blocks, size * 8 // _CODES_BITS)
+
+
+def _plainly_lossy(stream: IO[bytes]) -> bool:
+    """Return whether a WebP file has a lossy picture without alpha; False if it is not plainly so."""
+    before = stream.tell()
+    try:
+        position = 12
+        for _ in range(_MOST_CHUNKS):
+            stream.seek(position)
+            head = stream.read(8)
+            if len(head) < 8 or (position == 12 and head[:4] == b"VP8 "):
+                return True
+            if head[:4] not in _LOSSY_CHUNKS:
+                return False
+            position += 8 + int.from_bytes(head[4:], "little") + (head[4] & 1)
+        return False
+    finally:
+        stream.seek(before)
 
 
 def refuse_costly_jpeg(stream: IO[bytes], pixels: int) -> None:
@@ -102,18 +170,23 @@ def refuse_costly_jpeg(stream: IO[bytes], pixels: int) -> None:
     """
     if pixels > SCALED_PIXELS:
         raise ValueError(f"{pixels:,} pixels, at most {SCALED_PIXELS:,} of a JPEG file are decoded: save it smaller")
-    position = stream.tell()
-    try:
-        if not _in_one_scan(stream):
-            raise ValueError(
-                f"a JPEG file of {pixels:,} pixels in several scans (progressive): save it as a baseline one"
-            )
-    finally:
-        stream.seek(position)
+    if not _in_one_scan(stream):
+        raise ValueError(f"a JPEG file of {pixels:,} pixels in several scans (progressive): save it as a baseline one")
 
 
 def _in_one_scan(stream: IO[bytes]) -> bool:
-    """Return whether the first scan of a JPEG file has all of its components; False if it is not plainly so."""
+    """Return whether the first scan of a JPEG file has all of its components; False if it is not plainly so.
+
+    The position of the stream stays the same.
+    """
+    before = stream.tell()
+    try:
+        return _first_scan_has_all(stream)
+    finally:
+        stream.seek(before)
+
+
+def _first_scan_has_all(stream: IO[bytes]) -> bool:
     stream.seek(2)
     components = 0
     for _ in range(_JPEG_SEGMENTS):
@@ -135,8 +208,8 @@ def _in_one_scan(stream: IO[bytes]) -> bool:
     return False
 
 
-def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
-    """Check the size of the tiles or strips of a compressed TIFF, and that of its file."""
+def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> int:
+    """Check the size of the tiles or strips of a compressed TIFF, and that of its file; return the memory for both."""
     if tags & {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS}:
         width, height = image.tag_v2.get(_TILE_WIDTH), image.tag_v2.get(_TILE_HEIGHT)
     else:
@@ -145,7 +218,7 @@ def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise ValueError("a TIFF whose tiles have no size")
     bits, samples = image.tag_v2.get(_BITS, (1,)), image.tag_v2.get(_SAMPLES, 1)
-    pixel = samples * -(-max(bits) // 8)
+    pixel: int = samples * -(-max(bits) // 8)
     if width * height > 4 * image.width * image.height + SLOW_PIXELS or not 0 < width * height * pixel <= PIECE_BYTES:
         raise ValueError(
             f"a TIFF of {image.width} x {image.height} pixels in pieces of {width} x {height}, expected pieces of its "
@@ -163,3 +236,4 @@ def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> None:
             f"a compressed TIFF of {size:,} bytes, expected at most {most:,} for {image.width} x {image.height} "
             "pixels: save its first page alone"
         )
+    return width * height * pixel + 2 * size

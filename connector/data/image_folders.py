@@ -2,7 +2,8 @@
 
 - A class is a folder directly under the root; its files are all those in it, at any depth.
 - Symbolic links are followed. A folder to which two ways lead within a class, or which lies above, is listed once; so
-  no link makes a loop. Device and inode identify a folder.
+  no link makes a loop. Device and inode identify a folder. One to which several classes lead is listed in each of
+  them, and named; links that would list millions of files again are refused.
 - Hidden files and folders (.name), and names that are not valid text, which no index can hold, are left out.
 
 Whatever is left out is returned with the reason, for the commands to report.
@@ -11,6 +12,7 @@ Whatever is left out is returned with the reason, for the commands to report.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,9 @@ Skipped = tuple[str, str]
 """A file or folder that is left out, and the reason."""
 
 HIDDEN, NOT_TEXT = "hidden", "its name is not valid text: rename it"
+
+MOST_AGAIN = 2_000_000
+"""The most entries of folders that are listed again, for another class; a thousand links can lead to each of them."""
 
 _Identity = tuple[int, int]
 
@@ -39,12 +44,14 @@ class ImageFolder(NamedTuple):
         loose: files directly in the folder, which have no class.
         classes: the folders directly in the folder, sorted by name; also those without files.
         skipped: what is left out; what is hidden comes last.
+        again: folders that are listed in a further class, each with the path by which an earlier class leads to it.
     """
 
     root: str
     loose: list[str]
     classes: dict[str, ClassFolder]
     skipped: list[Skipped]
+    again: list[tuple[str, str]]
 
     @property
     def files(self) -> list[str]:
@@ -56,7 +63,7 @@ def list_folder(root: Path) -> ImageFolder:
     """List the files of a folder and of its class folders.
 
     Raises:
-        DataError: the folder cannot be listed, or its path is not valid text.
+        DataError: the folder cannot be listed, its path is not valid text, or links lead to too many files again.
     """
     top = str(root.absolute())
     if not _is_text(top):
@@ -65,15 +72,15 @@ def list_folder(root: Path) -> ImageFolder:
     for higher in (root.resolve(), *root.resolve().parents):
         above[_identity(str(higher))] = str(higher)
     skipped: list[Skipped] = []
+    classes, again = {}, _Again({}, [])
     files, folders = _entries(top, skipped)
     if skipped and skipped[0][0] == top:
         raise DataError(f"cannot list {top}: {skipped[0][1]}")
-    classes = {}
     for folder in folders:
-        found = _files_below(folder, dict(above), skipped)
+        found = _files_below(folder, dict(above), skipped, again)
         if found is not None:
             classes[os.path.basename(folder)] = ClassFolder(folder, found)
-    return ImageFolder(top, files, classes, sorted(skipped, key=lambda one: one[1] == HIDDEN))
+    return ImageFolder(top, files, classes, sorted(skipped, key=lambda one: one[1] == HIDDEN), again.folders)
 
 
 def class_of(uri: str | None, roots: tuple[str, ...] = ()) -> str | None:
@@ -93,13 +100,38 @@ def class_of(uri: str | None, roots: tuple[str, ...] = ()) -> str | None:
     return Path(uri).parent.name
 
 
-def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped]) -> list[str] | None:
+@dataclass
+class _Again:
+    """The paths of all folders that were listed, those that were listed again, and how many entries these have."""
+
+    first: dict[_Identity, str]
+    folders: list[tuple[str, str]]
+    entries: int = 0
+
+    def count(self, folder: str, identity: _Identity, entries: int) -> None:
+        first = self.first.setdefault(identity, folder)
+        if first == folder:
+            return
+        self.folders.append((folder, first))
+        self.entries += 1 + entries
+        if self.entries > MOST_AGAIN:
+            raise DataError(
+                f"links lead to more than {MOST_AGAIN:,} files again, such as {folder} to those of {first}: remove "
+                "links, so that each class has its own files"
+            )
+
+
+def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped], again: _Again) -> list[str] | None:
     """List all files of a folder at any depth; None if the folder itself is left out.
 
     Args:
         folder: the folder.
         seen: folders that are not listed again, with their paths; grows.
         skipped: grows by what is left out.
+        again: grows by the folders that an earlier class has, too.
+
+    Raises:
+        DataError: these have too many entries.
     """
     found: list[str] = []
     waiting = [folder]
@@ -116,7 +148,9 @@ def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped]
                 return None
             continue
         seen[identity] = current
+        before = len(skipped)
         files, folders = _entries(current, skipped)
+        again.count(current, identity, len(files) + len(folders) + len(skipped) - before)
         found += files
         waiting += reversed(folders)
     return found

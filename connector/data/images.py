@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
-from semcut.connector.data.file_structure import refuse_endless
+from semcut.connector.data.file_structure import refuse_endless, refuse_endless_exif
 from semcut.connector.data.pixel_modes import to_rgb, transparent_key
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
@@ -91,10 +91,25 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
     Raises:
         UnreadableImage: the file is missing, is not an image, is broken, or has more pixels than are decoded.
     """
+    with decoded(source) as image:
+        return image
+
+
+@contextmanager
+def decoded(source: str | Path | IO[bytes] | Image.Image) -> Iterator[Image.Image]:
+    """Decode an image as `open_image` does, and count its memory until the end of the block, see `decoding_limits`."""
     if isinstance(source, Image.Image):
         _check_pixels(source)
         with _reasons():
-            return _decode(source, own=False)
+            found = _decode(source, own=False)
+        yield found
+        return
+    with ExitStack() as memory:
+        yield _decode_file(source, memory)
+
+
+def _decode_file(source: str | Path | IO[bytes], memory: ExitStack) -> Image.Image:
+    """Decode a file; on the stack, its memory is given back."""
     try:
         # not by its name: Pillow would wait at a FIFO, and map a file of raw pixels, which may become shorter meanwhile
         opened = open_binary(source, max_bytes=MAX_BYTES, follow=True) if isinstance(source, str | Path) else source
@@ -109,11 +124,11 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
                     refuse_costly_jpeg(opened, image.width * image.height)
                     _scale_down(image)
                 _check_pixels(image)
-                turn = refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
+                sharing = refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
             except ValueError as reason:
                 raise UnreadableImage(str(reason)) from None
-            with turn:
-                return _decode(image, own=True)
+            memory.enter_context(sharing)
+            return _decode(image, own=True)
     finally:
         if opened is not source:
             opened.close()
@@ -188,6 +203,7 @@ def _decode(image: Image.Image, *, own: bool) -> Image.Image:
     key = transparent_key(image)
     image.load()
     try:
+        refuse_endless_exif(image.info)
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged facts about a picture do not keep it from being shown
         orientation = None
@@ -235,7 +251,8 @@ def read_batches(
         try:
             if not any_name:
                 file.encode()
-            return fit(open_image(file), size)
+            with decoded(file) as image:
+                return fit(image, size)
         except UnicodeEncodeError:
             return "its name is not valid text"
         except UnreadableImage as reason:

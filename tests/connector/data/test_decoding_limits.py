@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from semcut.connector.data import decoding_limits, images
 from semcut.connector.data.images import UnreadableImage, open_image, read_batches
+from semcut.connector.explore.picture_decoding import _is_large
 
 Tags = list[tuple[int, int]]
 
@@ -72,20 +74,98 @@ def test_the_file_of_a_compressed_tiff_is_bounded_by_its_pixels(monkeypatch: pyt
         open_image(io.BytesIO(whole + bytes(5000)))
 
 
-def test_large_compressed_tiffs_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(decoding_limits, "LARGE_BYTES", 1000)
-    content, decode, free = tiff(strips(16), bytes(256)).getvalue(), images._decode, []
+def webp(side: int, **settings: object) -> io.BytesIO:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 4), np.uint8)
+    noise[..., 3] |= 0 if settings.pop("alpha", False) else 255
+    content = io.BytesIO()
+    Image.fromarray(noise).convert("RGBA").save(content, "WEBP", method=0, **settings)
+    return content
 
-    def decoded(image: Image.Image, *, own: bool) -> Image.Image:
-        free.append(decoding_limits._large_file.acquire(blocking=False))
-        if free[-1]:
-            decoding_limits._large_file.release()
-        return decode(image, own=own)
 
-    monkeypatch.setattr(images, "_decode", decoded)
-    for spare in (0, 2000):
-        open_image(io.BytesIO(content + bytes(spare)))
-    assert free == [True, False]
+def jpeg_header(width: int, height: int) -> io.BytesIO:
+    """A photo without pixels."""
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(content, "JPEG")
+    return io.BytesIO(content.getvalue().replace(struct.pack(">HH", 16, 16), struct.pack(">HH", height, width)))
+
+
+def decoded_at_once(
+    content: io.BytesIO, workers: int, expected: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Return how many of `workers` images, which wait for as many as expected, are decoded at the same time."""
+    paths = [folder / str(number) for number in range(workers)]
+    for path in paths:
+        path.write_bytes(content.getvalue())
+    enough, lock, inside, most = threading.Event(), threading.Lock(), 0, 0
+
+    def decode(image: Image.Image, *, own: bool) -> Image.Image:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+            if inside == expected:
+                enough.set()
+        enough.wait(20)
+        time.sleep(0.02)  # for those that should wait
+        with lock:
+            inside -= 1
+        return Image.new("RGB", (4, 4))
+
+    monkeypatch.setattr(images, "_decode", decode)
+    batches = list(read_batches(list(map(str, paths)), 4, workers, workers))
+    assert [len(batch.positions) for batch in batches] == [workers]
+    return most
+
+
+@pytest.mark.parametrize("side", [(4000, 3000), (8000, 6000)])
+def test_ordinary_photos_are_decoded_by_all_workers(side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert decoded_at_once(jpeg_header(*side), 4, 4, tmp_path, monkeypatch) == 4
+
+
+def test_images_that_take_much_memory_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding_limits, "MEMORY_BYTES", 40 << 20)
+    small = tiff(strips(16), bytes(256)).getvalue()
+    for content, together in (
+        (webp(128), 5),
+        (webp(128, lossless=True), 2),
+        (io.BytesIO(small), 5),
+        (io.BytesIO(small + bytes(9 << 20)), 2),
+        (io.BytesIO(small + bytes(30 << 20)), 1),
+    ):
+        assert decoded_at_once(content, 5, together, tmp_path, monkeypatch) == together
+
+
+def test_an_image_takes_its_memory_until_it_is_used(monkeypatch: pytest.MonkeyPatch):
+    with images.decoded(tiff(strips(16), bytes(256))):
+        assert decoding_limits._memory.taken > 4 * 16 * 16
+    with pytest.raises(UnreadableImage), images.decoded(tiff(strips(16), b"")):
+        pass
+    for progressive, pixel in ((False, 8), (True, 16)):
+        photo = io.BytesIO()
+        Image.new("RGB", (20, 10)).save(photo, "JPEG", progressive=progressive)
+        with images.decoded(photo):
+            assert decoding_limits._memory.taken == 200 * pixel
+    assert decoding_limits._memory.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "tables"),
+    [
+        ({}, False),
+        ({"exif": b"a"}, False),
+        ({"lossless": True}, True),
+        ({"alpha": True}, True),
+        ({"animated": 1}, True),
+    ],
+)
+def test_a_webp_file_that_may_have_many_tables_counts_as_large(settings, tables):
+    if settings.pop("animated", False):
+        settings = {"save_all": True, "append_images": [Image.new("RGB", (512, 512))], "lossless": True}
+    content = webp(512, **settings)
+    assert _is_large(content) == tables
+    with Image.open(content) as image:
+        expected = (14 << 10) * 128 * 128 if tables else 0
+        assert decoding_limits.memory_besides_pixels(image, content, len(content.getvalue())) == expected
 
 
 def test_a_negative_size_of_pieces_is_not_believed():
@@ -139,7 +219,7 @@ def test_a_reader_that_is_interrupted_waits_for_no_image(monkeypatch: pytest.Mon
             end.wait(30)
         return Image.new("RGB", (4, 4))
 
-    monkeypatch.setattr(images, "open_image", decode)
+    monkeypatch.setattr(images, "decoded", lambda file: nullcontext(decode(file)))
     batches = read_batches([str(number) for number in range(100)], 4, 4)
     try:
         next(batches)

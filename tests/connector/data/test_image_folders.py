@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data import sources
+from semcut.connector.data import image_folders, sources
 from semcut.connector.data.image_contents import digests_of, readable_images
 from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, class_of, list_folder
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, SemcutWarning
 
 
 def picture(path: Path, seed: int = 0) -> Path:
@@ -56,7 +56,8 @@ def test_links_are_followed_and_loops_are_named(root: Path, tmp_path: Path) -> N
     (root / "dog" / "linked").symlink_to(tmp_path / "other")
     (root / "bird").symlink_to(tmp_path / "other")
     (root / "cat" / "file.png").symlink_to(tmp_path / "other" / "5.png")
-    expected = sources.load(str(root))
+    with pytest.warns(SemcutWarning, match=r"1 folders of .* are in two classes.*: .*/dog/linked leads to .*/bird"):
+        expected = sources.load(str(root))
     assert np.bincount(expected.labels).tolist() == [1, 4, 2]
     assert expected.skipped == ()
     loops = {
@@ -68,7 +69,8 @@ def test_links_are_followed_and_loops_are_named(root: Path, tmp_path: Path) -> N
     }
     for link, target in loops.items():
         link.symlink_to(target)
-    found = sources.load(str(root))
+    with pytest.warns(SemcutWarning, match="1 folders"):
+        found = sources.load(str(root))
     assert found.files == expected.files
     assert found.classes == expected.classes
     assert {file for file, _ in found.skipped} == {str(link) for link in loops}
@@ -83,6 +85,30 @@ def test_links_that_double_at_every_step_are_listed_in_no_time(root: Path) -> No
         for name in ("one", "two"):
             (folder / name).symlink_to(root / "cat" / f"step {step + 1}")
     assert len(list_folder(root).files) == 4 + 30 + 2  # the last two links lead nowhere
+
+
+def test_a_class_that_links_to_another_is_named(root: Path) -> None:
+    (root / "tiger").symlink_to(root / "cat")
+    with pytest.warns(SemcutWarning, match=r"4 folders of .* in two classes, .*: .*/tiger leads to .*/cat$"):
+        images = sources.load(str(root))
+    assert np.bincount(images.labels).tolist() == [3, 1, 3]
+
+
+@pytest.mark.parametrize("name", ["{}.png", ".{}", "{}/a.png"])
+def test_links_that_lead_to_very_many_files_again_are_one_error(
+    name, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_folders, "MOST_AGAIN", 2000)
+    for number in range(50):
+        (root / "cat" / name.format(number)).parent.mkdir(exist_ok=True)
+        (root / "cat" / name.format(number)).touch()
+    for number in range(9):
+        (root / f"link {number}").symlink_to("cat")
+    assert len(list_folder(root).again) >= 27
+    for number in range(9, 50):
+        (root / f"link {number}").symlink_to("cat")
+    with pytest.raises(DataError, match=r"more than 2,000 files again, such as .*/link .* to those of .*/cat"):
+        list_folder(root)
 
 
 def test_what_is_left_out_is_named_with_its_reason(root: Path) -> None:
