@@ -48,11 +48,12 @@ def index(
     its content.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.image_folders import list_folder
+    from semcut.connector.data.image_folders import list_folder, warn_of_folders_in_two_classes
     from semcut.connector.data.protocols import protocol_split
 
     if protocol is None:
         found = list_folder(sources.folder(images))
+        warn_of_folders_in_two_classes(found, stacklevel=1)
         files, skipped = found.files, found.skipped
         roots: tuple[str, ...] = (found.root,)
     else:

@@ -12,11 +12,12 @@ Whatever is left out is returned with the reason, for the commands to report.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from semcut.indexes.errors import DataError, shown
+from semcut.indexes.errors import DataError, SemcutWarning, shown
 
 Skipped = tuple[str, str]
 """A file or folder that is left out, and the reason."""
@@ -81,6 +82,18 @@ def list_folder(root: Path) -> ImageFolder:
         if found is not None:
             classes[os.path.basename(folder)] = ClassFolder(folder, found)
     return ImageFolder(top, files, classes, sorted(skipped, key=lambda one: one[1] == HIDDEN), again.folders)
+
+
+def warn_of_folders_in_two_classes(found: ImageFolder, stacklevel: int) -> None:
+    """Issue a `SemcutWarning` if images are in two classes, because links lead to folders of other classes."""
+    if found.again:
+        linked, first = found.again[0]
+        warnings.warn(
+            f"{len(found.again):,} folders of {found.root} are in two classes, and their images count for both: "
+            f"{linked} leads to {first}",
+            SemcutWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def class_of(uri: str | None, roots: tuple[str, ...] = ()) -> str | None:

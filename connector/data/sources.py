@@ -18,7 +18,6 @@ import hashlib
 import inspect
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +30,11 @@ from PIL import Image
 from semcut.connector.data.archives import unpack
 from semcut.connector.data.class_names import MAX_CLASSES, classes_given
 from semcut.connector.data.file_arguments import files_given, roots_given
-from semcut.connector.data.image_folders import Skipped, list_folder
+from semcut.connector.data.image_folders import Skipped, list_folder, warn_of_folders_in_two_classes
 from semcut.connector.data.image_folders import class_of as class_of
 from semcut.indexes.argument_checks import integer_given, number_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
-from semcut.indexes.errors import DataError, InvalidParameterError, SemcutWarning, install_hint, require, shown
+from semcut.indexes.errors import DataError, InvalidParameterError, install_hint, require, shown
 from semcut.indexes.regular_files import open_binary
 
 DIGEST_BYTES = 16
@@ -200,14 +199,7 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
         *((file, "it is in no class folder") for file in found.loose),
         *found.skipped,
     ]  # fmt: skip
-    if found.again:
-        linked, first = found.again[0]
-        warnings.warn(
-            f"{len(found.again):,} folders of {source} are in two classes, and their images count for both: {linked} "
-            f"leads to {first}",
-            SemcutWarning,
-            stacklevel=2,
-        )
+    warn_of_folders_in_two_classes(found, stacklevel=2)
     files = [found.classes[name].files for name in classes]
     return ImageSet(
         tuple(file for members in files for file in members),

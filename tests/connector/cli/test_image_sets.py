@@ -138,3 +138,11 @@ def test_a_training_that_fails_can_be_given_again(place: Path) -> None:
     done = semcut("train", "photos/ant", "--out", "runs/a", *TRAIN, cwd=place, status=1)
     assert "0 class folders with images" in done.stderr
     assert not (place / "runs").exists()
+
+
+def test_index_names_a_folder_that_is_in_two_classes(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "dogs", tmp_path / "photos" / "dog", ignore=lambda *_: [os.fsdecode(b"\xff.png")])
+    (tmp_path / "photos" / "wolf").symlink_to(tmp_path / "photos" / "dog")
+    added, printed = index(place, tmp_path / "photos")
+    assert added == 24
+    assert "are in two classes, and their images count for both" in " ".join(printed.split())
