@@ -124,9 +124,14 @@ class Searchable:
         def change() -> None:
             self.whole = False
             apply_changes(self.scanner, after, added, removed)
-            if self._ids is not None:
-                self._ids.remove(after.columns.ids[removed])
-                self._ids.add(after.columns.ids[added], added)
+            ids = self._ids
+            if ids is not None:
+                former = after.columns.ids[removed]
+                if np.array_equal(ids.rows(former), removed):
+                    ids.remove(former)
+                    ids.add(after.columns.ids[added], added)
+                else:  # ids occur twice, or another program has changed them: no removed row may stay in the map
+                    self._ids = None
             self.snapshot, self._search = after, search
             self.whole = True
 

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.pruning.cell_table import cell_numbers, edges_of_cells, kinds_per_class
 from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
 from semcut.indexes.scoring.rounding import UNDERFLOW, Products, relative_error
@@ -162,8 +163,17 @@ class Cells:
         return grown, by_number[np.searchsorted(grown.numbers, numbers, sorter=by_number)]
 
     def without(self, cells: NDArray[np.int32]) -> Cells:
-        """Return the cells after a record was removed from each of these positions. Bounds are not tightened."""
-        return replace(self, sizes=self.sizes - np.bincount(cells, minlength=len(self)))
+        """Return the cells after a record was removed from each of these positions. Bounds are not tightened.
+
+        Raises:
+            DamagedIndexError: a cell has fewer records.
+        """
+        sizes = self.sizes - np.bincount(cells, minlength=len(self))
+        if (sizes < 0).any():
+            raise DamagedIndexError(
+                "a cell has fewer records than were removed from it: restore the index from a backup"
+            )
+        return replace(self, sizes=sizes)
 
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
         """Find the cells that can have a record with R > cutoff: all that have one, and few others.

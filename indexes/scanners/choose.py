@@ -58,9 +58,9 @@ def build_scanner(state: Snapshot, engine: str, device: str) -> AnyScanner:
     if isinstance(scanner, IvfScanner):
         _load(scanner, state, rows)
     elif len(rows) == len(state.columns):
-        scanner.add(codes, rows, _cells_of(state, slice(None)))
+        scanner.add(codes, rows, state.columns.cells)
     else:
-        scanner.add(codes[rows], rows, _cells_of(state, rows))
+        scanner.add(codes[rows], rows, state.columns.cells[rows])
     state.columns.require_uncut()
     return scanner
 
@@ -85,10 +85,15 @@ def apply_changes(scanner: AnyScanner, state: Snapshot, added: NDArray[np.int64]
         added, removed: the rows that `changed_rows` returned.
 
     Raises:
-        DamagedIndexError: as for `build_scanner`.
+        DamagedIndexError: as for `build_scanner`; or the scanner does not have the codes of all removed rows.
         DeviceError: the device is out of memory.
     """
-    scanner.remove(removed, _cells_of(state, removed))
+    found = scanner.remove(removed, state.columns.cells[removed])
+    if found != len(removed):
+        raise DamagedIndexError(
+            f"the codes of {len(removed) - found} removed records are not in their cells: restore the index from a "
+            "backup, then open it again"
+        )
     _load(scanner, state, added)
     state.columns.require_uncut()
 
@@ -96,19 +101,7 @@ def apply_changes(scanner: AnyScanner, state: Snapshot, added: NDArray[np.int64]
 def _load(scanner: AnyScanner, state: Snapshot, rows: NDArray[np.int64]) -> None:
     for start in range(0, len(rows), _LOAD_ROWS):
         part = rows[start : start + _LOAD_ROWS]
-        scanner.add(state.columns.codes[part], part, _cells_of(state, part))
-
-
-def _cells_of(state: Snapshot, rows: NDArray[np.int64] | slice) -> NDArray[np.int32]:
-    """Copy the cells of rows. Scanners write where these numbers say, so they are compared in memory of this process.
-
-    Raises:
-        DamagedIndexError: another program has changed the file, which had existing cells when it was opened.
-    """
-    cells = state.columns.cells[rows].copy()
-    if len(cells) and (cells.min() < 0 or cells.max() >= len(state.cells)):
-        raise DamagedIndexError("the column cells was changed by another program: restore the index from a backup")
-    return cells
+        scanner.add(state.columns.codes[part], part, state.columns.cells[part])
 
 
 def _empty(engine: str, bits: int, device: str) -> AnyScanner:

@@ -153,20 +153,22 @@ class SegmentedScanner(ABC, Generic[DeviceCodes]):
                 after[device].append(self._segment(*batch, device))
         self._segments = after
 
-    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
-        """Remove n codes from their cells.
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> int:
+        """Remove n codes from their cells, and return how many of them were there.
 
         Raises:
             DeviceError: a device is out of memory.
         """
-        touched = np.unique(cells).astype(np.int64)
+        touched, removed = np.unique(cells).astype(np.int64), 0
         for device, segments in self._segments.items():
             for number, segment in enumerate(segments):
                 at = segment.positions(touched)[0]
                 at = at[np.isin(segment.rows[at], rows)]
                 if len(at):
                     segments[number] = self._without(segment, at, device)
+                    removed += len(at)
             self._segments[device] = [segment for segment in segments if len(segment)]
+        return removed
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells, ascending."""

@@ -8,6 +8,7 @@ FAISS selects the nearest codes by counting codes per Hamming distance, not with
 the depth. Counting takes 8 bytes per distance, result slot and query, so queries are searched in chunks.
 
 Invariants that FAISS relies on and does not check:
+- a list has a number below nlist: FAISS reads and writes at the place of any other (a cell without a list is skipped);
 - every array passed by pointer is bound to a name for the whole call (`swig_ptr` does not keep it alive);
 - nprobe in the search parameters is the width of the matrix of lists, at most the number of lists; each call has its
   own parameters, so that searches of different widths can run at the same time;
@@ -67,21 +68,27 @@ class IvfScanner:
             self._grow(max(count, 2 * self._ivf.nlist))
         _add(self._ivf, codes, rows, cells)
 
-    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
-        """Remove n codes from the lists of their cells."""
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> int:
+        """Remove n codes from the lists of their cells, and return how many of them were there."""
+        before, lists = self._ivf.ntotal, self._ivf.invlists
+        known = cells < self._ivf.nlist
+        rows, cells = rows[known], cells[known]
         if not len(rows):
-            return
+            return 0
         order = np.argsort(cells, kind="stable")
-        rows, lists = rows[order], self._ivf.invlists
+        rows = rows[order]
         touched, starts = np.unique(cells[order], return_index=True)
         for cell, removed in zip(touched.tolist(), np.split(rows, starts[1:]), strict=True):
             size = lists.list_size(cell)
+            if not size:
+                continue
             ids = faiss.rev_swig_ptr(lists.get_ids(cell), size)
             codes = faiss.rev_swig_ptr(lists.get_codes(cell), size * self._bits // 8).reshape(size, -1)
             kept = np.flatnonzero(~np.isin(ids, removed))
             ids[: len(kept)], codes[: len(kept)] = ids[kept], codes[kept]
             lists.resize(cell, len(kept))
-        self._ivf.ntotal -= len(rows)
+            self._ivf.ntotal -= size - len(kept)
+        return int(before - self._ivf.ntotal)
 
     def _grow(self, lists: int) -> None:
         """Copy all codes to an index with more lists."""
@@ -99,6 +106,8 @@ class IvfScanner:
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
         found = Nearest.empty(len(codes), depth)
+        if cells.max(initial=-1) >= self._ivf.nlist:
+            cells = np.where(cells < self._ivf.nlist, cells, -1)
         chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
         for start in range(0, len(codes), chunk):
             here = slice(start, start + chunk)
@@ -107,8 +116,8 @@ class IvfScanner:
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells in `cells`."""
-        lists = self._ivf.invlists
-        sizes = [lists.list_size(cell) for cell in cells.tolist()]
+        lists, count = self._ivf.invlists, self._ivf.nlist
+        sizes = [lists.list_size(cell) if cell < count else 0 for cell in cells.tolist()]
         found = [
             faiss.rev_swig_ptr(lists.get_ids(cell), size)
             for cell, size in zip(cells.tolist(), sizes, strict=True)

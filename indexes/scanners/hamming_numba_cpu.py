@@ -87,13 +87,18 @@ class NumbaScanner:
         kernels.append(fresh, self.words(codes), _int64(rows), _int64(cells))
         self.lists, self._capacities, self._end = fresh, capacities, end
 
-    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> None:
-        """Remove n codes from their cells."""
+    def remove(self, rows: NDArray[np.int64], cells: NDArray[np.integer[Any]]) -> int:
+        """Remove n codes from their cells, and return how many of them were there."""
+        sizes = self.lists.sizes
+        known = cells < len(sizes)  # kernels do not compare positions with the length of an array
+        rows, cells = rows[known], cells[known]
         if not len(rows):
-            return
+            return 0
         order = np.lexsort((rows, cells))
         touched, first = np.unique(cells[order], return_index=True)
+        before = int(sizes[touched].sum())
         kernels.remove(self.lists, touched.astype(np.int64), np.append(first, len(rows)), _int64(rows[order]))
+        return before - int(sizes[touched].sum())
 
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
@@ -109,10 +114,11 @@ class NumbaScanner:
 
     def rows(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all rows in (m,) cells: (n,) int64 rows, and (n,) int64 positions of their cells in `cells`."""
-        sizes, starts = self.lists.sizes[cells], self.lists.starts[cells]
-        which = np.repeat(np.arange(len(cells)), sizes)
+        known = np.flatnonzero(cells < len(self.lists.sizes))
+        sizes, starts = self.lists.sizes[cells[known]], self.lists.starts[cells[known]]
+        which = np.repeat(np.arange(len(known)), sizes)
         at = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + starts[which]
-        return self.lists.rows[at].astype(np.int64), which
+        return self.lists.rows[at].astype(np.int64), known[which]
 
 
 def _int64(numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

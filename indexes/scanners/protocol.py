@@ -4,14 +4,14 @@ A scanner stores codes with their row numbers and cells. It does not know releva
 calls
 
     add(codes, rows, cells)      (n, bits / 8) uint8, (n,) int64, (n,) integers
-    remove(rows, cells)          the same rows and cells as when they were added
+    remove(rows, cells) -> int   the same rows and cells as when they were added; the number of codes that were there
 
 and reads the attribute `fused`: whether `search/compiled` does the whole search on the codes that the scanner holds.
 
 The "flat" scanner also returns rows of cells that a query does not search. Pruning excludes only cells without relevant
 records, so the cutoff removes these rows.
 
-A cell may be searched only after codes were added to it: FAISS crashes on the number of a list that does not exist.
+A cell to which no codes were added is empty: no scanner reads or writes at the place of a list that it does not have.
 Several searches may run at the same time; an `add` or a `remove` must run alone.
 """
 

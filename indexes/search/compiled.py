@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.faiss_library import split_over_threads, thread_count
 from semcut.indexes.kernels.jit import read_only
 from semcut.indexes.pruning.cells import Cells
@@ -103,6 +104,13 @@ class CompiledSearch:
 
     @cached_property
     def _bounds(self) -> CellBounds:
+        # The kernel computes the sizes of its buffers from the sizes of cells, and fills them from the lists.
+        lists, sizes = self._scanner.lists.sizes, self._cells.sizes
+        if not np.array_equal(lists, sizes[: len(lists)]) or sizes[len(lists) :].any():
+            raise DamagedIndexError(
+                "the cells of the index do not have the records that were scanned: restore the index from a backup, "
+                "then open it again"
+            )
         return bounds_of(self._cells)
 
 

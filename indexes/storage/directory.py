@@ -36,6 +36,7 @@ from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, specs
+from semcut.indexes.storage.kept_column import KEPT, KeptColumn
 from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
@@ -254,11 +255,15 @@ def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, 
     try:
         for name, spec in specs(config).items():
             file = folder / name
-            files[name] = Column(file, spec, writable=os.access(file, os.W_OK))
+            files[name] = _column(name)(file, spec, writable=os.access(file, os.W_OK))
     except BaseException:
         close_columns(files)
         raise
     return files
+
+
+def _column(name: str) -> type[Column]:
+    return KeptColumn if name in KEPT else Column
 
 
 def memory_columns(config: IndexConfig) -> dict[str, MemoryColumn]:
@@ -277,7 +282,7 @@ def create_columns(folder: Path, config: IndexConfig) -> dict[str, Column]:
         delete_tree(folder)
         folder.mkdir()
         for name, spec in specs(config).items():
-            files[name] = Column(folder / name, spec, create=True)
+            files[name] = _column(name)(folder / name, spec, create=True)
     except OSError as error:
         close_columns(files)
         raise StorageError(f"cannot create {folder}: {error.strerror}") from None

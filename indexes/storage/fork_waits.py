@@ -32,22 +32,33 @@ class ForkWait:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
-        with _listing:
+        with _holding(_listing):
             _LOCKS.add(self._lock)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Hold the lock during the block."""
-        depth = getattr(_thread, "depth", 0)
-        if not depth:
+        if not getattr(_thread, "depth", 0):
             with _guard:  # a fork that waits goes first, however often the lock is taken
                 pass
-        with self._lock:
-            _thread.depth = depth + 1
-            try:
-                yield
-            finally:
-                _thread.depth = depth
+        with _holding(self._lock):
+            yield
+
+
+@contextmanager
+def _holding(lock: Any) -> Iterator[None]:
+    """Hold a lock that forks wait for; until it is released, this thread takes other locks without waiting for forks.
+
+    The garbage collector can run in any line, and with it the finalizer of a catalogue, which takes a lock. So the
+    depth is larger for longer than the lock is held.
+    """
+    depth = getattr(_thread, "depth", 0)
+    try:
+        _thread.depth = depth + 1
+        with lock:
+            yield
+    finally:
+        _thread.depth = depth
 
 
 def _before_fork() -> None:

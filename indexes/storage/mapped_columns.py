@@ -1,9 +1,10 @@
 """The arrays of an index at one point in time, memory-mapped from its column files.
 
-Ids, codes, cells and removed rows are compared with their checksums when the arrays are opened. A block of any other
-column is compared when one of its rows is read. Features and probabilities that are small together are read through the
-mapping of their files. If they are large, a few rows are read from the file instead, since the system would map
-megabytes around each row; many rows are read through the mapping, and `release_pages` returns the memory.
+Cells and removed rows are in memory (`kept_column`). Ids and codes are compared with their checksums when the arrays
+are opened, and a block of any other column when one of its rows is read. Features and probabilities that are small
+together are read through the mapping of their files. If they are large, a few rows are read from the file instead,
+since the system would map megabytes around each row; many rows are read through the mapping, and `release_pages`
+returns the memory.
 """
 
 from __future__ import annotations
@@ -56,8 +57,6 @@ class Columns:
         self._arrays = {name: file.view(extents[name].rows) for name, file in files.items()}
         found = {name: mapping_of(array) for name, array in self._arrays.items()}
         self._mappings = {name: mapping for name, mapping in found.items() if mapping is not None}
-        self._arrays["removed"] = self._arrays["removed"].copy()  # `Snapshot.live` relies on these few rows
-        self._arrays["removed"].flags.writeable = False
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
         self._released_at = -np.inf

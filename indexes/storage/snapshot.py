@@ -127,8 +127,7 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
     known_removed = 0 if before is None else len(before.columns.removed)
     cells, removed = committed.cells, columns.removed
     rows_exist = not len(removed) or (removed.min() >= 0 and removed.max() < len(columns))
-    # Copies: another program can change a mapped file after its numbers were compared.
-    added = columns.cells[known_rows:].copy()
+    added = columns.cells[known_rows:]
     of_removed = columns.cells[removed[known_removed:]] if rows_exist else added[:0]
     cells_exist = all(not len(some) or (some.min() >= 0 and some.max() < len(cells)) for some in (added, of_removed))
     columns.require_uncut()

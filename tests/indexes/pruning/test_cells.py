@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.indexes import IndexConfig
+from semcut.indexes import DamagedIndexError, IndexConfig
 from semcut.indexes.pruning import cell_table
 from semcut.indexes.pruning import cells as cells_module
 from semcut.indexes.pruning.cell_table import cell_count, cell_numbers
@@ -285,3 +285,10 @@ def test_there_are_never_more_cells_than_the_table_has(seed, classes, groups):
     numbers, _ = cell_numbers(config, probabilities(np.random.default_rng(seed), 200, classes))
     assert numbers.min() >= 0
     assert numbers.max() < cell_count(config) <= classes * (5 + 6 * config.groups)
+
+
+def test_no_more_records_are_removed_from_a_cell_than_it_has(config, batch):
+    cells, of_record = Cells.empty(config).extended(batch.probabilities)
+    assert cells.without(of_record).sizes.sum() == 0
+    with pytest.raises(DamagedIndexError, match="a cell has fewer records than were removed"):
+        cells.without(np.repeat(of_record[:1], 2))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semcut.indexes import DamagedIndexError, FaissIndex
 from semcut.indexes.scanners import hamming_faiss_cpu, hamming_faiss_gpu
+from semcut.indexes.scanners.choose import apply_changes
 from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.scanners.hamming_faiss_cpu import IvfScanner
 from semcut.indexes.scanners.hamming_faiss_gpu import FlatScanner
@@ -17,6 +19,7 @@ from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scanners.hamming_torch_gpu import TorchScanner
 from semcut.indexes.scanners.protocol import NO_RECORD
 from semcut.indexes.scoring.equations import hamming
+from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import PROPERTY, codes, threads
 
 SCANNERS = {
@@ -222,3 +225,36 @@ def test_all_rows_of_some_cells(kind):
     np.testing.assert_array_equal(np.sort(rows), there)
     np.testing.assert_array_equal(cells[which], lists[rows])
     assert len(scanner.rows(cells[:0])[0]) == 0
+
+
+def test_a_cell_that_no_scanner_knows_is_empty(kind):
+    """FAISS and kernels would read and write outside of their lists; the number of a cell can come from a file."""
+    rng = np.random.default_rng(0)
+    scanner, words = kind(64), codes(rng, rng.integers(0, 3, 100), 64)
+    beyond = np.array([10_000, 2**31 - 1])
+    assert scanner.remove(np.arange(2), beyond) == 0
+    scanner.add(words, np.arange(100), np.repeat([0, 2], 50))
+    assert scanner.remove(np.array([3, 60]), beyond) == 0
+    assert scanner.rows(np.array([10_000, 0]))[1].tolist() == [1] * 50
+    found = scanner.search(words[:3], np.array([[0, 10_000], [2**31 - 1, -1], [2, 300]]), 60)
+    assert (found.rows >= 0).sum(axis=1).tolist()[:2] == [50, 0]
+    assert (found.rows[0] < 50).all()
+
+
+def test_a_removal_says_how_many_codes_were_there(kind):
+    """Rows that are not in the cell that the caller names stay where they are."""
+    rng = np.random.default_rng(0)
+    scanner = kind(64)
+    scanner.add(codes(rng, rng.integers(0, 3, 100), 64), np.arange(100), np.repeat([0, 2], 50))
+    assert scanner.remove(np.array([3, 60]), np.array([0, 0])) == 1
+    assert scanner.remove(np.array([3]), np.array([0])) == 0
+    assert scanner.remove(np.array([60]), np.array([2])) == 1
+    assert len(scanner.rows(np.array([0, 2]))[0]) == 98
+
+
+def test_a_removal_of_codes_that_are_not_there_is_an_error(kind, batch):
+    with FaissIndex.create(None, CONFIG) as index:
+        index.add(batch)
+        scanner = kind(CONFIG.bits)
+        with pytest.raises(DamagedIndexError, match="the codes of 2 removed records are not in their cells"):
+            apply_changes(scanner, index.snapshot, np.arange(0), np.array([0, 3]))

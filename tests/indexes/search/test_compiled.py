@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numba
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semcut
-from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.indexes import BruteForceIndex, DamagedIndexError, Encodings, FaissIndex, IndexConfig, InvalidParameterError
+from semcut.indexes.config import search_params
 from semcut.indexes.errors import install_hint
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scanners import lists_numba
@@ -189,6 +191,20 @@ def test_both_engines_give_the_same_of_a_stored_index_in_any_number_of_threads(t
     for whole, short in results[1:]:
         assert_same(whole, results[0][0])
         assert_same(short, results[0][1])
+
+
+def test_cells_that_contradict_the_lists_of_the_scanner_are_an_error_before_the_kernel_sees_them():
+    with FaissIndex.create(None, CONFIG, engine="compiled") as index:
+        index.add(classified(np.random.default_rng(0), CONFIG, 300))
+        snapshot, scanner = index.snapshot, index._searchable.scanner
+        queries = classified(np.random.default_rng(0), CONFIG, 300)[:2]
+        params = search_params(5, 0.1, None, "distance")
+        for change in (-1, 1):
+            sizes = snapshot.cells.sizes.copy()
+            sizes[3] += change
+            cells = replace(snapshot.cells, sizes=sizes)
+            with pytest.raises(DamagedIndexError, match="do not have the records"):
+                CompiledSearch(snapshot.columns, cells, scanner, Similarity(CONFIG)).search(queries, params, True)
 
 
 def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):
