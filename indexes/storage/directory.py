@@ -140,6 +140,8 @@ def lock_new_directory(path: Path) -> WriterLock:
         lock.acquire()
     except FileExistsError:
         raise exists from None
+    except NotADirectoryError:
+        raise StorageError(f"cannot create the directory {path}: a part of its path is a file") from None
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise StorageError(f"cannot create the directory {shown(str(path))}: {reason}") from None

@@ -111,13 +111,17 @@ def test_a_relative_path_stays_where_it_was(path, tmp_path, config, batch, monke
 
 
 def test_opening_reads_neither_features_nor_probabilities_nor_uris(path, monkeypatch):
-    read, original = set(), os.pread
+    read = set()
 
-    def spy(handle, size, offset):
-        read.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
-        return original(handle, size, offset)
+    def spied(original):
+        def spy(handle, *rest):
+            read.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+            return original(handle, *rest)
 
-    monkeypatch.setattr(os, "pread", spy)
+        return spy
+
+    for name in ("pread", "preadv"):
+        monkeypatch.setattr(os, name, spied(getattr(os, name)))
     with FaissIndex.open(path):
         assert read == {"ids", "codes", "cells"}
 
