@@ -44,7 +44,7 @@ def decode(source):
     os.write(2, next(first, b""))
     threading.Event().wait()
 
-images.open_image = picture_decoding.open_image = decode
+images.open_image = images.decoded = picture_decoding.open_image = decode
 image_contents.open_image = image_contents.digest_of = decode
 main()
 """
