@@ -15,10 +15,12 @@ Images that are decoded at the same time share `MEMORY_BYTES`: those that would 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO
+from weakref import WeakSet
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -62,28 +64,47 @@ _JPEG_SEGMENTS = 65_536
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
 
+class _Share:
+    """The memory of one image. It is not counted any more when it is deleted, wherever Ctrl-C has ended its block."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+
 class _SharedMemory:
     """The memory that images take at the same time, by estimate."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images, in a forked child, which has none of the threads that decode them."""
+        self._shares: WeakSet[_Share] = WeakSet()
         self._changed = threading.Condition()
+
+    @property
+    def taken(self) -> int:
+        """The sum of all amounts."""
+        return sum(share.amount for share in self._shares)
 
     @contextmanager
     def share(self, amount: int) -> Iterator[None]:
         """Wait until the other images leave enough, or none is left."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self.taken or self.taken + amount <= MEMORY_BYTES)
-            self.taken += amount
+        share = _Share(amount)
         try:
+            with self._changed:
+                while not self._changed.wait_for(lambda: not self.taken or self.taken + amount <= MEMORY_BYTES, 0.5):
+                    pass  # a share that Ctrl-C ended wakes nobody
+                self._shares.add(share)
             yield
         finally:
             with self._changed:
-                self.taken -= amount
+                self._shares.discard(share)
                 self._changed.notify_all()
 
 
 _memory = _SharedMemory()
+os.register_at_fork(after_in_child=_memory.reset)
 
 
 def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractContextManager[object]:

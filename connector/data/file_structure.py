@@ -57,6 +57,8 @@ _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _BARE_MARKERS = {0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)}
 """Markers after which Pillow expects no segment; libjpeg reads no file that has them before its first scan."""
 _FRAMES = {*range(0xC0, 0xD0), 0xDE} - {0xC4, 0xC8, 0xCC}
+_END, _FILL = 0xD9, b"\xff" * 16_384
+_INDEX_SEGMENT, _INDEX = 0xE2, b"MPF\0"
 _TABLES, _EXIF_SEGMENT, _EXIF = 0xDB, 0xE1, b"Exif\0\0"
 _EXIF_TEXT = "Raw profile type exif"
 _PIXEL_CHUNKS, _TEXT_CHUNKS = (b"IDAT", b"fdAT"), (b"zTXt", b"iTXt")
@@ -102,12 +104,18 @@ def refuse_endless(stream: IO[bytes], name: str) -> None:
 
 
 def _check_segments(stream: IO[bytes]) -> None:
-    few = sum(block.count(_SCAN) for block in _overlapping(stream)) <= MOST_SCANS  # more may be chance in other data
+    count, filled = 0, False
+    for block in _overlapping(stream):
+        count += block.count(_SCAN)
+        filled = filled or _is_filled(block)
+    few = count <= MOST_SCANS and not filled  # more may be chance in other data
+    first = end = 0
     scans = frames = headers = content = tables = exif_bytes = 0
     exif: list[bytes] = []
     for kind, start, length in _segments(stream):
+        end = start + length
         if kind == _SCAN[1]:
-            scans += 1
+            scans, first = scans + 1, first or start
             if few:
                 break
             if scans > MOST_SCANS:
@@ -140,16 +148,38 @@ def _check_segments(stream: IO[bytes]) -> None:
                         "save it anew"
                     )
                 exif.append(stream.read(length - len(_EXIF)))
+        elif kind == _INDEX_SEGMENT:
+            stream.seek(start)
+            index = stream.read(length)
+            if index.startswith(_INDEX):  # Pillow before 13 keeps tags that overlap
+                index = index.removeprefix(_INDEX)
+                _check_values("an index of pictures", tags_of(io.BytesIO(index)), len(index), len(index))
+    if filled and first:
+        last = end if kind == _END else None
+        if any(map(_is_filled, _overlapping(stream, first, last))):
+            raise ValueError("a JPEG file with a long run of bytes of 255 among its pixels: save it anew")
     _check_exif(b"".join(exif))
 
 
-def _overlapping(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a file, each with the last byte before it."""
-    stream.seek(0)
+def _overlapping(stream: IO[bytes], position: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield the blocks of a part of a file, each with the last byte before it; the file may be read meanwhile."""
     last = b""
-    while block := stream.read(_BLOCK):
+    while end is None or position < end:
+        stream.seek(position)
+        block = stream.read(_BLOCK if end is None else min(_BLOCK, end - position))
+        if not block:
+            return
         yield last + block
-        last = block[-1:]
+        position, last = position + len(block), block[-1:]
+
+
+def _is_filled(block: bytes) -> bool:
+    """Return whether a block has a long run of bytes of 255, which libjpeg reads again and again as more of it comes.
+
+    All runs of 65,536 are found, also those that two blocks share.
+    """
+    places = range(0, len(block) - len(_FILL) + 1, len(_FILL))
+    return any(block[place] == 0xFF and block[place : place + len(_FILL)] == _FILL for place in places)
 
 
 def _segments(stream: IO[bytes]) -> Iterator[tuple[int, int, int]]:
@@ -172,7 +202,8 @@ def _segments(stream: IO[bytes]) -> Iterator[tuple[int, int, int]]:
         between += 0 if scans else position - 2 - before
         if between > _HEADER_BYTES:
             raise ValueError(f"a JPEG file of more than {_HEADER_BYTES:,} bytes between its segments: save it anew")
-        if kind == 0xD9 and scans:
+        if kind == _END and scans:
+            yield kind, position, 0
             return
         if kind == 0xD8 or (kind in _BARE_MARKERS and not scans):
             continue
@@ -237,7 +268,7 @@ def _check_numbers(stream: IO[bytes]) -> None:
     """Look for the numbers of the header of a PPM file."""
     stream.seek(0)
     head = stream.read(_HEADER_BYTES)
-    words = re.sub(rb"#[^\r\n]*", b"", head).split(maxsplit=4)
+    words = re.sub(rb"#[^\r\n]*[\r\n]?", b"", head).split(maxsplit=4)
     if len(head) == _HEADER_BYTES and len(words) < (3 if head[1:2] in b"14" else 4):
         raise ValueError(f"a PPM file whose header has more than {_HEADER_BYTES:,} bytes: save it anew")
 

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffTags import TAGS_V2_GROUPS
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
@@ -201,6 +203,8 @@ def _check_pixels(image: Image.Image) -> None:
 def _decode(image: Image.Image, *, own: bool) -> Image.Image:
     """Decode an image to RGB, upright; a new one unless the image is the caller's own."""
     key = transparent_key(image)
+    if own and isinstance(image, TiffImageFile):
+        _forget_directories(image)
     image.load()
     try:
         refuse_endless_exif(image.info)
@@ -212,6 +216,14 @@ def _decode(image: Image.Image, *, own: bool) -> Image.Image:
     if turn is not None:
         return result.transpose(turn)
     return result.copy() if result is image and not own else result
+
+
+def _forget_directories(image: TiffImageFile) -> None:
+    """Keep Pillow from reading the directories inside a TIFF, of EXIF data for example: nothing bounds their values."""
+    facts = image.getexif()
+    for tag in TAGS_V2_GROUPS:
+        if tag in facts:
+            del facts[tag]
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:

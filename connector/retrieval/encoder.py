@@ -6,13 +6,15 @@ This module works with numpy arrays; `semcut.connector.models.inference` runs th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.images import UnreadableImage, fit, load_pixels, open_image, read_batches
@@ -85,7 +87,7 @@ class Encoder:
         parts = []
         for start in range(0, len(images), self._batch_size):
             batch = images[start : start + self._batch_size]
-            pixels = np.stack([load_pixels(image, size) for image in batch])
+            pixels = np.stack([_beside(load_pixels, image, size) for image in batch])
             parts.append(encodings_of(self._network.run(pixels)))
         if parts:
             return Encodings.concatenate(parts)
@@ -112,7 +114,7 @@ class Encoder:
 
         def pixels_of(image: str | Image.Image) -> NDArray[np.uint8] | str:
             try:
-                return fit(open_image(image), size)
+                return _beside(_opened, image, size)
             except UnreadableImage as reason:
                 return str(reason)
 
@@ -150,6 +152,23 @@ class Encoder:
             )
             for batch in read_batches(paths, self.architecture.image_size, self._batch_size, self._workers)
         )
+
+
+def _opened(image: str | Image.Image, size: int) -> NDArray[np.uint8]:
+    return fit(open_image(image), size)
+
+
+def _beside(
+    read: Callable[[str | Image.Image, int], NDArray[np.uint8]], image: str | Image.Image, size: int
+) -> NDArray[np.uint8]:
+    """Read an image file in another thread, so that Ctrl-C does not wait for it."""
+    if isinstance(image, Image.Image):
+        return read(image, size)
+    threads = DaemonThreads(1, "image")
+    try:
+        return result_of(threads.submit(partial(read, image, size)))
+    finally:
+        threads.stop()
 
 
 def encodings_of(

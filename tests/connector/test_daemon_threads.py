@@ -37,14 +37,15 @@ import os, threading
 from semcut.connector.cli.app import main
 from semcut.connector.data import image_contents, images
 from semcut.connector.explore import picture_decoding
+from semcut.connector.retrieval import encoder
 
 first = iter([b"begun\n"])  # one line alone: a second thread's could fall into what the command prints
 
-def decode(source):
+def decode(source, *rest):
     os.write(2, next(first, b""))
     threading.Event().wait()
 
-images.open_image = images.decoded = picture_decoding.open_image = decode
+images.open_image = images.decoded = encoder.open_image = picture_decoding.open_image = decode
 image_contents.open_image = image_contents.digest_of = decode
 main()
 """
@@ -140,6 +141,11 @@ def test_ctrl_c_ends_a_command_while_it_looks_at_all_contents(command, model: Ch
     folder, new = Path(digits.files[0]).parents[1], tmp_path / "new"
     index = ["index", folder, "--model", model.path, "--out", new, "--exclude-training"]
     done = interrupted(index if command == "index" else ["train", folder, "--out", new])
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
+
+
+def test_ctrl_c_ends_search_while_a_query_is_decoded(stored: Path, digits: ImageSet) -> None:
+    done = interrupted(["search", stored, digits.files[0]])
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
 
 

@@ -135,6 +135,15 @@ def test_images_that_take_much_memory_wait_for_each_other(tmp_path: Path, monkey
         assert decoded_at_once(content, 5, together, tmp_path, monkeypatch) == together
 
 
+def test_a_forked_child_has_all_of_the_memory():
+    with decoding_limits._memory.share(decoding_limits.MEMORY_BYTES):
+        child = os.fork()
+        if not child:
+            with decoding_limits._memory.share(decoding_limits.MEMORY_BYTES):
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_an_image_takes_its_memory_until_it_is_used(monkeypatch: pytest.MonkeyPatch):
     with images.decoded(tiff(strips(16), bytes(256))):
         assert decoding_limits._memory.taken > 4 * 16 * 16

@@ -35,6 +35,12 @@ def frame(parts: int, stated: int | None = None, kind: int = 0xC0) -> bytes:
     return segment(kind, struct.pack(">BHHB", 8, 64, 64, parts) + b"\1\x11\0" * (stated or parts))
 
 
+def photo() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "JPEG", restart_marker_blocks=4)
+    return content.getvalue()
+
+
 def exif_segments(content: bytes = b"") -> bytes:
     pieces = [content[start : start + 65_000] for start in range(0, len(content), 65_000)]
     return b"".join(segment(0xE1, b"Exif\0\0" + piece) for piece in pieces or [b""])
@@ -128,6 +134,13 @@ def gif(blocks: bytes) -> bytes:
         "comments": (lambda: gif(b"!\xfe" + b"\1a" * 70_000 + b"\0"), "more than 65,536 blocks"),
         "extensions": (lambda: gif(b"!\xf9\4\0\0\0\0\0" * 70_000), "more than 65,536 blocks"),
         "a comment": (lambda: b"P5 #" + b"a" * 70_000 + b"\n1 1 255\n\0", "whose header has more than"),
+        "a comment inside a number": (lambda: b"P6\n1#c\n1#c\n1#" + b"a" * 70_000, "whose header has more than"),
+        "fill bytes between scans": (lambda: progressive(2, later=b"\xff" * 200_000), "long run of bytes of 255"),
+        "fill bytes in a photo": (lambda: photo().replace(b"\xff\xd9", b"\xff" * 200_000), "long run of bytes of 255"),
+        "tags of an index that overlap": (
+            lambda: progressive(2, between=segment(0xE2, b"MPF\0" + exif(((0xB000, 5, 5000),) * 900, bytes(40_000)))),
+            "an index of pictures whose",
+        ),
         "a side": (lambda: png(1 << 17, 1, bits=16), "at most 65,535 on each side"),
         "the other side": (lambda: png(1, 1 << 17, bits=16), "at most 65,535 on each side"),
     }.values(),
@@ -153,6 +166,8 @@ def test_files_of_very_many_parts_are_refused_at_once(content, reason):
         "two photos": lambda: progressive(2) + progressive(2),
         "a long description": lambda: raw_tiff(16, 1, (16, 16), ((270, 2, 500_000, 8),)) + bytes(500_000),
         "scans in other data": lambda: progressive(2, between=segment(0xE2, b"\xff\xda" * 300)),
+        "fill bytes in other data": lambda: progressive(2, between=segment(0xE2, b"\xff" * 65_000)),
+        "fill bytes behind the end": lambda: photo() + b"\xff" * 200_000,
         "data behind the end": lambda: progressive(2) + b"\xff\xda\0\4" * 300,
         "chunks": lambda: png(16, 16, chunk(b"aaAa") * 9_000),
         "small chunks": lambda: png(64, 64, piece=1),
@@ -209,6 +224,20 @@ def test_a_picture_whose_exif_data_have_very_many_values_is_shown_as_it_is_store
         assert tracemalloc.get_traced_memory()[1] < 12 << 20  # the fractions would take 20 MB
     finally:
         tracemalloc.stop()
+
+
+def test_directories_inside_a_tiff_are_not_read():
+    count, start = 1 << 17, 14 + 12 * 10 + 4 + 16 * 16
+    directory = struct.pack("<HHHII4x", 1, 0x9000, 5, count, start)
+    content = raw_tiff(16, 1, (16, 16), ((34_665, 4, 1, start + 8 * count),))
+    assert len(content) == start
+    tracemalloc.start()
+    try:
+        read = open_image(io.BytesIO(content + struct.pack("<II", 1, 3) * count + directory))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20  # the fractions would take 20 MB
+    finally:
+        tracemalloc.stop()
+    assert read.size == (16, 16)
 
 
 def test_the_bytes_before_the_pixels_are_counted(monkeypatch: pytest.MonkeyPatch):
