@@ -11,17 +11,21 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import repeat, starmap, takewhile
+from operator import methodcaller
 from typing import Any
 
 _PAUSE = 0.0005  # seconds, until a fork tries again
+_INTERRUPTS = 100  # how often a fork waits on after an exception, such as one of Ctrl-C
 
 _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
-_listing = threading.RLock()  # held while the set is used
+_listing = threading.RLock()  # held while the set is used, and during a fork
 _guard = threading.RLock()  # held during a fork
 _thread = threading.local()  # `.depth`: the number of locks that the thread holds
-_held: list[Any] = []
+_held: list[Any] = []  # by the thread that forks: the guard first
 
 
 class ForkWait:
@@ -62,27 +66,47 @@ def _holding(lock: Any) -> Iterator[None]:
 
 
 def _before_fork() -> None:
-    _guard.acquire()
-    while not _all_acquired():
-        while _held:  # a thread that holds one lock may be about to take another
-            _held.pop().release()
+    interrupt = None
+    for _ in range(_INTERRUPTS):
+        try:
+            _wait_for_all()
+            break
+        except BaseException as error:  # the system forks nevertheless
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _wait_for_all() -> None:
+    _acquire([_guard], True)  # another thread that forks holds it until its fork is over
+    while True:
+        _release(1)  # a thread that holds one lock may be about to take another
+        if _acquire([_listing], False) and _acquire(list(_LOCKS), False):  # none is listed until the fork is over
+            return
         time.sleep(_PAUSE)
 
 
-def _all_acquired() -> bool:
-    with _listing:
-        locks = list(_LOCKS)
-    for lock in locks:
-        if not lock.acquire(blocking=False):
-            return False
-        _held.append(lock)
-    return True
+def _acquire(locks: list[Any], blocking: bool) -> bool:
+    """Acquire locks up to the first that is not free; return whether all were.
+
+    Ctrl-C comes between two lines of Python: each lock is acquired and remembered, or released and forgotten, by one.
+    """
+    before = len(_held)
+    _held.extend(takewhile(methodcaller("acquire", blocking), locks))
+    return len(_held) - before == len(locks)
+
+
+def _release(left: int) -> None:
+    """Release the locks that were acquired last, until this number of them is left."""
+    deque(map(methodcaller("release"), starmap(_held.pop, repeat((), max(0, len(_held) - left)))), 0)
 
 
 def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-    _guard.release()
+    for _ in range(_INTERRUPTS):
+        with suppress(BaseException):
+            _release(0)
+            return
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+for _ in range(2):  # Ctrl-C can come before the first line of a function that is called at a fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

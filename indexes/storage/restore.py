@@ -46,15 +46,19 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
         IndexExistsError: there is something at the path that is not an index, or a file in it that is neither of an
             index nor in the backup; or something at `NAME.restoring` that an interrupted restoration did not leave.
         LockedError: a writer has the index open.
-        StorageError: the backup is at `NAME.restoring`, or the disk refuses; the index is as it was.
+        StorageError: the backup is the index or at `NAME.restoring`, or inside, or the disk refuses; the index is as it
+            was.
     """
     path = path.absolute()
     present = os.path.lexists(path)
     if present:
         _require_replaceable(path, backup)
     scratch = path.with_name(f"{path.name}.restoring")
-    if scratch.exists() and backup.exists() and scratch.samefile(backup):
-        raise StorageError(f"{backup} has the name of the copy that `semcut restore` makes: rename it first")
+    for place in (scratch, path):
+        if Path(os.path.realpath(backup)).is_relative_to(os.path.realpath(place)):
+            raise StorageError(
+                f"{backup} is {place} itself or inside of it, which is deleted: move the backup away first"
+            )
     if os.path.lexists(scratch) and (not _is_directory(scratch) or _others(scratch, backup)):
         raise IndexExistsError(f"{scratch} is not what an interrupted `semcut restore` leaves: move it away")
     require_index(backup)
@@ -82,8 +86,6 @@ def _require_replaceable(path: Path, backup: Path) -> None:
     """Check that nothing but an index is deleted with a directory. A file that is also in the backup is replaced."""
     if not _is_directory(path) or not (path / LOCK).exists():
         raise IndexExistsError(f"{path} is not the directory of an index: give the index to replace, or a new path")
-    if backup.exists() and path.samefile(backup):
-        raise IndexExistsError(f"{path} is the backup itself: give the index to replace, or a new path")
     others = _others(path, backup)
     if others:
         raise IndexExistsError(

@@ -117,10 +117,13 @@ def _damaged_files(path: Path) -> list[Damage]:
         return []
     damage: list[Damage] = []
     files: dict[str, Column] = {}
+    folder = path / f"{GENERATION}{committed.generation}"
+    if folder.is_symlink():  # opening it has said so
+        return []
     with ExitStack() as finally_close:
         for name, spec in specs(catalogue.config).items():
             try:
-                files[name] = Column(path / f"{GENERATION}{committed.generation}" / name, spec, writable=False)
+                files[name] = Column(folder / name, spec, writable=False)
             except DamagedIndexError as error:
                 damage.append(Damage(str(path), str(error)))
                 continue

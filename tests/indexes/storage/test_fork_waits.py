@@ -81,3 +81,74 @@ with wait():
 """,
         when,
     )
+
+
+def test_a_lock_can_be_made_in_a_child_whatever_threads_were_making():
+    done = python("""
+import threading
+from semcut.indexes.storage import fork_waits
+
+begun = threading.Event()
+
+def lists():
+    with fork_waits._holding(fork_waits._listing):
+        begun.set()
+        threading.Event().wait()
+
+class Last:
+    def acquire(self, blocking):
+        if not begun.is_set():
+            threading.Thread(target=lists, daemon=True).start()
+            begun.wait(0.3)  # the thread waits, until the fork is over
+        return True
+
+    def release(self):
+        pass
+
+fork_waits._LOCKS = [Last()]
+child = os.fork()
+if not child:
+    fork_waits._LOCKS = set()
+    signal.alarm(10)
+    with fork_waits.ForkWait()():
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+""")
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
+
+
+def test_ctrl_c_during_a_fork_leaves_no_lock_held():
+    done = python("""
+import random, threading, time
+from semcut.indexes.storage import fork_waits
+
+waits = [fork_waits.ForkWait() for _ in range(20)]
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+interrupted = []
+sys.unraisablehook = interrupted.append
+for _ in range(500):
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+            if child := os.fork():
+                os.waitpid(child, 0)
+            else:
+                os._exit(0)
+            time.sleep(1e-3)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted.append(None)
+
+def free():
+    for lock in (fork_waits._guard, fork_waits._listing, *(wait._lock for wait in waits)):
+        assert lock.acquire(timeout=5)
+    print("free", len(interrupted) > 0)
+
+other = threading.Thread(target=free)
+other.start()
+other.join()
+
+""")
+    assert (done.returncode, done.stdout) == (0, "free True\n"), done.stderr

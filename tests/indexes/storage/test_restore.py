@@ -176,7 +176,7 @@ def test_what_has_the_name_of_the_copy_stays_unless_an_interrupted_restore_left_
 def test_a_copy_that_an_interrupted_restore_left_is_no_backup_before_it_is_renamed(path, backup, batch):
     copy = backup.rename(path.with_name("index.restoring"))
     files = contents(path.parent)
-    with pytest.raises(StorageError, match=r"index\.restoring has the name of the copy .*: rename it first"):
+    with pytest.raises(StorageError, match=r"index\.restoring itself or inside of it, which is deleted"):
         restore(copy, path)
     assert contents(path.parent) == files
     assert restore(copy.rename(path.with_name("backup")), path) == 4
@@ -265,3 +265,15 @@ def test_files_of_a_backup_that_are_copied_over_an_open_index_kill_nobody(path, 
         assert reader.search(batch[:4], k=1).ids.ravel().tolist() == batch.ids[:4].tolist()
         assert len(reader) == 4
     assert_holds(path, batch[:4])
+
+
+@pytest.mark.parametrize("place", ["index", "index/generation-9", "index.restoring/generation-1"])
+def test_a_backup_inside_of_what_is_deleted_is_refused(path, tmp_path, place):
+    backup = tmp_path / place
+    if backup != path:
+        with FaissIndex.open(path) as index:
+            index.backup(backup)
+    before = contents(tmp_path)
+    with pytest.raises(StorageError, match="itself or inside of it, which is deleted: move the backup away first"):
+        restore(backup, path)
+    assert contents(tmp_path) == before
