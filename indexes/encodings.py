@@ -92,7 +92,11 @@ class Encodings:
             IndexError: there is no such row.
             InvalidParameterError: `rows` is something else.
         """
-        picked = rows if isinstance(rows, slice) else np.atleast_1d(array_given("rows", rows, None))
+        picked: slice | NDArray[Any]
+        if isinstance(rows, slice) or (type(rows) is np.ndarray and rows.dtype.kind == "i" and rows.ndim == 1):
+            picked = rows  # as a search selects them
+        else:
+            picked = np.atleast_1d(array_given("rows", rows, None))
         if isinstance(picked, np.ndarray) and not picked.size:
             picked = picked.astype(np.int64)
         try:
@@ -206,7 +210,8 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
         raise InvalidEncodingsError(f"{name} have masked values, which no index can hold: fill or drop them")
     try:
         array = np.asarray(_without_gradients(value))
-        if array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):  # types that packages add to numpy
+        added = array.dtype.isbuiltin != 1  # a type that a package adds to numpy
+        if added and array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
             array = array.astype(np.float32)
     except Exception as error:  # what other libraries raise in `__array__`
         reason = str(error).partition("\n")[0]

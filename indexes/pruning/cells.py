@@ -108,7 +108,11 @@ class Cells:
         return len(self.numbers)
 
     def dominant(self) -> NDArray[np.int64]:
-        """Return the class of each cell's partition: (cells,) int64."""
+        """Return the class of each cell's partition: (cells,) int64, computed once."""
+        return self._dominant
+
+    @cached_property
+    def _dominant(self) -> NDArray[np.int64]:
         return self.numbers // kinds_per_class(self.config)
 
     def extended(self, probabilities: NDArray[np.float32]) -> tuple[Cells, NDArray[np.int32]]:

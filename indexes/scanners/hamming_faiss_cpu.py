@@ -48,6 +48,7 @@ class IvfScanner:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
+        self._lists = _FIRST_LISTS  # as `nlist`, which takes a microsecond to read
         self._ivf = self._empty(_FIRST_LISTS)
 
     def _empty(self, lists: int) -> Any:
@@ -101,13 +102,13 @@ class IvfScanner:
                 rows = faiss.rev_swig_ptr(old.get_ids(cell), size)
                 wider.invlists.add_entries(cell, size, faiss.swig_ptr(rows), faiss.swig_ptr(codes))
         wider.ntotal = self._ivf.ntotal
-        self._ivf = wider
+        self._ivf, self._lists = wider, lists
 
     def search(self, codes: NDArray[np.uint8], cells: NDArray[np.int64], depth: int) -> Nearest:
         """Return the `depth` rows nearest to each query within its cells; see `Scanner.search`."""
         found = Nearest.empty(len(codes), depth)
-        if cells.max(initial=-1) >= self._ivf.nlist:
-            cells = np.where(cells < self._ivf.nlist, cells, -1)
+        if cells.size and cells.max() >= self._lists:
+            cells = np.where(cells < self._lists, cells, -1)
         chunk = max(1, _COUNTER_BYTES // (8 * depth * (self._bits + 1)))
         for start in range(0, len(codes), chunk):
             here = slice(start, start + chunk)

@@ -34,9 +34,6 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import InvalidParameterError, shown
 
-_any_values = np.errstate(over="ignore", invalid="ignore")
-"""Decorates functions of stored values: those of a forged index may be infinite or NaN, and so are results."""
-
 
 class Similarity:
     """The matrix S of an index, applied to queries.
@@ -80,7 +77,6 @@ class Similarity:
         return weights
 
 
-@_any_values
 def relevance(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute Eq. 1, R = s . p, over the last axis: (..., C) and (..., C), broadcast, to (...) float32."""
     values: NDArray[np.float32] = np.vecdot(weights, probabilities.astype(np.float64)).astype(np.float32)
@@ -92,7 +88,6 @@ def is_relevant(values: NDArray[np.float32], cutoff: float) -> NDArray[np.bool_]
     return values > np.float32(cutoff)
 
 
-@_any_values
 def distance(queries: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute the Euclidean distance over the last axis: (..., D) and (..., D), broadcast, to (...) float32."""
     difference = queries.astype(np.float64) - features.astype(np.float64)
@@ -100,7 +95,6 @@ def distance(queries: NDArray[np.float32], features: NDArray[np.float32]) -> NDA
     return values
 
 
-@_any_values
 def fused_score(relevances: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute Eq. 4, R (1 - d), in float32. d = ||g_q - g_b|| / 2 is in [0, 1] because features are L2-normalised."""
     scaled = np.minimum(distances.astype(np.float64) / 2, 1)

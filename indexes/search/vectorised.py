@@ -86,6 +86,7 @@ class VectorisedSearch:
         self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
+    @np.errstate(over="ignore", invalid="ignore")  # values of a forged index may be infinite or NaN, and so are results
     def _chunk(
         self,
         queries: Encodings,

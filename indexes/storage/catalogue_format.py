@@ -188,21 +188,28 @@ def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any]]) -> Ex
     return Extent(rows, crcs)
 
 
+_CELL_TYPES = (int, int, float, bytes, int)
+
+
 def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
-    types, width, most = (int, int, float, bytes, int), 4 * config.classes, cell_count(config)
+    if not found:
+        return Cells.empty(config)
+    columns = tuple(zip(*found, strict=True))  # a few calls for each column, since an index has thousands of cells
+    positions, numbers, lows, envelopes, crcs = columns
     if (
-        any(tuple(map(type, row)) != types or len(row[3]) != width for row in found)
-        or [row[0] for row in found] != list(range(len(found)))
-        or any(not 0 <= row[1] < most for row in found)
-        or any(row[4] != _cell_crc(*row[:4]) for row in found)
+        any(set(map(type, column)) != {kind} for column, kind in zip(columns, _CELL_TYPES, strict=True))
+        or set(map(len, envelopes)) != {4 * config.classes}
+        or positions != tuple(range(len(found)))
+        or not 0 <= min(numbers) <= max(numbers) < cell_count(config)
+        or crcs != tuple(map(_cell_crc, positions, numbers, lows, envelopes))
     ):
         raise ValueError("its cells are not valid")
     cells = Cells(
         config=config,
-        numbers=np.array([row[1] for row in found], np.int64),
+        numbers=np.array(numbers, np.int64),
         sizes=np.zeros(len(found), np.int64),
-        lows=np.array([row[2] for row in found], np.float32),
-        envelopes=np.frombuffer(b"".join(row[3] for row in found), "<f4").reshape(-1, config.classes),
+        lows=np.array(lows, np.float32),
+        envelopes=np.frombuffer(b"".join(envelopes), "<f4").reshape(-1, config.classes),
     )
     # Kernels compute array positions from these values.
     for bounds in (cells.lows, cells.envelopes):

@@ -22,6 +22,7 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, SemcutError
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
+from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
 
 _T = TypeVar("_T")
@@ -60,9 +61,9 @@ class Columns:
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
         self._released_at = -np.inf
-        self._searched = [
-            (file.descriptor, self._arrays[name].nbytes) for name, file in self.files().items() if name in _SEARCHED
-        ]
+        mapped = {name: file for name, file in self.files().items() if name not in KEPT}
+        self._sizes = {name: (file.descriptor, self._arrays[name].nbytes) for name, file in mapped.items()}
+        self._searched = [self._sizes[name] for name in _SEARCHED if name in self._sizes]
         for name in _COMPARED:
             self.sources[name].check(extents[name])
         self.require_uncut()
@@ -120,10 +121,17 @@ class Columns:
         and `reading` looks again afterwards.
         """
         for name in names:
-            file = self.sources[name]
-            if isinstance(file, Column):
-                file.require(self.extents[name].rows)
-                self._require_uncut(name)
+            known = self._sizes.get(name)
+            if known is None:  # its rows are in memory
+                continue
+            descriptor, size = known
+            try:
+                if os.lseek(descriptor, 0, os.SEEK_END) >= size and not cuts:  # as in `require_searchable`
+                    continue
+            except OSError:
+                pass
+            self.files()[name].require(self.extents[name].rows)
+            self._require_uncut(name)
 
     def require_uncut(self) -> None:
         """Raise `DamagedIndexError` if a file was cut: what was read since the files were looked at may be wrong."""

@@ -217,16 +217,3 @@ def test_the_weights_of_a_query_do_not_depend_on_the_batch_it_is_in(config, seed
 def test_empty_batches_give_empty_values(function):
     dtype = np.float64 if function is relevance else np.float32
     assert function(np.empty((0, 3), dtype), np.empty((0, 3), np.float32)).shape == (0,)
-
-
-@pytest.mark.parametrize("value", [3.4e38, -3.4e38, np.inf, np.nan, "signalling"])
-def test_stored_values_that_are_no_numbers_print_no_warning(value):
-    """A warning of numpy would be shown to a user who searches an index from someone else; in tests it is an error."""
-    if value == "signalling":
-        stored = np.full((2, 4), 0x7FA00000, np.uint32).view(np.float32)
-    else:
-        stored = np.full((2, 4), value, np.float32)
-    relevance(np.full((2, 4), 3.0), stored)
-    distance(np.ones((2, 4), np.float32), stored)
-    distance(stored, -stored)
-    fused_score(stored[0], stored[1])

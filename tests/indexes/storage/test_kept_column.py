@@ -14,6 +14,7 @@ from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.storage.catalogue_format import _cell_crc
 from semcut.indexes.storage.column_files import Extent, Spec
 from semcut.indexes.storage.kept_column import KeptColumn
+from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.store import Store
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.cutting import CONFIG, batch
@@ -234,3 +235,22 @@ def test_a_store_keeps_its_cells_in_memory(stored):
     column(stored, "cells").write_bytes(bytes(4 * ROWS))
     assert store.snapshot.columns.cells.any()
     store.close()
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, np.inf, np.nan, "signalling"])
+@pytest.mark.parametrize("ranking", ["distance", "fused"])
+def test_stored_values_that_are_no_numbers_print_no_warning(value, ranking, path, batch, monkeypatch):
+    """A warning of numpy would be shown to a user who searches an index from someone else; in tests it is an error."""
+
+    def forged(columns: Columns, name: str) -> np.ndarray:
+        array = np.array(columns.raw()[name])
+        array.reshape(-1).view(np.uint32)[:] = 0x7FA00000
+        if value != "signalling":
+            array[:] = value
+        return array
+
+    monkeypatch.setattr(Columns, "features", lambda self, rows: (forged(self, "features"), rows))
+    monkeypatch.setattr(Columns, "probabilities", lambda self, rows: (forged(self, "probabilities"), rows))
+    with FaissIndex.open(path, engine="faiss") as index:
+        for shortlist in (3, None):
+            index.search(batch[:2], k=2, cutoff=0, shortlist=shortlist, ranking=ranking)
