@@ -100,6 +100,8 @@ class Encodings:
         if isinstance(picked, np.ndarray) and not picked.size:
             picked = picked.astype(np.int64)
         try:
+            if isinstance(picked, np.ndarray) and picked.ndim != 1:
+                raise ValueError("rows of rows")
             probabilities = self.probabilities[picked]
         except (IndexError, TypeError, ValueError):
             if isinstance(picked, np.ndarray) and picked.ndim == 1 and picked.dtype.kind in "iu":

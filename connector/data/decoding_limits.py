@@ -59,8 +59,12 @@ by line."""
 _CODES_BYTES, _CODES_BITS, _MOST_CODES, _CODES_SIDE = 14 << 10, 20, 1 << 16, 4
 """What libwebp makes of a group of prefix codes, its least bits, how many there may be, and the side of its block."""
 
+_CHUNK_TIMES = 6
+"""How often libwebp takes the bytes of a file that consists of empty chunks."""
+
 _LOSSY_CHUNKS, _MOST_CHUNKS = {b"VP8X", b"VP8 ", b"ICCP", b"EXIF", b"XMP "}, 100
 _JPEG_SEGMENTS = 65_536
+_BYTE_COUNTS = (279, 325)
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
 
@@ -135,7 +139,7 @@ def refuse_costly(image: Image.Image, stream: IO[bytes], size: int) -> AbstractC
             f"pixels stored like these are decoded slowly: at most {SLOW_PIXELS:,} in {SLOW_BYTES:,} bytes are read, "
             "convert it, to PNG for example"
         )
-    others = memory_besides_pixels(image, stream, size)
+    others = memory_besides_pixels(image, stream, size) + (_CHUNK_TIMES * size if image.format == "WEBP" else 0)
     if isinstance(image, TiffImageFile) and "libtiff" in decoders:
         position = stream.tell()
         tags = [tag.number for tag in tags_of(stream)]
@@ -251,6 +255,9 @@ def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> int:
             f"a TIFF of {image.width} x {image.height} pixels in {pieces:,} pieces of {width} x {height}, expected at "
             f"most {MOST_OFFSETS:,} pieces that fit its size"
         )
+    counts = [count for tag in _BYTE_COUNTS for count in image.tag_v2.get(tag, ())]
+    if sum(max(0, count) for count in counts) > 2 * size:  # each would be decompressed
+        raise ValueError(f"a TIFF whose pieces have more bytes than its file ({size:,}): save it anew")
     most = 2 * image.width * image.height * pixel + SPARE_BYTES
     if size > most:
         raise ValueError(

@@ -57,7 +57,8 @@ _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _BARE_MARKERS = {0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)}
 """Markers after which Pillow expects no segment; libjpeg reads no file that has them before its first scan."""
 _FRAMES = {*range(0xC0, 0xD0), 0xDE} - {0xC4, 0xC8, 0xCC}
-_END, _FILL = 0xD9, b"\xff" * 16_384
+_END = 0xD9
+_FILL, _MOST_FILL = b"\xff\xff", 16_384
 _INDEX_SEGMENT, _INDEX = 0xE2, b"MPF\0"
 _TABLES, _EXIF_SEGMENT, _EXIF = 0xDB, 0xE1, b"Exif\0\0"
 _EXIF_TEXT = "Raw profile type exif"
@@ -104,11 +105,10 @@ def refuse_endless(stream: IO[bytes], name: str) -> None:
 
 
 def _check_segments(stream: IO[bytes]) -> None:
-    count, filled = 0, False
+    count = fill = 0
     for block in _overlapping(stream):
-        count += block.count(_SCAN)
-        filled = filled or _is_filled(block)
-    few = count <= MOST_SCANS and not filled  # more may be chance in other data
+        count, fill = count + block.count(_SCAN), fill + block.count(_FILL)
+    few = count <= MOST_SCANS and fill <= _MOST_FILL  # more may be chance in other data
     first = end = 0
     scans = frames = headers = content = tables = exif_bytes = 0
     exif: list[bytes] = []
@@ -154,10 +154,11 @@ def _check_segments(stream: IO[bytes]) -> None:
             if index.startswith(_INDEX):  # Pillow before 13 keeps tags that overlap
                 index = index.removeprefix(_INDEX)
                 _check_values("an index of pictures", tags_of(io.BytesIO(index)), len(index), len(index))
-    if filled and first:
+    if fill > _MOST_FILL and first:
         last = end if kind == _END else None
-        if any(map(_is_filled, _overlapping(stream, first, last))):
-            raise ValueError("a JPEG file with a long run of bytes of 255 among its pixels: save it anew")
+        # libjpeg reads bytes of 255 again and again until something else comes
+        if sum(block.count(_FILL) for block in _overlapping(stream, first, last)) > _MOST_FILL:
+            raise ValueError("a JPEG file with very many bytes of 255 one after the other: save it anew")
     _check_exif(b"".join(exif))
 
 
@@ -171,15 +172,6 @@ def _overlapping(stream: IO[bytes], position: int = 0, end: int | None = None) -
             return
         yield last + block
         position, last = position + len(block), block[-1:]
-
-
-def _is_filled(block: bytes) -> bool:
-    """Return whether a block has a long run of bytes of 255, which libjpeg reads again and again as more of it comes.
-
-    All runs of 65,536 are found, also those that two blocks share.
-    """
-    places = range(0, len(block) - len(_FILL) + 1, len(_FILL))
-    return any(block[place] == 0xFF and block[place : place + len(_FILL)] == _FILL for place in places)
 
 
 def _segments(stream: IO[bytes]) -> Iterator[tuple[int, int, int]]:

@@ -61,7 +61,7 @@ class CatalogueConnection:
                 )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
-        self._close = weakref.finalize(self, _close, self.db, self._using)
+        self._close = weakref.finalize(self, self._using.call_soon, self.db.close)
         self._steps = Steps(self.db, self.path)
         if mode == "rw":
             with self.translated_errors():
@@ -80,9 +80,11 @@ class CatalogueConnection:
             self._writable = True
 
     def _reconnect(self, mode: str) -> None:
-        close_before = self._close
+        before, finalizer = self.db, self._close
         self._connect(mode)
-        close_before()
+        if finalizer.detach() is not None:
+            with self._using():
+                before.close()
 
     def recovered(self, read: Callable[[], _T]) -> _T:
         """Call a function that reads; roll back the transaction of a killed writer first where that is necessary.
@@ -176,12 +178,9 @@ class CatalogueConnection:
 
     def close(self) -> None:
         """Close the database."""
-        self._close()
-
-
-def _close(db: sqlite3.Connection, using: ForkWait) -> None:
-    with using():
-        db.close()
+        if self._close.detach() is not None:
+            with self._using():
+                self.db.close()
 
 
 def _address(path: Path, mode: str) -> str:

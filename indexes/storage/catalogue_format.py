@@ -208,7 +208,7 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
         config=config,
         numbers=np.array(numbers, np.int64),
         sizes=np.zeros(len(found), np.int64),
-        lows=np.array(lows, np.float32),
+        lows=np.clip(np.array(lows), -1, 2).astype(np.float32),  # numbers that no float32 holds are refused below
         envelopes=np.frombuffer(b"".join(envelopes), "<f4").reshape(-1, config.classes),
     )
     # Kernels compute array positions from these values.

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat, starmap, takewhile
 from operator import methodcaller
@@ -25,6 +25,7 @@ _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
 _listing = threading.RLock()  # held while the set is used, and during a fork
 _guard = threading.RLock()  # held during a fork
 _thread = threading.local()  # `.depth`: the number of locks that the thread holds
+_left: deque[tuple[ForkWait, Callable[[], object]]] = deque()  # calls that could not be made at once
 _held: list[Any] = []  # by the thread that forks: the guard first
 
 
@@ -36,6 +37,13 @@ class ForkWait:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
+        while _left:
+            try:
+                lock, call = _left.popleft()
+            except IndexError:  # another thread was faster
+                break
+            with lock():
+                call()
         with _holding(_listing):
             _LOCKS.add(self._lock)
 
@@ -47,6 +55,25 @@ class ForkWait:
                 pass
         with _holding(self._lock):
             yield
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Call a function under the lock; if it would have to wait for that, it is called when the next lock is made.
+
+        For finalizers: the garbage collector can run them in a thread for which a fork waits, by a lock of a library.
+        """
+        if not _guard.acquire(blocking=False):
+            _left.append((self, call))
+            return
+        try:
+            if self._lock.acquire(blocking=False):
+                try:
+                    call()
+                finally:
+                    self._lock.release()
+            else:
+                _left.append((self, call))
+        finally:
+            _guard.release()
 
 
 @contextmanager

@@ -101,7 +101,10 @@ class Columns:
         return bool(cuts) and any(mapping.cut for mapping in self._mappings.values())
 
     def require_searchable(self) -> None:
-        """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well."""
+        """Call `require_whole` for the columns that a search reads, but in a few microseconds if all is well.
+
+        The index must be open, and stay so during the call.
+        """
         try:
             for descriptor, size in self._searched:
                 if os.lseek(descriptor, 0, os.SEEK_END) < size:  # a third of the time of fstat; no offset is ever used
@@ -126,7 +129,8 @@ class Columns:
                 continue
             descriptor, size = known
             try:
-                if os.lseek(descriptor, 0, os.SEEK_END) >= size and not cuts:  # as in `require_searchable`
+                # Faster than fstat; unlike lseek it is harmless if the file was closed, and its number is another's.
+                if (not size or os.pread(descriptor, 1, size - 1)) and not cuts:
                     continue
             except OSError:
                 pass

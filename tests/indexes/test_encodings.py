@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from semcut.indexes import Encodings, InvalidEncodingsError
+from semcut.indexes import Encodings, InvalidEncodingsError, InvalidParameterError
 from tests.indexes.generate import assert_same_records
 
 
@@ -248,3 +248,11 @@ def test_a_batch_cannot_be_assigned_to():
     batch = Encodings(**arrays())
     with pytest.raises(FrozenInstanceError):
         batch.ids = None
+
+
+@pytest.mark.parametrize("rows", [[[0, 1], [2, 0]], np.zeros((0, 5), np.int64), np.ones((3, 4), bool)])
+def test_rows_of_rows_are_no_batch(rows):
+    with pytest.raises(
+        InvalidParameterError, match="expected a slice, integers, or one boolean for each"
+    ):
+        Encodings(**arrays())[rows]

@@ -135,6 +135,16 @@ def test_images_that_take_much_memory_wait_for_each_other(tmp_path: Path, monkey
         assert decoded_at_once(content, 5, together, tmp_path, monkeypatch) == together
 
 
+def test_a_compressed_tiff_whose_strips_share_their_bytes_is_refused():
+    content = io.BytesIO()
+    Image.new("L", (16, 512)).save(content, "TIFF", compression="tiff_deflate", strip_size=16)
+    honest, counts = content.getvalue(), struct.pack("<H", 11) * 512
+    assert honest.count(counts) == 1
+    assert open_image(io.BytesIO(honest)).size == (16, 512)
+    with pytest.raises(UnreadableImage, match="whose pieces have more bytes than its file"):
+        open_image(io.BytesIO(honest.replace(counts, struct.pack("<H", 5000) * 512)))
+
+
 def test_a_forked_child_has_all_of_the_memory():
     with decoding_limits._memory.share(decoding_limits.MEMORY_BYTES):
         child = os.fork()

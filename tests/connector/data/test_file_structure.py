@@ -135,8 +135,11 @@ def gif(blocks: bytes) -> bytes:
         "extensions": (lambda: gif(b"!\xf9\4\0\0\0\0\0" * 70_000), "more than 65,536 blocks"),
         "a comment": (lambda: b"P5 #" + b"a" * 70_000 + b"\n1 1 255\n\0", "whose header has more than"),
         "a comment inside a number": (lambda: b"P6\n1#c\n1#c\n1#" + b"a" * 70_000, "whose header has more than"),
-        "fill bytes between scans": (lambda: progressive(2, later=b"\xff" * 200_000), "long run of bytes of 255"),
-        "fill bytes in a photo": (lambda: photo().replace(b"\xff\xd9", b"\xff" * 200_000), "long run of bytes of 255"),
+        "fill bytes between scans": (lambda: progressive(2, later=b"\xff" * 200_000), "very many bytes of 255"),
+        "fill bytes in a photo": (lambda: photo().replace(b"\xff\xd9", b"\xff" * 200_000), "very many bytes of 255"),
+        "fill bytes in many pieces": (
+            lambda: photo().replace(b"\xff\xd9", (b"\xff" * 1000 + b"\0") * 200), "very many bytes of 255"
+        ),
         "tags of an index that overlap": (
             lambda: progressive(2, between=segment(0xE2, b"MPF\0" + exif(((0xB000, 5, 5000),) * 900, bytes(40_000)))),
             "an index of pictures whose",

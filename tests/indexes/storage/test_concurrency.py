@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import (
+    ClosedIndexError,
     ConcurrentWriteError,
     FaissIndex,
     LockedError,
@@ -198,3 +199,17 @@ def test_a_forked_child_that_closes_an_index_leaves_the_changes_of_its_parent_al
     )
     assert done.returncode == 0, done.stderr
     assert_holds(tmp_path / "index", six_records())
+
+
+def test_an_iteration_of_a_closed_index_moves_no_position_in_files_of_the_program(path, tmp_path):
+    index = FaissIndex.open(path)
+    batches = index.iterate(batch_size=1)
+    next(batches)
+    index.close()
+    (tmp_path / "own").write_bytes(bytes(10_000))
+    own = [os.open(tmp_path / "own", os.O_RDONLY) for _ in range(30)]
+    with pytest.raises(ClosedIndexError):
+        next(batches)
+    assert [os.lseek(file, 0, os.SEEK_CUR) for file in own] == [0] * 30
+    for file in own:
+        os.close(file)

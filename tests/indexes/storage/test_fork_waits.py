@@ -152,3 +152,43 @@ other.join()
 
 """)
     assert (done.returncode, done.stdout) == (0, "free True\n"), done.stderr
+
+
+def test_an_index_that_is_collected_where_a_fork_waits_is_closed_later():
+    """The lock of logging is one for which a fork waits after it has taken those of semcut."""
+    done = python("""
+import gc, logging, threading, time
+from semcut.indexes.storage import fork_waits
+
+signal.alarm(20)
+wait, closed = fork_waits.ForkWait(), []
+holding, waits = threading.Event(), threading.Event()
+
+class Last:  # the fork waits for the lock of logging now
+    def acquire(self, blocking):
+        waits.set()
+        return True
+
+    def release(self):
+        pass
+
+def collects():
+    with logging._lock:
+        holding.set()
+        waits.wait()
+        time.sleep(0.1)
+        wait.call_soon(lambda: closed.append(True))
+
+threading.Thread(target=collects).start()
+holding.wait()
+fork_waits._LOCKS = [Last()]
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    os._exit(0)
+assert not closed
+fork_waits._LOCKS = set()
+fork_waits.ForkWait()
+print(closed, flush=True)
+""")
+    assert (done.returncode, done.stdout) == (0, "[True]\n"), done.stderr
