@@ -252,7 +252,5 @@ def test_a_batch_cannot_be_assigned_to():
 
 @pytest.mark.parametrize("rows", [[[0, 1], [2, 0]], np.zeros((0, 5), np.int64), np.ones((3, 4), bool)])
 def test_rows_of_rows_are_no_batch(rows):
-    with pytest.raises(
-        InvalidParameterError, match="expected a slice, integers, or one boolean for each"
-    ):
+    with pytest.raises(InvalidParameterError, match="expected a slice, integers, or one boolean for each"):
         Encodings(**arrays())[rows]
