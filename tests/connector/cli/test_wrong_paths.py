@@ -105,7 +105,7 @@ def test_a_command_refuses_a_wrong_path(command: str, position: int, place: Path
     words = command.split()
     wrong = [path for path in WRONG if path not in {RIGHT[words[position]]} | USABLE.get(words[position], set())]
     before = contents(place)
-    for path in wrong if THOROUGH else wrong[position % 3 :: 3]:
+    for path in wrong if THOROUGH else wrong[position % 4 :: 4]:
         arguments = [RIGHT.get(word, word) for word in words]
         arguments[position] = path
         done = semcut(*arguments, cwd=place, status=None)

@@ -127,7 +127,7 @@ waits = [fork_waits.ForkWait() for _ in range(20)]
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 interrupted = []
 sys.unraisablehook = interrupted.append
-for _ in range(500):
+for _ in range(150):
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
