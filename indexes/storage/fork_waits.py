@@ -25,7 +25,7 @@ _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
 _listing = threading.RLock()  # held while the set is used, and during a fork
 _guard = threading.RLock()  # held during a fork
 _thread = threading.local()  # `.depth`: the number of locks that the thread holds
-_left: deque[tuple[ForkWait, Callable[[], object]]] = deque()  # calls that could not be made at once
+_left: deque[tuple[Any, Callable[[], object]]] = deque()  # calls for `_call_what_was_left`, each with its lock
 _held: list[Any] = []  # by the thread that forks: the guard first
 
 
@@ -37,13 +37,7 @@ class ForkWait:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
-        while _left:
-            try:
-                lock, call = _left.popleft()
-            except IndexError:  # another thread was faster
-                break
-            with lock():
-                call()
+        _call_what_was_left()
         with _holding(_listing):
             _LOCKS.add(self._lock)
 
@@ -53,27 +47,27 @@ class ForkWait:
         if not getattr(_thread, "depth", 0):
             with _guard:  # a fork that waits goes first, however often the lock is taken
                 pass
+            _call_what_was_left()
         with _holding(self._lock):
             yield
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Call a function under the lock; if it would have to wait for that, it is called when the next lock is made.
+        """Have a function called under the lock, the next time that any of these locks is made or taken.
 
-        For finalizers: the garbage collector can run them in a thread for which a fork waits, by a lock of a library.
+        For finalizers, which take no lock: the garbage collector can run them in a thread for which a fork waits, by a
+        lock of a library, and Ctrl-C can end them in any line.
         """
-        if not _guard.acquire(blocking=False):
-            _left.append((self, call))
-            return
+        _left.append((self._lock, call))
+
+
+def _call_what_was_left() -> None:
+    while _left:
         try:
-            if self._lock.acquire(blocking=False):
-                try:
-                    call()
-                finally:
-                    self._lock.release()
-            else:
-                _left.append((self, call))
-        finally:
-            _guard.release()
+            lock, call = _left.popleft()
+        except IndexError:  # another thread was faster
+            return
+        with _holding(lock):
+            call()
 
 
 @contextmanager

@@ -154,41 +154,20 @@ other.join()
     assert (done.returncode, done.stdout) == (0, "free True\n"), done.stderr
 
 
-def test_an_index_that_is_collected_where_a_fork_waits_is_closed_later():
-    """The lock of logging is one for which a fork waits after it has taken those of semcut."""
+def test_a_finalizer_takes_no_lock():
+    """The garbage collector can run it in a thread for which a fork waits, and Ctrl-C can end it in any line."""
     done = python("""
-import gc, logging, threading, time
+import threading
 from semcut.indexes.storage import fork_waits
 
 signal.alarm(20)
 wait, closed = fork_waits.ForkWait(), []
-holding, waits = threading.Event(), threading.Event()
-
-class Last:  # the fork waits for the lock of logging now
-    def acquire(self, blocking):
-        waits.set()
-        return True
-
-    def release(self):
-        pass
-
-def collects():
-    with logging._lock:
-        holding.set()
-        waits.wait()
-        time.sleep(0.1)
-        wait.call_soon(lambda: closed.append(True))
-
-threading.Thread(target=collects).start()
-holding.wait()
-fork_waits._LOCKS = [Last()]
-if child := os.fork():
-    os.waitpid(child, 0)
-else:
-    os._exit(0)
+with fork_waits._guard, wait._lock:
+    other = threading.Thread(target=wait.call_soon, args=(lambda: closed.append(True),))
+    other.start()
+    other.join()
 assert not closed
-fork_waits._LOCKS = set()
-fork_waits.ForkWait()
-print(closed, flush=True)
+with fork_waits.ForkWait()():
+    print(closed, flush=True)
 """)
     assert (done.returncode, done.stdout) == (0, "[True]\n"), done.stderr
