@@ -65,6 +65,8 @@ _CHUNK_TIMES = 6
 _LOSSY_CHUNKS, _MOST_CHUNKS = {b"VP8X", b"VP8 ", b"ICCP", b"EXIF", b"XMP "}, 100
 _JPEG_SEGMENTS = 65_536
 _BYTE_COUNTS = (279, 325)
+_DECODING = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339, 530}
+"""Tags of a TIFF that say how its pixels are decoded."""
 _BITS, _SAMPLES, _STRIP_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 258, 277, 278, 322, 323, 324
 
 
@@ -255,6 +257,9 @@ def _check_pieces(image: TiffImageFile, tags: set[int], size: int) -> int:
             f"a TIFF of {image.width} x {image.height} pixels in {pieces:,} pieces of {width} x {height}, expected at "
             f"most {MOST_OFFSETS:,} pieces that fit its size"
         )
+    if unseen := [tag for tag in sorted(tags & _DECODING) if tag not in image.tag_v2]:
+        # of a type that Pillow does not know, and libtiff may
+        raise ValueError(f"a TIFF whose tag {unseen[0]} is of a type that is not read: save it anew")
     counts = [count for tag in _BYTE_COUNTS for count in image.tag_v2.get(tag, ())]
     if sum(max(0, count) for count in counts) > 2 * size:  # each would be decompressed
         raise ValueError(f"a TIFF whose pieces have more bytes than its file ({size:,}): save it anew")

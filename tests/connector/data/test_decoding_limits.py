@@ -143,6 +143,10 @@ def test_a_compressed_tiff_whose_strips_share_their_bytes_is_refused():
     assert open_image(io.BytesIO(honest)).size == (16, 512)
     with pytest.raises(UnreadableImage, match="whose pieces have more bytes than its file"):
         open_image(io.BytesIO(honest.replace(counts, struct.pack("<H", 5000) * 512)))
+    tag = struct.pack("<HHI", 279, 3, 512)
+    assert honest.count(tag) == 1
+    with pytest.raises(UnreadableImage, match="whose tag 279 is of a type that is not read"):  # libtiff reads it
+        open_image(io.BytesIO(honest.replace(tag, struct.pack("<HHI", 279, 17, 512))))
 
 
 def test_a_forked_child_has_all_of_the_memory():
