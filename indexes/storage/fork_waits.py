@@ -52,12 +52,22 @@ class ForkWait:
             yield
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Have a function called under the lock, the next time that any of these locks is made or taken.
+        """Call a function under the lock; where that would have to wait, when any of these locks is made or taken next.
 
-        For finalizers, which take no lock: the garbage collector can run them in a thread for which a fork waits, by a
-        lock of a library, and Ctrl-C can end them in any line.
+        For finalizers: the garbage collector can run them in a thread for which a fork waits, by a lock of a library,
+        and Ctrl-C can come in any line.
         """
-        _left.append((self._lock, call))
+        held: list[Any] = []
+        try:
+            held.extend(takewhile(methodcaller("acquire", False), (_guard, self._lock)))
+            if len(held) == 2:
+                call()
+            else:
+                _left.append((self._lock, call))
+        finally:
+            while held:
+                with suppress(BaseException):
+                    deque(map(methodcaller("release"), starmap(held.pop, repeat((), len(held)))), 0)
 
 
 def _call_what_was_left() -> None:

@@ -154,7 +154,7 @@ other.join()
     assert (done.returncode, done.stdout) == (0, "free True\n"), done.stderr
 
 
-def test_a_finalizer_takes_no_lock():
+def test_a_finalizer_waits_for_no_lock():
     """The garbage collector can run it in a thread for which a fork waits, and Ctrl-C can end it in any line."""
     done = python("""
 import threading
