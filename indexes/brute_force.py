@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class BruteForceIndex(SemanticIndex):
     def __init__(self, config: IndexConfig) -> None:
         super().__init__(config)
         self._version = 0
-        columns = {
+        columns: dict[str, Any] = {
             name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in _ARRAYS
         }
         self._records = Encodings(**columns, uris=[])
@@ -77,6 +78,7 @@ class BruteForceIndex(SemanticIndex):
             codes=encodings.codes,
             features=encodings.features,
             uris=uris,
+            any_mass=True,
         )
         self._replace(Encodings.concatenate([self._records[kept], batch]))
 

@@ -1,15 +1,15 @@
 """`Encodings`: a validated batch of encoded images, the only form in which records and queries enter an index.
 
 Invariants of every `Encodings`: each array is C-contiguous, aligned, in native byte order and of its stated dtype; all
-arrays have the same number of rows; probabilities are finite, not negative and sum to 1 in each row; features are
-finite. Code that receives an `Encodings` does not check them again.
+arrays have the same number of rows; probabilities are between 0 and 1, and sum to 1 in each row unless any mass was
+allowed; features are finite. Code that receives an `Encodings` does not check them again.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import InitVar, dataclass, fields
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -40,6 +40,8 @@ class Encodings:
             are further from 1 because they were rounded are divided by their sum, and only the result is used: rows
             within 1e-2, and rows that rounding to 2, 3 or 4 decimals or to bytes explains, with a sum of at least 1/2.
             Values below zero by at most 1e-6 become 0. See `probability_rows`.
+        any_mass: an argument only. True allows rows with any sum, of values between 0 and 1: the largest probabilities
+            of each image, images that may show none of the classes, or several labels for an image.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
@@ -54,8 +56,11 @@ class Encodings:
     features: NDArray[np.float32]
     ids: NDArray[np.int64] | None = None
     uris: Sequence[str | None] | None = None
+    any_mass: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, any_mass: bool) -> None:
+        if not isinstance(any_mass, bool | np.bool_):
+            raise InvalidEncodingsError(f"any_mass = {shown(any_mass)}, expected True or False")
         probabilities = _floats("probabilities", self.probabilities)
         codes = array_given("codes", self.codes, 2)
         if codes.dtype != np.uint8:
@@ -71,7 +76,7 @@ class Encodings:
                 raise InvalidEncodingsError(
                     f"{name} have {len(column)} rows but probabilities have {rows}: every array needs one row per image"
                 )
-        probabilities = checked_probabilities(probabilities)
+        probabilities = checked_probabilities(probabilities, bool(any_mass))
         _check_features(features)
         for name, value in (
             ("probabilities", probabilities),

@@ -1,4 +1,4 @@
-"""Check that rows of probabilities sum to 1, and scale those that do not because they were rounded."""
+"""Check rows of probabilities: they sum to 1, unless any mass is allowed; scale those that do not by rounding."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ ZERO_TOLERANCE = 1e-6
 """Probabilities below zero by at most this were rounded, and become 0."""
 
 
-def checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def checked_probabilities(probabilities: NDArray[np.float32], any_mass: bool) -> NDArray[np.float32]:
     """Return (n, C) probabilities whose rows sum to 1, scaled where they were rounded.
 
+    Args:
+        probabilities: (n, C) float32.
+        any_mass: whether rows may have any sum, and only single values are limited by 1. No row is scaled then.
+
     Raises:
-        InvalidEncodingsError: values are negative or not finite, or no rounding explains the sum of a row.
+        InvalidEncodingsError: values are negative, not finite or above 1, or no rounding explains the sum of a row.
     """
     if not len(probabilities):
         return probabilities
@@ -36,6 +40,8 @@ def checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.floa
     with np.errstate(invalid="ignore"):
         sums = probabilities.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE)  # written so that NaN counts as wrong
+    if any_mass:
+        wrong = ~(probabilities.max(axis=1) <= 1 + SUM_TOLERANCE)
     if not wrong.any() and probabilities.min() >= 0:
         return probabilities
     if not np.isfinite(probabilities).all():
@@ -45,6 +51,12 @@ def checked_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.floa
         row = int(np.argmax(probabilities.min(axis=1) < 0))
         raise InvalidEncodingsError(
             f"probabilities of row {row} go down to {probabilities[row].min():g}, expected values >= 0: apply a softmax"
+        )
+    if any_mass:
+        row = int(np.argmax(wrong))
+        raise InvalidEncodingsError(
+            f"probabilities of row {row} go up to {probabilities[row].max():g}, expected values of at most 1: apply a "
+            "softmax, or a sigmoid for several labels"
         )
     scaled, rows = probabilities.copy(), np.flatnonzero(wrong)
     for part in np.split(rows, range(_ROWS_AT_ONCE, len(rows), _ROWS_AT_ONCE)):
@@ -63,7 +75,7 @@ def _no_probabilities(probabilities: NDArray[np.float32], row: int, sums: NDArra
         + (
             f"values go up to {largest:g}, so apply a softmax if they are logits"
             if largest > 1
-            else "divide each row by its sum"
+            else "divide each row by its sum, or pass any_mass=True for parts of a softmax or several labels"
         )
     )
 
@@ -94,3 +106,10 @@ def _precisions(rows: NDArray[np.float32]) -> NDArray[np.float64]:
         float16 = (rows.astype(np.float16) == rows).all(axis=1)
     bfloat16 = ((rows.view(np.uint32) & 0xFFFF) == 0).all(axis=1)  # the upper half of float32
     return np.where(float16, 2.0**-11, np.where(bfloat16, 2.0**-8, 1e-6))
+
+
+def row_masses(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mass of each record, rounded up: (n, C) float32 to (n,) float32."""
+    sums = probabilities.sum(axis=1, dtype=np.float64).astype(np.float32)
+    above: NDArray[np.float32] = np.nextafter(sums, np.float32(np.inf))
+    return above

@@ -288,6 +288,7 @@ class Schema:
             features=features,
             ids=to_ids(int_column(rows, "id")),
             uris=uris if any(uri is not None for uri in uris) else None,
+            any_mass=True,
         )
 
 

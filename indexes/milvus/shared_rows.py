@@ -4,8 +4,9 @@ Every row has an INT64 primary key `key`. Keys are drawn at random, except those
 UNFINISHED. The INT64 field
 `cell` is the number of a cell, or the kind of the row:
 
-    cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, and p(c) >= `low`.
-                 Such a row is never changed. The bounds of a cell are the widest over all of its rows.
+    cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, p(c) >= `low`, and
+                 no mass is above `text`, a decimal number; without a text, above 1 + `SUM_TOLERANCE`. Such a row is
+                 never changed. The bounds of a cell are the widest over all of its rows.
     WRITER       one row per client that has written, which only that client changes. `text` is the JSON of a
                  `WriterState`.
     CONFIG       configuration: `text` is a part of a JSON text, `key` the number of the part, `low` the number of
@@ -25,8 +26,11 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.milvus.pymilvus_internals import DataType
 from semcut.indexes.milvus.schema import Collection, Scalar, Vector
+from semcut.indexes.pruning.cells import Cells
 
 WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY, UNFINISHED = -1, -2, -3, -4, -5
 """Values of the field `cell` in rows that are not bounds of a cell."""
@@ -98,3 +102,28 @@ def shared_row(
         "text": text,
         "envelope": np.zeros(classes, np.float32) if envelope is None else envelope,
     }
+
+
+def bounds_row(cells: Cells, at: int) -> dict[str, Any]:
+    """Return the arguments of `shared_row` for the bounds of the cell at a position."""
+    return {
+        "cell": int(cells.numbers[at]),
+        "low": float(cells.lows[at]),
+        "envelope": cells.envelopes[at],
+        "text": repr(float(cells.masses[at])),
+    }
+
+
+def masses_of(texts: list[str]) -> NDArray[np.float32]:
+    """Return the largest masses that the texts of (n,) rows of bounds state: (n,) float32.
+
+    Raises:
+        DamagedIndexError: a text is not a number that is possible.
+    """
+    try:
+        masses = np.array([float(text) if text else 1 + SUM_TOLERANCE for text in texts], np.float32)
+    except ValueError:
+        masses = np.array([np.nan], np.float32)
+    if not ((masses >= 0) & np.isfinite(masses)).all():
+        raise DamagedIndexError("the shared rows of the index cannot be read: migrate it again")
+    return masses

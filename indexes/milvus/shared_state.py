@@ -43,6 +43,8 @@ from semcut.indexes.milvus.shared_rows import (
     WRITER,
     Range,
     WriterState,
+    bounds_row,
+    masses_of,
     shared_collection_name,
     shared_row,
 )
@@ -167,10 +169,11 @@ class SharedState:
             for start in range(0, len(fresh), self._rows_per_call):
                 rows = self._server.read(
                     "query", self._collection, filter=is_in("key", fresh[start : start + self._rows_per_call]),
-                    output_fields=["key", "cell", "low", "envelope"], strong=True,
+                    output_fields=["key", "cell", "low", "text", "envelope"], strong=True,
                 )  # fmt: skip
                 envelopes = float_vectors(rows, "envelope", self._schema.config.classes)
-                cells = cells.widened(int_column(rows, "cell"), float_column(rows, "low"), envelopes)
+                masses = masses_of(text_column(rows, "text"))
+                cells = cells.widened(int_column(rows, "cell"), float_column(rows, "low"), envelopes, masses)
                 self._known_rows.update(int_column(rows, "key").tolist())
             self._cells = _server_cells(cells)
 
@@ -185,14 +188,12 @@ class SharedState:
         with self._lock:
             self._join()
             before = self._cells
-            after = before.widened(wider.numbers, wider.lows, wider.envelopes)
+            after = before.widened(wider.numbers, wider.lows, wider.envelopes, wider.masses)
             changed = np.ones(len(after), bool)
             known = len(before)
             changed[:known] = (after.lows[:known] != before.lows) | (after.envelopes[:known] != before.envelopes).any(1)
-            rows = [
-                self._row(cell=int(after.numbers[at]), low=float(after.lows[at]), envelope=after.envelopes[at])
-                for at in np.flatnonzero(changed).tolist()
-            ]
+            changed[:known] |= after.masses[:known] != before.masses
+            rows = [self._row(**bounds_row(after, at)) for at in np.flatnonzero(changed).tolist()]
             if unnormalised and not self._unnormalised:
                 rows.append(self._row(cell=UNNORMALISED_FEATURES))
             if not rows:
@@ -312,4 +313,5 @@ def _changes(writers: dict[int, WriterState]) -> dict[int, int]:
 
 
 def _server_cells(cells: Cells) -> ServerCells:
-    return ServerCells(cells.config, cells.numbers, np.ones(len(cells), np.int64), cells.lows, cells.envelopes)
+    sizes = np.ones(len(cells), np.int64)
+    return ServerCells(cells.config, cells.numbers, sizes, cells.lows, cells.envelopes, cells.masses)

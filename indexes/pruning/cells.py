@@ -10,10 +10,15 @@ record, so pruning never changes a result.
 so a cell with U_L(q) <= t has no relevant record and is skipped. If there are many cells, a similar bound that uses
 only the large s_m finds the remaining cells fast (`class_lists`).
 
-There is a second bound. With c the dominant class of the cell, the other probabilities of a record sum to 1 - p(c). So
-with s' the largest weight of the other classes,
+**Masses.** The mass of a record is the sum of its probabilities. It is 1 for the output of a softmax, less if only the
+largest probabilities of a record are stored or if an image may show none of the classes, and more if an image has
+several labels. A cell keeps mass_L, the largest mass of its records. Nothing else is assumed of a row but that its
+values are between 0 and 1.
 
-    R(q, b) <= s_c p(c) + s' (1 - p(c))
+There is a second bound. With c the dominant class of the cell, the other probabilities of a record sum to its mass
+minus p(c). So with s' the largest weight of the other classes,
+
+    R(q, b) <= s_c p(c) + s' (mass_L - p(c))
 
 The bound of the cell is the larger of the values at p(c) = lo_L (see below) and p(c) = M_L(c). It is the tighter one
 for a query that is itself torn between many classes, since the envelopes of cells can sum to far more than 1. `prune`
@@ -23,8 +28,7 @@ computes it for such queries only.
 check of its own.
 
 **Rounding.** Bounds are compared with the cutoff minus `relative_error`, which also covers the rounding of R and t to
-float32, and allow for probabilities that sum to a little more than 1 (`SUM_TOLERANCE`). So float errors can only make a
-search scan more cells, never fewer.
+float32, and masses are rounded up. So float errors can only make a search scan more cells, never fewer.
 
 Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_numba` repeats `Cells.prune`
 as a numba kernel.
@@ -39,10 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.pruning.cell_table import cell_numbers, edges_of_cells, kinds_per_class
-from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
+from semcut.indexes.pruning.class_lists import SMALLEST, ClassLists, LargeWeights
 from semcut.indexes.scoring.rounding import UNDERFLOW, Products, relative_error
 
 _TORN = 0.35
@@ -85,6 +89,7 @@ class Cells:
         sizes: (cells,) int64, the number of records of each cell.
         lows: (cells,) float32, lo_L, the smallest p(c) of the records.
         envelopes: (cells, C) float32, M_L, the largest p(m) of the records.
+        masses: (cells,) float32, mass_L, the largest sum of p of the records, rounded up.
     """
 
     config: IndexConfig
@@ -92,6 +97,7 @@ class Cells:
     sizes: NDArray[np.int64]
     lows: NDArray[np.float32]
     envelopes: NDArray[np.float32]
+    masses: NDArray[np.float32]
 
     @staticmethod
     def empty(config: IndexConfig) -> Cells:
@@ -102,6 +108,7 @@ class Cells:
             sizes=np.empty(0, np.int64),
             lows=np.empty(0, np.float32),
             envelopes=np.empty((0, config.classes), np.float32),
+            masses=np.empty(0, np.float32),
         )
 
     def __len__(self) -> int:
@@ -131,6 +138,7 @@ class Cells:
         cells = positions[local].astype(np.int32)
         for start in range(0, len(cells), _CHUNK):
             part = slice(start, start + _CHUNK)
+            np.maximum.at(grown.masses, cells[part], row_masses(probabilities[part]))
             order = np.argsort(cells[part], kind="stable")
             present, first = np.unique(cells[part][order], return_index=True)
             upper = np.maximum.reduceat(probabilities[part][order], first, axis=0)
@@ -139,18 +147,26 @@ class Cells:
             grown.lows[present] = np.minimum(grown.lows[present], lower)
         return grown, cells
 
-    def widened(self, numbers: NDArray[np.int64], lows: NDArray[np.float32], envelopes: NDArray[np.float32]) -> Cells:
+    def widened(
+        self,
+        numbers: NDArray[np.int64],
+        lows: NDArray[np.float32],
+        envelopes: NDArray[np.float32],
+        masses: NDArray[np.float32],
+    ) -> Cells:
         """Return the cells with bounds widened to include those of other cells; new cells have no records.
 
         Args:
             numbers: (n,) int64, the numbers of the other cells; a number may occur several times.
             lows: (n,) float32, their lower bounds.
             envelopes: (n, C) float32, their envelopes.
+            masses: (n,) float32, their largest masses.
         """
         touched, local = np.unique(numbers, return_inverse=True)
         grown, positions = self._with(touched)
         np.minimum.at(grown.lows, positions[local], lows)
         np.maximum.at(grown.envelopes, positions[local], envelopes)
+        np.maximum.at(grown.masses, positions[local], masses)
         return grown
 
     def _with(self, numbers: NDArray[np.int64]) -> tuple[Cells, NDArray[np.int64]]:
@@ -162,6 +178,7 @@ class Cells:
             sizes=np.concatenate([self.sizes, np.zeros(len(fresh), np.int64)]),
             lows=np.concatenate([self.lows, np.full(len(fresh), np.inf, np.float32)]),
             envelopes=np.concatenate([self.envelopes, np.zeros((len(fresh), self.config.classes), np.float32)]),
+            masses=np.concatenate([self.masses, np.zeros(len(fresh), np.float32)]),
         )
         by_number = np.argsort(grown.numbers)
         return grown, by_number[np.searchsorted(grown.numbers, numbers, sorter=by_number)]
@@ -221,9 +238,9 @@ class Cells:
         if self.envelopes.size < _MANY:
             return self._products(np.arange(len(weights)), weights, limit)
         large = LargeWeights.of(weights, cutoff)
-        query, cell, others = self.lists.pairs(large, limit)
-        part, _ = large.sums(query, cell, self.envelopes)
-        keep = part + large.tails[query] * (1 + SUM_TOLERANCE) > limit
+        query, cell, others = self.lists.pairs(large, limit, self.largest_mass)
+        part, _ = large.above_tails().sums(query, cell, self.envelopes)
+        keep = part + large.tails[query] * self.masses[cell] > limit
         rest, cells = self._products(others, weights[others], limit)
         query, cell = np.concatenate([query[keep], rest]), np.concatenate([cell[keep], cells])
         order = np.lexsort((self._scan_place[cell], query))
@@ -246,12 +263,28 @@ class Cells:
         return queries[at], self._scan_order[found - at * len(self)]
 
     def bounds(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the smaller of both bounds for every cell, rounded up: (nq, C) float64 to (nq, cells) float64."""
-        first = np.empty((len(weights), len(self)))
-        first[:, self._scan_order] = self._sums(weights.astype(np.float32))
+        """Return the smallest upper bound for every cell, rounded up: (nq, C) float64 to (nq, cells) float64.
+
+        It is the smaller of the second bound and the largest s . p with p <= M_L and a sum of p of at most mass_L.
+        """
+        first = np.array([self._largest_sums(one) for one in weights]).reshape(len(weights), len(self))
         query, cell = np.divmod(np.arange(first.size), max(1, len(self)))
         second = self._second_bound(weights, query, cell).reshape(first.shape)
         return np.minimum(first * (1 + relative_error(self.config.classes)) + UNDERFLOW, second)
+
+    def _largest_sums(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the largest possible s . p of each cell: the mass goes to the classes with the largest weights first.
+
+        Below `SMALLEST`, all weights count as equal.
+        """
+        order = np.argsort(-weights, kind="stable")
+        order = order[: np.count_nonzero(weights > SMALLEST)]
+        rest = np.delete(weights, order).max(initial=0)
+        masses = self.masses.astype(np.float64)
+        used = np.minimum(np.cumsum(self.envelopes[:, order], axis=1, dtype=np.float64), masses[:, None])
+        found: NDArray[np.float64] = np.diff(used, axis=1, prepend=0) @ weights[order]
+        found += rest * (masses - used[:, -1] if len(order) else masses)
+        return found
 
     def _second_bound(
         self, weights: NDArray[np.float64], query: NDArray[np.int64], cell: NDArray[np.int64]
@@ -261,7 +294,14 @@ class Cells:
         two = np.partition(weights, weights.shape[1] - 2, axis=1)[:, -2:][query]
         other = np.where(own == two[:, 1], two[:, 0], two[:, 1])  # where both largest weights are equal, so is `other`
         p = np.where(own >= other, self.peaks[cell], self.lows[cell]).astype(np.float64)
-        return (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + relative_error(self.config.classes)) + UNDERFLOW
+        mass = self.masses[cell].astype(np.float64)
+        bound: NDArray[np.float64] = own * p + other * np.maximum(0, mass - p)
+        return bound * (1 + relative_error(self.config.classes)) + UNDERFLOW
+
+    @cached_property
+    def largest_mass(self) -> float:
+        """The largest mass of all records; 0 without records."""
+        return float(self.masses.max(initial=0))
 
     @cached_property
     def edges(self) -> NDArray[np.float64]:

@@ -1,14 +1,16 @@
 """Lists of cells by class, to find the cells that can be relevant to a query without a product with all envelopes.
 
 `cells` has the cells and their bounds. Most weights s_m of a query are tiny. With B the classes of its j largest
-weights and `rest` the next largest weight,
+weights, `rest` the next largest weight, and mass_b the sum of the probabilities of a record b of a cell L,
 
-    R(q, b)  <=  sum over B of s_m p_b(m)  +  rest        since the probabilities of a record sum to 1
-             <=  sum over B of s_m M_L(m)  +  rest        for every record b of a cell L
+    R(q, b)  <=  sum over B of s_m p_b(m)  +  rest (mass_b - sum over B of p_b(m))
+             =   sum over B of (s_m - rest) p_b(m)  +  rest mass_b
+             <=  sum over B of (s_m - rest) M_L(m)  +  rest mass_L           since s_m >= rest
 
-and the second line can exceed t only if M_L(m) > (t - rest) / sum of s_m over B for some m of B. The largest value of
-this quotient, over j, is the *threshold* of the query. So the cells of every class are listed by envelope, the largest
-first, and a query reads a few lists, each down to the threshold: dozens of cells out of thousands.
+and the last line can exceed t only if M_L(m) > (t - rest mass) / sum of (s_m - rest) over B for some m of B, where
+`mass` is the largest mass of all cells. The largest value of this quotient, over j, is the *threshold* of the query.
+So the cells of every class are listed by envelope, the largest first, and a query reads a few lists, each down to the
+threshold: dozens of cells out of thousands.
 
 Lists contain envelopes of at least `FLOOR`. The envelopes of all cells must be compared for a query if its threshold is
 lower, if its lists have more entries than there are cells, or if it has more than `MOST` large weights. A matrix S of
@@ -21,13 +23,11 @@ Source: the thresholds are those of top-k retrieval over inverted lists sorted b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-
-from semcut.indexes.encodings import SUM_TOLERANCE
 
 FLOOR = 0.01
 """The smallest envelope in a list."""
@@ -66,19 +66,20 @@ class ClassLists:
         return ClassLists(starts, cell[order].astype(np.int32), values[order])
 
     def pairs(
-        self, large: LargeWeights, limit: float
+        self, large: LargeWeights, limit: float, mass: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the cells whose envelopes are above the threshold of each query.
 
         Args:
             large: the large weights of nq queries.
             limit: the value that an upper bound must exceed.
+            mass: the largest mass of all cells.
 
         Returns:
             query (n,) int64 and cell (n,) int64, in order of queries, each pair once; and (m,) int64, the queries for
             which all cells must be compared, which have no pairs.
         """
-        lists, thresholds = large.thresholds(limit)
+        lists, thresholds = large.thresholds(limit, mass)
         listed = thresholds >= FLOOR
         width = 1 + int(self.cells.max(initial=0))
         query = np.repeat(np.arange(len(large)), np.where(listed, lists, 0))
@@ -139,11 +140,19 @@ class LargeWeights:
     def __len__(self) -> int:
         return len(self.tails)
 
-    def thresholds(self, limit: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def above_tails(self) -> LargeWeights:
+        """Return the same weights less the tail of their query, which they exceed."""
+        return replace(self, weights=self.weights - np.repeat(self.tails, np.diff(self.starts)))
+
+    def thresholds(self, limit: float, mass: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the number of lists to read for each query, and the threshold of their envelopes.
+
+        The rounding of the differences is far below that of the limit, which is lowered by `relative_error`: a quotient
+        matters only if rest mass < limit, so what is lost in s_m - rest is a rounding error of the limit.
 
         Args:
             limit: the value that an upper bound must exceed.
+            mass: the largest mass of all cells.
 
         Returns:
             (nq,) int64, the number of lists, those of the largest weights; and (nq,) float64 thresholds: negative if
@@ -157,9 +166,11 @@ class LargeWeights:
         rest = s[:, 1:].copy()
         last = np.flatnonzero(counts)
         rest[last, counts[last] - 1] = self.tails[last]
-        sums = np.where(present, np.cumsum(s[:, :-1], axis=1), 1)
-        values = np.where(present, (limit - rest * (1 + SUM_TOLERANCE)) / sums * (1 - MARGIN) - MARGIN, -1)
-        none = np.where(self.tails * (1 + SUM_TOLERANCE) <= limit, np.inf, -1.0)
+        above = np.cumsum(s[:, :-1], axis=1) - (place + 1) * rest
+        left = np.where(present, limit - rest * mass, -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.where(left > 0, left / np.maximum(above, 0) * (1 - MARGIN) - MARGIN, -1)
+        none = np.where(self.tails * mass <= limit, np.inf, -1.0)
         if not len(place):
             return counts, none
         return np.where(counts, values.argmax(axis=1) + 1, 0), np.where(counts, values.max(axis=1), none)

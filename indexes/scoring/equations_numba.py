@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.kernels.jit import compiled, compiled_sum
 
 SUM_ERROR = 2.0**-51
@@ -49,7 +48,11 @@ def rounded_relevance(
 
 @compiled
 def relevance_bound(
-    weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float, probabilities: NDArray[np.float32]
+    weights: NDArray[np.float64],
+    classes: NDArray[np.int32],
+    tail: float,
+    probabilities: NDArray[np.float32],
+    mass: float,
 ) -> float:
     """Return an upper bound of R. Only the record's probabilities of the classes with large weights are read.
 
@@ -57,14 +60,15 @@ def relevance_bound(
         weights: (C,) s of the query.
         classes: the classes of its large weights.
         tail: the largest of the other weights.
-        probabilities: (C,) p of the record, which sums to 1 at most, up to `SUM_TOLERANCE`.
+        probabilities: (C,) p of the record.
+        mass: the largest mass of all records.
     """
-    part = mass = 0.0
+    part, others = 0.0, mass
     for m in classes:
         p = np.float64(probabilities[m])
         part += weights[m] * p
-        mass += p
-    return part + tail * max(0.0, 1 + SUM_TOLERANCE - mass)
+        others -= p
+    return part + tail * max(0.0, others)
 
 
 @compiled

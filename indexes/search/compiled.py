@@ -67,6 +67,7 @@ class CompiledSearch:
             fused=params.ranking == "fused",
             scored=scored,
             doubt=_DOUBT,
+            mass=self._cells.largest_mass,
         )
         bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
 
@@ -127,4 +128,6 @@ def bounds_of(cells: Cells) -> CellBounds:
         peaks=read_only(cells.peaks),
         edges=read_only(cells.edges),
         sizes=read_only(cells.sizes),
+        masses=read_only(cells.masses),
+        mass=cells.largest_mass,
     )

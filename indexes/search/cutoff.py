@@ -15,7 +15,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.pruning.class_lists import LargeWeights
 from semcut.indexes.scoring.equations import is_relevant, relevance
 from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
@@ -29,6 +28,7 @@ def relevant_candidates(
     certain: NDArray[np.bool_],
     weights: NDArray[np.float64],
     cutoff: float,
+    mass: float,
 ) -> NDArray[np.bool_]:
     """Return which candidates exist and have R > t.
 
@@ -38,6 +38,7 @@ def relevant_candidates(
         certain: (nq, m) bool, which candidates are known to be relevant.
         weights: (nq, C) float64, s = S p of each query.
         cutoff: t of Eq. 2.
+        mass: the largest mass of all records, see `pruning.cells`.
 
     Returns:
         (nq, m) bool.
@@ -48,7 +49,7 @@ def relevant_candidates(
     classes = probabilities.shape[1]
     if classes >= TUNING.wide:
         query, place = np.nonzero(open_)
-        passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff)
+        passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff, mass)
         relevant[query, place] = passes
         open_[query, place] = ~passes & ~fails
         at = np.where(open_, at, -1)
@@ -68,11 +69,12 @@ def _bounded(
     probabilities: NDArray[np.float32],
     weights: NDArray[np.float64],
     cutoff: float,
+    mass: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Bound R of (n,) pairs of a query and a row of probabilities, for queries that have few large weights.
 
-    Only the row's probabilities of the classes with large weights are read. With `mass` their sum, the other
-    probabilities sum to 1 - mass at most; the upper bound multiplies this by the largest of the other weights.
+    Only the row's probabilities of the classes with large weights are read. With `known` their sum, the other
+    probabilities sum to mass - known at most; the upper bound multiplies this by the largest of the other weights.
 
     Returns:
         passes (n,) bool, whether R is certainly above the cutoff; fails (n,) bool, whether R is certainly not above it.
@@ -81,8 +83,8 @@ def _bounded(
     passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
     few = np.flatnonzero(large.few[query])
     query, at = query[few], at[few]
-    least, mass = large.sums(query, at, probabilities)
-    most = least + large.tails[query] * np.maximum(0, 1 + SUM_TOLERANCE - mass)
+    least, known = large.sums(query, at, probabilities)
+    most = least + large.tails[query] * np.maximum(0, mass - known)
     passes[few] = least * (1 - slack) > cutoff + UNDERFLOW
     fails[few] = most * (1 + slack) + UNDERFLOW <= cutoff
     return passes, fails

@@ -59,6 +59,7 @@ class SearchSettings(NamedTuple):
         scored: whether Eq. 4 applies: features are L2-normalised.
         doubt: a factor on the error bounds of sums: 1, except in tests, which raise it so that kernels leave more
             queries to the vectorised search.
+        mass: the largest mass of all records.
     """
 
     cutoff: float
@@ -67,6 +68,7 @@ class SearchSettings(NamedTuple):
     fused: bool
     scored: bool
     doubt: float
+    mass: float
 
 
 class ResultArrays(NamedTuple):

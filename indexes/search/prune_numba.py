@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.kernels.jit import compiled, trailing_zeros
 from semcut.indexes.pruning.cell_table import EDGES
 from semcut.indexes.pruning.class_lists import FLOOR, MARGIN, MOST, SHARE, SMALLEST
@@ -37,6 +36,8 @@ class CellBounds(NamedTuple):
         peaks: (cells,) float32, the largest p(dominant) of the records.
         edges: (cells,) float64, the fixed edge that `tie_order` uses for p(dominant).
         sizes: (cells,) int64, the number of records.
+        masses: (cells,) float32, the largest mass of the records.
+        mass: the largest of `masses`.
     """
 
     starts: NDArray[np.int64]
@@ -48,6 +49,8 @@ class CellBounds(NamedTuple):
     peaks: NDArray[np.float32]
     edges: NDArray[np.float64]
     sizes: NDArray[np.int64]
+    masses: NDArray[np.float32]
+    mass: float
 
 
 class PruneWorkspace(NamedTuple):
@@ -125,7 +128,7 @@ def large_weights(weights: NDArray[np.float64], cutoff: float, large: NDArray[np
 
 @compiled
 def _list_threshold(
-    weights: NDArray[np.float64], limit: float, large: NDArray[np.int32], tail: float
+    weights: NDArray[np.float64], limit: float, mass: float, large: NDArray[np.int32], tail: float
 ) -> tuple[int, float]:
     """Return the number of lists to read, those of the largest weights, and the threshold of their envelopes.
 
@@ -139,8 +142,9 @@ def _list_threshold(
             if large.shape[0] > MOST:
                 continue
             rest = weights[large[place + 1]]
-        candidate = (limit - rest * (1 + SUM_TOLERANCE)) / total * (1 - MARGIN)
-        if candidate > threshold:
+        left, above = limit - rest * mass, max(0.0, total - (place + 1) * rest)
+        candidate = left / above * (1 - MARGIN) if above > 0 else np.inf
+        if left > 0 and candidate > threshold:
             lists, threshold = place + 1, candidate
     return lists, threshold
 
@@ -180,8 +184,8 @@ def prune(
             second = weight
     second = max(second, tail) if first > 0 else tail
     first = max(first, tail)
-    lists, threshold = _list_threshold(weights, limit, workspace.large[:large], tail)
-    if large == 0 and limit >= tail * (1 + SUM_TOLERANCE):
+    lists, threshold = _list_threshold(weights, limit, bounds.mass, workspace.large[:large], tail)
+    if large == 0 and limit >= tail * bounds.mass:
         return 0, 0, 0
     if threshold >= FLOOR:
         for place in range(lists):
@@ -206,7 +210,8 @@ def prune(
         if limit >= 0:
             other = second if own == first else first
             p = np.float64(bounds.peaks[cell]) if own >= other else low
-            if (own * p + other * (1 + SUM_TOLERANCE - p)) * (1 + slack) + UNDERFLOW <= cutoff:
+            others = max(0.0, np.float64(bounds.masses[cell]) - p)
+            if (own * p + other * others) * (1 + slack) + UNDERFLOW <= cutoff:
                 continue
             worth_it = workspace.sums[place] * (1 - slack) <= limit and size >= weights.shape[0]
             if worth_it and weighted_sum(weights, bounds.envelopes[cell]) <= limit:
@@ -231,7 +236,7 @@ def _drop_below(
     count: int,
     workspace: PruneWorkspace,
 ) -> int:
-    """Drop cells whose sum over the large weights, plus the tail, does not exceed the limit.
+    """Drop cells whose bound by the large weights and the tail does not exceed the limit, see `class_lists`.
 
     The loop runs class by class, so that the processor does not wait for one envelope before it reads the next. It has
     no branch, since about every second cell is dropped, which the processor could not predict.
@@ -242,7 +247,7 @@ def _drop_below(
         bounds: the bounds of the cells.
         classes, tail: the classes of the large weights, and the largest of the other weights.
         count: the number of cells in `spare`.
-        workspace: its `spare` is overwritten with the remaining cells, its `sums` with their sums without the tail.
+        workspace: its `spare` is overwritten with the remaining cells, its `sums` with a part of their bounds.
 
     Returns:
         The number of remaining cells.
@@ -251,13 +256,14 @@ def _drop_below(
     for place in range(number):
         workspace.sums[place] = 0.0
     for m in classes:
+        above = weights[m] - tail
         for place in range(number):
-            workspace.sums[place] += weights[m] * bounds.envelopes[np.uint64(workspace.spare[place]), np.uint64(m)]
-    rest, remaining = tail * (1 + SUM_TOLERANCE), 0
+            workspace.sums[place] += above * bounds.envelopes[np.uint64(workspace.spare[place]), np.uint64(m)]
+    remaining = 0
     for place in range(number):
-        total = workspace.sums[place]
-        workspace.spare[remaining], workspace.sums[remaining] = workspace.spare[place], total
-        remaining += int(total + rest > limit)
+        cell, total = workspace.spare[place], workspace.sums[place]
+        workspace.spare[remaining], workspace.sums[remaining] = cell, total
+        remaining += int(total + tail * bounds.masses[np.uint64(cell)] > limit)
     return remaining
 
 

@@ -103,7 +103,7 @@ def rank(
         if task.fused:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return UNCHECKED
-            most = relevance_bound(weights, classes, tail, rows.probabilities[row])
+            most = relevance_bound(weights, classes, tail, rows.probabilities[row], task.mass)
             if count == k and -fused_score(np.float32(most * (1 + rounding)), nearest) > best.cost[k - 1]:
                 continue
             smallest, r = rounded_relevance(weights, rows.probabilities[row], task.doubt)

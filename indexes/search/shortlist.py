@@ -124,7 +124,7 @@ class Shortlister:
         if size is not None:
             distances = hamming(codes[:, None], self.records.codes[rows])
             return self._nearest(rows, distances, rows >= 0, certain, weights, cutoff, size)
-        relevant = relevant_candidates(self.records, rows, certain, weights, cutoff)
+        relevant = relevant_candidates(self.records, rows, certain, weights, cutoff, self.cells.largest_mass)
         rows[~relevant] = -1
         return rows, counts - np.count_nonzero(relevant, axis=1)
 
@@ -163,12 +163,13 @@ class Shortlister:
         own = np.take_along_axis(weights, self.cells.dominant()[cells], axis=1)
         level, ids = levels(weights, own, self.cells.edges[cells]), self.records.ids[rows]
         checked = first(distances, level, ids, counts, int(TUNING.checked_first * size))
-        relevant = relevant_candidates(self.records, np.where(checked, rows, -1), certain, weights, cutoff)
+        mass = self.cells.largest_mass
+        relevant = relevant_candidates(self.records, np.where(checked, rows, -1), certain, weights, cutoff, mass)
         short = np.flatnonzero(np.count_nonzero(relevant, axis=1) < size)
         rest = counts[short] & ~checked[short]
         if rest.any():
             more = np.where(rest, rows[short], -1)
-            relevant[short] |= relevant_candidates(self.records, more, certain[short], weights[short], cutoff)
+            relevant[short] |= relevant_candidates(self.records, more, certain[short], weights[short], cutoff, mass)
             checked[short] |= rest
         chosen = first(distances, level, ids, relevant, size)
         nearest = np.full((len(rows), min(size, rows.shape[1])), -1, np.int64)

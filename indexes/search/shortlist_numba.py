@@ -226,7 +226,7 @@ def _is_relevant(
         part += weights[m] * np.float64(probabilities[m])
     if np.float32(part * (1 - rounding)) > cutoff:
         return _YES
-    if np.float32(relevance_bound(weights, classes, tail, probabilities) * (1 + rounding)) <= cutoff:
+    if np.float32(relevance_bound(weights, classes, tail, probabilities, task.mass) * (1 + rounding)) <= cutoff:
         return _NO
     least, most = rounded_relevance(weights, probabilities, task.doubt)
     if least > cutoff:

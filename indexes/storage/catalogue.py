@@ -34,6 +34,7 @@ from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
     FORMAT_VERSION,
+    READ_VERSIONS,
     SCHEMA,
     Committed,
     cell_rows,
@@ -89,6 +90,7 @@ class Catalogue:
         catalogue = cls.__new__(cls)
         catalogue._path, catalogue._connection = path, CatalogueConnection(path, new=True)
         catalogue.config, catalogue._config_json = config, config.model_dump_json()
+        catalogue._format = FORMAT_VERSION
         try:
             catalogue._fill()
         except BaseException:
@@ -112,16 +114,22 @@ class Catalogue:
         kind, sql = tables.get("meta", ("", None))
         if kind != "table" or not str(sql).startswith("CREATE TABLE meta ("):
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
+        self._read_format()
+        self._check_schema()
+
+    def _read_format(self) -> None:
         found = self._connection.db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if found is None:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
-        if found[0] != str(FORMAT_VERSION):
+        known = {str(version): version for version in READ_VERSIONS}
+        if found[0] not in known:
             version = shown(found[0]).strip("'")
             raise FormatVersionError(
-                f"{self._path} has format version {version} but this version of semcut reads version "
-                f"{FORMAT_VERSION}: open the index with the version of semcut that wrote it, or build the index again"
+                f"{self._path} has format version {version} but this version of semcut reads the versions "
+                f"{' and '.join(known)}: open the index with the version of semcut that wrote it, or build the index "
+                "again"
             )
-        self._check_schema()
+        self._format = known[found[0]]
 
     def _check_schema(self) -> None:
         if schema_of(self._connection.db) != expected_schema():
@@ -160,7 +168,7 @@ class Catalogue:
         """
         states, checksums, cells = self._connection.recovered(self._tables)
         try:
-            return committed_of(self.config, self._config_json, states, checksums, cells)
+            return committed_of(self.config, self._config_json, self._format, states, checksums, cells)
         except ValueError as error:
             raise self._connection.damaged(str(error)) from None
 
@@ -169,6 +177,7 @@ class Catalogue:
         self._connection.begin("DEFERRED")
         try:
             self._check_schema()
+            self._read_format()
             states = self._connection.db.execute(state_reading()).fetchall()
             size = stored_bytes(os.stat(self._path))
             *checksums, cells = (
@@ -202,6 +211,10 @@ class Catalogue:
                 if self.version() != before.version:
                     raise ConcurrentWriteError(
                         f"another process has changed {self._path} in spite of the lock: open the index again"
+                    )
+                if self._format != FORMAT_VERSION:
+                    self._connection.db.execute(
+                        "UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),)
                     )
                 if new_generation:
                     self._connection.db.execute("DELETE FROM checksums")

@@ -4,7 +4,11 @@
     state       one row: version (number of commits), generation, rows of the columns, number of records whose feature
                 is not L2-normalised (`loose`), CRC-32 of these values and of the configuration
     checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
-    cells       one row per cell: position, number, lower bound, envelope (C x float32, little-endian), CRC-32 of these
+    cells       one row per cell: position, number, lower bound, envelope and largest mass (C + 1 x float32,
+                little-endian), CRC-32 of these
+
+**Format 3**, which is read too, has no masses: its records have a mass of 1, up to `SUM_TOLERANCE`. The first change of
+such an index makes it one of format 4: the cells that change get their mass, the others stay as they are.
 
 The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
 change of these tables needs a new `FORMAT_VERSION`.
@@ -25,7 +29,9 @@ from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READ_VERSIONS = (3, FORMAT_VERSION)
+"""The versions of catalogues that are read."""
 APPLICATION_ID = 0x53454D43
 """SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
 SCHEMA = """
@@ -104,7 +110,7 @@ def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int,
         positions.tolist(),
         cells.numbers[positions].tolist(),
         cells.lows[positions].tolist(),
-        (envelope.tobytes() for envelope in cells.envelopes[positions].astype("<f4")),
+        (bounds.tobytes() for bounds in np.column_stack([cells.envelopes[positions], cells.masses[positions]])),
         strict=True,
     )
     return ((*row, _cell_crc(*row)) for row in rows)
@@ -130,13 +136,15 @@ def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any,
         size: bytes of the catalogue.
     """
     chunk, envelope = 4 * _CHECKSUMS_PER_ROW, 4 * config.classes
+    with_mass = envelope + 4
     checksums = (
         f"SELECT CASE WHEN typeof(crcs) = 'blob' AND length(crcs) <= {chunk} THEN crcs END "
         "FROM checksums WHERE name = ? ORDER BY chunk LIMIT ?"
     )
     cells = (
         f"SELECT cell, {_INTEGER.format('number')}, CASE WHEN typeof(low) = 'real' THEN low END, CASE WHEN "
-        f"typeof(envelope) = 'blob' AND length(envelope) = {envelope} THEN envelope END, {_INTEGER.format('crc')} "
+        f"typeof(envelope) = 'blob' AND length(envelope) IN ({envelope}, {with_mass}) THEN envelope END, "
+        f"{_INTEGER.format('crc')} "
         "FROM cells ORDER BY cell LIMIT ?"
     )
     return [
@@ -148,6 +156,7 @@ def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any,
 def committed_of(
     config: IndexConfig,
     config_json: str,
+    format_version: int,
     states: list[tuple[Any, ...]],
     checksums: dict[str, list[tuple[Any]]],
     cells: list[tuple[Any, ...]],
@@ -157,6 +166,7 @@ def committed_of(
     Args:
         config: the configuration of the index.
         config_json: the configuration as JSON, as it is stored.
+        format_version: the format of the catalogue, one of `READ_VERSIONS`.
         states: all rows of `state`.
         checksums: for every column, the crcs of its rows of `checksums`, in order of chunks.
         cells: all rows of `cells`, in order of position.
@@ -168,7 +178,11 @@ def committed_of(
     if len(states) != 1 or any(type(value) is not int for value in states[0]):
         raise ValueError("it has no state")
     _, version, generation, records, uri_bytes, removed, unnormalised, crc = states[0]
-    if crc != _state_crc(states[0][1:-1], config_json) or min(states[0]) < 0 or max(states[0]) > _LARGEST:
+    if (
+        crc != _state_crc(states[0][1:-1], config_json, format_version)
+        or min(states[0]) < 0
+        or max(states[0]) > _LARGEST
+    ):
         raise ValueError("its state does not match its checksum")
     if removed > records or unnormalised > records - removed:
         raise ValueError("its state contradicts itself")
@@ -198,30 +212,36 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
     positions, numbers, lows, envelopes, crcs = columns
     if (
         any(set(map(type, column)) != {kind} for column, kind in zip(columns, _CELL_TYPES, strict=True))
-        or set(map(len, envelopes)) != {4 * config.classes}
+        or not set(map(len, envelopes)) <= {4 * config.classes, 4 * config.classes + 4}
         or positions != tuple(range(len(found)))
         or not 0 <= min(numbers) <= max(numbers) < cell_count(config)
         or crcs != tuple(map(_cell_crc, positions, numbers, lows, envelopes))
     ):
         raise ValueError("its cells are not valid")
+    unstated = np.float32(1 + SUM_TOLERANCE).tobytes()
+    bounds = np.frombuffer(
+        b"".join(row if len(row) > 4 * config.classes else row + unstated for row in envelopes), "<f4"
+    ).reshape(len(found), -1)
     cells = Cells(
         config=config,
         numbers=np.array(numbers, np.int64),
         sizes=np.zeros(len(found), np.int64),
         lows=np.clip(np.array(lows), -1, 2).astype(np.float32),  # numbers that no float32 holds are refused below
-        envelopes=np.frombuffer(b"".join(envelopes), "<f4").reshape(-1, config.classes),
+        envelopes=np.ascontiguousarray(bounds[:, :-1]),
+        masses=bounds[:, -1].copy(),
     )
     # Kernels compute array positions from these values.
-    for bounds in (cells.lows, cells.envelopes):
-        if not ((bounds >= 0) & (bounds <= 1 + SUM_TOLERANCE)).all():  # NaN is neither
+    most = 1 + SUM_TOLERANCE
+    for values, largest in ((cells.lows, most), (cells.envelopes, most), (cells.masses, most * config.classes)):
+        if not ((values >= 0) & (values <= largest)).all():  # NaN is neither
             raise ValueError("the bounds of its cells are not probabilities")
     if len(np.unique(cells.numbers)) != len(cells):
         raise ValueError("its cells are not distinct")
     return cells
 
 
-def _state_crc(values: tuple[int, ...], config_json: str) -> int:
-    return zlib.crc32(f"{values} {FORMAT_VERSION} {config_json}".encode())
+def _state_crc(values: tuple[int, ...], config_json: str, version: int = FORMAT_VERSION) -> int:
+    return zlib.crc32(f"{values} {version} {config_json}".encode())
 
 
 def _cell_crc(cell: int, number: int, low: float, envelope: bytes) -> int:

@@ -293,6 +293,7 @@ class Columns:
             features=features[feature_places],
             ids=self.ids[rows],
             uris=uris if any(uri is not None for uri in uris) else None,
+            any_mass=True,
         )
 
     def raw(self) -> dict[str, NDArray[Any]]:

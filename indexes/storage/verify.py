@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
+from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.pruning.cells import Cells
@@ -211,5 +212,6 @@ def _outside(cells: Cells, probabilities: NDArray[np.float32], positions: NDArra
     numbers, confidence = cell_numbers(cells.config, probabilities)
     above = (probabilities > cells.envelopes[positions]).any(axis=1)
     beyond: NDArray[np.bool_] = above | (confidence < cells.lows[positions])
+    beyond |= row_masses(probabilities) > cells.masses[positions]
     misplaced: NDArray[np.bool_] = numbers != cells.numbers[positions]
     return misplaced | beyond

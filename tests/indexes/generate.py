@@ -54,6 +54,23 @@ def probabilities(rng: np.random.Generator, rows: int, classes: int) -> np.ndarr
     return _with_duplicates(rng, kinds[kind, np.arange(rows)].astype(np.float32))
 
 
+def masses(rng: np.random.Generator, rows: int, classes: int) -> np.ndarray:
+    """Draw (rows, classes) float32 whose sums are between 0 and the number of classes.
+
+    They are the largest values of a softmax, softmax outputs of images that may show none of the classes, several
+    labels, all or no labels, or ordinary rows.
+    """
+    ordinary = probabilities(rng, rows, classes)
+    places = ordinary.argsort(axis=1).argsort(axis=1)
+    largest = np.where(places >= classes - rng.integers(1, 4), np.floor(ordinary * 65536) / 65536, 0)
+    some = ordinary * rng.choice([0, 0.25, 0.9, 1], (rows, 1))
+    labels = 1 / (1 + np.exp(rng.choice([1, 4], (rows, 1)) * (rng.standard_normal((rows, classes)) - 1)))
+    full = np.repeat(rng.choice([0.0, 1.0], (rows, 1)), classes, axis=1)
+    kinds = np.stack([ordinary, largest, some, labels, full])
+    kind = rng.integers(0, len(kinds), rows) if rng.random() < 0.5 else rng.integers(0, len(kinds))
+    return _with_duplicates(rng, kinds[kind, np.arange(rows)].astype(np.float32))
+
+
 def peaked(rng: np.random.Generator, rows: int, classes: int, sharpness: float = 6) -> np.ndarray:
     """Draw (rows, classes) float32: the output of a classifier that is mostly sure."""
     return _softmax(rng.standard_normal((rows, classes)) * sharpness).astype(np.float32)
@@ -102,10 +119,16 @@ def ids(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def encodings(
-    rng: np.random.Generator, config: IndexConfig, rows: int, *, normalised: bool, records: bool = True
+    rng: np.random.Generator,
+    config: IndexConfig,
+    rows: int,
+    *,
+    normalised: bool,
+    records: bool = True,
+    any_mass: bool = False,
 ) -> Encodings:
     """Draw encodings for an index; records have ids and some have uris."""
-    p = probabilities(rng, rows, config.classes)
+    p = (masses if any_mass else probabilities)(rng, rows, config.classes)
     numbers = ids(rng, rows)
     uris = [f"image {number}.jpg" if number % 3 else None for number in numbers.tolist()]
     return Encodings(
@@ -114,6 +137,7 @@ def encodings(
         features=features(rng, rows, config.dim, normalised=normalised),
         ids=numbers if records else None,
         uris=uris if records and rng.random() < 0.5 else None,
+        any_mass=any_mass,
     )
 
 
@@ -230,12 +254,14 @@ def worlds(
 ) -> World:
     """Draw worlds of 1 to 4 batches; `rows` and `queries` are the smallest and the largest number in all."""
     config, count = draw(configs()), draw(st.integers(*rows))
-    normalised = draw(st.booleans())
+    normalised, any_mass = draw(st.booleans()), draw(st.booleans())
     borders = sorted(draw(st.lists(st.integers(0, count), max_size=3)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    records = encodings(rng, config, count, normalised=normalised)
-    wanted = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
+    records = encodings(rng, config, count, normalised=normalised, any_mass=any_mass)
+    wanted = encodings(
+        rng, config, draw(st.integers(*queries)), normalised=normalised, records=False, any_mass=any_mass
+    )
     if draw(st.booleans()):  # queries that are records
         wanted = Encodings.concatenate([wanted[1:], records[:1]])
     return World(

@@ -121,10 +121,24 @@ def test_rows_that_no_rounding_explains_are_refused(dtype):
 
 
 def test_a_softmax_is_advised_for_what_looks_like_logits_only():
-    with pytest.raises(InvalidEncodingsError, match=r"sum to 0.7, .* divide each row by its sum$"):
+    with pytest.raises(InvalidEncodingsError, match=r"sum to 0.7, .* divide each row by its sum, or pass any_mass"):
         Encodings(**arrays(1) | {"probabilities": np.array([[0.4, 0.3]])})
     with pytest.raises(InvalidEncodingsError, match=r"sum to 7, .* go up to 4, so apply a softmax if"):
         Encodings(**arrays(1) | {"probabilities": np.array([[4.0, 3.0]])})
+
+
+@pytest.mark.parametrize("row", [[0.0, 0.0], [1.0, 1.0], [0.4, 0.3], [1e-30, 0.0]])
+def test_rows_of_any_mass_are_kept_as_they_are_where_that_is_asked_for(row):
+    batch = Encodings(**arrays(1) | {"probabilities": np.array([row], np.float32)}, any_mass=True)
+    np.testing.assert_array_equal(batch.probabilities, np.array([row], np.float32))
+
+
+def test_no_single_probability_is_above_one():
+    for row, what in (([4.0, 3.0], "go up to 4"), ([np.nan, 0], "NaN"), ([-0.5, 1], "down to -0.5")):
+        with pytest.raises(InvalidEncodingsError, match=f"probabilities of row 0 .*{what}"):
+            Encodings(**arrays(1) | {"probabilities": np.array([row])}, any_mass=True)
+    with pytest.raises(InvalidEncodingsError, match="any_mass = 'yes', expected True or False"):
+        Encodings(**arrays(1), any_mass="yes")
 
 
 def test_probabilities_just_below_zero_become_zero():

@@ -130,7 +130,7 @@ def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
             kept = cells.prune(weights, cutoff)
             check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
     assert LargeWeights.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
-    assert ClassLists.of(cells.envelopes).pairs(LargeWeights.of(weights, 0.2), 0.2)[2].tolist() == [0, 1, 2, 3, 4]
+    assert ClassLists.of(cells.envelopes).pairs(LargeWeights.of(weights, 0.2), 0.2, 1)[2].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

@@ -262,12 +262,12 @@ def test_ctrl_c_ends_a_long_statement(path, monkeypatch):
 BAD_BOUNDS = (-0.5, -1e-9, 1.5, 1e30, float("inf"), float("-inf"))
 
 
-def forge_cell(path: Path, low: float | None = None, envelope: np.ndarray | None = None) -> None:
+def forge_cell(path: Path, low: float | None = None, envelope: np.ndarray | None = None, mass: float = 1) -> None:
     """Change the bounds of a cell, with a checksum that matches."""
     with catalogue(path) as db:
         number, old_low, old_envelope = db.execute("SELECT number, low, envelope FROM cells WHERE cell = 1").fetchone()
         low = old_low if low is None else low
-        stored = old_envelope if envelope is None else envelope.astype("<f4").tobytes()
+        stored = old_envelope if envelope is None else np.append(envelope, mass).astype("<f4").tobytes()
         crc = _cell_crc(1, number, low, stored)
         db.execute("UPDATE cells SET low = ?, envelope = ?, crc = ? WHERE cell = 1", (low, stored, crc))
 
@@ -281,6 +281,12 @@ def test_a_lower_bound_that_is_no_probability_is_damage(path, low):
 @pytest.mark.parametrize("value", [*BAD_BOUNDS, float("nan")])
 def test_an_envelope_that_is_no_probability_is_damage(path, value):
     forge_cell(path, envelope=np.array([0.5, value, 0.25]))
+    refused(path, "the bounds of its cells are not probabilities")
+
+
+@pytest.mark.parametrize("mass", [-0.5, 3.1, 1e30, float("inf"), float("-inf"), float("nan")])
+def test_a_mass_that_no_three_probabilities_have_is_damage(path, mass):
+    forge_cell(path, envelope=np.array([0.5, 0.5, 0.25]), mass=mass)
     refused(path, "the bounds of its cells are not probabilities")
 
 

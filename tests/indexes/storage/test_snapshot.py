@@ -69,6 +69,7 @@ def test_a_catalogue_with_fewer_cells_than_before_is_damage(store):
         sizes=committed.cells.sizes[:-1],
         lows=committed.cells.lows[:-1],
         envelopes=committed.cells.envelopes[:-1],
+        masses=committed.cells.masses[:-1],
     )
     with pytest.raises(DamagedIndexError, match="has lost records or cells"):
         load_snapshot(committed._replace(cells=cells), before.columns, before)
