@@ -24,8 +24,8 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
 from semcut.indexes.search.tie_order import in_order, levels
 from semcut.indexes.search.trace import SearchTrace
-from semcut.indexes.storage.column_files import specs
 from semcut.indexes.storage.id_map import IdMap
+from semcut.indexes.stored_values import norm_tolerance
 
 _ARRAYS = ("ids", "codes", "probabilities", "features")
 
@@ -39,7 +39,10 @@ class BruteForceIndex(SemanticIndex):
         super().__init__(config)
         self._version = 0
         columns: dict[str, Any] = {
-            name: np.empty((0, *spec.shape), spec.dtype) for name, spec in specs(config).items() if name in _ARRAYS
+            "probabilities": np.empty((0, config.classes), np.float32),
+            "codes": np.empty((0, config.bits // 8), np.uint8),
+            "features": np.empty((0, config.dim), np.float32),
+            "ids": np.empty(0, np.int64),
         }
         self._records = Encodings(**columns, uris=[])
         self._ids = IdMap()
@@ -61,7 +64,7 @@ class BruteForceIndex(SemanticIndex):
             removed=0,
             partitions=np.bincount(dominant, minlength=self.config.classes).tolist(),
             cells=0,
-            normalised=self._records.normalised(),
+            normalised=self._records.normalised(norm_tolerance(self.config)),
             column_bytes={name: getattr(self._records, name).nbytes for name in _ARRAYS},
         )
 
@@ -130,7 +133,7 @@ class BruteForceIndex(SemanticIndex):
             yield records[order[start : start + batch_size]]
 
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
-        scored = self._scored(queries, params, self._records.normalised())
+        scored = self._scored(queries, params, self._records.normalised(norm_tolerance(self.config)))
         weights = self._similarity.weights(queries.probabilities)
         records = self._records
         assert records.ids is not None

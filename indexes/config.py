@@ -27,6 +27,8 @@ from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SH
 
 Ranking = Literal["distance", "fused"]
 
+FeatureType = Literal["float32", "float16", "int8"]
+
 MAX_RESULTS = 10**8
 """Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
@@ -93,6 +95,11 @@ class IndexConfig(Settings):
         groups: G; cells distinguish runner-up classes modulo 2 G, and a partition has at most 5 + 6 G cells (see
             `pruning.cell_table`). The default, 0, limits the number of cells: G is C for up to 16 classes, 16 for up
             to 256, and 4096 // C (at least 1) for more.
+        stored_probabilities: how many probabilities of each record are stored, the largest ones. The default, 0, stores
+            all C as float32; see `stored_values` for a smaller number.
+        stored_features: the type in which features are stored: "float32", "float16" or "int8".
+        feature_step: the step between the values of int8 features; values go up to 127 steps. Features of length 1 fit
+            with the default, 1 / 127; a smaller step is more precise if all values are smaller.
 
     Raises:
         InvalidParameterError: a value is out of range; the message names the field, the value and the range.
@@ -104,6 +111,9 @@ class IndexConfig(Settings):
     prior: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     similarity: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = None
     groups: int = Field(default=0, ge=0, le=64)
+    stored_probabilities: int = Field(default=0, ge=0)
+    stored_features: FeatureType = "float32"
+    feature_step: float = Field(default=1 / 127, gt=1e-30, lt=1e30)
 
     @field_validator("prior", "similarity", mode="before")
     @classmethod
@@ -136,6 +146,14 @@ class IndexConfig(Settings):
     def _default_groups(cls, groups: int, info: ValidationInfo) -> int:
         classes = info.data.get("classes", 1)
         return groups or max(1, min(16, classes, 4096 // classes))
+
+    @field_validator("stored_probabilities")
+    @classmethod
+    def _default_stored(cls, stored: int, info: ValidationInfo) -> int:
+        classes = info.data.get("classes", 1)
+        if stored > classes:
+            raise ValueError(f"there are {classes} classes: expected 1 to {classes}, or 0 for all")
+        return stored or classes
 
     def check(self, encodings: Encodings) -> None:
         """Raise `InvalidEncodingsError` unless the batch has the classes, bits and feature length of this index."""

@@ -152,9 +152,14 @@ class Encodings:
             uris=[uri for uris in all_uris for uri in uris] if len(all_uris) == len(batches) else None,
         )
 
-    def normalised(self) -> bool:
-        """Return whether every feature has length 1 within `NORM_TOLERANCE` (true for an empty batch)."""
-        return not is_unnormalised(self.features).any()
+    def with_values(self, probabilities: NDArray[np.float32], features: NDArray[np.float32]) -> Encodings:
+        """Return the same batch with other probabilities and features, which are valid for `any_mass`."""
+        columns = {name: getattr(self, name) for name in _NAMES}
+        return _trusted(Encodings, **columns | {"probabilities": probabilities, "features": features})
+
+    def normalised(self, tolerance: float = NORM_TOLERANCE) -> bool:
+        """Return whether every feature has length 1 within a tolerance (true for an empty batch)."""
+        return not is_unnormalised(self.features, tolerance).any()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -185,16 +190,16 @@ _NAMES = tuple(item.name for item in fields(Encodings))
 _Batch = TypeVar("_Batch", bound=Encodings)
 
 
-def is_unnormalised(features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of (n, D) features do not have length 1 within `NORM_TOLERANCE`: (n,) bool."""
+def is_unnormalised(features: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
+    """Return which of (n, D) features do not have length 1 within a tolerance: (n,) bool."""
     squared = np.vecdot(features, features)
-    return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= NORM_TOLERANCE)  # true for NaN
+    return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= tolerance)  # true for NaN
 
 
-def count_unnormalised(features: NDArray[np.float32]) -> int:
-    """Count (n, D) features that do not have length 1 within `NORM_TOLERANCE`."""
+def count_unnormalised(features: NDArray[np.float32], tolerance: float) -> int:
+    """Count (n, D) features that do not have length 1 within a tolerance."""
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged or forged file can hold any value
-        return int(np.count_nonzero(is_unnormalised(features)))
+        return int(np.count_nonzero(is_unnormalised(features, tolerance)))
 
 
 def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:

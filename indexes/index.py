@@ -26,6 +26,7 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.stored_values import norm_tolerance, stored_values
 
 MAX_MEMBERS = 10_000
 """The largest number of ids that `SemanticIndex.members` returns."""
@@ -68,8 +69,8 @@ class SemanticIndex(ABC):
             LockedError: the index has another writer.
             StorageError: the batch could not be stored. The index is unchanged, as after every error.
         """
-        if len(self._checked(encodings)):
-            self._add(encodings, replace=False)
+        if len(batch := self._checked(encodings)):
+            self._add(batch, replace=False)
 
     def upsert(self, encodings: Encodings) -> None:
         """Add records, and replace records that have the same ids: all or none of them, in one change.
@@ -82,8 +83,8 @@ class SemanticIndex(ABC):
             DuplicateIdError: an id occurs twice in the batch.
             LockedError, StorageError: as for `add`.
         """
-        if len(self._checked(encodings)):
-            self._add(encodings, replace=True)
+        if len(batch := self._checked(encodings)):
+            self._add(batch, replace=True)
 
     def load(self, encodings: Encodings) -> None:
         """Add records whose ids are known not to be in the index, for bulk loads.
@@ -287,13 +288,13 @@ class SemanticIndex(ABC):
         raise InvalidParameterError("an index cannot be pickled or copied: open it by its path in each process")
 
     def _checked(self, encodings: Encodings) -> Encodings:
-        """Check a batch that is to be added, as far as possible without reading records of the index."""
+        """Check a batch as far as possible without reading records, and return it with the values that are stored."""
         self._check_open()
         self.config.check(encodings)
         if encodings.ids is None:
             raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
         refuse_duplicates(encodings.ids)
-        return encodings
+        return stored_values(self.config, encodings)
 
     def _ids_given(self, ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
         """Check that the index is open, and read ids as a caller passes them; see `ids_given`."""
@@ -302,7 +303,7 @@ class SemanticIndex(ABC):
 
     def _scored(self, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
         """Return whether Eq. 4 applies; raise `InvalidEncodingsError` if it does not and the search ranks by it."""
-        both = normalised and queries.normalised()
+        both = normalised and queries.normalised(norm_tolerance(self.config))
         if params.ranking == "fused" and not both:
             owner = "the queries" if normalised else "the index"
             advice = 'so Eq. 4 does not apply: divide every feature by its length, or use ranking="distance"'

@@ -149,6 +149,11 @@ def compiled_sum(function: _F) -> _F:
     return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
 
 
+def compiled_rounded_sum(function: _F) -> _F:
+    """Compile a function as `compiled_sum` does, but round every product, also where a sum or difference uses it."""
+    return _compiled(function, fastmath={"reassoc", "nsz"})
+
+
 def _compiled(function: _F, **options: Any) -> _F:
     options = {
         "nogil": True,
@@ -179,6 +184,23 @@ def _trailing_zeros(typing_context: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
 
     return types.uint64(types.uint64), generate
+
+
+def _half_to_float(typing_context: Any, half: Any) -> Any:
+    """Convert the bits of a float16, in a uint16, to a float32, exactly; infinity and NaN become large numbers.
+
+    The exponent and the fraction keep their order of bits, and a factor corrects the exponent, whose bias is larger.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, single = ir.IntType(32), ir.FloatType()
+        bits = builder.zext(arguments[0], word)
+        size = builder.shl(builder.and_(bits, word(0x7FFF)), word(13))
+        sign = builder.shl(builder.and_(bits, word(0x8000)), word(16))
+        value = builder.bitcast(builder.or_(size, sign), single)
+        return builder.fmul(value, single(2.0**112))
+
+    return types.float32(types.uint16), generate
 
 
 def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
@@ -219,6 +241,7 @@ def _emit_prefetch(builder: Any, data: Any, offset: Any) -> None:
 
 
 popcount: Any = intrinsic(_popcount)
+half_to_float: Any = intrinsic(_half_to_float)
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 prefetch: Any = intrinsic(_prefetch)
 prefetch_at: Any = intrinsic(_prefetch_at)

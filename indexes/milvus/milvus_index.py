@@ -279,8 +279,9 @@ class MilvusIndex(SemanticIndex):
         Raises:
             InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
         """
-        if len(self._checked(encodings)):
-            self._write(encodings, replace=True, known=True)
+        batch = self._checked(encodings)
+        if len(batch):
+            self._write(batch, replace=True, known=True)
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
         self._write(encodings, replace=replace, known=False)

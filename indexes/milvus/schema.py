@@ -48,6 +48,7 @@ from semcut.indexes.milvus.pymilvus_internals import (
     text_column,
 )
 from semcut.indexes.pruning.cell_table import cell_numbers
+from semcut.indexes.stored_values import norm_tolerance
 
 Kind = Literal["whole", "apart", "floats"]
 
@@ -236,7 +237,7 @@ class Schema:
         count, config = len(encodings), self.config
         cells = cell_numbers(config, encodings.probabilities)[0]
         uris = encodings.uris if encodings.uris is not None else [None] * count
-        flags = is_unnormalised(encodings.features) * UNNORMALISED
+        flags = is_unnormalised(encodings.features, norm_tolerance(config)) * UNNORMALISED
         flags = flags + np.array([uri is not None for uri in uris], np.int64) * WITH_URI
         scalars = {
             "id": to_keys(encodings.ids).tolist(),

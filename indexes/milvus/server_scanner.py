@@ -102,6 +102,8 @@ class ServerScanner:
         """Return the probabilities of rows (any shape): an (M, C) matrix, and the position of each row in it."""
         return self._column(1), rows
 
+    stored_probabilities = probabilities
+
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the features of rows (any shape): an (M, D) matrix, and the position of each row in it."""
         return self._column(3), rows

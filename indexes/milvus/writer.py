@@ -27,6 +27,7 @@ from semcut.indexes.milvus.reader import IDS_PER_FILTER, Reader
 from semcut.indexes.milvus.schema import Schema, to_keys
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.stored_values import norm_tolerance
 
 
 class Writer:
@@ -62,7 +63,7 @@ class Writer:
             if not replace:
                 refuse_known(encodings.ids, np.where(hidden, -1, before))
         bounds = Cells.empty(self._schema.config).extended(encodings.probabilities)[0]
-        self._shared.widen(bounds, bool(is_unnormalised(encodings.features).any()))
+        self._shared.widen(bounds, bool(is_unnormalised(encodings.features, norm_tolerance(self._schema.config)).any()))
         first = secrets.randbits(61)
         if not replace:
             self._shared.begin_batch(first, first + len(encodings) - 1)

@@ -29,24 +29,6 @@ def weighted_sum(weights: NDArray[np.float64], probabilities: NDArray[np.float32
 
 
 @compiled
-def rounded_relevance(
-    weights: NDArray[np.float64], probabilities: NDArray[np.float32], doubt: float
-) -> tuple[np.float32, np.float32]:
-    """Return the smallest and the largest float32 value of R (Eq. 1) over all orders of its sum.
-
-    The two are hardly ever different.
-
-    Args:
-        weights: (C,) s of the query.
-        probabilities: (C,) p of the record.
-        doubt: a factor on the rounding bound, see `SearchSettings`.
-    """
-    rounding = (weights.shape[0] + 8) * SUM_ERROR * doubt
-    total = weighted_sum(weights, probabilities)
-    return np.float32(total * (1 - rounding)), np.float32(total * (1 + rounding))
-
-
-@compiled
 def relevance_bound(
     weights: NDArray[np.float64],
     classes: NDArray[np.int32],

@@ -8,6 +8,7 @@ search.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,12 +97,32 @@ class CompiledSearch:
 
     def _rows(self) -> RecordArrays:
         block, (probabilities, features) = self._columns.compared("probabilities", "features")
-        return RecordArrays(*self._read_by_row, block.bit_length() - 1, probabilities, features)
+        shift = block.bit_length() - 1
+        return self._read_by_row._replace(shift=shift, probabilities_compared=probabilities, features_compared=features)
 
     @cached_property
-    def _read_by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        raw = self._columns.raw()
-        return read_only(raw["ids"]), read_only(raw["probabilities"]), read_only(raw["features"])
+    def _read_by_row(self) -> RecordArrays:
+        """The columns, with an array without rows for each form that the index does not use."""
+        raw, config = self._columns.raw(), self._cells.config
+        probabilities, features = raw["probabilities"], raw["features"]
+        halves = features.view(np.uint16) if features.dtype == np.float16 else features
+
+        def in_form(array: NDArray[Any], dtype: type, width: int) -> NDArray[Any]:
+            return read_only(array if array.dtype == dtype else np.empty((0, width), dtype))
+
+        none = np.ones(1, bool)
+        return RecordArrays(
+            ids=read_only(raw["ids"]),
+            probabilities=in_form(probabilities, np.float32, config.classes),
+            packed=in_form(probabilities, np.uint16, 2),
+            features=in_form(features, np.float32, config.dim),
+            halves=in_form(halves, np.uint16, config.dim),
+            bytes=in_form(features, np.int8, config.dim),
+            step=np.float32(config.feature_step),
+            shift=0,
+            probabilities_compared=none,
+            features_compared=none,
+        )
 
     @cached_property
     def _bounds(self) -> CellBounds:

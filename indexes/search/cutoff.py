@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from semcut.indexes.pruning.class_lists import LargeWeights
 from semcut.indexes.scoring.equations import is_relevant, relevance
-from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
+from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error
 from semcut.indexes.search.rank import RecordReader
 from semcut.indexes.search_tuning import TUNING
+from semcut.indexes.stored_values import PackedRows, dense_rows, relevance_products
 
 
 def relevant_candidates(
@@ -45,20 +46,20 @@ def relevant_candidates(
     """
     present = rows >= 0
     relevant, open_ = present & certain, present & ~certain
-    probabilities, at = records.probabilities(np.where(open_, rows, -1))
-    classes = probabilities.shape[1]
-    if classes >= TUNING.wide:
+    probabilities, at = records.stored_probabilities(np.where(open_, rows, -1))
+    classes = weights.shape[1]
+    if not isinstance(probabilities, PackedRows) and classes >= TUNING.wide:
         query, place = np.nonzero(open_)
         passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff, mass)
         relevant[query, place] = passes
         open_[query, place] = ~passes & ~fails
         at = np.where(open_, at, -1)
     if open_.any():
-        r = inner_products(weights.astype(np.float32), probabilities, at)
+        r = relevance_products(weights, probabilities, at)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * relative_error(classes) + UNDERFLOW
         relevant |= open_ & (r > cutoff)
         query, place = np.nonzero(doubtful & open_)
-        exact = relevance(weights[query], probabilities[at[query, place]])
+        exact = relevance(weights[query], dense_rows(probabilities, at[query, place]))
         relevant[query, place] = is_relevant(exact, cutoff)
     return relevant
 

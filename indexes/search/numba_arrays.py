@@ -19,8 +19,12 @@ class RecordArrays(NamedTuple):
 
     Attributes:
         ids: (n,) int64.
-        probabilities: (n, C) float32.
-        features: (n, D) float32.
+        probabilities: (n, C) float32, or (0, C) if they are stored in another form.
+        packed: (n, 2 m) uint16, `stored_values.PackedRows.rows`, or (0, 2).
+        features: (n, D) float32, or (0, D).
+        halves: (n, D) uint16, the bits of float16 features, or (0, D).
+        bytes: (n, D) int8, multiples of `step`, or (0, D).
+        step: the step of int8 features.
         shift: the number of the block of a row is row >> shift.
         probabilities_compared: (blocks,) bool, whether a block of probabilities was compared with its checksum.
         features_compared: (blocks,) bool, the same for features.
@@ -28,7 +32,11 @@ class RecordArrays(NamedTuple):
 
     ids: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    packed: NDArray[np.uint16]
     features: NDArray[np.float32]
+    halves: NDArray[np.uint16]
+    bytes: NDArray[np.int8]
+    step: np.float32
     shift: int
     probabilities_compared: NDArray[np.bool_]
     features_compared: NDArray[np.bool_]

@@ -18,7 +18,8 @@ from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, relevance
-from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error, squared_distances
+from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error, squared_distances
+from semcut.indexes.stored_values import PackedRows, dense_rows, relevance_products
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
@@ -47,6 +48,12 @@ class RecordReader(Protocol):
 
     def probabilities(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read the probabilities of rows of any shape: an (M, C) matrix, and the position of each row in it."""
+        ...
+
+    def stored_probabilities(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32] | PackedRows, NDArray[np.int64]]:
+        """Read the probabilities of rows of any shape, packed if they are stored so, and the position of each row."""
         ...
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -110,11 +117,11 @@ def _relevance(
     weights: NDArray[np.float64], records: RecordReader, query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Compute exact R for pairs of a query and a row."""
-    probabilities, at = records.probabilities(row)
+    probabilities, at = records.stored_probabilities(row)
     r = np.empty(len(row), np.float32)
     for start in range(0, len(row), _BLOCK):
         here = slice(start, start + _BLOCK)
-        r[here] = relevance(weights[query[here]], probabilities[at[here]])
+        r[here] = relevance(weights[query[here]], dense_rows(probabilities, at[here]))
     return r
 
 
@@ -139,12 +146,12 @@ def _contenders(
             limit = _smallest(cost, params.k) * np.float32(1 + 4 * relative_error(dim))
             limit += np.float32(UNDERFLOW)
         else:
-            probabilities, at = records.probabilities(rows)
-            r = inner_products(weights.astype(np.float32), probabilities, at).astype(np.float64)
+            probabilities, at = records.stored_probabilities(rows)
+            r = relevance_products(weights, probabilities, at).astype(np.float64)
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)
-            slack = relative_error(dim) + relative_error(probabilities.shape[1])
+            slack = relative_error(dim) + relative_error(weights.shape[1])
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit
     query, place = np.nonzero(present)

@@ -11,16 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, prefetch_at
+from semcut.indexes.kernels.jit import compiled
 from semcut.indexes.scanners.scan_numba import CodeLists, hamming
-from semcut.indexes.scoring.equations_numba import (
-    SUM_ERROR,
-    fused_score,
-    relevance_bound,
-    rough_squared_distance,
-    rounded_relevance,
-    squared_distance,
-)
+from semcut.indexes.scoring.equations_numba import SUM_ERROR, fused_score
 from semcut.indexes.scoring.rounding import UNDERFLOW
 from semcut.indexes.search.numba_arrays import (
     ANSWERED,
@@ -30,6 +23,13 @@ from semcut.indexes.search.numba_arrays import (
     RecordArrays,
     ResultArrays,
     SearchSettings,
+)
+from semcut.indexes.search.records_numba import (
+    feature_distance,
+    largest_relevance,
+    prefetch_all_probabilities,
+    rough_feature_distance,
+    rounded_relevance,
 )
 
 _ROWS_AHEAD = 2
@@ -90,23 +90,23 @@ def rank(
         if not rows.features_compared[row >> rows.shift]:
             return UNCHECKED
         if count == k:
-            rough = np.float64(rough_squared_distance(feature, rows.features[row]))
+            rough = np.float64(rough_feature_distance(feature, rows, row))
             least = np.float32(0)
             if np.isfinite(rough):
                 least = np.float32(np.sqrt(max(0.0, rough * (1 - rough_error) - UNDERFLOW)) * (1 - rounding))
             if not task.fused and least > best.cost[k - 1]:
                 continue
-        length = np.sqrt(squared_distance(feature, rows.features[row]))
+        length = np.sqrt(feature_distance(feature, rows, row))
         nearest = np.float32(length * (1 - rounding))
         sure = nearest == np.float32(length * (1 + rounding))
         cost = nearest
         if task.fused:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return UNCHECKED
-            most = relevance_bound(weights, classes, tail, rows.probabilities[row], task.mass)
+            most = largest_relevance(weights, classes, tail, task.mass, rows, row)
             if count == k and -fused_score(np.float32(most * (1 + rounding)), nearest) > best.cost[k - 1]:
                 continue
-            smallest, r = rounded_relevance(weights, rows.probabilities[row], task.doubt)
+            smallest, r = rounded_relevance(weights, rows, row, task.doubt)
             sure &= smallest == r
             cost = -fused_score(r, nearest)  # the lowest cost that rounding allows
         if count == k and cost > best.cost[k - 1]:
@@ -116,16 +116,14 @@ def rank(
         count = _insert(best, count, cost, rows.ids[row], near[candidate], nearest)
     for place in range(-_ROWS_AHEAD, count):
         if place + _ROWS_AHEAD < count:
-            ahead = np.int64(lists.rows[best.places[place + _ROWS_AHEAD]])
-            for column in range(0, weights.shape[0], 16):
-                prefetch_at(rows.probabilities, ahead, column)
+            prefetch_all_probabilities(rows, lists.rows[best.places[place + _ROWS_AHEAD]])
         if place < 0:
             continue
         at = best.places[place]
         row = lists.rows[at]
         if not rows.probabilities_compared[row >> rows.shift]:
             return UNCHECKED
-        least, r = rounded_relevance(weights, rows.probabilities[row], task.doubt)
+        least, r = rounded_relevance(weights, rows, row, task.doubt)
         if least != r:
             return DOUBTFUL
         found.ids[query, place] = best.ids[place]

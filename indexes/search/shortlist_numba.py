@@ -13,11 +13,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, prefetch, prefetch_at
+from semcut.indexes.kernels.jit import compiled, prefetch
 from semcut.indexes.scanners.scan_numba import CodeLists, ScanWorkspace
-from semcut.indexes.scoring.equations_numba import SUM_ERROR, relevance_bound, rounded_relevance
+from semcut.indexes.scoring.equations_numba import SUM_ERROR, relevance_bound
 from semcut.indexes.search.numba_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
 from semcut.indexes.search.prune_numba import PruneWorkspace
+from semcut.indexes.search.records_numba import prefetch_feature, prefetch_probabilities, rounded_relevance
 from semcut.indexes.search.tie_order_numba import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
@@ -27,8 +28,6 @@ _IDS_AHEAD = 32
 """How many hits of a tie ahead ids are prefetched."""
 _PREFETCHED_CLASSES = 16
 """The largest number of a query's large weights for which probabilities are prefetched."""
-_PREFETCHED_COLUMNS = 128
-"""The largest number of values of a feature that are prefetched."""
 
 
 @compiled
@@ -131,13 +130,11 @@ def take_all(
     Probabilities are prefetched for the cutoff, and features for the ranking that follows.
     """
     dropped, prefetched = 0, classes[:_PREFETCHED_CLASSES]
-    columns = min(_PREFETCHED_COLUMNS, rows.features.shape[1])
     for hit in range(begin - _AHEAD, end):
         if begin <= hit + _AHEAD < end:
             ahead = scan.ordered[hit + _AHEAD]
             if not certain[scan.owners[ahead]]:
-                for m in prefetched:
-                    prefetch_at(rows.probabilities, np.int64(lists.rows[scan.places[ahead]]), np.int64(m))
+                prefetch_probabilities(rows, lists.rows[scan.places[ahead]], prefetched)
         if hit < begin:
             continue
         at = scan.ordered[hit]
@@ -145,7 +142,7 @@ def take_all(
             row = lists.rows[scan.places[at]]
             if not rows.probabilities_compared[row >> rows.shift]:
                 return taken, dropped, UNCHECKED
-            answer = _is_relevant(weights, task, classes, tail, rows.probabilities[row])
+            answer = _is_relevant(weights, task, classes, tail, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL
             if answer == _NO:
@@ -153,8 +150,7 @@ def take_all(
                 continue
         near[taken] = scan.places[at]
         taken += 1
-        for column in range(0, columns, 16):
-            prefetch_at(rows.features, np.int64(lists.rows[scan.places[at]]), column)
+        prefetch_feature(rows, lists.rows[scan.places[at]])
     return taken, dropped, ANSWERED
 
 
@@ -189,7 +185,7 @@ def _take_smallest_ids(
         if not certain[scan.owners[at]]:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return taken, dropped, UNCHECKED
-            answer = _is_relevant(weights, task, classes, tail, rows.probabilities[row])
+            answer = _is_relevant(weights, task, classes, tail, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL
             if answer == _NO:
@@ -200,10 +196,8 @@ def _take_smallest_ids(
             count += 1
         else:
             replace_top(keys, chosen, count, key, scan.places[at])
-    columns = min(_PREFETCHED_COLUMNS, rows.features.shape[1])
     for place in chosen[:count]:
-        for column in range(0, columns, 16):
-            prefetch_at(rows.features, np.int64(lists.rows[place]), column)
+        prefetch_feature(rows, lists.rows[place])
     return taken + count, dropped, ANSWERED
 
 
@@ -213,22 +207,25 @@ def _is_relevant(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
-    probabilities: NDArray[np.float32],
+    rows: RecordArrays,
+    row: int,
 ) -> int:
     """Apply Eq. 2: decide whether R is above the cutoff, both in float32.
 
-    The large weights alone decide it for most records. `_MAYBE` means that the order of the terms could decide.
+    If all probabilities are stored, the large weights alone decide it for most records. `_MAYBE` means that the order
+    of the terms could decide.
     """
     cutoff = np.float32(task.cutoff)
-    rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
-    part = 0.0
-    for m in classes:
-        part += weights[m] * np.float64(probabilities[m])
-    if np.float32(part * (1 - rounding)) > cutoff:
-        return _YES
-    if np.float32(relevance_bound(weights, classes, tail, probabilities, task.mass) * (1 + rounding)) <= cutoff:
-        return _NO
-    least, most = rounded_relevance(weights, probabilities, task.doubt)
+    if rows.probabilities.shape[0] > 0:
+        probabilities, part = rows.probabilities[row], 0.0
+        rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
+        for m in classes:
+            part += weights[m] * np.float64(probabilities[m])
+        if np.float32(part * (1 - rounding)) > cutoff:
+            return _YES
+        if np.float32(relevance_bound(weights, classes, tail, probabilities, task.mass) * (1 + rounding)) <= cutoff:
+            return _NO
+    least, most = rounded_relevance(weights, rows, row, task.doubt)
     if least > cutoff:
         return _YES
     return _NO if most <= cutoff else _MAYBE

@@ -45,7 +45,7 @@ from semcut.indexes.storage.catalogue_format import (
     table_readings,
 )
 from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES
 
 
 class Catalogue:

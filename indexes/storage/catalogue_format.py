@@ -27,7 +27,8 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.storage.column_files import NAMES, PER_RECORD, Extent, specs
+from semcut.indexes.storage.column_files import Extent
+from semcut.indexes.storage.column_specs import NAMES, PER_RECORD, specs
 
 FORMAT_VERSION = 4
 READ_VERSIONS = (3, FORMAT_VERSION)

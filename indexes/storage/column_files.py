@@ -1,20 +1,8 @@
 """Store the records of an index in append-only column files with checksums, memory-mapped for reading.
 
-There is one file per column: rows in order of arrival, little-endian, without a header. The number of valid rows is
-stored in the catalogue, and so is the CRC-32 of every block of rows. Bytes after the valid rows remain from an append
-that was never committed: they are never read, and the next append cuts them off.
-
-    column          one row                                                                  rows in a block
-    ids             int64                                                                    128
-    codes           bits / 8 x uint8                                                         128
-    probabilities   C x float32                                                              128
-    features        D x float32                                                              128
-    cells           int32, position of the record's cell in the catalogue                    128
-    uri_ends        int64, where the record's uri ends in uri_bytes                          128
-    uri_bytes       one byte of the uris: UTF-8, each followed by a zero byte                65,536
-    removed         int64, row of a removed record (a tombstone), in order of removal        128
-
-A record without a uri has no bytes in `uri_bytes`, not even the zero byte.
+There is one file per column (`column_specs`). The number of valid rows is stored in the catalogue, and so is the CRC-32
+of every block of rows. Bytes after the valid rows remain from an append that was never committed: they are never read,
+and the next append cuts them off.
 
 A block is compared with its checksum before any of its rows is used for the first time. So a damaged file leads to an
 error, never to a wrong answer. A block that this process wrote counts as compared. An index in memory uses
@@ -24,55 +12,23 @@ error, never to a wrong answer. A block that this process wrote counts as compar
 from __future__ import annotations
 
 import errno
-import math
 import os
 import weakref
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, StorageError
 from semcut.indexes.regular_files import open_descriptor
+from semcut.indexes.storage.column_specs import Spec
 from semcut.indexes.storage.cut_files import map_file
 
 _WRITE_BYTES = 1 << 24  # largest single write
-
-NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
-PER_RECORD = NAMES[:6]
-"""The columns with one row per record; the lengths of `uri_bytes` and `removed` differ from the number of records."""
-
-
-class Spec(NamedTuple):
-    """Dtype and shape of one row of a column, and the number of rows that share a checksum."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    block: int = 128
-
-    @property
-    def row_bytes(self) -> int:
-        """Number of bytes per row."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-
-def specs(config: IndexConfig) -> dict[str, Spec]:
-    """Return the spec of every column of an index, in the order of `NAMES`."""
-    return {
-        "ids": Spec(np.dtype("<i8"), ()),
-        "codes": Spec(np.dtype("u1"), (config.bits // 8,)),
-        "probabilities": Spec(np.dtype("<f4"), (config.classes,)),
-        "features": Spec(np.dtype("<f4"), (config.dim,)),
-        "cells": Spec(np.dtype("<i4"), ()),
-        "uri_ends": Spec(np.dtype("<i8"), ()),
-        "uri_bytes": Spec(np.dtype("u1"), (), 1 << 16),
-        "removed": Spec(np.dtype("<i8"), ()),
-    }
 
 
 @dataclass(frozen=True, eq=False)

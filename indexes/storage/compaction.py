@@ -22,7 +22,8 @@ from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_files import NAMES, Extent
+from semcut.indexes.storage.column_files import Extent
+from semcut.indexes.storage.column_specs import NAMES, column_values
 from semcut.indexes.storage.directory import (
     GENERATION,
     close_columns,
@@ -33,8 +34,9 @@ from semcut.indexes.storage.directory import (
     sync_path,
 )
 from semcut.indexes.storage.loaded_index import LoadedIndex
-from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns, column_values
+from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot
+from semcut.indexes.stored_values import norm_tolerance
 
 
 def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
@@ -89,8 +91,8 @@ def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progre
     extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(before.cells.config), 0
     for batch in before.batches(before.row_batches(progress)):
         cells, positions = cells.extended(batch.probabilities)
-        unnormalised += count_unnormalised(batch.features)
-        for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
+        unnormalised += count_unnormalised(batch.features, norm_tolerance(cells.config))
+        for name, added in column_values(cells.config, batch, positions, extents["uri_bytes"].rows).items():
             extents[name] = files[name].append(extents[name], added)
     return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)
 

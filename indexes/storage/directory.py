@@ -35,7 +35,8 @@ from semcut.indexes.errors import DamagedIndexError, IndexExistsError, NotAnInde
 from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
-from semcut.indexes.storage.column_files import Column, specs
+from semcut.indexes.storage.column_files import Column
+from semcut.indexes.storage.column_specs import specs
 from semcut.indexes.storage.kept_column import KEPT, KeptColumn
 from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn

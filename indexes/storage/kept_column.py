@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import DamagedIndexError
-from semcut.indexes.storage.column_files import Column, Extent, Spec
+from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.column_specs import Spec
 
 KEPT = ("cells", "removed")
 """The columns that are kept in memory."""

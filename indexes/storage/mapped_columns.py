@@ -24,6 +24,7 @@ from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
+from semcut.indexes.stored_values import PackedRows, decoded_features
 
 _T = TypeVar("_T")
 
@@ -198,22 +199,38 @@ class Columns:
         Raises:
             DamagedIndexError: a row does not match its checksum, or cannot be read.
         """
-        return self._rows_of("probabilities", rows)
+        found, places = self.stored_probabilities(rows)
+        return found.dense() if isinstance(found, PackedRows) else found, places
+
+    def stored_probabilities(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32] | PackedRows, NDArray[np.int64]]:
+        """Read the probabilities of rows: as `probabilities` does, but rows of few probabilities stay packed."""
+        found, places = self._rows_of("probabilities", rows)
+        classes = self.sources["probabilities"].spec.values
+        return PackedRows(found, classes) if classes else found, places
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read the features of rows: as `probabilities` does, but with an (M, D) float32 matrix."""
-        return self._rows_of("features", rows)
+        found, places = self._rows_of("features", rows)
+        spec = self.sources["features"].spec
+        return decoded_features(found, spec.step) if spec.values else found, places
 
-    def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         array, file = self._checked(name, rows), self.sources[name]
         if rows.ndim == 1 and len(rows) and isinstance(file, Column):
             first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
             if first >= 0 and len(rows) <= span < 2 * len(rows) and (rows[1:] > rows[:-1]).all():
                 # Where whole stretches are copied or verified, a file that shrinks meanwhile must be an error only.
                 return file.stretch(first, span), rows - first
-        if self._stays_mapped or rows.size > _FEW_ROWS or not isinstance(file, Column):
-            return array, rows
         present = rows >= 0
+        if self._stays_mapped or rows.size > _FEW_ROWS or not isinstance(file, Column):
+            if not file.spec.values:
+                return array, rows
+            wanted, of_rows = np.unique(rows[present], return_inverse=True)  # the caller converts what is returned here
+            places = np.full(rows.shape, -1, np.int64)
+            places[present] = of_rows
+            return array[wanted], places
         places = np.full(rows.shape, -1, np.int64)
         places[present] = np.arange(np.count_nonzero(present))
         return file.gather(rows[present]), places
@@ -308,28 +325,6 @@ class Columns:
         array = self._present(name)
         self.sources[name].check(self.extents[name], rows)
         return array
-
-
-def column_values(encodings: Encodings, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
-    """Convert a batch to the rows of every column except `removed`.
-
-    Args:
-        encodings: n records, with ids.
-        cells: (n,) position of each record's cell.
-        uri_start: number of bytes that `uri_bytes` has before the batch.
-    """
-    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in encodings.uris or ()]
-    lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
-    assert encodings.ids is not None
-    return {
-        "ids": encodings.ids,
-        "codes": encodings.codes,
-        "probabilities": encodings.probabilities,
-        "features": encodings.features,
-        "cells": cells,
-        "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
-        "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
-    }
 
 
 def _mapped_bytes() -> int:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import StorageError
-from semcut.indexes.storage.column_files import Extent, Spec
+from semcut.indexes.storage.column_files import Extent
+from semcut.indexes.storage.column_specs import Spec
 
 _HUGE_PAGES_FROM = 1 << 22  # columns of more bytes request huge pages; requests are aligned to this number of bytes
 _SMALLEST, _GROWTH = 1 << 24, 256  # bytes of addresses of an empty column, and addresses per byte of a larger one

@@ -18,7 +18,7 @@ from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_files import NAMES, specs
+from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.mapped_columns import OVERLAP, Columns
 
 COPY_BYTES = 1 << 25
@@ -76,7 +76,8 @@ class Snapshot:
         Args:
             progress: called after each batch with the number of records so far, and the total number of records.
         """
-        size = max(1, COPY_BYTES // sum(spec.row_bytes for spec in specs(self.cells.config).values()))
+        in_memory = [max(spec.row_bytes, 4 * spec.values) for spec in specs(self.cells.config).values()]
+        size = max(1, COPY_BYTES // sum(in_memory))
         for start in range(0, len(self), size):
             yield self.live[start : start + size]
             if progress is not None:

@@ -46,12 +46,13 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES, column_values
 from semcut.indexes.storage.directory import GENERATION, delete_tree, generations
 from semcut.indexes.storage.loaded_index import LoadedIndex
-from semcut.indexes.storage.mapped_columns import Columns, column_values
+from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.writer_lock import WriterLock
+from semcut.indexes.stored_values import norm_tolerance
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -135,8 +136,8 @@ class Transactions:
         if encodings is not None:
             cells, positions = cells.extended(encodings.probabilities)
             changed_cells = np.unique(positions).astype(np.int64)
-            unnormalised += count_unnormalised(encodings.features)
-            values = column_values(encodings, positions, before.extents["uri_bytes"].rows)
+            unnormalised += count_unnormalised(encodings.features, norm_tolerance(index.config))
+            values = column_values(index.config, encodings, positions, before.extents["uri_bytes"].rows)
         if len(removed):
             values["removed"], present = removed, cells
             cells = columns.reading(lambda: present.without(columns.cells[removed]))
@@ -173,7 +174,7 @@ class Transactions:
             return len(rows)
         try:
             features, places = snapshot.columns.features(rows)
-            return count_unnormalised(features[places])
+            return count_unnormalised(features[places], norm_tolerance(self._index.config))
         except DamagedIndexError:
             return 0
 

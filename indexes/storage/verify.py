@@ -27,12 +27,14 @@ from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue import Catalogue
-from semcut.indexes.storage.column_files import PER_RECORD, Column, Extent, specs
+from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.column_specs import PER_RECORD, specs
 from semcut.indexes.storage.directory import CATALOGUE, GENERATION
 from semcut.indexes.storage.mapped_columns import OVERLAP
 from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
+from semcut.indexes.stored_values import norm_tolerance
 
 _ROWS = 1 << 14  # records compared per step, fewer if their features and probabilities are large
 _NO_IDS = np.empty(0, np.int64)
@@ -178,7 +180,7 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     for start in range(0, len(live), size):
         rows = live[start : start + size]
         features, feature_places = columns.features(rows)
-        unnormalised += count_unnormalised(features[feature_places])
+        unnormalised += count_unnormalised(features[feature_places], norm_tolerance(cells.config))
         probabilities, places = columns.probabilities(rows)
         report("records outside of their cell", rows[_outside(cells, probabilities[places], columns.cells[rows])])
         columns.release_pages()

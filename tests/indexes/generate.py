@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
 from semcut.indexes.scoring.equations import Similarity, hamming, relevance
+from semcut.indexes.stored_values import stored_values
 from tests.thorough import examples
 
 PROPERTY = settings(
@@ -170,7 +171,7 @@ def _with_duplicates(rng: np.random.Generator, values: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True)
 class World:
-    """The data of a test: the configuration of an index, records in batches, and queries."""
+    """The data of a test: the configuration of an index, records in batches as it stores them, and queries."""
 
     config: IndexConfig
     batches: list[Encodings]
@@ -242,6 +243,9 @@ def configs(draw: st.DrawFn) -> IndexConfig:
         prior=prior,
         similarity=similarity,
         groups=draw(st.sampled_from([0, 0, 1, 2, 64])),
+        stored_probabilities=draw(st.sampled_from([0, 0, *{1, min(3, classes), min(16, classes)}])),
+        stored_features=draw(st.sampled_from(["float32", "float32", "float16", "int8"])),
+        feature_step=draw(st.sampled_from([1 / 127, 0.01])),
     )
 
 
@@ -254,11 +258,13 @@ def worlds(
 ) -> World:
     """Draw worlds of 1 to 4 batches; `rows` and `queries` are the smallest and the largest number in all."""
     config, count = draw(configs()), draw(st.integers(*rows))
-    normalised, any_mass = draw(st.booleans()), draw(st.booleans())
+    normalised = config.stored_features != "float32" or draw(st.booleans())  # others may be out of its range
+    any_mass = draw(st.booleans())
     borders = sorted(draw(st.lists(st.integers(0, count), max_size=3)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    records = encodings(rng, config, count, normalised=normalised, any_mass=any_mass)
+    given = encodings(rng, config, count, normalised=normalised, any_mass=any_mass)
+    records = stored_values(config, given)
     wanted = encodings(
         rng, config, draw(st.integers(*queries)), normalised=normalised, records=False, any_mass=any_mass
     )

@@ -58,7 +58,7 @@ class Data:
             mapped: memory-map the features instead of copying them, for data that memory cannot hold twice.
         """
         config, columns = index.config, index.snapshot.columns
-        if mapped:
+        if mapped and config.stored_features == "float32":
             return Data(path, index, config, columns.codes, columns.raw()["features"])
         codes = np.empty((len(index), config.bits // 8), np.uint8)
         features = np.empty((len(index), config.dim), np.float32)

@@ -20,7 +20,7 @@ import numpy as np
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, SemcutError
 from semcut.indexes.storage.catalogue_format import _cell_crc, _state_crc
-from semcut.indexes.storage.column_files import NAMES, specs
+from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.generate import classified

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from semcut.indexes import ClosedIndexError, DamagedIndexError, IndexConfig, StorageError
 from semcut.indexes.storage import column_files
-from semcut.indexes.storage.column_files import NAMES, Column, Extent, Spec, specs
+from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.column_specs import NAMES, Spec, specs
 from semcut.indexes.storage.memory_column import MemoryColumn
 from tests.indexes.generate import PROPERTY
 

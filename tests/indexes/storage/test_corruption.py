@@ -12,7 +12,7 @@ from semcut.indexes import (
     FaissIndex,
     StorageError,
 )
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from tests.indexes.storage.stored_index import (
     catalogue,

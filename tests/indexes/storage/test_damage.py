@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from semcut.indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError
 from semcut.indexes.storage import mapped_columns
 from semcut.indexes.storage.catalogue import Catalogue
-from semcut.indexes.storage.column_files import NAMES, specs
+from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records

@@ -13,7 +13,8 @@ import pytest
 from semcut.indexes import DamagedIndexError, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.storage import snapshot, sparse_files, verify
 from semcut.indexes.storage.catalogue_format import _state_crc
-from semcut.indexes.storage.column_files import Column, Extent, Spec
+from semcut.indexes.storage.column_files import Column, Extent
+from semcut.indexes.storage.column_specs import Spec
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.storage.stored_index import catalogue, contents, forge_column

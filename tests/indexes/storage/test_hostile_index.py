@@ -18,7 +18,7 @@ import pytest
 from semcut.indexes import DamagedIndexError, FaissIndex, NotAnIndexError, StorageError
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import _cell_crc
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.storage.stored_index import assert_holds, catalogue, column, contents, forge_column, python

@@ -12,7 +12,8 @@ import pytest
 from semcut.indexes import DamagedIndexError, FaissIndex
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.storage.catalogue_format import _cell_crc
-from semcut.indexes.storage.column_files import Extent, Spec
+from semcut.indexes.storage.column_files import Extent
+from semcut.indexes.storage.column_specs import Spec
 from semcut.indexes.storage.kept_column import KeptColumn
 from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.store import Store

@@ -11,7 +11,7 @@ import pytest
 from semcut.indexes import (
     FaissIndex,
 )
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES
 from tests.indexes.conftest import CONFIG
 from tests.indexes.storage.stored_index import (
     assert_holds,

@@ -15,7 +15,7 @@ from semcut.indexes import (
     FaissIndex,
     IndexConfig,
 )
-from semcut.indexes.storage.column_files import NAMES
+from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE, delete_tree
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.stored_index import (

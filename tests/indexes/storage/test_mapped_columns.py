@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import DamagedIndexError, Encodings
-from semcut.indexes.storage.column_files import specs
+from semcut.indexes.storage.column_specs import specs
 from semcut.indexes.storage.store import Store
 from tests.indexes.story import CONFIG, records
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from semcut.indexes import FaissIndex, IndexConfig
-from semcut.indexes.storage.column_files import Extent, specs
+from semcut.indexes.storage.column_files import Extent
+from semcut.indexes.storage.column_specs import specs
 from semcut.indexes.storage.memory_column import MemoryColumn
 
 CONFIG = IndexConfig(classes=4, bits=32, dim=4)

@@ -1,0 +1,216 @@
+"""What an index keeps of encodings: only the largest probabilities, and features in fewer bits, if its config says so.
+
+**What is stored is what counts.** `stored_values` replaces the values of a batch by those that the index keeps, before
+anything else sees the batch. Cells, relevance, distances, brute force and copies all use these values, and `get`
+returns them. Applied to its own result, `stored_values` changes nothing, so copies keep values bit for bit.
+
+**Probabilities.** With `stored_probabilities` m below C, a record keeps its m largest probabilities, each rounded to a
+multiple of 2^-16 and at most 1 - 2^-16. If probabilities are equal, those of lower classes are kept. The others become
+0; nothing is scaled to sum to 1 again. On the disk and in memory, a row is m classes (uint16), the largest probability
+first, and then m multiples (uint16); unused places are class 0 and multiple 0.
+
+**Features.** "float16" rounds each value to that type. "int8" rounds it to a multiple of `feature_step`, of at most 127
+steps, and a row is the multiples. Values out of range are refused, as are features so small that float16 would lose
+most of them.
+
+docs/storage.md has the quality that other choices cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import IndexConfig
+from semcut.indexes.encodings import NORM_TOLERANCE, Encodings
+from semcut.indexes.errors import InvalidEncodingsError
+from semcut.indexes.scoring.rounding import inner_products
+
+STEP = 2.0**-16
+"""The step of stored probabilities."""
+
+SMALLEST_LARGEST = 2.0**-8
+"""A feature that is stored as float16 must have a value of at least this size, or be zero: float16 has a precision of
+2^-11 down to 2^-14, and less below."""
+
+_ROWS = 1 << 13
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """The largest probabilities of n records, as they are stored.
+
+    Attributes:
+        rows: (n, 2 m) uint16: m classes, then m multiples of `STEP`.
+        classes: C.
+    """
+
+    rows: NDArray[np.uint16]
+    classes: int
+
+    def values(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the classes and their probabilities: (n, m) int64 and (n, m) float32.
+
+        Classes that do not exist, which only a forged file has, get the probability 0.
+        """
+        m = self.rows.shape[1] // 2
+        classes = self.rows[:, :m].astype(np.int64)
+        values = self.rows[:, m:].astype(np.float32) * np.float32(STEP)
+        forged = classes >= self.classes
+        if forged.any():
+            classes[forged], values[forged] = 0, 0
+        return classes, values
+
+    def dense(self) -> NDArray[np.float32]:
+        """Return all probabilities: (n, C) float32."""
+        classes, values = self.values()
+        matrix = np.zeros((len(classes), self.classes), np.float32)
+        for place in reversed(range(classes.shape[1])):  # unused places come last, and must not overwrite class 0
+            used = values[:, place] > 0
+            matrix[used, classes[used, place]] = values[used, place]
+        return matrix
+
+    def products(self, weights: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute R = s . p of each query and its records: (nq, C), (nq, k) to (nq, k) float32; 0 for a place of -1."""
+        classes, values = self.values()
+        found = np.zeros(at.shape, np.float64)
+        if len(classes):
+            query = np.arange(len(weights))[:, None]
+            for place in range(classes.shape[1]):
+                found += weights[query, classes[at, place]] * values[at, place]
+            found[at < 0] = 0
+        return found.astype(np.float32)
+
+
+def relevance_products(
+    weights: NDArray[np.float64], probabilities: NDArray[np.float32] | PackedRows, at: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Compute R = s . p within the error bound of `scoring.rounding`; 0 for a place of -1.
+
+    Args:
+        weights: (nq, C), s of each query.
+        probabilities: the probabilities of N records.
+        at: (nq, k), places of records.
+
+    Returns:
+        (nq, k) float32.
+    """
+    if isinstance(probabilities, PackedRows):
+        return probabilities.products(weights, at)
+    return inner_products(weights.astype(np.float32), probabilities, at)
+
+
+def dense_rows(probabilities: NDArray[np.float32] | PackedRows, at: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return all probabilities of the records at (n,) places: (n, C) float32."""
+    if isinstance(probabilities, PackedRows):
+        return PackedRows(probabilities.rows[at], probabilities.classes).dense()
+    return probabilities[at]
+
+
+def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
+    """Return (n, C) stored probabilities, of which m in a row are not 0 at most, as (n, 2 m) uint16 rows."""
+    multiples = np.rint(probabilities * np.float32(1 / STEP)).astype(np.uint16)
+    row, column = np.nonzero(multiples)
+    rows = np.zeros((len(probabilities), 2 * m), np.uint16)
+    order = np.argsort(row * (1 << 16) + (65_535 - multiples[row, column].astype(np.int64)), kind="stable")
+    row, column = row[order], column[order]
+    place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(probabilities)))[row]
+    kept = place < m
+    row, column, place = row[kept], column[kept], place[kept]
+    rows[row, place] = column
+    rows[row, m + place] = multiples[row, column]
+    return rows
+
+
+def stored_values(config: IndexConfig, encodings: Encodings) -> Encodings:
+    """Return a batch with the values that an index keeps of it; the same batch if the index keeps all.
+
+    Args:
+        config: the configuration of the index.
+        encodings: the batch, with the widths of the index.
+
+    Raises:
+        InvalidEncodingsError: a feature is out of the range of the type in which the index stores it.
+    """
+    probabilities, features = encodings.probabilities, encodings.features
+    if config.stored_probabilities < config.classes:
+        parts = [
+            _largest(probabilities[start : start + _ROWS], config.stored_probabilities)
+            for start in range(0, len(probabilities), _ROWS)
+        ]
+        probabilities = np.concatenate(parts) if parts else probabilities
+    if config.stored_features != "float32":
+        features = decoded_features(coded_features(config, features), config.feature_step)
+    if probabilities is encodings.probabilities and features is encodings.features:
+        return encodings
+    return encodings.with_values(probabilities, features)
+
+
+def _largest(probabilities: NDArray[np.float32], m: int) -> NDArray[np.float32]:
+    """Round (n, C) probabilities to stored values, and set all but the m largest of each row to 0."""
+    rounded = np.minimum(np.rint(probabilities * np.float32(1 / STEP)), np.float32(65_535))
+    many = np.flatnonzero(np.count_nonzero(rounded, axis=1) > m)
+    if len(many):
+        rows = probabilities[many]
+        border = np.partition(rows, rows.shape[1] - m, axis=1)[:, rows.shape[1] - m, None]
+        above, tied = rows > border, rows == border
+        free = m - np.count_nonzero(above, axis=1)
+        rounded[many] *= above | (tied & (np.cumsum(tied, axis=1) <= free[:, None]))
+    values: NDArray[np.float32] = rounded * np.float32(STEP)
+    return values
+
+
+def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[Any]:
+    """Convert (n, D) float32 features to the type in which an index stores them.
+
+    Raises:
+        InvalidEncodingsError: a feature is out of the range of this type.
+    """
+    if config.stored_features == "float32" or not features.size:
+        return features.astype(feature_dtype(config))
+    sizes = np.abs(features).max(axis=1)
+    if config.stored_features == "int8":
+        largest = 127.49 * config.feature_step
+        if not (wrong := sizes > largest).any():
+            multiples: NDArray[np.int8] = np.rint(features / np.float32(config.feature_step)).astype(np.int8)
+            return multiples
+        raise _out_of_range(wrong, sizes, f"int8 with a feature_step of {config.feature_step:g}: at most {largest:.3g}")
+    wrong = (sizes > np.finfo(np.float16).max) | ((sizes < SMALLEST_LARGEST) & (sizes > 0))
+    if wrong.any():
+        raise _out_of_range(wrong, sizes, f"float16: from {SMALLEST_LARGEST:.2g} to 65504, or zero")
+    return features.astype(np.float16)
+
+
+def _out_of_range(wrong: NDArray[np.bool_], sizes: NDArray[np.float32], what: str) -> InvalidEncodingsError:
+    row = int(np.argmax(wrong))
+    return InvalidEncodingsError(
+        f"the largest value of the feature of row {row} is {sizes[row]:.3g}, and the index stores features as {what}; "
+        'scale the features, or create the index with stored_features="float32"'
+    )
+
+
+def decoded_features(stored: NDArray[Any], step: float) -> NDArray[np.float32]:
+    """Convert stored features to float32: (n, D) of any stored type to (n, D) float32."""
+    values: NDArray[np.float32] = stored.astype(np.float32)
+    if stored.dtype == np.int8:
+        values *= np.float32(step)
+    return values
+
+
+def feature_dtype(config: IndexConfig) -> np.dtype[Any]:
+    """Return the type in which an index stores features, little-endian."""
+    return np.dtype({"float32": "<f4", "float16": "<f2", "int8": "i1"}[config.stored_features])
+
+
+def norm_tolerance(config: IndexConfig) -> float:
+    """Return how far the length of a stored feature may be from 1 if the feature that was given had length 1.
+
+    Rounding moves each value of an int8 feature by half a step at most, and the length of a float16 feature by less than
+    2^-10 of it.
+    """
+    if config.stored_features == "int8":
+        return float(NORM_TOLERANCE + config.feature_step / 2 * np.sqrt(config.dim))
+    return NORM_TOLERANCE + (2.0**-10 if config.stored_features == "float16" else 0)
