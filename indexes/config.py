@@ -29,6 +29,10 @@ Ranking = Literal["distance", "fused"]
 
 FeatureType = Literal["float32", "float16", "int8"]
 
+
+DEFAULT_STORED = 16
+"""The number of probabilities of a record that are stored by default."""
+
 MAX_RESULTS = 10**8
 """Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
@@ -95,9 +99,9 @@ class IndexConfig(Settings):
         groups: G; cells distinguish runner-up classes modulo 2 G, and a partition has at most 5 + 6 G cells (see
             `pruning.cell_table`). The default, 0, limits the number of cells: G is C for up to 16 classes, 16 for up
             to 256, and 4096 // C (at least 1) for more.
-        stored_probabilities: how many probabilities of each record are stored, the largest ones. The default, 0, stores
-            all C as float32; see `stored_values` for a smaller number.
-        stored_features: the type in which features are stored: "float32", "float16" or "int8".
+        stored_probabilities: how many probabilities of each record are stored, the largest ones, see `stored_values`;
+            C stores all of them as float32. The default, 0, is the smaller of 16 and C.
+        stored_features: the type in which features are stored: "float16" (the default), "float32" or "int8".
         feature_step: the step between the values of int8 features; values go up to 127 steps. Features of length 1 fit
             with the default, 1 / 127; a smaller step is more precise if all values are smaller.
 
@@ -112,7 +116,7 @@ class IndexConfig(Settings):
     similarity: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = None
     groups: int = Field(default=0, ge=0, le=64)
     stored_probabilities: int = Field(default=0, ge=0)
-    stored_features: FeatureType = "float32"
+    stored_features: FeatureType = "float16"
     feature_step: float = Field(default=1 / 127, gt=1e-30, lt=1e30)
 
     @field_validator("prior", "similarity", mode="before")
@@ -153,7 +157,7 @@ class IndexConfig(Settings):
         classes = info.data.get("classes", 1)
         if stored > classes:
             raise ValueError(f"there are {classes} classes: expected 1 to {classes}, or 0 for all")
-        return stored or classes
+        return stored or min(classes, DEFAULT_STORED)
 
     def check(self, encodings: Encodings) -> None:
         """Raise `InvalidEncodingsError` unless the batch has the classes, bits and feature length of this index."""
@@ -166,6 +170,15 @@ class IndexConfig(Settings):
         ):
             if given != expected:
                 raise InvalidEncodingsError(f"the batch has {given} {what} but the index has {expected}")
+
+
+def written_config(values: dict[str, Any]) -> IndexConfig:
+    """Return the configuration of a stored index from its values; one that does not say what it stores stores all.
+
+    Raises:
+        InvalidParameterError: the values are not valid.
+    """
+    return IndexConfig(**{"stored_probabilities": values.get("classes", 0), "stored_features": "float32", **values})
 
 
 class SearchParams(Settings):

@@ -208,8 +208,8 @@ def feature_dtype(config: IndexConfig) -> np.dtype[Any]:
 def norm_tolerance(config: IndexConfig) -> float:
     """Return how far the length of a stored feature may be from 1 if the feature that was given had length 1.
 
-    Rounding moves each value of an int8 feature by half a step at most, and the length of a float16 feature by less than
-    2^-10 of it.
+    Rounding moves each value of an int8 feature by half a step at most, and the length of a float16 feature by less
+    than 2^-10 of it.
     """
     if config.stored_features == "int8":
         return float(NORM_TOLERANCE + config.feature_step / 2 * np.sqrt(config.dim))

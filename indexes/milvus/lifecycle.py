@@ -15,7 +15,7 @@ from typing import get_args
 
 import numpy as np
 
-from semcut.indexes.config import IndexConfig
+from semcut.indexes.config import IndexConfig, written_config
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import (
     DamagedIndexError,
@@ -149,7 +149,7 @@ def read_schema(server: ServerConnection, name: str) -> Schema:
         kind: Kind = content["kind"]
         if kind not in get_args(Kind):
             raise ValueError
-        return Schema(name, kind, IndexConfig(**content["config"]), bool(content["partition_key"]))
+        return Schema(name, kind, written_config(content["config"]), bool(content["partition_key"]))
     except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is a ValueError
         raise damaged from None
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import IndexConfig
+from semcut.indexes.config import IndexConfig, written_config
 from semcut.indexes.errors import (
     ConcurrentWriteError,
     DamagedIndexError,
@@ -137,7 +137,8 @@ class Catalogue:
 
     def _parsed_config(self) -> IndexConfig:
         try:
-            return IndexConfig(**IndexConfig.model_validate_json(self._config_json).model_dump())
+            parsed = IndexConfig.model_validate_json(self._config_json)
+            return written_config(parsed.model_dump(include=parsed.model_fields_set))
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 

@@ -14,7 +14,7 @@ __all__ = ["engine_of_the_module", "pytest_generate_tests"]
 
 Make = Callable[[IndexConfig], SemanticIndex]
 
-CONFIG = IndexConfig(classes=3, bits=32, dim=4)
+CONFIG = IndexConfig(classes=3, bits=32, dim=4, stored_features="float32")
 
 
 @pytest.fixture(params=["brute force", "faiss in memory", "faiss in a directory"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 
-CONFIG = IndexConfig(classes=7, bits=64, dim=8)
+CONFIG = IndexConfig(classes=7, bits=64, dim=8, stored_probabilities=4)
 IDS = 600
 
 

@@ -33,7 +33,7 @@ def digits():
         ids=np.arange(len(pixels)),
     )
     world = World(
-        config=IndexConfig(classes=10, bits=64, dim=64),
+        config=IndexConfig(classes=10, bits=64, dim=64, stored_features="float32"),
         batches=[records[:1], records[1:600], records[600:]],
         queries=records[::6],
         normalised=True,

@@ -48,8 +48,8 @@ def test_the_largest_probabilities_are_kept_rounded_to_the_step(seed, classes, m
 
 def test_a_record_of_1000_classes_takes_a_tenth(tmp_path):
     rng = np.random.default_rng(0)
-    dense = IndexConfig(classes=1000, bits=64, dim=128)
-    small = IndexConfig(classes=1000, bits=64, dim=128, stored_probabilities=16, stored_features="float16")
+    dense = IndexConfig(classes=1000, bits=64, dim=128, stored_probabilities=1000, stored_features="float32")
+    small = IndexConfig(classes=1000, bits=64, dim=128)
     batch = classified(rng, dense, 300)
     taken = []
     for name, config in (("dense", dense), ("small", small)):

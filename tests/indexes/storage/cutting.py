@@ -17,7 +17,7 @@ import numpy as np
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, StorageError
 from tests.indexes.generate import assert_same, assert_same_records, classified
 
-CONFIG = IndexConfig(classes=10, bits=64, dim=32)
+CONFIG = IndexConfig(classes=10, bits=64, dim=32, stored_features="float32")
 
 
 def batch(rows: int) -> Encodings:

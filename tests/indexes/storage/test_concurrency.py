@@ -185,7 +185,7 @@ def test_an_index_put_in_the_place_of_an_open_one_is_not_touched(path, tmp_path,
 def test_a_forked_child_that_closes_an_index_leaves_the_changes_of_its_parent_alone(tmp_path):
     done = python(
         """
-        index = FaissIndex.create(sys.argv[1], IndexConfig(classes=3, bits=32, dim=4), durability="close")
+        index = FaissIndex.create(sys.argv[1], CONFIG, durability="close")
         index.add(batch[:2])
         child = os.fork()
         if not child:

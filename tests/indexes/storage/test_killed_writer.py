@@ -105,7 +105,7 @@ def test_a_process_killed_in_its_transaction_leaves_the_earlier_records(tmp_path
 def test_a_process_killed_after_an_add_leaves_the_whole_batch(tmp_path):
     done = python(
         """
-        index = FaissIndex.create(sys.argv[1], IndexConfig(classes=3, bits=32, dim=4))
+        index = FaissIndex.create(sys.argv[1], CONFIG)
         index.add(batch)
         os.kill(os.getpid(), signal.SIGKILL)
         """,

@@ -9,7 +9,7 @@ from semcut.indexes.storage.column_files import Extent
 from semcut.indexes.storage.column_specs import specs
 from semcut.indexes.storage.memory_column import MemoryColumn
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=4)
+CONFIG = IndexConfig(classes=4, bits=32, dim=4, stored_features="float32")
 
 
 def test_a_process_can_have_many_indexes_in_memory():
