@@ -23,7 +23,7 @@ from pathlib import Path
 from semcut.indexes.errors import DamagedIndexError, NotAnIndexError, StorageError
 from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
-from semcut.indexes.storage.fork_waits import ForkWait
+from semcut.indexes.storage.fork_waits import lock
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -78,7 +78,7 @@ def _page_bytes(path: Path) -> int:
 
 
 def _header(path: Path, options: str) -> tuple[int, int]:
-    with ForkWait()():
+    with lock():
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
         try:
             application, page = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "page_size"))
@@ -161,7 +161,7 @@ def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:
 @cache
 def expected_schema() -> list[SchemaRow]:
     """Return what `schema_of` reads in a catalogue."""
-    with ForkWait()():
+    with lock():
         db = sqlite3.connect(":memory:")
         try:
             db.executescript(SCHEMA)
