@@ -11,7 +11,6 @@ its schema has been compared.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ from semcut.indexes.errors import (
     StorageError,
     shown,
 )
-from semcut.indexes.regular_files import stored_bytes
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
     FORMAT_VERSION,
+    LARGEST,
     SCHEMA,
     Committed,
     cell_rows,
@@ -43,7 +42,7 @@ from semcut.indexes.storage.catalogue_format import (
     state_row,
     table_readings,
 )
-from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
+from semcut.indexes.storage.catalogue_guard import catalogue_bytes, expected_schema, schema_of
 from semcut.indexes.storage.column_files import NAMES
 
 
@@ -158,7 +157,7 @@ class Catalogue:
 
     def _version(self) -> int:
         found = self._connection.db.execute("SELECT version FROM state").fetchone()
-        if found is None or not isinstance(found[0], int):
+        if found is None or not isinstance(found[0], int) or not 0 <= found[0] <= LARGEST:
             raise self._connection.damaged("it has no state")
         return found[0]
 
@@ -181,7 +180,7 @@ class Catalogue:
             self._connection.begin("DEFERRED")
             self._check_schema()
             states = self._connection.db.execute(state_reading()).fetchall()
-            size = stored_bytes(os.stat(self._path))
+            size = catalogue_bytes(self._path)
             *checksums, cells = (
                 self._connection.db.execute(query, limits).fetchall()
                 for query, limits in table_readings(self.config, size)
@@ -202,8 +201,14 @@ class Catalogue:
 
         Raises:
             ConcurrentWriteError: `before` is not the last commit, because another process has changed the index.
+            DamagedIndexError: the counters of the catalogue are at their limits.
             StorageError: the commit failed and nothing was changed.
         """
+        if max(after.version, after.generation) > LARGEST:
+            raise DamagedIndexError(
+                f"{self._path} counts {before.version:,} changes and {before.generation:,} compactions, which no "
+                f"program makes, expected less than {LARGEST:,}: add the records to a new index"
+            )
         self._connection.begin_writing()
         new_generation = before.generation != after.generation
         if new_generation:

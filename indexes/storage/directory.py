@@ -209,7 +209,8 @@ def new_index(
             os.rename(path / UNFINISHED, path / CATALOGUE)
             sync_path(path)
         except OSError as error:
-            raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
+            of = f" ({error.filename})" if error.filename else ""
+            raise StorageError(f"cannot complete the index {path}: {error.strerror}{of}") from None
     except BaseException:
         if not (path / CATALOGUE).exists():
             for file in copied:
