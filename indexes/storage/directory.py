@@ -136,8 +136,6 @@ def lock_new_directory(path: Path) -> WriterLock:
                     with suppress(OSError):
                         folder.rmdir()
             raise exists
-        lock = WriterLock(path)
-        lock.acquire()
     except FileExistsError:
         raise exists from None
     except NotADirectoryError:
@@ -145,7 +143,9 @@ def lock_new_directory(path: Path) -> WriterLock:
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise StorageError(f"cannot create the directory {shown(str(path))}: {reason}") from None
+    lock = WriterLock(path)
     try:
+        lock.acquire()  # Ctrl-C can come when it returns
         if not _may_become_index(path):  # another process may have completed an index before the lock was taken
             raise exists
         _clear(path)

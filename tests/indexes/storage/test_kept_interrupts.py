@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -13,7 +14,9 @@ from semcut.indexes.storage import catalogue_connection, catalogue_guard
 from semcut.indexes.storage.call_if_free import call_if_free
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.directory import CATALOGUE
+from semcut.indexes.storage.restore import restore
 from semcut.indexes.storage.verify import verify_path
+from semcut.indexes.storage.writer_lock import WriterLock
 from tests.indexes.interrupts import interrupted_everywhere
 from tests.indexes.storage.stored_index import catalogue
 
@@ -104,3 +107,55 @@ def test_ctrl_c_ends_the_verification_of_a_large_catalogue(path, member, monkeyp
         monkeypatch.setattr(catalogue_connection, "Steps", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             index.verify() if member == "verify" else verify_path(path)
+
+
+class WithLock:
+    """Interrupts when the lock of a directory has been taken, the n-th time."""
+
+    def __init__(self, time):
+        self.left = time
+
+    def __call__(self, frame, event, _):
+        if event == "return" and frame.f_code is WriterLock.acquire.__code__:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+
+def interrupted_with_the_lock(call, time=1):
+    """Interrupt a call when it has taken the lock of a directory, and return the exception."""
+    sys.setprofile(WithLock(time))
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            call()
+    finally:
+        sys.setprofile(None)
+    return caught
+
+
+def test_of_the_first_change(path, batch):
+    with FaissIndex.open(path) as index, FaissIndex.open(path) as other:
+        kept = interrupted_with_the_lock(lambda: index.add(batch[4:5]))
+        with FaissIndex.open(path) as writer:
+            writer.add(batch[5:])
+        assert len(other) == len(index) == 4
+        index.add(batch[4:5])  # begins with what the other has committed
+        assert len(index) == 6
+        assert kept.type is KeyboardInterrupt
+
+
+def test_of_creating_an_index(tmp_path, config, batch):
+    kept = interrupted_with_the_lock(lambda: FaissIndex.create(tmp_path / "index", config))
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(batch)
+    assert kept.type is KeyboardInterrupt
+
+
+@pytest.mark.parametrize("time", [1, 2], ids=["the copy", "the index"])
+def test_of_restoring_an_index(tmp_path, path, batch, time):
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "backup")
+    kept = interrupted_with_the_lock(lambda: restore(tmp_path / "backup", path), time)
+    with FaissIndex.open(path) as index:
+        index.add(batch[4:])
+    assert kept.type is KeyboardInterrupt
