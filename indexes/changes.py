@@ -27,6 +27,7 @@ from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.progress import Progress
 from semcut.indexes.scanners.choose import AnyScanner
 from semcut.indexes.searchable import Searchable
+from semcut.indexes.storage.call_if_free import call_if_free
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
 
@@ -204,15 +205,17 @@ class Changes:
             Whether searches use the scanner now. They do not if a change is running, if a change has replaced the
             snapshot, or if the index is closed.
         """
-        if not self.lock.acquire(blocking=False):
-            return False
-        try:
-            if self._searchable.closed or self._searchable.snapshot is not snapshot or not self._settled:
-                return False
-            self._searchable.adopt(scanner)
-            return True
-        finally:
-            self.lock.release()
+        adopted = False
+
+        def adopt() -> None:
+            nonlocal adopted
+            searchable = self._searchable
+            if not searchable.closed and searchable.snapshot is snapshot and self._settled:
+                searchable.adopt(scanner)
+                adopted = True
+
+        call_if_free(self.lock, adopt)
+        return adopted
 
     def _refuse_after_fork(self) -> None:
         if not self.forked:
@@ -233,9 +236,7 @@ class Changes:
         """
         self._searchable.after_fork()
         self.forked = True
-        if self.lock.acquire(blocking=False):
-            self.lock.release()
-        else:
+        if not call_if_free(self.lock, lambda: None):
             self.lock, self._running, self._settled = threading.RLock(), threading.Lock(), False
 
 

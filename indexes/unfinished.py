@@ -17,6 +17,7 @@ from pathlib import Path
 from semcut.indexes.errors import LockedError, SemcutWarning, StorageError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import sync_to_disk, write_json
+from semcut.indexes.storage.catalogue_format import LARGEST
 from semcut.indexes.storage.directory import MARK
 
 _BYTES = 4096
@@ -114,5 +115,5 @@ def _read(file: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         content = None
     numbers = [content.get(name) if isinstance(content, dict) else None for name in ("expected", "before")]
-    expected, before = (number if type(number) is int and number >= 0 else 0 for number in numbers)
+    expected, before = (number if type(number) is int and 0 <= number <= LARGEST else 0 for number in numbers)
     return expected, before

@@ -41,6 +41,7 @@ from semcut.connector.training.run_state import (
     STATE,
     optimiser_tensors,
     read_state,
+    require_state_of,
     restore_optimiser,
     unusable,
     write_state,
@@ -330,12 +331,15 @@ class _Run:
         groups, content = read_state(self._path / STATE, 5 * net_bytes + _STATE_TEXT_BYTES)
         if content["settings"] != self._settings:
             before, now = content["settings"], self._settings
-            different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+            keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+            different = ", ".join(key if key in now else shown(key) for key in keys[:5])
             raise CheckpointError(
-                f"the run in {self._path} has other settings ({', '.join(different)}): resume with the same settings "
+                f"the run in {self._path} has other settings ({different}): resume with the same settings "
                 "and the same version of semcut, or train into another directory"
             )
         try:
+            require_state_of(groups, content, self._net.state_dict(), self._optimiser, self._config.epochs)
+            quality(content["best"])
             self._net.load_state_dict(groups["net"])
             self._best, self._best_metrics, self._metrics = groups["best"], content["best"], content["metrics"]
             restore_optimiser(self._optimiser, groups.get("optimiser", {}))

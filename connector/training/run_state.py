@@ -2,24 +2,30 @@
 
 The file is replaced atomically after every epoch, so after a crash it has the state of one epoch or of the next.
 Tensors are in named groups (the network, the best weights, the optimiser); everything else is JSON in the metadata.
+
+A run directory may come from someone else. `require_state_of` compares everything in the file with what the training
+would have written, because torch accepts more: tensors of other types, or squares that are negative.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
-from semcut.connector.data.tensor_files import read_tensor_file, require_finite
+from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
 from semcut.indexes.errors import CheckpointError, shown
 from semcut.indexes.storage.atomic_write import replacing
 
 STATE = "training.safetensors"
 _CONTENT = "semcut_training"
+_SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
+_LARGEST = 1 << 48
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -74,6 +80,82 @@ def unusable(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} cannot be read ({reason}): delete it to train from the start")
 
 
+def require_state_of(
+    groups: Mapping[str, Tensors],
+    content: Mapping[str, Any],
+    net: Tensors,
+    optimiser: torch.optim.Optimizer,
+    epochs: int,
+) -> None:
+    """Raise `ValueError` unless a state is one that a training with this network and AdamW can have.
+
+    Args:
+        groups, content: the state, from `read_state`.
+        net: the tensors of the network.
+        optimiser: the optimiser.
+        epochs: the number of epochs of the whole training.
+    """
+    if unknown := groups.keys() - {"net", "best", "optimiser"}:
+        raise ValueError(f"it has an unknown group {shown(min(unknown))}")
+    for group in ("net", "best"):
+        found = groups.get(group, {})
+        _compare(found, net)
+        for key, value in found.items():
+            lowest = 0 if key.endswith("running_var") else -_LARGEST
+            if value.numel() and not lowest <= float(value.min()) <= float(value.max()) <= _LARGEST:
+                raise ValueError(f"{key} has numbers that no training reaches")
+        if "temperature" in found and float(found["temperature"]) != 1:  # calibration follows the last state
+            raise ValueError(f"its temperature is {float(found['temperature'])}, expected 1")
+    _check_optimiser(groups.get("optimiser", {}), [p for part in optimiser.param_groups for p in part["params"]])
+    _check_metrics(content["metrics"], content["best"], epochs)
+    scaler = content["scaler"]
+    if scaler and (scaler.keys() != _SCALER or not all(_is_number(value) and value >= 0 for value in scaler.values())):
+        raise ValueError(f"scaler = {shown(scaler)}")
+
+
+def _compare(found: Tensors, expected: Tensors) -> None:
+    compare_shapes({key: tuple(value.shape) for key, value in found.items()}, expected)
+    for key, value in found.items():
+        if value.dtype != expected[key].dtype:
+            raise ValueError(f"{key} is of type {value.dtype}, expected {expected[key].dtype}")
+
+
+def _check_optimiser(found: Tensors, parameters: Sequence[torch.Tensor]) -> None:
+    """Check the two moments and the number of steps of every parameter that has them; frozen ones have none."""
+    numbers = {key.partition(".")[0] for key in found}
+    expected: dict[str, torch.Tensor] = {}
+    for number, parameter in enumerate(parameters):
+        if str(number) in numbers:
+            moments = dict.fromkeys((f"{number}.exp_avg", f"{number}.exp_avg_sq"), parameter)
+            expected |= {f"{number}.step": torch.zeros(()), **moments}
+    _compare(found, expected)
+    for key, value in found.items():
+        if key.endswith("exp_avg_sq") and bool((value < 0).any()):
+            raise ValueError(f"{key} has a square below 0")
+        if key.endswith("step") and not 1 <= float(value) <= _LARGEST:
+            raise ValueError(f"{key} is {float(value)}, expected 1 or more")
+
+
+def _check_metrics(metrics: Sequence[Mapping[str, Any]], best: Mapping[str, Any], epochs: int) -> None:
+    """Check that the metrics are numbers, one line for each epoch, and that the best are those of an epoch."""
+    if not 1 <= len(metrics) <= epochs:
+        raise ValueError(f"it has {len(metrics):,} epochs, expected 1 to {epochs:,}")
+    if [line.get("epoch") for line in metrics] != list(range(1, len(metrics) + 1)):
+        raise ValueError("its epochs are not in order")
+    values = [value for line in metrics for value in line.values()]
+    if not all(type(value) is float or (type(value) is int and abs(value) <= _LARGEST) for value in values):
+        raise ValueError("its metrics are not numbers")
+    lines = [json.dumps({key: line[key] for key in line if key != "seconds"}, sort_keys=True) for line in metrics]
+    if json.dumps(best, sort_keys=True) not in lines:  # as text, in which NaN is equal to itself
+        raise ValueError("its best metrics are those of no epoch")
+    if len({frozenset(line) for line in metrics}) > 1:
+        raise ValueError("its epochs have different metrics")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST and math.isfinite(value)
+
+
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Flatten the state of an optimiser to named tensors; "3.exp_avg" is the `exp_avg` of the parameter number 3."""
     state = optimiser.state_dict()["state"]
@@ -81,7 +163,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Load the tensors of `optimiser_tensors` into an optimiser that has the same parameters."""
+    """Load tensors of `optimiser_tensors`, which `require_state_of` has checked, into an optimiser."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")

@@ -11,7 +11,6 @@ its schema has been compared.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ from semcut.indexes.errors import (
     StorageError,
     shown,
 )
-from semcut.indexes.regular_files import stored_bytes
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
     FORMAT_VERSION,
+    LARGEST,
     READ_VERSIONS,
     SCHEMA,
     Committed,
@@ -44,7 +43,7 @@ from semcut.indexes.storage.catalogue_format import (
     state_row,
     table_readings,
 )
-from semcut.indexes.storage.catalogue_guard import expected_schema, schema_of
+from semcut.indexes.storage.catalogue_guard import catalogue_bytes, expected_schema, schema_of
 from semcut.indexes.storage.column_specs import NAMES
 
 
@@ -65,8 +64,7 @@ class Catalogue:
         self._connection = CatalogueConnection(path, new=False)
         try:
             self._connection.recovered(self._check_format)
-            with self._connection.translated_errors():
-                self._config_json = self._meta("config")
+            self._config_json = self._connection.translated(lambda: self._meta("config"))
             self.config = self._parsed_config()
         except BaseException:
             self.close()
@@ -100,14 +98,18 @@ class Catalogue:
 
     def _fill(self) -> None:
         """Create the tables, with the configuration and the state of an empty index."""
-        with self._connection.transaction():
+        db = self._connection.db
+
+        def write() -> None:
             for statement in SCHEMA.split(";\n"):
-                self._connection.db.execute(statement)
-            self._connection.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._connection.db.executemany(
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.executemany(
                 "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", self._config_json)]
             )
             self._put_state(Committed.empty(self.config))
+
+        self._connection.transaction(write)
 
     def _check_format(self) -> None:
         tables = {name: (kind, sql) for kind, name, _, sql in schema_of(self._connection.db)}
@@ -155,8 +157,16 @@ class Catalogue:
             StorageError: the catalogue cannot be read.
             DamagedIndexError: the catalogue has no state.
         """
-        found = self._connection.recovered(lambda: self._connection.db.execute("SELECT version FROM state").fetchone())
-        if found is None or not isinstance(found[0], int):
+
+        def read() -> int:
+            self._connection.end_transaction()  # one that Ctrl-C has left would show an earlier commit
+            return self._version()
+
+        return self._connection.recovered(read)
+
+    def _version(self) -> int:
+        found = self._connection.db.execute("SELECT version FROM state").fetchone()
+        if found is None or not isinstance(found[0], int) or not 0 <= found[0] <= LARGEST:
             raise self._connection.damaged("it has no state")
         return found[0]
 
@@ -175,19 +185,19 @@ class Catalogue:
 
     def _tables(self) -> tuple[list[Any], dict[str, list[Any]], list[Any]]:
         """Read the rows of `state`, of `checksums` for every column, and of `cells`, no more than fit into the file."""
-        self._connection.begin("DEFERRED")
         try:
+            self._connection.begin("DEFERRED")
             self._check_schema()
             self._read_format()
             states = self._connection.db.execute(state_reading()).fetchall()
-            size = stored_bytes(os.stat(self._path))
+            size = catalogue_bytes(self._path)
             *checksums, cells = (
                 self._connection.db.execute(query, limits).fetchall()
                 for query, limits in table_readings(self.config, size)
             )
             return states, dict(zip(NAMES, checksums, strict=True)), cells
         finally:
-            if self._connection.db.in_transaction:  # it has ended if memory ran out
+            if self._connection.db.in_transaction:  # no call of Python here, into which Ctrl-C could come
                 self._connection.db.execute("ROLLBACK")
 
     def commit(self, before: Committed, after: Committed, changed_cells: NDArray[np.int64]) -> None:
@@ -201,41 +211,47 @@ class Catalogue:
 
         Raises:
             ConcurrentWriteError: `before` is not the last commit, because another process has changed the index.
+            DamagedIndexError: the counters of the catalogue are at their limits.
             StorageError: the commit failed and nothing was changed.
         """
+        if max(after.version, after.generation) > LARGEST:
+            raise DamagedIndexError(
+                f"{self._path} counts {before.version:,} changes and {before.generation:,} compactions, which no "
+                f"program makes, expected less than {LARGEST:,}: add the records to a new index"
+            )
         self._connection.begin_writing()
         new_generation = before.generation != after.generation
         if new_generation:
             changed_cells = np.arange(len(after.cells))
-        try:
-            with self._connection.transaction():
-                if self.version() != before.version:
-                    raise ConcurrentWriteError(
-                        f"another process has changed {self._path} in spite of the lock: open the index again"
-                    )
-                if self._format != FORMAT_VERSION:
-                    self._connection.db.execute(
-                        "UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),)
-                    )
-                if new_generation:
-                    self._connection.db.execute("DELETE FROM checksums")
-                    self._connection.db.execute("DELETE FROM cells")
-                for name in NAMES:
-                    # The last block may have been partly filled: its checksum changes with every append.
-                    unchanged = 0 if new_generation else max(0, len(before.extents[name].crcs) - 1)
-                    self._connection.db.executemany(
-                        "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)",
-                        checksum_rows(name, after.extents[name].crcs, unchanged),
-                    )
-                self._connection.db.executemany(
-                    "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", cell_rows(after.cells, changed_cells)
+        db = self._connection.db
+
+        def write() -> None:
+            if self._version() != before.version:
+                raise ConcurrentWriteError(
+                    f"another process has changed {self._path} in spite of the lock: open the index again"
                 )
-                self._put_state(after)
+            if self._format != FORMAT_VERSION:
+                db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),))
+            if new_generation:
+                db.execute("DELETE FROM checksums")
+                db.execute("DELETE FROM cells")
+            for name in NAMES:
+                # The last block may have been partly filled: its checksum changes with every append.
+                unchanged = 0 if new_generation else max(0, len(before.extents[name].crcs) - 1)
+                db.executemany(
+                    "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)",
+                    checksum_rows(name, after.extents[name].crcs, unchanged),
+                )
+            db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", cell_rows(after.cells, changed_cells))
+            self._put_state(after)
+
+        try:
+            self._connection.transaction(write)
         except ConcurrentWriteError:
             raise
         except StorageError:
             with suppress(StorageError):
-                if not self._connection.db.in_transaction and self.version() == after.version:
+                if not db.in_transaction and self.version() == after.version:
                     return  # SQLite reported an error after the transaction had become durable
             raise
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_guard import Steps, judge_files, schema_of
-from semcut.indexes.storage.fork_waits import ForkWait
+from semcut.indexes.storage.fork_waits import call_soon, lock
 
 _BUSY_SECONDS = 30
 _T = TypeVar("_T")
@@ -44,14 +43,13 @@ class CatalogueConnection:
 
     def __init__(self, path: Path, *, new: bool) -> None:
         self.path, self._writable = path, new
-        self._using = ForkWait()
         if not new:
             judge_files(path)
         self._connect("rw" if new else "ro")
 
     def _connect(self, mode: str) -> None:
         try:
-            with self._using():
+            with lock():
                 self.db = sqlite3.connect(
                     _address(self.path, mode),
                     uri=True,
@@ -61,11 +59,10 @@ class CatalogueConnection:
                 )
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
-        self._close = weakref.finalize(self, self._using.call_soon, self.db.close)
+        self._close = weakref.finalize(self, call_soon, self.db.close)
         self._steps = Steps(self.db, self.path)
         if mode == "rw":
-            with self.translated_errors():
-                self.db.execute("PRAGMA synchronous = EXTRA")
+            self.translated(lambda: self.db.execute("PRAGMA synchronous = EXTRA"))
 
     def begin_writing(self) -> None:
         """Open the catalogue for writing, unless it is.
@@ -83,7 +80,7 @@ class CatalogueConnection:
         before, finalizer = self.db, self._close
         self._connect(mode)
         if finalizer.detach() is not None:
-            with self._using():
+            with lock():
                 before.close()
 
     def recovered(self, read: Callable[[], _T]) -> _T:
@@ -92,11 +89,10 @@ class CatalogueConnection:
         A reader tries again with another connection if the catalogue seems damaged.
 
         Raises:
-            DamagedIndexError, StorageError: as `translated_errors`, and if the transaction cannot be rolled back.
+            DamagedIndexError, StorageError: as `translated`, and if the transaction cannot be rolled back.
         """
         try:
-            with self.translated_errors():
-                return read()
+            return self.translated(read)
         except _ReadOnlyError:
             if self._writable:
                 raise
@@ -106,98 +102,121 @@ class CatalogueConnection:
                 raise
             judge_files(self.path)
             self._reconnect("ro")
-            with self.translated_errors():
-                return read()
+            return self.translated(read)
         judge_files(self.path)
-        with self.translated_errors():
-            db = sqlite3.connect(_address(self.path, "rw"), uri=True, timeout=_BUSY_SECONDS)
-            try:
-                Steps(db, self.path)
-                schema_of(db)  # any statement makes SQLite roll back
-            finally:
-                db.close()
+        _asked_once(self.path, "rw", schema_of)  # any statement makes SQLite roll back
         judge_files(self.path)  # the header may be another one now
-        with self.translated_errors():
-            return read()
+        return self.translated(read)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run the block in a transaction that writes."""
-        with self.translated_errors():
-            self.begin("IMMEDIATE")
+    def transaction(self, write: Callable[[], object]) -> None:
+        """Call a function in a transaction that writes.
+
+        Raises:
+            DamagedIndexError, StorageError: as `translated`; nothing was written.
+        """
+
+        def run() -> None:
             try:
-                yield
+                self.begin("IMMEDIATE")
+                write()
                 self.db.execute("COMMIT")
             except BaseException:
-                if self.db.in_transaction:
+                if self.db.in_transaction:  # no call of Python here, into which Ctrl-C could come
                     self.db.execute("ROLLBACK")
                 raise
 
+        self.translated(run)
+
     def begin(self, kind: str) -> None:
         """Begin a transaction of one of SQLite's kinds."""
-        if self.db.in_transaction:  # an earlier rollback has failed
-            self.db.execute("ROLLBACK")
+        self.end_transaction()
         self.db.execute(f"BEGIN {kind}")
 
-    @contextmanager
-    def translated_errors(self) -> Iterator[None]:
-        """Convert the errors that SQLite raises in the block to a `StorageError` or `DamagedIndexError` with advice.
+    def end_transaction(self) -> None:
+        """Roll back the current transaction, or one that an error or Ctrl-C has left, if there is one."""
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
 
-        A fork of this process waits for the end of the block.
+    def translated(self, call: Callable[[], _T]) -> _T:
+        """Call a function that uses `db`; a fork of this process waits for its end.
+
+        Raises:
+            DamagedIndexError, StorageError: in place of the errors of SQLite, with advice.
         """
-        self._steps.restart()
-        try:
-            with self._using():
-                yield
-        except sqlite3.OperationalError as error:
-            if "interrupted" in str(error):
-                if self._steps.exhausted:
-                    raise self.damaged("reading it does not end") from None
-                raise KeyboardInterrupt from None  # Ctrl-C in `Steps`, whose exceptions SQLite does not pass on
-            if "locked" in str(error):
-                raise StorageError(
-                    f"{self.path} was locked by another program for {_BUSY_SECONDS} s: try again"
-                ) from None
-            if "readonly" in str(error):
-                raise _ReadOnlyError(
-                    f"{self.path} cannot be written to ({error}): an index can be changed, and recovered after a crash "
-                    "of its writer, only where its directory is writable"
-                ) from None
-            if "no such table" in str(error):
-                raise self.damaged(str(error)) from None
-            advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
-            raise StorageError(f"cannot use {self.path}: {error}; {advice}") from None
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched
-            raise self.damaged(str(error)) from None
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot use {self.path}: {error}") from None
+        return _translated(call, self._steps, self.path)
 
     def damaged(self, reason: str) -> DamagedIndexError:
         """Return the error for a damaged catalogue; the reason completes a sentence about it."""
-        return DamagedIndexError(f"{self.path} is damaged ({reason}): restore the index from a backup")
+        return _damaged(self.path, reason)
 
     def close(self) -> None:
         """Close the database."""
         if self._close.detach() is not None:
-            with self._using():
+            with lock():
                 self.db.close()
+
+
+def _damaged(path: Path, reason: str) -> DamagedIndexError:
+    return DamagedIndexError(f"{path} is damaged ({reason}): restore the index from a backup")
+
+
+def _translated(call: Callable[[], _T], steps: Steps, path: Path) -> _T:
+    """Call a function that uses a connection, whose steps are counted anew; see `CatalogueConnection.translated`."""
+    steps.restart()
+    try:
+        with lock():
+            return call()
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            if steps.exhausted:
+                raise _damaged(path, "reading it does not end") from None
+            raise KeyboardInterrupt from None  # Ctrl-C in `Steps`, whose exceptions SQLite does not pass on
+        if "locked" in str(error):
+            raise StorageError(f"{path} was locked by another program for {_BUSY_SECONDS} s: try again") from None
+        if "readonly" in str(error):
+            raise _ReadOnlyError(
+                f"{path} cannot be written to ({error}): an index can be changed, and recovered after a crash "
+                "of its writer, only where its directory is writable"
+            ) from None
+        if "no such table" in str(error):
+            raise _damaged(path, str(error)) from None
+        advice = "free some space and try again; no record is lost" if "full" in str(error) else "no record is lost"
+        raise StorageError(f"cannot use {path}: {error}; {advice}") from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite decodes text when it is fetched
+        raise _damaged(path, str(error)) from None
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot use {path}: {error}") from None
 
 
 def _address(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
+def _asked_once(path: Path, mode: str, ask: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Call a function with a connection of its own to a catalogue.
+
+    Raises:
+        DamagedIndexError, StorageError: as `CatalogueConnection.translated`.
+    """
+    with lock():
+        db: sqlite3.Connection | None = None
+        try:
+            db = sqlite3.connect(_address(path, mode), uri=True, timeout=_BUSY_SECONDS)
+            opened = db
+            return _translated(lambda: ask(opened), Steps(opened, path), path)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot open {path}: {error}") from None
+        finally:
+            if db is not None:
+                db.close()
+
+
 def integrity_errors(path: Path) -> list[str]:
     """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
     try:
         judge_files(path)
-        with ForkWait()():
-            db = sqlite3.connect(_address(path, "ro"), uri=True, timeout=_BUSY_SECONDS)
-            try:
-                Steps(db, path)
-                found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(20)")]
-            finally:
-                db.close()
-    except (sqlite3.Error, StorageError) as error:
+        rows = _asked_once(path, "ro", lambda db: db.execute("PRAGMA integrity_check(20)").fetchall())
+    except StorageError as error:
         return [str(error)]
+    found = [str(text) for (text,) in rows]
     return [] if found == ["ok"] else found

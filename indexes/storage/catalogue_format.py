@@ -48,7 +48,8 @@ CREATE TABLE cells (
     crc INTEGER NOT NULL);
 """
 _CHECKSUMS_PER_ROW = 1024
-_LARGEST = 1 << 62  # a larger number in the table `state` is damage
+LARGEST = 1 << 48
+"""The largest number in the table `state`; none gets there by real commits, and a larger one is damage."""
 
 
 class Committed(NamedTuple):
@@ -179,11 +180,8 @@ def committed_of(
     if len(states) != 1 or any(type(value) is not int for value in states[0]):
         raise ValueError("it has no state")
     _, version, generation, records, uri_bytes, removed, unnormalised, crc = states[0]
-    if (
-        crc != _state_crc(states[0][1:-1], config_json, format_version)
-        or min(states[0]) < 0
-        or max(states[0]) > _LARGEST
-    ):
+    expected = _state_crc(states[0][1:-1], config_json, format_version)
+    if crc != expected or min(states[0]) < 0 or max(states[0][:-1]) > LARGEST:
         raise ValueError("its state does not match its checksum")
     if removed > records or unnormalised > records - removed:
         raise ValueError("its state contradicts itself")

@@ -17,13 +17,14 @@ import sqlite3
 import stat
 import struct
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from semcut.indexes.errors import DamagedIndexError, NotAnIndexError, StorageError
 from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
-from semcut.indexes.storage.fork_waits import ForkWait
+from semcut.indexes.storage.fork_waits import lock
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -45,11 +46,7 @@ def judge_files(path: Path) -> None:
         DamagedIndexError: there are files or headers beside or in the catalogue that semcut never writes.
         StorageError: the files cannot be read.
     """
-    try:
-        regular = stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
-    if not regular:
+    if not stat.S_ISREG(_status(path).st_mode):
         raise NotAnIndexError(f"{path} is not a regular file, expected the catalogue of an index")
     for ending in ("-wal", "-shm"):
         if os.path.lexists(f"{path}{ending}"):
@@ -58,6 +55,27 @@ def judge_files(path: Path) -> None:
     page = _page_bytes(path)
     if journal is not None:
         _judge_journal(path, *journal, page)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageError(
+            f"{path} is no longer there: if the index was moved, open it where it is now; if it was deleted, restore "
+            "it from a backup"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def catalogue_bytes(path: Path) -> int:
+    """Return the size of a catalogue as `stored_bytes` does.
+
+    Raises:
+        StorageError: there is no such file any more.
+    """
+    return stored_bytes(_status(path))
 
 
 def _page_bytes(path: Path) -> int:
@@ -78,7 +96,7 @@ def _page_bytes(path: Path) -> int:
 
 
 def _header(path: Path, options: str) -> tuple[int, int]:
-    with ForkWait()():
+    with lock():
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
         try:
             application, page = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "page_size"))
@@ -109,7 +127,7 @@ def _judge_journal(path: Path, header: bytes, end: bytes, page: int) -> None:
     if len(header) < _JOURNAL_HEADER or not header.startswith(_JOURNAL_MAGIC):
         return  # SQLite ignores it
     pages, sector, journal_page = struct.unpack_from(">III", header, 16)
-    if journal_page != page or pages * page > stored_bytes(os.lstat(path)):
+    if journal_page != page or pages * page > catalogue_bytes(path):
         raise _foreign(journal, "is of another or a larger catalogue")
     if not 32 <= sector <= 65_536 or sector & (sector - 1):
         raise _foreign(journal, "has sectors of an impossible size")
@@ -148,7 +166,9 @@ class Steps:
     def __call__(self) -> bool:
         """Return whether SQLite is to end the statement."""
         if not self._calls:
-            self._end = time.monotonic() + _SECONDS + stored_bytes(os.stat(self._path)) / _BYTES_PER_SECOND
+            self._end = time.monotonic() + _SECONDS
+            with suppress(StorageError):  # the file was deleted, and no exception would reach the caller
+                self._end += catalogue_bytes(self._path) / _BYTES_PER_SECOND
         self._calls = self._calls + 1 if time.monotonic() < self._end else _MOST_CALLS + 1
         return self.exhausted
 
@@ -161,7 +181,7 @@ def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:
 @cache
 def expected_schema() -> list[SchemaRow]:
     """Return what `schema_of` reads in a catalogue."""
-    with ForkWait()():
+    with lock():
         db = sqlite3.connect(":memory:")
         try:
             db.executescript(SCHEMA)

@@ -137,8 +137,6 @@ def lock_new_directory(path: Path) -> WriterLock:
                     with suppress(OSError):
                         folder.rmdir()
             raise exists
-        lock = WriterLock(path)
-        lock.acquire()
     except FileExistsError:
         raise exists from None
     except NotADirectoryError:
@@ -146,7 +144,9 @@ def lock_new_directory(path: Path) -> WriterLock:
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise StorageError(f"cannot create the directory {shown(str(path))}: {reason}") from None
+    lock = WriterLock(path)
     try:
+        lock.acquire()  # Ctrl-C can come when it returns
         if not _may_become_index(path):  # another process may have completed an index before the lock was taken
             raise exists
         _clear(path)
@@ -210,7 +210,8 @@ def new_index(
             os.rename(path / UNFINISHED, path / CATALOGUE)
             sync_path(path)
         except OSError as error:
-            raise StorageError(f"cannot complete the index {path}: {error.strerror}") from None
+            of = f" ({error.filename})" if error.filename else ""
+            raise StorageError(f"cannot complete the index {path}: {error.strerror}{of}") from None
     except BaseException:
         if not (path / CATALOGUE).exists():
             for file in copied:

@@ -1,8 +1,13 @@
-"""Locks that are free in every forked child, because a fork waits for them.
+"""A lock that is free in every forked child, because a fork waits for it.
 
 A forked child has only the thread that forked. A lock that another thread held at that moment stays locked in the child
 for ever, and what it protects stays half done. Locks of Python can be made anew in the child; those within a library,
 such as SQLite's, cannot. So a call of such a library is made under a lock from here, and a fork waits for all of them.
+
+Every thread has a lock of its own, which it can take several times, so threads wait for forks and never for each other.
+It is a lock of the system that only `with` statements take, for the reason that `shared_lock` gives: a context manager
+written in Python could be interrupted between its parts, and would hold the lock for as long as a program keeps the
+exception, as the interactive interpreter does.
 """
 
 from __future__ import annotations
@@ -10,92 +15,66 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import repeat, starmap, takewhile
 from operator import methodcaller
 from typing import Any
 
+from semcut.indexes.storage.call_if_free import call_if_free
+
 _PAUSE = 0.0005  # seconds, until a fork tries again
 _INTERRUPTS = 100  # how often a fork waits on after an exception, such as one of Ctrl-C
 
-_LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
-_listing = threading.RLock()  # held while the set is used, and during a fork
+_of_threads: dict[int, Any] = {}  # an RLock for each thread that has used one
+_listing: Any = threading.RLock()  # held while an RLock is listed, by finalizers, and during a fork
 _guard = threading.RLock()  # held during a fork
-_thread = threading.local()  # `.depth`: the number of locks that the thread holds
-_left: deque[tuple[Any, Callable[[], object]]] = deque()  # calls for `_call_what_was_left`, each with its lock
+_left: deque[Callable[[], object]] = deque()  # calls that finalizers left to `lock`
 _held: list[Any] = []  # by the thread that forks: the guard first
 
 
-class ForkWait:
-    """A reentrant lock for which every fork of this process waits, unless the forking thread holds it.
+def lock() -> Any:
+    """Return the lock of the calling thread, for a `with` statement and nothing else; it is reentrant.
 
-    A thread may hold several.
+    Every fork of this process waits for the end of the block, unless this thread forks.
     """
-
-    def __init__(self) -> None:
-        self._lock: Any = threading.RLock()
-        _call_what_was_left()
-        with _holding(_listing):
-            _LOCKS.add(self._lock)
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Hold the lock during the block."""
-        if not getattr(_thread, "depth", 0):
-            with _guard:  # a fork that waits goes first, however often the lock is taken
-                pass
+    thread = threading.get_ident()
+    own = _of_threads.get(thread)
+    if own is None:
+        with _listing:
+            own = _of_threads.setdefault(thread, threading.RLock())
+    if (_held or _left) and not _holds(own):
+        with _guard:  # a fork that waits goes first, however often the lock is taken
+            pass
+        with own:
             _call_what_was_left()
-        with _holding(self._lock):
-            yield
+    return own
 
-    def call_soon(self, call: Callable[[], object]) -> None:
-        """Call a function under the lock; where that would have to wait, when any of these locks is made or taken next.
 
-        For finalizers: the garbage collector can run them in a thread for which a fork waits, by a lock of a library,
-        and Ctrl-C can come in any line.
-        """
-        held: list[Any] = []
-        try:
-            held.extend(takewhile(methodcaller("acquire", False), (_guard, self._lock)))
-            if len(held) == 2:
-                call()
-            else:
-                _left.append((self._lock, call))
-        finally:
-            while held:
-                try:  # Ctrl-C comes at the end of a call, so it must not be one that makes ready for it
-                    deque(map(methodcaller("release"), starmap(held.pop, repeat((), len(held)))), 0)
-                except BaseException:  # noqa: PERF203, S112
-                    continue
+def _holds(own: Any) -> bool:
+    """Return whether this thread holds a lock that a fork may wait for.
+
+    It must not wait for that fork then. Even code that never takes two locks can: the garbage collector can run in any
+    line, and with it a finalizer that opens an index.
+    """
+    return bool(own._is_owned() or _listing._is_owned())  # as `threading.Condition` asks
 
 
 def _call_what_was_left() -> None:
-    while _left:
-        try:
-            lock, call = _left.popleft()
-        except IndexError:  # another thread was faster
-            return
-        with _holding(lock):
-            call()
+    with suppress(IndexError):  # none is left, or another thread was faster
+        while True:
+            _left.popleft()()
 
 
-@contextmanager
-def _holding(lock: Any) -> Iterator[None]:
-    """Hold a lock that forks wait for; until it is released, this thread takes other locks without waiting for forks.
+def call_soon(call: Callable[[], object]) -> None:
+    """Call a function while no fork happens; where that would have to wait, when any thread uses `lock` next.
 
-    The garbage collector can run in any line, and with it the finalizer of a catalogue, which takes a lock. So the
-    depth is larger for longer than the lock is held.
+    For finalizers: the garbage collector can run them in a thread for which a fork waits, by a lock of a library, and
+    Ctrl-C can come in any line.
     """
-    depth = getattr(_thread, "depth", 0)
-    try:
-        _thread.depth = depth + 1
-        with lock:
-            yield
-    finally:
-        _thread.depth = depth
+    if not call_if_free(_listing, call):
+        _left.append(call)
 
 
 def _before_fork() -> None:
@@ -114,7 +93,7 @@ def _wait_for_all() -> None:
     _acquire([_guard], True)  # another thread that forks holds it until its fork is over
     while True:
         _release(1)  # a thread that holds one lock may be about to take another
-        if _acquire([_listing], False) and _acquire(list(_LOCKS), False):  # none is listed until the fork is over
+        if _acquire([_listing], False) and _acquire(list(_of_threads.values()), False):  # no thread lists another one
             return
         time.sleep(_PAUSE)
 

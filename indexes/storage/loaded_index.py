@@ -127,7 +127,9 @@ class LoadedIndex:
     def require_same_directory(self) -> None:
         """Raise `StorageError` unless the catalogue at the path is still the file that was opened."""
         if not self.in_same_directory():
-            raise StorageError(f"{self.path} is not the index that was opened here, it was replaced: open it again")
+            raise StorageError(
+                f"{self.path} is not the index that was opened here, it was replaced or deleted: open it again"
+            )
 
     def in_same_directory(self) -> bool:
         """Return whether the catalogue at the path is still the file that was opened; True for an index in memory."""

@@ -113,8 +113,8 @@ def _is_directory(path: Path) -> bool:
 
 def _replace(path: Path, scratch: Path) -> None:
     lock = WriterLock(path)
-    lock.acquire()
     try:
+        lock.acquire()  # Ctrl-C can come when it returns
         _require_replaceable(path, scratch)  # again, because the copy takes a while
         if not _exchange(path, scratch):
             previous = path.with_name(f"{path.name}.replaced")

@@ -7,7 +7,6 @@ and `backup` copy it, `verify` finds damage.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +63,19 @@ class Store:
         if path is None:
             return Store(None, config, None, durability, None)
         path = path.absolute()
-        with ExitStack() as on_error:
-            lock = lock_new_directory(path)
-            on_error.callback(lock.release)
+        lock = lock_new_directory(path)
+        try:
             with new_index(path, config):
                 pass  # an empty index has neither rows nor cells to write
             catalogue = Catalogue(path / CATALOGUE)
-            on_error.callback(catalogue.close)
-            store = Store(path, catalogue.config, catalogue, durability, lock)
-            on_error.pop_all()
-        return store
+            try:
+                return Store(path, catalogue.config, catalogue, durability, lock)
+            except BaseException:
+                catalogue.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
 
     @staticmethod
     def open(path: Path, durability: Durability = "batch") -> Store:

@@ -94,8 +94,8 @@ class Transactions:
         path = self._index.path
         assert self._lock is not None
         assert path is not None
-        self._lock.acquire()
         try:
+            self._lock.acquire()  # Ctrl-C can come when it returns
             self._index.require_same_directory()
             generation = self._index.refresh().committed.generation
             current = path / f"{GENERATION}{generation}"

@@ -262,7 +262,30 @@ def test_a_state_that_does_not_fit_is_one_error(digits: ImageSet, architecture: 
     train(images, architecture, config, path)
     groups, content = read_state(path / STATE, 1 << 30)
     small = {"x": torch.zeros(1)}
+    net, best, optimiser = (groups[name] for name in ("net", "best", "optimiser"))
+    (line,), weight, variance = content["metrics"], "hash.bias", next(key for key in net if "running_var" in key)
     for damaged, text in (
+        ({**groups, "best": {**best, weight: best[weight][:3]}}, content),
+        ({**groups, "best": {**best, weight: best[weight].to(torch.int32)}}, content),
+        ({**groups, "best": {**best, weight: best[weight] + 3e38}}, content),
+        ({**groups, "best": {key: value for key, value in best.items() if key != weight}}, content),
+        ({**groups, "net": {**net, variance: net[variance] - 1e6}}, content),
+        ({**groups, "net": {**net, "temperature": net["temperature"] * 0}}, content),
+        ({**groups, "optimiser": {**optimiser, "0.exp_avg": torch.zeros(1)}}, content),
+        ({**groups, "optimiser": {**optimiser, "0.exp_avg_sq": -optimiser["0.exp_avg_sq"] - 1}}, content),
+        ({**groups, "optimiser": {**optimiser, "0.step": torch.tensor(-3.0)}}, content),
+        ({**groups, "optimiser": {**optimiser, "999.step": torch.tensor(1.0)}}, content),
+        ({**groups, "optimiser": {"0.step": torch.tensor(1.0)}}, content),
+        ({**groups, "other": small}, content),
+        (groups, {**content, "metrics": []}),
+        (groups, {**content, "metrics": [line, line]}),
+        (groups, {**content, "metrics": [{**line, "epoch": 2}]}),
+        (groups, {**content, "metrics": [{**line, "loss": "\x1b[31m"}]}),
+        (groups, {**content, "metrics": [{**line, "loss": 10**400}]}),
+        (groups, {**content, "best": {}}),
+        (groups, {**content, "best": {**content["best"], "validation_loss": None}}),
+        (groups, {**content, "best": {"epoch": 1}, "metrics": [{"epoch": 1}]}),
+        (groups, {**content, "scaler": {"scale": 1.0}}),
         ({**groups, "net": small}, content),
         ({"best": small}, content),
         ({**groups, "optimiser": {"x.y": torch.zeros(1)}}, content),

@@ -7,11 +7,11 @@ import pytest
 from tests.indexes.storage.stored_index import python
 
 FORK_DURING_A_COLLECTION = """
-import gc, threading, weakref
+import gc, threading
 from semcut.indexes.storage import fork_waits
 
 signal.alarm(10)
-guard, of_the_garbage = fork_waits._guard, fork_waits.ForkWait()
+guard = fork_waits._guard
 
 def fork():
     if child := os.fork():
@@ -26,17 +26,17 @@ class Garbage:
         forker.start()
         while guard.acquire(blocking=False):  # until the other thread waits, in its fork
             guard.release()
-        with of_the_garbage():
+        with fork_waits.lock():
             print("finalized", flush=True)
 
 def leave_garbage():
     garbage = Garbage()
     garbage.itself = garbage
 
-class CollectingSet(weakref.WeakSet):
-    def add(self, lock):
+class CollectingDict(dict):
+    def setdefault(self, thread, lock):
         gc.collect()
-        super().add(lock)
+        return super().setdefault(thread, lock)
 
 class CollectingLock:
     def __init__(self, lock, when):
@@ -52,6 +52,15 @@ class CollectingLock:
             gc.collect()
         self.lock.release()
 
+    def _is_owned(self):
+        return self.lock._is_owned()
+
+    def acquire(self, blocking):
+        return self.lock.acquire(blocking)
+
+    def release(self):
+        self.lock.release()
+
 gc.disable()
 """
 
@@ -63,9 +72,9 @@ def forks(script: str, *arguments: object) -> None:
 
 def test_garbage_that_is_finalized_while_a_lock_is_listed():
     forks("""
-fork_waits._LOCKS = CollectingSet(fork_waits._LOCKS)
+fork_waits._of_threads = CollectingDict()
 leave_garbage()
-fork_waits.ForkWait()
+fork_waits.lock()
 """)
 
 
@@ -73,10 +82,10 @@ fork_waits.ForkWait()
 def test_garbage_that_is_finalized_while_a_lock_is_taken_or_released(when):
     forks(
         """
-wait = fork_waits.ForkWait()
-wait._lock = CollectingLock(wait._lock, sys.argv[1])
+own = CollectingLock(fork_waits.lock(), sys.argv[1])
+fork_waits._of_threads[threading.get_ident()] = own
 leave_garbage()
-with wait():
+with fork_waits.lock():
     pass
 """,
         when,
@@ -91,7 +100,7 @@ from semcut.indexes.storage import fork_waits
 begun = threading.Event()
 
 def lists():
-    with fork_waits._holding(fork_waits._listing):
+    with fork_waits._listing:
         begun.set()
         threading.Event().wait()
 
@@ -105,12 +114,11 @@ class Last:
     def release(self):
         pass
 
-fork_waits._LOCKS = [Last()]
+fork_waits._of_threads = {0: Last()}
 child = os.fork()
 if not child:
-    fork_waits._LOCKS = set()
     signal.alarm(10)
-    with fork_waits.ForkWait()():
+    with fork_waits.lock():
         os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
@@ -123,7 +131,7 @@ def test_ctrl_c_during_a_fork_leaves_no_lock_held():
 import random, threading, time
 from semcut.indexes.storage import fork_waits
 
-waits = [fork_waits.ForkWait() for _ in range(20)]
+fork_waits._of_threads = {number: threading.RLock() for number in range(20)}
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 interrupted = []
 sys.unraisablehook = interrupted.append
@@ -142,7 +150,7 @@ for _ in range(150):
         interrupted.append(None)
 
 def free():
-    for lock in (fork_waits._guard, fork_waits._listing, *(wait._lock for wait in waits)):
+    for lock in (fork_waits._guard, fork_waits._listing, *fork_waits._of_threads.values()):
         assert lock.acquire(timeout=5)
     print("free", len(interrupted) > 0)
 
@@ -161,13 +169,48 @@ import threading
 from semcut.indexes.storage import fork_waits
 
 signal.alarm(20)
-wait, closed = fork_waits.ForkWait(), []
-with fork_waits._guard, wait._lock:
-    other = threading.Thread(target=wait.call_soon, args=(lambda: closed.append(True),))
+closed = []
+with fork_waits._guard, fork_waits._listing:
+    other = threading.Thread(target=fork_waits.call_soon, args=(lambda: closed.append(True),))
     other.start()
     other.join()
 assert not closed
-with fork_waits.ForkWait()():
+with fork_waits.lock():
     print(closed, flush=True)
 """)
     assert (done.returncode, done.stdout) == (0, "[True]\n"), done.stderr
+
+
+def test_a_fork_waits_for_the_blocks_of_all_threads():
+    done = python("""
+import threading
+from semcut.indexes.storage import fork_waits
+
+signal.alarm(20)
+inside, leave = threading.Barrier(4), threading.Event()
+within = []
+
+def use():
+    for _ in range(50):
+        with fork_waits.lock(), fork_waits.lock():
+            within.append(1)
+            if len(within) == 3:
+                leave.set()
+            leave.wait()
+            within.pop()
+
+threads = [threading.Thread(target=use) for _ in range(3)]
+for thread in threads:
+    thread.start()
+leave.wait()
+for _ in range(20):
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        with fork_waits.lock():
+            os._exit(len(within))
+for thread in threads:
+    thread.join()
+print("done", flush=True)
+""")
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

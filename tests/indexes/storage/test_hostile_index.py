@@ -240,10 +240,9 @@ def test_a_tree_of_pages_without_end_is_damage(path, table):
 
 def test_a_statement_without_end_is_ended(path):
     connection = CatalogueConnection(path / CATALOGUE, new=False)
-    with pytest.raises(DamagedIndexError, match="reading it does not end"), connection.translated_errors():
-        connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone()
-    with connection.translated_errors():
-        assert connection.db.execute("SELECT version FROM state").fetchone() == (2,)
+    with pytest.raises(DamagedIndexError, match="reading it does not end"):
+        connection.translated(lambda: connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone())
+    assert connection.translated(lambda: connection.db.execute("SELECT version FROM state").fetchone()) == (2,)
     connection.close()
 
 
@@ -251,8 +250,8 @@ def test_ctrl_c_ends_a_long_statement(path, monkeypatch):
     monkeypatch.setattr("semcut.indexes.storage.catalogue_guard._MOST_CALLS", 10**9)
     connection = CatalogueConnection(path / CATALOGUE, new=False)
     threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
-    with pytest.raises(KeyboardInterrupt), connection.translated_errors():
-        connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone()
+    with pytest.raises(KeyboardInterrupt):
+        connection.translated(lambda: connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone())
     connection.close()
 
 

@@ -32,7 +32,7 @@ def test_an_index_is_replaced_while_it_is_read(path, backup, batch, exchange, mo
     with FaissIndex.open(path) as reader:
         assert restore(backup, path) == 4
         assert reader.search(batch, k=1, cutoff=0.0).ids.ravel().tolist() == batch.ids.tolist()
-        with pytest.raises(StorageError, match="was replaced: open it again"):
+        with pytest.raises(StorageError, match="was replaced or deleted: open it again"):
             reader.add(batch[4:])
     assert_holds(path, batch[:4])
     assert contents(backup) == before
