@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -38,6 +39,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     done = subprocess.run([Path(sys.executable).with_name("semcut"), "warmup"], capture_output=True, text=True)
     if done.returncode:
         pytest.exit(f"`semcut warmup` has failed:\n{done.stdout}{done.stderr}", done.returncode)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what every test needs out of all garbage collections: modules, tests and fixtures are kept to the end."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
