@@ -26,6 +26,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is loaded, whi
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # until the tests are collected: what is imported is kept
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -42,8 +44,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what every test needs out of all garbage collections: modules, tests and fixtures are kept to the end."""
+    """Leave modules, tests and fixtures, which are kept to the end, out of all garbage collections."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
