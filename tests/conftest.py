@@ -51,5 +51,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that no process is still running alone at the end."""
-    long = ("test_kernel_cache.py", "test_documents.py", "test_typing.py", "test_packaging.py", "test_gpu_check.py")
+    long = (
+        "test_kernel_cache.py",
+        "test_faults.py",
+        "test_documents.py",
+        "test_typing.py",
+        "test_packaging.py",
+        "test_gpu_check.py",
+    )
     items.sort(key=lambda item: item.path.name not in long)
