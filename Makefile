@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# Tests and commands run in hundreds of processes: without byte code each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-full test-guides test-milvus test-browser test-gpu-wheel lint types docs bench benchmark clean
 
 demo: $(VENV)/.train

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is loaded, whi
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # until the tests are collected: what is imported is kept
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,7 +43,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"`semcut warmup` has failed:\n{done.stdout}{done.stderr}", done.returncode)
 
 
+def pytest_collection_finish() -> None:
+    """Leave modules, tests and fixtures, which are kept to the end, out of all garbage collections."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that no process is still running alone at the end."""
-    long = ("test_kernel_cache.py", "test_documents.py", "test_typing.py", "test_packaging.py", "test_gpu_check.py")
+    long = (
+        "test_kernel_cache.py",
+        "test_faults.py",
+        "test_documents.py",
+        "test_typing.py",
+        "test_packaging.py",
+        "test_gpu_check.py",
+    )
     items.sort(key=lambda item: item.path.name not in long)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +52,9 @@ images.open_image = images.decoded = encoder.open_image = picture_decoding.open_
 image_contents.open_image = image_contents.digest_of = decode
 main()
 """
+
+
+Interrupted = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def ended(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -105,27 +111,82 @@ def ask(address: str) -> None:
         httpx2.get(address, timeout=60)
 
 
-def interrupted(arguments: Sequence[object], address: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in which no image is ever decoded, and interrupt it when the first decoding has begun."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", DECODES_FOR_EVER, *map(str, arguments)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(address, line) if address else None:
-                threading.Thread(target=ask, args=(f"{found[0]}records/0/thumbnail",)).start()
-            if line == "begun\n":
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=30)[1]
+COMMANDS = r"""
+import json, os, sys
+import torch._dynamo
+import semcut.connector.explore.http_api
+import semcut.connector.explore.service
+import semcut.connector.retrieval.image_index
+import semcut.connector.training.loop
+import semcut.indexes.search.search_numba
+
+for line in sys.stdin:
+    script, arguments, errors = json.loads(line)
+    if not (child := os.fork()):
+        break
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    os._exit(0)
+nothing = os.open(os.devnull, os.O_RDWR)
+for mine, standard in ((nothing, 0), (nothing, 1), (os.open(errors, os.O_WRONLY), 2)):
+    os.dup2(mine, standard)
+sys.argv[1:] = arguments
+exec(script)
+"""
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[subprocess.Popen[str]]:
+    """Give a process that has imported all commands. It forks one for each line; that ends as a new process does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def interrupted(commands: subprocess.Popen[str], tmp_path: Path) -> Interrupted:
+    """Return a function that runs a command in which no image is ever decoded, and interrupts the first decoding."""
+
+    def run(arguments: Sequence[object], address: str = "") -> subprocess.CompletedProcess[str]:
+        assert commands.stdin is not None
+        os.mkfifo(tmp_path / "errors")
+        line = [DECODES_FOR_EVER, [*map(str, arguments)], str(tmp_path / "errors")]
+        commands.stdin.write(json.dumps(line) + "\n")
+        process = int(printed(commands))
+        with open(tmp_path / "errors") as errors:
+            for line in errors:
+                if found := re.search(address, line) if address else None:
+                    threading.Thread(target=ask, args=(f"{found[0]}records/0/thumbnail",)).start()
+                if line == "begun\n":
+                    break
+            os.kill(process, signal.SIGINT)
+            status = printed(commands)
+            rest = errors.read()
         assert "Traceback" not in rest
-        return subprocess.CompletedProcess(arguments, process.returncode, None, rest)
-    finally:
-        process.kill()
+        return subprocess.CompletedProcess(arguments, int(status), None, rest)
+
+    return run
 
 
-def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: ImageSet, tmp_path: Path):
+def printed(commands: subprocess.Popen[str]) -> str:
+    """Return the next line that the process prints, in time."""
+    assert commands.stdout is not None
+    if not select.select([commands.stdout], [], [], 30)[0]:
+        os.killpg(commands.pid, signal.SIGKILL)
+        pytest.fail("the command does not end")
+    return commands.stdout.readline()
+
+
+def test_ctrl_c_ends_index_while_images_are_decoded(
+    interrupted: Interrupted, model: Checkpoint, digits: ImageSet, tmp_path: Path
+):
     folder = Path(digits.files[0]).parents[1]
     done = interrupted(["index", folder, "--model", model.path, "--out", tmp_path / "new"])
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
@@ -137,19 +198,21 @@ def test_ctrl_c_ends_index_while_images_are_decoded(model: Checkpoint, digits: I
 
 
 @pytest.mark.parametrize("command", ["train", "index"])
-def test_ctrl_c_ends_a_command_while_it_looks_at_all_contents(command, model: Checkpoint, digits: ImageSet, tmp_path):
+def test_ctrl_c_ends_a_command_while_it_looks_at_all_contents(
+    command, interrupted, model: Checkpoint, digits: ImageSet, tmp_path
+):
     folder, new = Path(digits.files[0]).parents[1], tmp_path / "new"
     index = ["index", folder, "--model", model.path, "--out", new, "--exclude-training"]
     done = interrupted(index if command == "index" else ["train", folder, "--out", new])
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
 
 
-def test_ctrl_c_ends_search_while_a_query_is_decoded(stored: Path, digits: ImageSet) -> None:
+def test_ctrl_c_ends_search_while_a_query_is_decoded(interrupted: Interrupted, stored: Path, digits: ImageSet) -> None:
     done = interrupted(["search", stored, digits.files[0]])
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Aborted!")
 
 
-def test_ctrl_c_ends_explore_while_an_image_is_decoded(stored: Path):
+def test_ctrl_c_ends_explore_while_an_image_is_decoded(interrupted: Interrupted, stored: Path):
     done = interrupted(["explore", stored, "--port", "0", "--no-browser"], r"http://\S+")
     assert done.returncode == 0, done.stderr
 

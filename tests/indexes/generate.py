@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import faiss
 import numpy as np
@@ -187,6 +188,23 @@ class World:
     def records(self) -> Encodings:
         return Encodings.concatenate(self.batches)
 
+    @cached_property
+    def reference(self) -> BruteForceIndex:
+        """The reference index with all records, which nothing may change."""
+        return self.brute_force()
+
+    def all_relevant(self, cutoff: float, ranking: str) -> SearchResult:
+        """Return all relevant records of each query, best first, as the reference finds them."""
+        if (cutoff, ranking) not in self._all_relevant:
+            self._all_relevant[cutoff, ranking] = self.reference.search(
+                self.queries, k=max(1, len(self.records)), cutoff=cutoff, shortlist=None, ranking=ranking
+            )
+        return self._all_relevant[cutoff, ranking]
+
+    @cached_property
+    def _all_relevant(self) -> dict[tuple[float, str], SearchResult]:
+        return {}
+
     def relevances(self) -> np.ndarray:
         """Return R of each query and record: (queries, records) float32."""
         weights = Similarity(self.config).weights(self.queries.probabilities)
@@ -316,9 +334,7 @@ def assert_valid_shortlist(
     shortlist, so it is in the result or ranks below all of the result. Records at the border are in the result at most
     as often as the nearer records leave slots. The rule for ties is not checked here, but by `assert_shortlist`.
     """
-    everything = world.brute_force().search(
-        world.queries, k=max(1, len(world.records)), cutoff=cutoff, shortlist=None, ranking=ranking
-    )
+    everything = world.all_relevant(cutoff, ranking)
     for query, given in enumerate(result.ids):
         order = [number for number in everything.ids[query].tolist() if number >= 0]  # all relevant records, best first
         place = {number: at for at, number in enumerate(order)}
@@ -350,7 +366,7 @@ def assert_shortlist(
     """Assert that a result is valid, and bit for bit that of brute force, which breaks ties by the rule."""
     parameters = {"k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
     assert_valid_shortlist(result, world, **parameters)
-    assert_same(result, world.brute_force().search(world.queries, **parameters))
+    assert_same(result, world.reference.search(world.queries, **parameters))
 
 
 def each(world: World) -> Iterator[tuple[float, str]]:

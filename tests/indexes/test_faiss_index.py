@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import faiss
@@ -260,18 +261,23 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     assert (result.cut_off > 1000).all()  # the scan had to pass irrelevant records
 
 
+@lru_cache(maxsize=1)
+def thousands(seed: int) -> World:
+    return confusing(seed=seed, rows=4000, queries=80)
+
+
 @pytest.mark.parametrize("moved", [{}, forced_deeper()], ids=["as it is", "always deeper"])
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (3, 10), (40, 40)])
 def test_thousands_of_records_with_codes_independent_of_their_classes(moved, ranking, k, n):
-    world = confusing(seed=1000 * k + n, rows=4000, queries=80)
+    world = thousands(seed=1000 * k + n)
     with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff in (0.05, 0.3):
             result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
             assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
             exact = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
-            expected = world.brute_force().search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
+            expected = world.reference.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
             assert_same(exact, expected)
 
 

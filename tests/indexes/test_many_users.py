@@ -16,6 +16,7 @@ import pytest
 from semcut.indexes import FaissIndex, LockedError
 from semcut.indexes.storage.shared_lock import SharedLock
 from tests.indexes.generate import RANKED, assert_same, assert_same_records
+from tests.indexes.storage.stored_index import fork
 from tests.indexes.story import CONFIG, IDS, Story, records
 from tests.thorough import THOROUGH
 
@@ -23,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 SECONDS = [4 if THOROUGH else 2, pytest.param(60, marks=pytest.mark.long)]
 
 WRITER = """
-import select, sys
+import os, sys
 from semcut.indexes import FaissIndex
 from tests.indexes.story import CONFIG, Story
 
 index, story, enough = FaissIndex.open(sys.argv[1]), Story(7), float(sys.argv[2])
-while story.changes <= enough or not select.select([sys.stdin], [], [], 0)[0]:  # until its input is closed
+while story.changes <= enough or not os.path.exists(sys.argv[3]):
     story.change(index)
     if story.changes % 50 == 0:  # to another process, now and then
         index.close()
@@ -78,22 +79,20 @@ def test_three_processes_read_while_one_writes(tmp_path, seconds):
     path = tmp_path / "index"
     FaissIndex.create(path, CONFIG).close()
     enough = 20 * seconds**0.5
-    scripts = [(WRITER, [enough]), *((READER, [seed, seconds]) for seed in range(3))]
+    ended = tmp_path / "ended"
+    scripts = [*((READER, [seed, seconds]) for seed in range(3)), (WRITER, [enough, ended])]
     running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", script, str(path), *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for script, arguments in scripts
+        fork(script, [path, *arguments], tmp_path / f"output {number}", tmp_path / f"errors {number}")
+        for number, (script, arguments) in enumerate(scripts)
     ]
-    ends = [process.communicate(timeout=seconds + 120) for process in reversed(running)][::-1]  # the writer last
-    assert all(process.returncode == 0 for process in running), "\n".join(errors for _, errors in ends)
-    changes, *seen = (int(said) for said, _ in ends)
+    for process in running:
+        if process is running[-1]:
+            ended.touch()  # the readers have ended
+        process.join(seconds + 120)
+        process.kill()
+    errors = [(tmp_path / f"errors {number}").read_text() for number in range(4)]
+    assert [process.exitcode for process in running] == [0] * 4, "\n".join(errors)
+    *seen, changes = (int((tmp_path / f"output {number}").read_text()) for number in range(4))
     assert changes > enough
     assert min(seen) > 3
     story = Story(7)

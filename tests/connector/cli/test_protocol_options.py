@@ -16,7 +16,7 @@ from tests.command import semcut
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("protocol")
     trained = semcut(
-        "train", "digits", "--protocol", "cifar10-2", "--head", "orthohash", "--out", "model", "--image-size", 16,
+        "train", "digits", "--protocol", "cifar10-2", "--head", "orthohash", "--out", "model", "--image-size", 8,
         "--epochs", 4, "--dim", 32, "--augment", "shift", "--json", cwd=place,
     )  # fmt: skip
     assert json.loads(trained.stdout)["images"] == 1442
@@ -46,7 +46,7 @@ def test_evaluate_compares_rankings(place: Path) -> None:
 
 def test_a_network_or_an_index_of_other_images_is_refused(place: Path) -> None:
     semcut(
-        "train", "digits/train", "--limit", 100, "--out", "other", "--image-size", 16, "--epochs", 1, cwd=place,
+        "train", "digits/train", "--limit", 100, "--out", "other", "--image-size", 8, "--epochs", 1, cwd=place,
     )  # fmt: skip
     semcut("index", "digits", "--protocol", "cifar10-2", "--model", "other", "--out", "others", cwd=place)
     done = semcut("evaluate", "others", "digits", "--protocol", "cifar10-2", cwd=place, status=1)

@@ -26,7 +26,7 @@ def networks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     def make(place: Path) -> None:
         for name, (head, seed) in NETWORKS.items():
             images = protocol_split(PROTOCOL, "digits", seed).training
-            architecture = Architecture(classes=images.classes, image_size=16, bits=32, dim=32, head=head)
+            architecture = Architecture(classes=images.classes, image_size=8, bits=32, dim=32, head=head)
             config = TrainConfig(epochs=3, learning_rate=4e-3, augment="shift", seed=seed)
             train(images, architecture, config, place / name)
 

@@ -55,12 +55,12 @@ def test_labels_of_groups_name_every_setting_that_differs(results):
         "backbone_weights": "imagenet",
         "sha256": "0",
     }
-    small = {**frozen, "architecture": {**frozen["architecture"], "image_size": 8}, "start": frozen}
+    small = {**frozen, "architecture": {**frozen["architecture"], "image_size": 16}, "start": frozen}
     groups = group_networks([*measurements, changed(one, start=frozen), changed(one, start=small)])
     assert [group.label for group in groups] == [
         "paper, no start",
         "orthohash, no start",
-        "orthohash, start (freeze, image size 8, start (image size 16), weights imagenet)",
+        "orthohash, start (freeze, image size 16, start (image size 8), weights imagenet)",
         "orthohash, start (freeze, weights imagenet)",
     ]
 
@@ -153,7 +153,7 @@ def test_the_page_has_all_tables_pictures_and_commands(results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
     where = results_page.write(out, ["semcut reproduce out"])
     text = where.read_text()
-    assert "semcut train DATA --protocol cifar10-2 --head orthohash --backbone small --image-size 16 --bits 32" in text
+    assert "semcut train DATA --protocol cifar10-2 --head orthohash --backbone small --image-size 8 --bits 32" in text
     assert "--learning-rate 0.004 --backbone-rate 1 --epochs 3 --augment shift --seed $seed --out NETWORK-$seed" in text
     assert "$ for seed in 0 1; do semcut train DATA" in text
     assert "$ semcut reproduce out" in text

@@ -90,14 +90,18 @@ def python(script: str, *arguments: object) -> subprocess.CompletedProcess:
 def fork(script: str, arguments: Iterable[object], stdout: Path, stderr: Path) -> multiprocessing.Process:
     """Start a script in a process that is forked from one that has imported `warm`; its output goes to two files.
 
+    The script sees the environment that this process has now.
+
     A new interpreter would need two seconds to add a record.
     """
-    process = _FORKS.Process(target=_run, args=(script, [*map(str, arguments)], stdout, stderr))
+    process = _FORKS.Process(target=_run, args=(script, [*map(str, arguments)], dict(os.environ), stdout, stderr))
     process.start()
     return process
 
 
-def _run(script: str, arguments: list[str], *output: Path) -> None:
+def _run(script: str, arguments: list[str], environment: dict[str, str], *output: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     for standard, file in enumerate(output, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), standard)
     warnings.simplefilter("error")

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from semcut.indexes.storage.directory import CATALOGUE
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.stored_index import (
+    HEAD,
     assert_holds,
     contents,
+    fork,
     python,
     six_records,
     start_python,
@@ -116,9 +119,10 @@ def test_an_index_opened_while_another_process_adds_is_as_of_one_commit(tmp_path
                 Encodings(probabilities=row.probabilities, codes=row.codes, features=row.features, ids=[number])
             )
     """
-    writer = start_python(script, tmp_path / "index")
+    errors = tmp_path / "errors"
+    writer = fork(HEAD + textwrap.dedent(script), [tmp_path / "index"], tmp_path / "output", errors)
     sizes = set()
-    while writer.poll() is None or not sizes:
+    while writer.is_alive() or not sizes:
         with FaissIndex.open(tmp_path / "index") as index:
             size = len(index)
             stats, found = index.stats(), index.search(batch, k=150, cutoff=0.0, shortlist=None)
@@ -126,7 +130,7 @@ def test_an_index_opened_while_another_process_adds_is_as_of_one_commit(tmp_path
         relevant = (batch.probabilities @ batch.probabilities.T > 0)[:, np.arange(size) % 6]
         np.testing.assert_array_equal((found.ids >= 0).sum(axis=1), relevant.sum(axis=1))
         sizes.add(size)
-    assert writer.returncode == 0
+    assert writer.exitcode == 0, errors.read_text()
     with FaissIndex.open(tmp_path / "index") as index:
         assert len(index) == 150
 
