@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
-from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image
+from semcut.connector.data.images import MAX_BYTES, UnreadableImage, check_image
 from semcut.connector.data.sources import DIGEST_BYTES as DIGEST_BYTES
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
@@ -99,7 +99,7 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
 def _checked(file: str) -> tuple[bytes, str]:
     """Return the digest of an image, and the reason why it cannot be read or nothing."""
     try:
-        open_image(file)
+        check_image(file)
     except UnreadableImage as reason:
         return b"", str(reason)
     digest = digest_of(file)
