@@ -82,7 +82,7 @@ def decode_stream(stream: IO[bytes], memory: int) -> Image.Image:
             if pixels * _TURNED_BYTES > memory:  # do not begin what would end half-way
                 raise MoreMemory(_too_large(memory))
             enough = (pixels + size) * _SMALL_PART <= memory
-            return upright(image)
+            return upright(image, own=True)
     except UnreadableImage:
         raise
     except MemoryError:
@@ -159,8 +159,13 @@ def check_pixels(image: Image.Image) -> None:
         )
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Decode a picture to RGB and turn it upright; the result may be the picture itself."""
+def upright(image: Image.Image, *, own: bool) -> Image.Image:
+    """Decode a picture to RGB and turn it upright.
+
+    Args:
+        image: the picture, which may be the result.
+        own: whether nothing else uses the picture, so that it may be closed.
+    """
     key = transparent_key(image)
     image.load()
     try:
@@ -171,6 +176,8 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = None
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     result = to_rgb(image, key)
+    if own and result is not image:
+        image.close()  # its memory is needed to turn the result
     return result if turn is None else result.transpose(turn)
 
 

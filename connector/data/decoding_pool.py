@@ -49,7 +49,10 @@ _PROGRAM = (
     "main(int(sys.argv[1]))"
 )
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_MEMORY_RETURNS = {"MALLOC_MMAP_THRESHOLD_": str(1 << 22), "MALLOC_TRIM_THRESHOLD_": str(1 << 24)}
+"""Has glibc return the pixels of a picture to the system when they are freed, whatever was allocated after them."""
 _PACKAGES = ("semcut", "numpy", "PIL")
+_LEAST_BYTES = 1 << 26
 _START_SECONDS, _LONGER, _LOOK_SECONDS, _END_SECONDS = 120, 6, 0.5, 5
 """Seconds to wait for the start of a process; how many times longer than its processor time an image may take, for a
 slow disk or a busy machine; how often to look whether Ctrl-C came just before a wait; and to wait for an end."""
@@ -67,6 +70,12 @@ class Limits(NamedTuple):
     first: int = 1 << 29
     most: int = 1 << 31
     seconds: float = 20.0
+
+    @classmethod
+    def for_callers(cls, count: int) -> Limits:
+        """Return limits for a number of callers at a time: 2 GiB for all but a large one, but 64 MiB for each."""
+        every = cls()
+        return cls(first=max(_LEAST_BYTES, min(every.first, every.most // count)))
 
 
 class _Gone(Exception):
@@ -87,7 +96,7 @@ class _Worker:
                     stderr=subprocess.PIPE,
                     pass_fds=(theirs.fileno(),),
                     bufsize=0,
-                    env=os.environ | _ONE_THREAD,
+                    env=os.environ | _ONE_THREAD | _MEMORY_RETURNS,
                     start_new_session=True,  # a terminal sends Ctrl-C to all processes of a session
                 )
         except BaseException:

@@ -42,6 +42,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # `decode_stream` has a limit of its own, with a better reason
     parent = socket.socket(fileno=descriptor)
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, _FILES)):
         _lower(limit, value)

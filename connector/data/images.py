@@ -38,7 +38,6 @@ MAX_BYTES = 1 << 30
 """Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
 
 _BLOCK = 1 << 20
-_LEAST_BYTES = 1 << 26
 
 Source = str | Path | IO[bytes]
 """A file, or the stream of one, which is read from its beginning; its position changes."""
@@ -78,7 +77,7 @@ def open_image(source: Source | Image.Image) -> Image.Image:
         return _image(_ask(source, Wanted.WHOLE))
     check_pixels(source)
     try:
-        found = upright(source)
+        found = upright(source, own=False)
         return found.copy() if found is source else found
     except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
         raise UnreadableImage(f"broken image: {error or type(error).__name__}") from None
@@ -96,9 +95,9 @@ def fitted_pixels(source: Source | Image.Image, size: int, limits: Limits | None
     return np.frombuffer(_ask(source, Wanted.FIT, size, limits).pixels, np.uint8).reshape(3, size, size)
 
 
-def check_image(source: Source) -> None:
+def check_image(source: Source, limits: Limits | None = None) -> None:
     """Decode an image as `open_image` does, only to see whether that is possible; the errors are the same."""
-    _ask(source, Wanted.CHECK)
+    _ask(source, Wanted.CHECK, limits=limits)
 
 
 def stated_size(source: Source) -> tuple[int, int]:
@@ -191,8 +190,7 @@ def read_batches(
         files: paths.
         size: pixels per side.
         batch_size: files per batch.
-        workers: images that are decoded at the same time. Beside a large one they take at most 2 GiB together, or
-            64 MiB each if there are more than 32, see `Limits`.
+        workers: images that are decoded at the same time, see `Limits.for_callers`.
         any_name: whether to read files whose names are not valid text, too, which no index can hold.
     """
 
@@ -207,7 +205,7 @@ def read_batches(
         except UnreadableImage as reason:
             return str(reason)
 
-    limits = Limits(first=max(_LEAST_BYTES, min(Limits().first, Limits().most // workers)))
+    limits = Limits.for_callers(workers)
     starts = range(0, len(files), batch_size)
     threads = DaemonThreads(workers, "decoding")
     try:

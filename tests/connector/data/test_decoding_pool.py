@@ -192,6 +192,24 @@ def test_an_image_that_takes_much_memory_is_decoded_alone(pool: DecodingPool, tm
         fitted_pixels(tmp_path / "a.png", 8, Limits(10 << 20, 20_000_000))
 
 
+@LINUX
+def test_a_process_keeps_no_memory_of_an_image(pool: DecodingPool, tmp_path: Path):
+    noise = Image.effect_noise((4000, 4000), 50).convert("RGB")
+    noise.save(tmp_path / "a.jpg", progressive=True)
+    noise.save(tmp_path / "b.tif", compression="tiff_adobe_deflate")
+    for name in ("a.jpg", "b.tif"):
+        fitted_pixels(tmp_path / name, 8)
+        (pid,) = processes(pool)
+        deadline = time.monotonic() + 10
+        while own_kilobytes(pid) > 40_000 and time.monotonic() < deadline:  # it answers before it clears up
+            time.sleep(0.01)
+        assert own_kilobytes(pid) < 40_000
+
+
+def own_kilobytes(pid: int) -> int:
+    return int(re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
 def test_answers_that_nobody_asked_for_are_not_believed():
     assert is_possible((Outcome.DECODED, 8, 8, 192), Wanted.FIT, 8)
     assert is_possible((Outcome.REFUSED, 0, 0, 9), Wanted.FIT, 8)
