@@ -31,7 +31,9 @@ import time
 from collections import deque
 from importlib.util import find_spec
 from typing import NamedTuple
+from weakref import WeakSet
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_messages import (
     ANSWER,
     HELLO,
@@ -211,8 +213,9 @@ class DecodingPool:
         self._reset()
 
     def _reset(self) -> None:
-        # single operations on these are atomic, so Ctrl-C and threads need no lock
-        self._all: set[_Worker] = set()
+        # single operations on these are atomic, so Ctrl-C and threads need no lock; a process that Ctrl-C has taken
+        # from both the idle ones and the call that wanted it is collected, which closes its socket
+        self._all: WeakSet[_Worker] = WeakSet()
         self._idle: deque[_Worker] = deque()
         self._large = threading.Lock()
         self._closed = False
@@ -261,22 +264,29 @@ class DecodingPool:
                 self._end(worker)
 
     def _end(self, worker: _Worker) -> None:
+        self._all.discard(worker)  # first: a process that is in no list is ended and waited for, also after Ctrl-C
         worker.end()
-        self._all.discard(worker)
 
     def _take(self) -> _Worker:
         """Return a process that nothing else uses."""
-        while self._idle:
-            with contextlib.suppress(IndexError):  # another thread was faster
+        while True:
+            with contextlib.suppress(IndexError):
                 worker = self._idle.pop()
                 if worker.is_alive():
                     return worker
                 self._end(worker)
-        return self._start()
+                continue
+            if self._closed:
+                raise DataError("cannot decode an image: the process is about to end")
+            # in another thread: Ctrl-C while a process is started would lose its id, and so leave a zombie
+            threads = DaemonThreads(1, "starting")
+            try:
+                result_of(threads.submit(self._start))
+            finally:
+                threads.stop()
 
-    def _start(self) -> _Worker:
-        if self._closed:
-            raise DataError("cannot decode an image: the process is about to end")
+    def _start(self) -> None:
+        """Start a process, which is idle then."""
         try:
             worker = _Worker()
         except OSError as error:
@@ -284,12 +294,12 @@ class DecodingPool:
                 f"cannot start the process that decodes images ({sys.executable}): {error.strerror or error}"
             ) from None
         self._all.add(worker)
-        return worker
+        self._idle.append(worker)
 
     def prepare(self) -> None:
         """Start a process, if there is none, without waiting for it."""
         if not self._all:
-            self._idle.append(self._start())
+            self._start()
 
     def end_idle(self, most: int) -> None:
         """End the processes that are idle, but for a number of them."""

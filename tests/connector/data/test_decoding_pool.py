@@ -194,9 +194,10 @@ def test_an_image_that_takes_much_memory_is_decoded_alone(pool: DecodingPool, tm
 
 @LINUX
 def test_a_process_keeps_no_memory_of_an_image(pool: DecodingPool, tmp_path: Path):
-    noise = Image.effect_noise((4000, 4000), 50).convert("RGB")
-    noise.save(tmp_path / "a.jpg", progressive=True)
-    noise.save(tmp_path / "b.tif", compression="tiff_adobe_deflate")
+    Image.new("RGB", (4000, 4000)).save(tmp_path / "a.jpg", progressive=True)
+    Image.new("L", (6000, 6000)).save(tmp_path / "b.tif", compression="packbits")
+    with (tmp_path / "b.tif").open("ab") as stream:
+        stream.write(bytes(50 << 20))  # Pillow keeps what it has read
     for name in ("a.jpg", "b.tif"):
         fitted_pixels(tmp_path / name, 8)
         (pid,) = processes(pool)
@@ -352,6 +353,36 @@ def test_a_process_ends_with_its_parent_also_inside_a_decoder(number: int, endle
         assert time.monotonic() < start + 10
         assert process.returncode == -number
         assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+
+
+@LINUX
+def test_ctrl_c_at_any_moment_spoils_no_image_and_leaves_no_process(photo: Path):
+    program = f"""
+import os, signal, subprocess, threading, time
+from semcut.connector.data.decoding_pool import POOL
+from semcut.connector.data.images import fitted_pixels
+left, expected = 40, fitted_pixels({str(photo)!r}, 8).tobytes()
+def interrupt():
+    global left
+    while left:
+        time.sleep(left % 7 / 1000)
+        os.kill(os.getpid(), signal.SIGINT)
+        left -= 1
+threading.Thread(target=interrupt, daemon=True).start()
+while True:
+    try:
+        while left or signal.SIGINT in signal.sigpending():
+            assert fitted_pixels({str(photo)!r}, 8).tobytes() == expected
+        time.sleep(0.2)
+        break
+    except KeyboardInterrupt:
+        pass
+assert fitted_pixels({str(photo)!r}, 8).tobytes() == expected
+children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+print(len(children.split()) - 1, len(POOL._all), len(POOL._idle))  # without ps itself
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1 1 1\n", "")
 
 
 @LINUX
