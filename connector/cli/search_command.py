@@ -46,6 +46,9 @@ def search(
 
     An image that cannot be read is named, the others are answered, and the exit status is 1.
     """
+    from semcut.connector.data.decoding_pool import POOL
+
+    POOL.prepare()  # its process starts while torch is loaded
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE
 

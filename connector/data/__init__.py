@@ -4,7 +4,9 @@
     image_folders   list the files and classes of a folder, by the one rule of all commands
     image_contents  identify images by their content; check which images can be read
     archives        unpack tar archives that may mean harm
-    images          decode image files to arrays of pixels, and skip broken files with a reason
+    images          read image files as arrays of pixels, and skip broken files with a reason
+    decoding_pool, decoding_worker, decoding_messages    decode them in processes with limits of memory and time
+    decode_stream   decode one image file to RGB, in such a process
     pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
     protocols       divide a data set into training images, database and queries as published results do
     labels          look up the label of every record of an index: the class folder of the record's file

@@ -16,7 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
-from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image
+from semcut.connector.data.decoding_pool import Limits
+from semcut.connector.data.images import MAX_BYTES, UnreadableImage, check_image
 from semcut.connector.data.sources import DIGEST_BYTES as DIGEST_BYTES
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
@@ -66,7 +67,8 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
     report = progress or silent
     reasons: list[str] = []
     digests: list[bytes] = []
-    for done, (digest, reason) in enumerate(_in_threads(_checked, images.files, workers), 1):
+    check = partial(_checked, limits=Limits.for_callers(min(workers, os.cpu_count() or 1)))
+    for done, (digest, reason) in enumerate(_in_threads(check, images.files, workers), 1):
         digests.append(digest)
         reasons.append(reason)
         report(done, len(images))
@@ -96,10 +98,10 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
     return replace(found, labels=new_label[found.labels], classes=left, skipped=(*images.skipped, *skipped))
 
 
-def _checked(file: str) -> tuple[bytes, str]:
+def _checked(file: str, limits: Limits) -> tuple[bytes, str]:
     """Return the digest of an image, and the reason why it cannot be read or nothing."""
     try:
-        open_image(file)
+        check_image(file, limits)
     except UnreadableImage as reason:
         return b"", str(reason)
     digest = digest_of(file)

@@ -1,68 +1,46 @@
-"""Decode image files to arrays of pixels. Safe for folders that hold files of any kind.
+"""Read images: from files, streams and pictures of Pillow to RGB pixels. Safe for folders that hold files of any kind.
 
-A file that is not an image, is broken, or is a small file with a huge number of pixels never stops a run: the file is
-skipped and reported with the reason. The size of an image is read from the file's header and checked before any pixel
-is decoded. A JPEG file with more pixels than are decoded, as phones write, is decoded at a half, a quarter or an eighth
-of its width and height, which takes no more memory. `pixel_modes` says how other modes than RGB are shown.
+Files and streams come from outside, so they are decoded in other processes, see `decoding_pool`: a file that is not an
+image, is broken, or takes more memory or time than its limits never stops a run. It is skipped and reported with the
+reason. `decode_stream` says what is read. A picture of Pillow that the caller has is decoded in this process.
 """
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
-import struct
+import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.TiffTags import TAGS_V2_GROUPS
+from PIL import Image
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
-from semcut.connector.data.decoding_limits import refuse_costly, refuse_costly_jpeg
-from semcut.connector.data.file_structure import refuse_endless, refuse_endless_exif
-from semcut.connector.data.pixel_modes import to_rgb, transparent_key
+from semcut.connector.data.decode_stream import FORMATS as FORMATS
+from semcut.connector.data.decode_stream import UnreadableImage as UnreadableImage
+from semcut.connector.data.decode_stream import check_pixels, fit, upright
+from semcut.connector.data.decoding_messages import MAX_PIXELS as MAX_PIXELS
+from semcut.connector.data.decoding_messages import Answer, Outcome, Wanted
+from semcut.connector.data.decoding_pool import POOL, Limits
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
-
-MAX_PIXELS = 1 << 26
-"""Images with more pixels than this (67 million) are not decoded."""
-
-MAX_SIDE = 65_535
-"""Images that are wider or higher are not decoded; a JPEG file cannot be. Resizing takes memory for whole lines."""
 
 MAX_BYTES = 1 << 30
 """Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are read: those that Pillow decodes itself. For some others (EPS), Pillow starts external programs."""
+_BLOCK = 1 << 20
 
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""How a picture is turned upright, by its EXIF orientation; Pillow turns those of TIFF files itself."""
-
-# `preinit` and the two plugins imported above register all FORMATS. If a format were not registered, the first
-# `Image.open` would import every plugin of Pillow, which is slow.
-Image.preinit()
-
-
-class UnreadableImage(Exception):
-    """The error for an image that cannot be decoded; the message is the reason, for the caller to report."""
+Source = str | Path | IO[bytes]
+"""A file, or the stream of one, which is read from its beginning; its position changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +58,7 @@ class ImageBatch:
     skipped: list[tuple[str, str]]
 
 
-def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
+def open_image(source: Source | Image.Image) -> Image.Image:
     """Decode an image to RGB and rotate it upright according to its EXIF orientation.
 
     Args:
@@ -91,155 +69,113 @@ def open_image(source: str | Path | IO[bytes] | Image.Image) -> Image.Image:
         A new RGB image, see `pixel_modes`. A JPEG file of more than `MAX_PIXELS` pixels is scaled down.
 
     Raises:
-        UnreadableImage: the file is missing, is not an image, is broken, or has more pixels than are decoded.
+        UnreadableImage: the file is missing, is not an image, is broken, has more pixels than are decoded, or takes
+            more memory or time than `Limits`.
+        DataError: no process can be started to decode it.
     """
-    with decoded(source) as image:
-        return image
+    if not isinstance(source, Image.Image):
+        return _image(_ask(source, Wanted.WHOLE))
+    check_pixels(source)
+    try:
+        found = upright(source, own=False)
+        return found.copy() if found is source else found
+    except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
+        raise UnreadableImage(f"broken image: {error or type(error).__name__}") from None
+
+
+def image_within(source: Source, size: int, limits: Limits | None = None) -> Image.Image:
+    """Decode an image as `open_image` does, and make it smaller until no side has more than `size` pixels."""
+    return _image(_ask(source, Wanted.WITHIN, size, limits))
+
+
+def fitted_pixels(source: Source | Image.Image, size: int, limits: Limits | None = None) -> NDArray[np.uint8]:
+    """Decode an image as `open_image` does; crop its middle square and scale it to (3, size, size) uint8."""
+    if isinstance(source, Image.Image):
+        return fit(open_image(source), size)
+    return np.frombuffer(_ask(source, Wanted.FIT, size, limits).pixels, np.uint8).reshape(3, size, size)
+
+
+def check_image(source: Source, limits: Limits | None = None) -> None:
+    """Decode an image as `open_image` does, only to see whether that is possible; the errors are the same."""
+    _ask(source, Wanted.CHECK, limits=limits)
+
+
+def stated_size(source: Source) -> tuple[int, int]:
+    """Return width and height that the header of an image states, as it is stored; the errors are the same."""
+    answer = _ask(source, Wanted.HEADER)
+    return answer.width, answer.height
+
+
+def _ask(source: Source, wanted: Wanted, size: int = 0, limits: Limits | None = None) -> Answer:
+    with _descriptor_of(source) as descriptor:
+        answer = POOL.ask(descriptor, wanted, size, limits)
+    if answer.outcome != Outcome.DECODED:
+        raise UnreadableImage(answer.reason)
+    return answer
+
+
+def _image(answer: Answer) -> Image.Image:
+    return Image.frombytes("RGB", (answer.width, answer.height), answer.pixels)
 
 
 @contextmanager
-def decoded(source: str | Path | IO[bytes] | Image.Image) -> Iterator[Image.Image]:
-    """Decode an image as `open_image` does, and count its memory until the end of the block, see `decoding_limits`."""
-    if isinstance(source, Image.Image):
-        _check_pixels(source)
-        with _reasons():
-            found = _decode(source, own=False)
-        yield found
-        return
-    with ExitStack() as memory:
-        yield _decode_file(source, memory)
-
-
-def _decode_file(source: str | Path | IO[bytes], memory: ExitStack) -> Image.Image:
-    """Decode a file; on the stack, its memory is given back."""
+def _descriptor_of(source: Source) -> Iterator[int]:
+    """Open a file, or put what a stream holds in one."""
     try:
-        # not by its name: Pillow would wait at a FIFO, and map a file of raw pixels, which may become shorter meanwhile
-        opened = open_binary(source, max_bytes=MAX_BYTES, follow=True) if isinstance(source, str | Path) else source
+        if isinstance(source, str | Path):
+            opened = open_binary(source, max_bytes=MAX_BYTES, follow=True)
+        else:
+            opened = source if _is_regular(source) else _copied(source)
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a byte of zero
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
     try:
-        with _reasons(), read_header(opened) as image:
-            try:
-                if isinstance(image, JpegImageFile) and image.width * image.height > MAX_PIXELS:
-                    refuse_costly_jpeg(opened, image.width * image.height)
-                    _scale_down(image)
-                _check_pixels(image)
-                sharing = refuse_costly(image, opened, opened.seek(0, os.SEEK_END))
-            except ValueError as reason:
-                raise UnreadableImage(str(reason)) from None
-            memory.enter_context(sharing)
-            return _decode(image, own=True)
+        yield opened.fileno()
     finally:
         if opened is not source:
             opened.close()
 
 
-@contextmanager
-def _reasons() -> Iterator[None]:
-    """Turn every error while an image is decoded into `UnreadableImage`."""
+def _is_regular(stream: IO[bytes]) -> bool:
+    """Return whether a stream reads a regular file as it is, and cannot write to it."""
+    if type(stream) is not io.BufferedReader or not isinstance(stream.raw, io.FileIO):
+        return False
+    writable = fcntl.fcntl(stream, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and not writable
+
+
+def _copied(stream: IO[bytes]) -> IO[bytes]:
+    """Copy a stream to a file without a name; the caller closes it."""
+    copy = _nameless_file()
     try:
-        yield
-    except UnreadableImage:
+        stream.seek(0)
+        while block := stream.read(_BLOCK):
+            copy.write(block)
+            if copy.tell() > MAX_BYTES:
+                raise UnreadableImage(f"it has more than {MAX_BYTES:,} bytes")
+        copy.flush()
+    except BaseException:
+        copy.close()
         raise
-    except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
-        raise UnreadableImage(f"broken image: {error or type(error).__name__}") from None
+    return copy
 
 
-def read_header(stream: IO[bytes]) -> Image.Image:
-    """Open an image without decoding it, whatever its size; the caller closes it.
-
-    `Image.open` warns of large images, or refuses them, before a smaller version of a JPEG file can be asked for.
-
-    Raises:
-        UnreadableImage: it has none of the `FORMATS`, or too many parts, see `file_structure`.
-    """
-    stream.seek(0)
-    start = stream.read(16)
-    reason = "not an image"
-    for name in FORMATS:
-        factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(start)
-        if accepted and not isinstance(accepted, str):  # a text says that Pillow was built without the format
-            try:
-                refuse_endless(stream, name)
-            except ValueError as refused:
-                raise UnreadableImage(str(refused)) from None
-            stream.seek(0)
-            try:
-                return factory(cast("IO[bytes]", Unmapped(stream)), "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does
-                reason = f"broken image: a {name} file whose header is damaged, or of a kind that is not read"
-    raise UnreadableImage(reason)
-
-
-def _scale_down(image: JpegImageFile) -> None:
-    """Have a JPEG file decoded at the largest scale at which it has at most `MAX_PIXELS` pixels."""
-    for scale in (2, 4, 8):
-        size = -(-image.width // scale), -(-image.height // scale)
-        if size[0] * size[1] <= MAX_PIXELS:
-            image.draft(None, (image.width // scale, image.height // scale))
-            return
-
-
-class Unmapped:
-    """A file without its descriptor: libtiff would map the file, and the process would end if it became shorter."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.read, self.seek, self.tell, self.close = stream.read, stream.seek, stream.tell, stream.close
-
-
-def _check_pixels(image: Image.Image) -> None:
-    if max(image.size) > MAX_SIDE:
-        raise UnreadableImage(f"{image.width} x {image.height} pixels, at most {MAX_SIDE:,} on each side are decoded")
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(
-            f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are decoded: save it smaller, or as a "
-            "baseline JPEG file, which is read at a smaller scale"
-        )
-
-
-def _decode(image: Image.Image, *, own: bool) -> Image.Image:
-    """Decode an image to RGB, upright; a new one unless the image is the caller's own."""
-    key = transparent_key(image)
-    if own and isinstance(image, TiffImageFile):
-        _forget_directories(image)
-    image.load()
-    try:
-        refuse_endless_exif(image.info)
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged facts about a picture do not keep it from being shown
-        orientation = None
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    result = to_rgb(image, key)
-    if turn is not None:
-        return result.transpose(turn)
-    return result.copy() if result is image and not own else result
-
-
-def _forget_directories(image: TiffImageFile) -> None:
-    """Keep Pillow from reading the directories inside a TIFF, of EXIF data for example: nothing bounds their values."""
-    facts = image.getexif()
-    for tag in TAGS_V2_GROUPS:
-        if tag in facts:
-            del facts[tag]
-
-
-def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Crop the middle square of an RGB image and scale it to (3, size, size) uint8."""
-    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+def _nameless_file() -> IO[bytes]:
+    """Make a file without a name, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("image"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8]:
-    """Decode one image and fit it to (3, size, size) uint8: `open_image`, then `fit`.
+    """Decode one image and fit it to (3, size, size) uint8: `fitted_pixels`.
 
     Raises:
         DataError: the image cannot be read; the message names the image and the reason.
     """
     try:
-        return fit(open_image(source), size)
+        return fitted_pixels(source, size)
     except UnreadableImage as reason:
         name = "the image" if isinstance(source, Image.Image) else str(source)
         raise DataError(f"cannot read {name}: {reason}") from None
@@ -248,13 +184,13 @@ def load_pixels(source: str | Path | Image.Image, size: int) -> NDArray[np.uint8
 def read_batches(
     files: Sequence[str], size: int, batch_size: int, workers: int = 2, *, any_name: bool = False
 ) -> Iterator[ImageBatch]:
-    """Read image files in order, in batches; threads decode the next batch while the caller uses the current batch.
+    """Read image files in order, in batches; the next batch is decoded while the caller uses the current batch.
 
     Args:
         files: paths.
         size: pixels per side.
         batch_size: files per batch.
-        workers: threads that decode.
+        workers: images that are decoded at the same time, see `Limits.for_callers`.
         any_name: whether to read files whose names are not valid text, too, which no index can hold.
     """
 
@@ -263,13 +199,13 @@ def read_batches(
         try:
             if not any_name:
                 file.encode()
-            with decoded(file) as image:
-                return fit(image, size)
+            return fitted_pixels(file, size, limits)
         except UnicodeEncodeError:
             return "its name is not valid text"
         except UnreadableImage as reason:
             return str(reason)
 
+    limits = Limits.for_callers(workers)
     starts = range(0, len(files), batch_size)
     threads = DaemonThreads(workers, "decoding")
     try:
@@ -292,3 +228,4 @@ def read_batches(
             )
     finally:  # also if the caller is interrupted: what was begun ends by itself, and what waits is dropped
         threads.stop()
+        POOL.end_idle(os.cpu_count() or 1)

@@ -10,17 +10,19 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from semcut.connector.data.images import FORMATS, UnreadableImage
-from semcut.connector.explore.picture_decoding import use_image
+from semcut.connector.explore.picture_decoding import fitted_picture
 from semcut.indexes import Encodings
 from semcut.indexes.errors import DataError
 
-Encode = Callable[[Sequence[Image.Image]], Encodings]
-"""Encodes images with the network that made the index."""
+Encode = Callable[[Callable[[int], NDArray[np.uint8]]], Encodings]
+"""Encodes an image with the network that made the index, see `Encoder.encode_read`."""
 
 _IMAGES_KEPT = 16
 
@@ -29,7 +31,7 @@ class ImageEncoder:
     """Decodes and encodes one image after the other, each on all cores. Several threads may use an encoder at once.
 
     Args:
-        encode: function that encodes images; None if the network is not there.
+        encode: function that encodes an image; None if the network is not there.
     """
 
     def __init__(self, encode: Encode | None) -> None:
@@ -62,7 +64,7 @@ class ImageEncoder:
 
 def _encoded(content: bytes, encode: Encode) -> Encodings:
     try:
-        return use_image(io.BytesIO(content), lambda image: encode([image]))
+        return encode(partial(fitted_picture, io.BytesIO(content)))
     except UnreadableImage as error:
         formats = ", ".join(FORMATS)
         raise DataError(

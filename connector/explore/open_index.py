@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from semcut.connector.data.model_file import read_model_file
 from semcut.connector.explore.image_queries import Encode
@@ -156,11 +157,11 @@ class _LazyEncoder:
         self._model, self._device = model, device
         self._encoder: Any = None
 
-    def __call__(self, images: Sequence[Image.Image]) -> Encodings:
-        """Encode images."""
+    def __call__(self, read: Callable[[int], NDArray[np.uint8]]) -> Encodings:
+        """Encode an image."""
         if self._encoder is None:
             self._encoder = _load_encoder(self._model, self._device)
-        encodings: Encodings = self._encoder.encode(images)
+        encodings: Encodings = self._encoder.encode_read(read)
         return encodings
 
 

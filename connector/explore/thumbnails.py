@@ -18,7 +18,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from semcut.connector.data.images import UnreadableImage
-from semcut.connector.explore.picture_decoding import use_image
+from semcut.connector.explore.picture_decoding import small_picture
 from semcut.indexes.regular_files import open_binary
 
 MAX_FILE_BYTES = 64 << 20
@@ -52,7 +52,7 @@ def thumbnail(uri: str | None, size: int) -> Thumbnail:
             key = (uri, size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
             found = _kept.get(key)
             if found is None:
-                found = use_image(stream, lambda image: _shrink(image, size))
+                found = _encode(small_picture(stream, size), None)
                 _kept.put(key, found)
             return found
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -87,11 +87,6 @@ class _Pictures:
 
 
 _kept = _Pictures()
-
-
-def _shrink(image: Image.Image, size: int) -> Thumbnail:
-    image.thumbnail((size, size))
-    return _encode(image, None)
 
 
 @lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ from PIL import Image
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.image_arguments import images_given
-from semcut.connector.data.images import UnreadableImage, fit, load_pixels, open_image, read_batches
+from semcut.connector.data.images import UnreadableImage, fitted_pixels, load_pixels, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
@@ -93,6 +93,15 @@ class Encoder:
             return Encodings.concatenate(parts)
         return encodings_of(self._network.run(np.empty((0, 3, size, size), np.uint8)))
 
+    def encode_read(self, read: Callable[[int], NDArray[np.uint8]]) -> Encodings:
+        """Encode one image as a query.
+
+        Args:
+            read: gets the image size of the network, S, and returns the (3, S, S) pixels of the image, see
+                `fitted_pixels`. Its errors are passed on.
+        """
+        return encodings_of(self._network.run(read(self.architecture.image_size)[None]))
+
     def encode_readable(
         self, images: Iterable[str | os.PathLike[str] | Image.Image], skipped: list[tuple[str, str]]
     ) -> tuple[Encodings, list[int]]:
@@ -114,7 +123,7 @@ class Encoder:
 
         def pixels_of(image: str | Image.Image) -> NDArray[np.uint8] | str:
             try:
-                return _beside(_opened, image, size)
+                return _beside(fitted_pixels, image, size)
             except UnreadableImage as reason:
                 return str(reason)
 
@@ -152,10 +161,6 @@ class Encoder:
             )
             for batch in read_batches(paths, self.architecture.image_size, self._batch_size, self._workers)
         )
-
-
-def _opened(image: str | Image.Image, size: int) -> NDArray[np.uint8]:
-    return fit(open_image(image), size)
 
 
 def _beside(

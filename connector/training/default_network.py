@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semcut.connector.data.images import MAX_BYTES, UnreadableImage, read_header
+from semcut.connector.data.images import UnreadableImage, stated_size
 from semcut.connector.data.model_file import read_model_file
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import InvalidParameterError, install_hint
-from semcut.indexes.regular_files import open_binary
 
 SMALL_SIDE = 64
 PHOTO_SIDE = 128
@@ -93,10 +92,6 @@ def median_side(images: ImageSet) -> int:
     """Return the median length in pixels of the shorter sides of at most 100 images, spread over the set."""
     sides = []
     for position in np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int):
-        with (
-            suppress(OSError, ValueError, UnreadableImage),  # reported when all images are checked
-            open_binary(images.files[position], max_bytes=MAX_BYTES, follow=True) as stream,
-            read_header(stream) as image,
-        ):
-            sides.append(min(image.size))
+        with suppress(UnreadableImage):  # reported when all images are checked
+            sides.append(min(stated_size(images.files[position])))
     return int(np.median(sides)) if sides else 0

@@ -38,18 +38,16 @@ atexit.register(print, "at exit")
 DECODES_FOR_EVER = r"""
 import os, threading
 from semcut.connector.cli.app import main
-from semcut.connector.data import image_contents, images
-from semcut.connector.explore import picture_decoding
-from semcut.connector.retrieval import encoder
+from semcut.connector.data import image_contents
+from semcut.connector.data.decoding_pool import DecodingPool
 
 first = iter([b"begun\n"])  # one line alone: a second thread's could fall into what the command prints
 
-def decode(source, *rest):
+def decode(*rest):
     os.write(2, next(first, b""))
     threading.Event().wait()
 
-images.open_image = images.decoded = encoder.open_image = picture_decoding.open_image = decode
-image_contents.open_image = image_contents.digest_of = decode
+DecodingPool.ask = image_contents.digest_of = decode
 main()
 """
 

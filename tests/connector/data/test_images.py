@@ -107,13 +107,13 @@ def test_a_reader_that_is_stopped_decodes_nothing_more(monkeypatch: pytest.Monke
     started: list[str] = []
     go_on = threading.Event()
 
-    def decode(file: str) -> Image.Image:
+    def decode(file: str, *rest: object) -> Image.Image:
         started.append(file)
         if int(file) >= 50:
             go_on.wait(10)
         raise UnreadableImage("none")
 
-    monkeypatch.setattr(images, "open_image", decode)
+    monkeypatch.setattr(images, "fitted_pixels", decode)
     before = set(threading.enumerate())
     batches = cast("Generator[ImageBatch, None, None]", read_batches([str(i) for i in range(1000)], 8, 50))
     assert len(next(batches).skipped) == 50

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semcut.connector.data import pixel_modes
+from semcut.connector.data.decode_stream import decode_stream
 from semcut.connector.data.images import UnreadableImage, open_image
 
 Pixels = NDArray[np.generic]
@@ -33,7 +34,8 @@ def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def shown(source: Image.Image | bytes) -> Pixels:
-    image = open_image(io.BytesIO(source) if isinstance(source, bytes) else source)
+    """Decode in this process, of which a test can change the size of strips."""
+    image = decode_stream(io.BytesIO(source), 1 << 30) if isinstance(source, bytes) else open_image(source)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 

@@ -28,7 +28,7 @@ def connector(stored: Path) -> Iterator[Connector]:
 
 @pytest.fixture(scope="session")
 def service(connector: Connector, digits: ImageSet) -> ExploreService:
-    return ExploreService(connector.index, digits.classes, connector.encoder.encode)
+    return ExploreService(connector.index, digits.classes, connector.encoder.encode_read)
 
 
 @pytest.fixture(scope="session")

@@ -495,9 +495,9 @@ def test_a_response_describes_one_version_while_a_writer_changes_the_index(write
 def test_an_image_is_encoded_once_for_several_searches(connector, digits, digits_test):
     encoded = []
 
-    def encode(images):
-        encoded.append(len(images))
-        return connector.encoder.encode(images)
+    def encode(read):
+        encoded.append(1)
+        return connector.encoder.encode_read(read)
 
     client = client_of(ExploreService(connector.index, digits.classes, encode))
     for cutoff in (0.1, 0.2, 0.3):
