@@ -12,20 +12,21 @@ from functools import partial
 import numpy as np
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes.stored_values import stored_values
 
 CONFIG = IndexConfig(classes=7, bits=64, dim=8, stored_probabilities=4)
 IDS = 600
 
 
 def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
-    """Return the records with these ids, as these changes wrote them."""
+    """Return the records with these ids, as these changes wrote them and an index stores them."""
     ids, changes = np.asarray(ids, np.int64), np.asarray(changes, np.int64)
     mixed = (ids[:, None] * 7919 + changes[:, None] * 104_729 + np.arange(64) * 1_299_709) * 2_654_435_761 % 2**32
     mixed = (mixed >> 7) % 1009
     logits = mixed[:, : CONFIG.classes] / 150
     p = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     features = mixed[:, 10 : 10 + CONFIG.dim] - 500.5
-    return Encodings(
+    written = Encodings(
         probabilities=(p / p.sum(axis=1, keepdims=True)).astype(np.float32),
         codes=np.packbits(mixed > 504, axis=1),
         features=(features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32),
@@ -35,6 +36,7 @@ def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
             for number, change in zip(ids, changes, strict=True)
         ],
     )
+    return stored_values(CONFIG, written)
 
 
 class Story:

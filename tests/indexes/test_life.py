@@ -17,6 +17,7 @@ from semcut.indexes import (
     SemanticIndex,
     UnknownIdError,
 )
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import PROPERTY, World, assert_same, assert_same_records, configs, encodings
 from tests.thorough import examples
 
@@ -29,7 +30,12 @@ def rows_of(batch: Encodings, ids: list[int]) -> Encodings:
 def renamed(batch: Encodings, ids: list[int]) -> Encodings:
     """Return the same records with other ids."""
     return Encodings(
-        probabilities=batch.probabilities, codes=batch.codes, features=batch.features, ids=ids, uris=batch.uris
+        probabilities=batch.probabilities,
+        codes=batch.codes,
+        features=batch.features,
+        ids=ids,
+        uris=batch.uris,
+        any_mass=True,
     )
 
 
@@ -267,10 +273,12 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     """Draw a world, whose batches supply the records, and a list of changes, each with a seed of its own."""
     config, seed = draw(configs()), draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    normalised = draw(st.booleans())
+    normalised = config.stored_features != "float32" or draw(st.booleans())
+    any_mass = draw(st.booleans())
+    records = encodings(rng, config, draw(st.integers(1, 60)), normalised=normalised, any_mass=any_mass)
     world = World(
         config=config,
-        batches=[encodings(rng, config, draw(st.integers(1, 60)), normalised=normalised)],
+        batches=[stored_values(config, records)],
         queries=encodings(rng, config, 5, normalised=normalised, records=False),
         normalised=normalised,
         seed=seed,

@@ -17,6 +17,7 @@ from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.schema import choose_kind
 from semcut.indexes.milvus.shared_rows import CONFIG, IDENTITY, shared_collection_name
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import World, assert_same_records, encodings
 
 FEW_EXAMPLES = settings(
@@ -34,8 +35,15 @@ def _similarity(classes: int) -> np.ndarray:
 
 
 CONFIGS = [
-    IndexConfig(classes=3, bits=32, dim=1),
-    IndexConfig(classes=12, bits=72, dim=17, prior=np.array([1e-3, 1, 1e-6, 1] * 3)),
+    IndexConfig(classes=3, bits=32, dim=1, stored_features="float32"),
+    IndexConfig(
+        classes=12,
+        bits=72,
+        dim=17,
+        prior=np.array([1e-3, 1, 1e-6, 1] * 3),
+        stored_probabilities=5,
+        stored_features="int8",
+    ),
     IndexConfig(classes=4, bits=40, dim=2, similarity=_similarity(4)),
 ]
 """The configurations of property tests: few, since an index of each has to be created on every server."""
@@ -108,11 +116,11 @@ class Backend:
 def small_worlds(draw: st.DrawFn, *, rows: tuple[int, int] = (0, 60), queries: tuple[int, int] = (1, 6)) -> World:
     """Draw worlds like those of `generate.worlds`, with one of a few configurations."""
     config, count = draw(st.sampled_from(CONFIGS)), draw(st.integers(*rows))
-    normalised = draw(st.booleans())
+    normalised, any_mass = config.stored_features != "float32" or draw(st.booleans()), draw(st.booleans())
     borders = sorted(draw(st.lists(st.integers(0, count), max_size=2)))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    records = encodings(rng, config, count, normalised=normalised)
+    records = stored_values(config, encodings(rng, config, count, normalised=normalised, any_mass=any_mass))
     query_batch = encodings(rng, config, draw(st.integers(*queries)), normalised=normalised, records=False)
     return World(
         config=config,

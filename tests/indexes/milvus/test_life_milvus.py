@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings
 from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import World, assert_same, assert_same_records, encodings
 from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES, assert_holds
 from tests.indexes.test_life import filled, renamed
@@ -22,10 +23,12 @@ def stories(draw: st.DrawFn) -> tuple[World, list[tuple[str, int]]]:
     """Draw a world, whose records the changes use, and changes, each with a seed of its own."""
     config, seed = draw(st.sampled_from(CONFIGS)), draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
-    normalised = draw(st.booleans())
+    normalised = config.stored_features != "float32" or draw(st.booleans())
+    any_mass = draw(st.booleans())
+    records = encodings(rng, config, draw(st.integers(1, 40)), normalised=normalised, any_mass=any_mass)
     world = World(
         config=config,
-        batches=[encodings(rng, config, draw(st.integers(1, 40)), normalised=normalised)],
+        batches=[stored_values(config, records)],
         queries=encodings(rng, config, 3, normalised=normalised, records=False),
         normalised=normalised,
         seed=seed,

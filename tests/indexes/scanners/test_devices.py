@@ -21,6 +21,7 @@ from semcut.indexes import (
 )
 from semcut.indexes.scanners import gpu_features, gpu_segments, hamming_faiss_gpu, hamming_torch_gpu
 from semcut.indexes.scanners.gpu_features import GpuFeatures
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import (
     PROPERTY,
     assert_same,
@@ -206,7 +207,7 @@ def test_a_gpu_without_memory_to_compare_leaves_it_to_the_cpu(compared, monkeypa
 
 def test_damaged_features_do_not_keep_an_index_from_opening(compared, tmp_path):
     rng = np.random.default_rng(6)
-    records = classified(rng, CONFIG, 1000)
+    records = stored_values(CONFIG, classified(rng, CONFIG, 1000))
     filled(FaissIndex.create(tmp_path / "index", CONFIG), [records]).close()
     (file,) = (tmp_path / "index").glob("**/features*")
     content = bytearray(file.read_bytes())

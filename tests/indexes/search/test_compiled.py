@@ -99,7 +99,7 @@ def test_pruning_keeps_hardly_more_than_all_bounds_of_all_cells_would():
 
 def test_weights_and_distances_that_underflow():
     """Squares that are 0 or denormal in float32, and a weight whose reciprocal overflows."""
-    config = IndexConfig(classes=2, bits=32, dim=1, similarity=[[1, 1e-310], [1e-310, 1]])
+    config = IndexConfig(classes=2, bits=32, dim=1, similarity=[[1, 1e-310], [1e-310, 1]], stored_features="float32")
     reference = BruteForceIndex(config)
     index = FaissIndex.create(None, config, engine="compiled")
     features = np.array([3.3e-23, 3.2e-23, 3.1e-23, 1e-40, 2e-40], np.float32)[:, None]

@@ -101,12 +101,16 @@ def content(store: Store) -> dict[int, int]:
     rows = snapshot.live
     ids = snapshot.columns.ids[rows]
     changes = np.array([int(uri.split()[-1]) if uri else -1 for uri in snapshot.columns.uris(rows)], np.int64)
-    features = snapshot.columns.raw()["features"][rows]
+    found, places = snapshot.columns.features(rows)
+    features = found[places]
+    found, places = snapshot.columns.probabilities(rows)
+    probabilities = found[places]
     for place in np.flatnonzero(changes < 0).tolist():  # records without uri are identified by their features
         changes[place] = np.flatnonzero((FEATURES[:, ids[place]] == features[place]).all(axis=1))[0]
     expected = records(ids, changes)
-    for name in ("probabilities", "codes", "features"):
-        assert np.array_equal(snapshot.columns.raw()[name][rows], getattr(expected, name)), name
+    assert np.array_equal(snapshot.columns.codes[rows], expected.codes)
+    assert np.array_equal(features, expected.features)
+    assert np.array_equal(probabilities, expected.probabilities)
     assert len(np.unique(ids)) == len(ids)
     return dict(zip(ids.tolist(), changes.tolist(), strict=True))
 

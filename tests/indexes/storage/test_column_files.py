@@ -293,9 +293,9 @@ def test_a_read_that_is_cut_short_is_continued(tmp_path, monkeypatch):
 
 
 def test_every_column_has_a_type_and_a_shape():
-    config = IndexConfig(classes=7, bits=72, dim=5)
+    config = IndexConfig(classes=7, bits=72, dim=5, stored_features="float32")
     found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
-    assert found == {
+    every = {
         "ids": ("<i8", ()),
         "codes": ("|u1", (9,)),
         "probabilities": ("<f4", (7,)),
@@ -305,4 +305,9 @@ def test_every_column_has_a_type_and_a_shape():
         "uri_bytes": ("|u1", ()),
         "removed": ("<i8", ()),
     }
+    assert found == every
     assert tuple(found) == NAMES
+    config = IndexConfig(classes=17, bits=72, dim=5)
+    found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
+    assert found == every | {"probabilities": ("<u2", (32,)), "features": ("<f2", (5,))}
+    assert specs(config.model_copy(update={"stored_features": "int8"}))["features"].dtype.str == "|i1"
