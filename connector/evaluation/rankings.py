@@ -38,6 +38,7 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.equations import Similarity, is_relevant
 from semcut.indexes.search.tie_order import LEVELS, levels, mixed
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
+from semcut.indexes.stored_values import stored_values
 
 RankingName = Literal["hamming", "euclidean", "shortlist", "relevance", "fused"]
 RANKING_NAMES: tuple[RankingName, ...] = get_args(RankingName)
@@ -144,7 +145,8 @@ def compare(
     """Measure all rankings at all cutoffs.
 
     Args:
-        records: n records with L2-normalised features; if they have no ids, their positions are used as ids.
+        records: n records with L2-normalised features; what an index would store of them is compared. If they have no
+            ids, their positions are used as ids.
         labels: (n,) int64, -1 for unknown.
         queries: nq queries.
         query_labels: (nq,) int64.
@@ -170,7 +172,7 @@ def compare(
     report = progress or silent
     total = totals_given(labels, query_labels)
     found = Comparison.unfilled(chosen, ks_given(ks), len(queries))
-    pairs = _AllPairs(records, labels, config, shortlist)
+    pairs = _AllPairs(stored_values(config, records), labels, config, shortlist)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     step = max(1, min(_PAIRS // threads // max(1, len(records)), _QUERIES_PER_BLOCK))
 
@@ -204,6 +206,7 @@ class _AllPairs:
         self._probabilities, self._features = (
             a.T.astype(np.float64) for a in (records.probabilities, records.features)
         )
+        self._squares = (self._features**2).sum(axis=0)
         self._codes, self._shortlist = records.codes, shortlist
 
     def measure(
@@ -224,7 +227,8 @@ class _AllPairs:
         """
         weights = self._similarity.weights(queries.probabilities)
         relevance = (weights @ self._probabilities).astype(np.float32)
-        squared = 2 - 2 * (queries.features.astype(np.float64) @ self._features)
+        features = queries.features.astype(np.float64)
+        squared = np.vecdot(features, features)[:, None] + self._squares - 2 * (features @ self._features)
         distances = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
         hamming = hamming_all_pairs(queries.codes, self._codes)
         level = levels(weights, weights[:, self._dominant], self._edges[None])

@@ -22,6 +22,8 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.indexes import Encodings, IndexConfig
 from semcut.indexes.argument_checks import instance_given, integer_given
+from semcut.indexes.array_checks import array_of
+from semcut.indexes.errors import InvalidParameterError, shown
 
 MAX_WORKERS = 256
 _BYTES_ON_CPU, _BYTES_ON_GPU = 3 << 26, 1 << 32
@@ -99,8 +101,15 @@ class Encoder:
         Args:
             read: gets the image size of the network, S, and returns the (3, S, S) pixels of the image, see
                 `fitted_pixels`. Its errors are passed on.
+
+        Raises:
+            InvalidParameterError: `read` is no function, or returns something else.
         """
-        return encodings_of(self._network.run(read(self.architecture.image_size)[None]))
+        if not callable(read):
+            raise InvalidParameterError(f"read = {shown(read)}, expected a function that returns pixels")
+        size = self.architecture.image_size
+        pixels = array_of("pixels", read(size), "u", (3, size, size), 0, 255)
+        return encodings_of(self._network.run(pixels[None].astype(np.uint8)))
 
     def encode_readable(
         self, images: Iterable[str | os.PathLike[str] | Image.Image], skipped: list[tuple[str, str]]

@@ -120,7 +120,7 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "right": ranked, "every": np.array([[2, 3]]), "relevant": np.array([1]),
         "trained": [], "indexed": [], "expected": ProtocolSplit(few, few, few),
         "Checkpoint.load.path": model.path, "Connector.open.path": place / "index",
-        "Encoder.encode_readable.skipped": [],
+        "Encoder.encode_readable.skipped": [], "read": lambda size: np.zeros((3, size, size), np.uint8),
         "train.images": few, "Checkpoint.save.weights": model.net.state_dict(), "ImageSet.skipped": (),
         "SemanticHashNet.forward.images": torch.zeros(2, 3, 16, 16), "Connector.add_files.files": [],
         "SemanticHashNet.backbone_outputs.images": torch.zeros(2, 3, 16, 16), "ImageSet.files": few.files,

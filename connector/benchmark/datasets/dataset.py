@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from semcut.connector.benchmark.datasets.array_files import read_arrays
 from semcut.indexes import FaissIndex, SemcutError
-from semcut.indexes.config import Settings
+from semcut.indexes.config import IndexConfig, Settings
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import replacing, write_json
@@ -151,6 +151,11 @@ def start_dataset(path: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise DataError(f"cannot create the directory {path}: {error.strerror}") from None
     return path / _INDEX, path / _QUERIES
+
+
+def config_of_queries(config: IndexConfig) -> IndexConfig:
+    """Return the configuration of an index of queries, which keeps all that a network says of an image."""
+    return config.model_copy(update={"stored_probabilities": config.classes, "stored_features": "float32"})
 
 
 def finish_dataset(path: Path, about: About, record_labels: NDArray[np.int32], query_labels: NDArray[np.int32]) -> None:

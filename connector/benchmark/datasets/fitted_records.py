@@ -59,7 +59,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.benchmark.datasets.class_variants import ClassVariants
-from semcut.connector.benchmark.datasets.dataset import About, Dataset, finish_dataset, start_dataset
+from semcut.connector.benchmark.datasets.dataset import About, Dataset, config_of_queries, finish_dataset, start_dataset
 from semcut.connector.benchmark.datasets.strata import Labels, Source, choose_queries, stratum_edges
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
@@ -273,9 +273,12 @@ def fitted_dataset(
     ]
     config = IndexConfig(classes=classes, bits=bits or fit.bits, dim=fit.dim)
     labels = []
-    for target, generator, count in zip(start_dataset(path), generators, (records, queries), strict=True):
+    configs = (config, config_of_queries(config))
+    for target, each, generator, count in zip(
+        start_dataset(path), configs, generators, (records, queries), strict=True
+    ):
         target_labels = np.empty(count, np.int32)
-        with FaissIndex.create(target, config, durability="close") as index:
+        with FaissIndex.create(target, each, durability="close") as index:
             for start in range(0, count, _ADD):
                 batch, label = generator.batch(min(_ADD, count - start))
                 index.add(replace(batch, ids=np.arange(start, start + len(batch))))

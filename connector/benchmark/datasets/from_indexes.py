@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.dataset import About, Dataset, finish_dataset, shape, start_dataset
+from semcut.connector.benchmark.datasets.dataset import (
+    About,
+    Dataset,
+    config_of_queries,
+    finish_dataset,
+    shape,
+    start_dataset,
+)
 from semcut.connector.data.image_folders import class_of
 from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.sources import balanced_sample
@@ -62,8 +69,9 @@ def dataset_from_indexes(
         chosen = [np.arange(len(index)), np.arange(len(queries))]
         if limit_queries is not None:
             chosen[1] = balanced_sample(labels[1], limit_queries, seed)
-        for target, source, rows in zip(start_dataset(path), (index, queries), chosen, strict=True):
-            _copy(source, target, rows, config)
+        configs = (config, config_of_queries(config))
+        for target, source, rows, each in zip(start_dataset(path), (index, queries), chosen, configs, strict=True):
+            _copy(source, target, rows, each)
         about = About(
             name=name,
             source=f"recorded encodings of {len(classes)} classes",

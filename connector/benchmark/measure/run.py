@@ -72,7 +72,9 @@ def _measure(directory: Path, request: DatasetTask, path: Path, plan: Plan, prog
             started = time.time()
             chosen = np.sort(np.random.default_rng(plan.seed).permutation(dataset.about.queries)[: plan.queries])
             stored = dataset.queries.get(chosen)
-            queries = Encodings(probabilities=stored.probabilities, codes=stored.codes, features=stored.features)
+            queries = Encodings(
+                probabilities=stored.probabilities, codes=stored.codes, features=stored.features, any_mass=True
+            )
             report(0, 1, "reading")
             data = Data.of(dataset.index, dataset.index_path, mapped=request.grid == "growth")
             costs: dict[str, StructureFacts] = {}

@@ -16,7 +16,7 @@ from semcut.indexes import Encodings, FaissIndex, IndexConfig, SearchResult
 from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 
-CONFIG = IndexConfig(classes=10, bits=64, dim=16)
+CONFIG = IndexConfig(classes=10, bits=64, dim=16, stored_features="float32")
 ROWS = 300
 BLOCK = range(128, 256)
 """Rows that share one checksum. The id of a record in `index` is its row."""

@@ -235,9 +235,10 @@ def test_answers_that_nobody_asked_for_are_not_believed():
         ANSWER.pack(Outcome.DECODED, 1 << 30, 8, 192) + bytes(192),
         ANSWER.pack(Outcome.REFUSED, 0, 0, 1 << 50),
         ANSWER.pack(77, 8, 8, 192) + bytes(192),
-        os.urandom(64),
+        bytes(range(7, 71)),
         b"\1",
     ],
+    ids=["long", "wide", "long reason", "unknown", "noise", "short"],
 )
 def test_a_process_that_was_taken_over_cannot_harm_this_one(answer, pool, photo, monkeypatch):
     """One that says nonsense is ended, and the image gets a reason; no memory is taken for it."""

@@ -68,7 +68,7 @@ def test_networks_with_one_frozen_backbone_compute_it_once(networks, tmp_path):
         plain = Encoder(Checkpoint.load(tmp_path / name))
         expected = plain.encode(files)
         assert np.allclose(kept.probabilities, expected.probabilities, atol=1e-5)
-        assert np.allclose(kept.features, expected.features, atol=1e-5)
+        assert np.allclose(kept.features, expected.features, atol=3e-4)  # stored as float16
         assert (np.bitwise_count(kept.codes ^ expected.codes).sum(axis=1) > 0).mean() < 0.01
         queries = plain.encode(images.queries.files)
         assert found.right.mean() == (queries.probabilities.argmax(axis=1) == images.queries.labels).mean()

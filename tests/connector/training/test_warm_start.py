@@ -30,7 +30,7 @@ def test_a_warm_start_uses_the_weights_of_a_trained_network(
     longer = TrainConfig(epochs=2, learning_rate=1e-9, augment="none")
     with pytest.raises(Stop):
         train(images, architecture, longer, tmp_path / "stopped", start=tmp_path / "first", progress=stop_in(1))
-    with pytest.raises(CheckpointError, match=r"has other settings \(start\)"):
+    with pytest.raises(CheckpointError, match=r"has other settings \('start'\)"):
         train(images, architecture, longer, tmp_path / "stopped", resume=True)
 
 
