@@ -26,6 +26,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
+from semcut.connector.models.layer_shapes import outputs_of
 from semcut.connector.models.pth_files import read_pth
 from semcut.indexes.argument_checks import possible_path_given
 from semcut.indexes.errors import (
@@ -89,7 +90,11 @@ class Backbone(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                return tuple(output.shape[1] for output in self(torch.zeros(1, 3, size, size)))
+                if any(parameter.is_meta for parameter in self.parameters()):
+                    outputs = outputs_of(self, (3, size, size))
+                else:
+                    outputs = self(torch.zeros(1, 3, size, size))
+                return tuple(output.shape[1] for output in outputs)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise InvalidParameterError(
                 f"the backbone cannot take images of {size} x {size} pixels ({error}): give a larger image size"

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from semcut.connector.models.device import device_named
 from semcut.connector.models.hashing import binarise, pack
+from semcut.connector.models.layer_shapes import outputs_of
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import CheckpointError
 
@@ -68,14 +69,14 @@ class NetworkRunner:
         def look(layer: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             nonlocal largest
             arrays = [value for value in (*inputs, output) if isinstance(value, torch.Tensor)]
-            largest = max(largest, sum(array.nbytes for array in arrays))
+            largest = max(largest, sum(array.shape[1:].numel() * array.itemsize for array in arrays))
 
-        outline = SemanticHashNet.outline(self.net.architecture).to("meta").eval()
+        outline = SemanticHashNet.outline(self.net.architecture).backbone.to("meta").eval()
         for layer in outline.modules():
             if not list(layer.children()):
                 layer.register_forward_hook(look)
         size = self.net.architecture.image_size
-        outline.backbone_outputs(torch.empty((1, 3, size, size), dtype=torch.uint8, device="meta"))
+        outputs_of(outline, (3, size, size))
         return 2 * largest
 
     @torch.inference_mode()
