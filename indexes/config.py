@@ -36,6 +36,8 @@ DEFAULT_STORED = 16
 MAX_RESULTS = 10**8
 """Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
+_MOST_ERRORS = 1000
+
 MAX_SIMILARITY = 1e12
 """Largest entry of S, so that relevances stay far below the largest float32 value."""
 
@@ -121,8 +123,11 @@ class IndexConfig(Settings):
 
     @field_validator("prior", "similarity", mode="before")
     @classmethod
-    def _from_array(cls, value: Any) -> Any:
-        return value.tolist() if isinstance(value, np.ndarray) else value
+    def _from_array(cls, value: Any, info: ValidationInfo) -> Any:
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        if isinstance(value, list | tuple):
+            _refuse_many_wrong(value if info.field_name == "similarity" else [value])
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> IndexConfig:
@@ -172,12 +177,29 @@ class IndexConfig(Settings):
                 raise InvalidEncodingsError(f"the batch has {given} {what} but the index has {expected}")
 
 
+def _refuse_many_wrong(rows: list[Any] | tuple[Any, ...]) -> None:
+    """Refuse the first wrong row or number of many; pydantic would make an error of each, of a kilobyte."""
+    if len(rows) + sum(len(row) for row in rows if isinstance(row, list | tuple)) <= _MOST_ERRORS:
+        return
+    for row in rows:
+        if not isinstance(row, list | tuple):
+            raise ValueError(f"one row is {shown(row)}, expected a list of numbers")
+        for number in row:
+            if not isinstance(number, int | float | np.number) or isinstance(number, bool) or not number >= 0:
+                raise ValueError(f"one entry is {shown(number)}, expected numbers that are not negative")
+
+
 def written_config(values: dict[str, Any]) -> IndexConfig:
     """Return the configuration of a stored index from its values; one that does not say what it stores stores all.
+
+    The values may come from a forged file: not one of many wrong ones costs more than another.
 
     Raises:
         InvalidParameterError: the values are not valid.
     """
+    for name in values:
+        if name not in IndexConfig.model_fields:
+            raise InvalidParameterError(f"{shown(name)}: there is no such setting")
     return IndexConfig(**{"stored_probabilities": values.get("classes", 0), "stored_features": "float32", **values})
 
 

@@ -184,28 +184,27 @@ class SemanticIndex(ABC):
         return self._uris(self._ids_given(ids))
 
     def contains(self, ids: Any) -> NDArray[np.bool_]:
-        """Return for each id whether the index has a record with this id.
+        """Return for each id whether the index has a record with this id: (n,) bool.
 
         Args:
             ids: (n,) integers.
-
-        Returns:
-            (n,) bool.
         """
         return self._contains(self._ids_given(ids, must_exist=False))
 
-    def iterate(self, batch_size: int = 10_000, *, after: int = -1) -> Iterator[Records]:
+    def iterate(self, batch_size: int | None = None, *, after: int = -1) -> Iterator[Records]:
         """Yield all records in batches, ordered by id, as they are now: later changes do not show.
 
         Args:
-            batch_size: records in a batch; the last batch may have fewer.
+            batch_size: records in a batch; the last batch may have fewer. None for 10,000, or fewer that take 128 MiB.
             after: yield only records with larger ids; pass the last id seen to continue an earlier iteration.
 
         Raises:
-            InvalidParameterError: `batch_size` or `after` is not an integer, or is too small.
+            InvalidParameterError: `batch_size` or `after` is no such integer.
         """
         self._check_open()
-        size, after = integer_given("batch_size", batch_size, 1), integer_given("after", after, -1)
+        fitting = min(10_000, (1 << 25) // (self.config.classes + self.config.dim))
+        size = integer_given("batch_size", fitting if batch_size is None else batch_size, 1)
+        after = integer_given("after", after, -1)
         return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
 
     @abstractmethod

@@ -31,6 +31,10 @@ _FILES, _SMALL_BYTES = 16, 1 << 16
 _STANDARD = (0, 1, 2)
 
 
+_KEPT_BYTES = 1 << 26
+"""A process that keeps more memory than this after an image ends, and another takes its place."""
+
+
 def main(descriptor: int) -> None:
     """Answer requests until the parent closes the connection.
 
@@ -54,11 +58,12 @@ def main(descriptor: int) -> None:
         _Decoder(parent).run()
 
 
-def _own_bytes() -> int | None:
-    """Return the size of this process; None where that cannot be known."""
+def _own_bytes() -> tuple[int, int] | None:
+    """Return the size of this process, and how much of it is in memory; None where that cannot be known."""
     try:
         with open("/proc/self/statm", "rb") as stream:
-            return int(stream.read().split()[0]) * resource.getpagesize()
+            size, resident = (int(pages) * resource.getpagesize() for pages in stream.read().split()[:2])
+            return size, resident
     except OSError:
         return None
 
@@ -88,7 +93,7 @@ class _Decoder:
             pass
 
     def _answer(self) -> bool:
-        """Answer one request; False if the parent is gone."""
+        """Answer one request; False if the parent is gone, or if too much memory cannot be given back."""
         head, descriptors, *_ = socket.recv_fds(self._parent, REQUEST.size, 1)
         while head and len(head) < REQUEST.size:
             rest = self._parent.recv(REQUEST.size - len(head))
@@ -109,13 +114,14 @@ class _Decoder:
         self._parent.sendall(content)
         del content
         gc.collect()  # Pillow's pictures refer to themselves, and some keep the whole file
-        return True
+        now = _own_bytes()
+        return self._own is None or now is None or now[1] - self._own[1] <= _KEPT_BYTES
 
     def _limit_memory(self, memory: int) -> None:
         if self._own is None or memory == self._memory:
             return
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        most = self._own + memory
+        most = self._own[0] + memory
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
         self._memory = memory

@@ -18,8 +18,6 @@ from semcut.indexes.index import SemanticIndex
 MAX_VALUES = 1 << 31
 """Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds."""
 
-_BATCH_RECORDS = 20_000
-
 
 def is_feasible(index: SemanticIndex, records: int) -> bool:
     """Return whether comparing a query with this many records of an index takes seconds, not minutes."""
@@ -50,7 +48,7 @@ def search_exhaustively(
         DataError: `stop` returned True.
     """
     parts = [SearchResult.empty(1, k)]
-    for batch in index.iterate(_BATCH_RECORDS):
+    for batch in index.iterate():
         if stop():
             raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:

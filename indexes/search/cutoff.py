@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.pruning.class_lists import LargeWeights
-from semcut.indexes.scoring.equations import is_relevant, relevance
+from semcut.indexes.scoring.equations import is_relevant
+from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, relevance_products
 from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error
 from semcut.indexes.search.rank import RecordReader
 from semcut.indexes.search_tuning import TUNING
-from semcut.indexes.stored_values import PackedRows, dense_rows, relevance_products
 
 
 def relevant_candidates(
@@ -59,7 +59,7 @@ def relevant_candidates(
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * relative_error(classes) + UNDERFLOW
         relevant |= open_ & (r > cutoff)
         query, place = np.nonzero(doubtful & open_)
-        exact = relevance(weights[query], dense_rows(probabilities, at[query, place]))
+        exact = exact_relevance(weights, query, probabilities, at[query, place])
         relevant[query, place] = is_relevant(exact, cutoff)
     return relevant
 

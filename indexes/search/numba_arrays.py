@@ -20,7 +20,7 @@ class RecordArrays(NamedTuple):
     Attributes:
         ids: (n,) int64.
         probabilities: (n, C) float32, or (0, C) if they are stored in another form.
-        packed: (n, 2 m) uint16, `stored_values.PackedRows.rows`, or (0, 2).
+        packed: (n, 2 m) uint16, `packed_rows.PackedRows.rows`, or (0, 2).
         features: (n, D) float32, or (0, D).
         halves: (n, D) uint16, the bits of float16 features, or (0, D).
         bytes: (n, D) int8, multiples of `step`, or (0, D).

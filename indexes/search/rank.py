@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
-from semcut.indexes.scoring.equations import distance, fused_score, hamming, relevance
+from semcut.indexes.scoring.equations import distance, fused_score, hamming
+from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, relevance_products
 from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error, squared_distances
-from semcut.indexes.stored_values import PackedRows, dense_rows, relevance_products
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
 bound of `scoring.rounding`. Returns None if it cannot; the distances are then computed on the CPU."""
 
-_BLOCK = 1024  # pairs whose exact values are computed together: their float64 copies stay in the cache
+_BLOCK = 1 << 17  # values whose exact sums are computed together: their float64 copies stay in the cache
 
 
 class RecordReader(Protocol):
@@ -93,8 +93,9 @@ def rank(
     ids = records.ids[row]
     features, at = records.features(row)
     exact = np.empty(len(row), np.float32)
-    for start in range(0, len(row), _BLOCK):
-        here = slice(start, start + _BLOCK)
+    size = max(1, _BLOCK // queries.features.shape[1])
+    for start in range(0, len(row), size):
+        here = slice(start, start + size)
         exact[here] = distance(queries.features[query[here]], features[at[here]])
     cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, records, query, row), exact)
     order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
@@ -118,11 +119,7 @@ def _relevance(
 ) -> NDArray[np.float32]:
     """Compute exact R for pairs of a query and a row."""
     probabilities, at = records.stored_probabilities(row)
-    r = np.empty(len(row), np.float32)
-    for start in range(0, len(row), _BLOCK):
-        here = slice(start, start + _BLOCK)
-        r[here] = relevance(weights[query[here]], dense_rows(probabilities, at[here]))
-    return r
+    return exact_relevance(weights, query, probabilities, at)
 
 
 def _contenders(

@@ -23,7 +23,7 @@ from semcut.indexes.scoring.equations_numba import (
 from semcut.indexes.search.numba_arrays import RecordArrays
 
 _STEP = 2.0**-16
-"""`stored_values.STEP`."""
+"""`packed_rows.STEP`."""
 _LINE = 64
 """Bytes of a cache line."""
 _PREFETCHED_BYTES = 512

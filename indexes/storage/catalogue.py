@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from semcut.indexes.config import IndexConfig, written_config
 from semcut.indexes.errors import (
@@ -139,8 +140,10 @@ class Catalogue:
 
     def _parsed_config(self) -> IndexConfig:
         try:
-            parsed = IndexConfig.model_validate_json(self._config_json)
-            return written_config(parsed.model_dump(include=parsed.model_fields_set))
+            values = from_json(self._config_json)
+            if not isinstance(values, dict):
+                raise ValueError("it is no object")
+            return written_config(values)
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.stored_values import coded_features, feature_dtype, packed
+from semcut.indexes.scoring.packed_rows import packed
+from semcut.indexes.stored_values import coded_features, feature_dtype
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
 PER_RECORD = NAMES[:6]

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, SemcutError
+from semcut.indexes.scoring.packed_rows import PackedRows
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
-from semcut.indexes.stored_values import PackedRows, decoded_features
+from semcut.indexes.stored_values import decoded_features
 
 _T = TypeVar("_T")
 

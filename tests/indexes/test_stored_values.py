@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidEncodingsError
-from semcut.indexes.stored_values import PackedRows, packed, stored_values
+from semcut.indexes.scoring.packed_rows import PackedRows, packed
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, classified, encodings, filled, worlds
 from tests.indexes.storage.stored_index import catalogue
 

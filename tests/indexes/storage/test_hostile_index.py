@@ -10,12 +10,14 @@ import struct
 import subprocess
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex, NotAnIndexError, StorageError
+from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import _cell_crc
 from semcut.indexes.storage.column_specs import NAMES
@@ -396,3 +398,37 @@ def test_a_commit_that_changes_earlier_rows_is_read_from_scratch(path, tmp_path,
         reader.refresh()
         assert reader.search(batch[1:], k=1, cutoff=0.0).ids.ravel().tolist() == batch.ids[1:].tolist()
         assert len(reader) == 5
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "entry", ['"prior":[{}]'.format(("-1," * 300_000)[:-1]), '"similarity":[[{}]]'.format(('"",' * 300_000)[:-1]),
+              '"similarity":[{}]'.format(("1," * 300_000)[:-1]), ",".join(f'"{each}":1' for each in range(300_000))],
+    ids=["prior", "entries", "rows", "settings"],
+)  # fmt: skip
+def test_many_wrong_values_of_a_configuration_are_one_error(path, entry):
+    with catalogue(path) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (f'{{"classes":2,"bits":32,"dim":2,{entry}}}',))
+    tracemalloc.start()
+    refused(path, "the configuration in .* is not valid")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def test_pairs_in_doubt_are_decided_in_bounded_memory():
+    """Relevances that are equal to the cutoff in float32: every pair needs the exact sum over 10,000 classes."""
+    rng = np.random.default_rng(0)
+    weights = np.zeros((1, 10_000))
+    weights[0, :4] = rng.random(4)
+    rows = np.zeros((20_000, 8), np.uint16)
+    rows[:, :4], rows[:, 4:] = np.arange(4), 16_384
+    tracemalloc.start()
+    query, at = np.zeros(len(rows), np.int64), np.arange(len(rows))
+    r = exact_relevance(weights, query, PackedRows(rows, 10_000), at)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(r, np.float32(weights[0, :4].sum() / 4))
+    assert peak < 100 << 20
