@@ -18,6 +18,9 @@ from semcut.indexes.index import SemanticIndex
 MAX_VALUES = 1 << 31
 """Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds."""
 
+BATCH_VALUES = 1 << 23
+"""Probabilities and feature values that are read at once, of which there are a few copies meanwhile."""
+
 
 def is_feasible(index: SemanticIndex, records: int) -> bool:
     """Return whether comparing a query with this many records of an index takes seconds, not minutes."""
@@ -48,7 +51,7 @@ def search_exhaustively(
         DataError: `stop` returned True.
     """
     parts = [SearchResult.empty(1, k)]
-    for batch in index.iterate():
+    for batch in index.iterate(max(1, BATCH_VALUES // (index.config.classes + index.config.dim))):
         if stop():
             raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:

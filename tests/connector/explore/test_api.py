@@ -96,7 +96,7 @@ def test_explain_returns_what_pruning_left_of_each_partition(client, connector, 
 
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 def test_compare_agrees_with_a_search_without_a_shortlist(ranking, client, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_BATCH_RECORDS", 100)
+    monkeypatch.setattr(exhaustive, "BATCH_VALUES", 100)
     whole = {"k": 20, "cutoff": 0.2, "shortlist": None, "ranking": ranking, "compare": True}
     for one in range(0, 1400, 200):
         answer = client.post("/search", json={"id": one, **whole}).json()
@@ -432,7 +432,7 @@ def test_a_request_that_takes_too_long_is_answered_with_an_error(connector, digi
 
 
 def test_abandoned_comparisons_stop_and_never_run_at_the_same_time(connector, digits, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_BATCH_RECORDS", 10)
+    monkeypatch.setattr(exhaustive, "BATCH_VALUES", 10)
     running, most, ended = [], [0], []
 
     def slow(*arguments: object, stop: Callable[[], bool], **settings: object) -> None:
