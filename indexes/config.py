@@ -30,7 +30,7 @@ Ranking = Literal["distance", "fused"]
 FeatureType = Literal["float32", "float16", "int8"]
 
 
-DEFAULT_STORED = 16
+DEFAULT_STORED = 24
 """The number of probabilities of a record that are stored by default."""
 
 MAX_RESULTS = 10**8
@@ -102,7 +102,7 @@ class IndexConfig(Settings):
             `pruning.cell_table`). The default, 0, limits the number of cells: G is C for up to 16 classes, 16 for up
             to 256, and 4096 // C (at least 1) for more.
         stored_probabilities: how many probabilities of each record are stored, the largest ones, see `stored_values`;
-            C stores all of them as float32. The default, 0, is the smaller of 16 and C.
+            C stores all of them as float32. The default, 0, is the smaller of 24 and C.
         stored_features: the type in which features are stored: "float16" (the default), "float32" or "int8".
         feature_step: the step between the values of int8 features; values go up to 127 steps. Features of length 1 fit
             with the default, 1 / 127; a smaller step is more precise if all values are smaller.

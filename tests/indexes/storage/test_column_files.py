@@ -307,7 +307,7 @@ def test_every_column_has_a_type_and_a_shape():
     }
     assert found == every
     assert tuple(found) == NAMES
-    config = IndexConfig(classes=17, bits=72, dim=5)
+    config = IndexConfig(classes=40, bits=72, dim=5)
     found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
-    assert found == every | {"probabilities": ("<u2", (32,)), "features": ("<f2", (5,))}
+    assert found == every | {"probabilities": ("<u2", (48,)), "features": ("<f2", (5,))}
     assert specs(config.model_copy(update={"stored_features": "int8"}))["features"].dtype.str == "|i1"
