@@ -6,8 +6,8 @@ returns them. Applied to its own result, `stored_values` changes nothing, so cop
 
 **Probabilities.** With `stored_probabilities` m below C, a record keeps its m largest probabilities, each rounded to a
 multiple of 2^-16 and at most 1 - 2^-16. If probabilities are equal, those of lower classes are kept. The others become
-0; nothing is scaled to sum to 1 again. On the disk and in memory, a row is m classes (uint16), the largest probability
-first, and then m multiples (uint16); unused places are class 0 and multiple 0.
+0; nothing is scaled to sum to 1 again. On the disk and in memory, a row is m pairs of a class and a multiple, uint16
+each, the largest probability first; unused places are class 0 and multiple 0.
 
 **Features.** "float16" rounds each value to that type. "int8" rounds it to a multiple of `feature_step`, of at most 127
 steps, and a row is the multiples. Values out of range are refused, as are features so small that float16 would lose

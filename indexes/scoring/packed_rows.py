@@ -25,7 +25,7 @@ class PackedRows:
     """The largest probabilities of n records, as they are stored.
 
     Attributes:
-        rows: (n, 2 m) uint16: m classes, then m multiples of `STEP`.
+        rows: (n, 2 m) uint16: m pairs of a class and a multiple of `STEP`, the largest first.
         classes: C.
     """
 
@@ -37,9 +37,8 @@ class PackedRows:
 
         Classes that do not exist, which only a forged file has, get the probability 0.
         """
-        m = self.rows.shape[1] // 2
-        classes = self.rows[:, :m].astype(np.int64)
-        values = self.rows[:, m:].astype(np.float32) * np.float32(STEP)
+        classes = self.rows[:, ::2].astype(np.int64)
+        values = self.rows[:, 1::2].astype(np.float32) * np.float32(STEP)
         forged = classes >= self.classes
         if forged.any():
             classes[forged], values[forged] = 0, 0
@@ -101,8 +100,8 @@ def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
     place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(probabilities)))[row]
     kept = place < m
     row, column, place = row[kept], column[kept], place[kept]
-    rows[row, place] = column
-    rows[row, m + place] = multiples[row, column]
+    rows[row, 2 * place] = column
+    rows[row, 2 * place + 1] = multiples[row, column]
     return rows
 
 

@@ -20,10 +20,15 @@ from semcut.indexes.scoring.equations_numba import (
     squared_distance,
     weighted_sum,
 )
+from semcut.indexes.scoring.rounding import UNDERFLOW
 from semcut.indexes.search.numba_arrays import RecordArrays
 
 _STEP = 2.0**-16
 """`packed_rows.STEP`."""
+_MARGIN = 1e-6
+"""Far more than the rounding of R and of the cutoff to float32."""
+_FIRST = 4
+"""How many probabilities of a record bound its R, before it is computed."""
 _LINE = 64
 """Bytes of a cache line."""
 _PREFETCHED_BYTES = 512
@@ -33,14 +38,66 @@ _PREFETCHED_BYTES = 512
 @compiled
 def _packed_sum(weights: NDArray[np.float64], packed: NDArray[np.uint16], row: int) -> float:
     """Compute s . p in float64 from packed probabilities."""
-    m, classes, total = packed.shape[1] // 2, weights.shape[0], 0.0
-    for place in range(m):
-        value, number = packed[row, m + place], packed[row, place]
+    classes, total = weights.shape[0], 0.0
+    for place in range(0, packed.shape[1], 2):
+        number, value = packed[row, place], packed[row, place + 1]
         if value == 0:  # the largest come first
             break
         if number < classes:
             total += weights[number] * np.float64(value)
     return total * _STEP
+
+
+@compiled
+def compare_packed(
+    weights: NDArray[np.float64], largest: float, mass: float, cutoff: float, packed: NDArray[np.uint16], row: int
+) -> int:
+    """Return 1 if R is surely above the cutoff, both in float32, -1 if it surely is not, and 0 in doubt.
+
+    Mostly the first probabilities decide: the others can add at most the largest weight times what is left of the mass.
+
+    Args:
+        weights: (C,) s of the query.
+        largest: the largest of them.
+        mass: the largest mass of all records.
+        cutoff: t of Eq. 2.
+        packed, row: the probabilities of the record.
+    """
+    above, below = (cutoff * (1 + _MARGIN) + UNDERFLOW) / _STEP, (cutoff * (1 - _MARGIN) - UNDERFLOW) / _STEP
+    classes, part, left = weights.shape[0], 0.0, mass / _STEP
+    for place in range(0, packed.shape[1], 2):
+        number, value = packed[row, place], np.float64(packed[row, place + 1])
+        if number < classes:
+            part += weights[number] * value
+        left -= value
+        if part > above:
+            return 1
+        if part + largest * max(left, 0.0) <= below:
+            return -1
+    return 0
+
+
+@compiled
+def _packed_bound(
+    weights: NDArray[np.float64], largest: float, mass: float, packed: NDArray[np.uint16], row: int
+) -> float:
+    """Return an upper bound of R from the first probabilities of a record, see `compare_packed`."""
+    classes, part, left = weights.shape[0], 0.0, mass / _STEP
+    for place in range(0, min(2 * _FIRST, packed.shape[1]), 2):
+        number, value = packed[row, place], np.float64(packed[row, place + 1])
+        if number < classes:
+            part += weights[number] * value
+        left -= value
+    return (part + largest * max(left, 0.0)) * _STEP
+
+
+@compiled
+def largest_weight(weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float) -> float:
+    """Return the largest of all weights, given the classes of the large weights and the largest of the others."""
+    largest = tail
+    for m in classes:
+        largest = max(largest, weights[m])
+    return largest
 
 
 @compiled
@@ -69,18 +126,17 @@ def rounded_relevance(
 def largest_relevance(
     weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float, mass: float, rows: RecordArrays, row: int
 ) -> float:
-    """Return an upper bound of R, up to its rounding: R itself if it is cheap, else `relevance_bound`."""
+    """Return an upper bound of R, up to its rounding, for which only a part of the probabilities is read."""
     if rows.packed.shape[0] > 0:
-        return _packed_sum(weights, rows.packed, row)
+        return _packed_bound(weights, largest_weight(weights, classes, tail), mass, rows.packed, row)
     return relevance_bound(weights, classes, tail, rows.probabilities[row], mass)
 
 
 @compiled
 def prefetch_probabilities(rows: RecordArrays, row: int, classes: NDArray[np.int32]) -> None:
-    """Prefetch the probabilities of some classes, or all that are stored."""
+    """Prefetch the probabilities of some classes, or the largest that are stored."""
     if rows.packed.shape[0] > 0:
-        for column in range(0, rows.packed.shape[1], _LINE // 2):
-            prefetch_at(rows.packed, np.int64(row), np.int64(column))
+        prefetch_at(rows.packed, np.int64(row), np.int64(0))
     else:
         for m in classes:
             prefetch_at(rows.probabilities, np.int64(row), np.int64(m))

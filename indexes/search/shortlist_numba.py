@@ -18,7 +18,13 @@ from semcut.indexes.scanners.scan_numba import CodeLists, ScanWorkspace
 from semcut.indexes.scoring.equations_numba import SUM_ERROR, relevance_bound
 from semcut.indexes.search.numba_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
 from semcut.indexes.search.prune_numba import PruneWorkspace
-from semcut.indexes.search.records_numba import prefetch_feature, prefetch_probabilities, rounded_relevance
+from semcut.indexes.search.records_numba import (
+    compare_packed,
+    largest_weight,
+    prefetch_feature,
+    prefetch_probabilities,
+    rounded_relevance,
+)
 from semcut.indexes.search.tie_order_numba import mixed, push, replace_top
 
 _YES, _NO, _MAYBE = 0, 1, 2
@@ -212,11 +218,17 @@ def _is_relevant(
 ) -> int:
     """Apply Eq. 2: decide whether R is above the cutoff, both in float32.
 
-    If all probabilities are stored, the large weights alone decide it for most records. `_MAYBE` means that the order
-    of the terms could decide.
+    The large weights, or the first of the stored probabilities, decide it for most records. `_MAYBE` means that the
+    order of the terms could decide.
     """
     cutoff = np.float32(task.cutoff)
-    if rows.probabilities.shape[0] > 0:
+    if rows.packed.shape[0] > 0:
+        answer = compare_packed(
+            weights, largest_weight(weights, classes, tail), task.mass, task.cutoff, rows.packed, row
+        )
+        if answer != 0:
+            return _YES if answer > 0 else _NO
+    else:
         probabilities, part = rows.probabilities[row], 0.0
         rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
         for m in classes:

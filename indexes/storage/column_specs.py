@@ -5,7 +5,7 @@ Rows are in order of arrival, little-endian, without a header:
     column          one row                                                                  rows in a block
     ids             int64                                                                    128
     codes           bits / 8 x uint8                                                         128
-    probabilities   C x float32, or m x uint16 classes and m x uint16 multiples of 2^-16     128
+    probabilities   C x float32, or m pairs of a class and a multiple of 2^-16, uint16 each  128
     features        D x float32, float16 or int8                                             128
     cells           int32, position of the record's cell in the catalogue                    128
     uri_ends        int64, where the record's uri ends in uri_bytes                          128

@@ -106,7 +106,7 @@ def test_classes_that_do_not_exist_are_no_positions(tmp_path, engine, ranking):
         index.add(classified(rng, CONFIG, 500))
     file = path / "generation-0" / "probabilities"
     rows = np.fromfile(file, "<u2").reshape(500, 32)
-    rows[:, 1:16] = rng.integers(0, 65_536, (500, 15))
+    rows[:, 2::2] = rng.integers(0, 65_536, (500, 15))
     rows[::3, 0] = 65_535
     rows.tofile(file)
     with catalogue(path) as db:

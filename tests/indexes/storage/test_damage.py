@@ -191,8 +191,8 @@ def forge(path: Path, name: str, row: int, value: object) -> None:
     [
         ("ids", 10, 11, "more than once", [11]),
         ("ids", 10, -5, "negative", [-5]),
-        ("probabilities", 10, [0, 0, 0, 0, 65535, 0, 0, 0], "outside of their cell", [10]),
-        ("probabilities", 10, [6, 0, 0, 0, 65535, 0, 0, 0], "outside of their cell", [10]),
+        ("probabilities", 10, [0, 65535, 0, 0, 0, 0, 0, 0], "outside of their cell", [10]),
+        ("probabilities", 10, [6, 65535, 0, 0, 0, 0, 0, 0], "outside of their cell", [10]),
         ("uri_ends", 10, 2**40, "uri_ends", []),
         ("uri_bytes", 100, 0xFF, "uri_bytes", []),
     ],

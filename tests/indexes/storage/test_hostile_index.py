@@ -424,7 +424,7 @@ def test_pairs_in_doubt_are_decided_in_bounded_memory():
     weights = np.zeros((1, 10_000))
     weights[0, :4] = rng.random(4)
     rows = np.zeros((20_000, 8), np.uint16)
-    rows[:, :4], rows[:, 4:] = np.arange(4), 16_384
+    rows[:, ::2], rows[:, 1::2] = np.arange(4), 16_384
     tracemalloc.start()
     query, at = np.zeros(len(rows), np.int64), np.arange(len(rows))
     r = exact_relevance(weights, query, PackedRows(rows, 10_000), at)
