@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, fields
 from os import PathLike, fspath
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +57,7 @@ class Encodings:
     ids: NDArray[np.int64] | None = None
     uris: Sequence[str | None] | None = None
     any_mass: InitVar[bool] = False
+    packed: ClassVar[NDArray[np.uint16] | None] = None  # of an instance: its probabilities as an index stores them
 
     def __post_init__(self, any_mass: bool) -> None:
         if not isinstance(any_mass, bool | np.bool_):
@@ -152,10 +153,15 @@ class Encodings:
             uris=[uri for uris in all_uris for uri in uris] if len(all_uris) == len(batches) else None,
         )
 
-    def with_values(self, probabilities: NDArray[np.float32], features: NDArray[np.float32]) -> Encodings:
+    def with_values(
+        self,
+        probabilities: NDArray[np.float32],
+        features: NDArray[np.float32],
+        packed: NDArray[np.uint16] | None,
+    ) -> Encodings:
         """Return the same batch with other probabilities and features, which are valid for `any_mass`."""
         columns = {name: getattr(self, name) for name in _NAMES}
-        return _trusted(Encodings, **columns | {"probabilities": probabilities, "features": features})
+        return _trusted(Encodings, **columns | {"probabilities": probabilities, "features": features, "packed": packed})
 
     def normalised(self, tolerance: float = NORM_TOLERANCE) -> bool:
         """Return whether every feature has length 1 within a tolerance (true for an empty batch)."""

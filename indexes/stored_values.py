@@ -26,13 +26,11 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import NORM_TOLERANCE, Encodings
 from semcut.indexes.errors import InvalidEncodingsError
-from semcut.indexes.scoring.packed_rows import STEP
+from semcut.indexes.scoring.packed_rows import PackedRows, packed
 
 SMALLEST_LARGEST = 2.0**-8
 """A feature that is stored as float16 must have a value of at least this size, or be zero: float16 has a precision of
 2^-11 down to 2^-14, and less below."""
-
-_ROWS = 1 << 13
 
 
 def stored_values(config: IndexConfig, encodings: Encodings) -> Encodings:
@@ -45,32 +43,15 @@ def stored_values(config: IndexConfig, encodings: Encodings) -> Encodings:
     Raises:
         InvalidEncodingsError: a feature is out of the range of the type in which the index stores it.
     """
-    probabilities, features = encodings.probabilities, encodings.features
+    probabilities, features, rows = encodings.probabilities, encodings.features, None
     if config.stored_probabilities < config.classes:
-        parts = [
-            _largest(probabilities[start : start + _ROWS], config.stored_probabilities)
-            for start in range(0, len(probabilities), _ROWS)
-        ]
-        probabilities = np.concatenate(parts) if parts else probabilities
+        rows = packed(probabilities, config.stored_probabilities)
+        probabilities = PackedRows(rows, config.classes).dense()
     if config.stored_features != "float32":
         features = decoded_features(coded_features(config, features), config.feature_step)
     if probabilities is encodings.probabilities and features is encodings.features:
         return encodings
-    return encodings.with_values(probabilities, features)
-
-
-def _largest(probabilities: NDArray[np.float32], m: int) -> NDArray[np.float32]:
-    """Round (n, C) probabilities to stored values, and set all but the m largest of each row to 0."""
-    rounded = np.minimum(np.rint(probabilities * np.float32(1 / STEP)), np.float32(65_535))
-    many = np.flatnonzero(np.count_nonzero(rounded, axis=1) > m)
-    if len(many):
-        rows = probabilities[many]
-        border = np.partition(rows, rows.shape[1] - m, axis=1)[:, rows.shape[1] - m, None]
-        above, tied = rows > border, rows == border
-        free = m - np.count_nonzero(above, axis=1)
-        rounded[many] *= above | (tied & (np.cumsum(tied, axis=1) <= free[:, None]))
-    values: NDArray[np.float32] = rounded * np.float32(STEP)
-    return values
+    return encodings.with_values(probabilities, features, rows)
 
 
 def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[Any]:

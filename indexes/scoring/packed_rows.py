@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.scoring.equations import relevance
-from semcut.indexes.scoring.rounding import inner_products
+from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
 
 STEP = 2.0**-16
 """The step of stored probabilities."""
 
+_LARGEST = 65_535
+_FIRST = 4
+"""How many probabilities of a record bound its R, before it is computed."""
+_ROWS = 1 << 13
 _BLOCK = 1 << 20
 """Values of dense rows that are computed together, which take 20 bytes each."""
 
@@ -32,37 +36,76 @@ class PackedRows:
     rows: NDArray[np.uint16]
     classes: int
 
-    def values(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the classes and their probabilities: (n, m) int64 and (n, m) float32.
+    def place(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the class and the probability at one place of every row: (n,) int64 and (n,) float32.
 
-        Classes that do not exist, which only a forged file has, get the probability 0.
+        A class that does not exist, which only a forged file has, becomes class 0 with the probability 0.
         """
-        classes = self.rows[:, ::2].astype(np.int64)
-        values = self.rows[:, 1::2].astype(np.float32) * np.float32(STEP)
+        classes = self.rows[:, 2 * place].astype(np.int64)
+        values = self.rows[:, 2 * place + 1] * np.float32(STEP)
         forged = classes >= self.classes
         if forged.any():
             classes[forged], values[forged] = 0, 0
         return classes, values
 
+    def taken(self, at: NDArray[np.int64]) -> PackedRows:
+        """Return the rows at (n,) places."""
+        return PackedRows(self.rows[at], self.classes)
+
     def dense(self) -> NDArray[np.float32]:
         """Return all probabilities: (n, C) float32."""
-        classes, values = self.values()
-        matrix = np.zeros((len(classes), self.classes), np.float32)
-        for place in reversed(range(classes.shape[1])):  # unused places come last, and must not overwrite class 0
-            used = values[:, place] > 0
-            matrix[used, classes[used, place]] = values[used, place]
+        matrix = np.zeros((len(self.rows), self.classes), np.float32)
+        flat, starts = matrix.reshape(-1), np.arange(len(matrix)) * self.classes
+        for place in range(self.rows.shape[1] // 2):
+            classes, values = self.place(place)
+            used = values > 0
+            flat[(starts + classes)[used]] = values[used]
         return matrix
 
     def products(self, weights: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute R = s . p of each query and its records: (nq, C), (nq, k) to (nq, k) float32; 0 for a place of -1."""
-        classes, values = self.values()
-        found = np.zeros(at.shape, np.float64)
-        if len(classes):
-            query = np.arange(len(weights))[:, None]
-            for place in range(classes.shape[1]):
-                found += weights[query, classes[at, place]] * values[at, place]
-            found[at < 0] = 0
-        return found.astype(np.float32)
+        found = np.zeros(at.shape, np.float32)
+        query, column = np.nonzero(at >= 0)
+        width = self.rows.shape[1]
+        size = max(1, _BLOCK // width)
+        for start in range(0, len(query), size):
+            some = query[start : start + size]
+            rows, total = self.taken(at[some, column[start : start + size]]), np.zeros(len(some))
+            for place in range(width // 2):
+                classes, values = rows.place(place)
+                total += weights[some, classes] * values
+            found[some, column[start : start + size]] = total
+        return found
+
+    def bounded(
+        self, weights: NDArray[np.float64], query: NDArray[np.int64], at: NDArray[np.int64], cutoff: float, mass: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Bound R of (n,) pairs of a query and a record by the first probabilities of the record.
+
+        The others can add at most the largest weight of the query times what is left of the mass.
+
+        Args:
+            weights: (nq, C), s of each query.
+            query, at: (n,) pairs of a query and the place of a record.
+            cutoff: t of Eq. 2.
+            mass: the largest mass of all records.
+
+        Returns:
+            passes (n,) bool, whether R is certainly above the cutoff; fails (n,) bool, whether R certainly is not.
+        """
+        passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
+        largest, slack = weights.max(axis=1), relative_error(weights.shape[1])
+        above, below = (cutoff + UNDERFLOW) * (1 + slack), (cutoff - UNDERFLOW) * (1 - slack)
+        open_, part, left = np.arange(len(query)), np.zeros(len(query)), np.full(len(query), mass)
+        for place in range(min(_FIRST, self.rows.shape[1] // 2)):
+            classes, values = PackedRows(self.rows[at[open_], 2 * place : 2 * place + 2], self.classes).place(0)
+            part += weights[query[open_], classes] * values
+            left -= values
+            yes, no = part > above, part + largest[query[open_]] * np.maximum(left, 0) <= below
+            passes[open_[yes]], fails[open_[no]] = True, True
+            undecided = ~(yes | no)
+            open_, part, left = open_[undecided], part[undecided], left[undecided]
+        return passes, fails
 
 
 def relevance_products(
@@ -86,23 +129,36 @@ def relevance_products(
 def _dense(probabilities: NDArray[np.float32] | PackedRows, at: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return all probabilities of the records at (n,) places: (n, C) float32."""
     if isinstance(probabilities, PackedRows):
-        return PackedRows(probabilities.rows[at], probabilities.classes).dense()
+        return probabilities.taken(at).dense()
     return probabilities[at]
 
 
 def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
-    """Return (n, C) stored probabilities, of which m in a row are not 0 at most, as (n, 2 m) uint16 rows."""
-    multiples = np.rint(probabilities * np.float32(1 / STEP)).astype(np.uint16)
-    row, column = np.nonzero(multiples)
-    rows = np.zeros((len(probabilities), 2 * m), np.uint16)
-    order = np.argsort(row * (1 << 16) + (65_535 - multiples[row, column].astype(np.int64)), kind="stable")
-    row, column = row[order], column[order]
-    place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(probabilities)))[row]
-    kept = place < m
-    row, column, place = row[kept], column[kept], place[kept]
-    rows[row, 2 * place] = column
-    rows[row, 2 * place + 1] = multiples[row, column]
-    return rows
+    """Return the m largest of (n, C) probabilities, m below C, rounded to the step: (n, 2 m) uint16 rows.
+
+    Of equal probabilities, those of lower classes are taken.
+    """
+    parts = [_packed(probabilities[start : start + _ROWS], m) for start in range(0, len(probabilities), _ROWS)]
+    return np.concatenate(parts) if parts else np.empty((0, 2 * m), np.uint16)
+
+
+def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
+    count, classes = probabilities.shape
+    border = np.partition(probabilities, classes - m, axis=1)[:, classes - m, None]
+    taken = probabilities >= border
+    tied = np.flatnonzero(np.count_nonzero(taken, axis=1) > m)
+    if len(tied):
+        above, equal = probabilities[tied] > border[tied], probabilities[tied] == border[tied]
+        free = m - np.count_nonzero(above, axis=1, keepdims=True)
+        taken[tied] = above | (equal & (np.cumsum(equal, axis=1) <= free))
+    at = np.flatnonzero(taken)
+    values = probabilities.reshape(-1)[at].reshape(count, m) * np.float32(1 / STEP)
+    multiples = np.minimum(np.rint(values), np.float32(_LARGEST)).astype(np.uint32)
+    numbers = (at % classes).astype(np.uint32).reshape(count, m) * (multiples > 0)
+    keys = np.sort((_LARGEST - multiples) << np.uint32(16) | numbers, axis=1)  # the largest first, then by class
+    rows = np.empty((count, m, 2), np.uint16)
+    rows[:, :, 0], rows[:, :, 1] = keys & np.uint32(_LARGEST), _LARGEST - (keys >> np.uint32(16))
+    return rows.reshape(count, 2 * m)
 
 
 def exact_relevance(

@@ -48,9 +48,12 @@ def relevant_candidates(
     relevant, open_ = present & certain, present & ~certain
     probabilities, at = records.stored_probabilities(np.where(open_, rows, -1))
     classes = weights.shape[1]
-    if not isinstance(probabilities, PackedRows) and classes >= TUNING.wide:
+    if isinstance(probabilities, PackedRows) or classes >= TUNING.wide:
         query, place = np.nonzero(open_)
-        passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff, mass)
+        if isinstance(probabilities, PackedRows):
+            passes, fails = probabilities.bounded(weights, query, at[query, place], cutoff, mass)
+        else:
+            passes, fails = _bounded(query, at[query, place], probabilities, weights, cutoff, mass)
         relevant[query, place] = passes
         open_[query, place] = ~passes & ~fails
         at = np.where(open_, at, -1)

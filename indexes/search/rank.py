@@ -25,6 +25,7 @@ Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArra
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error
 bound of `scoring.rounding`. Returns None if it cannot; the distances are then computed on the CPU."""
 
+_CONVERTED = 1 << 23  # values of features that are converted to float32 at once: 32 MiB
 _BLOCK = 1 << 17  # values whose exact sums are computed together: their float64 copies stay in the cache
 
 
@@ -91,12 +92,12 @@ def rank(
     """
     query, row = _contenders(queries, weights, records, rows, params, distances)
     ids = records.ids[row]
-    features, at = records.features(row)
     exact = np.empty(len(row), np.float32)
     size = max(1, _BLOCK // queries.features.shape[1])
     for start in range(0, len(row), size):
         here = slice(start, start + size)
-        exact[here] = distance(queries.features[query[here]], features[at[here]])
+        features, at = records.features(row[here])
+        exact[here] = distance(queries.features[query[here]], features[at])
     cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, records, query, row), exact)
     order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
     starts = np.searchsorted(query, np.arange(len(queries)))
@@ -135,8 +136,7 @@ def _contenders(
     if rows.shape[1] > params.k:
         squared = None if distances is None else distances(queries.features, rows)
         if squared is None:
-            features, at = records.features(rows)
-            squared = squared_distances(queries.features, features, at)
+            squared = _squared_distances(queries.features, records, rows)
         dim = queries.features.shape[1]
         if params.ranking == "distance":
             cost = squared
@@ -153,6 +153,24 @@ def _contenders(
         present &= cost <= limit
     query, place = np.nonzero(present)
     return query, rows[query, place]
+
+
+def _squared_distances(
+    queries: NDArray[np.float32], records: RecordReader, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Compute ||q - x||^2 as `squared_distances` does, and convert a bounded number of features at once."""
+    width, (count, wide) = max(1, _CONVERTED // queries.shape[1]), rows.shape
+    if rows.size <= width:
+        features, at = records.features(rows)
+        return squared_distances(queries, features, at)
+    found = np.empty(rows.shape, np.float32)
+    step, columns = max(1, width // wide), min(wide, width)
+    for start in range(0, count, step):
+        for first in range(0, wide, columns):
+            part = slice(start, start + step), slice(first, first + columns)
+            features, at = records.features(rows[part])
+            found[part] = squared_distances(queries[part[0]], features, at)
+    return found
 
 
 def _smallest(values: NDArray[Any], k: int) -> NDArray[Any]:

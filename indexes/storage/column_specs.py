@@ -100,7 +100,9 @@ def column_values(
         "codes": encodings.codes,
         "probabilities": encodings.probabilities
         if config.stored_probabilities == config.classes
-        else packed(encodings.probabilities, config.stored_probabilities),
+        else packed(encodings.probabilities, config.stored_probabilities)
+        if encodings.packed is None
+        else encodings.packed,
         "features": coded_features(config, encodings.features),
         "cells": cells,
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),

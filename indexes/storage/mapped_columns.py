@@ -201,7 +201,10 @@ class Columns:
             DamagedIndexError: a row does not match its checksum, or cannot be read.
         """
         found, places = self.stored_probabilities(rows)
-        return found.dense() if isinstance(found, PackedRows) else found, places
+        if not isinstance(found, PackedRows):
+            return found, places
+        wanted, places = _distinct(places)
+        return found.taken(wanted).dense(), places
 
     def stored_probabilities(
         self, rows: NDArray[np.int64]
@@ -215,7 +218,10 @@ class Columns:
         """Read the features of rows: as `probabilities` does, but with an (M, D) float32 matrix."""
         found, places = self._rows_of("features", rows)
         spec = self.sources["features"].spec
-        return decoded_features(found, spec.step) if spec.values else found, places
+        if not spec.values:
+            return found, places
+        wanted, places = _distinct(places)
+        return decoded_features(found[wanted], spec.step), places
 
     def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         array, file = self._checked(name, rows), self.sources[name]
@@ -226,12 +232,7 @@ class Columns:
                 return file.stretch(first, span), rows - first
         present = rows >= 0
         if self._stays_mapped or rows.size > _FEW_ROWS or not isinstance(file, Column):
-            if not file.spec.values:
-                return array, rows
-            wanted, of_rows = np.unique(rows[present], return_inverse=True)  # the caller converts what is returned here
-            places = np.full(rows.shape, -1, np.int64)
-            places[present] = of_rows
-            return array[wanted], places
+            return array, rows
         places = np.full(rows.shape, -1, np.int64)
         places[present] = np.arange(np.count_nonzero(present))
         return file.gather(rows[present]), places
@@ -326,6 +327,15 @@ class Columns:
         array = self._present(name)
         self.sources[name].check(self.extents[name], rows)
         return array
+
+
+def _distinct(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the different places, and the position of each place among them; -1 stays -1, for any shape."""
+    present = places >= 0
+    wanted, of_places = np.unique(places[present], return_inverse=True)
+    found = np.full(places.shape, -1, np.int64)
+    found[present] = of_places
+    return wanted, found
 
 
 def _mapped_bytes() -> int:

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semcut.indexes import DamagedIndexError, FaissIndex, NotAnIndexError, StorageError
+from semcut.indexes import DamagedIndexError, FaissIndex, IndexConfig, NotAnIndexError, StorageError
 from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import _cell_crc
 from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
+from tests.indexes.generate import classified
 from tests.indexes.storage.stored_index import assert_holds, catalogue, column, contents, forge_column, python
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -431,4 +432,20 @@ def test_pairs_in_doubt_are_decided_in_bounded_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(r, np.float32(weights[0, :4].sum() / 4))
+    assert peak < 100 << 20
+
+
+def test_all_candidates_of_a_search_are_not_converted_at_once():
+    """Features of 32 MiB as int8, all of them relevant and in the shortlist: as float32 they would take 128 MiB."""
+    config = IndexConfig(classes=2, bits=32, dim=4096, stored_features="int8")
+    rng = np.random.default_rng(0)
+    index = FaissIndex.create(None, config, engine="faiss")
+    for first in range(0, 8192, 1024):
+        index.add(classified(rng, config, 1024, first_id=first))
+    query = index.get([5])
+    tracemalloc.start()
+    found = index.search(query, k=3, cutoff=0, shortlist=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.ids[0, 0] == 5
     assert peak < 100 << 20

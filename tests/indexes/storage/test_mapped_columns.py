@@ -21,7 +21,9 @@ def test_every_block_of_a_long_uri_is_compared(tmp_path, blocks, offset):
     uris = ["y" * (offset - 1) if offset else None, "x" * (blocks * BLOCK - offset - 1)]
     if offset == 1:
         uris[0] = ""  # only the zero byte
-    batch = Encodings(probabilities=one.probabilities, codes=one.codes, features=one.features, ids=one.ids, uris=uris)
+    batch = Encodings(
+        probabilities=one.probabilities, codes=one.codes, features=one.features, ids=one.ids, uris=uris, any_mass=True
+    )
     store = Store.create(tmp_path / "index", CONFIG)
     store.write(batch)
     store.close()
