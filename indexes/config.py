@@ -7,6 +7,7 @@ An `IndexConfig` is fixed when an index is created, and stored with it. Code tha
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,7 +37,10 @@ DEFAULT_STORED = 24
 MAX_RESULTS = 10**8
 """Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
-_MOST_ERRORS = 1000
+_MOST_ERRORS, _MOST_QUOTES = 1000, 100
+
+MAX_CLASSES = 10_000
+"""Largest C."""
 
 MAX_SIMILARITY = 1e12
 """Largest entry of S, so that relevances stay far below the largest float32 value."""
@@ -72,7 +76,7 @@ class Settings(BaseModel):
                 reason, name = plain_reason(item["msg"]), ".".join(map(str, item["loc"]))
                 if item["type"] == "missing":
                     complaints.append(f"{name} is required")
-                elif reason.startswith((f"{name} = ", f"{name}[")):  # a whole sentence of `argument_checks`
+                elif reason.startswith((f"{name} = ", f"{name}[", f"the {name} ")):  # a whole sentence
                     complaints.append(reason)
                 else:  # a reason without a field is a whole sentence
                     complaints.append(f"{name} = {shown(item['input'])}: {reason}" if name else reason)
@@ -111,7 +115,7 @@ class IndexConfig(Settings):
         InvalidParameterError: a value is out of range; the message names the field, the value and the range.
     """
 
-    classes: int = Field(ge=2, le=10_000)
+    classes: int = Field(ge=2, le=MAX_CLASSES)
     bits: int = Field(ge=32, le=1024, multiple_of=8)
     dim: int = Field(ge=1, le=65_536)
     prior: tuple[Annotated[float, Field(gt=0)], ...] | None = None
@@ -126,6 +130,8 @@ class IndexConfig(Settings):
     def _from_array(cls, value: Any, info: ValidationInfo) -> Any:
         value = value.tolist() if isinstance(value, np.ndarray) else value
         if isinstance(value, list | tuple):
+            if "classes" in info.data:
+                _check_lengths(info.field_name, value, info.data["classes"])
             _refuse_many_wrong(value if info.field_name == "similarity" else [value])
         return value
 
@@ -133,12 +139,10 @@ class IndexConfig(Settings):
     def _consistent(self) -> IndexConfig:
         if self.prior is not None and self.similarity is not None:
             raise ValueError("give a prior or a similarity, not both: both define the same matrix S")
-        if self.prior is not None and len(self.prior) != self.classes:
-            raise ValueError(f"the prior has {len(self.prior)} entries, expected one per class ({self.classes})")
+        if self.prior is not None:
+            _check_lengths("prior", self.prior, self.classes)
         if self.similarity is not None:
-            widths = {len(row) for row in self.similarity}
-            if len(self.similarity) != self.classes or widths != {self.classes}:
-                raise ValueError(f"the similarity is not {self.classes} x {self.classes}, one row and column per class")
+            _check_lengths("similarity", self.similarity, self.classes)
             matrix = np.asarray(self.similarity)
             if not np.array_equal(matrix, matrix.T):
                 raise ValueError("the similarity is not symmetric: S[i][j] must equal S[j][i]")
@@ -177,6 +181,18 @@ class IndexConfig(Settings):
                 raise InvalidEncodingsError(f"the batch has {given} {what} but the index has {expected}")
 
 
+def _check_lengths(name: str | None, value: Sequence[Any], classes: int) -> None:
+    """Raise a `ValueError` unless a prior or a similarity has one entry, or row and column, per class.
+
+    Of a similarity, only the lists and tuples are measured: pydantic complains of a row that is neither.
+    """
+    if name == "prior" and len(value) != classes:
+        raise ValueError(f"the prior has {len(value)} entries, expected one per class ({classes})")
+    widths = (len(row) for row in value if isinstance(row, list | tuple))
+    if name == "similarity" and (len(value) != classes or any(width != classes for width in widths)):
+        raise ValueError(f"the similarity is not {classes} x {classes}, one row and column per class")
+
+
 def _refuse_many_wrong(rows: list[Any] | tuple[Any, ...]) -> None:
     """Refuse the first wrong row or number of many; pydantic would make an error of each, of a kilobyte."""
     if len(rows) + sum(len(row) for row in rows if isinstance(row, list | tuple)) <= _MOST_ERRORS:
@@ -187,6 +203,22 @@ def _refuse_many_wrong(rows: list[Any] | tuple[Any, ...]) -> None:
         for number in row:
             if not isinstance(number, int | float | np.number) or isinstance(number, bool) or not number >= 0:
                 raise ValueError(f"one entry is {shown(number)}, expected numbers that are not negative")
+
+
+def refuse_many_values(text: str) -> None:
+    """Raise a `ValueError` if a written configuration has more lists, texts or values than its classes need.
+
+    JSON of many small lists takes 50 times as much memory as its text, before one value of it is checked.
+
+    Args:
+        text: JSON, which may come from a forged file.
+    """
+    stated = re.search(r'"classes"\s*:\s*([0-9]{1,5})', text)
+    classes = min(int(stated[1]), MAX_CLASSES) if stated else 0
+    numbers = classes * (classes + 1) + _MOST_QUOTES
+    for mark, most in (("[", classes + 2), ("{", 1), ('"', _MOST_QUOTES), (",", numbers)):
+        if (count := text.count(mark)) > most:
+            raise ValueError(f"it has {mark!r} {count:,} times, expected at most {most:,} for {classes:,} classes")
 
 
 def written_config(values: dict[str, Any]) -> IndexConfig:

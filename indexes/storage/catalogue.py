@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from semcut.indexes.config import IndexConfig, written_config
+from semcut.indexes.config import IndexConfig, refuse_many_values, written_config
 from semcut.indexes.errors import (
     ConcurrentWriteError,
     DamagedIndexError,
@@ -43,9 +43,12 @@ from semcut.indexes.storage.catalogue_format import (
     state_reading,
     state_row,
     table_readings,
+    version_reading,
 )
 from semcut.indexes.storage.catalogue_guard import catalogue_bytes, expected_schema, schema_of
 from semcut.indexes.storage.column_specs import NAMES
+
+_VERSION_SHOWN = 100
 
 
 class Catalogue:
@@ -65,7 +68,7 @@ class Catalogue:
         self._connection = CatalogueConnection(path, new=False)
         try:
             self._connection.recovered(self._check_format)
-            self._config_json = self._connection.translated(lambda: self._meta("config"))
+            self._config_json = self._connection.with_long_values(self._read_config)
             self.config = self._parsed_config()
         except BaseException:
             self.close()
@@ -121,8 +124,11 @@ class Catalogue:
         self._check_schema()
 
     def _read_format(self) -> None:
-        found = self._connection.db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        if found is None:
+        found = self._connection.db.execute(
+            f"SELECT CASE WHEN typeof(value) = 'text' THEN substr(value, 1, {_VERSION_SHOWN}) END "
+            "FROM meta WHERE key = 'format'"
+        ).fetchone()
+        if found is None or found[0] is None:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         known = {str(version): version for version in READ_VERSIONS}
         if found[0] not in known:
@@ -140,6 +146,7 @@ class Catalogue:
 
     def _parsed_config(self) -> IndexConfig:
         try:
+            refuse_many_values(self._config_json)
             values = from_json(self._config_json)
             if not isinstance(values, dict):
                 raise ValueError("it is no object")
@@ -147,10 +154,14 @@ class Catalogue:
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 
-    def _meta(self, key: str) -> str:
-        found = self._connection.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    def _read_config(self) -> str:
+        found = self._connection.db.execute(
+            "SELECT CASE WHEN typeof(value) = 'text' AND length(value) <= ? THEN value END "
+            "FROM meta WHERE key = 'config'",
+            (catalogue_bytes(self._path),),
+        ).fetchone()
         if found is None or not isinstance(found[0], str):
-            raise self._connection.damaged(f"its {key} is missing")
+            raise self._connection.damaged("its config is missing")
         return found[0]
 
     def version(self) -> int:
@@ -168,7 +179,7 @@ class Catalogue:
         return self._connection.recovered(read)
 
     def _version(self) -> int:
-        found = self._connection.db.execute("SELECT version FROM state").fetchone()
+        found = self._connection.db.execute(version_reading()).fetchone()
         if found is None or not isinstance(found[0], int) or not 0 <= found[0] <= LARGEST:
             raise self._connection.damaged("it has no state")
         return found[0]

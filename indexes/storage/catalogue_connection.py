@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from semcut.indexes.errors import DamagedIndexError, StorageError
-from semcut.indexes.storage.catalogue_guard import Steps, judge_files, schema_of
+from semcut.indexes.storage.catalogue_guard import (
+    Steps,
+    catalogue_bytes,
+    expected_schema,
+    judge_files,
+    limit_lengths,
+    schema_of,
+)
 from semcut.indexes.storage.fork_waits import call_soon, lock
 
 _BUSY_SECONDS = 30
@@ -42,7 +49,7 @@ class CatalogueConnection:
     """
 
     def __init__(self, path: Path, *, new: bool) -> None:
-        self.path, self._writable = path, new
+        self.path, self._new, self._writable = path, new, new
         if not new:
             judge_files(path)
         self._connect("rw" if new else "ro")
@@ -60,6 +67,8 @@ class CatalogueConnection:
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {self.path}: {error}") from None
         self._close = weakref.finalize(self, call_soon, self.db.close)
+        if not self._new:
+            limit_lengths(self.db)
         self._steps = Steps(self.db, self.path)
         if mode == "rw":
             self.translated(lambda: self.db.execute("PRAGMA synchronous = EXTRA"))
@@ -102,6 +111,7 @@ class CatalogueConnection:
                 raise
             judge_files(self.path)
             self._reconnect("ro")
+            self.translated(lambda: schema_of(self.db))  # alone, while few steps are allowed
             return self.translated(read)
         judge_files(self.path)
         _asked_once(self.path, "rw", schema_of)  # any statement makes SQLite roll back
@@ -145,6 +155,18 @@ class CatalogueConnection:
         """
         return _translated(call, self._steps, self.path)
 
+    def with_long_values(self, read: Callable[[], _T]) -> _T:
+        """Call a function that reads values that may be as long as the file; the schema must be known to be sound.
+
+        Raises:
+            DamagedIndexError, StorageError: as `translated`.
+        """
+        limit_lengths(self.db, catalogue_bytes(self.path))
+        try:
+            return self.translated(read)
+        finally:
+            limit_lengths(self.db)
+
     def damaged(self, reason: str) -> DamagedIndexError:
         """Return the error for a damaged catalogue; the reason completes a sentence about it."""
         return _damaged(self.path, reason)
@@ -165,7 +187,9 @@ def _translated(call: Callable[[], _T], steps: Steps, path: Path) -> _T:
     steps.restart()
     try:
         with lock():
-            return call()
+            result = call()
+        steps.schema_loaded = True
+        return result
     except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             if steps.exhausted:
@@ -193,7 +217,7 @@ def _address(path: Path, mode: str) -> str:
 
 
 def _asked_once(path: Path, mode: str, ask: Callable[[sqlite3.Connection], _T]) -> _T:
-    """Call a function with a connection of its own to a catalogue.
+    """Call a function with a connection of its own to a catalogue, which has loaded the schema.
 
     Raises:
         DamagedIndexError, StorageError: as `CatalogueConnection.translated`.
@@ -203,7 +227,10 @@ def _asked_once(path: Path, mode: str, ask: Callable[[sqlite3.Connection], _T]) 
         try:
             db = sqlite3.connect(_address(path, mode), uri=True, timeout=_BUSY_SECONDS)
             opened = db
-            return _translated(lambda: ask(opened), Steps(opened, path), path)
+            limit_lengths(db)
+            steps = Steps(db, path)
+            _translated(lambda: schema_of(opened), steps, path)  # alone, while few steps are allowed
+            return _translated(lambda: ask(opened), steps, path)
         except sqlite3.Error as error:
             raise StorageError(f"cannot open {path}: {error}") from None
         finally:
@@ -213,9 +240,16 @@ def _asked_once(path: Path, mode: str, ask: Callable[[sqlite3.Connection], _T]) 
 
 def integrity_errors(path: Path) -> list[str]:
     """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
+
+    def check(db: sqlite3.Connection) -> list[tuple[object]]:
+        if schema_of(db) != expected_schema():
+            raise _damaged(path, "its tables are not those of an index")
+        limit_lengths(db, catalogue_bytes(path))
+        return db.execute("PRAGMA integrity_check(20)").fetchall()
+
     try:
         judge_files(path)
-        rows = _asked_once(path, "ro", lambda db: db.execute("PRAGMA integrity_check(20)").fetchall())
+        rows = _asked_once(path, "ro", check)
     except StorageError as error:
         return [str(error)]
     found = [str(text) for (text,) in rows]

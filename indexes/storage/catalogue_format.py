@@ -127,6 +127,11 @@ def state_reading() -> str:
     return f"SELECT {', '.join(map(_INTEGER.format, _STATE))} FROM state LIMIT 2"
 
 
+def version_reading() -> str:
+    """Return the query for the number of commits; a value of another type is read as NULL."""
+    return f"SELECT {_INTEGER.format('version')} FROM state LIMIT 1"
+
+
 def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any, ...]]]:
     """Return the queries, with parameters, for the checksums of every column in order of `NAMES`, and for the cells.
 

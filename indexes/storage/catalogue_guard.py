@@ -3,8 +3,9 @@
 An index can come from someone else. SQLite trusts the files beside a database: a journal may name another file, which
 SQLite then deletes, and a write-ahead log replaces pages. semcut's catalogues never have either, so `judge_files`
 refuses them. Then `schema_of` shows that the tables are exactly those of semcut, without views, triggers or computed
-columns, before any of them is read. `Steps` ends a statement that runs for ever, as one over a forged tree of pages
-does.
+columns, before any of them is read. SQLite parses all of them when it loads them, before `schema_of` sees one: so
+`limit_lengths` comes before the first statement of a connection, and `Steps` allows that one few steps. Later it ends
+a statement that runs for ever, as one over a forged tree of pages does.
 
 Source: https://www.sqlite.org/fileformat2.html, sections 1.3 (header) and 3 (rollback journal), and the name of a
 super-journal at the end of a journal, https://www.sqlite.org/atomiccommit.html, section 5.
@@ -16,6 +17,7 @@ import os
 import sqlite3
 import stat
 import struct
+import sys
 import time
 from contextlib import suppress
 from functools import cache
@@ -28,10 +30,13 @@ from semcut.indexes.storage.fork_waits import lock
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_STEPS_PER_CALL = 10_000
-_MOST_CALLS = 10_000
+_SQL_BYTES, _VALUE_BYTES = 4096, 1 << 16
+"""Longest statement, and longest value but that of the configuration: several times what semcut has."""
+_STEPS_PER_CALL, _SCHEMA_STEPS = 1000, 1000
+_MOST_CALLS = 100_000
 _SECONDS, _BYTES_PER_SECOND = 10.0, 10_000_000
-"""Statements end after 100 million steps of SQLite's machine, or after these seconds: many times what they need."""
+"""Statements end after 100 million steps of SQLite's machine, or after these seconds: many times what they need. The
+first one, which loads about 14 steps for each table or index, ends after `_SCHEMA_STEPS`."""
 
 SchemaRow = tuple[str, str, str, "str | None"]
 
@@ -46,8 +51,12 @@ def judge_files(path: Path) -> None:
         DamagedIndexError: there are files or headers beside or in the catalogue that semcut never writes.
         StorageError: the files cannot be read.
     """
-    if not stat.S_ISREG(_status(path).st_mode):
+    found = _status(path)
+    if not stat.S_ISREG(found.st_mode):
         raise NotAnIndexError(f"{path} is not a regular file, expected the catalogue of an index")
+    if stored_bytes(found) < found.st_size:
+        # SQLite takes as much memory for one value as the file is large.
+        raise _foreign(path, f"has a size of {found.st_size:,} bytes, most of them a hole that occupies nothing")
     for ending in ("-wal", "-shm"):
         if os.path.lexists(f"{path}{ending}"):
             raise _foreign(Path(f"{path}{ending}"), "is a file of a write-ahead log")
@@ -99,6 +108,7 @@ def _header(path: Path, options: str) -> tuple[int, int]:
     with lock():
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
         try:
+            limit_lengths(db)
             application, page = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "page_size"))
             return int(application), int(page)
         finally:
@@ -147,10 +157,13 @@ class Steps:
     Args:
         db: the connection whose statements are counted.
         path: its file.
+
+    Attributes:
+        schema_loaded: whether a statement has succeeded; until then, each may take few steps.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._path = path
+        self._path, self.schema_loaded = path, False
         self.restart()
         db.set_progress_handler(self, _STEPS_PER_CALL)
 
@@ -169,8 +182,23 @@ class Steps:
             self._end = time.monotonic() + _SECONDS
             with suppress(StorageError):  # the file was deleted, and no exception would reach the caller
                 self._end += catalogue_bytes(self._path) / _BYTES_PER_SECOND
-        self._calls = self._calls + 1 if time.monotonic() < self._end else _MOST_CALLS + 1
+        self._calls += 1
+        loading_long = not self.schema_loaded and self._calls * _STEPS_PER_CALL >= _SCHEMA_STEPS
+        if loading_long or time.monotonic() >= self._end:
+            self._calls = _MOST_CALLS + 1
         return self.exhausted
+
+
+def limit_lengths(db: sqlite3.Connection, longest: int = _VALUE_BYTES) -> None:
+    """Limit the bytes of a statement, those of the schema among them, and of a value that is read or written.
+
+    Args:
+        db: a connection, before its first statement.
+        longest: bytes of the longest value; at least `_VALUE_BYTES` are allowed.
+    """
+    if sys.version_info >= (3, 11):  # `setlimit` is new there; in 3.10, only the number of definitions is limited
+        db.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _SQL_BYTES)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_VALUE_BYTES, longest))
 
 
 def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import struct
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -20,6 +21,7 @@ from semcut.indexes import DamagedIndexError, FaissIndex, IndexConfig, NotAnInde
 from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import _cell_crc
+from semcut.indexes.storage.catalogue_guard import schema_of
 from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
@@ -200,6 +202,53 @@ def test_other_tables_than_those_of_an_index_are_damage(path, statements):
     refused(path, "its tables are not those of an index")
 
 
+def define(path: Path, definitions: list[tuple[str, str]]) -> None:
+    """Add tables with these names and statements to the schema, which SQLite parses before a statement."""
+    with catalogue(path) as db:
+        db.execute("PRAGMA writable_schema = 1")
+        db.executemany("INSERT INTO sqlite_master VALUES ('table', ?1, ?1, 2, ?2)", definitions)
+        db.execute("PRAGMA schema_version = 99")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no setlimit in Python 3.10")
+@pytest.mark.parametrize("journal", [False, True], ids=["alone", "with a journal"])
+def test_long_definitions_of_tables_are_not_parsed(path, tmp_path, journal):
+    """Each of them would take 30 MB."""
+    define(path, [(f"t{n}", f"CREATE TABLE t{n} (a CHECK (a IN (1{',1' * 300_000})))") for n in range(10)])
+    if journal:
+        # Like `hot_journal`, whose own program would parse the schema: a header that counts no page.
+        page = struct.unpack_from(">H", (path / CATALOGUE).read_bytes(), 16)[0]
+        pages = (path / CATALOGUE).stat().st_size // page
+        header = MAGIC + struct.pack(">IIIII", 0, 0, pages, 512, page)
+        Path(f"{path / CATALOGUE}-journal").write_bytes(header + bytes(512 - len(header)))
+    done = python(
+        """
+        from pathlib import Path
+        from semcut.indexes.storage.catalogue_connection import integrity_errors
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for call in (FaissIndex.open, lambda path: integrity_errors(Path(path, "catalogue.sqlite"))):
+            try:
+                print(call(sys.argv[1]))
+            except DamagedIndexError as error:
+                print(error)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+        """,
+        path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    opened, checked, memory = done.stdout.splitlines()
+    assert "catalogue.sqlite is damaged" in opened
+    assert "catalogue.sqlite is damaged" in checked
+    assert int(memory) < 30
+    assert not Path(f"{path / CATALOGUE}-journal").exists()  # SQLite has rolled it back
+
+
+def test_many_definitions_of_tables_are_not_all_parsed(path):
+    columns = ", ".join(f"c{n}" for n in range(600))
+    define(path, [(f"t{n}", f"CREATE TABLE t{n} ({columns})") for n in range(2000)])
+    refused(path, "reading it does not end")
+
+
 def test_a_view_in_place_of_the_configuration_is_not_asked(path):
     with catalogue(path) as db:
         db.execute("DROP TABLE meta")
@@ -252,6 +301,7 @@ def test_a_statement_without_end_is_ended(path):
 def test_ctrl_c_ends_a_long_statement(path, monkeypatch):
     monkeypatch.setattr("semcut.indexes.storage.catalogue_guard._MOST_CALLS", 10**9)
     connection = CatalogueConnection(path / CATALOGUE, new=False)
+    connection.translated(lambda: schema_of(connection.db))  # few steps are allowed before
     threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
     with pytest.raises(KeyboardInterrupt):
         connection.translated(lambda: connection.db.execute(f"SELECT count(*) FROM ({ENDLESS})").fetchone())
@@ -308,6 +358,41 @@ def test_a_long_version_is_shown_in_part(path):
         FaissIndex.open(path)
     assert len(str(error.value)) < 500
     assert "\x1b" not in str(error.value)
+
+
+def test_a_catalogue_that_is_mostly_a_hole_is_damage(path):
+    """SQLite would take as much memory for one forged value as the file is large."""
+    size = 1 << 32
+    with open(path / CATALOGUE, "r+b") as file:
+        file.seek(28)
+        file.write(struct.pack(">I", size // 4096))
+        file.truncate(size)
+    refused(path, "has a size of 4,294,967,296 bytes, most of them a hole")
+
+
+@pytest.mark.parametrize("value", [b"4", b"4" * 50_000_000, "4" * 50_000_000], ids=["blob", "long blob", "long text"])
+@pytest.mark.parametrize("key", ["format", "config"])
+def test_a_value_of_another_type_or_length_is_not_read(path, key, value):
+    with catalogue(path) as db:
+        db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    tracemalloc.start()
+    with pytest.raises(StorageError):
+        FaissIndex.open(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (40 << 20 if isinstance(value, bytes) or key == "format" else 110 << 20)
+
+
+def test_a_configuration_may_be_longer_than_other_values(tmp_path):
+    config = IndexConfig(classes=300, bits=32, dim=2, similarity=np.full((300, 300), 0.123456))
+    with FaissIndex.create(tmp_path / "wide", config) as index:
+        index.add(classified(np.random.default_rng(0), config, 5))
+        index.remove([0])
+    with FaissIndex.open(tmp_path / "wide") as index:
+        assert index.config == config
+        assert index.verify() == []
+        index.remove([1])
+    assert verify_path(tmp_path / "wide") == []
 
 
 def test_locks_stay_while_the_same_process_opens_the_index_again(path, batch):
@@ -406,8 +491,11 @@ def test_a_commit_that_changes_earlier_rows_is_read_from_scratch(path, tmp_path,
 
 @pytest.mark.parametrize(
     "entry", ['"prior":[{}]'.format(("-1," * 300_000)[:-1]), '"similarity":[[{}]]'.format(('"",' * 300_000)[:-1]),
-              '"similarity":[{}]'.format(("1," * 300_000)[:-1]), ",".join(f'"{each}":1' for each in range(300_000))],
-    ids=["prior", "entries", "rows", "settings"],
+              '"similarity":[{}]'.format(("1," * 300_000)[:-1]), ",".join(f'"{each}":1' for each in range(300_000)),
+              '"prior":[{}]'.format(("[]," * 3_000_000)[:-1]), '"similarity":[[{}]]'.format(("1e5," * 3_000_000)[:-1]),
+              '"prior":{{{}}}'.format(",".join(f'"{each}":[]' for each in range(1_000_000))),
+              '"prior":[{}]'.format(("{}," * 3_000_000)[:-1])],
+    ids=["prior", "entries", "rows", "settings", "lists", "numbers", "names", "objects"],
 )  # fmt: skip
 def test_many_wrong_values_of_a_configuration_are_one_error(path, entry):
     with catalogue(path) as db:
