@@ -19,6 +19,7 @@ of a body arrives, and after `ANSWER_SECONDS` in one request.
 
 This is the only module that uses uvicorn. It subclasses `H11Protocol`, because uvicorn has no time-outs for heads,
 and its `limit_concurrency` counts idle connections as requests. WebSockets are not upgraded to: there are none here.
+Nothing of a chunked body is parsed: `RequestGuard` refuses it, but only after what arrived with its head was parsed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -82,8 +84,30 @@ def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
+class _Parser(h11.Connection):
+    """Parses requests, and nothing behind the head of one whose body is chunked, which is refused.
+
+    Where a head ends, and what is a header, only h11 decides: it accepts several ends of a line, in any pieces.
+    """
+
+    _chunked = False
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what comes next; `PAUSED` stops the reading."""
+        if self._chunked:
+            return h11.PAUSED
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
+        return event
+
+
 class GuardedConnection(H11Protocol):
     """A connection that can be closed at any time while it does not hold a complete request."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.conn = _Parser(h11.SERVER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place; other connections may have to leave theirs."""

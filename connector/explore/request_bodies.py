@@ -30,6 +30,11 @@ _RELEASED_BYTES = 1 << 22  # a body that is larger is worth the milliseconds tha
 _MOST_SIGNS = 100  # of one kind in a large body; a search with an image has far fewer
 
 
+def states_a_body(headers: Headers) -> bool:
+    """Return whether a Content-Length is not zero, in whatever digits; it may be no number."""
+    return headers.get("content-length", "0").strip("0") != ""
+
+
 class BodyReader:
     """Reads bodies, all of which share one limit of memory.
 

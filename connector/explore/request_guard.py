@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semcut.connector.explore.error_responses import busy_response, error_response
-from semcut.connector.explore.request_bodies import BodyReader
+from semcut.connector.explore.request_bodies import BodyReader, states_a_body
 from semcut.connector.explore.token_guard import TokenGuard
 
 _LINKED_PATHS = ("/", "/docs", "/redoc")  # pages that other sites may link to
@@ -66,7 +66,7 @@ class RequestGuard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "there are no WebSockets here"})
             return
-        started, has_body = False, Headers(scope=scope).get("content-length", "0") != "0"
+        started, has_body = False, states_a_body(Headers(scope=scope))
 
         async def send_secured(message: Message) -> None:
             nonlocal started

@@ -41,7 +41,10 @@ _RENAMED = ("auxiliary.", "head.classifier.")
 """Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 _IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
-"""The largest lists of training images (2 million paths) and of metrics (50,000 epochs)."""
+"""The largest lists of training images and of metrics."""
+MOST_IMAGES, _MOST_EPOCHS, _MOST_DIGESTS = 2_000_000, 50_000, 4_000_000
+"""What they may hold, since a byte can become an object of a hundred."""
+_DIGESTS_BYTES = _MOST_DIGESTS * DIGEST_BYTES + (1 << 20)
 
 
 class TrainingDigests(NamedTuple):
@@ -196,11 +199,11 @@ class Checkpoint:
         """
         file = self.path / TRAINING_IMAGES
         try:
-            return read_bytes(file, _IMAGES_BYTES).decode("utf-8", "surrogateescape").split("\n")[:-1]
+            return [line.decode("utf-8", "surrogateescape") for line in _lines(file, _IMAGES_BYTES, MOST_IMAGES)]
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
 
     def training_digests(self) -> TrainingDigests:
         """Read the digests of the images that the network was trained and validated on.
@@ -210,9 +213,9 @@ class Checkpoint:
         """
         file = self.path / TRAINING_DIGESTS
         try:
-            tensors = safetensors.torch.load(read_tensor_file(file, _IMAGES_BYTES).content)
+            tensors = safetensors.torch.load(read_tensor_file(file, _DIGESTS_BYTES, check=_check_digests).content)
             for name in TrainingDigests._fields:
-                if tensors[name].dtype != torch.uint8 or tensors[name].shape[1:] != (DIGEST_BYTES,):
+                if tensors[name].dtype != torch.uint8:
                     raise ValueError(f"{name} are not digests of {DIGEST_BYTES} bytes")
             return TrainingDigests(*(frozenset(map(bytes, tensors[name].numpy())) for name in TrainingDigests._fields))
         except FileNotFoundError:
@@ -232,15 +235,41 @@ class Checkpoint:
         """
         file = self.path / METRICS
         try:
-            found = [json.loads(line) for line in read_bytes(file, _METRICS_BYTES).splitlines()]
-            if not all(isinstance(epoch, dict) for epoch in found):
-                raise ValueError("a line describes no epoch")
+            found = [json.loads(line) for line in _lines(file, _METRICS_BYTES, _MOST_EPOCHS)]
+            start = self.training.get("start", {})
+            before = start.get("epochs", []) if isinstance(start, dict) else None
+            if not isinstance(before, list) or not all(isinstance(epoch, dict) for epoch in (*before, *found)):
+                raise ValueError("a line, or what it started from, describes no epoch")
+            if len(before) + len(found) > _MOST_EPOCHS:
+                raise ValueError(f"with those before, it has more than {_MOST_EPOCHS:,} epochs")
+            return [*before, *found]
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{self.path} does not say how its network was trained ({METRICS}: "
                 f"{getattr(error, 'strerror', None) or error}): give a directory that training has written"
             ) from None
-        return [*self.training.get("start", {}).get("epochs", []), *found]
+
+
+def _lines(file: Path, max_bytes: int, most: int) -> list[bytes]:
+    """Read the lines of a file; `ValueError` if there are more than `most`, before they are split."""
+    content = read_bytes(file, max_bytes)
+    count = content.count(b"\n")
+    if count > most:
+        raise ValueError(f"it has {count:,} lines, expected at most {most:,}")
+    lines = content.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _check_digests(shapes: Shapes, metadata: Mapping[str, str]) -> None:
+    """Raise `ValueError` unless the tensors are digests of both kinds, and no more than are ever read."""
+    if shapes.keys() != set(TrainingDigests._fields):
+        raise ValueError(f"expected the tensors {' and '.join(TrainingDigests._fields)}")
+    for name, shape in shapes.items():
+        if len(shape) != 2 or shape[1] != DIGEST_BYTES:
+            raise ValueError(f"{name} are not digests of {DIGEST_BYTES} bytes")
+    count = sum(shape[0] for shape in shapes.values())
+    if count > _MOST_DIGESTS:
+        raise ValueError(f"it has {count:,} digests, expected at most {_MOST_DIGESTS:,}")
 
 
 def _check_weights(weights: dict[str, torch.Tensor], architecture: Architecture) -> None:

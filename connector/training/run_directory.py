@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from semcut.connector.models.checkpoint import (
+    MOST_IMAGES,
     TRAINING_DIGESTS,
     TRAINING_IMAGES,
     TrainingDigests,
     write_digests,
 )
 from semcut.connector.training.run_state import STATE
+from semcut.indexes.errors import DataError
 from semcut.indexes.storage.atomic_write import replacing
 
 
@@ -29,7 +31,12 @@ def begun_run(path: Path, files: Sequence[str], digests: TrainingDigests) -> Ite
         path: the run directory.
         files: paths of all images, for people.
         digests: digests of the images, by which they are recognised.
+
+    Raises:
+        DataError: there are more images than a run directory records.
     """
+    if len(files) > MOST_IMAGES:
+        raise DataError(f"there are {len(files):,} images to train on, expected at most {MOST_IMAGES:,}: choose some")
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     empty = path in missing or not any(path.iterdir())
     try:

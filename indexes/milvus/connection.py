@@ -70,6 +70,7 @@ class ServerConnection:
         InvalidParameterError: there is no uri, or an argument is malformed.
         ServerError: no server answers, or the server does not accept the token.
         MissingDependencyError: a file is given, and milvus-lite is not installed.
+        DamagedIndexError: a file is given, which is a directory, and something in it is a link, a FIFO or a device.
     """
 
     def __init__(

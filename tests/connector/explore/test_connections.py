@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import h11
 import httpx2
 import pytest
 
@@ -218,6 +219,47 @@ def test_pieces_of_a_body_are_not_parsed_after_it_was_refused(address):
         connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 411")
         assert is_closed(connection, 10)
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n"])
+@pytest.mark.parametrize("before", [b"", HEAD + b"content-length: 1\r\n\r\nx"])
+def test_no_piece_of_a_chunked_body_is_ever_parsed(before, end, service, serve, monkeypatch):
+    events, next_event = [], h11.Connection.next_event
+
+    def recorded(self):
+        events.append(next_event(self))
+        return events[-1]
+
+    monkeypatch.setattr(h11.Connection, "next_event", recorded)
+    address = serve(service, token="secret").removeprefix("http://").split(":")
+    head = HEAD + b"Transfer-Encoding:\tChunked" + end
+    for cut in range(len(end) + 1):  # at the end of the head, and within it
+        events.clear()
+        with socket.create_connection(address, 30) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            start = before + head[: len(head) - cut]
+            connection.sendall(start)
+            time.sleep(0.02)
+            with suppress(ConnectionError):
+                connection.sendall(head[len(head) - cut :] + b"1\r\nx\r\n" * 2600)
+            assert is_closed(connection, 10)
+        kinds = [type(event) for event in events]
+        assert kinds.count(h11.Request) == (2 if before else 1)
+        assert kinds.count(h11.Data) == (1 if before else 0)
+
+
+@pytest.mark.parametrize("length", ["0", "00", "0" * 20])
+def test_a_refused_request_ends_its_connection_if_its_body_has_no_bytes(length, service, serve):
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    request = f"GET /stats HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n".encode()
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(request * 3)
+        answer = connection.recv(1 << 16)
+        with suppress(ConnectionError):
+            while piece := connection.recv(1 << 16):
+                answer += piece
+    assert answer.count(b"HTTP/1.1 401") == 1
+    assert b"connection: close" in answer
 
 
 def test_a_client_with_the_token_keeps_its_connection_in_a_flood_from_its_address(service, serve, monkeypatch):

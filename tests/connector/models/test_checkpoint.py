@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
 import shutil
 import struct
+import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from semcut.connector.data.model_file import MODEL, encoding_digest
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, WEIGHTS, Checkpoint, _sha256_of
+from semcut.connector.models.checkpoint import (
+    METRICS,
+    TRAINING_DIGESTS,
+    TRAINING_IMAGES,
+    WEIGHTS,
+    Checkpoint,
+    _sha256_of,
+)
 from semcut.connector.models.inference import NetworkRunner
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.errors import CheckpointError
@@ -419,3 +429,54 @@ def test_lists_beside_the_weights_are_regular_files_and_bounded(copy: Path) -> N
             read()
     (copy / TRAINING_IMAGES).unlink()
     assert loaded.training_images() == []
+
+
+def test_lists_beside_the_weights_have_a_bounded_number_of_lines(copy: Path) -> None:
+    loaded = Checkpoint.load(copy)
+    for name, read, most in (
+        (TRAINING_IMAGES, loaded.training_images, 2_000_000),
+        (METRICS, loaded.epochs, 50_000),
+    ):
+        (copy / name).write_bytes(b"\n" * (most + 1))
+        with pytest.raises(CheckpointError, match=f"it has {most + 1:,} lines, expected at most {most:,}"):
+            read()
+    (copy / METRICS).write_bytes(b"{}\n" * 50_000)
+    assert len(loaded.epochs()) == 50_000
+    (copy / METRICS).write_bytes(b"{}\r" * 50_001)  # lines end in one way only
+    with pytest.raises(CheckpointError, match="does not say how its network was trained"):
+        loaded.epochs()
+
+
+@pytest.mark.parametrize("start", [3, {"epochs": 3}, {"epochs": [3]}, {"epochs": [{}] * 50_000}])
+def test_epochs_of_a_warm_start_that_cannot_be_read(start: object, copy: Path) -> None:
+    loaded = Checkpoint.load(copy)
+    with pytest.raises(CheckpointError, match="does not say how its network was trained"):
+        replace(loaded, training={**loaded.training, "start": start}).epochs()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        ({"training": (4_000_000, 16), "validation": (1, 16)}, "it has 4,000,001 digests, expected at most 4,000,000"),
+        ({"training": (2, 15), "validation": (1, 16)}, "training are not digests"),
+        ({"training": (2, 16), "validation": (16,)}, "validation are not digests"),
+        ({"training": (2, 16)}, "expected the tensors training and validation"),
+        ({"training": (2, 16), "validation": (1, 16), "more": (1, 16)}, "expected the tensors"),
+    ],
+)
+def test_digests_are_counted_before_they_are_read(shapes: dict[str, tuple[int, ...]], reason: str, copy: Path) -> None:
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [end, end + math.prod(shape)]}
+        end += math.prod(shape)
+    content = json.dumps(header).encode()
+    (copy / TRAINING_DIGESTS).write_bytes(struct.pack("<Q", len(content)) + content)
+    os.truncate(copy / TRAINING_DIGESTS, 8 + len(content) + end)
+    loaded = Checkpoint.load(copy)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=reason):
+            loaded.training_digests()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

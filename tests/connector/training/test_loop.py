@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.evaluation.rankings import RANKING_NAMES, compare
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.training import loop
 from semcut.connector.training.loop import train
+from semcut.connector.training.run_directory import begun_run
 from semcut.connector.training.run_state import STATE, read_state, write_state
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import InvalidParameterError
@@ -199,6 +200,16 @@ def test_a_training_that_fails_before_its_first_state_leaves_nothing_behind(
         train(images, architecture, config, path, progress=stop_in(0))
     assert [found.name for found in tmp_path.rglob("*")] == (["run"] if "empty" in before else [])
     train(images, architecture, config, path)
+
+
+def test_more_images_than_a_run_directory_records_are_refused(tmp_path: Path) -> None:
+    files = ["image.png"] * 2_000_001
+    with (
+        pytest.raises(DataError, match="2,000,001 images to train on, expected at most 2,000,000"),
+        begun_run(tmp_path / "run", files, TrainingDigests(frozenset(), frozenset())),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
 
 
 def test_digests_of_the_training_and_validation_images_are_recorded(model: Checkpoint, digits: ImageSet) -> None:
