@@ -224,4 +224,4 @@ def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
     if all(part.uris is None for part in parts):
         return whole
     uris = [uri for part in parts for uri in (part.uris or [None] * len(part))]
-    return replace(whole, uris=uris)
+    return replace(whole, uris=uris, any_mass=True)

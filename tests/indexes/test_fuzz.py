@@ -386,7 +386,7 @@ def ask(pair: Pair, name: str, ids: Any) -> None:
 
 def iterate(pair: Pair, size: Any) -> None:
     found = pair.do(lambda index: list(index.iterate(size)))
-    possible = isinstance(size, int | np.integer) and not isinstance(size, bool) and size >= 1
+    possible = size is None or (isinstance(size, int | np.integer) and not isinstance(size, bool) and size >= 1)
     assert isinstance(found, SemcutError) is not possible
     if possible:
         assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1)

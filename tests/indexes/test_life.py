@@ -144,7 +144,7 @@ def test_iterating_goes_on_over_the_records_as_they_were(make, config, batch):
     assert_same_records(Encodings.concatenate([first, *parts]), batch)
 
 
-@pytest.mark.parametrize("size", [0, -1, 1.5, "10", None])
+@pytest.mark.parametrize("size", [0, -1, 1.5, "10", True])
 def test_a_batch_size_that_is_none_is_refused_at_once(make, config, size):
     with pytest.raises(InvalidParameterError, match="batch_size"):
         make(config).iterate(size)

@@ -156,9 +156,9 @@ def _copy(source: FaissIndex, target: Path, rows: NDArray[np.int64], config: Ind
     with FaissIndex.create(target, config, durability="close") as copy:
         for start in range(0, len(ids), _BATCH):
             batch = source.get(ids[start : start + _BATCH])
-            copy.add(replace(_first_bits(batch, config.bits), ids=np.arange(start, start + len(batch))))
+            copy.add(replace(_first_bits(batch, config.bits), ids=np.arange(start, start + len(batch)), any_mass=True))
 
 
 def _first_bits(encodings: Encodings, bits: int) -> Encodings:
     """Cut the codes to their first bits, a multiple of 8."""
-    return replace(encodings, codes=encodings.codes[:, : bits // 8])
+    return replace(encodings, codes=encodings.codes[:, : bits // 8], any_mass=True)

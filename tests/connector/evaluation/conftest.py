@@ -8,7 +8,7 @@ import pytest
 from semcut.connector.evaluation.rankings import Comparison, compare
 from semcut.indexes import Encodings, IndexConfig
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=8)
+CONFIG = IndexConfig(classes=4, bits=32, dim=8, stored_features="float32")
 KS = (1, 15, 120, 400)  # few; more than there are right records; more than there are records
 SHORTLIST, CUTOFFS = 40, (0.0, 0.2, 0.6)
 

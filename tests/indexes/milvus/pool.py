@@ -156,4 +156,4 @@ def assert_holds(index: MilvusIndex, reference: BruteForceIndex, *, batch_size: 
 def _joined(batches: list[Encodings]) -> Encodings:
     whole = Encodings.concatenate(batches)
     uris = [uri for batch in batches for uri in (batch.uris or [None] * len(batch))]
-    return replace(whole, uris=uris)
+    return replace(whole, uris=uris, any_mass=True)
