@@ -90,6 +90,8 @@ def _before_fork() -> None:
 
 
 def _wait_for_all() -> None:
+    if _guard._is_owned() and len(_held) == 2 + len(_of_threads):  # type: ignore[attr-defined]
+        return  # the other hook was called; to release the locks once more would let threads go first
     _acquire([_guard], True)  # another thread that forks holds it until its fork is over
     while True:
         _release(1)  # a thread that holds one lock may be about to take another

@@ -16,7 +16,7 @@ def batch():
     return (torch.ones(10 << 20) + 1).sum() + (torch.ones(9 << 20) * 2).sum()  # more than 32 MB each
 
 def faults():
-    for _ in range(3):  # until the freed blocks are large enough for a batch
+    for _ in range(12):  # until the freed blocks are large enough for a batch
         batch()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
