@@ -21,6 +21,7 @@ from semcut.indexes import (
     search_tuning,
 )
 from semcut.indexes.milvus import MilvusIndex, connection, consistent_search, reader, schema, server_scanner
+from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import (
     RANKED,
     World,
@@ -188,6 +189,7 @@ def test_wide_records(backend):
     config = IndexConfig(classes=300, bits=1024, dim=64, groups=1)
     rng = np.random.default_rng(0)
     records, queries = (encodings(rng, config, rows, normalised=True, records=rows > 9) for rows in (90, 8))
+    records = stored_values(config, records)
     world = World(config=config, batches=[records[:50], records[50:]], queries=queries, normalised=True, seed=1)
     with in_each_index(backend, world) as (index, faiss, reference):
         for cutoff, ranking in ((0.0, "fused"), (0.1, "distance")):
