@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,10 @@ def wait_until_gone(*pids: int) -> None:
     """Wait until processes have ended, though nobody may have asked for their status."""
     deadline = time.monotonic() + 30
     for pid in pids:
-        while os.path.exists(f"/proc/{pid}") and ") Z" not in Path(f"/proc/{pid}/stat").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends between two looks
+            while ") Z" not in Path(f"/proc/{pid}/stat").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 def wait_until_busy(pool: DecodingPool) -> int:
