@@ -97,10 +97,10 @@ class BruteForceIndex(SemanticIndex):
         self._ids.add(records.ids, np.arange(len(records)))
 
     def ids(self) -> NDArray[np.int64]:
-        """Return all ids: (records,) int64, in order of arrival."""
+        """Return all ids in ascending order: (records,) int64."""
         self._check_open()
         assert self._records.ids is not None
-        return self._records.ids
+        return np.sort(self._records.ids)
 
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""

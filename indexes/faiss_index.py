@@ -287,10 +287,10 @@ class FaissIndex(SemanticIndex):
         self._changes.remove(ids)
 
     def ids(self) -> NDArray[np.int64]:
-        """Return all ids: (records,) int64, in order of arrival."""
+        """Return all ids in ascending order: (records,) int64."""
         self._check_open()
         snapshot = self._searchable.snapshot
-        return snapshot.columns.reading(lambda: snapshot.columns.ids[snapshot.live])
+        return np.sort(snapshot.columns.reading(lambda: snapshot.columns.ids[snapshot.live]))
 
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""

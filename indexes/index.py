@@ -209,7 +209,7 @@ class SemanticIndex(ABC):
 
     @abstractmethod
     def ids(self) -> NDArray[np.int64]:
-        """Return all ids: (records,) int64, in the order that the backend documents."""
+        """Return all ids in ascending order: (records,) int64."""
 
     @abstractmethod
     def next_id(self) -> int:

@@ -132,11 +132,11 @@ class Catalogue:
             raise NotAnIndexError(f"{self._path} is not the catalogue of a semcut index")
         known = {str(version): version for version in READ_VERSIONS}
         if found[0] not in known:
-            version = shown(found[0]).strip("'")
+            version, others = shown(found[0]).strip("'"), ", ".join(map(str, READ_VERSIONS[:-1]))
             raise FormatVersionError(
                 f"{self._path} has format version {version} but this version of semcut reads the versions "
-                f"{' and '.join(known)}: open the index with the version of semcut that wrote it, or build the index "
-                "again"
+                f"{others} and {FORMAT_VERSION}: open the index with the version of semcut that wrote it, or "
+                "build the index again"
             )
         self._format = known[found[0]]
 

@@ -4,11 +4,13 @@
     state       one row: version (number of commits), generation, rows of the columns, number of records whose feature
                 is not L2-normalised (`loose`), CRC-32 of these values and of the configuration
     checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
-    cells       one row per cell: position, number, lower bound, envelope and largest mass (C + 1 x float32,
-                little-endian), CRC-32 of these
+    cells       one row per cell: position, number, lower bound, envelope and largest mass, CRC-32 of these. The mass
+                is a float32; the envelope is C x float32, or C x uint16 if the index stores probabilities as multiples
+                of 2^-16 (`stored_values`). All are little-endian.
 
-**Format 3**, which is read too, has no masses: its records have a mass of 1, up to `SUM_TOLERANCE`. The first change of
-such an index makes it one of format 4: the cells that change get their mass, the others stay as they are.
+**Formats 3 and 4** are read too. In format 4, every envelope is float32. Format 3 has no masses either: its records
+have a mass of 1, up to `SUM_TOLERANCE`. The first change of such an index makes it one of format 5: the cells that
+change are written as format 5 has them, the others stay as they are, and their length shows what they are.
 
 The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
 change of these tables needs a new `FORMAT_VERSION`.
@@ -27,11 +29,12 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.scoring.packed_rows import STEP
 from semcut.indexes.storage.column_files import Extent
 from semcut.indexes.storage.column_specs import NAMES, PER_RECORD, specs
 
-FORMAT_VERSION = 4
-READ_VERSIONS = (3, FORMAT_VERSION)
+FORMAT_VERSION = 5
+READ_VERSIONS = (3, 4, FORMAT_VERSION)
 """The versions of catalogues that are read."""
 APPLICATION_ID = 0x53454D43
 """SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
@@ -108,14 +111,28 @@ def checksum_rows(name: str, crcs: NDArray[np.uint32], unchanged: int) -> list[t
 
 def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int, int, float, bytes, int]]:
     """Convert the cells at these (n,) positions to rows of the table `cells`."""
+    envelopes = cells.envelopes[positions]
+    if _small(cells.config):
+        envelopes = (envelopes * np.float32(1 / STEP)).astype("<u2")
     rows = zip(
         positions.tolist(),
         cells.numbers[positions].tolist(),
         cells.lows[positions].tolist(),
-        (bounds.tobytes() for bounds in np.column_stack([cells.envelopes[positions], cells.masses[positions]])),
+        map(bytes.__add__, map(bytes, envelopes), map(bytes, cells.masses[positions, None])),
         strict=True,
     )
     return ((*row, _cell_crc(*row)) for row in rows)
+
+
+def _small(config: IndexConfig) -> bool:
+    """Return whether all envelopes are multiples of `STEP` below 1, as the probabilities are."""
+    return config.stored_probabilities < config.classes
+
+
+def _lengths(config: IndexConfig) -> tuple[int, int]:
+    """Return the lengths of an envelope with its mass, in bytes: as it is written, and as earlier formats have it."""
+    width = 4 * config.classes
+    return (width // 2 + 4, width + 4) if _small(config) else (width + 4, width)
 
 
 _STATE = ("one", "version", "generation", "records", "uri_bytes", "removed", "loose", "crc")
@@ -142,21 +159,20 @@ def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any,
         config: the configuration of the index.
         size: bytes of the catalogue.
     """
-    chunk, envelope = 4 * _CHECKSUMS_PER_ROW, 4 * config.classes
-    with_mass = envelope + 4
+    chunk, lengths = 4 * _CHECKSUMS_PER_ROW, _lengths(config)
     checksums = (
         f"SELECT CASE WHEN typeof(crcs) = 'blob' AND length(crcs) <= {chunk} THEN crcs END "
         "FROM checksums WHERE name = ? ORDER BY chunk LIMIT ?"
     )
     cells = (
         f"SELECT cell, {_INTEGER.format('number')}, CASE WHEN typeof(low) = 'real' THEN low END, CASE WHEN "
-        f"typeof(envelope) = 'blob' AND length(envelope) IN ({envelope}, {with_mass}) THEN envelope END, "
+        f"typeof(envelope) = 'blob' AND length(envelope) IN {lengths} THEN envelope END, "
         f"{_INTEGER.format('crc')} "
         "FROM cells ORDER BY cell LIMIT ?"
     )
     return [
         *((checksums, (name, size // chunk + 2)) for name in NAMES),
-        (cells, (min(cell_count(config), size // envelope) + 1,)),
+        (cells, (min(cell_count(config), size // min(lengths)) + 1,)),
     ]
 
 
@@ -216,23 +232,20 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
     positions, numbers, lows, envelopes, crcs = columns
     if (
         any(set(map(type, column)) != {kind} for column, kind in zip(columns, _CELL_TYPES, strict=True))
-        or not set(map(len, envelopes)) <= {4 * config.classes, 4 * config.classes + 4}
+        or not set(map(len, envelopes)) <= set(_lengths(config))
         or positions != tuple(range(len(found)))
         or not 0 <= min(numbers) <= max(numbers) < cell_count(config)
         or crcs != tuple(map(_cell_crc, positions, numbers, lows, envelopes))
     ):
         raise ValueError("its cells are not valid")
-    unstated = np.float32(1 + SUM_TOLERANCE).tobytes()
-    bounds = np.frombuffer(
-        b"".join(row if len(row) > 4 * config.classes else row + unstated for row in envelopes), "<f4"
-    ).reshape(len(found), -1)
+    bounds, masses = _bounds(config, envelopes)
     cells = Cells(
         config=config,
         numbers=np.array(numbers, np.int64),
         sizes=np.zeros(len(found), np.int64),
         lows=np.clip(np.array(lows), -1, 2).astype(np.float32),  # numbers that no float32 holds are refused below
-        envelopes=np.ascontiguousarray(bounds[:, :-1]),
-        masses=bounds[:, -1].copy(),
+        envelopes=bounds,
+        masses=masses,
     )
     # Kernels compute array positions from these values.
     most = 1 + SUM_TOLERANCE
@@ -242,6 +255,23 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
     if len(np.unique(cells.numbers)) != len(cells):
         raise ValueError("its cells are not distinct")
     return cells
+
+
+def _bounds(config: IndexConfig, rows: tuple[bytes, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Convert the stored envelopes of n cells, with their masses: (n, C) and (n,) float32."""
+    envelopes = np.empty((len(rows), config.classes), np.float32)
+    masses = np.full(len(rows), 1 + SUM_TOLERANCE, np.float32)
+    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    for size in set(sizes.tolist()):
+        some = np.flatnonzero(sizes == size)
+        content = np.frombuffer(b"".join(rows[place] for place in some.tolist()), np.uint8).reshape(-1, size)
+        multiples = _small(config) and size == _lengths(config)[0]
+        width = (2 if multiples else 4) * config.classes
+        values = np.ascontiguousarray(content[:, :width]).view("<u2" if multiples else "<f4")
+        envelopes[some] = values * np.float32(STEP) if multiples else values
+        if size > width:
+            masses[some] = np.ascontiguousarray(content[:, width:]).view("<f4")[:, 0]
+    return envelopes, masses
 
 
 def _state_crc(values: tuple[int, ...], config_json: str, version: int = FORMAT_VERSION) -> int:

@@ -1,6 +1,7 @@
 """What each column of an index contains: its file format, and the rows of a batch.
 
-Rows are in order of arrival, little-endian, without a header:
+The records of one batch are stored in order of their cells, batch after batch; a compaction stores all records in order
+of their cells (`compaction`), so that a search reads contiguous rows. Rows are little-endian, without a header:
 
     column          one row                                                                  rows in a block
     ids             int64                                                                    128
@@ -84,7 +85,7 @@ def _probabilities(config: IndexConfig) -> Spec:
 def column_values(
     config: IndexConfig, encodings: Encodings, cells: NDArray[np.int32], uri_start: int
 ) -> dict[str, NDArray[Any]]:
-    """Convert a batch to the rows of every column except `removed`.
+    """Convert a batch to the rows of every column except `removed`, in order of cells.
 
     Args:
         config: the configuration of the index.
@@ -92,19 +93,23 @@ def column_values(
         cells: (n,) position of each record's cell.
         uri_start: number of bytes that `uri_bytes` has before the batch.
     """
-    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in encodings.uris or ()]
-    lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
     assert encodings.ids is not None
+    order = np.argsort(cells, kind="stable")
+    uris = encodings.uris or ()
+    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in (uris[row] for row in order[: len(uris)].tolist())]
+    lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
+    if config.stored_probabilities == config.classes:
+        probabilities: NDArray[Any] = encodings.probabilities
+    elif encodings.packed is None:
+        probabilities = packed(encodings.probabilities, config.stored_probabilities)
+    else:
+        probabilities = encodings.packed
     return {
-        "ids": encodings.ids,
-        "codes": encodings.codes,
-        "probabilities": encodings.probabilities
-        if config.stored_probabilities == config.classes
-        else packed(encodings.probabilities, config.stored_probabilities)
-        if encodings.packed is None
-        else encodings.packed,
-        "features": coded_features(config, encodings.features),
-        "cells": cells,
+        "ids": encodings.ids[order],
+        "codes": encodings.codes[order],
+        "probabilities": probabilities[order],
+        "features": coded_features(config, encodings.features)[order],
+        "cells": cells[order],
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
     }

@@ -1,7 +1,7 @@
-"""Write the records that were not removed to a new generation of column files, with tight cells (compaction).
+"""Write the records that were not removed to a new generation of column files, in order of cells (compaction).
 
-1. the records are written to the directory of the next generation, and their cells are computed again, so that
-   envelopes and lower bounds are as tight as possible;
+1. the records are written to the directory of the next generation, cell after cell, so that a search reads few and
+   contiguous parts of the files. Cells are computed again: their bounds become as tight as possible;
 2. the new files, their directory and the directory of the index are synced;
 3. one transaction of the catalogue replaces the previous generation by the new one;
 4. the previous files are deleted; a process that has them open can still read them.
@@ -13,6 +13,7 @@ the other generation may remain, and the next writer deletes it (`Transactions.b
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,14 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
 def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progress: Progress | None) -> Committed:
     """Append the records of a snapshot to empty columns and return what to commit."""
     extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(before.cells.config), 0
-    for batch in before.batches(before.row_batches(progress)):
+    parts, rows = tee(before.row_batches(progress))
+    for batch, part in zip(before.batches(parts), rows, strict=True):
         cells, positions = cells.extended(batch.probabilities)
+        # Compared batch by batch: forged records could belong to far more cells than the catalogue has.
+        if not np.array_equal(cells.numbers[positions], before.cells.numbers[before.columns.cells[part]]):
+            raise DamagedIndexError(
+                "records are outside of their cell: `semcut verify` names them; restore the index from a backup"
+            )
         unnormalised += count_unnormalised(batch.features, norm_tolerance(cells.config))
         for name, added in column_values(cells.config, batch, positions, extents["uri_bytes"].rows).items():
             extents[name] = files[name].append(extents[name], added)

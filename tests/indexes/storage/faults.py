@@ -25,7 +25,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,6 +44,11 @@ MIXED = records(np.arange(200, 400), np.ones(200))
 LATER = records(np.arange(1000, 1300), np.full(300, 2))
 
 
+def rows_of(store: Store, ids: Iterable[int]) -> np.ndarray:
+    """Return the rows of records."""
+    return np.flatnonzero(np.isin(store.snapshot.columns.ids, list(ids)))
+
+
 def add(store: Store, path: Path) -> None:
     store.begin()
     store.write(BATCH)
@@ -51,17 +56,17 @@ def add(store: Store, path: Path) -> None:
 
 def upsert(store: Store, path: Path) -> None:
     store.begin()
-    store.write(MIXED, np.arange(200, 300))
+    store.write(MIXED, rows_of(store, range(200, 300)))
 
 
 def remove(store: Store, path: Path) -> None:
     store.begin()
-    store.write(None, np.array([0, 299, 100]))
+    store.write(None, rows_of(store, (0, 299, 100)))
 
 
 def compact(store: Store, path: Path) -> None:
     store.begin()
-    store.write(None, np.array([0, 299, 100]))
+    store.write(None, rows_of(store, (0, 299, 100)))
     store.compact()
 
 
@@ -73,7 +78,7 @@ def bulk(store: Store, path: Path) -> None:
     store._transactions._durability = "close"
     store.begin()
     store.write(BATCH)
-    store.write(None, np.array([0, 299, 100]))
+    store.write(None, rows_of(store, (0, 299, 100)))
     store.flush()
 
 

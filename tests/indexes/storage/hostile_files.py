@@ -86,9 +86,9 @@ def forge_tables(path: Path, rng: random.Random) -> None:
             if rng.random() < 0.5:
                 low = rng.choice(FLOATS)
             if rng.random() < 0.5:
-                values = np.frombuffer(envelope, "<f4").copy()
-                values[rng.randrange(len(values))] = np.float64(rng.choice(FLOATS)).astype(np.float32)
-                envelope = values.tobytes()
+                value = struct.pack("<f", np.float64(rng.choice(FLOATS)).astype(np.float32))
+                at = rng.choice((len(envelope) - 4, 4 * rng.randrange(len(envelope) // 4)))
+                envelope = envelope[:at] + value + envelope[at + 4 :]
             db.execute("UPDATE cells SET number=?, low=?, envelope=?, crc=? WHERE cell=?",
                        (number, low, envelope, _cell_crc(cell, number, low, envelope), cell))  # fmt: skip
         elif table == "checksums":

@@ -15,8 +15,8 @@ def test_the_tables_are_those_of_the_format_version(path):
         (application,) = db.execute("PRAGMA application_id").fetchone()
         values = dict(db.execute("SELECT key, value FROM meta"))
     assert len(statements) == 4
-    assert FORMAT_VERSION == 4
+    assert FORMAT_VERSION == 5
     assert zlib.crc32(" ".join(" ".join(statements).split()).encode()) == 2020126980
     assert application == APPLICATION_ID == int.from_bytes(b"SEMC", "big")
     assert sorted(values) == ["config", "format"]
-    assert values["format"] == "4"
+    assert values["format"] == "5"

@@ -17,7 +17,7 @@ from semcut.indexes import (
 )
 from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE, delete_tree
-from tests.indexes.generate import assert_same
+from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.storage.stored_index import (
     assert_holds,
     catalogue,
@@ -50,6 +50,24 @@ def test_an_index_is_one_file_per_column_a_catalogue_and_a_lock(path, batch):
     assert column(path, "uri_bytes").read_bytes() == b"a.jpg\0c.jpg\0d.jpg\0"
     assert np.fromfile(column(path, "uri_ends"), "<i8").tolist() == [6, 6, 12, 18]
     assert column(path, "removed").read_bytes() == b""
+
+
+def test_batches_and_compacted_indexes_are_stored_in_order_of_cells(tmp_path, config):
+    rng = np.random.default_rng(7)
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        for first in (0, 300):
+            index.add(classified(rng, config, 300, first_id=first))
+        cells = index.snapshot.columns.cells
+        assert (np.diff(cells[:300]) >= 0).all()
+        assert (np.diff(cells[300:]) >= 0).all()
+        assert (np.diff(cells) < 0).any()
+        index.remove(np.arange(100, 150))
+        held = index.get(index.ids())
+        index.compact()
+        snapshot = index.snapshot
+        assert len(snapshot.columns) == 550
+        assert (np.diff(snapshot.cells.numbers[snapshot.columns.cells]) >= 0).all()
+        assert_same_records(index.get(index.ids()), held)
 
 
 def test_the_catalogue_has_the_checksums_of_every_column(path):
