@@ -165,7 +165,7 @@ class Encodings:
 
     def normalised(self, tolerance: float = NORM_TOLERANCE) -> bool:
         """Return whether every feature has length 1 within a tolerance (true for an empty batch)."""
-        return not is_unnormalised(self.features, tolerance).any()
+        return not np.count_nonzero(is_unnormalised(self.features, tolerance))  # faster than any(), in every search
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -199,7 +199,7 @@ _Batch = TypeVar("_Batch", bound=Encodings)
 def is_unnormalised(features: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
     """Return which of (n, D) features do not have length 1 within a tolerance: (n,) bool."""
     squared = np.vecdot(features, features)
-    return ~np.asarray(np.abs(np.sqrt(squared) - 1) <= tolerance)  # true for NaN
+    return ~((squared >= (1 - tolerance) ** 2) & (squared <= (1 + tolerance) ** 2))  # true for NaN
 
 
 def count_unnormalised(features: NDArray[np.float32], tolerance: float) -> int:

@@ -72,27 +72,30 @@ class CompiledSearch:
         )
         bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
 
-        def answer(part: slice) -> None:
+        found = ResultArrays(
+            result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
+            result.cells, result.codes, result.cut_off, reasons,
+        )  # fmt: skip
+
+        def answer(part: Encodings, to: ResultArrays) -> None:
             arrays = QueryArrays(
-                self._scanner.words(queries.codes[part]),
-                read_only(self._similarity.weights(queries.probabilities[part])),
-                read_only(queries.features[part]),
+                self._scanner.words(part.codes),
+                read_only(self._similarity.weights(part.probabilities)),
+                read_only(part.features),
             )
-            found = ResultArrays(
-                result.ids[part], result.distances[part], result.relevance[part], result.scores[part],
-                result.hamming[part], result.partitions[part], result.cells[part], result.codes[part],
-                result.cut_off[part], reasons[part],
-            )  # fmt: skip
-            search(arrays, settings, bounds, lists, rows, bits, found)
+            search(arrays, settings, bounds, lists, rows, bits, to)
+
+        def answer_slice(part: slice) -> None:
+            answer(queries[part], ResultArrays(*(array[part] for array in found)))
 
         if split:
-            split_over_threads(answer, len(queries), thread_count())
+            split_over_threads(answer_slice, len(queries), thread_count())
         else:
-            answer(slice(0, len(queries)))
-        if reasons.any():
+            answer(queries, found)
+        if np.count_nonzero(reasons):
             left = np.flatnonzero(reasons != ANSWERED)
             result.put(left, self._vectorised.search(queries[left], params, scored))
-        self._columns.release_pages(min_interval=1 if split else 0)
+        self._columns.release_pages(min_interval=1 if split else 0.001)
         return result if order is None else result.in_order(np.argsort(order))
 
     def _rows(self) -> RecordArrays:

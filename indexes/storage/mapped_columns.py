@@ -62,7 +62,7 @@ class Columns:
         self._mappings = {name: mapping for name, mapping in found.items() if mapping is not None}
         self._stays_mapped = not self.files() or sum(self._arrays[name].nbytes for name in _LARGE) <= _MAPPED_BYTES
         self._mapped_before = 0 if self._stays_mapped else _mapped_bytes()
-        self._released_at = -np.inf
+        self._looked_at = -np.inf
         mapped = {name: file for name, file in self.files().items() if name not in KEPT}
         self._sizes = {name: (file.descriptor, self._arrays[name].nbytes) for name, file in mapped.items()}
         self._searched = [self._sizes[name] for name in _SEARCHED if name in self._sizes]
@@ -246,14 +246,15 @@ class Columns:
         """Release memory-mapped pages that can be read again, if they have become many.
 
         Args:
-            min_interval: minimum interval between releases, in seconds. Mapping the pages again can cost half as much
-                as the search of a large batch, so not every search should release them.
+            min_interval: how long to wait since the last look at the memory of the process, in seconds. A look takes as
+                long as a tenth of a short search, and mapping the pages again up to half as long as the search of a
+                large batch.
         """
         now = time.monotonic()
-        if self._stays_mapped or now < self._released_at + min_interval:
+        if self._stays_mapped or now < self._looked_at + min_interval:
             return
+        self._looked_at = now
         if _mapped_bytes() - self._mapped_before > _MAPPED_BYTES:
-            self._released_at = now
             for name in _LARGE:
                 if name in self._mappings:
                     self._mappings[name].madvise(mmap.MADV_DONTNEED)
