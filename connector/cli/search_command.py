@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -98,19 +99,21 @@ def write_contact_sheet(
     Raises:
         DataError: the file cannot be written.
     """
-    from semcut.connector.data.image_folders import class_of
+    from semcut.connector.data.image_folders import classes_of
     from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 
-    rows = [
-        (
-            Tile(image, class_of(image, roots), ("query", class_of(image, roots) or "")),
-            [
-                Tile(hit.uri or "", class_of(hit.uri, roots), (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
-                for hit in hits[:_DEFAULT_K]
-            ],
-        )
-        for image, hits in zip(images, found, strict=True)
-    ]
+    drawn = [list(hits[:_DEFAULT_K]) for hits in found]
+    uris = [[image, *(hit.uri for hit in hits)] for image, hits in zip(images, drawn, strict=True)]
+    classes = classes_of(itertools.chain.from_iterable(uris), roots)
+    rows = []
+    for image, hits in zip(images, drawn, strict=True):
+        label = next(classes)
+        query = Tile(image, label, ("query", label or ""))
+        results = [
+            Tile(hit.uri or "", name, (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+            for hit, name in zip(hits, itertools.islice(classes, len(hits)), strict=True)
+        ]
+        rows.append((query, results))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         missing: list[str] = []
@@ -121,5 +124,6 @@ def write_contact_sheet(
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")
     if missing:
-        drawn = sum(1 + len(hits) for _, hits in rows)
-        print_warning(f"{len(missing)} of the {drawn} images on it could not be opened, as if moved: {missing[0]}")
+        print_warning(
+            f"{len(missing)} of the {sum(map(len, uris))} images on it could not be opened, as if moved: {missing[0]}"
+        )

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO
 
 from semcut.connector.data.extended_headers import ExtendedHeaders
+from semcut.connector.data.unpacked_folders import UnpackedFolders, refused_name
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
 MAX_MEMBERS = 2_000_000
@@ -91,7 +92,7 @@ def unpack(archive: IO[bytes], name: Path, target: Path) -> None:
     example = ""
     try:
         stream = _Stream(archive, free)
-        folders = _Folders(target)
+        folders = UnpackedFolders(target)
         for count, member in enumerate(_members(stream)):
             if count + folders.made > MAX_MEMBERS:
                 raise tarfile.ReadError(f"it has more than {MAX_MEMBERS:,} members")
@@ -297,35 +298,13 @@ def _parts(name: str) -> list[str]:
     return parts or [""]
 
 
-class _Folders:
-    """Makes folders inside a new folder, in which only this object and `_write_file` write."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._latest: list[str] = []
-        self.made = 0
-
-    def make(self, parts: list[str]) -> None:
-        """Make a folder and those above it; one may exist, but not as a file."""
-        if parts == self._latest:
-            return
-        folder = self._target
-        for part in parts:
-            folder = folder / part
-            try:
-                folder.mkdir()
-                self.made += 1
-            except FileExistsError:
-                if not folder.is_dir():
-                    raise tarfile.ReadError(f"{shown('/'.join(parts))} is a file and a folder") from None
-        self._latest = list(parts)
-
-
 def _write_file(stream: _Stream, member: _Member, path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         raise tarfile.ReadError(f"it holds {shown(member.name)} twice") from None
+    except OSError as error:
+        raise refused_name(member.name, error) from None
     with os.fdopen(descriptor, "wb") as file:
         left = member.size
         while left:

@@ -84,6 +84,10 @@ class _Gone(Exception):
     """The process has ended before it answered, or is of no more use; the message is the reason."""
 
 
+class _Killed(DataError):
+    """A signal has ended the process before it was ready."""
+
+
 class _Worker:
     """A process that decodes one image at a time."""
 
@@ -135,16 +139,18 @@ class _Worker:
     def _wait_until_ready(self) -> None:
         error = self.process.stderr
         assert error is not None
+        killed = False
         try:
             reason = "" if self._receive(len(HELLO), time.monotonic() + _START_SECONDS) == HELLO else "it is another"
         except TimeoutError:
             reason = f"it is not ready after {_START_SECONDS} s"
         except _Gone:
             reason = f"it ended with {self.why()}"
+            killed = (self.process.returncode or 0) < 0
         if reason:
             self.process.kill()
             lines = error.read(1 << 16).decode(errors="replace").strip().splitlines()
-            raise DataError(
+            raise (_Killed if killed else DataError)(
                 f"cannot start the process that decodes images ({sys.executable}): {lines[-1] if lines else reason}"
             )
         error.close()
@@ -243,6 +249,12 @@ class DecodingPool:
         return answer
 
     def _try(self, descriptor: int, wanted: Wanted, size: int, memory: int, limits: Limits) -> Answer:
+        try:
+            return self._try_once(descriptor, wanted, size, memory, limits)
+        except _Killed:  # by the system, which needs memory, or by a person; no image was to blame
+            return self._try_once(descriptor, wanted, size, memory, limits)
+
+    def _try_once(self, descriptor: int, wanted: Wanted, size: int, memory: int, limits: Limits) -> Answer:
         worker: _Worker | None = None
         try:
             worker = self._take()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.data.class_names import MAX_CLASSES, classes_given
 from semcut.connector.data.file_arguments import roots_given
-from semcut.connector.data.image_folders import class_of
+from semcut.connector.data.image_folders import classes_of
 from semcut.indexes import SemanticIndex
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.array_checks import integers_given
@@ -75,5 +75,5 @@ def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str,
     classes, roots = classes_given("classes", classes, least=0), roots_given("roots", roots)
     label_of = {name: label for label, name in enumerate(classes)}
     ids = np.sort(index.ids())
-    labels = [label_of.get(class_of(uri, roots) or "", -1) for uri in index.uris(ids)]
+    labels = [label_of.get(name or "", -1) for name in classes_of(index.uris(ids), roots)]
     return RecordLabels(ids, np.array(labels, np.int64))

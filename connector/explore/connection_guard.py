@@ -5,7 +5,7 @@ answers a complete request on it that `RequestGuard` let pass, and the client re
 can lose their place:
 
 - those that have not sent a complete request: nothing, part of a head, part of a body, or nothing more after an answer;
-- those whose request is refused, or needs no token, and those that send another request after that, until it passes;
+- those whose request is refused, or needs no token: they end with it;
 - those whose client does not read its answer.
 
 If there are more than `most_connections` connections, the server closes those of the client address with the most
@@ -51,6 +51,7 @@ STOP_SECONDS = 0.5
 
 _MOST_CONNECTIONS = 512
 _ACCEPTED_AT_ONCE = 128
+_CLOSE = (b"connection", b"close")
 _READ_BYTES = 1 << 14  # parsed at once: small pieces of a body cost far more time than their bytes
 
 
@@ -87,14 +88,36 @@ def create_server(app: ASGIApp, *, port: int = 0) -> uvicorn.Server:
 class _Parser(h11.Connection):
     """Parses requests, and nothing behind the head of one whose body is chunked, which is refused.
 
+    Nor anything behind a body that was still arriving when an answer said that the connection ends: if it ended at
+    once, the system would drop the answer when the rest of the body arrives.
+
     Where a head ends, and what is a header, only h11 decides: it accepts several ends of a line, in any pieces.
     """
 
-    _chunked = False
+    _chunked = _is_last = False
+    is_over = False
+    """Whether the last request and its answer are complete."""
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        """Return the bytes of an event; an end of the connection is stated at once, but waits for the body."""
+        arriving = self.their_state is h11.SEND_BODY and not self._chunked
+        if not arriving or not isinstance(event, h11.Response) or _CLOSE not in event.headers:
+            return super().send(event)
+        self._is_last = True
+        headers = [header for header in event.headers if header != _CLOSE]
+        head = super().send(h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)) or b""
+        if b"\r\nconnection: close\r\n" in head.lower():  # as the client has asked for
+            return head
+        return head.removesuffix(b"\r\n") + b"connection: close\r\n\r\n"
+
+    def start_next_cycle(self) -> None:
+        """Get ready for the next request, if there may be one."""
+        super().start_next_cycle()
+        self.is_over = self._is_last
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Return what comes next; `PAUSED` stops the reading."""
-        if self._chunked:
+        if self._chunked or self.is_over:
             return h11.PAUSED
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -107,7 +130,7 @@ class GuardedConnection(H11Protocol):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.conn = _Parser(h11.SERVER)
+        self.conn: _Parser = _Parser(h11.SERVER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place; other connections may have to leave theirs."""
@@ -115,7 +138,6 @@ class GuardedConnection(H11Protocol):
         self._active = self._since = self.loop.time()
         self._request: Any = None
         self._passed = False
-        self._held_a_place = True  # the first request on a connection has the benefit of the doubt
         super().connection_made(transport)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(STALLED_SECONDS, self._end_if_late)
         surplus = len(self.connections) - most_connections()
@@ -136,13 +158,18 @@ class GuardedConnection(H11Protocol):
         super().data_received(data)
         if self.cycle is not self._request:
             self._request, self._since = self.cycle, self._active
+        self._close_if_over()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         self._active = self._since = self.loop.time()
-        self._held_a_place = self._holds_a_place
         self._passed = self._passed or bool(self.cycle.scope.get(HOLDS_A_PLACE, False))
         super().on_response_complete()
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self.conn.is_over:
+            self.transport.close()
 
     @property
     def _answering(self) -> bool:
@@ -156,8 +183,8 @@ class GuardedConnection(H11Protocol):
 
     @property
     def _holds_a_place(self) -> bool:
-        """Whether the last request passed; while that is not known, whether the one before it did."""
-        return bool(self.cycle.scope.get(HOLDS_A_PLACE, self._held_a_place))
+        """Whether the last request passed; it has the benefit of the doubt, as no other follows one that did not."""
+        return bool(self.cycle.scope.get(HOLDS_A_PLACE, True))
 
     def _make_room(self) -> None:
         """Close waiting connections until there are as many as there may be; this one if far too many do not wait."""

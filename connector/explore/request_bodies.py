@@ -30,11 +30,6 @@ _RELEASED_BYTES = 1 << 22  # a body that is larger is worth the milliseconds tha
 _MOST_SIGNS = 100  # of one kind in a large body; a search with an image has far fewer
 
 
-def states_a_body(headers: Headers) -> bool:
-    """Return whether a Content-Length is not zero, in whatever digits; it may be no number."""
-    return headers.get("content-length", "0").strip("0") != ""
-
-
 class BodyReader:
     """Reads bodies, all of which share one limit of memory.
 
@@ -49,9 +44,7 @@ class BodyReader:
     def refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the response to a request whose body must not be read, None if it may be read."""
         if "transfer-encoding" in headers:
-            answer = error_response(411, "a body must state its size: send it whole, with a Content-Length")
-            answer.headers["connection"] = "close"  # otherwise the rest would be parsed, piece by piece
-            return answer
+            return error_response(411, "a body must state its size: send it whole, with a Content-Length")
         try:
             size = int(headers.get("content-length", "0"))
         except ValueError:

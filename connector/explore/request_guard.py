@@ -8,9 +8,8 @@
 - Body: see `request_bodies`. A body is read completely before it is parsed.
 - Number: at most `MOST_RUNNING` complete requests that have passed all of this are answered at a time; connections are
   no requests. Whether the server runs is answered in any case.
-- Connection: it ends with the answer to a request that did not pass, or that needs no token, if this has no body (the
-  client would lose the answer if the rest of a body arrived after that). So nobody without the token has more than one
-  answer ready at a time.
+- Connection: it ends with the answer to a request that did not pass, or that needs no token, and with the body of that
+  request, see `connection_guard`. So nobody without the token has more than one answer ready at a time.
 - Duration: a request that takes too long is answered with an error.
 - Responses forbid browsers to load anything from other servers, and to embed the page in another site.
 """
@@ -26,7 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semcut.connector.explore.error_responses import busy_response, error_response
-from semcut.connector.explore.request_bodies import BodyReader, states_a_body
+from semcut.connector.explore.request_bodies import BodyReader
 from semcut.connector.explore.token_guard import TokenGuard
 
 _LINKED_PATHS = ("/", "/docs", "/redoc")  # pages that other sites may link to
@@ -66,7 +65,7 @@ class RequestGuard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "there are no WebSockets here"})
             return
-        started, has_body = False, states_a_body(Headers(scope=scope))
+        started = False
 
         async def send_secured(message: Message) -> None:
             nonlocal started
@@ -74,7 +73,7 @@ class RequestGuard:
                 started = True
                 headers = MutableHeaders(scope=message)
                 _secure(headers, scope["path"])
-                if not scope.get(HOLDS_A_PLACE, False) and not has_body:
+                if not scope.get(HOLDS_A_PLACE, False):
                     headers["connection"] = "close"
             await send(message)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 from collections import OrderedDict
 from functools import lru_cache
@@ -23,7 +24,9 @@ from semcut.indexes.regular_files import open_binary
 
 MAX_FILE_BYTES = 64 << 20
 KEPT_BYTES = 64 << 20
-"""Bytes of pictures that are kept to be sent again."""
+"""Bytes of the pictures that are kept to be sent again, with the names under which they are kept."""
+
+_ENTRY_BYTES = 1024  # of objects around a picture, and of its place in a dictionary; a picture can have 70 bytes
 
 _JPEG_QUALITY = 85
 _LOSSLESS_SIDE = 64  # pixels; a picture of at most this size is sent as PNG, since every one of its few pixels counts
@@ -81,9 +84,13 @@ class _Pictures:
         with self._lock:
             replaced = self._pictures.pop(key, None)
             self._pictures[key] = picture
-            self._bytes += len(picture.content) - (0 if replaced is None else len(replaced.content))
+            self._bytes += _bytes_of(key, picture) - (0 if replaced is None else _bytes_of(key, replaced))
             while self._bytes > KEPT_BYTES:
-                self._bytes -= len(self._pictures.popitem(last=False)[1].content)
+                self._bytes -= _bytes_of(*self._pictures.popitem(last=False))
+
+
+def _bytes_of(key: tuple[str | int, ...], picture: Thumbnail) -> int:
+    return len(picture.content) + sum(map(sys.getsizeof, key)) + _ENTRY_BYTES
 
 
 _kept = _Pictures()

@@ -32,6 +32,7 @@ LINK = "connector.json"
 """Name of the file with the link, in the directory of an index."""
 
 _LINK_BYTES = 64 << 10
+"""The largest file, so that there are at most some thousands of roots."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def write_link(
         "sha256": sha256,
         "head": head,
         "binarisation": binarisation,
-        **({"roots": list(roots)} if roots else {}),
+        **({"roots": list(dict.fromkeys(roots))} if roots else {}),
     }
     size = len(json.dumps(content, indent=2))
     if size > _LINK_BYTES:
@@ -99,8 +100,8 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
     if not isinstance(content.get("model"), str):
         return None
     roots = content.get("roots")
-    named = tuple(root for root in roots if isinstance(root, str) and root) if isinstance(roots, list) else ()
-    return ModelLink(Path(content["model"]), _digest(content), named)
+    named = [root for root in roots if isinstance(root, str) and root] if isinstance(roots, list) else []
+    return ModelLink(Path(content["model"]), _digest(content), tuple(dict.fromkeys(named)))
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:

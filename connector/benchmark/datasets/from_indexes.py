@@ -21,7 +21,7 @@ from semcut.connector.benchmark.datasets.dataset import (
     shape,
     start_dataset,
 )
-from semcut.connector.data.image_folders import class_of
+from semcut.connector.data.image_folders import class_of, classes_of
 from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.sources import balanced_sample
 from semcut.connector.retrieval.model_link import network_classes, read_link
@@ -119,7 +119,7 @@ def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]
     if known is not None and len(known) == both[0].config.classes:
         return known
     folders = zip(both, map(_roots, paths), strict=True)
-    found = sorted({class_of(uri, roots) or "" for one, roots in folders for uri in one.uris(one.ids())} - {""})
+    found = sorted({name or "" for one, roots in folders for name in classes_of(one.uris(one.ids()), roots)} - {""})
     if not found:
         raise DataError(f"no record of {path} has a uri that names its label, expected class-folder/file")
     if len(found) != both[0].config.classes:

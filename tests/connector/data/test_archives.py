@@ -190,6 +190,21 @@ def test_names_that_lead_elsewhere_are_refused(entries: list[Entry], reason: str
     assert {name for name in everything(tmp_path) if not name.startswith(f"{tmp_path}/t")} == set(before)
 
 
+@pytest.mark.parametrize("entry", [file("x" * 300), directory("x" * 300), file("a/" + "x" * 300 + "/b")])
+def test_a_name_that_no_disk_takes_is_an_error_of_the_archive(entry: Entry, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written to this disk"):
+        extract(tar(entry), tmp_path / "t")
+
+
+def test_folders_that_exist_cost_the_same_at_any_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, mkdir = [], os.mkdir
+    monkeypatch.setattr(os, "mkdir", lambda *given: (calls.append(given), mkdir(*given)))
+    deep = "/d" * 30
+    names = [f"{number % 2}{deep}/{number}" for number in range(200)]
+    assert extract(tar(*map(file, names)), tmp_path / "t") == sorted(names)
+    assert len(calls) < 4 * 31 + 201
+
+
 def test_names_with_a_zero_byte_are_refused(tmp_path: Path) -> None:
     records = record(b"path", b"a\0b")
     with pytest.raises(DataError, match="outside of the folder"):

@@ -272,6 +272,18 @@ def test_a_process_that_does_not_start_is_one_error(program, reason, pool, photo
         list(read_batches([str(photo)], 8, 8))
 
 
+def test_a_process_that_is_killed_at_its_start_is_started_once_more(pool, photo, tmp_path, monkeypatch):
+    killed = "import os; os.kill(os.getpid(), 9)"
+    once = f"import os; os.path.exists({str(tmp_path / 'a')!r}) or (os.mkdir({str(tmp_path / 'a')!r}), {killed[11:]})"
+    monkeypatch.setattr(decoding_pool, "_PROGRAM", f"{once}; {decoding_pool._PROGRAM}")
+    assert fitted_pixels(photo, 8).shape == (3, 8, 8)
+    assert (tmp_path / "a").exists()
+    pool.end_idle(0)
+    monkeypatch.setattr(decoding_pool, "_PROGRAM", killed)
+    with pytest.raises(DataError, match=r"cannot start the process that decodes images .*it ended with SIGKILL"):
+        fitted_pixels(photo, 8)
+
+
 def test_many_threads_share_the_processes(pool: DecodingPool, tmp_path: Path):
     for number in range(50):
         Image.new("RGB", (5 + number, 5), (number, 0, 0)).save(tmp_path / f"{number}.png")

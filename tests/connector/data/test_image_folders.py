@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tarfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from semcut.connector.data import image_folders, sources
 from semcut.connector.data.image_contents import digests_of, readable_images
-from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, class_of, list_folder
+from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, class_of, classes_of, list_folder
 from semcut.indexes.errors import DataError, SemcutWarning
 
 
@@ -209,3 +210,42 @@ def test_a_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
     one, two, three, other, *none = digests_of([str(file) for file in files])
     assert one == two == three != other
     assert none == [None] * 4
+
+
+def test_thousands_of_roots_cost_no_time_for_each_file():
+    """A root is looked for as often as roots have different lengths, and once for each folder, never once a root."""
+
+    class Counted(str):
+        looks = 0
+
+        def __getitem__(self, part):
+            Counted.looks += 1
+            return str.__getitem__(self, part)
+
+        def startswith(self, *start):
+            Counted.looks += 1
+            return str.startswith(self, *start)
+
+    roots = [f"/r{number}" for number in range(10_000, 26_000)]
+    files = [Counted(f"/r{10_000 + number % 5}/cat/{number}.png") for number in range(2000)]
+    assert list(classes_of(files, roots)) == ["cat"] * 2000
+    assert list(classes_of([Counted(f"/b/{number}.png") for number in range(2000)], ["a"] * 16_000)) == ["b"] * 2000
+    assert Counted.looks < 100
+
+
+def test_the_class_of_a_file_is_the_same_alone_and_among_others():
+    generator = random.Random(0)
+
+    def path(longest: int) -> str:
+        return "".join(generator.choices("/ab.", k=generator.randint(1, longest)))
+
+    for _ in range(2000):
+        roots, files = [path(5) for _ in range(3)], [path(10) for _ in range(5)]
+        expected = []
+        for file in files:  # as the docstring says it
+            starts = [start for root in roots if file.startswith(start := root.rstrip("/") + "/")]
+            below = [file[len(start) :] for start in sorted(starts, key=len, reverse=True)]
+            deep = [rest.partition("/")[0] for rest in below if "/" in rest]
+            expected.append(deep[0] if deep else Path(file).parent.name)
+        assert list(classes_of([*files, None], roots)) == [*expected, None]
+        assert [class_of(file, roots) for file in files] == expected

@@ -222,7 +222,7 @@ def test_pieces_of_a_body_are_not_parsed_after_it_was_refused(address):
 
 
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n"])
-@pytest.mark.parametrize("before", [b"", HEAD + b"content-length: 1\r\n\r\nx"])
+@pytest.mark.parametrize("before", [b"", HEAD + b"authorization: Bearer secret\r\ncontent-length: 1\r\n\r\nx"])
 def test_no_piece_of_a_chunked_body_is_ever_parsed(before, end, service, serve, monkeypatch):
     events, next_event = [], h11.Connection.next_event
 
@@ -248,18 +248,67 @@ def test_no_piece_of_a_chunked_body_is_ever_parsed(before, end, service, serve, 
         assert kinds.count(h11.Data) == (1 if before else 0)
 
 
-@pytest.mark.parametrize("length", ["0", "00", "0" * 20])
-def test_a_refused_request_ends_its_connection_if_its_body_has_no_bytes(length, service, serve):
+WITH_A_BODY = b"content-length: 9\r\n\r\n" + b'{"id": 3}'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *(
+            b"GET /stats HTTP/1.1\r\nhost: localhost\r\ncontent-length: %s\r\n\r\n" % zeros
+            for zeros in (b"0", b"0" * 20)
+        ),
+        b"POST /health HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" + WITH_A_BODY,
+        b"POST /search HTTP/1.1\r\nhost: elsewhere\r\ncontent-type: application/json\r\n" + WITH_A_BODY,
+        b"POST /search HTTP/1.1\r\nhost: localhost\r\n" + WITH_A_BODY,
+        b"PUT /search HTTP/1.1\r\nhost: localhost\r\n" + WITH_A_BODY,
+        HEAD + WITH_A_BODY,
+        HEAD + b"content-length: 9000\r\n\r\n" + b"[" * 9000,
+    ],
+)
+def test_a_refused_request_ends_its_connection(request_, service, serve):
     host, port = serve(service, token="secret").removeprefix("http://").split(":")
-    request = f"GET /stats HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n".encode()
     with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(request * 3)
-        answer = connection.recv(1 << 16)
+        connection.sendall(request_ * 3)
+        answer = read_to_the_end(connection)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"connection: close\r\n" in answer
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    answer = b""
+    with suppress(ConnectionError):
+        while piece := connection.recv(1 << 16):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("asked", [b"HTTP/1.1\r\nconnection: close", b"HTTP/1.0"])
+def test_a_client_that_asks_for_the_end_of_its_connection_reads_that_once(asked, service, serve):
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"POST /search " + asked + b"\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
+        answer = read_to_the_end(connection).lower()
+    assert answer.startswith(b"http/1.1 415")
+    assert answer.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("size", [9, 3_000_000, 30_000_000])
+def test_the_answer_to_a_refused_request_is_not_lost_while_its_body_arrives(size, service, serve):
+    host, port = serve(service, token="secret").removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % size)
+        answer = b""
+        while not answer.endswith(b"}"):  # it does not wait for the body
+            answer += connection.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 401" if size < 20 << 20 else b"HTTP/1.1 413")
+        head = answer.partition(b"\r\n\r\n")[0].lower()
+        assert head.count(b"connection: close") == 1
+        connection.sendall(b" " * size)  # a connection that was closed before would be an error
         with suppress(ConnectionError):
-            while piece := connection.recv(1 << 16):
-                answer += piece
-    assert answer.count(b"HTTP/1.1 401") == 1
-    assert b"connection: close" in answer
+            connection.sendall(b"GET /stats HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer secret\r\n\r\n")
+        assert read_to_the_end(connection) == b""
 
 
 def test_a_client_with_the_token_keeps_its_connection_in_a_flood_from_its_address(service, serve, monkeypatch):
@@ -313,15 +362,7 @@ def status_of(url: str, header: dict[str, str]) -> int:
 
 def test_a_refused_connection_keeps_its_place_only_after_a_request_that_passes(service, serve, monkeypatch):
     host, port = serve(service, token="secret").removeprefix("http://").split(":")
-    refused = HEAD + b"content-length: 9\r\n\r\n"
     with socket.create_connection((host, int(port)), 10) as connection:
-        for _ in range(3):  # the answer is not lost although the body comes after it
-            connection.sendall(refused)
-            answer = connection.recv(1 << 16)
-            while not answer.endswith(b"}"):
-                answer += connection.recv(1 << 16)
-            assert answer.startswith(b"HTTP/1.1 401")
-            connection.sendall(b'{"id": 3}')
         connection.sendall(b"GET /stats HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer secret\r\n\r\n")
         answer = connection.recv(1 << 16)
         assert answer.startswith(b"HTTP/1.1 200")

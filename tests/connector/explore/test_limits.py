@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from starlette.websockets import WebSocketDisconnect
 from semcut.connector.explore import connection_guard, health_check, request_bodies, request_guard, thumbnails
 from semcut.connector.explore.http_api import create_app
 from semcut.connector.explore.service import ExploreService
+from semcut.connector.explore.thumbnails import Thumbnail
 from semcut.connector.explore.work_queue import BusyError, WorkQueue
 from tests.connector.explore.conftest import client_of
 
@@ -260,7 +262,7 @@ def test_large_images_take_no_memory_of_the_server(tmp_path):
 
 
 def test_pictures_that_are_kept_have_a_bounded_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(thumbnails, "KEPT_BYTES", 3000)
+    monkeypatch.setattr(thumbnails, "KEPT_BYTES", 14_000)
     kept = thumbnails._Pictures()
     monkeypatch.setattr(thumbnails, "_kept", kept)
     for number in range(8):
@@ -268,7 +270,23 @@ def test_pictures_that_are_kept_have_a_bounded_size(tmp_path, monkeypatch):
     made = [thumbnails.thumbnail(str(tmp_path / f"{number}.png"), 30) for number in (0, 1, 2, 3, 4, 5, 6, 7, 7, 0)]
     assert made[-1] == made[0]
     assert made[-2] is made[-3]
-    assert 0 < sum(len(one.content) for one in kept._pictures.values()) == kept._bytes <= 3000
+    assert 0 < sum(len(one.content) for one in kept._pictures.values()) < kept._bytes <= 14_000
+    assert 1 < len(kept._pictures) < 8
+
+
+def test_tiny_pictures_under_long_names_are_counted_with_their_names(monkeypatch):
+    monkeypatch.setattr(thumbnails, "KEPT_BYTES", 4 << 20)
+    kept = thumbnails._Pictures()
+    tracemalloc.start()
+    try:
+        for number in range(4000):
+            name = f"/{number:06d}" + "\U0001f408" * 1000 if number % 2 else f"/{number}"
+            kept.put((name, 16, 1 << 40, 2 << 40, 3 << 60, 4 << 40), Thumbnail(bytes(69), "image/png"))
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert thumbnails.KEPT_BYTES // 2 < taken <= thumbnails.KEPT_BYTES
+    assert len(kept._pictures) > 1000
 
 
 def test_files_that_are_not_regular_are_never_waited_for(tmp_path):

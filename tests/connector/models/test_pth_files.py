@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -32,13 +34,21 @@ def records_of(state: object) -> dict[str, bytes]:
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
-def described(path: Path, operations: bytes, old: bool) -> Path:
-    """Write a file that holds a pickle of these operations."""
+def described(path: Path, operations: bytes, old: bool, names: bytes = pickle.dumps([], 2), rest: bytes = b"") -> Path:
+    """Write a file that holds a pickle of these operations; in the old format also the names of the records, and them.
+
+    Args:
+        path: the file.
+        operations: operations of the pickle.
+        old: whether to write the old format.
+        names: a pickle.
+        rest: the records.
+    """
     content = b"\x80\2" + operations + b"."
     if not old:
         return zipped(path, {**records_of({}), "data.pkl": content})
     start = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
-    path.write_bytes(start + content + pickle.dumps([], 2))
+    path.write_bytes(start + content + names + rest)
     return path
 
 
@@ -119,7 +129,7 @@ def test_a_tensor_has_no_more_numbers_than_its_file(old, tmp_path: Path):
     else:
         records = records_of({"a": few})
         zipped(tmp_path / "a.pth", {**records, "data.pkl": records["data.pkl"].replace(shape, b"M\0\xf0\x85q")})
-    with pytest.raises(RuntimeError, match=r"not resizable|wrong byte size"):  # torch refuses to read what is not there
+    with pytest.raises(RuntimeError, match="not resizable"):  # torch refuses to read what is not there
         read_pth(tmp_path / "a.pth", 1 << 20)
 
 
@@ -146,6 +156,105 @@ def test_a_record_has_as_many_numbers_as_is_stated_whatever_torch_checks(operati
     file = zipped(tmp_path / "a.pth", {"data.pkl": b"\x80\2" + operations + b"}.", "data/0": bytes(64)})
     with pytest.raises(ValueError, match=held):
         read_pth(file, 1 << 20)
+
+
+def text(value: str, python_2: bool = False) -> bytes:
+    content = value.encode()
+    return (b"U" + bytes([len(content)]) if python_2 else b"X" + struct.pack("<I", len(content))) + content
+
+
+def old_tensor(
+    key: str = "0",
+    count: int = 4,
+    size: int | None = None,
+    part: bytes = b"N",
+    kind: str = "Float",
+    python_2: bool = False,
+) -> bytes:
+    """The operations that make a tensor, and leave it on the stack, as the old format has them."""
+    start, name, device = (text(value, python_2) for value in ("storage", key, "cpu"))
+    numbers, shape = (b"\x8a\x08" + struct.pack("<q", value) for value in (count, count if size is None else size))
+    record = b"(" + start + f"ctorch\n{kind}Storage\n".encode() + name + device + numbers + part + b"tQ"
+    rest = b"K\0" + shape + b"\x85K\1\x85\x89" + CLASS + b")RtR"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + record + rest
+
+
+def old_file(path: Path, tensor: bytes, names: bytes | None = None, rest: bytes | None = None, **of: bool) -> Path:
+    names = b"\x80\2](" + text("0", **of) + b"e." if names is None else names
+    rest = struct.pack("<q4f", 4, 1, 2, 3, 4) if rest is None else rest
+    return described(path, b"}" + text("a", **of) + tensor + b"s", True, names, rest)
+
+
+@pytest.mark.parametrize("python_2", [False, True])
+def test_the_old_format_is_read_as_both_pythons_wrote_it(python_2, tmp_path: Path):
+    file = old_file(tmp_path / "a.pth", old_tensor(python_2=python_2), python_2=python_2)
+    assert read_pth(file, 1 << 20)["a"].tolist() == [1, 2, 3, 4]
+
+
+KEYS = b"\x80\2](" + text("0")
+FOUR = struct.pack("<q", 4) + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "names", "rest", "reason"),
+    {
+        "no record is read": (old_tensor(), b"\x80\2].", b"", "uses 1 records, but holds 0"),
+        "another is read": (old_tensor(), b"\x80\2](" + text("1") + b"e.", FOUR, "or others"),
+        "one is read twice": (old_tensor(), KEYS + text("0") + b"e.", FOUR * 2, "holds 2"),
+        "one is read too much": (old_tensor(), KEYS + text("1") + b"e.", FOUR * 2, "holds 2"),
+        "names that are not in the list": (old_tensor(), b"\x80\2" + text("0") + b"].", FOUR, "in another way"),
+        "a text that Python 2 wrote": (old_tensor("\xe9"), b"\x80\2](U\2\xc3\xa9e.", FOUR, "in another way"),
+        "a kept name": (old_tensor(), b"\x80\2](" + text("0") + b"q\1h\1e.", FOUR, "in another way"),
+        "another number": (old_tensor(), KEYS + b"e.", struct.pack("<q", 5) + bytes(20), "states 4 numbers"),
+        "a negative number": (old_tensor(count=-4), KEYS + b"e.", struct.pack("<q", -4), "states -4 numbers"),
+        "many numbers": (old_tensor(count=1 << 50), KEYS + b"e.", struct.pack("<q", 1 << 50), "or ends early"),
+        "a cut record": (old_tensor(), KEYS + b"e.", FOUR[:-1], "or ends early"),
+        "a cut number": (old_tensor(count=0), KEYS + b"e.", b"", "or ends early"),
+        "larger numbers": (old_tensor(kind="Double"), KEYS + b"e.", FOUR, "or ends early"),
+        "two types": (old_tensor() + b"0" + old_tensor(kind="Int"), KEYS + b"e.", FOUR, "or others before"),
+        "no type": (old_tensor(kind="Untyped"), KEYS + b"e.", FOUR, "which weights do not need"),
+        "a part": (old_tensor(part=b"(" + text("b") + b"K\0K\4t"), KEYS + b"e.", FOUR, "in another way"),
+        "no record": (old_tensor().replace(text("storage"), text("module!")), KEYS + b"e.", FOUR, "in another way"),
+    }.values(),
+)  # fmt: skip
+def test_a_record_of_the_old_format_has_all_of_its_numbers(tensor, names, rest, reason, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has seen it"))
+    with pytest.raises(ValueError, match=reason):
+        read_pth(old_file(tmp_path / "a.pth", tensor, names, rest), 1 << 20)
+
+
+def test_no_tensor_of_the_old_format_makes_its_record_larger(tmp_path: Path):
+    """Each step would copy what the steps before it have allocated."""
+    growing = b"".join(old_tensor(size=1 << bits) + b"0" for bits in range(20, 34)) + old_tensor()
+    with pytest.raises(RuntimeError, match="not resizable"):
+        read_pth(old_file(tmp_path / "a.pth", growing), 1 << 20)
+    nothing = old_tensor(count=0, size=1 << 40), None, bytes(8)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        read_pth(old_file(tmp_path / "a.pth", *nothing), 1 << 20)
+
+
+def archived(name: bytes, body: bytes) -> bytes:
+    """A tar archive with an extended header."""
+    member = tarfile.TarInfo("a")
+    member.type, member.size = tarfile.XHDTYPE, len(body)
+    header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    header[: len(name)] = name
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + body + bytes(-len(body) % 512 + 1024)
+
+
+@pytest.mark.parametrize("name", [b"N.N.N.N.N.", b"a", b"\x80\2\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.N.N.N.N."])
+def test_a_tar_archive_is_refused_by_its_first_bytes(name, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("tarfile has opened it"))
+    (tmp_path / "a.pth").write_bytes(archived(name, b"1" * 200_000))
+    with pytest.raises(ValueError, match="it is a tar archive"):
+        read_pth(tmp_path / "a.pth", 1 << 20)
+
+
+def test_torch_looks_for_no_tar_archive_in_the_old_format(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("tarfile has opened it"))
+    assert read_pth(old_file(tmp_path / "a.pth", old_tensor()), 1 << 20)["a"].sum() == 10
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -117,3 +117,12 @@ def test_torch_need_not_be_installed() -> None:
         "u.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest); "
     )
     assert subprocess.run([sys.executable, "-c", hidden + code], check=False).returncode == 0
+
+
+def test_a_root_is_read_and_written_once(tmp_path: Path):
+    (tmp_path / LINK).write_text(json.dumps({"model": "/m", "roots": ["/b"] * 8000 + ["/a", "/b", "", 3]}))
+    link = read_link(tmp_path)
+    assert link is not None
+    assert link.roots == ("/b", "/a")
+    write_link(tmp_path, model="/m", sha256="0", head="h", binarisation="b", roots=["/b", "/a"] * 20_000)
+    assert read_link(tmp_path) == ModelLink(Path("/m"), "0", ("/b", "/a"))

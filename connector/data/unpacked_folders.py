@@ -1,0 +1,61 @@
+"""`UnpackedFolders`: makes the folders that the members of an archive name.
+
+A million members can each be 32 folders deep, in other folders than the member before, so existing folders above one
+are not tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import tarfile
+from pathlib import Path
+
+from semcut.indexes.errors import shown
+
+
+class UnpackedFolders:
+    """Makes folders inside a new folder, in which only this object and the unpacking of files write."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._latest: list[str] = []
+        self.made = 0
+
+    def make(self, parts: list[str]) -> None:
+        """Make a folder and those above it; one may exist, but not as a file.
+
+        The deepest is tried first, so that a folder of many files, or of few between others, costs two calls each time.
+        """
+        if parts == self._latest:
+            return
+        missing: list[Path] = []
+        folder = self._target.joinpath(*parts)
+        while not self._is_made(folder, parts):
+            missing.append(folder)
+            folder = folder.parent
+        while missing:
+            self._is_made(missing.pop(), parts)
+        self._latest = list(parts)
+
+    def _is_made(self, folder: Path, parts: list[str]) -> bool:
+        """Make a folder, if it does not exist; return False if the folder above it does not exist."""
+        try:
+            folder.mkdir()
+            self.made += 1
+        except FileNotFoundError:
+            if folder.parent == self._target:  # which was there: another program has deleted it
+                raise
+            return False
+        except (FileExistsError, NotADirectoryError):
+            if not folder.is_dir():
+                raise tarfile.ReadError(f"{shown('/'.join(parts))} is a file and a folder") from None
+        except OSError as error:
+            raise refused_name("/".join(parts), error) from None
+        return True
+
+
+def refused_name(name: str, error: OSError) -> Exception:
+    """Return the error to raise for one of the system: that of the archive if the disk takes no such name."""
+    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+        return tarfile.ReadError(f"the name {shown(name)} cannot be written to this disk ({error.strerror})")
+    return error
