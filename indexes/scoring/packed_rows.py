@@ -186,12 +186,33 @@ def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
 
     Of equal probabilities, those of lower classes are taken.
     """
-    parts = [_packed(probabilities[start : start + _ROWS], m) for start in range(0, len(probabilities), _ROWS)]
+    size = max(1, min(_ROWS, _BLOCK // probabilities.shape[1]))
+    parts = [_packed(probabilities[start : start + size], m) for start in range(0, len(probabilities), size)]
     return np.concatenate(parts) if parts else np.empty((0, 2 * m), np.uint16)
 
 
 def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
     count, classes = probabilities.shape
+    at = np.flatnonzero(_largest(probabilities, m))
+    values = probabilities.reshape(-1)[at] * np.float32(1 / STEP)
+    multiples = np.minimum(np.rint(values), np.float32(_LARGEST)).astype(np.uint32)
+    numbers = (at % classes).astype(np.uint32) * (multiples > 0)
+    keys = (_LARGEST - multiples) << np.uint32(16) | numbers
+    if len(at) < count * m:
+        row, taken, keys = at // classes, keys, np.full((count, m), _LARGEST << 16, np.uint32)  # 0 in unused places
+        keys[row, np.arange(len(at)) - np.searchsorted(row, np.arange(count))[row]] = taken
+    keys = np.sort(keys.reshape(count, m), axis=1)  # the largest first, then by class
+    rows = np.empty((count, m, 2), np.uint16)
+    rows[:, :, 0], rows[:, :, 1] = keys & np.uint32(_LARGEST), _LARGEST - (keys >> np.uint32(16))
+    return rows.reshape(count, 2 * m)
+
+
+def _largest(probabilities: NDArray[np.float32], m: int) -> NDArray[np.bool_]:
+    """Return which are the m largest of (n, C) probabilities, or those that are not 0 if no row has more: (n, C)."""
+    present: NDArray[np.bool_] = probabilities != 0
+    if np.count_nonzero(present) <= m * len(present) and np.count_nonzero(present, axis=1).max(initial=0) <= m:
+        return present
+    classes = probabilities.shape[1]
     border = np.partition(probabilities, classes - m, axis=1)[:, classes - m, None]
     taken = probabilities >= border
     tied = np.flatnonzero(np.count_nonzero(taken, axis=1) > m)
@@ -199,14 +220,7 @@ def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
         above, equal = probabilities[tied] > border[tied], probabilities[tied] == border[tied]
         free = m - np.count_nonzero(above, axis=1, keepdims=True)
         taken[tied] = above | (equal & (np.cumsum(equal, axis=1) <= free))
-    at = np.flatnonzero(taken)
-    values = probabilities.reshape(-1)[at].reshape(count, m) * np.float32(1 / STEP)
-    multiples = np.minimum(np.rint(values), np.float32(_LARGEST)).astype(np.uint32)
-    numbers = (at % classes).astype(np.uint32).reshape(count, m) * (multiples > 0)
-    keys = np.sort((_LARGEST - multiples) << np.uint32(16) | numbers, axis=1)  # the largest first, then by class
-    rows = np.empty((count, m, 2), np.uint16)
-    rows[:, :, 0], rows[:, :, 1] = keys & np.uint32(_LARGEST), _LARGEST - (keys >> np.uint32(16))
-    return rows.reshape(count, 2 * m)
+    return taken
 
 
 def exact_relevance(
