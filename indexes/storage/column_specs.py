@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.scoring.packed_rows import packed
-from semcut.indexes.stored_values import coded_features, feature_dtype
+from semcut.indexes.stored_values import coded_features, feature_dtype, read_from_index
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
 PER_RECORD = NAMES[:6]
@@ -95,6 +95,8 @@ def column_values(
     texts = [b"" if uri is None else uri.encode() + b"\0" for uri in encodings.uris or ()]
     lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
     assert encodings.ids is not None
+    with read_from_index():  # other records have the values that are stored already
+        features = coded_features(config, encodings.features)
     return {
         "ids": encodings.ids,
         "codes": encodings.codes,
@@ -103,7 +105,7 @@ def column_values(
         else packed(encodings.probabilities, config.stored_probabilities)
         if encodings.packed is None
         else encodings.packed,
-        "features": coded_features(config, encodings.features),
+        "features": features,
         "cells": cells,
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
