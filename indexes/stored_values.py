@@ -18,6 +18,8 @@ docs/storage.md has the quality that other choices cost.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import NORM_TOLERANCE, Encodings
-from semcut.indexes.errors import InvalidEncodingsError
+from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
 
 SMALLEST_LARGEST = 2.0**-8
@@ -62,25 +64,47 @@ def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArra
     """
     if config.stored_features == "float32" or not features.size:
         return features.astype(feature_dtype(config))
-    sizes = np.abs(features).max(axis=1)
+    storable = storable_features(config, features)
+    if not storable.all():
+        row = int(np.argmin(storable))
+        what = f"float16: from {SMALLEST_LARGEST:.2g} to 65504, or zero"
+        if config.stored_features == "int8":
+            what = f"int8 with a feature_step of {config.feature_step:g}: at most {_largest(config):.3g}"
+        raise InvalidEncodingsError(
+            f"the largest value of the feature of row {row} is {np.abs(features[row]).max():.3g}, and the index stores "
+            f'features as {what}; scale the features, or create the index with stored_features="float32"'
+        )
     if config.stored_features == "int8":
-        largest = 127.49 * config.feature_step
-        if not (wrong := sizes > largest).any():
-            multiples: NDArray[np.int8] = np.rint(features / np.float32(config.feature_step)).astype(np.int8)
-            return multiples
-        raise _out_of_range(wrong, sizes, f"int8 with a feature_step of {config.feature_step:g}: at most {largest:.3g}")
-    wrong = (sizes > np.finfo(np.float16).max) | ((sizes < SMALLEST_LARGEST) & (sizes > 0))
-    if wrong.any():
-        raise _out_of_range(wrong, sizes, f"float16: from {SMALLEST_LARGEST:.2g} to 65504, or zero")
+        multiples: NDArray[np.int8] = np.rint(features / np.float32(config.feature_step)).astype(np.int8)
+        return multiples
     return features.astype(np.float16)
 
 
-def _out_of_range(wrong: NDArray[np.bool_], sizes: NDArray[np.float32], what: str) -> InvalidEncodingsError:
-    row = int(np.argmax(wrong))
-    return InvalidEncodingsError(
-        f"the largest value of the feature of row {row} is {sizes[row]:.3g}, and the index stores features as {what}; "
-        'scale the features, or create the index with stored_features="float32"'
-    )
+def storable_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of (n, D) features an index can store: those in the range of its type, all of them finite: (n,)."""
+    sizes = np.abs(features).max(axis=1)
+    storable: NDArray[np.bool_] = np.isfinite(sizes)
+    if config.stored_features == "int8":
+        storable &= sizes <= _largest(config)
+    if config.stored_features == "float16":
+        storable &= (sizes <= np.finfo(np.float16).max) & ((sizes >= SMALLEST_LARGEST) | (sizes == 0))
+    return storable
+
+
+def _largest(config: IndexConfig) -> float:
+    return 127.49 * config.feature_step
+
+
+@contextmanager
+def read_from_index() -> Iterator[None]:
+    """Turn `InvalidEncodingsError` into `DamagedIndexError`, for records of an index, which was forged then."""
+    try:
+        yield
+    except InvalidEncodingsError as error:
+        raise DamagedIndexError(
+            f"the index has records that it cannot have stored ({error}): restore it from a backup, or remove the "
+            "records that `verify` reports"
+        ) from None
 
 
 def decoded_features(stored: NDArray[Any], step: float) -> NDArray[np.float32]:

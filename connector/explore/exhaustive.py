@@ -15,16 +15,20 @@ from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
 
-MAX_VALUES = 1 << 31
-"""Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds."""
+MAX_VALUES = 1 << 29
+"""Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds: a core
+compares a value in about 13 ns."""
 
-BATCH_VALUES = 1 << 23
+RECORD_VALUES = 128
+"""The number of values that take as long as what a comparison does once for every record, such as reading its uri."""
+
+BATCH_VALUES = 1 << 21
 """Probabilities and feature values that are read at once, of which there are a few copies meanwhile."""
 
 
 def is_feasible(index: SemanticIndex, records: int) -> bool:
     """Return whether comparing a query with this many records of an index takes seconds, not minutes."""
-    return records * (index.config.classes + index.config.dim) <= MAX_VALUES
+    return records * (RECORD_VALUES + index.config.classes + index.config.dim) <= MAX_VALUES
 
 
 def search_exhaustively(
@@ -50,14 +54,14 @@ def search_exhaustively(
     Raises:
         DataError: `stop` returned True.
     """
-    parts = [SearchResult.empty(1, k)]
+    best = SearchResult.empty(1, k)
     for batch in index.iterate(max(1, BATCH_VALUES // (index.config.classes + index.config.dim))):
         if stop():
             raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:
             reference.add(batch)
-            parts.append(reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
-    best = _merge(parts, k, ranking)
+            found = reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
+        best = _merge([best, found], k, ranking)  # `found` would keep the records of its index in memory
     if not scored:
         best.scores[best.ids >= 0] = np.nan
     return best

@@ -1,5 +1,8 @@
 """Verify a migration: compare the records of source and target, and their answers to searches.
 
+Before they are copied, records are compared with the cells of the source, which bound the memory that their cells take
+in the target.
+
 There are three comparisons: the number of records; the content of each batch, read back from the target, with its
 CRC-32 in the journal; and the results of some searches in both indexes, value by value. Each comparison returns or
 yields sentences about what differs. The searches also show whether wrong bounds of cells in the target prune records.
@@ -14,11 +17,14 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig, Ranking
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import InvalidParameterError, UnknownIdError
+from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, UnknownIdError
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.migration.journal import Journal, SourceChangedError, checksum
 from semcut.indexes.milvus.server_scanner import TooManyRecordsError
+from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.progress import Progress
+from semcut.indexes.pruning.cell_table import cell_numbers
+from semcut.indexes.pruning.cells import Cells
 
 _COMPARED_FIELDS = ("ids", "distances", "relevance", "scores")
 _IDS_SHOWN = 20  # ids in the sentence about a difference
@@ -36,6 +42,38 @@ def check_same_config(source: IndexConfig, target: IndexConfig, name: str) -> No
         )
         raise InvalidParameterError(
             f"{name} has another configuration ({different}): choose another collection, or drop it"
+        )
+
+
+def outside_cells(cells: Cells, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Find records that belong to none of the cells, or are beyond the bounds of theirs, as `verify` does.
+
+    Args:
+        cells: the cells of an index.
+        probabilities: (n, C) probabilities of some of its records.
+
+    Returns:
+        (n,) bool.
+    """
+    numbers, confidence = cell_numbers(cells.config, probabilities)
+    order = np.argsort(cells.numbers, kind="stable")
+    places = np.searchsorted(cells.numbers, numbers, sorter=order)
+    outside: NDArray[np.bool_] = ~np.isin(numbers, cells.numbers)
+    inside = np.flatnonzero(~outside)
+    at, known = order[places[inside]], probabilities[inside]
+    outside[inside] = (known > cells.envelopes[at]).any(axis=1) | (row_masses(known) > cells.masses[at])
+    outside[inside] |= confidence[inside] < cells.lows[at]
+    return outside
+
+
+def check_in_cells(source: SemanticIndex, batch: Encodings, name: str) -> None:
+    """Raise `DamagedIndexError` unless the records of a batch are in the cells of their index, called `name`."""
+    assert batch.ids is not None
+    outside = outside_cells(source._cells(), batch.probabilities)
+    if outside.any():
+        raise DamagedIndexError(
+            f"{name} has records outside of their cell, such as {_some(batch.ids[outside])}: restore it from a backup, "
+            "or remove the records that `semcut verify` names, before it is copied"
         )
 
 

@@ -17,9 +17,15 @@ from typing import Any
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import IndexExistsError, InvalidParameterError, StorageError, shown
+from semcut.indexes.errors import DamagedIndexError, IndexExistsError, InvalidParameterError, StorageError, shown
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.migration.comparison import check_same_config, compare_counts, compare_records, compare_searches
+from semcut.indexes.migration.comparison import (
+    check_in_cells,
+    check_same_config,
+    compare_counts,
+    compare_records,
+    compare_searches,
+)
 from semcut.indexes.migration.journal import Journal, SourceChangedError
 from semcut.indexes.milvus import LARGEST_BATCH
 from semcut.indexes.progress import Progress
@@ -133,6 +139,7 @@ class Migration:
 
         Raises:
             SourceChangedError: the source was changed during the copy.
+            DamagedIndexError: the source has records outside of their cells; they are not copied.
             ServerError, StorageError: source or target failed. The copied records stay, and the copy can be resumed.
         """
         started, done = time.monotonic(), self._journal.copied
@@ -140,6 +147,7 @@ class Migration:
         # LARGEST_BATCH.
         certainly_absent_from = self._report.resumed_at + (LARGEST_BATCH if self._resumed else 0)
         for batch in self._source.iterate(self._batch_size, after=self._journal.last_id):
+            self._check_cells(batch)
             self._write(batch, absent=done >= certainly_absent_from)
             self._journal.append(batch)
             done += len(batch)
@@ -153,6 +161,14 @@ class Migration:
         self._check_source()
         self._compare_counts()
         return self._report
+
+    def _check_cells(self, batch: Encodings) -> None:
+        """Raise an error if the batch has records outside of the cells of the source, unless the source was changed."""
+        try:
+            check_in_cells(self._source, batch, self._report.source)
+        except DamagedIndexError:
+            self._check_source()
+            raise
 
     def _write(self, batch: Encodings, absent: bool) -> None:
         """Write a batch to the target.

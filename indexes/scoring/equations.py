@@ -77,9 +77,11 @@ class Similarity:
         return weights
 
 
-def relevance(weights: NDArray[np.float64], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def relevance(
+    weights: NDArray[np.float64], probabilities: NDArray[np.float32] | NDArray[np.float64]
+) -> NDArray[np.float32]:
     """Compute Eq. 1, R = s . p, over the last axis: (..., C) and (..., C), broadcast, to (...) float32."""
-    values: NDArray[np.float32] = np.vecdot(weights, probabilities.astype(np.float64)).astype(np.float32)
+    values: NDArray[np.float32] = np.vecdot(weights, probabilities.astype(np.float64, copy=False)).astype(np.float32)
     return values
 
 

@@ -2,8 +2,8 @@
 
 `equations` has the same formulas for numpy; its float32 values are the exact ones. The sums here run in float64 in the
 order that is fastest, so their rounded float32 value can differ from that of `equations`, though it hardly ever does.
-Each caller bounds the difference (`SUM_ERROR`), and leaves a query to the vectorised search if more than one rounded
-value is within the bound.
+Each caller bounds the difference (`rounding.SUM_ERROR`), and leaves a query to the vectorised search if more than one
+rounded value is within the bound.
 
 Source: Varga and Szirányi, Eq. 1 and 4, as in `equations`.
 """
@@ -14,9 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, compiled_sum
-
-SUM_ERROR = 2.0**-51
-"""Relative error bound per term of a float64 sum whose terms are not negative."""
 
 
 @compiled_sum

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.scoring.equations import relevance
-from semcut.indexes.scoring.rounding import UNDERFLOW, inner_products, relative_error
+from semcut.indexes.scoring.rounding import SUM_ERROR, UNDERFLOW, inner_products, relative_error
 
 STEP = 2.0**-16
 """The step of stored probabilities."""
@@ -21,7 +21,9 @@ _FIRST = 4
 """How many probabilities of a record bound its R, before it is computed."""
 _ROWS = 1 << 13
 _BLOCK = 1 << 20
-"""Values of dense rows that are computed together, which take 20 bytes each."""
+"""Values of packed or dense rows that are computed together, which take 20 bytes each."""
+_CACHED = 1 << 16
+"""Values of dense rows of one query that are computed together: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +38,22 @@ class PackedRows:
     rows: NDArray[np.uint16]
     classes: int
 
-    def place(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the class and the probability at one place of every row: (n,) int64 and (n,) float32.
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the classes and the probabilities of every row: (n, m) int64 and (n, m) float32.
 
         A class that does not exist, which only a forged file has, becomes class 0 with the probability 0.
         """
-        classes = self.rows[:, 2 * place].astype(np.int64)
-        values = self.rows[:, 2 * place + 1] * np.float32(STEP)
+        classes = self.rows[:, ::2].astype(np.int64)
+        values = self.rows[:, 1::2] * np.float32(STEP)
         forged = classes >= self.classes
         if forged.any():
             classes[forged], values[forged] = 0, 0
         return classes, values
+
+    def place(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the class and the probability at one place of every row, as `pairs` does: (n,) int64, (n,) float32."""
+        classes, values = PackedRows(self.rows[:, 2 * place : 2 * place + 2], self.classes).pairs()
+        return classes.reshape(-1), values.reshape(-1)
 
     def taken(self, at: NDArray[np.int64]) -> PackedRows:
         """Return the rows at (n,) places."""
@@ -66,16 +73,57 @@ class PackedRows:
         """Compute R = s . p of each query and its records: (nq, C), (nq, k) to (nq, k) float32; 0 for a place of -1."""
         found = np.zeros(at.shape, np.float32)
         query, column = np.nonzero(at >= 0)
-        width = self.rows.shape[1]
+        found[query, column] = self._sums(weights, query, at[query, column])
+        return found
+
+    def exact(
+        self, weights: NDArray[np.float64], query: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Compute R of (n,) pairs of a query and a record as `equations.relevance` does: (n,) float32.
+
+        A probability of 0 adds exactly nothing, so the sum over all classes has the terms of the stored ones, in an
+        order that only it knows. All orders have the same value in float32, with few exceptions.
+        """
+        totals, rounding = self._sums(weights, query, at), (self.rows.shape[1] // 2 + 8) * SUM_ERROR
+        r: NDArray[np.float32] = (totals * (1 - rounding)).astype(np.float32)
+        open_ = np.flatnonzero(r != (totals * (1 + rounding)).astype(np.float32))
+        open_ = open_[np.argsort(query[open_], kind="stable")]
+        for some in np.split(open_, np.flatnonzero(np.diff(query[open_])) + 1) if len(open_) else ():
+            r[some] = self._sums_in_order(weights[query[some[0]]], at[some])
+        return r
+
+    def _sums(
+        self, weights: NDArray[np.float64], query: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Compute s . p of (n,) pairs in float64, with its terms added from the largest probability on."""
+        totals, width = np.zeros(len(query)), self.rows.shape[1]
         size = max(1, _BLOCK // width)
         for start in range(0, len(query), size):
-            some = query[start : start + size]
-            rows, total = self.taken(at[some, column[start : start + size]]), np.zeros(len(some))
+            here = slice(start, start + size)
+            rows = self.taken(at[here])
             for place in range(width // 2):
                 classes, values = rows.place(place)
-                total += weights[some, classes] * values
-            found[some, column[start : start + size]] = total
-        return found
+                totals[here] += weights[query[here], classes] * values
+        return totals
+
+    def _sums_in_order(self, weights: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute R of a query, with (C,) weights, and (n,) records, with terms added as `equations.relevance` does."""
+        r = np.empty(len(at), np.float32)
+        block, size = max(1, _BLOCK // self.rows.shape[1]), max(1, _CACHED // self.classes)
+        matrix = np.zeros((min(len(at), size), self.classes))
+        flat = matrix.reshape(-1)
+        for first in range(0, len(at), block):
+            classes, values = self.taken(at[first : first + block]).pairs()
+            row, place = np.nonzero(values)
+            columns, terms = row % size * self.classes + classes[row, place], values[row, place]
+            starts = np.arange(0, len(values) + size, size)
+            ends = np.searchsorted(row, starts)
+            for start, begin, end in zip(starts.tolist(), ends.tolist(), ends[1:].tolist(), strict=False):
+                flat[columns[begin:end]] = terms[begin:end]
+                count = min(size, len(values) - start)
+                r[first + start : first + start + count] = relevance(weights, matrix[:count])
+                flat[columns[begin:end]] = 0
+        return r
 
     def bounded(
         self, weights: NDArray[np.float64], query: NDArray[np.int64], at: NDArray[np.int64], cutoff: float, mass: float
@@ -94,7 +142,7 @@ class PackedRows:
             passes (n,) bool, whether R is certainly above the cutoff; fails (n,) bool, whether R certainly is not.
         """
         passes, fails = np.zeros(len(query), bool), np.zeros(len(query), bool)
-        largest, slack = weights.max(axis=1), relative_error(weights.shape[1])
+        largest, slack = weights.max(axis=1), relative_error(self.rows.shape[1] // 2)
         above, below = (cutoff + UNDERFLOW) * (1 + slack), (cutoff - UNDERFLOW) * (1 - slack)
         open_, part, left = np.arange(len(query)), np.zeros(len(query)), np.full(len(query), mass)
         for place in range(min(_FIRST, self.rows.shape[1] // 2)):
@@ -126,11 +174,11 @@ def relevance_products(
     return inner_products(weights.astype(np.float32), probabilities, at)
 
 
-def _dense(probabilities: NDArray[np.float32] | PackedRows, at: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return all probabilities of the records at (n,) places: (n, C) float32."""
+def relevance_error(weights: NDArray[np.float64], probabilities: NDArray[np.float32] | PackedRows) -> float:
+    """Return a relative error bound of `relevance_products`, whose sums have as many terms as values are stored."""
     if isinstance(probabilities, PackedRows):
-        return probabilities.taken(at).dense()
-    return probabilities[at]
+        return relative_error(probabilities.rows.shape[1] // 2)
+    return relative_error(weights.shape[1])
 
 
 def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
@@ -138,12 +186,33 @@ def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
 
     Of equal probabilities, those of lower classes are taken.
     """
-    parts = [_packed(probabilities[start : start + _ROWS], m) for start in range(0, len(probabilities), _ROWS)]
+    size = max(1, min(_ROWS, _BLOCK // probabilities.shape[1]))
+    parts = [_packed(probabilities[start : start + size], m) for start in range(0, len(probabilities), size)]
     return np.concatenate(parts) if parts else np.empty((0, 2 * m), np.uint16)
 
 
 def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
     count, classes = probabilities.shape
+    at = np.flatnonzero(_largest(probabilities, m))
+    values = probabilities.reshape(-1)[at] * np.float32(1 / STEP)
+    multiples = np.minimum(np.rint(values), np.float32(_LARGEST)).astype(np.uint32)
+    numbers = (at % classes).astype(np.uint32) * (multiples > 0)
+    keys = (_LARGEST - multiples) << np.uint32(16) | numbers
+    if len(at) < count * m:
+        row, taken, keys = at // classes, keys, np.full((count, m), _LARGEST << 16, np.uint32)  # 0 in unused places
+        keys[row, np.arange(len(at)) - np.searchsorted(row, np.arange(count))[row]] = taken
+    keys = np.sort(keys.reshape(count, m), axis=1)  # the largest first, then by class
+    rows = np.empty((count, m, 2), np.uint16)
+    rows[:, :, 0], rows[:, :, 1] = keys & np.uint32(_LARGEST), _LARGEST - (keys >> np.uint32(16))
+    return rows.reshape(count, 2 * m)
+
+
+def _largest(probabilities: NDArray[np.float32], m: int) -> NDArray[np.bool_]:
+    """Return which are the m largest of (n, C) probabilities, or those that are not 0 if no row has more: (n, C)."""
+    present: NDArray[np.bool_] = probabilities != 0
+    if np.count_nonzero(present) <= m * len(present) and np.count_nonzero(present, axis=1).max(initial=0) <= m:
+        return present
+    classes = probabilities.shape[1]
     border = np.partition(probabilities, classes - m, axis=1)[:, classes - m, None]
     taken = probabilities >= border
     tied = np.flatnonzero(np.count_nonzero(taken, axis=1) > m)
@@ -151,14 +220,7 @@ def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
         above, equal = probabilities[tied] > border[tied], probabilities[tied] == border[tied]
         free = m - np.count_nonzero(above, axis=1, keepdims=True)
         taken[tied] = above | (equal & (np.cumsum(equal, axis=1) <= free))
-    at = np.flatnonzero(taken)
-    values = probabilities.reshape(-1)[at].reshape(count, m) * np.float32(1 / STEP)
-    multiples = np.minimum(np.rint(values), np.float32(_LARGEST)).astype(np.uint32)
-    numbers = (at % classes).astype(np.uint32).reshape(count, m) * (multiples > 0)
-    keys = np.sort((_LARGEST - multiples) << np.uint32(16) | numbers, axis=1)  # the largest first, then by class
-    rows = np.empty((count, m, 2), np.uint16)
-    rows[:, :, 0], rows[:, :, 1] = keys & np.uint32(_LARGEST), _LARGEST - (keys >> np.uint32(16))
-    return rows.reshape(count, 2 * m)
+    return taken
 
 
 def exact_relevance(
@@ -177,9 +239,11 @@ def exact_relevance(
     Returns:
         (n,) float32.
     """
+    if isinstance(probabilities, PackedRows):
+        return probabilities.exact(weights, query, at)
     r = np.empty(len(query), np.float32)
     size = max(1, _BLOCK // weights.shape[1])
     for start in range(0, len(query), size):
         here = slice(start, start + size)
-        r[here] = relevance(weights[query[here]], _dense(probabilities, at[here]))
+        r[here] = relevance(weights[query[here]], probabilities[at[here]])
     return r

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from semcut.indexes.faiss_library import faiss, thread_count
 
+SUM_ERROR = 2.0**-51
+"""Relative error bound per term of a float64 sum whose terms are not negative."""
+
 UNDERFLOW = 2.0**-100
 """A bound on the sum of the terms that underflow in a float32 sum."""
 

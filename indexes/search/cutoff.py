@@ -2,8 +2,8 @@
 
 There are three tests, each for the candidates that the previous test cannot decide:
 
-    bounds      with many classes: a query's few large weights bound R from both sides
-    float32     R as a float32 product, with its error bound (`scoring.rounding`)
+    bounds      with many classes: a query's few large weights, or a record's first probabilities, bound R
+    float32     R as a float32 product, with its error bound (`scoring.rounding`); not if probabilities are packed
     exact       R by `scoring.equations`, for the few candidates whose float32 value is within the error bound of t
 
 Candidates in cells whose records are all certain to be relevant need no test. The compiled counterpart is
@@ -57,7 +57,11 @@ def relevant_candidates(
         relevant[query, place] = passes
         open_[query, place] = ~passes & ~fails
         at = np.where(open_, at, -1)
-    if open_.any():
+    if open_.any() and isinstance(probabilities, PackedRows):
+        query, place = np.nonzero(open_)
+        exact = exact_relevance(weights, query, probabilities, at[query, place])
+        relevant[query, place] = is_relevant(exact, cutoff)
+    elif open_.any():
         r = relevance_products(weights, probabilities, at)
         doubtful = np.abs(r - cutoff) <= cutoff * 2 * relative_error(classes) + UNDERFLOW
         relevant |= open_ & (r > cutoff)

@@ -18,7 +18,7 @@ from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming
-from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, relevance_products
+from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, relevance_error, relevance_products
 from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error, squared_distances
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
@@ -148,7 +148,7 @@ def _contenders(
             squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)
-            slack = relative_error(dim) + relative_error(weights.shape[1])
+            slack = relative_error(dim) + relevance_error(weights, probabilities)
             limit = _smallest(cost, params.k) + 4 * slack * np.maximum(1, r.max(axis=1, keepdims=True))
         present &= cost <= limit
     query, place = np.nonzero(present)

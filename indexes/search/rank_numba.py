@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled
 from semcut.indexes.scanners.scan_numba import CodeLists, hamming
-from semcut.indexes.scoring.equations_numba import SUM_ERROR, fused_score
-from semcut.indexes.scoring.rounding import UNDERFLOW
+from semcut.indexes.scoring.equations_numba import fused_score
+from semcut.indexes.scoring.rounding import SUM_ERROR, UNDERFLOW
 from semcut.indexes.search.numba_arrays import (
     ANSWERED,
     DOUBTFUL,

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, compiled_rounded_sum, compiled_sum, half_to_float, prefetch_at
 from semcut.indexes.scoring.equations_numba import (
-    SUM_ERROR,
     relevance_bound,
     rough_squared_distance,
     squared_distance,
     weighted_sum,
 )
-from semcut.indexes.scoring.rounding import UNDERFLOW
+from semcut.indexes.scoring.rounding import SUM_ERROR, UNDERFLOW
 from semcut.indexes.search.numba_arrays import RecordArrays
 
 _STEP = 2.0**-16
@@ -114,11 +113,12 @@ def rounded_relevance(
         row: the record.
         doubt: a factor on the rounding bound, see `SearchSettings`.
     """
-    rounding = (weights.shape[0] + 8) * SUM_ERROR * doubt
+    terms = weights.shape[0]
     if rows.packed.shape[0] > 0:
-        total = _packed_sum(weights, rows.packed, row)
+        terms, total = rows.packed.shape[1] // 2, _packed_sum(weights, rows.packed, row)
     else:
         total = weighted_sum(weights, rows.probabilities[row])
+    rounding = (terms + 8) * SUM_ERROR * doubt
     return np.float32(total * (1 - rounding)), np.float32(total * (1 + rounding))
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled, prefetch
 from semcut.indexes.scanners.scan_numba import CodeLists, ScanWorkspace
-from semcut.indexes.scoring.equations_numba import SUM_ERROR, relevance_bound
+from semcut.indexes.scoring.equations_numba import relevance_bound
+from semcut.indexes.scoring.rounding import SUM_ERROR
 from semcut.indexes.search.numba_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
 from semcut.indexes.search.prune_numba import PruneWorkspace
 from semcut.indexes.search.records_numba import (

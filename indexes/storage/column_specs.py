@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.scoring.packed_rows import packed
-from semcut.indexes.stored_values import coded_features, feature_dtype
+from semcut.indexes.stored_values import coded_features, feature_dtype, read_from_index
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
 PER_RECORD = NAMES[:6]
@@ -104,11 +104,13 @@ def column_values(
         probabilities = packed(encodings.probabilities, config.stored_probabilities)
     else:
         probabilities = encodings.packed
+    with read_from_index():  # other records have the values that are stored already
+        features = coded_features(config, encodings.features)
     return {
         "ids": encodings.ids[order],
         "codes": encodings.codes[order],
         "probabilities": probabilities[order],
-        "features": coded_features(config, encodings.features)[order],
+        "features": features[order],
         "cells": cells[order],
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),

@@ -25,7 +25,7 @@ from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
-from semcut.indexes.stored_values import decoded_features
+from semcut.indexes.stored_values import decoded_features, read_from_index
 
 _T = TypeVar("_T")
 
@@ -298,9 +298,10 @@ class Columns:
         """Read all columns of the records in (n,) rows.
 
         Raises:
-            DamagedIndexError: a row does not match its checksum, or cannot be read.
+            DamagedIndexError: a row does not match its checksum, cannot be read, or has impossible values.
         """
-        return self.reading(lambda: self._records(rows))
+        with read_from_index():
+            return self.reading(lambda: self._records(rows))
 
     def _records(self, rows: NDArray[np.int64]) -> Encodings:
         uris = self._uris(rows)

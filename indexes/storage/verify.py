@@ -4,8 +4,8 @@
    is opened);
 2. every column file: its length, and every block against its checksum;
 3. if all of these are sound, the columns against the catalogue and each other: ids are unique and not negative,
-   every record is in the cell that its probabilities determine and within the cell's envelope and lower bound, and
-   uris can be decoded.
+   every record has values that an index stores, is in the cell that its probabilities determine and within the cell's
+   envelope and lower bound, and uris can be decoded.
 
 Records whose ids are reported can be removed or replaced; after `compact` the index is sound again. Damage without ids
 can only be repaired from a backup. The blocks of removed records are compared too, but not what they contain.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
-from semcut.indexes.probability_rows import row_masses
+from semcut.indexes.probability_rows import SUM_TOLERANCE, ZERO_TOLERANCE, row_masses
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.pruning.cells import Cells
@@ -34,7 +34,7 @@ from semcut.indexes.storage.mapped_columns import OVERLAP
 from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
-from semcut.indexes.stored_values import norm_tolerance
+from semcut.indexes.stored_values import norm_tolerance, storable_features
 
 _ROWS = 1 << 14  # records compared per step, fewer if their features and probabilities are large
 _NO_IDS = np.empty(0, np.int64)
@@ -182,6 +182,8 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         features, feature_places = columns.features(rows)
         unnormalised += count_unnormalised(features[feature_places], norm_tolerance(cells.config))
         probabilities, places = columns.probabilities(rows)
+        report("features that it cannot have stored", rows[~storable_features(cells.config, features[feature_places])])
+        report("probabilities that it cannot have stored", rows[_impossible(probabilities)[places]])
         report("records outside of their cell", rows[_outside(cells, probabilities[places], columns.cells[rows])])
         columns.release_pages()
         try:
@@ -198,6 +200,13 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         what = f"counts {stored} features that are not of length 1, there are {unnormalised}: compact the index"
         damage.append(Damage("catalogue", what))
     return damage
+
+
+def _impossible(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of (n, C) rows have values that are not between 0 and 1, or not numbers: (n,)."""
+    least, most = probabilities.min(axis=1), probabilities.max(axis=1)  # NaN in a row with NaN
+    possible: NDArray[np.bool_] = (least >= -ZERO_TOLERANCE) & (most <= 1 + SUM_TOLERANCE)
+    return ~possible
 
 
 def _outside(cells: Cells, probabilities: NDArray[np.float32], positions: NDArray[np.int32]) -> NDArray[np.bool_]:

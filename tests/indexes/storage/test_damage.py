@@ -7,7 +7,7 @@ import resource
 import shutil
 import sqlite3
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import DamagedIndexError, FaissIndex, SemcutError, StorageError
+from semcut.indexes import DamagedIndexError, FaissIndex, IndexConfig, SemcutError, StorageError
 from semcut.indexes.storage import mapped_columns
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.verify import verify_path
-from tests.indexes.generate import PROPERTY, assert_same, assert_same_records
+from semcut.indexes.stored_values import stored_values
+from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, classified
+from tests.indexes.storage.stored_index import forge_column
 from tests.indexes.story import CONFIG, records
 from tests.thorough import examples
 
@@ -279,3 +281,37 @@ def test_without_space_nothing_changes(path, operation):
         index.compact()
         index.backup(path.with_name("copy"))
     assert verify_path(path) == verify_path(path.with_name("copy")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "value", "read"),
+    [
+        ("features", "int8", -128, True),
+        ("features", "float16", np.inf, False),
+        ("features", "float16", 1e-4, True),
+        ("features", "float32", np.nan, False),
+        ("probabilities", "float32", np.nan, False),
+        ("probabilities", "float32", 2.0, False),
+        ("probabilities", "float32", -0.5, False),
+    ],
+)
+def test_values_that_an_index_cannot_have_stored_are_damage(tmp_path, name, stored, value, read):
+    """They are named by `verify`, refused by what copies records, and their records can be removed."""
+    config = IndexConfig(classes=4, bits=32, dim=4, stored_probabilities=4, stored_features=stored)
+    batch = stored_values(config, classified(np.random.default_rng(0), config, 20))
+    with FaissIndex.create(tmp_path, config, engine="faiss") as index:
+        index.add(batch)
+        values = index.snapshot.columns.raw()[name].copy()
+    values[7] = value
+    forge_column(tmp_path, name, values)
+    with FaissIndex.open(tmp_path, engine="faiss") as index:
+        assert any("cannot have stored" in damage.what and damage.ids.tolist() == [7] for damage in index.verify())
+        with pytest.raises(DamagedIndexError, match="cannot have stored"):
+            index.compact()
+        for refused in (lambda: index.get([7]), lambda: next(index.iterate())):
+            with nullcontext() if read else pytest.raises(DamagedIndexError, match="cannot have stored"):
+                refused()
+        index.remove([7])
+        index.compact()
+        assert index.verify() == []
+        assert_same_records(index.get(index.ids()), batch[np.delete(np.arange(20), 7)])

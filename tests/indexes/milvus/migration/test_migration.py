@@ -7,23 +7,27 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semcut.indexes import (
+    DamagedIndexError,
     Encodings,
     FaissIndex,
     IndexConfig,
     NotAnIndexError,
 )
+from semcut.indexes.errors import SemcutWarning
 from semcut.indexes.migration.copy import Migration
 from semcut.indexes.migration.journal import Journal, SourceChangedError
 from semcut.indexes.milvus import MilvusIndex
 from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.migration.command import CONFIG, all_of, error_of, records, report_of
+from tests.indexes.storage.stored_index import forge_column
 
 SCRIPT = Path(__file__).parents[4] / "scripts" / "migrate_to_milvus.py"
 
@@ -234,3 +238,44 @@ def test_the_script_is_the_command(source, collection, uri, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "MILVUS_URI": uri}, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["verified"] is True
+
+
+def test_records_outside_of_the_cells_of_their_index_are_not_copied(tmp_path, collection, uri):
+    """A forged catalogue with one cell, and a record of every class: the target would make a cell for each of them."""
+    config = IndexConfig(classes=300, bits=64, dim=8, stored_probabilities=1, stored_features="int8")
+    batch = records(100, config)
+    probabilities = np.zeros((len(batch), 300), np.float32)
+    probabilities[:, 7] = 0.5
+    with FaissIndex.create(tmp_path / "source", config) as index:
+        index.add(Encodings(**{**vars(batch), "probabilities": probabilities, "any_mass": True}))
+        assert index.stats().cells == 1
+    rows = np.full((len(batch), 2), 1 << 15, np.uint16)
+    rows[:, 0] = np.arange(len(batch))
+    forge_column(tmp_path / "source", "probabilities", rows)
+    line = error_of("source", collection, "--uri", uri, cwd=tmp_path)
+    assert "source has records outside of their cell, such as " in line
+    assert "semcut verify" in line
+    with pytest.warns(SemcutWarning):
+        milvus = MilvusIndex.open(uri, collection=collection)
+    with milvus:
+        assert len(milvus) == 0
+        assert not milvus.cells_per_partition().any()
+
+
+@pytest.mark.parametrize(("multiple", "outside"), [(32_768, False), (32_767, True), (32_769, True), (60_000, True)])
+def test_records_beyond_the_bounds_of_their_cell_are_not_copied(tmp_path, multiple, outside):
+    config = IndexConfig(classes=6, bits=64, dim=8, stored_probabilities=1, stored_features="int8")
+    batch = records(100, config)
+    probabilities = np.zeros((len(batch), 6), np.float32)
+    probabilities[:, 3] = 0.5
+    with FaissIndex.create(tmp_path / "source", config) as index:
+        index.add(Encodings(**{**vars(batch), "probabilities": probabilities, "any_mass": True}))
+    rows = np.tile(np.array([[3, 32_768]], np.uint16), (len(batch), 1))
+    rows[-1, 1] = multiple
+    forge_column(tmp_path / "source", "probabilities", rows)
+    with FaissIndex.open(tmp_path / "source") as source, FaissIndex.create(None, config) as target:
+        migration = Migration(source, target, Journal(tmp_path / "journal"), ("source", "target"))
+        with pytest.raises(DamagedIndexError, match="outside") if outside else nullcontext():
+            migration.copy()
+        assert bool(source.verify()) is outside
+        assert len(target) == (0 if outside else len(batch))
