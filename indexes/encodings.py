@@ -199,7 +199,8 @@ _Batch = TypeVar("_Batch", bound=Encodings)
 def is_unnormalised(features: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
     """Return which of (n, D) features do not have length 1 within a tolerance: (n,) bool."""
     squared = np.vecdot(features, features)
-    return ~((squared >= (1 - tolerance) ** 2) & (squared <= (1 + tolerance) ** 2))  # true for NaN
+    near: NDArray[np.bool_] = (squared >= (1 - tolerance) ** 2) & (squared <= (1 + tolerance) ** 2)  # false for NaN
+    return ~near
 
 
 def count_unnormalised(features: NDArray[np.float32], tolerance: float) -> int:

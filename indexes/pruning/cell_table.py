@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
+from semcut.indexes.scoring.packed_rows import PackedRows
 
 SURE, CONFIDENT, VAGUE, BANDS = 0.95, 0.8, 0.15, (0.5, 0.3)
 EDGES = (SURE, CONFIDENT, *BANDS, BANDS[-1] / 2)
@@ -37,12 +38,16 @@ _CHUNK = 1 << 14
 
 
 def cell_numbers(
-    config: IndexConfig, probabilities: NDArray[np.float32]
+    config: IndexConfig, probabilities: NDArray[np.float32] | PackedRows
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the number of each record's cell, and p1: (n, C) float32 to (n,) int64 and (n,) float32.
+    """Return the number of each record's cell, and p1: (n, C) float32, or n packed rows, to (n,) int64, (n,) float32.
 
     If probabilities are equal, that of the lower class counts as the larger.
     """
+    if isinstance(probabilities, PackedRows):
+        dominant, p1 = probabilities.place(0)
+        runner_up, p2 = probabilities.place(1) if probabilities.stored > 1 else (dominant, np.zeros_like(p1))
+        return _numbers(config, dominant, p1, runner_up, p2), p1
     numbers = np.empty(len(probabilities), np.int64)
     confidence = np.empty(len(probabilities), np.float32)
     for start in range(0, len(probabilities), _CHUNK):
@@ -53,13 +58,24 @@ def cell_numbers(
         p1 = part[row, dominant]
         part[row, dominant] = -1
         runner_up = part.argmax(axis=1)
-        p2 = part[row, runner_up]
-        band = np.count_nonzero([p1 < edge for edge in BANDS], axis=0)
-        group = np.where(p2 < VAGUE, 0, 1 + runner_up % (2 * config.groups))
-        kind = np.select([p1 >= SURE, p1 >= CONFIDENT], [0, 1], 2 + _band_width(config) * band + group)
-        numbers[here] = dominant * kinds_per_class(config) + kind
+        numbers[here] = _numbers(config, dominant, p1, runner_up, part[row, runner_up])
         confidence[here] = p1
     return numbers, confidence
+
+
+def _numbers(
+    config: IndexConfig,
+    dominant: NDArray[np.int64],
+    p1: NDArray[np.float32],
+    runner_up: NDArray[np.int64],
+    p2: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """Return the numbers of cells of n records from the classes and the values of their two largest probabilities."""
+    band = np.count_nonzero([p1 < edge for edge in BANDS], axis=0)
+    group = np.where(p2 < VAGUE, 0, 1 + runner_up % (2 * config.groups))
+    kind = np.select([p1 >= SURE, p1 >= CONFIDENT], [0, 1], 2 + _band_width(config) * band + group)
+    numbers: NDArray[np.int64] = dominant * kinds_per_class(config) + kind
+    return numbers
 
 
 def edges_of(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:

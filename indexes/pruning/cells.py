@@ -47,14 +47,13 @@ from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.pruning.cell_table import cell_numbers, edges_of_cells, kinds_per_class
 from semcut.indexes.pruning.class_lists import SMALLEST, ClassLists, LargeWeights
+from semcut.indexes.scoring.packed_rows import PackedRows, raise_envelopes
 from semcut.indexes.scoring.rounding import UNDERFLOW, Products, relative_error
 
 _TORN = 0.35
 """The second bound is computed for queries whose largest weight is below this."""
 _MANY = 1 << 21
 """Number of values of all envelopes above which class lists are faster than products with all envelopes."""
-_CHUNK = 1 << 14
-"""Records whose envelopes are computed in one step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,29 +121,27 @@ class Cells:
     def _dominant(self) -> NDArray[np.int64]:
         return self.numbers // kinds_per_class(self.config)
 
-    def extended(self, probabilities: NDArray[np.float32]) -> tuple[Cells, NDArray[np.int32]]:
+    def extended(
+        self, probabilities: NDArray[np.float32], packed: NDArray[np.uint16] | None = None
+    ) -> tuple[Cells, NDArray[np.int32]]:
         """Return the cells after a batch was added, and the cell of each of its records.
 
         Args:
             probabilities: (n, C) float32, as stored.
+            packed: the same probabilities as `PackedRows.rows`, which take less time; None if there are none.
 
         Returns:
             New `Cells`, and (n,) int32 positions in them.
         """
-        numbers, confidence = cell_numbers(self.config, probabilities)
+        rows = probabilities if packed is None else PackedRows(packed, self.config.classes)
+        numbers, confidence = cell_numbers(self.config, rows)
         touched, local, added = np.unique(numbers, return_inverse=True, return_counts=True)
         grown, positions = self._with(touched)
         grown.sizes[positions] += added
         cells = positions[local].astype(np.int32)
-        for start in range(0, len(cells), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            np.maximum.at(grown.masses, cells[part], row_masses(probabilities[part]))
-            order = np.argsort(cells[part], kind="stable")
-            present, first = np.unique(cells[part][order], return_index=True)
-            upper = np.maximum.reduceat(probabilities[part][order], first, axis=0)
-            lower = np.minimum.reduceat(confidence[part][order], first)
-            grown.envelopes[present] = np.maximum(grown.envelopes[present], upper)
-            grown.lows[present] = np.minimum(grown.lows[present], lower)
+        np.minimum.at(grown.lows, cells, confidence)
+        np.maximum.at(grown.masses, cells, rows.masses() if isinstance(rows, PackedRows) else row_masses(rows))
+        raise_envelopes(grown.envelopes, cells, rows)
         return grown, cells
 
     def widened(

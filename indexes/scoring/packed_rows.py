@@ -20,6 +20,7 @@ _LARGEST = 65_535
 _FIRST = 4
 """How many probabilities of a record bound its R, before it is computed."""
 _ROWS = 1 << 13
+"""Rows that are packed, or sorted by cell, at a time."""
 _BLOCK = 1 << 20
 """Values of packed or dense rows that are computed together, which take 20 bytes each."""
 _CACHED = 1 << 16
@@ -58,6 +59,17 @@ class PackedRows:
     def taken(self, at: NDArray[np.int64]) -> PackedRows:
         """Return the rows at (n,) places."""
         return PackedRows(self.rows[at], self.classes)
+
+    @property
+    def stored(self) -> int:
+        """m, the number of probabilities of a row."""
+        return int(self.rows.shape[1]) // 2
+
+    def masses(self) -> NDArray[np.float32]:
+        """Return the mass of each record, rounded up: (n,) float32, bit for bit as `row_masses` of `dense`."""
+        sums = self.rows[:, 1::2].sum(axis=1, dtype=np.uint32) * np.float32(STEP)
+        above: NDArray[np.float32] = np.nextafter(sums.astype(np.float32), np.float32(np.inf))
+        return above
 
     def dense(self) -> NDArray[np.float32]:
         """Return all probabilities: (n, C) float32."""
@@ -154,6 +166,24 @@ class PackedRows:
             undecided = ~(yes | no)
             open_, part, left = open_[undecided], part[undecided], left[undecided]
         return passes, fails
+
+
+def raise_envelopes(
+    envelopes: NDArray[np.float32], cells: NDArray[np.int32], probabilities: NDArray[np.float32] | PackedRows
+) -> None:
+    """Raise contiguous (cells, C) envelopes to what n records need, each of them in one of the (n,) cells."""
+    if isinstance(probabilities, PackedRows):
+        flat, starts = envelopes.reshape(-1), cells * np.int64(probabilities.classes)
+        for place in range(probabilities.stored):
+            classes, values = probabilities.place(place)
+            np.maximum.at(flat, starts + classes, values)
+        return
+    for start in range(0, len(cells), _ROWS):
+        part = slice(start, start + _ROWS)
+        order = np.argsort(cells[part], kind="stable")
+        present, first = np.unique(cells[part][order], return_index=True)
+        upper = np.maximum.reduceat(probabilities[part][order], first, axis=0)
+        envelopes[present] = np.maximum(envelopes[present], upper)
 
 
 def relevance_products(

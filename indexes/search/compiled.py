@@ -86,7 +86,7 @@ class CompiledSearch:
             search(arrays, settings, bounds, lists, rows, bits, to)
 
         def answer_slice(part: slice) -> None:
-            answer(queries[part], ResultArrays(*(array[part] for array in found)))
+            answer(queries[part], ResultArrays._make(array[part] for array in found))
 
         if split:
             split_over_threads(answer_slice, len(queries), thread_count())

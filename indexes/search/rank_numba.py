@@ -25,6 +25,7 @@ from semcut.indexes.search.numba_arrays import (
     SearchSettings,
 )
 from semcut.indexes.search.records_numba import (
+    WeightLimits,
     feature_distance,
     largest_relevance,
     prefetch_all_probabilities,
@@ -59,6 +60,7 @@ def rank(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
+    limits: WeightLimits,
     lists: CodeLists,
     rows: RecordArrays,
     near: NDArray[np.int32],
@@ -72,6 +74,7 @@ def rank(
         queries: the batch.
         task: the parameters of the search.
         classes, tail: the classes of the query's large weights, and the largest of the other weights.
+        limits: the limits of the query's weights.
         lists: the codes, with the row of each.
         rows: the records.
         near: the candidates, as positions in `lists`.
@@ -84,27 +87,30 @@ def rank(
     weights, feature = queries.weights[query], queries.features[query]
     k, count, taken = best.cost.shape[0], 0, near.shape[0]
     rounding = (feature.shape[0] + 8) * SUM_ERROR * task.doubt
+    relevance_rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
     rough_error = (feature.shape[0] + 8) * 2.0**-23
     for candidate in range(taken):
         row = lists.rows[near[candidate]]
         if not rows.features_compared[row >> rows.shift]:
             return UNCHECKED
+        most = np.float64(0)
+        if task.fused:
+            if not rows.probabilities_compared[row >> rows.shift]:
+                return UNCHECKED
+            most = largest_relevance(weights, classes, tail, limits, task.mass, rows, row) * (1 + relevance_rounding)
         if count == k:
             rough = np.float64(rough_feature_distance(feature, rows, row))
             least = np.float32(0)
             if np.isfinite(rough):
                 least = np.float32(np.sqrt(max(0.0, rough * (1 - rough_error) - UNDERFLOW)) * (1 - rounding))
-            if not task.fused and least > best.cost[k - 1]:
+            if (-fused_score(np.float32(most), least) if task.fused else least) > best.cost[k - 1]:
                 continue
         length = np.sqrt(feature_distance(feature, rows, row))
         nearest = np.float32(length * (1 - rounding))
         sure = nearest == np.float32(length * (1 + rounding))
         cost = nearest
         if task.fused:
-            if not rows.probabilities_compared[row >> rows.shift]:
-                return UNCHECKED
-            most = largest_relevance(weights, classes, tail, task.mass, rows, row)
-            if count == k and -fused_score(np.float32(most * (1 + rounding)), nearest) > best.cost[k - 1]:
+            if count == k and -fused_score(np.float32(most), nearest) > best.cost[k - 1]:
                 continue
             smallest, r = rounded_relevance(weights, rows, row, task.doubt)
             sure &= smallest == r

@@ -4,10 +4,12 @@ An index has one form of each (`stored_values`): the arrays of the other forms h
 time, which the processor predicts, so that kernels are compiled once for all forms.
 
 Stored classes come from files that another program can change at any moment, so none is used as a position before it is
-compared with the number of classes.
+limited to the last class.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,76 +29,99 @@ _STEP = 2.0**-16
 _MARGIN = 1e-6
 """Far more than the rounding of R and of the cutoff to float32."""
 _FIRST = 4
-"""How many probabilities of a record bound its R, before it is computed."""
+"""How many probabilities of a record bound its R, before it is computed or more of them are read."""
+_SUM_MARGIN = 1e-9
+"""More than the rounding of a sum of weights."""
 _LINE = 64
 """Bytes of a cache line."""
 _PREFETCHED_BYTES = 512
 """The largest number of bytes of a feature that are prefetched."""
 
 
-@compiled
+@compiled_sum
 def _packed_sum(weights: NDArray[np.float64], packed: NDArray[np.uint16], row: int) -> float:
     """Compute s . p in float64 from packed probabilities."""
-    classes, total = weights.shape[0], 0.0
-    for place in range(0, packed.shape[1], 2):
-        number, value = packed[row, place], packed[row, place + 1]
-        if value == 0:  # the largest come first
-            break
-        if number < classes:
-            total += weights[number] * np.float64(value)
+    at, last, total = np.uint64(row), weights.shape[0] - 1, 0.0
+    for place in range(np.uint64(0), np.uint64(packed.shape[1]), np.uint64(2)):
+        weight = weights[np.uint64(min(np.int64(packed[at, place]), last))]
+        total += weight * np.float64(packed[at, place + np.uint64(1)])
     return total * _STEP
+
+
+class WeightLimits(NamedTuple):
+    """What bounds the part of R that a record's smaller probabilities add.
+
+    Attributes:
+        largest: the largest weight of the query.
+        total: the sum of its weights, rounded up.
+    """
+
+    largest: float
+    total: float
+
+
+@compiled
+def weight_limits(weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float) -> WeightLimits:
+    """Return the limits of a query, given the classes of its large weights and the largest of the others."""
+    largest, total = tail, 0.0
+    for m in classes:
+        largest = max(largest, weights[m])
+    for m in range(weights.shape[0]):
+        total += weights[m]
+    return WeightLimits(largest, total * (1 + _SUM_MARGIN))
 
 
 @compiled
 def compare_packed(
-    weights: NDArray[np.float64], largest: float, mass: float, cutoff: float, packed: NDArray[np.uint16], row: int
+    weights: NDArray[np.float64], limits: WeightLimits, mass: float, cutoff: float, packed: NDArray[np.uint16], row: int
 ) -> int:
     """Return 1 if R is surely above the cutoff, both in float32, -1 if it surely is not, and 0 in doubt.
 
-    Mostly the first probabilities decide: the others can add at most the largest weight times what is left of the mass.
+    Mostly the first probabilities decide. The others are not larger than the last that was read, and sum to at most
+    what is left of the mass. So they add at most the smaller of two products: the largest weight times what is left of
+    the mass, and what is left of the sum of weights times the last probability. The loop decides only after every
+    fourth probability, since the processor cannot predict where it ends.
 
     Args:
         weights: (C,) s of the query.
-        largest: the largest of them.
+        limits: the limits of these weights.
         mass: the largest mass of all records.
         cutoff: t of Eq. 2.
         packed, row: the probabilities of the record.
     """
     above, below = (cutoff * (1 + _MARGIN) + UNDERFLOW) / _STEP, (cutoff * (1 - _MARGIN) - UNDERFLOW) / _STEP
-    classes, part, left = weights.shape[0], 0.0, mass / _STEP
-    for place in range(0, packed.shape[1], 2):
-        number, value = packed[row, place], np.float64(packed[row, place + 1])
-        if number < classes:
-            part += weights[number] * value
-        left -= value
+    at, last, width = np.uint64(row), weights.shape[0] - 1, np.uint64(packed.shape[1])
+    part, left, unread, place = 0.0, mass / _STEP, limits.total, np.uint64(0)
+    while place < width:
+        end, value = min(place + np.uint64(2 * _FIRST), width), 0.0
+        while place < end:
+            weight = weights[np.uint64(min(np.int64(packed[at, place]), last))]
+            value = np.float64(packed[at, place + np.uint64(1)])
+            part += weight * value
+            left -= value
+            unread -= weight
+            place += np.uint64(2)
         if part > above:
             return 1
-        if part + largest * max(left, 0.0) <= below:
+        if part + min(limits.largest * max(left, 0.0), max(unread, 0.0) * value) <= below:
             return -1
-    return 0
+    return -1 if part <= below else 0
 
 
 @compiled
 def _packed_bound(
-    weights: NDArray[np.float64], largest: float, mass: float, packed: NDArray[np.uint16], row: int
+    weights: NDArray[np.float64], limits: WeightLimits, mass: float, packed: NDArray[np.uint16], row: int
 ) -> float:
     """Return an upper bound of R from the first probabilities of a record, see `compare_packed`."""
-    classes, part, left = weights.shape[0], 0.0, mass / _STEP
-    for place in range(0, min(2 * _FIRST, packed.shape[1]), 2):
-        number, value = packed[row, place], np.float64(packed[row, place + 1])
-        if number < classes:
-            part += weights[number] * value
+    at, last, value = np.uint64(row), weights.shape[0] - 1, 0.0
+    part, left, unread = 0.0, mass / _STEP, limits.total
+    for place in range(np.uint64(0), np.uint64(min(2 * _FIRST, packed.shape[1])), np.uint64(2)):
+        weight = weights[np.uint64(min(np.int64(packed[at, place]), last))]
+        value = np.float64(packed[at, place + np.uint64(1)])
+        part += weight * value
         left -= value
-    return (part + largest * max(left, 0.0)) * _STEP
-
-
-@compiled
-def largest_weight(weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float) -> float:
-    """Return the largest of all weights, given the classes of the large weights and the largest of the others."""
-    largest = tail
-    for m in classes:
-        largest = max(largest, weights[m])
-    return largest
+        unread -= weight
+    return (part + min(limits.largest * max(left, 0.0), max(unread, 0.0) * value)) * _STEP
 
 
 @compiled
@@ -124,11 +149,17 @@ def rounded_relevance(
 
 @compiled
 def largest_relevance(
-    weights: NDArray[np.float64], classes: NDArray[np.int32], tail: float, mass: float, rows: RecordArrays, row: int
+    weights: NDArray[np.float64],
+    classes: NDArray[np.int32],
+    tail: float,
+    limits: WeightLimits,
+    mass: float,
+    rows: RecordArrays,
+    row: int,
 ) -> float:
     """Return an upper bound of R, up to its rounding, for which only a part of the probabilities is read."""
     if rows.packed.shape[0] > 0:
-        return _packed_bound(weights, largest_weight(weights, classes, tail), mass, rows.packed, row)
+        return _packed_bound(weights, limits, mass, rows.packed, row)
     return relevance_bound(weights, classes, tail, rows.probabilities[row], mass)
 
 

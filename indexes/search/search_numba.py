@@ -28,6 +28,7 @@ from semcut.indexes.scanners.scan_numba import (
 from semcut.indexes.search.numba_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
 from semcut.indexes.search.prune_numba import CellBounds, large_weights, prune, prune_workspace
 from semcut.indexes.search.rank_numba import Best, rank
+from semcut.indexes.search.records_numba import weight_limits
 from semcut.indexes.search.shortlist_numba import take_all, take_nearest
 from semcut.indexes.search_tuning import TUNING
 
@@ -70,6 +71,7 @@ def search(
         if codes == 0:
             continue
         classes, chosen = pruned.large[:large], pruned.kept[:kept]
+        limits = weight_limits(weights, classes, tail)
         size = codes if task.shortlist < 0 else min(task.shortlist, codes)
         runs, width = find_runs(chosen, lists, scan)
         if width > scan.places.shape[0]:
@@ -81,7 +83,7 @@ def search(
         if size == codes:
             hits = _all_as_hits(chosen, lists, scan)
             taken, dropped, reason = take_all(
-                weights, task, classes, tail, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
+                weights, task, classes, tail, limits, pruned.certain, lists, rows, scan, 0, hits, near[:size], 0
             )
         else:
             code, wanted, above = queries.codes[query], int(size * _FIRST_RADIUS), -1
@@ -90,7 +92,7 @@ def search(
                 radius = radius_of(scan.histogram, step, wanted, above + 1)
                 hits = find_hits(code, chosen, runs, width, above, radius, lists, scan)
                 taken, cut_off, reason = take_nearest(
-                    weights, task, classes, tail, pruned, lists, rows, scan, hits, near[:size], keys, taken
+                    weights, task, classes, tail, limits, pruned, lists, rows, scan, hits, near[:size], keys, taken
                 )
                 dropped += cut_off
                 if taken == size or reason != ANSWERED or radius == bits:
@@ -98,7 +100,7 @@ def search(
                 above, wanted = radius, wanted * _DEEPER
         found.cut_off[query] = dropped
         if reason == ANSWERED:
-            reason = rank(query, queries, task, classes, tail, lists, rows, near[:taken], best, found)
+            reason = rank(query, queries, task, classes, tail, limits, lists, rows, near[:taken], best, found)
         found.reason[query] = reason
 
 

@@ -20,8 +20,8 @@ from semcut.indexes.scoring.rounding import SUM_ERROR
 from semcut.indexes.search.numba_arrays import ANSWERED, DOUBTFUL, UNCHECKED, RecordArrays, SearchSettings
 from semcut.indexes.search.prune_numba import PruneWorkspace
 from semcut.indexes.search.records_numba import (
+    WeightLimits,
     compare_packed,
-    largest_weight,
     prefetch_feature,
     prefetch_probabilities,
     rounded_relevance,
@@ -43,6 +43,7 @@ def take_nearest(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
+    limits: WeightLimits,
     pruned: PruneWorkspace,
     lists: CodeLists,
     rows: RecordArrays,
@@ -58,6 +59,7 @@ def take_nearest(
         weights: (C,) s of the query.
         task: the parameters of the search.
         classes, tail: the classes of the query's large weights, and the largest of the other weights.
+        limits: the limits of the query's weights.
         pruned: `certain` and `levels` of the query's cells.
         lists: the codes, with the row of each.
         rows: the records.
@@ -76,11 +78,11 @@ def take_nearest(
         end = _end_of_ties(begin, hits, near.shape[0] - taken, pruned.levels, scan.ordered, scan.near, scan.owners)
         if end - begin <= near.shape[0] - taken:
             taken, cut_off, reason = take_all(
-                weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, taken
+                weights, task, classes, tail, limits, pruned.certain, lists, rows, scan, begin, end, near, taken
             )
         else:
             taken, cut_off, reason = _take_smallest_ids(
-                weights, task, classes, tail, pruned.certain, lists, rows, scan, begin, end, near, keys, taken
+                weights, task, classes, tail, limits, pruned.certain, lists, rows, scan, begin, end, near, keys, taken
             )
         dropped, begin = dropped + cut_off, end
     return taken, dropped, reason
@@ -123,6 +125,7 @@ def take_all(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
+    limits: WeightLimits,
     certain: NDArray[np.bool_],
     lists: CodeLists,
     rows: RecordArrays,
@@ -149,7 +152,7 @@ def take_all(
             row = lists.rows[scan.places[at]]
             if not rows.probabilities_compared[row >> rows.shift]:
                 return taken, dropped, UNCHECKED
-            answer = _is_relevant(weights, task, classes, tail, rows, row)
+            answer = _is_relevant(weights, task, classes, tail, limits, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL
             if answer == _NO:
@@ -167,6 +170,7 @@ def _take_smallest_ids(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
+    limits: WeightLimits,
     certain: NDArray[np.bool_],
     lists: CodeLists,
     rows: RecordArrays,
@@ -192,7 +196,7 @@ def _take_smallest_ids(
         if not certain[scan.owners[at]]:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return taken, dropped, UNCHECKED
-            answer = _is_relevant(weights, task, classes, tail, rows, row)
+            answer = _is_relevant(weights, task, classes, tail, limits, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL
             if answer == _NO:
@@ -214,6 +218,7 @@ def _is_relevant(
     task: SearchSettings,
     classes: NDArray[np.int32],
     tail: float,
+    limits: WeightLimits,
     rows: RecordArrays,
     row: int,
 ) -> int:
@@ -224,9 +229,7 @@ def _is_relevant(
     """
     cutoff = np.float32(task.cutoff)
     if rows.packed.shape[0] > 0:
-        answer = compare_packed(
-            weights, largest_weight(weights, classes, tail), task.mass, task.cutoff, rows.packed, row
-        )
+        answer = compare_packed(weights, limits, task.mass, task.cutoff, rows.packed, row)
         if answer != 0:
             return _YES if answer > 0 else _NO
     else:

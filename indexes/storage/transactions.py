@@ -134,7 +134,7 @@ class Transactions:
         values: dict[str, NDArray[Any]] = {}
         changed_cells = NO_ROWS
         if encodings is not None:
-            cells, positions = cells.extended(encodings.probabilities)
+            cells, positions = cells.extended(encodings.probabilities, encodings.packed)
             changed_cells = np.unique(positions).astype(np.int64)
             unnormalised += count_unnormalised(encodings.features, norm_tolerance(index.config))
             values = column_values(index.config, encodings, positions, before.extents["uri_bytes"].rows)

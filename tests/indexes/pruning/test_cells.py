@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semcut.indexes import DamagedIndexError, IndexConfig
+from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.pruning import cell_table
 from semcut.indexes.pruning import cells as cells_module
 from semcut.indexes.pruning.cell_table import cell_count, cell_numbers
 from semcut.indexes.pruning.cells import Cells, KeptCells
 from semcut.indexes.pruning.class_lists import ClassLists, LargeWeights
+from semcut.indexes.scoring import packed_rows
 from semcut.indexes.scoring.equations import Similarity, is_relevant, relevance
+from semcut.indexes.scoring.packed_rows import PackedRows
 from tests.indexes.generate import PROPERTY, World, classified, peaked, probabilities, threads, worlds
 
 
@@ -220,7 +223,7 @@ def test_the_check_notices_an_envelope_that_is_too_low():
 def test_cells_grown_batch_by_batch_describe_their_records_exactly(world, chunk):
     p = world.records.probabilities
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells_module, "_CHUNK", chunk)
+        patch.setattr(packed_rows, "_ROWS", chunk)
         patch.setattr(cell_table, "_CHUNK", chunk)
         cells, of_record = cells_of(world.config, [batch.probabilities for batch in world.batches])
     numbers, confidence = cell_numbers(world.config, p)
@@ -233,9 +236,27 @@ def test_cells_grown_batch_by_batch_describe_their_records_exactly(world, chunk)
         assert cells.sizes[cell] == len(members)
         np.testing.assert_array_equal(cells.envelopes[cell], members.max(axis=0))
         assert cells.lows[cell] == members.max(axis=1).min()
+        np.testing.assert_array_equal(cells.masses[cell], row_masses(members).max())
     np.testing.assert_array_equal(
         cells.partition_sizes(), np.bincount(p.argmax(axis=1), minlength=world.config.classes)
     )
+
+
+@PROPERTY
+@given(world=worlds(rows=(0, 120)), stored=st.integers(1, 6))
+def test_cells_are_the_same_from_packed_rows(world, stored):
+    config = world.config.model_copy(update={"stored_probabilities": min(stored, world.config.classes - 1)})
+    if not config.stored_probabilities:
+        return
+    cells = from_packed = Cells.empty(config)
+    for batch in world.batches:
+        rows = packed_rows.packed(batch.probabilities, config.stored_probabilities)
+        dense = PackedRows(rows, config.classes).dense()
+        cells, positions = cells.extended(dense)
+        from_packed, same = from_packed.extended(batch.probabilities, rows)
+        np.testing.assert_array_equal(positions, same)
+    for name in ("numbers", "sizes", "lows", "envelopes", "masses"):
+        np.testing.assert_array_equal(getattr(from_packed, name), getattr(cells, name))
 
 
 def test_a_cell_keeps_its_position_when_cells_are_added():
