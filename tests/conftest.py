@@ -32,15 +32,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_warmup = pytest.StashKey["subprocess.Popen[str]"]()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels, unless they are ready, before any worker of pytest-xdist is started."""
+    """Start to compile the kernels, unless they are ready, while the tests are collected, here or in the workers."""
     config = session.config
     if hasattr(config, "workerinput") or config.option.collectonly or find_spec("numba") is None:
         return
-    done = subprocess.run([Path(sys.executable).with_name("semcut"), "warmup"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.exit(f"`semcut warmup` has failed:\n{done.stdout}{done.stderr}", done.returncode)
+    command = [Path(sys.executable).with_name("semcut"), "warmup"]
+    config.stash[_warmup] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Wait for the kernels before the first test runs, here or in any worker of pytest-xdist."""
+    warmup = session.config.stash.get(_warmup, None)
+    if warmup is not None and warmup.wait():
+        assert warmup.stdout is not None
+        pytest.exit(f"`semcut warmup` has failed:\n{warmup.stdout.read()}", warmup.returncode)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the compilation, if the tests could not be collected."""
+    if _warmup in config.stash:
+        with config.stash[_warmup] as warmup:
+            warmup.terminate()
 
 
 def pytest_collection_finish() -> None:
