@@ -119,7 +119,7 @@ def cache(cold_start: dict[str, Any], tmp_path: Path) -> Path:
 def incomplete(cache: Path) -> Iterator[Path]:
     """Return a directory without one small kernel, into which no process starts to compile."""
     directory = directory_in(cache)
-    missing = list(directory.glob("lists_numba.remove-*"))
+    missing = list(directory.glob("lists_numba.append-*"))
     assert missing
     for file in (directory / "complete", *missing):
         file.unlink()
@@ -194,7 +194,7 @@ def test_kernels_are_not_ready_when_one_of_their_files_is_missing(incomplete, pr
     directory = directory_in(incomplete)
     script = "index = FaissIndex.create(None, config)\nindex.add(records)\nanswer(index)\nprint(engine(index))"
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
-    (directory / "complete").write_text(json.dumps({"lists_numba.remove-1.nbi": 7}))
+    (directory / "complete").write_text(json.dumps({"lists_numba.append-1.nbi": 7}))
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
     assert compiling(incomplete) == []
 
