@@ -19,9 +19,15 @@ CORES := $(shell nproc)
 PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 8 --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
+# Tests sync thousands of files. In memory, where there is room for them, they need not wait for the disk, whose files
+# `make test-full` tests.
+MEMORY := /dev/shm
+IN_MEMORY = $(shell [ -w $(MEMORY) ] && ! grep -q ' $(MEMORY) .*noexec' /proc/mounts && \
+    [ "$$(df -Pk $(MEMORY) | awk 'END { print $$4 }')" -ge 2097152 ] && echo PYTEST_DEBUG_TEMPROOT=$(MEMORY))
+
 # Every promised behaviour once; where the engine matters, once for each CPU engine.
 test: $(VENV)/.dev
-	$(PYTEST)
+	$(IN_MEMORY) $(PYTEST)
 
 # Everything. Beyond `make test`: twice the random examples of every property, a fault of every kind at every call that
 # touches the disk, the GPU engines run on the CPU, minutes of killed writers and of load, Milvus, the browser, faiss-gpu.

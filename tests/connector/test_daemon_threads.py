@@ -111,7 +111,6 @@ def ask(address: str) -> None:
 
 COMMANDS = r"""
 import json, os, sys
-import torch._dynamo
 import semcut.connector.explore.http_api
 import semcut.connector.explore.service
 import semcut.connector.retrieval.image_index

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from semcut.connector import Connector
-from semcut.connector.explore import followed_index
+from semcut.connector.explore import followed_index, health_check
 from semcut.connector.explore.followed_index import FollowedIndex
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.retrieval.model_link import LINK
@@ -22,6 +24,15 @@ from tests.connector.explore.conftest import client_of
 @pytest.fixture(autouse=True)
 def attempt_every_time(monkeypatch):
     monkeypatch.setattr(followed_index, "_ATTEMPT_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch) -> Iterator[None]:
+    """Wait for a check of health as long as any busy machine takes; if it takes longer, show what every thread does."""
+    monkeypatch.setattr(health_check, "CHECK_SECONDS", 25.0)
+    faulthandler.dump_traceback_later(20, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -15,17 +15,17 @@ if platform.libc_ver()[0] != "glibc":
 def batch():
     return (torch.ones(10 << 20) + 1).sum() + (torch.ones(9 << 20) * 2).sum()  # more than 32 MB each
 
-def faults():
-    for _ in range(12):  # until the freed blocks are large enough for a batch
+def faults(after):
+    for _ in range(after):
         batch()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
         batch()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-before = faults()
+before = faults(after=2)
 keep_freed_memory()
-print(before, faults())
+print(before, faults(after=12))  # until the freed blocks are large enough for a batch
 """
 
 

@@ -34,7 +34,7 @@ from tests.connector.training.stopping import Stop, stop_in
 def test_a_run_stopped_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
     schedule: Literal["one-cycle", "cosine"], digits: ImageSet, architecture: Architecture, tmp_path: Path
 ) -> None:
-    images, config = digits.sample(200), TrainConfig(epochs=4, seed=5, schedule=schedule)
+    images, config = digits.sample(100), TrainConfig(epochs=4, batch_size=32, seed=5, schedule=schedule)
     straight = train(images, architecture, config, tmp_path / "straight")
     for epoch in (0, 2, 3):
         with pytest.raises(Stop):
@@ -269,7 +269,7 @@ def test_calibration_changes_the_confidence_of_the_network_and_nothing_else(
 
 
 def test_a_state_that_does_not_fit_is_one_error(digits: ImageSet, architecture: Architecture, tmp_path: Path) -> None:
-    images, config, path = digits.sample(100), TrainConfig(epochs=1), tmp_path / "run"
+    images, config, path = digits.sample(30), TrainConfig(epochs=1), tmp_path / "run"
     train(images, architecture, config, path)
     groups, content = read_state(path / STATE, 1 << 30)
     small = {"x": torch.zeros(1)}

@@ -3,6 +3,10 @@
 The behaviour of new processes is tested in new processes, each with a cache of its own. One cache is filled as it is
 for a user, by a process that a search starts; the other tests get copies of this cache. A test in which no process may
 compile holds the lock of the directory.
+
+Compiling all kernels takes half a minute, much longer at the lowest priority. So the process that compiles is lent
+those that these tests use, as soon as it is known that it compiles; it compiles what it needs until then. `semcut
+warmup`, which every run of tests starts with, compiles all in the same way. Thorough tests lend none.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ from tests.indexes.kernels.processes import (
     wait_for_lock,
 )
 from tests.made_once import made_once
+from tests.thorough import THOROUGH
 
 if "compiled" not in available_engines():
     pytest.skip("numba is not installed", allow_module_level=True)
@@ -73,6 +78,8 @@ def start_cold(place: Path) -> None:
         for process in searching[1:]:
             process.communicate("", timeout=SECONDS)
         still = compiling(cache) == [worker]
+        if not THOROUGH:
+            lend_kernels(directory_in(cache))
         wait_for_lock(directory_in(cache) / "lock", 3 * SECONDS)
         last, errors = searching[0].communicate("compiled\n", timeout=SECONDS)
         found = {
@@ -84,6 +91,15 @@ def start_cold(place: Path) -> None:
             "outlived": still and all(process.returncode == 0 for process in searching),
         }
         (place / "found.json").write_text(json.dumps(found))
+
+
+def lend_kernels(directory: Path) -> None:
+    """Copy all kernels, but not the mark that they are complete, into a directory that a process fills."""
+    ready = kernel_cache.ready_directory()
+    assert ready is not None
+    for file in ready.glob("*.nb?"):
+        written = Path(shutil.copy(file, directory / f"{file.name}.lent"))
+        written.replace(directory / file.name)  # at once: the process may be reading
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +119,7 @@ def cache(cold_start: dict[str, Any], tmp_path: Path) -> Path:
 def incomplete(cache: Path) -> Iterator[Path]:
     """Return a directory without one small kernel, into which no process starts to compile."""
     directory = directory_in(cache)
-    missing = list(directory.glob("lists_numba.remove-*"))
+    missing = list(directory.glob("lists_numba.append-*"))
     assert missing
     for file in (directory / "complete", *missing):
         file.unlink()
@@ -178,7 +194,7 @@ def test_kernels_are_not_ready_when_one_of_their_files_is_missing(incomplete, pr
     directory = directory_in(incomplete)
     script = "index = FaissIndex.create(None, config)\nindex.add(records)\nanswer(index)\nprint(engine(index))"
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
-    (directory / "complete").write_text(json.dumps({"lists_numba.remove-1.nbi": 7}))
+    (directory / "complete").write_text(json.dumps({"lists_numba.append-1.nbi": 7}))
     assert processes.output(incomplete, script) == (["IvfScanner"], "")
     assert compiling(incomplete) == []
 

@@ -20,6 +20,7 @@ thorough tests each call fails in every mode.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,16 +113,28 @@ def content(store: Store) -> dict[int, int]:
     found, places = snapshot.columns.probabilities(rows)
     probabilities = found[places]
     for place in np.flatnonzero(changes < 0).tolist():  # records without uri are identified by their features
-        changes[place] = np.flatnonzero((FEATURES[:, ids[place]] == features[place]).all(axis=1))[0]
-    expected = records(ids, changes)
-    assert np.array_equal(snapshot.columns.codes[rows], expected.codes)
-    assert np.array_equal(features, expected.features)
-    assert np.array_equal(probabilities, expected.probabilities)
+        changes[place] = np.flatnonzero((WRITTEN.features[:, ids[place]] == features[place]).all(axis=1))[0]
+    assert np.array_equal(snapshot.columns.codes[rows], WRITTEN.codes[changes, ids])
+    assert np.array_equal(features, WRITTEN.features[changes, ids])
+    assert np.array_equal(probabilities, WRITTEN.probabilities[changes, ids])
     assert len(np.unique(ids)) == len(ids)
     return dict(zip(ids.tolist(), changes.tolist(), strict=True))
 
 
-FEATURES = np.stack([records(np.arange(1300), np.full(1300, change)).features for change in range(3)])
+class Written(NamedTuple):
+    """Arrays by the number of a change and the id of a record: what the change writes for the record."""
+
+    codes: np.ndarray
+    features: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def by(cls, changes: int) -> Written:
+        batches = [records(np.arange(1300), np.full(1300, change)) for change in range(changes)]
+        return cls(*(np.stack([getattr(batch, name) for batch in batches]) for name in cls._fields))
+
+
+WRITTEN = Written.by(3)
 
 
 def examine(store: Store, allowed: list[dict[int, int]], label: str) -> None:
@@ -261,6 +275,7 @@ def failing_calls(mode: str, calls: int, commits: list[int]) -> list[int]:
 
 
 def main() -> None:
+    gc.freeze()  # what was imported is kept
     folder = Path(sys.argv[1])
     base = folder / "base"
     store = Store.create(base, CONFIG)
