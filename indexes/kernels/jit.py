@@ -140,18 +140,35 @@ def kernel(function: _F) -> _F:
 
 
 def compiled(function: _F) -> _F:
-    """Compile a function that only other compiled functions call. A call from Python would crash the process."""
+    """Compile a function that only other compiled functions call. A call from Python would crash the process.
+
+    The function cannot allocate arrays. It borrows those of its caller: numba would count a reference to every array
+    of every named tuple in each call, by atomic operations that take longer than most of these functions.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def compiled_inline(function: _F) -> _F:
+    """Compile a function as `compiled` does, but into its caller: for short functions that get many arrays.
+
+    Every array of a named tuple is seven words that a call copies.
+    """
+    return _compiled(function, _nrt=False, inline="always")
+
+
+def compiled_allocating(function: _F) -> _F:
+    """Compile a function as `compiled` does, but one that allocates arrays."""
     return _compiled(function)
 
 
 def compiled_sum(function: _F) -> _F:
     """Compile a function as `compiled` does, and let LLVM reorder its sums, to add several terms at the same time."""
-    return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
+    return _compiled(function, _nrt=False, fastmath={"reassoc", "contract", "nsz"})
 
 
 def compiled_rounded_sum(function: _F) -> _F:
     """Compile a function as `compiled_sum` does, but round every product, also where a sum or difference uses it."""
-    return _compiled(function, fastmath={"reassoc", "nsz"})
+    return _compiled(function, _nrt=False, fastmath={"reassoc", "nsz"})
 
 
 def _compiled(function: _F, **options: Any) -> _F:

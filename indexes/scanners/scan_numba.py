@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, popcount, prefetch, trailing_zeros
+from semcut.indexes.kernels.jit import compiled, compiled_allocating, popcount, prefetch, trailing_zeros
 
 _LARGEST = 127
 """The largest distance in the buffer; larger distances are stored as this value."""
@@ -90,7 +90,7 @@ class ScanWorkspace(NamedTuple):
     histogram: NDArray[np.int64]
 
 
-@compiled
+@compiled_allocating
 def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
     """Allocate buffers.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, trailing_zeros
+from semcut.indexes.kernels.jit import compiled, compiled_allocating, trailing_zeros
 from semcut.indexes.pruning.cell_table import EDGES
 from semcut.indexes.pruning.class_lists import FLOOR, MARGIN, MOST, SHARE, SMALLEST
 from semcut.indexes.scoring.equations_numba import weighted_sum
@@ -79,7 +79,7 @@ class PruneWorkspace(NamedTuple):
     seen: NDArray[np.int64]
 
 
-@compiled
+@compiled_allocating
 def prune_workspace(cells: int, classes: int) -> PruneWorkspace:
     """Allocate buffers for an index of this many cells and classes."""
     return PruneWorkspace(

@@ -14,7 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, compiled_rounded_sum, compiled_sum, half_to_float, prefetch_at
+from semcut.indexes.kernels.jit import (
+    compiled,
+    compiled_inline,
+    compiled_rounded_sum,
+    compiled_sum,
+    half_to_float,
+    prefetch_at,
+)
 from semcut.indexes.scoring.equations_numba import (
     relevance_bound,
     rough_squared_distance,
@@ -124,7 +131,7 @@ def _packed_bound(
     return (part + min(limits.largest * max(left, 0.0), max(unread, 0.0) * value)) * _STEP
 
 
-@compiled
+@compiled_inline
 def rounded_relevance(
     weights: NDArray[np.float64], rows: RecordArrays, row: int, doubt: float
 ) -> tuple[np.float32, np.float32]:
@@ -147,7 +154,7 @@ def rounded_relevance(
     return np.float32(total * (1 - rounding)), np.float32(total * (1 + rounding))
 
 
-@compiled
+@compiled_inline
 def largest_relevance(
     weights: NDArray[np.float64],
     classes: NDArray[np.int32],
@@ -163,7 +170,7 @@ def largest_relevance(
     return relevance_bound(weights, classes, tail, rows.probabilities[row], mass)
 
 
-@compiled
+@compiled_inline
 def prefetch_probabilities(rows: RecordArrays, row: int, classes: NDArray[np.int32]) -> None:
     """Prefetch the probabilities of some classes, or the largest that are stored."""
     if rows.packed.shape[0] > 0:
@@ -173,7 +180,7 @@ def prefetch_probabilities(rows: RecordArrays, row: int, classes: NDArray[np.int
             prefetch_at(rows.probabilities, np.int64(row), np.int64(m))
 
 
-@compiled
+@compiled_inline
 def prefetch_all_probabilities(rows: RecordArrays, row: int) -> None:
     """Prefetch all probabilities of a record."""
     for column in range(0, rows.packed.shape[1] if rows.packed.shape[0] > 0 else 0, _LINE // 2):
@@ -182,7 +189,7 @@ def prefetch_all_probabilities(rows: RecordArrays, row: int) -> None:
         prefetch_at(rows.probabilities, np.int64(row), np.int64(column))
 
 
-@compiled
+@compiled_inline
 def prefetch_feature(rows: RecordArrays, row: int) -> None:
     """Prefetch the feature of a record, up to `_PREFETCHED_BYTES`."""
     if rows.features.shape[0] > 0:
@@ -196,7 +203,7 @@ def prefetch_feature(rows: RecordArrays, row: int) -> None:
             prefetch_at(rows.bytes, np.int64(row), np.int64(column))
 
 
-@compiled
+@compiled_inline
 def feature_distance(feature: NDArray[np.float32], rows: RecordArrays, row: int) -> float:
     """Compute ||q - x||^2 in float64, with its terms added in any order."""
     if rows.features.shape[0] > 0:
@@ -206,7 +213,7 @@ def feature_distance(feature: NDArray[np.float32], rows: RecordArrays, row: int)
     return _distance_of_bytes(feature, rows.bytes[row], rows.step)
 
 
-@compiled
+@compiled_inline
 def rough_feature_distance(feature: NDArray[np.float32], rows: RecordArrays, row: int) -> np.float32:
     """Compute ||q - x||^2 in float32, which is faster. `rounding.relative_error` bounds its error."""
     if rows.features.shape[0] > 0:

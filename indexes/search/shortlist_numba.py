@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, prefetch
+from semcut.indexes.kernels.jit import compiled, compiled_inline, prefetch
 from semcut.indexes.scanners.scan_numba import CodeLists, ScanWorkspace
 from semcut.indexes.scoring.equations_numba import relevance_bound
 from semcut.indexes.scoring.rounding import SUM_ERROR
@@ -212,7 +212,7 @@ def _take_smallest_ids(
     return taken + count, dropped, ANSWERED
 
 
-@compiled
+@compiled_inline
 def _is_relevant(
     weights: NDArray[np.float64],
     task: SearchSettings,

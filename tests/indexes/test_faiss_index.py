@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.pruning import cells, class_lists
 from semcut.indexes.scanners import choose, hamming_faiss_cpu
+from semcut.indexes.scoring import packed_rows
 from semcut.indexes.search import rank
 from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage import column_files
@@ -51,7 +52,7 @@ MOVED = {
     (TUNING, "deeper"): [2],
     (choose, "_LOAD_ROWS"): [1, 7],
     (hamming_faiss_cpu, "_COUNTER_BYTES"): [1, 1 << 14],
-    (cells, "_CHUNK"): [1, 5],
+    (packed_rows, "_ROWS"): [1, 5],
     (rank, "_BLOCK"): [1, 3],
     (column_files, "_WRITE_BYTES"): [101, 1000],
 }
