@@ -1,8 +1,9 @@
 """`CompiledSearch`: splits a batch over threads, calls the kernel, and searches again where it cannot decide.
 
 The kernel (`search.search_numba`) does all steps of a query before the next query. A query whose answer depends on the
-order of the terms of a sum, or on rows that have not been compared with their checksums yet, is left to the vectorised
-search.
+order of the terms of a sum is left to the vectorised search. If a query needs a row that has not been compared with its
+checksum yet, its block and those around it are compared, and the kernel is called again. If a few calls are not enough,
+as for the first searches, the vectorised search answers: it compares exactly what it reads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import relative_error
-from semcut.indexes.search.numba_arrays import ANSWERED, QueryArrays, RecordArrays, ResultArrays, SearchSettings
+from semcut.indexes.search.numba_arrays import (
+    ANSWERED,
+    UNCHECKED,
+    QueryArrays,
+    RecordArrays,
+    ResultArrays,
+    SearchSettings,
+)
 from semcut.indexes.search.prune_numba import CellBounds
 from semcut.indexes.search.search_numba import search
 from semcut.indexes.search.trace import SearchTrace
@@ -31,6 +39,8 @@ from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage.mapped_columns import Columns
 
+_ROUNDS = 4  # calls of the kernel for a query that needs rows of blocks that were not compared yet
+_AROUND = 4  # blocks before and after such a block that are compared as well
 _DOUBT = 1.0  # factor on the error bounds of sums; tests raise it, see `SearchSettings.doubt`
 
 
@@ -59,8 +69,6 @@ class CompiledSearch:
             # Queries of one class read the same records, which are then in the processor's cache.
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
             queries = queries[order]
-        result = SearchResult.unfilled(len(queries), params.k)
-        reasons = np.empty(len(queries), np.int8)
         settings = SearchSettings(
             cutoff=float(params.cutoff),
             shortlist=-1 if params.shortlist is None else params.shortlist,
@@ -70,8 +78,26 @@ class CompiledSearch:
             doubt=_DOUBT,
             mass=self._cells.largest_mass,
         )
-        bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
+        result, reasons = self._answers(queries, params.k, settings)
+        for _ in range(_ROUNDS if np.count_nonzero(reasons) else 0):
+            unchecked = np.flatnonzero(reasons >= UNCHECKED)
+            if not len(unchecked):
+                break
+            rows = reasons[unchecked] - UNCHECKED
+            for name in ("probabilities", "features"):
+                self._columns.sources[name].compare_around(self._columns.extents[name], rows, _AROUND)
+            again, reasons[unchecked] = self._answers(queries[unchecked], params.k, settings)
+            result.put(unchecked, again)
+        if np.count_nonzero(reasons):
+            left = np.flatnonzero(reasons != ANSWERED)
+            result.put(left, self._vectorised.answer(queries[left], params, scored))
+        self._columns.release_pages(min_interval=1 if split else 0.001)
+        return result if order is None else result.in_order(np.argsort(order))
 
+    def _answers(self, queries: Encodings, k: int, settings: SearchSettings) -> tuple[SearchResult, NDArray[np.int64]]:
+        """Call the kernel for a batch; return the results, and for each query `ANSWERED` or why it is not answered."""
+        result, reasons = SearchResult.unfilled(len(queries), k), np.empty(len(queries), np.int64)
+        bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
         found = ResultArrays(
             result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
             result.cells, result.codes, result.cut_off, reasons,
@@ -88,15 +114,11 @@ class CompiledSearch:
         def answer_slice(part: slice) -> None:
             answer(queries[part], ResultArrays._make(array[part] for array in found))
 
-        if split:
+        if len(queries) >= TUNING.split_compiled:
             split_over_threads(answer_slice, len(queries), thread_count())
         else:
             answer(queries, found)
-        if np.count_nonzero(reasons):
-            left = np.flatnonzero(reasons != ANSWERED)
-            result.put(left, self._vectorised.search(queries[left], params, scored))
-        self._columns.release_pages(min_interval=1 if split else 0.001)
-        return result if order is None else result.in_order(np.argsort(order))
+        return result, reasons
 
     def _rows(self) -> RecordArrays:
         block, (probabilities, features) = self._columns.compared("probabilities", "features")

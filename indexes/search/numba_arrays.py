@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
-"""The query is answered, or the reason why it is not: see `search_numba`."""
+"""The query is answered, or the reason why it is not, see `search_numba`. The number of a row is added to the last."""
 
 
 class RecordArrays(NamedTuple):
@@ -80,7 +80,7 @@ class SearchSettings(NamedTuple):
 
 
 class ResultArrays(NamedTuple):
-    """The arrays of a `SearchResult`, and `reason`, (nq,) int8: `ANSWERED`, or why a query is not answered."""
+    """The arrays of a `SearchResult`, and `reason`, (nq,) int64: `ANSWERED`, or why a query is not answered."""
 
     ids: NDArray[np.int64]
     distances: NDArray[np.float32]
@@ -91,4 +91,4 @@ class ResultArrays(NamedTuple):
     cells: NDArray[np.int64]
     codes: NDArray[np.int64]
     cut_off: NDArray[np.int64]
-    reason: NDArray[np.int8]
+    reason: NDArray[np.int64]

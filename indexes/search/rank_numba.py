@@ -92,11 +92,11 @@ def rank(
     for candidate in range(taken):
         row = lists.rows[near[candidate]]
         if not rows.features_compared[row >> rows.shift]:
-            return UNCHECKED
+            return UNCHECKED + int(row)
         most = np.float64(0)
         if task.fused:
             if not rows.probabilities_compared[row >> rows.shift]:
-                return UNCHECKED
+                return UNCHECKED + int(row)
             most = largest_relevance(weights, classes, tail, limits, task.mass, rows, row) * (1 + relevance_rounding)
         if count == k:
             rough = np.float64(rough_feature_distance(feature, rows, row))
@@ -128,7 +128,7 @@ def rank(
         at = best.places[place]
         row = lists.rows[at]
         if not rows.probabilities_compared[row >> rows.shift]:
-            return UNCHECKED
+            return UNCHECKED + int(row)
         least, r = rounded_relevance(weights, rows, row, task.doubt)
         if least != r:
             return DOUBTFUL

@@ -4,7 +4,7 @@
 kernel cannot answer a query, it gives a reason, and `VectorisedSearch` answers the query:
 
     DOUBTFUL    a sum is so close to a border between two float32 values that the order of its terms could decide
-    UNCHECKED   the query needs rows whose blocks have not been compared with their checksums yet
+    UNCHECKED   the query needs a row whose block has not been compared with its checksum yet
 
 **Deeper scans.** If too few records within a radius are relevant, the scan continues with the records between this
 radius and a larger one, until the shortlist is full or all records were scanned.

@@ -151,7 +151,7 @@ def take_all(
         if not certain[scan.owners[at]]:
             row = lists.rows[scan.places[at]]
             if not rows.probabilities_compared[row >> rows.shift]:
-                return taken, dropped, UNCHECKED
+                return taken, dropped, UNCHECKED + int(row)
             answer = _is_relevant(weights, task, classes, tail, limits, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL
@@ -195,7 +195,7 @@ def _take_smallest_ids(
             continue
         if not certain[scan.owners[at]]:
             if not rows.probabilities_compared[row >> rows.shift]:
-                return taken, dropped, UNCHECKED
+                return taken, dropped, UNCHECKED + int(row)
             answer = _is_relevant(weights, task, classes, tail, limits, rows, row)
             if answer == _MAYBE:
                 return taken, dropped, DOUBTFUL

@@ -65,6 +65,14 @@ class VectorisedSearch:
             scored: whether Eq. 4 applies (features are L2-normalised).
             trace: collects times and counts; the search then runs in one thread.
         """
+        result = self.answer(queries, params, scored, trace)
+        self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
+        return result
+
+    def answer(
+        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+    ) -> SearchResult:
+        """Find the k best records as `search` does, but leave it to the caller to release mapped pages."""
         weights = self._similarity.weights(queries.probabilities)
         widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
         split = self._split and trace is None and len(queries) >= TUNING.split_vectorised
@@ -83,7 +91,6 @@ class VectorisedSearch:
         else:
             with single_threaded_pool(threads) as pool:
                 parts = list(pool.map(search, starts))
-        self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
         return SearchResult.concatenate(parts).in_order(np.argsort(order))
 
     @np.errstate(over="ignore", invalid="ignore")  # values of a forged index may be infinite or NaN, and so are results

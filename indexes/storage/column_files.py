@@ -166,8 +166,28 @@ class Column:
                     f"{self.path} is damaged: rows {first} to {last} do not match their checksum, restore the index "
                     f"from a backup{repair if self.path.name in ('probabilities', 'features', 'uri_ends') else ''}"
                 )
-            if extent.rows == self._longest_rows or (block + 1) * self.spec.block <= extent.rows:
-                compared[block] = True
+            self._mark_compared(extent, block)
+
+    def compare_around(self, extent: Extent, rows: NDArray[np.int64], around: int) -> None:
+        """Compare the blocks of (n,) rows with their checksums, and some blocks before and after each.
+
+        A block that does not match, or cannot be read, stays marked as not compared.
+
+        Args:
+            extent: the valid part of the column.
+            rows: the rows.
+            around: the number of blocks before each block, and after it.
+        """
+        near = np.unique((rows // self.spec.block)[:, None] + np.arange(-around, around + 1))
+        near = near[(near >= 0) & (near < len(extent.crcs))]
+        for block in near[~self._compared[near]].tolist():
+            with suppress(DamagedIndexError):
+                if self.matches(extent, block):
+                    self._mark_compared(extent, block)
+
+    def _mark_compared(self, extent: Extent, block: int) -> None:
+        if extent.rows == self._longest_rows or (block + 1) * self.spec.block <= extent.rows:
+            self._compared[block] = True
 
     def matches(self, extent: Extent, block: int) -> bool:
         """Read a block from the file and return whether it matches its checksum.

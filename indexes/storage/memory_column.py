@@ -92,6 +92,9 @@ class MemoryColumn:
     def check(self, extent: Extent, rows: NDArray[np.int64] | None = None) -> None:
         """Do nothing: there are no checksums."""
 
+    def compare_around(self, extent: Extent, rows: NDArray[np.int64], around: int) -> None:
+        """Do nothing: there are no checksums."""
+
     def sync(self) -> None:
         """Do nothing: there is no disk."""
 
