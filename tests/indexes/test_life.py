@@ -68,7 +68,7 @@ def test_an_id_that_was_removed_can_be_added_again(make, config, batch):
     index.remove([10])
     index.add(renamed(batch[5:], [10]))
     assert_same_records(index.get([10]), renamed(batch[5:], [10]))
-    assert index.ids().tolist() == [20, 30, 40, 50, 60, 10]
+    assert index.ids().tolist() == [10, 20, 30, 40, 50, 60]
 
 
 def test_an_upsert_replaces_what_is_there_and_adds_the_rest(make, config, batch):
@@ -76,7 +76,7 @@ def test_an_upsert_replaces_what_is_there_and_adds_the_rest(make, config, batch)
     fresh = renamed(batch[3:], [20, 70, 10])
     index.upsert(fresh)
     assert len(index) == 4
-    assert index.ids().tolist() == [30, 20, 70, 10]
+    assert index.ids().tolist() == [10, 20, 30, 70]
     assert_same_records(index.get([20, 70, 10]), fresh)
     expected = filled(make(config), Encodings.concatenate([batch[2:3], fresh]))
     assert_same(index.search(batch, k=6, cutoff=0.0), expected.search(batch, k=6, cutoff=0.0))
@@ -219,7 +219,7 @@ def test_compaction_gives_back_space_and_changes_no_answer(tmp_path, config, bat
         index.compact(lambda done, total: reports.append((done, total)))
         assert reports[-1] == (4, 4)
         assert_same(index.search(batch, k=6, cutoff=0.1), before)
-        assert index.ids().tolist() == [10, 30, 60, 50]
+        assert index.ids().tolist() == [10, 30, 50, 60]
         assert_same_records(index.get([10, 30, 50, 60]), batch[[0, 2, 4, 5]])
         with FaissIndex.create(None, config) as fresh:
             fresh.add(batch[[0, 2, 5, 4]])

@@ -209,7 +209,7 @@ def test_damaged_features_do_not_keep_an_index_from_opening(compared, tmp_path):
     rng = np.random.default_rng(6)
     records = stored_values(CONFIG, classified(rng, CONFIG, 1000))
     with filled(FaissIndex.create(tmp_path / "index", CONFIG), [records]) as index:
-        ids = index.ids()
+        ids = index.snapshot.columns.ids.copy()
     (file,) = (tmp_path / "index").glob("**/features*")
     content = bytearray(file.read_bytes())
     content[-5] ^= 1  # of the last record
