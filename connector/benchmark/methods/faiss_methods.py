@@ -79,6 +79,12 @@ class FaissStructure:
     def _method(self, point: dict[str, int], shortlist: int | None) -> Method:
         settings = "".join(f", {name} {value}" for name, value in point.items())
         search: Search = self._search(point)
+        if shortlist is not None:
+            search = with_rerank(search, lambda: self._records().features, shortlist)
+
+        def search_ids(queries: Encodings, k: int) -> Ids:
+            return self._records().ids_of(search(queries, k))
+
         if shortlist is None:
             rank_all = self._rank_all
             return Method(
@@ -86,7 +92,7 @@ class FaissStructure:
                 family=self.name,
                 parameters={**point},
                 structure=self,
-                search=search,
+                search=search_ids,
                 rank_all=None if rank_all is None else lambda queries: rank_all(self._records(), queries),
             )
         return Method(
@@ -94,7 +100,7 @@ class FaissStructure:
             family=f"{self.name} + re-rank",
             parameters={**point, "shortlist": shortlist},
             structure=self,
-            search=with_rerank(search, lambda: self._records().features, shortlist),
+            search=search_ids,
             reranks=True,
         )
 
