@@ -81,9 +81,9 @@ class Data:
         """Return the ids of rows of `codes` and `features`, -1 for -1."""
         return rows if self.ids is None else np.where(rows < 0, -1, self.ids[rows])
 
-    def batches(self) -> Iterator[Encodings]:
-        """Iterate over all records in order of their ids."""
-        return self.index.iterate(_BATCH)
+    def batches(self, size: int = _BATCH) -> Iterator[Encodings]:
+        """Iterate over all records in order of their ids, in batches of at most this size."""
+        return self.index.iterate(size)
 
 
 class Structure(Protocol):

@@ -1,6 +1,6 @@
 """Draw the plots of a run from its figures, as PNG files in a light and a dark theme.
 
-Curves are labelled at their ends, not in a legend. Colours distinguish the four kinds of methods and stay distinct for
+Curves are labelled at their ends, not in a legend. Colours distinguish the kinds of methods and stay distinct for
 colour-blind readers (Okabe and Ito); markers distinguish the families of a kind. A curve joins the points of a family
 that no other point of the family beats; the dashed line does the same for all methods: the Pareto front.
 """
@@ -30,8 +30,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = {
-    "light": {"semcut": "#0072b2", "codes": "#8c8c8c", "codes + re-rank": "#d55e00", "features": "#00835f"},
-    "dark": {"semcut": "#56b4e9", "codes": "#9a9a9a", "codes + re-rank": "#e69f00", "features": "#2fc79a"},
+    "light": {
+        "semcut": "#0072b2",
+        "codes": "#8c8c8c",
+        "codes + re-rank": "#d55e00",
+        "features": "#00835f",
+        "features + classes": "#b0568f",
+    },
+    "dark": {
+        "semcut": "#56b4e9",
+        "codes": "#9a9a9a",
+        "codes + re-rank": "#e69f00",
+        "features": "#2fc79a",
+        "features + classes": "#e29bc8",
+    },
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
 from semcut.connector.benchmark.methods.exact_rerank import rerank
+from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
 from semcut.connector.benchmark.methods.structures import Data
 from semcut.indexes import FaissIndex, IndexConfig
@@ -16,7 +17,7 @@ from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.scoring.equations import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
-STRUCTURES = [*faiss_methods.code_indexes(), *faiss_methods.feature_indexes(), *faiss_methods.gpu_indexes()]
+STRUCTURES = [one for one in structures("full") if not isinstance(one, Semcut)]
 
 
 @pytest.fixture(params=STRUCTURES, ids=lambda structure: structure.name)
