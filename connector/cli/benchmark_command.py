@@ -157,7 +157,7 @@ def benchmark(
         raise click.UsageError("--quick and --defaults both choose the settings to measure: give only one of them")
     from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest, IndexPair, dataset_tasks
     from semcut.connector.benchmark.measure.run import run
-    from semcut.connector.benchmark.measure.run_plan import Plan
+    from semcut.connector.benchmark.measure.run_plan import Plan, keep_plan
     from semcut.connector.benchmark.methods.grids import left_out, structures
     from semcut.connector.benchmark.report.rivals import chosen, sentences
     from semcut.connector.benchmark.report.write_report import write_report
@@ -174,11 +174,12 @@ def benchmark(
     )
     grid: Grid = "quick" if quick else "defaults" if defaults else "full"
     structures(grid, plan.methods)  # raises an error for a wrong name before data sets are made
-    for line in left_out(grid, plan.methods):
-        print_message(line)
     pairs = [IndexPair(_data_name(index), index, queries) for index, queries in data]
     with progress_bar("Benchmark") as progress:
         tasks = dataset_tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
+        keep_plan(out, plan)
+        for line in left_out(grid, plan.methods):
+            print_message(line)
         try:
             run(out, tasks, plan, progress)
         except KeyboardInterrupt:
@@ -192,8 +193,9 @@ def benchmark(
     for dataset in figures.datasets:
         _print_best_methods(dataset)
         for semcut in chosen(dataset) if dataset.grid != "growth" else ():
-            print_line(f"\n{semcut.name}, compared with other indexes:")
-            for line in sentences(dataset, semcut):
+            print_line("")
+            print_line(f"{semcut.name}, and other indexes of at least its mAP:")
+            for line in sentences(dataset, semcut, below=False):
                 print_line(f"- {line}")
     print_line("")
     print_line(f"Report: {out / 'report.html'}")

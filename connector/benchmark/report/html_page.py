@@ -21,7 +21,7 @@ from semcut.connector.benchmark.report.html_parts import (
     table,
 )
 from semcut.connector.benchmark.report.page_text import ABOUT, CONVENTIONS, STYLE
-from semcut.connector.benchmark.report.rivals import Rival, chosen, memory, rivals, sentences
+from semcut.connector.benchmark.report.rivals import Rival, chosen, memory, rivals, sentences, setting
 
 Plots = Mapping[str, tuple[bytes, bytes]]
 """For the name of each plot, its PNG file for a light page and for a dark page."""
@@ -121,8 +121,8 @@ def _rivals(dataset: DatasetFigures) -> str:
     parts = []
     for semcut in chosen(dataset):
         own = (
-            f"<b>{escape(semcut.name)}</b>", "", number_text(semcut.map, 3), f"{semcut.queries_per_second(batch):,.0f}",
-            "1", "", number_text(semcut.map, 3), f"{semcut.batches[one].p50_ms:.3f}", "1",
+            f"<b>{escape(semcut.name)}</b>", "", number_text(semcut.map, 4), f"{semcut.queries_per_second(batch):,.0f}",
+            "1", "", number_text(semcut.map, 4), f"{semcut.batches[one].p50_ms:.3f}", "1",
             f"{semcut.build_seconds:.2f}", bytes_text(memory(dataset, semcut)),
         )  # fmt: skip
         rows = [own, *(_rival_row(dataset, rival) for rival in rivals(dataset, semcut))]
@@ -147,21 +147,17 @@ def _rival_row(dataset: DatasetFigures, rival: Rival) -> Row:
 
     return (
         escape(rival.family),
-        escape(_setting(rival.batch)),
-        number_text(rival.batch.map, 3) + below,
+        escape(setting(rival.batch)),
+        number_text(rival.batch.map, 4) + below,
         f"{rival.batch.queries_per_second(batch):,.0f}",
         factor(rival.faster_in_batches),
-        escape(_setting(rival.single)),
-        number_text(rival.single.map, 3) + below,
+        escape(setting(rival.single)),
+        number_text(rival.single.map, 4) + below,
         f"{rival.single.batches[one].p50_ms:.3f}",
         factor(rival.faster_alone),
         f"{rival.batch.build_seconds:.2f}",
         bytes_text(memory(dataset, rival.batch)),
     )
-
-
-def _setting(method: MethodFigures) -> str:
-    return ", ".join(f"{name} {value}" for name, value in method.parameters.items())
 
 
 def _methods(dataset: DatasetFigures) -> str:

@@ -98,10 +98,16 @@ def memory(dataset: DatasetFigures, method: MethodFigures) -> int:
     return method.memory_bytes + (features if method.reranks else 0)
 
 
-def sentences(dataset: DatasetFigures, semcut: MethodFigures) -> list[str]:
-    """Say in which respects each rival is better than a search of semcut, one sentence per rival, as plain text."""
+def sentences(dataset: DatasetFigures, semcut: MethodFigures, *, below: bool = True) -> list[str]:
+    """Say in which respects each rival is better than a search of semcut, one sentence per rival, as plain text.
+
+    Args:
+        dataset: the data set.
+        semcut: one of its methods.
+        below: whether to say it also of rivals without a setting of at least semcut's mAP.
+    """
     compared = rivals(dataset, semcut)
-    lines = [_sentence(dataset, semcut, rival) for rival in compared]
+    lines = [_sentence(dataset, semcut, rival) for rival in compared if below or rival.as_good]
     if not any(rival.as_good and max(rival.faster_in_batches, rival.faster_alone) > 1 for rival in compared):
         lines.insert(0, f"No other index that was measured is faster than {semcut.name} with at least its mAP.")
     return [line for line in lines if line] + _not_compared(dataset, semcut)
@@ -114,13 +120,13 @@ def _sentence(dataset: DatasetFigures, semcut: MethodFigures, rival: Rival) -> s
     if rival.faster_in_batches > 1:
         better.append(
             f"is faster than semcut by a factor of {rival.faster_in_batches:.2f} in batches of {batch} "
-            f"({rival.batch.name}: {rival.batch.queries_per_second(batch):,.0f} and "
+            f"({_prefix(rival.batch)}{rival.batch.queries_per_second(batch):,.0f} and "
             f"{semcut.queries_per_second(batch):,.0f} queries/s, {_maps(rival.batch, semcut)})"
         )
     if rival.faster_alone > 1:
         better.append(
             f"is faster than semcut by a factor of {rival.faster_alone:.2f} for {_queries(one)} "
-            f"({rival.single.name}: {rival.single.batches[one].p50_ms:.3f} and {semcut.batches[one].p50_ms:.3f} ms, "
+            f"({_prefix(rival.single)}{rival.single.batches[one].p50_ms:.3f} and {semcut.batches[one].p50_ms:.3f} ms, "
             f"{_maps(rival.single, semcut)})"
         )
     if rival.faster_built is not None and rival.faster_built > 1:
@@ -145,12 +151,21 @@ def _not_compared(dataset: DatasetFigures, semcut: MethodFigures) -> list[str]:
     return lines
 
 
+def setting(method: MethodFigures) -> str:
+    """Return the search parameters of a method as text; empty if it has none."""
+    return ", ".join(f"{name} {value}" for name, value in method.parameters.items())
+
+
+def _prefix(method: MethodFigures) -> str:
+    return f"{setting(method)}: " if method.parameters else ""
+
+
 def _queries(batch: int) -> str:
     return "one query" if batch == 1 else f"{batch} queries"
 
 
 def _maps(rival: MethodFigures, semcut: MethodFigures) -> str:
-    return f"mAP {rival.map or 0:.3f} and {semcut.map or 0:.3f}"
+    return f"mAP {rival.map or 0:.4f} and {semcut.map or 0:.4f}"
 
 
 def _listed(parts: Sequence[str]) -> str:
