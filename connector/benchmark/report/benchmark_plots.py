@@ -90,7 +90,7 @@ def recall(dataset: DatasetFigures, theme: Theme = "light") -> bytes:
 
 def _height(dataset: DatasetFigures) -> float:
     """Return the height of a figure, in inches, that has room for the labels of all families."""
-    return max(5.4, 0.3 * len({method.family for method in dataset.methods if method.complete}))
+    return max(5.4, 0.22 * len({method.family for method in dataset.methods if method.complete}))
 
 
 def _recall_by_cutoff(dataset: DatasetFigures) -> dict[str, list[Point]]:
