@@ -26,7 +26,8 @@ too, in C++ with the same number of threads. IndexFlatL2, IndexIVFFlat, IndexHNS
 Euclidean distance of features. One graph or one set of lists is built per kind, and it is searched with a grid of its
 search parameters. IndexHNSWFlat joined: Euclidean distance of [feature, square roots of the probabilities], which are
 joined as part of a search; <i>projected</i>: the roots are projected at random to 128 numbers first. Lists by argmax
-class: the records whose dominant class is one of the query's 1 or 3 likeliest are compared exactly, by feature.
+class: the records whose dominant class is one of the query's 1 or 3 likeliest are compared exactly, by feature; one
+query is a product in numpy, with numpy's own number of threads.
 usearch: graphs of features as float16 or int8, and of codes, with the same re-rank. rabitqlib: features in quantised
 form.</li>
 <li><b>Time.</b> Rounds go over all methods in turn; the first round only warms up. Each group of calls follows a pause,
