@@ -21,6 +21,7 @@ from rich.table import Table
 
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report.figures import DatasetFigures, MethodFigures
+from semcut.connector.benchmark.report.rivals import best_setting
 from semcut.connector.benchmark.report.summarise import run_figures
 from semcut.indexes.errors import SemcutError
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
@@ -133,12 +134,10 @@ def _hnsw(dataset: DatasetFigures, best: MethodFigures, batch: int, targets: Map
     graphs = [one for one in dataset.methods if one.family == "IndexHNSWFlat" and one.queries == best.queries]
     if not graphs:
         return None
-    as_good = [method for method in graphs if _map(method) >= _map(best) - _SLACK]
+    rival, as_good = best_setting(graphs, best, lambda method: method.queries_per_second(batch))
     if as_good:
-        rival = max(as_good, key=lambda method: method.queries_per_second(batch))
         note = f"efSearch {rival.parameters['efSearch']}, mAP {_map(rival):.4f} and semcut's {_map(best):.4f}"
     else:
-        rival = max(graphs, key=lambda method: (_map(method), method.queries_per_second(batch)))
         note = (
             f"no efSearch has semcut's mAP of {_map(best):.4f}; "
             f"the best is {_map(rival):.4f} at efSearch {rival.parameters['efSearch']}"

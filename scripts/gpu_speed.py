@@ -92,11 +92,11 @@ def measure_speed(
     kept = snapshot.cells.prune(queries.probabilities.astype(np.float64), CUTOFF)
     order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")  # the order in which a search scans
     query_codes, query_cells = queries.codes[order], kept.cells[order]
-    record_cells = snapshot.columns.cells[: len(cpu_index)]
+    record_codes, record_cells = snapshot.columns.codes, snapshot.columns.cells
     rows = []
     for records in (first, *larger):
         ERR.print(f"  {records:,} records", markup=False)
-        codes = repeat_codes(np.concatenate([part.codes for part in parts]), records)
+        codes = repeat_codes(record_codes, records)
         cells = np.resize(record_cells, records)
         methods = {
             f"{name}, shortlists": fill_engine(name, devices, codes, cells, args.bits)

@@ -1,4 +1,4 @@
-"""Compare semcut with FAISS's own indexes: on the same data, in the same run, by the same measures.
+"""Compare semcut with other indexes, of FAISS and other libraries: on the same data, in one run, by the same measures.
 
 Modules in reading order:
 
@@ -15,7 +15,11 @@ Modules in reading order:
       semcut_methods    searches with semcut
       faiss_builders    builds FAISS's indexes
       faiss_methods     searches with FAISS's indexes
-      exact_rerank      re-ranks the results of FAISS's indexes of codes
+      exact_rerank      re-ranks the results of indexes of codes
+      joined_graph      a graph of FAISS that sees classes: features joined with the roots of probabilities
+      argmax_lists      lists by dominant class, scanned exactly
+      usearch_indexes   graphs of usearch
+      rabitq_indexes    quantised indexes of rabitqlib
       grids             chooses the methods that search a data set
     measure/            the run; its outcome is raw results
       run_plan          the plan: what a run does with every data set
@@ -31,6 +35,7 @@ Modules in reading order:
     report/             from raw results to a page
       figures           the figures of a run, as dataclasses
       result_metrics    computes recall, average precision, speed, losses
+      rivals            compares semcut's defaults with the best setting of every other index
       summarise         computes all figures of a run
       benchmark_plots   draws the plots
       page_text         fixed texts and the style sheet of the page
@@ -43,9 +48,9 @@ Modules in reading order:
 by `connector.reproduce`, so its keys stay as they are. The names of data sets, of directories and of files of raw
 results stay too: an interrupted run continues with them.
 
-A new index to compare with needs a builder in `faiss_builders` and an entry in `faiss_methods`; an index of
-another library needs a class that follows the protocol `structures.Structure`, and an entry in `grids`.
+A new index to compare with needs a builder in `faiss_builders` and an entry in `faiss_methods`; an index of another
+library needs a class with FAISS's `search`, as in `usearch_indexes`, and an entry in `grids`.
 
-Needs matplotlib (extra `benchmark`). Only `dataset_tasks.digits` imports torch, to train a network the first time that
-a run has no data.
+Needs matplotlib (extra `benchmark`); usearch and rabitqlib (extra `rivals`) are optional. Only `dataset_tasks.digits`
+imports torch, to train a network the first time that a run has no data.
 """

@@ -143,11 +143,13 @@ def benchmark(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Compare semcut with FAISS's own indexes on the same encodings.
+    """Compare semcut with other indexes on the same encodings.
 
-    All methods are built and timed in one process, in turn. The command measures quality by label, recall of exact
-    answers, queries per second, latencies and memory. The directory OUT gets the report (report.html), all figures
-    (run.json), plots and raw results. Repeat the same command to continue an interrupted run.
+    The other indexes are those of FAISS, and of usearch and rabitqlib if they are installed. All methods are built and
+    timed in one process, in turn. The command measures quality by label, recall of exact answers, queries per second,
+    latencies and memory, and says where other indexes are better than semcut. The directory OUT gets the report
+    (report.html), all figures (run.json), plots and raw results. Repeat the same command to continue an interrupted
+    run.
     """
     if not data and not fitted and not growth and not quick:
         raise click.UsageError("nothing to run: give --data INDEX QUERIES, --fitted, --growth, or --quick")
@@ -155,8 +157,9 @@ def benchmark(
         raise click.UsageError("--quick and --defaults both choose the settings to measure: give only one of them")
     from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest, IndexPair, dataset_tasks
     from semcut.connector.benchmark.measure.run import run
-    from semcut.connector.benchmark.measure.run_plan import Plan
-    from semcut.connector.benchmark.methods.grids import structures
+    from semcut.connector.benchmark.measure.run_plan import Plan, keep_plan
+    from semcut.connector.benchmark.methods.grids import left_out, structures
+    from semcut.connector.benchmark.report.rivals import chosen, sentences
     from semcut.connector.benchmark.report.write_report import write_report
 
     if quick and not data and not fitted and not growth:
@@ -174,6 +177,9 @@ def benchmark(
     pairs = [IndexPair(_data_name(index), index, queries) for index, queries in data]
     with progress_bar("Benchmark") as progress:
         tasks = dataset_tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
+        keep_plan(out, plan)
+        for line in left_out(grid, plan.methods):
+            print_message(line)
         try:
             run(out, tasks, plan, progress)
         except KeyboardInterrupt:
@@ -186,6 +192,11 @@ def benchmark(
         return
     for dataset in figures.datasets:
         _print_best_methods(dataset)
+        for semcut in chosen(dataset) if dataset.grid != "growth" else ():
+            print_line("")
+            print_line(f"{semcut.name}, and other indexes of at least its mAP:")
+            for line in sentences(dataset, semcut, below=False):
+                print_line(f"- {line}")
     print_line("")
     print_line(f"Report: {out / 'report.html'}")
 

@@ -82,7 +82,7 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
         name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()
         for name in names
     }
-    step = 0.085 if small else 0.052
+    step = min(0.085 if small else 0.052, 1 / max(1, len(names) - 1))
     names.sort(key=lambda name: ends[name][1])
     heights = spread([ends[name][1] for name in names], step)
     for name, height in zip(names, heights, strict=True):

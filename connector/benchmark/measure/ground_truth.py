@@ -135,12 +135,12 @@ def find_truth(
     wanted = list(points)
     truth = None if path is None else Truth.load(path)
     if truth is None or truth.ids.shape != (len(queries), k) or not set(wanted) <= set(truth.exact):
-        ids, distances = nearest(data.features, queries.features, k)
+        rows, distances = nearest(data.features, queries.features, k)
         exact = {}
         for place, point in enumerate(wanted):
             progress(place, len(wanted) + 1, "exact answers")
             exact[point] = answers(index, queries, *point, k=k, seconds=seconds)
-        truth = Truth(ids, distances, exact)
+        truth = Truth(data.ids_of(rows), distances, exact)
         if path is not None:
             truth.save(path)
     progress(len(wanted), len(wanted) + 1, "exact answers")
@@ -157,7 +157,7 @@ def nearest(
     more than k features and orders them by their exact distances.
 
     Returns:
-        ids (nq, k) int64 and Euclidean distances (nq, k) float32.
+        rows (nq, k) int64 and Euclidean distances (nq, k) float32.
     """
     wide = min(len(features), 2 * k + 20)
     _, found = faiss.knn(queries, features, wide)

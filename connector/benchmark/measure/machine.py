@@ -12,7 +12,7 @@ from typing import Any
 
 import faiss
 
-_PACKAGES = ("semcut", "numpy", "faiss-cpu", "faiss-gpu", "numba")
+_PACKAGES = ("semcut", "numpy", "faiss-cpu", "faiss-gpu", "numba", "usearch", "rabitqlib")
 
 
 @dataclass(frozen=True)

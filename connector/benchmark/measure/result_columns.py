@@ -40,7 +40,7 @@ def query_columns(
         "labels": dataset.query_labels[chosen],
         "per_label": _records_per_label(dataset),
     }
-    cells = dataset.index.snapshot.columns.cells
+    cells = dataset.index.snapshot.columns.cells[_row_of_id(dataset)]
     for cutoff, ranking in truth.exact:
         best = truth.exact.get((0.0, ranking))
         if best is not None:
@@ -70,11 +70,12 @@ def method_columns(
     """
     answered = queries[: len(ids)]
     stored = dataset.index.snapshot.columns
-    matrix, at = stored.features(ids)
+    rows = _row_of_id(dataset)[ids]
+    matrix, at = stored.features(rows)
     present = ids >= 0
     distances = np.full(ids.shape, np.inf, np.float32)
     distances[present] = distance(answered.features[:, None], matrix[at])[present]
-    matrix, at = stored.probabilities(ids)
+    matrix, at = stored.probabilities(rows)
     weights = dataset.index.similarity.weights(answered.probabilities)
     relevances = np.where(present, relevance(weights[:, None], matrix[at]), 0).astype(np.float32)
     stored.release_pages()
@@ -113,6 +114,14 @@ def _average_precision_of_all(
         if time.perf_counter() - start > plan.truth_seconds / 3:
             break
     return np.concatenate(parts)
+
+
+def _row_of_id(dataset: Dataset) -> NDArray[np.int64]:
+    """Return the row of the stored columns that has each record, (n,) int64 by id."""
+    ids = dataset.index.snapshot.columns.ids
+    rows = np.empty(len(ids), np.int64)
+    rows[ids] = np.arange(len(ids))
+    return rows
 
 
 def _records_per_label(dataset: Dataset) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ def _measure(directory: Path, request: DatasetTask, path: Path, plan: Plan, prog
             report(0, 1, "reading")
             data = Data.of(dataset.index, dataset.index_path, mapped=request.grid == "growth")
             costs: dict[str, StructureFacts] = {}
-            wanted = structures(request.grid, plan.methods)
+            wanted = structures(request.grid, plan.methods, classes=dataset.about.classes)
             for done, structure in enumerate(wanted):
                 report(done, len(wanted), f"building {structure.name}")
                 built.append(structure)

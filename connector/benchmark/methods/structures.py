@@ -4,8 +4,9 @@ A structure is an index of semcut or of FAISS. A method is a structure with fixe
 nprobe, an efSearch) and, for some, an exact re-rank of its results. The methods of one structure search the same built
 index.
 
-Every method returns ids (nq, k) int64, best first, padded with -1. Records have the ids 0 to n - 1 and are added in
-that order, so the numbers that FAISS gives to records are their ids.
+Every method returns ids (nq, k) int64, best first, padded with -1. Records have the ids 0 to n - 1. Other indexes than
+semcut's number the records in the order of `Data`, which is that of the ids; only the rows of a mapped `Data` are in
+another order, and `Data.ids_of` returns their ids.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Data:
         path: the directory of the stored index.
         index: the stored index.
         config: its shape.
-        codes: (n, bits / 8) uint8, by id; in memory, or as stored.
-        features: (n, D) float32, by id; in memory, or memory-mapped.
+        codes: (n, bits / 8) uint8; in memory by id, or by row as stored.
+        features: (n, D) float32; in memory by id, or memory-mapped by row.
+        ids: (n,) int64, the id of each row. None: codes and features are by id.
     """
 
     path: Path
@@ -47,10 +49,11 @@ class Data:
     config: IndexConfig
     codes: NDArray[np.uint8]
     features: NDArray[np.float32]
+    ids: NDArray[np.int64] | None = None
 
     @staticmethod
     def of(index: FaissIndex, path: Path, *, mapped: bool = False) -> Data:
-        """Read the records of a stored index whose ids are 0 to n - 1, in order.
+        """Read the records of a stored index whose ids are 0 to n - 1. An index stores them in another order.
 
         Args:
             index: an open index.
@@ -59,23 +62,28 @@ class Data:
         """
         config, columns = index.config, index.snapshot.columns
         if mapped and config.stored_features == "float32":
-            return Data(path, index, config, columns.codes, columns.raw()["features"])
+            return Data(path, index, config, columns.codes, columns.raw()["features"], columns.ids)
         codes = np.empty((len(index), config.bits // 8), np.uint8)
         features = np.empty((len(index), config.dim), np.float32)
         for start in range(0, len(index), _BATCH):
             rows = np.arange(start, min(start + _BATCH, len(index)))
-            codes[rows] = columns.codes[rows]
+            ids = columns.ids[rows]
+            codes[ids] = columns.codes[rows]
             matrix, at = columns.features(rows)
-            features[rows] = matrix[at]
+            features[ids] = matrix[at]
             columns.release_pages()
         return Data(path, index, config, codes, features)
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def batches(self) -> Iterator[Encodings]:
-        """Iterate over all records in order of their ids."""
-        return self.index.iterate(_BATCH)
+    def ids_of(self, rows: Ids) -> Ids:
+        """Return the ids of rows of `codes` and `features`, -1 for -1."""
+        return rows if self.ids is None else np.where(rows < 0, -1, self.ids[rows])
+
+    def batches(self, size: int = _BATCH) -> Iterator[Encodings]:
+        """Iterate over all records in order of their ids, in batches of at most this size."""
+        return self.index.iterate(size)
 
 
 class Structure(Protocol):

@@ -1,6 +1,6 @@
 """Draw the plots of a run from its figures, as PNG files in a light and a dark theme.
 
-Curves are labelled at their ends, not in a legend. Colours distinguish the four kinds of methods and stay distinct for
+Curves are labelled at their ends, not in a legend. Colours distinguish the kinds of methods and stay distinct for
 colour-blind readers (Okabe and Ito); markers distinguish the families of a kind. A curve joins the points of a family
 that no other point of the family beats; the dashed line does the same for all methods: the Pareto front.
 """
@@ -30,8 +30,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = {
-    "light": {"semcut": "#0072b2", "codes": "#8c8c8c", "codes + re-rank": "#d55e00", "features": "#00835f"},
-    "dark": {"semcut": "#56b4e9", "codes": "#9a9a9a", "codes + re-rank": "#e69f00", "features": "#2fc79a"},
+    "light": {
+        "semcut": "#0072b2",
+        "codes": "#8c8c8c",
+        "codes + re-rank": "#d55e00",
+        "features": "#00835f",
+        "features + classes": "#b0568f",
+    },
+    "dark": {
+        "semcut": "#56b4e9",
+        "codes": "#9a9a9a",
+        "codes + re-rank": "#e69f00",
+        "features": "#2fc79a",
+        "features + classes": "#e29bc8",
+    },
 }
 
 
@@ -49,7 +61,7 @@ def plots_of_run(run: RunFigures) -> dict[str, tuple[bytes, bytes]]:
 
 def quality(dataset: DatasetFigures, theme: Theme = "light") -> bytes:
     """Draw mAP@k against queries/s in the largest batch."""
-    figure, (axes,) = new_figure(theme, (9.5, 5.6), 1)
+    figure, (axes,) = new_figure(theme, (9.5, _height(dataset)), 1)
     _draw_families(axes, dataset, lambda method: method.map, theme)
     label_axes(axes, f"mAP@{dataset.plan.k}, by labels", f"queries/s, batch of {dataset.plan.largest_batch}")
     return _png(figure, dataset, "Quality and speed: right and up is better", theme)
@@ -59,7 +71,7 @@ def recall(dataset: DatasetFigures, theme: Theme = "light") -> bytes:
     """Draw recall@k against queries/s: recall of the nearest features, and of the answers by Eq. 2-4."""
     k, speed_label = dataset.plan.k, f"queries/s, batch of {dataset.plan.largest_batch}"
     curves = _recall_by_cutoff(dataset)
-    figure, panels = new_figure(theme, (9.5, 9.6 if curves else 5.4), 2 if curves else 1)
+    figure, panels = new_figure(theme, (9.5, _height(dataset) * (1.8 if curves else 1)), 2 if curves else 1)
     _draw_families(panels[0], dataset, lambda method: method.recall, theme)
     label_axes(panels[0], f"recall@{k} of the nearest features, ties counted", speed_label)
     if curves:
@@ -74,6 +86,11 @@ def recall(dataset: DatasetFigures, theme: Theme = "light") -> bytes:
             panels[1], f"recall@{k} of Eq. 2-4 at the same cutoff, by size of shortlist ({structure})", speed_label
         )
     return _png(figure, dataset, "Exact answers found, and speed", theme)
+
+
+def _height(dataset: DatasetFigures) -> float:
+    """Return the height of a figure, in inches, that has room for the labels of all families."""
+    return max(5.4, 0.22 * len({method.family for method in dataset.methods if method.complete}))
 
 
 def _recall_by_cutoff(dataset: DatasetFigures) -> dict[str, list[Point]]:

@@ -17,7 +17,7 @@ from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.methods.structures import Parameters
 
-KINDS = ("semcut", "codes + re-rank", "codes", "features")
+KINDS = ("semcut", "features + classes", "codes + re-rank", "codes", "features")
 """The kinds of methods, by what they search."""
 
 
@@ -125,9 +125,16 @@ class MethodFigures:
         """The kind of the method, one of `KINDS`."""
         if self.semcut is not None:
             return "semcut"
-        if "Binary" not in self.family:
+        if "joined" in self.family or "argmax class" in self.family:
+            return "features + classes"
+        if "Binary" not in self.family and "hamming" not in self.family:
             return "features"
-        return "codes + re-rank" if "re-rank" in self.family else "codes"
+        return "codes + re-rank" if self.reranks else "codes"
+
+    @property
+    def reranks(self) -> bool:
+        """Whether a re-rank reads features that are not part of the index."""
+        return "re-rank" in self.family
 
     def queries_per_second(self, batch: int) -> float:
         """Return the speed in batches of a nominal size."""

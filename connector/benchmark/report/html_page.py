@@ -21,6 +21,7 @@ from semcut.connector.benchmark.report.html_parts import (
     table,
 )
 from semcut.connector.benchmark.report.page_text import ABOUT, CONVENTIONS, STYLE
+from semcut.connector.benchmark.report.rivals import Rival, chosen, memory, rivals, sentences, setting
 
 Plots = Mapping[str, tuple[bytes, bytes]]
 """For the name of each plot, its PNG file for a light page and for a dark page."""
@@ -44,7 +45,7 @@ def page(run: RunFigures, plots: Plots) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>semcut and FAISS compared</title><style>{STYLE}</style></head>\n"
+        f"<title>semcut and other indexes compared</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
@@ -55,7 +56,7 @@ def _head(run: RunFigures) -> str:
         links += ', <a href="#growth">growth</a>'
     machines = {_machine(one.machine, one.plan.threads) for one in run.datasets}
     return (
-        f"<header><h1>semcut and FAISS compared</h1>{ABOUT}"
+        f"<header><h1>semcut and other indexes compared</h1>{ABOUT}"
         f"<p>Data: {links}.</p>"
         + "".join(f'<p class="quiet">{line}</p>' for line in sorted(machines))
         + (f'<p class="quiet">Made by <code>{escape(run.command)}</code>.</p>' if run.command else "")
@@ -101,12 +102,62 @@ def _dataset(dataset: DatasetFigures, plots: Plots) -> str:
             "What is scanned after pruning. Pruning is exact, so the codes scanned are never fewer than the relevant "
             "records.",
         ),
+        _rivals(dataset),
         _methods(dataset),
         _steps(dataset),
         _structures(dataset),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _rivals(dataset: DatasetFigures) -> str:
+    """Write where other indexes are better than semcut's default searches, and by how much."""
+    batch, one = dataset.plan.largest_batch, dataset.plan.smallest_batch
+    head = (
+        "Index", "best setting in batches", "mAP", f"q/s, {batch}", "speed, semcut = 1", "best setting alone", "mAP",
+        f"p50 ms, {one}", "speed, semcut = 1", "build, s", "memory",
+    )  # fmt: skip
+    parts = []
+    for semcut in chosen(dataset):
+        own = (
+            f"<b>{escape(semcut.name)}</b>", "", number_text(semcut.map, 4), f"{semcut.queries_per_second(batch):,.0f}",
+            "1", "", number_text(semcut.map, 4), f"{semcut.batches[one].p50_ms:.3f}", "1",
+            f"{semcut.build_seconds:.2f}", bytes_text(memory(dataset, semcut)),
+        )  # fmt: skip
+        rows = [own, *(_rival_row(dataset, rival) for rival in rivals(dataset, semcut))]
+        items = "".join(f"<li>{escape(line)}</li>" for line in sentences(dataset, semcut))
+        parts.append(f"<h4>{escape(semcut.name)}</h4><ul>{items}</ul>{table(head, rows, left=(0, 1, 5))}")
+    if not parts:
+        return ""
+    return (
+        "<h3>Where other indexes are better</h3><p>Each search of semcut is compared with the fastest setting of each "
+        "other index that has at least its mAP. If no setting has, the one with the nearest mAP is shown, and marked "
+        "<i>below</i>. A speed above 1, in bold, means that the other index is faster. Memory includes the features "
+        "that a re-rank reads.</p>" + "".join(parts)
+    )
+
+
+def _rival_row(dataset: DatasetFigures, rival: Rival) -> Row:
+    batch, one = dataset.plan.largest_batch, dataset.plan.smallest_batch
+    below = "" if rival.as_good else " (below)"
+
+    def factor(value: float) -> str:
+        return f"<b>{value:.2f}</b>" if value > 1 else f"{value:.2f}"
+
+    return (
+        escape(rival.family),
+        escape(setting(rival.batch)),
+        number_text(rival.batch.map, 4) + below,
+        f"{rival.batch.queries_per_second(batch):,.0f}",
+        factor(rival.faster_in_batches),
+        escape(setting(rival.single)),
+        number_text(rival.single.map, 4) + below,
+        f"{rival.single.batches[one].p50_ms:.3f}",
+        factor(rival.faster_alone),
+        f"{rival.batch.build_seconds:.2f}",
+        bytes_text(memory(dataset, rival.batch)),
+    )
 
 
 def _methods(dataset: DatasetFigures) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 ABOUT = """
 <p>Similar images are searched in two ways on the same encodings. <b>semcut</b> uses the class probabilities to skip
 what cannot be relevant to a query, scans the rest by Hamming distance of codes, and orders a shortlist by exact
-distance of features or by the fused score. <b>FAISS's indexes</b> search all codes or all features and do not use
-classes. Every method was built and timed in the same process, in turn, with the same number of threads.</p>
+distance of features or by the fused score. <b>Other indexes</b>, of FAISS, usearch and rabitqlib, search all codes or
+all features; three of them use the class probabilities too: a graph of features joined with the roots of probabilities,
+with all roots and with projected ones, and lists by dominant class. Every method got the same encodings, and was built
+and timed in the same process, in turn, with the same number of threads.</p>
 """
 
 CONVENTIONS = """
@@ -22,7 +24,12 @@ know which of them have the right class. So recall alone does not show which met
 <li><b>Methods.</b> IndexBinary*: Hamming distance of codes, alone or with the exact re-rank by feature that semcut has
 too, in C++ with the same number of threads. IndexFlatL2, IndexIVFFlat, IndexHNSWFlat, IndexIVFPQ with refinement:
 Euclidean distance of features. One graph or one set of lists is built per kind, and it is searched with a grid of its
-search parameters.</li>
+search parameters. IndexHNSWFlat joined: Euclidean distance of [feature, square roots of the probabilities], which are
+joined as part of a search; <i>projected</i>: the roots are projected at random to 128 numbers first. Lists by argmax
+class: the records whose dominant class is one of the query's 1 or 3 likeliest are compared exactly, by feature; one
+query is a product in numpy, with numpy's own number of threads.
+usearch: graphs of features as float16 or int8, and of codes, with the same re-rank. rabitqlib: features in quantised
+form.</li>
 <li><b>Time.</b> Rounds go over all methods in turn; the first round only warms up. Each group of calls follows a pause,
 in which threads of the previous method stop, and 20 ms of queries that are not timed, since a processor is slow after
 a pause. Queries/s is the size of the batch over the median time of a call. A latency is the time of one call with one

@@ -45,6 +45,8 @@ def test_copied_fitted_and_growing_data_are_in_one_report(pair, tmp_path, thread
     assert all(one["plan"]["threads"] == 1 for one in content["datasets"])
     assert "report.html" in done.stdout
     assert "Pareto" in done.stdout
+    assert "shortlist 100, distance, and other indexes of at least its mAP:" in " ".join(done.stdout.split())
+    assert "- usearch was not measured" in done.stdout
     assert not re.search(r"target|missed|wanted|\bmet\b", done.stdout)
     assert 'id="growth"' in (tmp_path / "out" / "report.html").read_text()
     assert content["command"].startswith("semcut benchmark out --data")

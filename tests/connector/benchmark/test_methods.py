@@ -9,13 +9,15 @@ import pytest
 from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.connector.benchmark.methods import faiss_methods, semcut_methods
 from semcut.connector.benchmark.methods.exact_rerank import rerank
+from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.methods.semcut_methods import Semcut
-from semcut.indexes import FaissIndex
+from semcut.connector.benchmark.methods.structures import Data
+from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.scoring.equations import distance, hamming
 from tests.connector.benchmark.conftest import RECORDS
 
-STRUCTURES = [*faiss_methods.code_indexes(), *faiss_methods.feature_indexes(), *faiss_methods.gpu_indexes()]
+STRUCTURES = [one for one in structures("full") if not isinstance(one, Semcut)]
 
 
 @pytest.fixture(params=STRUCTURES, ids=lambda structure: structure.name)
@@ -51,6 +53,30 @@ def test_every_method_gives_valid_ids_and_a_rerank_orders_them_by_distance(built
             d = np.where(ids < 0, 9, distance(queries.features[:, None], data.features[ids]))
             assert (np.diff(d, axis=1) >= -1e-5).all()
     assert built.bytes() > 0
+
+
+def test_records_are_by_id_in_whatever_order_they_are_stored(dataset, data, tmp_path):
+    by_id = dataset.index.get(np.arange(RECORDS))
+    np.testing.assert_array_equal(data.codes, by_id.codes)
+    np.testing.assert_array_equal(data.features, by_id.features)
+    config = IndexConfig(**{**data.config.model_dump(), "stored_features": "float32"})
+    index, queries = FaissIndex.create(tmp_path / "index", config), first_queries(dataset)
+    index.add(by_id)
+    mapped = Data.of(index, tmp_path / "index", mapped=True)
+    assert mapped.ids is not None
+    assert (mapped.ids != np.arange(RECORDS)).any()
+    assert mapped.ids_of(np.array([[-1, 0]])).tolist() == [[-1, mapped.ids[0]]]
+    found = []
+    for records in (data, mapped):
+        structure = faiss_methods.flat_with_rerank()
+        structure.build(records)
+        found.append([method.search(queries, RECORDS) for method in structure.methods()][1])
+        structure.close()
+    distances = [distance(queries.features[:, None], data.features[ids]) for ids in found]
+    assert (np.diff(distances[1][:, :100], axis=1) >= -1e-5).all()
+    index.close()
+    shared = [len(np.intersect1d(*rows)) for rows in zip(*found, strict=True)]
+    assert min(shared) > 80  # a shortlist may hold any of the records at its last Hamming distance
 
 
 @pytest.mark.parametrize("name", ["IndexBinaryFlat", "IndexFlatL2"])
