@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, SearchResult
+from semcut.indexes.pruning.cell_table import cell_numbers
 from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records, classified
 
@@ -42,9 +43,11 @@ def error_line(*arguments: object, cwd: Path) -> str:
 
 
 def records() -> Encodings:
+    """Return records in order of cells, in which an index stores them."""
     batch = classified(np.random.default_rng(5), CONFIG, ROWS)
+    order = np.argsort(cell_numbers(CONFIG, batch.probabilities)[0], kind="stable")
     return Encodings(
-        probabilities=batch.probabilities,
+        probabilities=batch.probabilities[order],
         codes=batch.codes,
         features=batch.features,
         ids=batch.ids,

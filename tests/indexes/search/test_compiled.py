@@ -156,10 +156,10 @@ def test_only_queries_in_doubt_are_left_to_the_vectorised_search(monkeypatch):
     index = FaissIndex.create(None, CONFIG, engine="compiled")
     index.add(classified(rng, CONFIG, 3000))
     queries, left = classified(rng, CONFIG, 300), []
-    through = index._searchable._search._vectorised.search
+    through = index._searchable._search._vectorised.answer
     monkeypatch.setattr(
         index._searchable._search._vectorised,
-        "search",
+        "answer",
         lambda some, *rest: left.append(len(some)) or through(some, *rest),
     )
     for ranking in ("distance", "fused"):

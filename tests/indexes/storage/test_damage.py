@@ -302,7 +302,8 @@ def test_values_that_an_index_cannot_have_stored_are_damage(tmp_path, name, stor
     with FaissIndex.create(tmp_path, config, engine="faiss") as index:
         index.add(batch)
         values = index.snapshot.columns.raw()[name].copy()
-    values[7] = value
+        (row,) = np.flatnonzero(index.snapshot.columns.ids == 7)
+    values[row] = value
     forge_column(tmp_path, name, values)
     with FaissIndex.open(tmp_path, engine="faiss") as index:
         assert any("cannot have stored" in damage.what and damage.ids.tolist() == [7] for damage in index.verify())
