@@ -58,6 +58,7 @@ class Encodings:
     uris: Sequence[str | None] | None = None
     any_mass: InitVar[bool] = False
     packed: ClassVar[NDArray[np.uint16] | None] = None  # of an instance: its probabilities as an index stores them
+    coded: ClassVar[NDArray[Any] | None] = None  # of an instance: its features as an index stores them
 
     def __post_init__(self, any_mass: bool) -> None:
         if not isinstance(any_mass, bool | np.bool_):
@@ -158,10 +159,12 @@ class Encodings:
         probabilities: NDArray[np.float32],
         features: NDArray[np.float32],
         packed: NDArray[np.uint16] | None,
+        coded: NDArray[Any] | None,
     ) -> Encodings:
         """Return the same batch with other probabilities and features, which are valid for `any_mass`."""
         columns = {name: getattr(self, name) for name in _NAMES}
-        return _trusted(Encodings, **columns | {"probabilities": probabilities, "features": features, "packed": packed})
+        columns |= {"probabilities": probabilities, "features": features, "packed": packed, "coded": coded}
+        return _trusted(Encodings, **columns)
 
     def normalised(self, tolerance: float = NORM_TOLERANCE) -> bool:
         """Return whether every feature has length 1 within a tolerance (true for an empty batch)."""

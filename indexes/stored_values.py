@@ -45,15 +45,16 @@ def stored_values(config: IndexConfig, encodings: Encodings) -> Encodings:
     Raises:
         InvalidEncodingsError: a feature is out of the range of the type in which the index stores it.
     """
-    probabilities, features, rows = encodings.probabilities, encodings.features, None
+    probabilities, features, rows, coded = encodings.probabilities, encodings.features, None, None
     if config.stored_probabilities < config.classes:
         rows = packed(probabilities, config.stored_probabilities)
         probabilities = PackedRows(rows, config.classes).dense()
     if config.stored_features != "float32":
-        features = decoded_features(coded_features(config, features), config.feature_step)
+        coded = coded_features(config, features)
+        features = decoded_features(coded, config.feature_step)
     if probabilities is encodings.probabilities and features is encodings.features:
         return encodings
-    return encodings.with_values(probabilities, features, rows)
+    return encodings.with_values(probabilities, features, rows, coded)
 
 
 def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[Any]:

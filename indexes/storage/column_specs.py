@@ -105,7 +105,7 @@ def column_values(
     else:
         probabilities = encodings.packed
     with read_from_index():  # other records have the values that are stored already
-        features = coded_features(config, encodings.features)
+        features = coded_features(config, encodings.features) if encodings.coded is None else encodings.coded
     return {
         "ids": encodings.ids[order],
         "codes": encodings.codes[order],
