@@ -171,6 +171,24 @@ def test_only_queries_in_doubt_are_left_to_the_vectorised_search(monkeypatch):
     assert max(left) > 250
 
 
+def test_the_kernel_answers_when_the_rows_that_it_needs_were_compared_with_their_checksums(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    with FaissIndex.create(tmp_path / "index", CONFIG, engine="compiled") as index:
+        index.add(classified(rng, CONFIG, 3000))
+    queries, left = classified(rng, CONFIG, 40), []
+    with FaissIndex.open(tmp_path / "index", engine="compiled") as index:
+        search = index._searchable._search
+        through = search._vectorised.answer
+        monkeypatch.setattr(search._vectorised, "answer", lambda some, *rest: left.append(some) or through(some, *rest))
+        for rounds, most in ((0, 1), (1000, 0)):
+            monkeypatch.setattr(compiled, "_ROUNDS", rounds)
+            found = index.search(queries[:20] if rounds else queries[20:21], k=10, cutoff=0.2, shortlist=20)
+            assert len(left) == most
+            left.clear()
+    with FaissIndex.open(tmp_path / "index", engine="faiss") as index:
+        assert_same(found, index.search(queries[:20], k=10, cutoff=0.2, shortlist=20))
+
+
 def test_both_engines_give_the_same_of_a_stored_index_in_any_number_of_threads(tmp_path):
     rng = np.random.default_rng(2)
     with FaissIndex.create(tmp_path / "index", CONFIG) as index:
