@@ -119,8 +119,8 @@ def _require_old_format(start: bytes) -> None:
             raise ValueError("it is no file that torch.save writes") from None
     else:
         raise ValueError(
-            "it is a tar archive, as the first versions of torch wrote: if you trust it, save it again with "
-            "torch.save(torch.load(file, weights_only=False), file)"
+            "it is a tar archive, as the first versions of torch wrote, which can run code when it is read: get the "
+            "weights as .safetensors, or as a .pth file of a later version, from where they come"
         )
 
 

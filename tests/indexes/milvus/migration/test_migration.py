@@ -240,17 +240,22 @@ def test_the_script_is_the_command(source, collection, uri, tmp_path):
     assert json.loads(done.stdout)["verified"] is True
 
 
-def test_records_outside_of_the_cells_of_their_index_are_not_copied(tmp_path, collection, uri):
-    """A forged catalogue with one cell, and a record of every class: the target would make a cell for each of them."""
-    config = IndexConfig(classes=300, bits=64, dim=8, stored_probabilities=1, stored_features="int8")
+def create_one_cell(path: Path, classes: int) -> None:
+    """Store 100 records of class 3 with the probability 0.5, and of no other class."""
+    config = IndexConfig(classes=classes, bits=64, dim=8, stored_probabilities=1, stored_features="int8")
     batch = records(100, config)
-    probabilities = np.zeros((len(batch), 300), np.float32)
-    probabilities[:, 7] = 0.5
-    with FaissIndex.create(tmp_path / "source", config) as index:
+    probabilities = np.zeros((100, classes), np.float32)
+    probabilities[:, 3] = 0.5
+    with FaissIndex.create(path, config) as index:
         index.add(Encodings(**{**vars(batch), "probabilities": probabilities, "any_mass": True}))
         assert index.stats().cells == 1
-    rows = np.full((len(batch), 2), 1 << 15, np.uint16)
-    rows[:, 0] = np.arange(len(batch))
+
+
+def test_records_outside_of_the_cells_of_their_index_are_not_copied(tmp_path, collection, uri):
+    """A forged catalogue with one cell, and a record of every class: the target would make a cell for each of them."""
+    create_one_cell(tmp_path / "source", classes=300)
+    rows = np.full((100, 2), 1 << 15, np.uint16)
+    rows[:, 0] = np.arange(100)
     forge_column(tmp_path / "source", "probabilities", rows)
     line = error_of("source", collection, "--uri", uri, cwd=tmp_path)
     assert "source has records outside of their cell, such as " in line
@@ -264,18 +269,13 @@ def test_records_outside_of_the_cells_of_their_index_are_not_copied(tmp_path, co
 
 @pytest.mark.parametrize(("multiple", "outside"), [(32_768, False), (32_767, True), (32_769, True), (60_000, True)])
 def test_records_beyond_the_bounds_of_their_cell_are_not_copied(tmp_path, multiple, outside):
-    config = IndexConfig(classes=6, bits=64, dim=8, stored_probabilities=1, stored_features="int8")
-    batch = records(100, config)
-    probabilities = np.zeros((len(batch), 6), np.float32)
-    probabilities[:, 3] = 0.5
-    with FaissIndex.create(tmp_path / "source", config) as index:
-        index.add(Encodings(**{**vars(batch), "probabilities": probabilities, "any_mass": True}))
-    rows = np.tile(np.array([[3, 32_768]], np.uint16), (len(batch), 1))
+    create_one_cell(tmp_path / "source", classes=6)
+    rows = np.tile(np.array([[3, 32_768]], np.uint16), (100, 1))
     rows[-1, 1] = multiple
     forge_column(tmp_path / "source", "probabilities", rows)
-    with FaissIndex.open(tmp_path / "source") as source, FaissIndex.create(None, config) as target:
+    with FaissIndex.open(tmp_path / "source") as source, FaissIndex.create(None, source.config) as target:
         migration = Migration(source, target, Journal(tmp_path / "journal"), ("source", "target"))
         with pytest.raises(DamagedIndexError, match="outside") if outside else nullcontext():
             migration.copy()
         assert bool(source.verify()) is outside
-        assert len(target) == (0 if outside else len(batch))
+        assert len(target) == (0 if outside else 100)
