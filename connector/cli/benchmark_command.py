@@ -108,8 +108,8 @@ def _positive_integer(text: str) -> int:
 @click.option(
     "--defaults",
     is_flag=True,
-    help="Measure semcut with its default cutoff and shortlist only, and few settings of the other methods: much "
-    "faster than all settings, with times that are as precise.",
+    help="Measure semcut with its default cutoff and shortlist only, by each ranking, and few settings of the other "
+    "methods: much faster than all settings, with times that are as precise.",
 )
 @click.option(
     "--methods",

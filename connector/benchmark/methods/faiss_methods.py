@@ -192,14 +192,13 @@ def gpu_indexes(*, quick: bool = False) -> list[FaissStructure]:
     ]
 
 
-def graphs_with_classes(*, quick: bool = False) -> list[FaissStructure]:
+def graphs_with_classes() -> list[FaissStructure]:
     """Return the graphs of features joined with the roots of probabilities: all roots, and projected ones."""
-    efs = (8, 64) if quick else (8, 16, 64, 256)
     return [
         FaissStructure(
             name,
             partial(joined_graph.build, width=width),
-            grid=points(efSearch=efs),
+            grid=points(efSearch=(8, 16, 64, 256)),
             vectors=partial(joined_graph.join, width=width),
         )
         for name, width in ((JOINED, None), (PROJECTED, joined_graph.WIDTH))

@@ -2,7 +2,7 @@
 
 full        all structures and all points
 quick       all structures with few points
-defaults    the same as quick, but semcut only with the default cutoff and shortlist
+defaults    the same as quick, but semcut only with the default cutoff and shortlist, by each ranking
 growth      for a growth curve: a stored index of semcut with the defaults, and a flat scan of the codes
 
 Methods of optional libraries are listed whether the library is installed or not, and left out of a run if it is not:
@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from semcut.connector.benchmark.methods import faiss_methods, joined_graph
 from semcut.connector.benchmark.methods.argmax_lists import argmax_lists
 from semcut.connector.benchmark.methods.rabitq_indexes import rabitq_indexes
-from semcut.connector.benchmark.methods.semcut_methods import Semcut
+from semcut.connector.benchmark.methods.semcut_methods import RANKINGS, Semcut
 from semcut.connector.benchmark.methods.structures import Structure
 from semcut.connector.benchmark.methods.usearch_indexes import usearch_indexes
 from semcut.indexes.errors import DataError, MissingDependencyError, install_hint
@@ -108,7 +108,7 @@ def _named(grid: Grid, only: Sequence[str] | None) -> list[Structure]:
         options: dict[str, Any] = {
             "full": {},
             "quick": _DEFAULT if place else _FEW,
-            "defaults": _DEFAULT,
+            "defaults": {**_DEFAULT, "rankings": RANKINGS},
             "growth": {**_DEFAULT, "stored": True},
         }[grid]
         found.append(Semcut(engine, ranks_all=place == 0, **options))
@@ -118,7 +118,7 @@ def _named(grid: Grid, only: Sequence[str] | None) -> list[Structure]:
         found += [
             *faiss_methods.code_indexes(quick=quick),
             *faiss_methods.feature_indexes(quick=quick),
-            *faiss_methods.graphs_with_classes(quick=quick),
+            *faiss_methods.graphs_with_classes(),
             argmax_lists(),
             *usearch_indexes(quick=quick),
             *rabitq_indexes(quick=quick),

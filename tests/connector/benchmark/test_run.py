@@ -160,11 +160,12 @@ def test_methods_can_be_chosen_by_the_beginning_of_their_names():
         structures("full", ["annoy"])
 
 
-def test_defaults_are_one_point_of_every_engine():
+def test_defaults_are_one_point_of_every_engine_by_each_ranking():
     found = {one.name: [method.parameters for method in one.methods()] for one in structures("defaults", ["semcut"])}
     default = {"cutoff": 0.2, "shortlist": 100, "ranking": "distance"}
     assert asdict(SearchPoint()) == default
-    assert found == {f"semcut ({engine})": [default] for engine in available_engines()}
+    expected = [default, {**default, "ranking": "fused"}]
+    assert found == {f"semcut ({engine})": expected for engine in available_engines()}
     others = [one.name for one in structures("defaults") if not one.name.startswith("semcut")]
     assert others == [one.name for one in structures("quick") if not one.name.startswith("semcut")]
 
