@@ -74,6 +74,6 @@ def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str,
     instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
     classes, roots = classes_given("classes", classes, least=0), roots_given("roots", roots)
     label_of = {name: label for label, name in enumerate(classes)}
-    ids = np.sort(index.ids())
+    ids = index.ids()
     labels = [label_of.get(name or "", -1) for name in classes_of(index.uris(ids), roots)]
     return RecordLabels(ids, np.array(labels, np.int64))

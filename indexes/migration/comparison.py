@@ -21,10 +21,8 @@ from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, Unkn
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.migration.journal import Journal, SourceChangedError, checksum
 from semcut.indexes.milvus.server_scanner import TooManyRecordsError
-from semcut.indexes.probability_rows import row_masses
 from semcut.indexes.progress import Progress
-from semcut.indexes.pruning.cell_table import cell_numbers
-from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.pruning.outside_cells import outside_cells
 
 _COMPARED_FIELDS = ("ids", "distances", "relevance", "scores")
 _IDS_SHOWN = 20  # ids in the sentence about a difference
@@ -43,27 +41,6 @@ def check_same_config(source: IndexConfig, target: IndexConfig, name: str) -> No
         raise InvalidParameterError(
             f"{name} has another configuration ({different}): choose another collection, or drop it"
         )
-
-
-def outside_cells(cells: Cells, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Find records that belong to none of the cells, or are beyond the bounds of theirs, as `verify` does.
-
-    Args:
-        cells: the cells of an index.
-        probabilities: (n, C) probabilities of some of its records.
-
-    Returns:
-        (n,) bool.
-    """
-    numbers, confidence = cell_numbers(cells.config, probabilities)
-    order = np.argsort(cells.numbers, kind="stable")
-    places = np.searchsorted(cells.numbers, numbers, sorter=order)
-    outside: NDArray[np.bool_] = ~np.isin(numbers, cells.numbers)
-    inside = np.flatnonzero(~outside)
-    at, known = order[places[inside]], probabilities[inside]
-    outside[inside] = (known > cells.envelopes[at]).any(axis=1) | (row_masses(known) > cells.masses[at])
-    outside[inside] |= confidence[inside] < cells.lows[at]
-    return outside
 
 
 def check_in_cells(source: SemanticIndex, batch: Encodings, name: str) -> None:

@@ -3,6 +3,7 @@
     cell_table.py    which cell a record belongs to: a table of its largest probabilities, part of the stored format
     cells.py         `Cells`, their bounds, and `Cells.prune`, which finds the cells to scan
     class_lists.py   finds these cells faster if there are many: lists of cells by class, read down to a threshold
+    outside_cells.py finds records that are not where the cells say
     explanation.py   `Explanation`: what pruning keeps for a query, partition by partition
 
 Each snapshot of an index has a `Cells`, which every added batch extends. A search calls `prune` once per chunk of

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
-from semcut.indexes.probability_rows import SUM_TOLERANCE, ZERO_TOLERANCE, row_masses
+from semcut.indexes.probability_rows import SUM_TOLERANCE, ZERO_TOLERANCE
 from semcut.indexes.progress import Progress
-from semcut.indexes.pruning.cell_table import cell_numbers
-from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.pruning.outside_cells import outside_cells
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.column_specs import PER_RECORD, specs
@@ -184,7 +183,7 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         probabilities, places = columns.probabilities(rows)
         report("features that it cannot have stored", rows[~storable_features(cells.config, features[feature_places])])
         report("probabilities that it cannot have stored", rows[_impossible(probabilities)[places]])
-        report("records outside of their cell", rows[_outside(cells, probabilities[places], columns.cells[rows])])
+        report("records outside of their cell", rows[outside_cells(cells, probabilities[places], columns.cells[rows])])
         columns.release_pages()
         try:
             if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
@@ -207,22 +206,3 @@ def _impossible(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
     least, most = probabilities.min(axis=1), probabilities.max(axis=1)  # NaN in a row with NaN
     possible: NDArray[np.bool_] = (least >= -ZERO_TOLERANCE) & (most <= 1 + SUM_TOLERANCE)
     return ~possible
-
-
-def _outside(cells: Cells, probabilities: NDArray[np.float32], positions: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Find records that are in the wrong cell, or beyond the bounds of their cell.
-
-    Args:
-        cells: all cells.
-        probabilities: (n, C) probabilities of the records.
-        positions: (n,) positions of the cells that the records are stored in.
-
-    Returns:
-        (n,) bool.
-    """
-    numbers, confidence = cell_numbers(cells.config, probabilities)
-    above = (probabilities > cells.envelopes[positions]).any(axis=1)
-    beyond: NDArray[np.bool_] = above | (confidence < cells.lows[positions])
-    beyond |= row_masses(probabilities) > cells.masses[positions]
-    misplaced: NDArray[np.bool_] = numbers != cells.numbers[positions]
-    return misplaced | beyond

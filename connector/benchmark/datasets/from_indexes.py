@@ -133,7 +133,7 @@ def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]
 
 def _labels(index: FaissIndex, path: Path, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the (n,) labels of all records in order of ids."""
-    ids = np.sort(index.ids())
+    ids = index.ids()
     labels = labels_by_id(index, classes, _roots(path))[ids]
     unknown = ids[labels < 0]
     if len(unknown):
@@ -152,7 +152,7 @@ def _labels(index: FaissIndex, path: Path, classes: tuple[str, ...]) -> NDArray[
 
 def _copy(source: FaissIndex, target: Path, rows: NDArray[np.int64], config: IndexConfig) -> None:
     """Copy the records at these sorted positions in order of ids; their new ids are 0 to len(rows) - 1."""
-    ids = np.sort(source.ids())[rows]
+    ids = source.ids()[rows]
     with FaissIndex.create(target, config, durability="close") as copy:
         for start in range(0, len(ids), _BATCH):
             batch = source.get(ids[start : start + _BATCH])
