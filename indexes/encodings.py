@@ -33,7 +33,8 @@ class Encodings:
     """Probabilities, codes and features of n images. With ids they are n records for an index, without ids n queries.
 
     Arrays that have the right dtype and layout are not copied; do not change them afterwards. Tensors of torch are
-    taken as arrays, whatever their device and float type, also with gradients.
+    taken as arrays, whatever their device and float type, also with gradients. Sparse matrices of scipy and torch are
+    taken too, and become dense.
 
     Attributes:
         probabilities: (n, C) float32; rows sum to 1 within `SUM_TOLERANCE`. Other float types are converted. Rows that
@@ -231,7 +232,7 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
     if ma is not None and ma.is_masked(value):
         raise InvalidEncodingsError(f"{name} have masked values, which no index can hold: fill or drop them")
     try:
-        array = np.asarray(_without_gradients(value))
+        array = np.asarray(_readable(value))
         added = array.dtype.isbuiltin != 1  # a type that a package adds to numpy
         if added and array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
             array = array.astype(np.float32)
@@ -243,13 +244,19 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
     return array
 
 
-def _without_gradients(value: Any) -> Any:
-    """Return a tensor of torch, or lists of them, as what numpy can read; torch is not imported for that."""
+def _readable(value: Any) -> Any:
+    """Return a tensor of torch, lists of them, or a sparse matrix of scipy as what numpy can read.
+
+    Neither torch nor scipy is imported for that.
+    """
+    sparse = sys.modules.get("scipy.sparse")
+    if sparse is not None and sparse.issparse(value):
+        return value.toarray()
     torch = sys.modules.get("torch")
     if torch is None:
         return value
     if isinstance(value, list | tuple) and _holds_tensors(value, torch.Tensor):
-        parts = [np.asarray(_without_gradients(part)) for part in value]
+        parts = [np.asarray(_readable(part)) for part in value]
         if shapes := sorted({part.shape for part in parts[1:]} - {parts[0].shape}):
             raise ValueError(f"it is a list of tensors of shapes {parts[0].shape} and {shapes[0]}, expected one shape")
         return parts

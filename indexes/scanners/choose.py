@@ -62,6 +62,7 @@ def build_scanner(state: Snapshot, engine: str, device: str) -> AnyScanner:
     else:
         scanner.add(codes[rows], rows, state.columns.cells[rows])
     state.columns.require_uncut()
+    state.columns.release("codes")  # the scanner has its own
     return scanner
 
 

@@ -243,22 +243,23 @@ class Columns:
         return files[0].block, [file.compared for file in files]
 
     def release_pages(self, min_interval: float = 0) -> None:
-        """Release memory-mapped pages that can be read again, if they have become many.
+        """Release what searches have mapped, if it has become much, and if the last look was so many seconds ago.
 
-        Args:
-            min_interval: how long to wait since the last look at the memory of the process, in seconds. A look takes as
-                long as a tenth of a short search, and mapping the pages again up to half as long as the search of a
-                large batch.
+        A look takes a tenth of a short search; mapping the pages again, up to half of the search of a large batch.
         """
         now = time.monotonic()
         if self._stays_mapped or now < self._looked_at + min_interval:
             return
         self._looked_at = now
         if _mapped_bytes() - self._mapped_before > _MAPPED_BYTES:
-            for name in _LARGE:
-                if name in self._mappings:
-                    self._mappings[name].madvise(mmap.MADV_DONTNEED)
+            self.release(*_SEARCHED)
             self._mapped_before = _mapped_bytes()
+
+    def release(self, *names: str) -> None:
+        """Release the memory-mapped pages of these columns; what is read again is mapped again."""
+        for name in names:
+            if name in self._mappings:
+                self._mappings[name].madvise(mmap.MADV_DONTNEED)
 
     def uris(self, rows: NDArray[np.int64]) -> list[str | None]:
         """Read the uris of the records in (n,) rows, None for a record without a uri.

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from semcut.indexes import Encodings, InvalidEncodingsError, InvalidParameterError
 from tests.indexes.generate import assert_same_records
@@ -157,6 +158,20 @@ def test_lists_of_tensors_are_read_as_whole_tensors_are():
         assert (Encodings(**arrays() | {"probabilities": rows}).probabilities == 0.25).all()
     with pytest.raises(InvalidEncodingsError, match=r"list of tensors of shapes \(4,\) and \(3,\), expected one shape"):
         Encodings(**arrays() | {"probabilities": [whole[0], whole[1], whole[2, :3]]})
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array"])
+def test_sparse_probabilities_are_those_of_a_dense_matrix(kind):
+    largest = np.array([[0.7, 0, 0, 0.2], [0, 0, 0, 0], [0, 0.25, 0.75, 0]], np.float32)
+    held = Encodings(**arrays(3) | {"probabilities": getattr(sparse, kind)(largest)}, any_mass=True)
+    np.testing.assert_array_equal(held.probabilities, largest, strict=True)
+    with pytest.raises(InvalidEncodingsError, match=r"row 0 sum to 0\.9"):
+        Encodings(**arrays(3) | {"probabilities": getattr(sparse, kind)(largest)})
+
+
+def test_a_sparse_matrix_that_memory_cannot_hold_is_refused():
+    with pytest.raises(InvalidEncodingsError, match="probabilities cannot be read as an array"):
+        Encodings(**arrays(3) | {"probabilities": sparse.csr_array((3, 1 << 55), dtype=np.float32)})
 
 
 def test_logits_that_happen_to_sum_to_1_are_refused():
