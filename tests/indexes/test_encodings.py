@@ -6,7 +6,6 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from semcut.indexes import Encodings, InvalidEncodingsError, InvalidParameterError
 from tests.indexes.generate import assert_same_records
@@ -162,6 +161,7 @@ def test_lists_of_tensors_are_read_as_whole_tensors_are():
 
 @pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array"])
 def test_sparse_probabilities_are_those_of_a_dense_matrix(kind):
+    sparse = pytest.importorskip("scipy.sparse")
     largest = np.array([[0.7, 0, 0, 0.2], [0, 0, 0, 0], [0, 0.25, 0.75, 0]], np.float32)
     held = Encodings(**arrays(3) | {"probabilities": getattr(sparse, kind)(largest)}, any_mass=True)
     np.testing.assert_array_equal(held.probabilities, largest, strict=True)
@@ -170,6 +170,7 @@ def test_sparse_probabilities_are_those_of_a_dense_matrix(kind):
 
 
 def test_a_sparse_matrix_that_memory_cannot_hold_is_refused():
+    sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(InvalidEncodingsError, match="probabilities cannot be read as an array"):
         Encodings(**arrays(3) | {"probabilities": sparse.csr_array((3, 1 << 55), dtype=np.float32)})
 
