@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,20 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
     roots = content.get("roots")
     named = [root for root in roots if isinstance(root, str) and root] if isinstance(roots, list) else []
     return ModelLink(Path(content["model"]), _digest(content), tuple(dict.fromkeys(named)))
+
+
+def read_content(index: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read the arguments of `write_link` that a link was written with; None if the directory has no whole link."""
+    return link_content(_read_object(Path(index) / LINK))
+
+
+def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of `write_link` in a mapping that may come from anywhere; None unless all are there."""
+    found = {name: content.get(name) for name in ("model", "sha256", "head", "binarisation")}
+    roots = content.get("roots", [])
+    if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
+        return None
+    return {**found, "roots": [root for root in roots if isinstance(root, str) and root]}
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:

@@ -243,7 +243,7 @@ class Columns:
         return files[0].block, [file.compared for file in files]
 
     def release_pages(self, min_interval: float = 0) -> None:
-        """Release what searches have mapped, if it has become much, and if the last look was so many seconds ago.
+        """Release what searches have mapped, if it has become much; look at most each `min_interval` seconds.
 
         A look takes a tenth of a short search; mapping the pages again, up to half of the search of a large batch.
         """

@@ -1,0 +1,35 @@
+"""`semcut import`: makes an index of encodings that another program, or `semcut export`, has written to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.terminal import print_json, print_line, progress_bar
+
+
+@click.command("import")
+@click.argument("file", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the index: new or empty.")
+@click.option(
+    "--any-mass",
+    is_flag=True,
+    help="Allow rows of probabilities with any sum: the largest ones of each image, or several labels for an image.",
+)
+@json_option
+def import_(file: Path, out: Path, any_mass: bool, as_json: bool) -> None:
+    """Make an index of the encodings in a FILE: .parquet, .npz or .npy.
+
+    The columns, arrays or fields of the file are probabilities, codes and features, and optionally ids and uris; the
+    guide "Encodings" describes them. A file of `semcut export` becomes the index that was exported.
+    """
+    from semcut.connector.exchange.copies import import_encodings
+
+    with progress_bar("Importing") as progress:
+        records = import_encodings(file, out, any_mass=any_mass, progress=progress)
+    if as_json:
+        print_json({"index": str(out), "added": records})
+    else:
+        print_line(f"{out}: {records:,} records")

@@ -1,0 +1,121 @@
+"""Copy a whole index to a file of encodings, and make an index of one.
+
+An export has everything that an index stores, and its configuration, so that an import makes the same index again, bit
+for bit. A file of another program becomes an index with the default configuration for its widths.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from semcut.connector.exchange.encoding_columns import EncodingFile
+from semcut.connector.exchange.numpy_files import ArrayFile
+from semcut.connector.retrieval.model_link import link_content, read_content, write_link
+from semcut.indexes import FaissIndex, IndexConfig
+from semcut.indexes.argument_checks import callback_given, path_given
+from semcut.indexes.errors import DataError, require
+from semcut.indexes.progress import Progress, silent
+from semcut.indexes.storage.directory import delete_tree
+from semcut.indexes.unfinished import adding
+
+PARQUET, ARRAYS = ".parquet", (".npz", ".npy")
+
+
+def export_encodings(
+    index: str | os.PathLike[str], file: str | os.PathLike[str], *, progress: Progress | None = None
+) -> int:
+    """Write all records of a stored index to a Parquet file.
+
+    Args:
+        index: the directory of the index.
+        file: the file, whose name ends in .parquet; a file that is there is replaced when the new one is complete.
+        progress: called with the number of records written, and of all records.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        DataError: the name has another ending, or the file cannot be written.
+        MissingDependencyError: pyarrow is not installed (extra `parquet`).
+        StorageError: the index cannot be read.
+        InvalidParameterError: an argument has another type.
+    """
+    place, target = path_given("index", index), path_given("file", file)
+    callback_given("progress", progress)
+    if target.suffix != PARQUET:
+        raise DataError(f"cannot export to {target}: expected a name that ends in {PARQUET}")
+    _require_pyarrow()
+    from semcut.connector.exchange.parquet_files import write_parquet
+
+    with FaissIndex.open(place, engine="faiss") as opened:
+        write_parquet(opened, target, read_content(place), progress or silent)
+        return len(opened)
+
+
+def import_encodings(
+    file: str | os.PathLike[str],
+    index: str | os.PathLike[str],
+    *,
+    any_mass: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Make a stored index of a file of encodings. After an error there is no index.
+
+    Args:
+        file: a .parquet, .npz or .npy file, see `encoding_columns` for its columns.
+        index: a new or empty directory.
+        any_mass: whether rows of probabilities may have any sum, see `Encodings`; those of an index that was exported
+            may.
+        progress: called with the number of records added, and of all records.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        DataError: the file cannot be read, or has rows that are no encodings; the message names file and row.
+        DuplicateIdError: an id occurs twice.
+        MissingDependencyError: pyarrow is not installed, and the file is a .parquet file.
+        IndexExistsError, StorageError: as for `FaissIndex.create` and `add`.
+        InvalidParameterError: an argument has another type.
+    """
+    source, place = path_given("file", file), path_given("index", index)
+    callback_given("progress", progress)
+    report, existed = progress or silent, place.is_dir()
+    opened = _open(source)
+    try:
+        shape = opened.shape
+        config = shape.config or IndexConfig(classes=shape.classes, bits=shape.bits, dim=shape.dim)
+        made = FaissIndex.create(place, config, durability="close", engine="faiss")
+        try:
+            with made, adding(place, shape.records, 0):
+                for batch in opened.batches(any_mass or shape.config is not None):
+                    made.add(batch)
+                    report(len(made), shape.records)
+                made.flush()
+            link = link_content(shape.network or {})
+            if link is not None:
+                write_link(place, **link)
+            return shape.records
+        except BaseException:
+            delete_tree(place)
+            if existed:
+                place.mkdir()
+            raise
+    finally:
+        opened.close()
+
+
+def _open(file: Path) -> EncodingFile:
+    if file.suffix in ARRAYS:
+        return ArrayFile(file)
+    if file.suffix != PARQUET:
+        raise DataError(f"cannot import {file}: expected a name that ends in {', '.join((PARQUET, *ARRAYS))}")
+    _require_pyarrow()
+    from semcut.connector.exchange.parquet_files import ParquetFile
+
+    return ParquetFile(file)
+
+
+def _require_pyarrow() -> None:
+    require({"pyarrow": "pyarrow"}, "read and write Parquet files", "parquet")

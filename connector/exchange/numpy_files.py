@@ -1,0 +1,192 @@
+"""Read encodings from numpy's files, in bounded memory, without pickle.
+
+    .npz  an archive of arrays named like the columns of `encoding_columns`, as `numpy.savez` writes it: `probabilities`
+          (n, C), `codes` (n, bits / 8), `features` (n, D), and optionally `ids` (n,) and `uris` (n,)
+    .npy  one array of records, whose fields have these names: `numpy.dtype([("probabilities", "f4", C), ...])`
+
+Every array is read from its start to its end, some rows at a time, through zlib where an archive is compressed. Its
+header is compared with the size of the file before any row is read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.connector.exchange.encoding_columns import (
+    OPTIONAL,
+    REQUIRED,
+    FileShape,
+    checked_shape,
+    encodings_of,
+    missing_columns,
+)
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DataError
+from semcut.indexes.regular_files import open_binary
+
+_COLUMNS = (*REQUIRED, *OPTIONAL)
+_MOST_MEMBERS = 1000
+
+
+class ArrayFile:
+    """An open .npz or .npy file of encodings. See `encoding_columns.EncodingFile`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it is no such file, lacks a column, or has columns of other dimensions or lengths.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(open_binary(path, follow=True))
+            except OSError as error:
+                raise DataError(f"cannot read {path}: {error.strerror}") from None
+            if zipfile.is_zipfile(stream):
+                self._columns = _members(self._path, stream, stack)
+                self._records: _Rows | None = None
+            else:
+                stream.seek(0)
+                self._records = _Rows(self._path, "the array", stream, path.stat().st_size)
+                if self._records.dtype.names is None:
+                    raise DataError(
+                        f"{path} has one array of {self._records.dtype}, expected an array of records with the fields "
+                        f"{', '.join(REQUIRED)}, or an .npz archive with one array for each"
+                    )
+                self._columns = {}
+            self.shape = checked_shape(self._path, self._shape())
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def _shape(self) -> FileShape:
+        if self._records is not None:
+            fields: Any = self._records.dtype.fields or {}
+            described = {name: (self._records.shape + fields[name][0].shape) for name in fields if name in _COLUMNS}
+            types = {name: fields[name][0].base for name in described}
+        else:
+            described = {name: rows.shape for name, rows in self._columns.items()}
+            types = {name: rows.dtype for name, rows in self._columns.items()}
+        missing_columns(self._path, set(described))
+        for name, shape in described.items():
+            expected = 2 if name in REQUIRED else 1
+            if len(shape) != expected:
+                raise DataError(f"{self._path}: {name} have shape {shape}, expected {expected} dimension(s)")
+            if shape[0] != described["probabilities"][0]:
+                raise DataError(
+                    f"{self._path}: {name} have {shape[0]:,} rows but probabilities have "
+                    f"{described['probabilities'][0]:,}"
+                )
+            if types[name].hasobject:
+                raise DataError(
+                    f"{self._path}: {name} hold Python objects, which are not read; save text as an array of strings"
+                )
+        widths = {name: int(described[name][1]) for name in REQUIRED}
+        return FileShape(
+            records=int(described["probabilities"][0]),
+            classes=widths["probabilities"],
+            bits=8 * widths["codes"],
+            dim=widths["features"],
+        )
+
+    def batches(self, any_mass: bool) -> Iterator[Encodings]:
+        """Yield all rows in order, once; see `EncodingFile.batches`."""
+        size = self.shape.batch_rows()
+        for first in range(0, self.shape.records, size):
+            count = min(size, self.shape.records - first)
+            if self._records is not None:
+                rows = self._records.read(count)
+                columns: dict[str, Any] = {name: rows[name] for name in rows.dtype.names or () if name in _COLUMNS}
+            else:
+                columns = {name: rows.read(count) for name, rows in self._columns.items()}
+            if "uris" in columns:
+                columns["uris"] = _texts(self._path, columns["uris"])
+            yield encodings_of(self._path, first, columns, self.shape, any_mass)
+
+
+def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]:
+    """Open the arrays of an archive that are columns; they share the file."""
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(stream))
+        if len(archive.infolist()) > _MOST_MEMBERS:
+            raise DataError(f"{path} has {len(archive.infolist()):,} arrays, expected at most {_MOST_MEMBERS:,}")
+        found = {}
+        for item in archive.infolist():
+            name = item.filename.removesuffix(".npy")
+            if name in _COLUMNS:
+                member = stack.enter_context(archive.open(item))
+                found[name] = _Rows(path, name, member, item.file_size)
+        missing_columns(path, {*found, *(set(archive.namelist()) - {f"{name}.npy" for name in _COLUMNS})})
+        return found
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise DataError(f"{path} is no archive of arrays that can be read: {error}") from None
+
+
+class _Rows:
+    """The rows of one stored array, read in order.
+
+    Args:
+        path: the file, for errors.
+        name: the name of the array.
+        stream: begins with the header of the array.
+        size: bytes of the array with its header.
+
+    Attributes:
+        dtype: type of its values.
+        shape: its shape.
+    """
+
+    def __init__(self, path: str, name: str, stream: IO[bytes], size: int) -> None:
+        self._path, self._name, self._stream = path, name, stream
+        try:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            self.shape, fortran, self.dtype = read(stream)
+        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{path}: {name} cannot be read as an array of numpy: {reason}") from None
+        if not self.shape:
+            raise DataError(f"{path}: {name} is a single value, expected one row for each image")
+        self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        if fortran and len(self.shape) > 1:
+            raise DataError(f"{path}: {name} is stored column by column: save numpy.ascontiguousarray({name})")
+        stated = self._row_bytes * self.shape[0]
+        if not self._row_bytes or stream.tell() + stated != size:
+            raise DataError(
+                f"{path}: {name} is cut or damaged: its header says {self.shape} of {self.dtype}, {stated:,} bytes, "
+                f"and there are {size - stream.tell():,}"
+            )
+
+    def read(self, count: int) -> NDArray[Any]:
+        """Read the next rows, which must exist: (count, ...)."""
+        try:
+            content = self._stream.read(count * self._row_bytes)
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise DataError(f"{self._path}: {self._name} cannot be read: {error}") from None
+        if len(content) < count * self._row_bytes:
+            raise DataError(f"{self._path}: {self._name} was cut while it was read")
+        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+
+
+def _texts(path: str, uris: NDArray[Any]) -> list[str | None]:
+    """Return text or bytes as strings, None for an empty one."""
+    try:
+        texts = [one.decode() if isinstance(one, bytes) else one for one in uris.tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a uri holds {error.object[error.start : error.start + 1]!r}, not UTF-8") from None
+    if any(not isinstance(one, str) for one in texts):
+        raise DataError(f"{path}: uris have dtype {uris.dtype}, expected text")
+    return [one or None for one in texts]
