@@ -37,10 +37,13 @@ DEFAULT_STORED = 24
 MAX_RESULTS = 10**8
 """Largest result, in slots (queries times k); a larger one is refused before memory is allocated."""
 
-_MOST_ERRORS, _MOST_QUOTES = 1000, 100
+_MOST_ERRORS, _MOST_QUOTES, _BATCH_VALUES = 1000, 100, 1 << 25
 
 MAX_CLASSES = 10_000
 """Largest C."""
+
+MAX_SIMILARITY_CLASSES = 4096
+"""Largest C of an index with a similarity matrix, which takes 60 bytes for each of its entries, a gigabyte in all."""
 
 MAX_SIMILARITY = 1e12
 """Largest entry of S, so that relevances stay far below the largest float32 value."""
@@ -101,7 +104,8 @@ class IndexConfig(Settings):
         bits: length of a hash code, a multiple of 8 from 32 to 1024.
         dim: D, the length of a feature.
         prior: (C,) positive weights of the classes, scaled to sum to 1; gives S = diag(1 / (C prior)). Default None.
-        similarity: (C, C) symmetric, not negative: S itself, for overlapping classes. Default None: the identity.
+        similarity: (C, C) symmetric, not negative: S itself, for overlapping classes, at most 4096. Default None: the
+            identity.
         groups: G; cells distinguish runner-up classes modulo 2 G, and a partition has at most 5 + 6 G cells (see
             `pruning.cell_table`). The default, 0, limits the number of cells: G is C for up to 16 classes, 16 for up
             to 256, and 4096 // C (at least 1) for more.
@@ -168,6 +172,10 @@ class IndexConfig(Settings):
             raise ValueError(f"there are {classes} classes: expected 1 to {classes}, or 0 for all")
         return stored or min(classes, DEFAULT_STORED)
 
+    def batch_records(self, most: int = 10_000) -> int:
+        """Return how many records are read at a time: at most this number, and at most 128 MiB."""
+        return min(most, _BATCH_VALUES // (self.classes + self.dim))
+
     def check(self, encodings: Encodings) -> None:
         """Raise `InvalidEncodingsError` unless the batch has the classes, bits and feature length of this index."""
         if not isinstance(encodings, Encodings):
@@ -188,6 +196,8 @@ def _check_lengths(name: str | None, value: Sequence[Any], classes: int) -> None
     """
     if name == "prior" and len(value) != classes:
         raise ValueError(f"the prior has {len(value)} entries, expected one per class ({classes})")
+    if name == "similarity" and classes > MAX_SIMILARITY_CLASSES:
+        raise ValueError(f"there are {classes} classes: a similarity is for at most {MAX_SIMILARITY_CLASSES}")
     widths = (len(row) for row in value if isinstance(row, list | tuple))
     if name == "similarity" and (len(value) != classes or any(width != classes for width in widths)):
         raise ValueError(f"the similarity is not {classes} x {classes}, one row and column per class")
@@ -215,7 +225,8 @@ def refuse_many_values(text: str) -> None:
     """
     stated = re.search(r'"classes"\s*:\s*([0-9]{1,5})', text)
     classes = min(int(stated[1]), MAX_CLASSES) if stated else 0
-    numbers = classes * (classes + 1) + _MOST_QUOTES
+    rows = classes if classes <= MAX_SIMILARITY_CLASSES else 1
+    numbers = rows * (classes + 1) + _MOST_QUOTES
     for mark, most in (("[", classes + 2), ("{", 1), ('"', _MOST_QUOTES), (",", numbers)):
         if (count := text.count(mark)) > most:
             raise ValueError(f"it has {mark!r} {count:,} times, expected at most {most:,} for {classes:,} classes")

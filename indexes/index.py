@@ -202,8 +202,7 @@ class SemanticIndex(ABC):
             InvalidParameterError: `batch_size` or `after` is no such integer.
         """
         self._check_open()
-        fitting = min(10_000, (1 << 25) // (self.config.classes + self.config.dim))
-        size = integer_given("batch_size", fitting if batch_size is None else batch_size, 1)
+        size = integer_given("batch_size", self.config.batch_records() if batch_size is None else batch_size, 1)
         after = integer_given("after", after, -1)
         return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
 

@@ -113,3 +113,10 @@ def row_masses(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     sums = probabilities.sum(axis=1, dtype=np.float64).astype(np.float32)
     above: NDArray[np.float32] = np.nextafter(sums, np.float32(np.inf))
     return above
+
+
+def possible_rows(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of (n, C) rows have values between 0 and 1 only, as stored ones have: (n,)."""
+    least, most = probabilities.min(axis=1), probabilities.max(axis=1)  # NaN in a row with NaN
+    possible: NDArray[np.bool_] = (least >= -ZERO_TOLERANCE) & (most <= 1 + SUM_TOLERANCE)
+    return possible

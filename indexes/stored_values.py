@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.encodings import NORM_TOLERANCE, Encodings
+from semcut.indexes.encodings import MAX_SQUARED_NORM, NORM_TOLERANCE, Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
 
@@ -82,9 +82,10 @@ def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArra
 
 
 def storable_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of (n, D) features an index can store: those in the range of its type, all of them finite: (n,)."""
+    """Return which of (n, D) features an index can store: those in the range of its type, not too long: (n,)."""
     sizes = np.abs(features).max(axis=1)
-    storable: NDArray[np.bool_] = np.isfinite(sizes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        storable: NDArray[np.bool_] = np.vecdot(features, features) <= MAX_SQUARED_NORM  # false for NaN
     if config.stored_features == "int8":
         storable &= sizes <= _largest(config)
     if config.stored_features == "float16":

@@ -179,7 +179,7 @@ def _plan(
         "bits": config.bits,
         "dim": config.dim,
         "bytes": size,
-        "batches": -(-records // batch_size),
+        "batches": -(-records // config.batch_records(batch_size)),
         "would create": created,
         "in the way": obstacle,
         "seconds, roughly": round(size / COPY_BYTES_PER_SECOND, 1),

@@ -74,7 +74,8 @@ class Migration:
         target: the index to copy to, with the configuration of the source.
         journal: the journal of this migration; empty for a new one.
         names: names of source and target for the report, the journal and messages. Addresses do not belong there.
-        batch_size: the number of records that are read and written together, and listed in one line of the journal.
+        batch_size: the number of records that are read and written together, and listed in one line of the journal;
+            fewer if they would take more than 128 MiB.
 
     Raises:
         InvalidParameterError: the target has another configuration, or `batch_size` is out of range.
@@ -95,7 +96,8 @@ class Migration:
         if not 1 <= batch_size <= LARGEST_BATCH:
             raise InvalidParameterError(f"batch_size = {shown(batch_size)}, expected 1 to {LARGEST_BATCH}")
         check_same_config(source.config, target.config, names[1])
-        self._source, self._target, self._journal, self._batch_size = source, target, journal, batch_size
+        self._source, self._target, self._journal = source, target, journal
+        self._batch_size = source.config.batch_records(batch_size)
         self._version = source.version
         self._size = len(source)
         self._report = Report(*names, records=self._size, resumed_at=journal.copied)
@@ -123,6 +125,12 @@ class Migration:
                 )
         if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
             raise self._source_changed()
+        largest = self._source.config.batch_records(LARGEST_BATCH)
+        if any(batch.records > largest for batch in self._journal.batches):
+            raise StorageError(
+                f"the journal {self._journal.path} lists batches of more than {largest:,} records, which semcut does "
+                f"not copy together: delete it, drop {header['target']}, and start again"
+            )
         last_ids = self._journal.last_ids
         if len(last_ids) and not self._target.contains(last_ids).any():
             raise StorageError(

@@ -121,19 +121,15 @@ class Cells:
     def _dominant(self) -> NDArray[np.int64]:
         return self.numbers // kinds_per_class(self.config)
 
-    def extended(
-        self, probabilities: NDArray[np.float32], packed: NDArray[np.uint16] | None = None
-    ) -> tuple[Cells, NDArray[np.int32]]:
+    def extended(self, rows: NDArray[np.float32] | PackedRows) -> tuple[Cells, NDArray[np.int32]]:
         """Return the cells after a batch was added, and the cell of each of its records.
 
         Args:
-            probabilities: (n, C) float32, as stored.
-            packed: the same probabilities as `PackedRows.rows`, which take less time; None if there are none.
+            rows: the probabilities of n records as stored: (n, C) float32, or packed.
 
         Returns:
             New `Cells`, and (n,) int32 positions in them.
         """
-        rows = probabilities if packed is None else PackedRows(packed, self.config.classes)
         numbers, confidence = cell_numbers(self.config, rows)
         touched, local, added = np.unique(numbers, return_inverse=True, return_counts=True)
         grown, positions = self._with(touched)
@@ -318,7 +314,7 @@ class Cells:
     @cached_property
     def lists(self) -> ClassLists:
         """The cells of each class, by envelope."""
-        return ClassLists.of(self.envelopes)
+        return ClassLists.of(self.envelopes, self.sizes)
 
     @cached_property
     def _sums(self) -> Products:

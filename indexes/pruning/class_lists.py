@@ -57,13 +57,24 @@ class ClassLists:
     values: NDArray[np.float32]
 
     @staticmethod
-    def of(envelopes: NDArray[np.float32]) -> ClassLists:
-        """Build the lists from the envelopes of all cells, (cells, C) float32."""
-        cell, m = np.nonzero(envelopes >= FLOOR)
-        values = envelopes[cell, m]
-        order = np.lexsort((-values, m))
-        starts = np.searchsorted(m[order], np.arange(envelopes.shape[1] + 1))
-        return ClassLists(starts, cell[order].astype(np.int32), values[order])
+    def of(envelopes: NDArray[np.float32], sizes: NDArray[np.int64]) -> ClassLists:
+        """Build the lists from the envelopes of all cells, (cells, C) float32, and their sizes, (cells,) int64.
+
+        Cells without records are in no list. Some classes are listed at a time, so that memory is taken for the lists.
+        """
+        count, classes = envelopes.shape
+        used = np.flatnonzero(sizes > 0)
+        cells, values, lengths = [np.empty(0, np.int32)], [np.empty(0, np.float32)], np.zeros(classes + 1, np.int64)
+        step = max(1, _ELEMENTS // max(1, count))
+        for first in range(0, classes, step):
+            part = envelopes[:, first : first + step] if len(used) == count else envelopes[used, first : first + step]
+            cell, m = np.nonzero(part >= FLOOR)
+            found = part[cell, m]
+            order = np.lexsort((-found, m))
+            cells.append(used[cell[order]].astype(np.int32))
+            values.append(found[order])
+            lengths[first + 1 : first + 1 + part.shape[1]] = np.bincount(m, minlength=part.shape[1])
+        return ClassLists(np.cumsum(lengths), np.concatenate(cells), np.concatenate(values))
 
     def pairs(
         self, large: LargeWeights, limit: float, mass: float

@@ -17,6 +17,8 @@ STEP = 2.0**-16
 """The step of stored probabilities."""
 
 _LARGEST = 65_535
+_UNUSED = np.uint32(_LARGEST << 16)
+"""The key of an unused place of a row, see `are_packed`."""
 _FIRST = 4
 """How many probabilities of a record bound its R, before it is computed."""
 _ROWS = 1 << 13
@@ -219,6 +221,24 @@ def packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:
     size = max(1, min(_ROWS, _BLOCK // probabilities.shape[1]))
     parts = [_packed(probabilities[start : start + size], m) for start in range(0, len(probabilities), size)]
     return np.concatenate(parts) if parts else np.empty((0, 2 * m), np.uint16)
+
+
+def are_packed(rows: NDArray[np.uint16], classes: int) -> bool:
+    """Return whether (n, 2 m) rows are as `packed` makes them; only a forged file has others.
+
+    The largest probabilities come first and equal ones in order of their classes; no class occurs twice or does not
+    exist; unused places are at the end, and 0. Bounds of R and the cells of records rely on each of these.
+    """
+    keys = np.ascontiguousarray(rows).view("<u4") ^ _UNUSED  # (2^16 - 1 - multiple) 2^16 + class
+    if keys.max(initial=0) > _UNUSED or not ((keys[:, 1:] > keys[:, :-1]) | (keys[:, 1:] == _UNUSED)).all():
+        return False
+    numbers = keys.astype(np.uint16)
+    if numbers.max(initial=0) >= classes:
+        return False
+    if keys[:, -1].max(initial=0) == _UNUSED:
+        numbers = np.where(keys == _UNUSED, classes + np.arange(numbers.shape[1]), numbers).astype(np.uint16)
+    numbers.sort(axis=1)
+    return bool((numbers[:, 1:] > numbers[:, :-1]).all())
 
 
 def _packed(probabilities: NDArray[np.float32], m: int) -> NDArray[np.uint16]:

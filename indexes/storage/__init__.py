@@ -11,6 +11,7 @@ Modules, in reading order:
     loaded_index         load an index from the disk, and refresh it after another process has changed it
     snapshot             `Snapshot`, an index after one change, immutable
     mapped_columns       `Columns`, the memory-mapped arrays of a snapshot
+    stored_rows          records in the form in which they are stored: made, read, and sorted by cell
     column_files         the format of column files: append, checksums, mapping
     memory_column        one column of an index in memory, in place of a column file
     catalogue            the SQLite catalogue: open, read, commit

@@ -113,7 +113,7 @@ def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int,
     """Convert the cells at these (n,) positions to rows of the table `cells`."""
     envelopes = cells.envelopes[positions]
     if _small(cells.config):
-        envelopes = (envelopes * np.float32(1 / STEP)).astype("<u2")
+        envelopes = np.minimum(np.ceil(envelopes * np.float32(1 / STEP)), _LARGEST_MULTIPLE).astype("<u2")
     rows = zip(
         positions.tolist(),
         cells.numbers[positions].tolist(),
@@ -222,6 +222,7 @@ def _extent(name: str, rows: int, block: int, checksums: list[tuple[Any]]) -> Ex
     return Extent(rows, crcs)
 
 
+_LARGEST_MULTIPLE, _BYTES_AT_ONCE = 65_535, 1 << 24
 _CELL_TYPES = (int, int, float, bytes, int)
 
 
@@ -247,10 +248,11 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
         envelopes=bounds,
         masses=masses,
     )
-    # Kernels compute array positions from these values.
+    # Kernels compute array positions from these values. A larger envelope could not be written again.
     most = 1 + SUM_TOLERANCE
-    for values, largest in ((cells.lows, most), (cells.envelopes, most), (cells.masses, most * config.classes)):
-        if not ((values >= 0) & (values <= largest)).all():  # NaN is neither
+    highest = STEP * _LARGEST_MULTIPLE if _small(config) else most
+    for values, largest in ((cells.lows, most), (cells.envelopes, highest), (cells.masses, most * config.classes)):
+        if not (values.min() >= 0 and values.max() <= largest):  # NaN is neither
             raise ValueError("the bounds of its cells are not probabilities")
     if len(np.unique(cells.numbers)) != len(cells):
         raise ValueError("its cells are not distinct")
@@ -262,15 +264,18 @@ def _bounds(config: IndexConfig, rows: tuple[bytes, ...]) -> tuple[NDArray[np.fl
     envelopes = np.empty((len(rows), config.classes), np.float32)
     masses = np.full(len(rows), 1 + SUM_TOLERANCE, np.float32)
     sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    step = max(1, _BYTES_AT_ONCE // max(_lengths(config)))
     for size in set(sizes.tolist()):
-        some = np.flatnonzero(sizes == size)
-        content = np.frombuffer(b"".join(rows[place] for place in some.tolist()), np.uint8).reshape(-1, size)
+        every = np.flatnonzero(sizes == size)
         multiples = _small(config) and size == _lengths(config)[0]
         width = (2 if multiples else 4) * config.classes
-        values = np.ascontiguousarray(content[:, :width]).view("<u2" if multiples else "<f4")
-        envelopes[some] = values * np.float32(STEP) if multiples else values
-        if size > width:
-            masses[some] = np.ascontiguousarray(content[:, width:]).view("<f4")[:, 0]
+        for start in range(0, len(every), step):
+            some = every[start : start + step]
+            content = np.frombuffer(b"".join(rows[place] for place in some.tolist()), np.uint8).reshape(-1, size)
+            values = np.ascontiguousarray(content[:, :width]).view("<u2" if multiples else "<f4")
+            envelopes[some] = values * np.float32(STEP) if multiples else values
+            if size > width:
+                masses[some] = np.ascontiguousarray(content[:, width:]).view("<f4")[:, 0]
     return envelopes, masses
 
 

@@ -159,11 +159,12 @@ class Column:
             blocks = of_rows[~compared[of_rows]]
             blocks = np.unique(blocks) if len(blocks) else blocks
         for block in blocks.tolist():
-            if not self.matches(extent, block):
+            fault = self.fault(extent, block)
+            if fault is not None:
                 first, last = block * self.spec.block, min((block + 1) * self.spec.block, extent.rows) - 1
                 repair = "; or remove or replace these records, which `semcut verify` names, and compact the index"
                 raise DamagedIndexError(
-                    f"{self.path} is damaged: rows {first} to {last} do not match their checksum, restore the index "
+                    f"{self.path} is damaged: rows {first} to {last} {fault}, restore the index "
                     f"from a backup{repair if self.path.name in ('probabilities', 'features', 'uri_ends') else ''}"
                 )
             self._mark_compared(extent, block)
@@ -182,21 +183,23 @@ class Column:
         near = near[(near >= 0) & (near < len(extent.crcs))]
         for block in near[~self._compared[near]].tolist():
             with suppress(DamagedIndexError):
-                if self.matches(extent, block):
+                if self.fault(extent, block) is None:
                     self._mark_compared(extent, block)
 
     def _mark_compared(self, extent: Extent, block: int) -> None:
         if extent.rows == self._longest_rows or (block + 1) * self.spec.block <= extent.rows:
             self._compared[block] = True
 
-    def matches(self, extent: Extent, block: int) -> bool:
-        """Read a block from the file and return whether it matches its checksum.
+    def fault(self, extent: Extent, block: int) -> str | None:
+        """Read a block from the file, and return what is wrong with its rows, a verb phrase; None if nothing is.
 
         Raises:
             DamagedIndexError: the disk cannot read the block.
         """
         data = self.read(extent, block * self.spec.block, self.spec.block)
-        return len(data) > 0 and zlib.crc32(data) == extent.crcs[block]
+        if not data or zlib.crc32(data) != extent.crcs[block]:
+            return "do not match their checksum"
+        return None if self.spec.written(data) else "are not as semcut writes them"
 
     def read(self, extent: Extent, first_row: int, rows: int) -> bytes:
         """Read the bytes of some rows from the file, not through the mapping. Rows beyond the extent are left out.

@@ -1,4 +1,4 @@
-"""What each column of an index contains: its file format, and the rows of a batch.
+"""What each column of an index contains: its file format. `stored_rows` has the rows of a batch.
 
 The records of one batch are stored in order of their cells, batch after batch; a compaction stores all records in order
 of their cells (`compaction`), so that a search reads contiguous rows. Rows are little-endian, without a header:
@@ -22,12 +22,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
-from semcut.indexes.encodings import Encodings
-from semcut.indexes.scoring.packed_rows import packed
-from semcut.indexes.stored_values import coded_features, feature_dtype, read_from_index
+from semcut.indexes.scoring.packed_rows import are_packed
+from semcut.indexes.stored_values import feature_dtype
 
 NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
 PER_RECORD = NAMES[:6]
@@ -43,6 +41,7 @@ class Spec(NamedTuple):
         values: the number of float32 values that a row stands for, if it is stored in another form (`stored_values`);
             0 for all other columns.
         step: what an integer of a row is multiplied with.
+        pairs: whether rows are pairs of a class and a multiple.
     """
 
     dtype: np.dtype[Any]
@@ -50,11 +49,16 @@ class Spec(NamedTuple):
     block: int = 128
     values: int = 0
     step: float = 1.0
+    pairs: bool = False
 
     @property
     def row_bytes(self) -> int:
         """Number of bytes per row."""
         return self.dtype.itemsize * math.prod(self.shape)
+
+    def written(self, data: bytes) -> bool:
+        """Return whether semcut can have written rows of these bytes, as far as searches rely on it."""
+        return not self.pairs or are_packed(np.frombuffer(data, self.dtype).reshape(-1, *self.shape), self.values)
 
 
 def specs(config: IndexConfig) -> dict[str, Spec]:
@@ -79,39 +83,4 @@ def specs(config: IndexConfig) -> dict[str, Spec]:
 def _probabilities(config: IndexConfig) -> Spec:
     if config.stored_probabilities == config.classes:
         return Spec(np.dtype("<f4"), (config.classes,))
-    return Spec(np.dtype("<u2"), (2 * config.stored_probabilities,), values=config.classes)
-
-
-def column_values(
-    config: IndexConfig, encodings: Encodings, cells: NDArray[np.int32], uri_start: int
-) -> dict[str, NDArray[Any]]:
-    """Convert a batch to the rows of every column except `removed`, in order of cells.
-
-    Args:
-        config: the configuration of the index.
-        encodings: n records, with ids.
-        cells: (n,) position of each record's cell.
-        uri_start: number of bytes that `uri_bytes` has before the batch.
-    """
-    assert encodings.ids is not None
-    order = np.argsort(cells, kind="stable")
-    uris = encodings.uris or ()
-    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in (uris[row] for row in order[: len(uris)].tolist())]
-    lengths = [len(text) for text in texts] if texts else np.zeros(len(encodings), np.int64)
-    if config.stored_probabilities == config.classes:
-        probabilities: NDArray[Any] = encodings.probabilities
-    elif encodings.packed is None:
-        probabilities = packed(encodings.probabilities, config.stored_probabilities)
-    else:
-        probabilities = encodings.packed
-    with read_from_index():  # other records have the values that are stored already
-        features = coded_features(config, encodings.features) if encodings.coded is None else encodings.coded
-    return {
-        "ids": encodings.ids[order],
-        "codes": encodings.codes[order],
-        "probabilities": probabilities[order],
-        "features": features[order],
-        "cells": cells[order],
-        "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
-        "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
-    }
+    return Spec(np.dtype("<u2"), (2 * config.stored_probabilities,), values=config.classes, pairs=True)

@@ -24,7 +24,7 @@ from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import Extent
-from semcut.indexes.storage.column_specs import NAMES, column_values
+from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import (
     GENERATION,
     close_columns,
@@ -37,7 +37,8 @@ from semcut.indexes.storage.directory import (
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot
-from semcut.indexes.stored_values import norm_tolerance
+from semcut.indexes.storage.stored_rows import column_values
+from semcut.indexes.stored_values import decoded_features, norm_tolerance
 
 
 def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
@@ -89,17 +90,26 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
 
 def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progress: Progress | None) -> Committed:
     """Append the records of a snapshot to empty columns and return what to commit."""
-    extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(before.cells.config), 0
+    config = before.cells.config
+    extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(config), 0
     parts, rows = tee(before.row_batches(progress))
-    for batch, part in zip(before.batches(parts), rows, strict=True):
-        cells, positions = cells.extended(batch.probabilities)
+    for batch, part in zip(before.stored_batches(parts), rows, strict=True):
+        features = decoded_features(batch.features, config.feature_step)
+        if not batch.possible(config, features):
+            raise DamagedIndexError(
+                "the index has records that it cannot have stored: restore it from a backup, or remove the records "
+                "that `semcut verify` names"
+            )
+        cells, positions = cells.extended(batch.by_class(config))
         # Compared batch by batch: forged records could belong to far more cells than the catalogue has.
         if not np.array_equal(cells.numbers[positions], before.cells.numbers[before.columns.cells[part]]):
             raise DamagedIndexError(
                 "records are outside of their cell: `semcut verify` names them; restore the index from a backup"
             )
-        unnormalised += count_unnormalised(batch.features, norm_tolerance(cells.config))
-        for name, added in column_values(cells.config, batch, positions, extents["uri_bytes"].rows).items():
+        unnormalised += count_unnormalised(
+            decoded_features(batch.features, config.feature_step), norm_tolerance(config)
+        )
+        for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
             extents[name] = files[name].append(extents[name], added)
     return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)
 

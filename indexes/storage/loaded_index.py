@@ -120,7 +120,7 @@ class LoadedIndex:
         """
         for name, file in self.files.items():
             extent = before.extents[name]
-            if isinstance(file, Column) and len(extent.crcs) and not file.matches(extent, len(extent.crcs) - 1):
+            if isinstance(file, Column) and len(extent.crcs) and file.fault(extent, len(extent.crcs) - 1):
                 return False
         return True
 

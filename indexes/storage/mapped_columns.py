@@ -182,7 +182,7 @@ class Columns:
         self.require_uncut()
         for name in () if isinstance(error, SemcutError) else _COMPARED:
             file, extent = self.sources[name], self.extents[name]
-            if isinstance(file, Column) and not all(file.matches(extent, block) for block in range(len(extent.crcs))):
+            if isinstance(file, Column) and any(file.fault(extent, block) for block in range(len(extent.crcs))):
                 raise DamagedIndexError(
                     f"{file.path} was changed by another program while the index was open: restore the index with "
                     "`semcut restore`, then open it again"
@@ -210,20 +210,21 @@ class Columns:
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32] | PackedRows, NDArray[np.int64]]:
         """Read the probabilities of rows: as `probabilities` does, but rows of few probabilities stay packed."""
-        found, places = self._rows_of("probabilities", rows)
+        found, places = self.rows_of("probabilities", rows)
         classes = self.sources["probabilities"].spec.values
         return PackedRows(found, classes) if classes else found, places
 
     def features(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Read the features of rows: as `probabilities` does, but with an (M, D) float32 matrix."""
-        found, places = self._rows_of("features", rows)
+        found, places = self.rows_of("features", rows)
         spec = self.sources["features"].spec
         if not spec.values:
             return found, places
         wanted, places = _distinct(places)
         return decoded_features(found[wanted], spec.step), places
 
-    def _rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Read probabilities or features as they are stored: as `probabilities` does, in the form of their column."""
         array, file = self._checked(name, rows), self.sources[name]
         if rows.ndim == 1 and len(rows) and isinstance(file, Column):
             first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
@@ -239,13 +240,12 @@ class Columns:
 
     def compared(self, *names: str) -> tuple[int, list[NDArray[np.bool_]]]:
         """Return the rows per block, and for each of these columns which blocks were compared with their checksums."""
-        files = [self.sources[name] for name in names]
-        return files[0].block, [file.compared for file in files]
+        return self.sources[names[0]].block, [self.sources[name].compared for name in names]
 
     def release_pages(self, min_interval: float = 0) -> None:
         """Release what searches have mapped, if it has become much; look at most each `min_interval` seconds.
 
-        A look takes a tenth of a short search; mapping the pages again, up to half of the search of a large batch.
+        A look takes a tenth of a short search; mapping pages again, up to half of a large batch.
         """
         now = time.monotonic()
         if self._stays_mapped or now < self._looked_at + min_interval:
@@ -319,7 +319,7 @@ class Columns:
         )
 
     def raw(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of all columns, whose rows were not necessarily compared with their checksums."""
+        """Return the arrays of all columns; their rows were not necessarily compared with their checksums."""
         return self._arrays
 
     def files(self) -> dict[str, Column]:

@@ -5,9 +5,10 @@ The sizes of cells are not stored: `load_snapshot` counts them from the columns 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.mapped_columns import OVERLAP, Columns
+from semcut.indexes.storage.stored_rows import StoredRows
+
+_Batch = TypeVar("_Batch", Encodings, StoredRows)
 
 COPY_BYTES = 1 << 25
 """Bytes per read and write where columns are copied."""
@@ -76,8 +80,7 @@ class Snapshot:
         Args:
             progress: called after each batch with the number of records so far, and the total number of records.
         """
-        in_memory = [max(spec.row_bytes, 4 * spec.values) for spec in specs(self.cells.config).values()]
-        size = max(1, COPY_BYTES // sum(in_memory))
+        size = max(1, COPY_BYTES // sum(spec.row_bytes for spec in specs(self.cells.config).values()))
         rows = self._rows_by_cell()
         for start in range(0, len(self), size):
             yield rows[start : start + size]
@@ -102,10 +105,19 @@ class Snapshot:
             DamagedIndexError: a row does not match its checksum, or cannot be read; or uris of different batches share
                 bytes, so that a copy of the index could be far larger than the index.
         """
+        return self._batches(rows, self.columns.records)
+
+    def stored_batches(self, rows: Iterable[NDArray[np.int64]]) -> Iterator[StoredRows]:
+        """Yield the records of each array of rows as they are stored; as for `batches`."""
+        return self._batches(rows, partial(StoredRows.read, self.columns))
+
+    def _batches(
+        self, rows: Iterable[NDArray[np.int64]], read: Callable[[NDArray[np.int64]], _Batch]
+    ) -> Iterator[_Batch]:
         columns = self.columns
         left = columns.extents["uri_bytes"].rows
         for part in rows:
-            batch = columns.records(part)
+            batch = read(part)
             if batch.uris is not None:
                 left -= columns.reading(partial(uri_size, columns, part))
             if left < 0:

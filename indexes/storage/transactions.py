@@ -46,11 +46,12 @@ from numpy.typing import NDArray
 from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_specs import NAMES, column_values
+from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import GENERATION, delete_tree, generations
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.snapshot import Snapshot
+from semcut.indexes.storage.stored_rows import StoredRows, column_values
 from semcut.indexes.storage.writer_lock import WriterLock
 from semcut.indexes.stored_values import norm_tolerance
 
@@ -134,10 +135,11 @@ class Transactions:
         values: dict[str, NDArray[Any]] = {}
         changed_cells = NO_ROWS
         if encodings is not None:
-            cells, positions = cells.extended(encodings.probabilities, encodings.packed)
+            rows = StoredRows.of(index.config, encodings)
+            cells, positions = cells.extended(rows.by_class(index.config))
             changed_cells = np.unique(positions).astype(np.int64)
             unnormalised += count_unnormalised(encodings.features, norm_tolerance(index.config))
-            values = column_values(index.config, encodings, positions, before.extents["uri_bytes"].rows)
+            values = column_values(rows, positions, before.extents["uri_bytes"].rows)
         if len(removed):
             values["removed"], present = removed, cells
             cells = columns.reading(lambda: present.without(columns.cells[removed]))

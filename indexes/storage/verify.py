@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import ClosedIndexError, DamagedIndexError
-from semcut.indexes.probability_rows import SUM_TOLERANCE, ZERO_TOLERANCE
+from semcut.indexes.probability_rows import possible_rows
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.outside_cells import outside_cells
+from semcut.indexes.scoring.packed_rows import PackedRows
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.column_specs import PER_RECORD, specs
@@ -145,7 +146,7 @@ def _bad_blocks(file: Column, extent: Extent) -> list[tuple[int, int, str]]:
     bad: list[tuple[int, int, str]] = []
     for block in range(len(extent.crcs)):
         try:
-            what = "" if file.matches(extent, block) else "do not match their checksum"
+            what = file.fault(extent, block) or ""
         except ClosedIndexError:
             raise
         except DamagedIndexError:
@@ -175,15 +176,19 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     overlapping = np.flatnonzero(np.diff(columns.raw()["uri_ends"]) < 0) + 1
     report("uris that overlap", np.intersect1d(overlapping, live))
     uri_bytes_left = columns.extents["uri_bytes"].rows
-    size = max(1, min(_ROWS, COPY_BYTES // (4 * (cells.config.dim + cells.config.classes))))
+    size = max(1, min(_ROWS, COPY_BYTES // sum(spec.row_bytes for spec in specs(cells.config).values())))
     for start in range(0, len(live), size):
         rows = live[start : start + size]
         features, feature_places = columns.features(rows)
         unnormalised += count_unnormalised(features[feature_places], norm_tolerance(cells.config))
-        probabilities, places = columns.probabilities(rows)
         report("features that it cannot have stored", rows[~storable_features(cells.config, features[feature_places])])
-        report("probabilities that it cannot have stored", rows[_impossible(probabilities)[places]])
-        report("records outside of their cell", rows[outside_cells(cells, probabilities[places], columns.cells[rows])])
+        given, places = columns.stored_probabilities(rows)
+        if isinstance(given, PackedRows):  # which have possible values, or are not as semcut writes them
+            outside = outside_cells(cells, given.taken(places), columns.cells[rows])
+        else:
+            report("probabilities that it cannot have stored", rows[~possible_rows(given[places])])
+            outside = outside_cells(cells, given[places], columns.cells[rows])
+        report("records outside of their cell", rows[outside])
         columns.release_pages()
         try:
             if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
@@ -199,10 +204,3 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         what = f"counts {stored} features that are not of length 1, there are {unnormalised}: compact the index"
         damage.append(Damage("catalogue", what))
     return damage
-
-
-def _impossible(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of (n, C) rows have values that are not between 0 and 1, or not numbers: (n,)."""
-    least, most = probabilities.min(axis=1), probabilities.max(axis=1)  # NaN in a row with NaN
-    possible: NDArray[np.bool_] = (least >= -ZERO_TOLERANCE) & (most <= 1 + SUM_TOLERANCE)
-    return ~possible

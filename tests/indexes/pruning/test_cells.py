@@ -133,7 +133,7 @@ def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
             kept = cells.prune(weights, cutoff)
             check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
     assert LargeWeights.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
-    assert ClassLists.of(cells.envelopes).pairs(LargeWeights.of(weights, 0.2), 0.2, 1)[2].tolist() == [0, 1, 2, 3, 4]
+    assert ClassLists.of(cells.envelopes, cells.sizes).pairs(LargeWeights.of(weights, 0.2), 0.2, 1)[2].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -253,7 +253,7 @@ def test_cells_are_the_same_from_packed_rows(world, stored):
         rows = packed_rows.packed(batch.probabilities, config.stored_probabilities)
         dense = PackedRows(rows, config.classes).dense()
         cells, positions = cells.extended(dense)
-        from_packed, same = from_packed.extended(batch.probabilities, rows)
+        from_packed, same = from_packed.extended(PackedRows(rows, config.classes))
         np.testing.assert_array_equal(positions, same)
     for name in ("numbers", "sizes", "lows", "envelopes", "masses"):
         np.testing.assert_array_equal(getattr(from_packed, name), getattr(cells, name))

@@ -115,7 +115,7 @@ def test_an_interrupted_verification_leaves_no_file_open(path, monkeypatch):
         raise KeyboardInterrupt
 
     column(path, "removed").unlink()
-    monkeypatch.setattr(Column, "matches", interrupt)
+    monkeypatch.setattr(Column, "fault", interrupt)
     before = open_handles()
     with pytest.raises(KeyboardInterrupt) as error:
         verify_path(path)

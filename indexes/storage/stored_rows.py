@@ -1,0 +1,106 @@
+"""Records in the form in which an index stores them: made of a batch, read from the columns, and written to them.
+
+A copy of stored records costs what they take on the disk, whatever the number of classes: probabilities that are stored
+packed stay packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.config import IndexConfig
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.probability_rows import possible_rows
+from semcut.indexes.scoring.packed_rows import PackedRows, packed
+from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.stored_values import coded_features, storable_features
+
+
+class StoredRows(NamedTuple):
+    """Records in the form in which an index stores them.
+
+    Attributes:
+        ids: (n,) int64.
+        codes: (n, bits / 8) uint8.
+        probabilities, features: (n, ...) rows of their columns.
+        uris: n uris; None if no record has one.
+    """
+
+    ids: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    probabilities: NDArray[Any]
+    features: NDArray[Any]
+    uris: Sequence[str | None] | None
+
+    @staticmethod
+    def read(columns: Columns, rows: NDArray[np.int64]) -> StoredRows:
+        """Read the records in (n,) rows.
+
+        Raises:
+            DamagedIndexError: a row does not match its checksum, or cannot be read.
+        """
+
+        def read() -> StoredRows:
+            uris = columns.uris(rows)
+            probabilities, at = columns.rows_of("probabilities", rows)
+            features, places = columns.rows_of("features", rows)
+            found = uris if any(uri is not None for uri in uris) else None
+            return StoredRows(columns.ids[rows], columns.codes[rows], probabilities[at], features[places], found)
+
+        batch = columns.reading(read)
+        columns.release_pages()
+        return batch
+
+    @staticmethod
+    def of(config: IndexConfig, encodings: Encodings) -> StoredRows:
+        """Convert a batch, with ids and with the values that an index of this configuration stores."""
+        assert encodings.ids is not None
+        probabilities: NDArray[Any] = encodings.probabilities
+        if config.stored_probabilities < config.classes:
+            stored = config.stored_probabilities
+            probabilities = packed(probabilities, stored) if encodings.packed is None else encodings.packed
+        features = coded_features(config, encodings.features) if encodings.coded is None else encodings.coded
+        return StoredRows(encodings.ids, encodings.codes, probabilities, features, encodings.uris)
+
+    def by_class(self, config: IndexConfig) -> NDArray[np.float32] | PackedRows:
+        """Return the probabilities, (n, C) or packed."""
+        small = config.stored_probabilities < config.classes
+        return PackedRows(self.probabilities, config.classes) if small else self.probabilities
+
+    def possible(self, config: IndexConfig, features: NDArray[np.float32]) -> bool:
+        """Return whether an index can have stored these values; those of packed rows were compared when read.
+
+        Args:
+            config: the configuration of the index.
+            features: the same features as (n, D) float32.
+        """
+        small = config.stored_probabilities < config.classes
+        whole = storable_features(config, features).all() and (small or possible_rows(self.probabilities).all())
+        return bool(whole)
+
+
+def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
+    """Return the rows of every column except `removed` for a batch, in order of cells.
+
+    Args:
+        rows: n records.
+        cells: (n,) position of each record's cell.
+        uri_start: number of bytes that `uri_bytes` has before the batch.
+    """
+    order = np.argsort(cells, kind="stable")
+    uris = rows.uris or ()
+    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in (uris[row] for row in order[: len(uris)].tolist())]
+    lengths = [len(text) for text in texts] if texts else np.zeros(len(rows.ids), np.int64)
+    return {
+        "ids": rows.ids[order],
+        "codes": rows.codes[order],
+        "probabilities": rows.probabilities[order],
+        "features": rows.features[order],
+        "cells": cells[order],
+        "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
+        "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
+    }
