@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -36,16 +37,16 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.connector.data import sources
     from semcut.connector.models.network import Architecture
     from semcut.connector.retrieval.image_index import Connector
-    from semcut.connector.retrieval.model_link import LINK
     from semcut.connector.training.train_config import TrainConfig
+    from semcut.indexes.storage.directory import delete_tree
 
     training, queries = sources.load("digits/train"), sources.load("digits/test")
     print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} other scans as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=25, augment="shift", seed=seed)
     train_with_progress(training, architecture, config, out / "model", resume=True)
-    if (out / "index" / LINK).is_file():  # the index of an earlier demo, and nothing else
-        shutil.rmtree(out / "index")
+    if is_index_of_demo(out, training.roots):
+        delete_tree(out / "index")
     index_with_progress(training.files, out / "model", out / "index", roots=training.roots)
     with Connector.open(out / "index") as connector:
         examples = []
@@ -65,3 +66,13 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     show_evaluation(result)
     print_line("")
     print_line(f"Now try: semcut search {out / 'index'} {examples[0]}")
+
+
+def is_index_of_demo(out: Path, roots: Sequence[str]) -> bool:
+    """Return whether OUT/index was made by this command: of digits, with the network in OUT/model. Others stay."""
+    from semcut.connector.retrieval.model_link import read_description, read_link
+
+    link, network = read_link(out / "index"), read_description(out / "model")
+    if link is None or network is None:
+        return False
+    return (link.model, link.sha256, link.roots) == ((out / "model").absolute(), network.sha256, tuple(roots))

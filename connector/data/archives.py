@@ -92,7 +92,7 @@ def unpack(archive: IO[bytes], name: Path, target: Path) -> None:
     example = ""
     try:
         stream = _Stream(archive, free)
-        folders = UnpackedFolders(target)
+        folders = UnpackedFolders(target, lambda: stream.charge(_DISK_BLOCK))
         for count, member in enumerate(_members(stream)):
             if count + folders.made > MAX_MEMBERS:
                 raise tarfile.ReadError(f"it has more than {MAX_MEMBERS:,} members")
@@ -143,12 +143,12 @@ class _Stream:
         self._charged += count
         if self._charged > self._limit:
             raise tarfile.ReadError(f"it unpacks to more than the {self._limit / 1e9:.1f} GB that are free")
+        if self._charged > self._most:
+            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO:,} times its size; pack it uncompressed")
 
     def read(self, count: int) -> bytes:
         """Read exactly `count` bytes."""
         self.charge(count)
-        if self.position + count > self._most:
-            raise tarfile.ReadError(f"it unpacks to more than {MAX_RATIO:,} times its size; pack it uncompressed")
         try:
             found = self._source.read(count)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:

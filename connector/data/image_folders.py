@@ -25,8 +25,11 @@ Skipped = tuple[str, str]
 
 HIDDEN, NOT_TEXT = "hidden", "its name is not valid text: rename it"
 
-MOST_AGAIN = 2_000_000
-"""The most entries of folders that are listed again, for another class; a thousand links can lead to each of them."""
+MOST_AGAIN, MOST_AGAIN_BYTES = 2_000_000, 1 << 28
+"""The most entries of folders that are listed again, for another class, and the bytes of their paths: a thousand links
+can lead to each of them."""
+MOST_BYTES = 1 << 30
+"""The most bytes of the paths in a folder, which are all in memory."""
 
 _Identity = tuple[int, int]
 
@@ -74,8 +77,8 @@ def list_folder(root: Path) -> ImageFolder:
     for higher in (root.resolve(), *root.resolve().parents):
         above[_identity(str(higher))] = str(higher)
     skipped: list[Skipped] = []
-    classes, again = {}, _Again({}, [])
-    files, folders = _entries(top, skipped)
+    classes, again = {}, _Listed(top, {}, [])
+    files, folders = _entries(top, skipped, again)
     if skipped and skipped[0][0] == top:
         raise DataError(f"cannot list {top}: {skipped[0][1]}")
     for folder in folders:
@@ -130,34 +133,66 @@ def classes_of(uris: Iterable[str | None], roots: Iterable[str] = ()) -> Iterato
 
 
 @dataclass
-class _Again:
-    """The paths of all folders that were listed, those that were listed again, and how many entries these have."""
+class _Listed:
+    """What was listed: the paths of all folders, those that were listed again, and how much they hold.
 
+    Attributes:
+        root: the folder of class folders.
+        first: the path by which each folder was listed first.
+        folders: see `ImageFolder.again`.
+        bytes: length of the paths of all entries.
+        entries_again, bytes_again: number of entries of folders that were listed again, and length of their paths.
+        repeats: whether the folder that is listed now was listed before, and by which path.
+    """
+
+    root: str
     first: dict[_Identity, str]
     folders: list[tuple[str, str]]
-    entries: int = 0
+    bytes: int = 0
+    entries_again: int = 0
+    bytes_again: int = 0
+    repeats: str | None = None
 
-    def count(self, folder: str, identity: _Identity, entries: int) -> None:
+    def begin(self, folder: str, identity: _Identity) -> None:
+        """Note that the entries of a folder come next."""
         first = self.first.setdefault(identity, folder)
-        if first == folder:
-            return
-        self.folders.append((folder, first))
-        self.entries += 1 + entries
-        if self.entries > MOST_AGAIN:
+        self.repeats = None if first == folder else first
+        if self.repeats is not None:
+            self.folders.append((folder, self.repeats))
+            self.count(folder)
+
+    def count(self, path: str) -> None:
+        """Count an entry before its folder is read further.
+
+        Raises:
+            DataError: there are too many, or their paths are too long.
+        """
+        self.bytes += len(path)
+        if self.bytes > MOST_BYTES:
             raise DataError(
-                f"links lead to more than {MOST_AGAIN:,} files again, such as {folder} to those of {first}: remove "
-                "links, so that each class has its own files"
+                f"the paths of the files in {self.root} take more than {MOST_BYTES:,} bytes: give a part of the "
+                "folder, or a folder with a shorter path"
+            )
+        if self.repeats is None:
+            return
+        self.entries_again += 1
+        self.bytes_again += len(path)
+        if self.entries_again > MOST_AGAIN or self.bytes_again > MOST_AGAIN_BYTES:
+            raise DataError(
+                f"links lead to more than {MOST_AGAIN:,} files again, such as {self.folders[-1][0]} to those of "
+                f"{self.repeats}, or their paths take more than {MOST_AGAIN_BYTES:,} bytes: remove links, so that each "
+                "class has its own files"
             )
 
 
-def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped], again: _Again) -> list[str] | None:
+def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped], listed: _Listed) -> list[str] | None:
     """List all files of a folder at any depth; None if the folder itself is left out.
 
     Args:
         folder: the folder.
         seen: folders that are not listed again, with their paths; grows.
         skipped: grows by what is left out.
-        again: grows by the folders that an earlier class has, too.
+        listed: counts the folders and their entries.
 
     Raises:
         DataError: these have too many entries.
@@ -177,24 +212,27 @@ def _files_below(folder: str, seen: dict[_Identity, str], skipped: list[Skipped]
                 return None
             continue
         seen[identity] = current
-        before = len(skipped)
-        files, folders = _entries(current, skipped)
-        again.count(current, identity, len(files) + len(folders) + len(skipped) - before)
+        listed.begin(current, identity)
+        files, folders = _entries(current, skipped, listed)
         found += files
         waiting += reversed(folders)
     return found
 
 
-def _entries(folder: str, skipped: list[Skipped]) -> tuple[list[str], list[str]]:
+def _entries(folder: str, skipped: list[Skipped], listed: _Listed) -> tuple[list[str], list[str]]:
     """Return the paths of the files and of the folders in a folder, sorted; links are followed."""
     files: list[str] = []
     folders: list[str] = []
     try:
+        found: list[os.DirEntry[str]] = []
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            for entry in entries:
+                listed.count(entry.path)
+                found.append(entry)
     except OSError as error:
         skipped.append((folder, error.strerror or str(error)))
         return files, folders
+    found.sort(key=lambda entry: entry.name)
     for entry in found:
         if not _is_text(entry.name):
             skipped.append((entry.path, NOT_TEXT))

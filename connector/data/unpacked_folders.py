@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import errno
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from semcut.indexes.errors import shown
 
 
 class UnpackedFolders:
-    """Makes folders inside a new folder, in which only this object and the unpacking of files write."""
+    """Makes folders inside a new folder, in which only this object and the unpacking of files write.
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    Args:
+        target: the new folder.
+        charge: called for each folder that is made; it raises an error if there is no room for more.
+    """
+
+    def __init__(self, target: Path, charge: Callable[[], None]) -> None:
+        self._target, self._charge = target, charge
         self._latest: list[str] = []
         self.made = 0
 
@@ -42,6 +48,7 @@ class UnpackedFolders:
         try:
             folder.mkdir()
             self.made += 1
+            self._charge()
         except FileNotFoundError:
             if folder.parent == self._target:  # which was there: another program has deleted it
                 raise

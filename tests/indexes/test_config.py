@@ -48,6 +48,7 @@ GOOD = {"classes": 3, "bits": 64, "dim": 8}
         ({"prior": 0.5}, r"prior = 0.5"),
         ({"similarity": np.ones((3, 2))}, "not 3 x 3"),
         ({"similarity": np.ones((2, 2))}, "not 3 x 3"),
+        ({"classes": 4097, "similarity": [[1.0]]}, "there are 4097 classes: a similarity is for at most 4096"),
         ({"similarity": np.ones(3)}, r"similarity.0 = 1.0"),
         ({"similarity": [[1, 0, 0], [0, 1], [0, 0, 1]]}, "not 3 x 3"),
         ({"similarity": [[1, 0.5, 0], [0.4, 1, 0], [0, 0, 1]]}, "not symmetric"),

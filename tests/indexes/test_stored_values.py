@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig, InvalidEncodingsError
+from semcut.indexes import (
+    BruteForceIndex,
+    DamagedIndexError,
+    Encodings,
+    FaissIndex,
+    IndexConfig,
+    InvalidEncodingsError,
+)
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
 from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, classified, encodings, filled, worlds
@@ -99,7 +106,7 @@ def test_a_stored_index_keeps_the_values_through_everything(tmp_path, features):
 @pytest.mark.parametrize("engine", ["compiled", "faiss"])
 @pytest.mark.parametrize("ranking", ["distance", "fused"])
 def test_classes_that_do_not_exist_are_no_positions(tmp_path, engine, ranking):
-    """A forged file has any classes: they are never used to read from memory."""
+    """Another program can write any classes to a file that is open: they are never used to read from memory."""
     rng = np.random.default_rng(2)
     path = tmp_path / "index"
     with FaissIndex.create(path, CONFIG, engine="faiss") as index:
@@ -108,16 +115,21 @@ def test_classes_that_do_not_exist_are_no_positions(tmp_path, engine, ranking):
     rows = np.fromfile(file, "<u2").reshape(500, 32)
     rows[:, 2::2] = rng.integers(0, 65_536, (500, 15))
     rows[::3, 0] = 65_535
-    rows.tofile(file)
+    with FaissIndex.open(path, engine=engine) as index:
+        queries = classified(rng, CONFIG, 50)
+        index.search(queries, k=5, cutoff=0, shortlist=None)  # all rows are compared with their checksums
+        file.write_bytes(rows.tobytes())  # the same file, which is mapped
+        result = index.search(queries, k=5, cutoff=0.01, shortlist=None, ranking=ranking)
+        assert (result.ids < 500).all()
+        assert index.get(result.ids[result.ids >= 0][:5]).probabilities.max() <= 1
     with catalogue(path) as db:
         data = rows.tobytes()
         crcs = [zlib.crc32(data[start : start + 128 * 64]) for start in range(0, len(data), 128 * 64)]
         db.execute("UPDATE checksums SET crcs = ? WHERE name = 'probabilities'", (np.array(crcs, "<u4").tobytes(),))
     with FaissIndex.open(path, engine=engine) as index:
-        result = index.search(classified(rng, CONFIG, 50), k=5, cutoff=0.01, shortlist=None, ranking=ranking)
-        assert (result.ids < 500).all()
-        assert index.get(result.ids[result.ids >= 0][:5]).probabilities.max() <= 1
-        assert "outside of their cell" in str(index.verify())
+        with pytest.raises(DamagedIndexError, match="are not as semcut writes them"):
+            index.search(queries, k=5, cutoff=0.01, shortlist=None, ranking=ranking)
+        assert "are not as semcut writes them" in str(index.verify())
 
 
 @pytest.mark.parametrize(

@@ -319,11 +319,20 @@ def test_the_free_space_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pyt
         tar(*(file(f"{i}", bytes(30_000)) for i in range(4))),
         header("x", b"Q", 1 << 30) + bytes(1 << 20),
         pax(b"", tarfile.XGLTYPE) * 300,
+        tar(directory("/".join("abcdefghijklmnopqrstuvwxyz"))),
     ]
     for number, bomb in enumerate(bombs):
         for compress in (bytes, gzip.compress, bz2.compress, lzma.compress):
             with pytest.raises(DataError, match=r"more than the 0\.0 GB that are free"):
                 extract(compress(bomb), tmp_path / f"{number}{compress.__module__}")
+
+
+def test_folders_count_as_unpacked_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_RATIO", 10)
+    deep = "/".join("abcdefghijklmnopqrstuvwxyz")
+    with pytest.raises(DataError, match="more than 10 times its size; pack it uncompressed"):
+        extract(gzip.compress(tar(*(directory(f"{number}/{deep}") for number in range(20)))), tmp_path / "out")
 
 
 LIMITED = """

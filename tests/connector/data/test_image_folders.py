@@ -112,6 +112,23 @@ def test_links_that_lead_to_very_many_files_again_are_one_error(
         list_folder(root)
 
 
+def test_paths_that_take_very_much_memory_are_one_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = len(str(root))
+    for number in range(20):
+        (root / "cat" / f".{'hidden' * 30}{number}").touch()
+    monkeypatch.setattr(image_folders, "MOST_AGAIN_BYTES", 20_000 + 100 * length)
+    for number in range(9):
+        (root / f"link {number}").symlink_to("cat")
+    with pytest.raises(DataError, match=r"files again, such as .* or their paths take more than .* bytes: remove"):
+        list_folder(root)
+    for link in root.glob("link *"):
+        link.unlink()
+    list_folder(root)
+    monkeypatch.setattr(image_folders, "MOST_BYTES", 3000 + 20 * length)
+    with pytest.raises(DataError, match=r"the paths of the files in .* take more than .* bytes: give a part"):
+        list_folder(root)
+
+
 def test_what_is_left_out_is_named_with_its_reason(root: Path) -> None:
     (root / "readme.txt").write_text("in no class")
     (root / "empty" / "deep").mkdir(parents=True)

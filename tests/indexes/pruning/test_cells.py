@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import DamagedIndexError, IndexConfig
 from semcut.indexes.probability_rows import row_masses
-from semcut.indexes.pruning import cell_table
+from semcut.indexes.pruning import cell_table, class_lists
 from semcut.indexes.pruning import cells as cells_module
 from semcut.indexes.pruning.cell_table import cell_count, cell_numbers
 from semcut.indexes.pruning.cells import Cells, KeptCells
@@ -133,7 +133,8 @@ def test_queries_of_many_large_weights_and_of_long_lists_look_at_all_cells():
             kept = cells.prune(weights, cutoff)
             check_pruning(cells, kept, of_record, is_relevant(relevance(weights[:, None], p[None]), cutoff))
     assert LargeWeights.of(weights, 0.2).few.tolist() == [False] * 4 + [True]
-    assert ClassLists.of(cells.envelopes, cells.sizes).pairs(LargeWeights.of(weights, 0.2), 0.2, 1)[2].tolist() == [0, 1, 2, 3, 4]
+    others = ClassLists.of(cells.envelopes, cells.sizes).pairs(LargeWeights.of(weights, 0.2), 0.2, 1)[2]
+    assert others.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -313,3 +314,22 @@ def test_no_more_records_are_removed_from_a_cell_than_it_has(config, batch):
     assert cells.without(of_record).sizes.sum() == 0
     with pytest.raises(DamagedIndexError, match="a cell has fewer records than were removed"):
         cells.without(np.repeat(of_record[:1], 2))
+
+
+@PROPERTY
+@given(seed=st.integers(0, 2**32 - 1), cells=st.integers(0, 40), classes=st.integers(2, 50), values=st.integers(1, 99))
+def test_class_lists_have_every_large_envelope_of_a_cell_with_records_in_order(seed, cells, classes, values):
+    rng = np.random.default_rng(seed)
+    envelopes = np.round(rng.random((cells, classes)) ** 8, 3).astype(np.float32)
+    sizes = rng.integers(0, 3, cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(class_lists, "_ELEMENTS", values)
+        lists = ClassLists.of(envelopes, sizes)
+    assert len(lists.starts) == classes + 1
+    assert lists.starts[-1] == len(lists.cells) == len(lists.values)
+    for m in range(classes):
+        part = slice(lists.starts[m], lists.starts[m + 1])
+        expected = [cell for cell in range(cells) if sizes[cell] and envelopes[cell, m] >= class_lists.FLOOR]
+        assert sorted(lists.cells[part].tolist()) == expected
+        np.testing.assert_array_equal(lists.values[part], envelopes[lists.cells[part], m])
+        assert (np.diff(lists.values[part]) <= 0).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.scoring.equations import relevance
-from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, packed
+from semcut.indexes.scoring.packed_rows import PackedRows, are_packed, exact_relevance, packed
 from tests.indexes.generate import PROPERTY
 
 CLASSES = 10_000
@@ -101,3 +101,38 @@ def test_a_search_at_the_cutoff_takes_memory_for_what_is_stored(engine, ranking,
         tracemalloc.stop()
     assert found.ids[0].tolist() == [0, 1, 2][:hits] + [-1] * (3 - hits)
     assert peak < 4 << 20
+
+
+def is_packed(row: list[int], classes: int) -> bool:
+    """Say literally what `are_packed` says of one row."""
+    pairs = [(row[at + 1], row[at]) for at in range(0, len(row), 2)]
+    used = [pair for pair in pairs if pair[0]]
+    return (
+        pairs == used + [(0, 0)] * (len(pairs) - len(used))
+        and used == sorted(used, key=lambda pair: (-pair[0], pair[1]))
+        and len({number for _, number in used}) == len(used)
+        and all(number < classes for _, number in used)
+    )
+
+
+@PROPERTY
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.sampled_from([2, 3, 7, 40, 10_000]),
+    m=st.integers(1, 30),
+    changes=st.integers(0, 3),
+)
+def test_rows_are_packed_exactly_where_they_are_as_semcut_writes_them(seed, classes, m, changes):
+    rng, m = np.random.default_rng(seed), min(m, classes - 1)
+    probabilities = rng.dirichlet(np.full(classes, 0.05), 4).astype(np.float32)
+    probabilities[0] = np.rint(probabilities[0] * 8) / 8
+    rows = packed(probabilities, m)
+    assert are_packed(rows, classes)
+    assert are_packed(rows[:0], classes)
+    for _ in range(changes):
+        row, column = rng.integers(0, rows.shape[0]), rng.integers(0, rows.shape[1])
+        others = [0, 1, classes - 1, classes, 65_535, *rows[row].tolist()]
+        rows[row, column] = rng.choice(others)
+    for row in rows:
+        assert are_packed(row[None], classes) == is_packed(row.tolist(), classes)
+    assert are_packed(rows, classes) == all(is_packed(row, classes) for row in rows.tolist())

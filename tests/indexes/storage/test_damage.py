@@ -17,8 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from semcut.indexes import DamagedIndexError, FaissIndex, IndexConfig, SemcutError, StorageError
+from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage import mapped_columns
 from semcut.indexes.storage.catalogue import Catalogue
+from semcut.indexes.storage.catalogue_format import _cell_crc, _cells, cell_rows
 from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.verify import verify_path
@@ -213,6 +215,35 @@ def test_contradictions_are_named(path, name, row, value, what, ids):
     assert [damage for damage in found if what in damage.what and damage.ids.tolist() == ids]
 
 
+@pytest.mark.parametrize(
+    "row",
+    {
+        "ascending": [1, 100, 0, 60_000, 0, 0, 0, 0],
+        "a class twice": [0, 20_000, 0, 20_000, 1, 9, 0, 0],
+        "a class that does not exist": [60_000, 40_000, 0, 10, 0, 0, 0, 0],
+        "a class without a value": [0, 65_535, 3, 0, 0, 0, 0, 0],
+        "a gap": [0, 60_000, 0, 0, 1, 9, 0, 0],
+        "equal values in another order": [1, 30_000, 0, 30_000, 0, 0, 0, 0],
+    }.values(),
+)
+@pytest.mark.parametrize("engine", ["compiled", "faiss"])
+def test_a_row_that_semcut_does_not_write_is_damage(path, row, engine):
+    """Bounds rely on the order of a row, and its classes are added up where they are different."""
+    forge(path, "probabilities", 10, row)
+    (damage,) = verify_path(path)
+    assert damage.what == "rows 0 to 127 are not as semcut writes them"
+    assert 125 <= len(damage.ids) <= 128  # some are removed
+    assert right_or_refused(path)
+    with FaissIndex.open(path, engine=engine) as index:
+        for call in (index.compact, lambda: index.get(damage.ids), lambda: index.search(QUERIES, **OPTIONS)):
+            with pytest.raises(DamagedIndexError, match="rows 0 to 127 are not as semcut writes them"):
+                call()
+        index.remove(damage.ids)
+        index.compact()
+        index.search(QUERIES, **OPTIONS)
+    assert not verify_path(path)
+
+
 def test_a_record_outside_of_its_cell_is_not_compacted(path):
     """Otherwise a small forged index could become one of as many cells as it has records."""
     forge(path, "probabilities", 10, [6, 65535, 0, 0, 0, 0, 0, 0])
@@ -220,6 +251,30 @@ def test_a_record_outside_of_its_cell_is_not_compacted(path):
     with FaissIndex.open(path) as index, pytest.raises(DamagedIndexError, match="outside of their cell"):
         index.compact()
     assert {file.name: file.read_bytes() for file in path.glob("*/*")} == files
+
+
+@pytest.mark.parametrize("value", [1.0, 1.0001, 65_535.5 / 65_536, np.nan])
+def test_an_envelope_that_could_not_be_written_again_is_damage(path, value):
+    """Earlier formats have envelopes as float32; as a multiple of 2^-16 it would wrap around, and lose its records."""
+    with sqlite3.connect(path / "catalogue.sqlite") as db:
+        cell, number, low = db.execute("SELECT cell, number, low FROM cells LIMIT 1").fetchone()
+        envelope = np.full(CONFIG.classes + 1, value, "<f4").tobytes()
+        crc = _cell_crc(cell, number, low, envelope)
+        db.execute("UPDATE cells SET envelope = ?, crc = ? WHERE cell = ?", (envelope, crc, cell))
+    db.close()
+    for call in (lambda: FaissIndex.open(path), lambda: Catalogue(path / "catalogue.sqlite").read()):
+        with pytest.raises(DamagedIndexError, match="the bounds of its cells are not probabilities"):
+            call()
+    assert "not probabilities" in verify_path(path)[0].what
+
+
+def test_written_envelopes_are_never_lower():
+    values = np.array([[0, 1e-9, 0.3, 0.3000001, 1 - 2.0**-16, 0.5, 2.0**-16]], np.float32)
+    one = np.ones(1, np.float32)
+    cells = Cells(CONFIG, np.zeros(1, np.int64), np.ones(1, np.int64), one / 2, values, one)
+    read = _cells(CONFIG, [*cell_rows(cells, np.arange(1))]).envelopes
+    assert (read >= values).all()
+    assert (read - values < 2.0**-16).all()
 
 
 def test_an_envelope_that_is_too_low_is_named(path):

@@ -9,11 +9,13 @@ import pytest
 
 from semcut.indexes import (
     Encodings,
+    FaissIndex,
     IndexConfig,
     InvalidParameterError,
     StorageError,
 )
 from semcut.indexes.migration.comparison import check_same_config
+from semcut.indexes.migration.copy import Migration
 from semcut.indexes.migration.journal import Journal, checksum
 from semcut.indexes.milvus.schema import to_keys
 from tests.indexes.milvus.migration.command import CONFIG, records
@@ -116,3 +118,16 @@ def test_configurations_that_differ():
     ):
         with pytest.raises(InvalidParameterError, match=said):
             check_same_config(CONFIG, IndexConfig(**{**CONFIG.model_dump(), **change}), "it")
+
+
+def test_batches_are_bounded_in_bytes(tmp_path):
+    """Records of many classes can take 300 KB each, however few bytes are stored of them."""
+    config = IndexConfig(classes=10_000, bits=32, dim=32_768)
+    assert IndexConfig(classes=10, bits=32, dim=2).batch_records() == 10_000
+    assert config.batch_records() == 784
+    source, target = (FaissIndex.create(None, config, engine="faiss") for _ in range(2))
+    assert Migration(source, target, Journal(tmp_path / "journal"), ("a", "b"))._batch_size == 784
+    with open(tmp_path / "journal", "ab") as file:
+        file.write(LINE.replace(b'"records":1,', b'"records":785,'))
+    with pytest.raises(StorageError, match="lists batches of more than 784 records, which semcut does not copy"):
+        Migration(source, target, Journal(tmp_path / "journal"), ("a", "b"))
