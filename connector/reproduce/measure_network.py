@@ -10,7 +10,6 @@ renamed to `index` at the end; such a directory from an interrupted run is delet
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.image_index import Connector
+from semcut.connector.retrieval.model_link import LINK
 from semcut.connector.training.frozen_features import has_shared_backbone
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
@@ -34,6 +34,7 @@ from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
+from semcut.indexes.storage.directory import belongs_to_index, delete_tree
 
 _NAMES_BYTES = 16 << 20
 """The largest file with the readable names of classes."""
@@ -149,7 +150,7 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progre
     """
     path, scratch = folder / "index", folder / "unfinished"
     if not path.exists():
-        shutil.rmtree(scratch, ignore_errors=True)
+        _delete_unfinished(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         with Connector.create(scratch, encoder.checkpoint.path, roots=images.roots) as connector:
             connector.encoder = encoder
@@ -166,6 +167,16 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progre
             f"{path} is an index of other images than the {len(images):,} of this protocol: delete the index"
         )
     return connector
+
+
+def _delete_unfinished(index: Path) -> None:
+    """Delete an index that an interrupted run has left, and nothing else: the directory may come from someone else."""
+    if not os.path.lexists(index):
+        return
+    real = not any(os.path.islink(folder) for folder in (index, *list(index.parents)[:2]))
+    if not real or not index.is_dir() or not all(one.name == LINK or belongs_to_index(one) for one in index.iterdir()):
+        raise DataError(f"{index} is not an index that an interrupted run has left: move it away")
+    delete_tree(index)
 
 
 def _encode_queries(

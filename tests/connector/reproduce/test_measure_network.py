@@ -148,6 +148,29 @@ def test_an_unfinished_index_is_made_again(networks, results, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [FIGURES_FILE, "index"]
 
 
+@pytest.mark.parametrize("kind", ["a photo in it", "a link", "a link above", "a file"])
+def test_what_is_no_unfinished_index_is_not_deleted(kind, networks, results, tmp_path):
+    out, mine = shutil.copytree(results[0], tmp_path / "out"), tmp_path / "mine"
+    folder = out / PROTOCOL / results[1]["ortho-0"].about["name"]
+    (folder / FIGURES_FILE).unlink()
+    (folder / "index").rename(mine)
+    if kind == "a photo in it":
+        mine = mine.rename(folder / "unfinished")
+        (mine / "photo.jpg").touch()
+    elif kind == "a link":
+        (folder / "unfinished").symlink_to(mine)
+    elif kind == "a link above":
+        mine = mine.rename(tmp_path / "unfinished")
+        folder.rmdir()
+        folder.symlink_to(tmp_path)
+    else:
+        (folder / "unfinished").touch()
+    before = sorted(mine.iterdir())
+    with pytest.raises(DataError, match="is not an index that an interrupted run has left: move it away"):
+        measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)
+    assert sorted(mine.iterdir()) == before
+
+
 def test_an_index_of_other_images_is_refused(networks, results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
     folder = out / PROTOCOL / results[1]["ortho-0"].about["name"]
