@@ -76,7 +76,8 @@ def verify(store: Store, snapshot: Snapshot, progress: Progress | None = None) -
     for name, file in files.items():
         extent = columns.extents[name]
         for first, stop, what in _bad_blocks(file, extent):
-            ids = columns.ids[first:stop][alive[first:stop]] if name in PER_RECORD else _NO_IDS
+            rows = slice(first, stop + 1 if name == "uri_ends" else stop)  # a uri begins where the one before ends
+            ids = columns.ids[rows][alive[rows]] if name in PER_RECORD else _NO_IDS
             damage.append(Damage(str(file.path), f"rows {first} to {stop - 1} {what}", ids))
         done += extent.rows * file.spec.row_bytes
         if progress is not None:

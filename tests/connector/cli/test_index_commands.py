@@ -261,6 +261,54 @@ def test_a_backup_fills_an_empty_directory(index: Path) -> None:
     assert_holds(index.parent / "copy", read(index))
 
 
+# remove
+
+
+def test_records_are_removed_by_id_and_by_uri(index: Path) -> None:
+    done = semcut("remove", "index", "--id", 0, "--id", 7, "--uri", "1?.jpg", "--uri", "29[0-9].jpg", cwd=index.parent)
+    gone = {0, 7, *(number for number in (*range(10, 20), *range(290, 300)) if number % 3)}
+    assert done.stdout.splitlines()[0].split() == ["0"]
+    assert done.stdout.splitlines()[1].split() == ["7", "7.jpg"]
+    assert done.stdout.splitlines()[-1] == f"{len(gone)} records removed, {ROWS - len(gone)} records in index."
+    with FaissIndex.open(index) as opened:
+        assert set(range(ROWS)) - set(opened.ids().tolist()) == gone
+
+
+def test_a_dry_run_lists_the_records_and_removes_none(index: Path) -> None:
+    before = contents(index)
+    done = semcut("remove", "index", "--uri", "*", "--dry-run", "--json", cwd=index.parent)
+    listed = json.loads(done.stdout)
+    assert listed["records"] == ROWS
+    assert [one["uri"] for one in listed["removed"]] == [f"{number}.jpg" for number in range(ROWS) if number % 3]
+    assert "... and 180 more" in semcut("remove", "index", "--uri", "*", "--dry-run", cwd=index.parent).stdout
+    assert contents(index) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--id", 5, "--id", 900], "id 900 is not in the index"),
+        (["--uri", "1*.jpg", "--uri", "[red]*"], "no record has a uri that matches '[red]*': `*` matches any text"),
+        (["--uri", "1*.JPG"], "no record has a uri that matches '1*.JPG'"),
+    ],
+)
+def test_what_is_not_there_is_one_error_and_nothing_is_removed(index: Path, arguments: list[str], message: str) -> None:
+    before = contents(index)
+    assert message in error_line("remove", "index", *arguments, cwd=index.parent)
+    assert contents(index) == before
+
+
+def test_damaged_records_can_be_removed(index: Path) -> None:
+    ends = np.fromfile(index / "generation-0" / "uri_ends", "<i8")
+    ends[200] = -7
+    ends.tofile(index / "generation-0" / "uri_ends")
+    (damage,) = json.loads(semcut("verify", "index", "--json", cwd=index.parent, status=1).stdout)
+    ids = [argument for number in damage["ids"] for argument in ("--id", number)]
+    assert f"{len(damage['ids'])} records removed" in semcut("remove", "index", *ids, cwd=index.parent).stdout
+    semcut("compact", "index", cwd=index.parent)
+    assert "is sound" in semcut("verify", "index", cwd=index.parent).stdout
+
+
 # paths without an index, and an index that another process changes
 
 
@@ -281,7 +329,9 @@ def test_a_path_without_an_index_is_one_line_of_error_with_json_too(tmp_path: Pa
     assert "nowhere is not a directory" in error_line("verify", "nowhere", "--json", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["compact"], ["backup", "index"], ["verify", "index", "--wrong"]])
+@pytest.mark.parametrize(
+    "arguments", [["compact"], ["backup", "index"], ["verify", "index", "--wrong"], ["remove", "index"]]
+)
 def test_wrong_use_of_a_command_is_status_2(index: Path, arguments: list[str]) -> None:
     before = contents(index.parent)
     assert "Usage: " in semcut(*arguments, cwd=index.parent, status=2).stderr
