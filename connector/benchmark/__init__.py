@@ -3,6 +3,8 @@
 Modules in reading order:
 
     datasets/           what is searched
+      run_folders       what a run may delete and write in its directory
+      array_files       reads files of arrays, after comparing their headers with what is expected
       dataset           a data set on the disk: an index of records, an index of queries, labels
       from_indexes      copies two indexes of a user into a data set
       fitted_records    generates records that are fitted to a source, in any number and with any number of classes
@@ -30,8 +32,9 @@ Modules in reading order:
       process_memory    measures the memory of the process
       machine           describes the machine, and sets the number of threads
       result_columns    collects the arrays that are stored of each method's results
-      raw_results       reads and writes files of arrays
+      raw_results       names, reads and writes the files of arrays
       dataset_facts     everything else about the run of a data set: dataset.json
+      stored_results    reads all of these for a report, and checks them
     report/             from raw results to a page
       figures           the figures of a run, as dataclasses
       result_metrics    computes recall, average precision, speed, losses
@@ -46,7 +49,8 @@ Modules in reading order:
 `semcut benchmark` (`connector.cli.benchmark_command`) calls `dataset_tasks`, `run` and `write_report`. Scripts use
 `machine` and `process_memory`; `scripts/check_targets.py` checks the figures of a run. The content of run.json is read
 by `connector.reproduce`, so its keys stay as they are. The names of data sets, of directories and of files of raw
-results stay too: an interrupted run continues with them.
+results stay too: an interrupted run continues with them. A run's directory may come from someone else, so a new file or
+folder in it also needs an entry in `run_folders`, and a new array one in `stored_results`.
 
 A new index to compare with needs a builder in `faiss_builders` and an entry in `faiss_methods`; an index of another
 library needs a class with FAISS's `search`, as in `usearch_indexes`, and an entry in `grids`.

@@ -157,7 +157,7 @@ def benchmark(
         raise click.UsageError("--quick and --defaults both choose the settings to measure: give only one of them")
     from semcut.connector.benchmark.datasets.dataset_tasks import FittedRequest, IndexPair, dataset_tasks
     from semcut.connector.benchmark.measure.run import run
-    from semcut.connector.benchmark.measure.run_plan import Plan, keep_plan
+    from semcut.connector.benchmark.measure.run_plan import Plan, check_plan, keep_plan
     from semcut.connector.benchmark.methods.grids import left_out, structures
     from semcut.connector.benchmark.report.rivals import chosen, sentences
     from semcut.connector.benchmark.report.write_report import write_report
@@ -174,6 +174,7 @@ def benchmark(
     )
     grid: Grid = "quick" if quick else "defaults" if defaults else "full"
     structures(grid, plan.methods)  # raises an error for a wrong name before data sets are made
+    check_plan(out, plan)
     pairs = [IndexPair(_data_name(index), index, queries) for index, queries in data]
     with progress_bar("Benchmark") as progress:
         tasks = dataset_tasks(out, pairs, fitted, growth, bits, grid=grid, seed=seed, progress=progress)
@@ -210,7 +211,7 @@ def _data_name(index: Path) -> str:
     place = Path(os.path.realpath(index))
     names = [part for part in (place.name, place.parent.name) if part not in ("index", "")]
     name = re.sub(r"[-_.]?index$", "", names[0]) if names else "data"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "data"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100] or "data"
 
 
 def _print_best_methods(dataset: DatasetFigures) -> None:

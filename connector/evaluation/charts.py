@@ -1,7 +1,8 @@
 """Draw charts in one style: each curve is labelled at its end, in a light or a dark theme.
 
 Colours distinguish kinds of curves, for colour-blind readers too (the palette of Okabe and Ito); markers distinguish
-curves of one kind. The caller chooses both. Needs matplotlib (extra `benchmark`).
+curves of one kind. The caller chooses both. Texts are never formulas, whatever "$" they have. Needs matplotlib (extra
+`benchmark`).
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: in
 def label_axes(axes: Axes, x: str, y: str) -> None:
     """Label both axes of a panel, in the colour of its theme."""
     ink = axes.xaxis.get_ticklabels()[0].get_color() if axes.xaxis.get_ticklabels() else "black"
-    axes.set_xlabel(x, fontsize=9, color=ink)
-    axes.set_ylabel(y, fontsize=9, color=ink)
+    axes.set_xlabel(x, fontsize=9, color=ink, parse_math=False)
+    axes.set_ylabel(y, fontsize=9, color=ink, parse_math=False)
 
 
 def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False) -> None:
@@ -90,7 +91,7 @@ def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False
             name, xy=(ends[name][0], ends[name][1]), xytext=(1.03, height), xycoords="axes fraction",
             textcoords="axes fraction", va="center", fontsize=7 if small else 8, color=curves[name][1],
             arrowprops={"arrowstyle": "-", "color": curves[name][1], "linewidth": 0.5, "alpha": 0.5},
-            annotation_clip=False,
+            annotation_clip=False, parse_math=False,
         )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def shades(count: int, theme: Theme) -> list[str]:
 
 def png(figure: Figure, title: str, theme: Theme) -> bytes:
     """Render a figure with a title, and return the content of a PNG file."""
-    figure.suptitle(title, fontsize=10.5, x=0.085, ha="left", color=INK[theme][1])
+    figure.suptitle(title, fontsize=10.5, x=0.085, ha="left", color=INK[theme][1], parse_math=False)
     target = io.BytesIO()
     figure.savefig(target, format="png")
     return target.getvalue()

@@ -15,17 +15,25 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from typing_extensions import Self
 
-from semcut.connector.benchmark.datasets.array_files import read_arrays
+from semcut.connector.benchmark.datasets.array_files import Array, read_arrays
+from semcut.connector.benchmark.datasets.run_folders import require_directory
 from semcut.indexes import FaissIndex, SemcutError
-from semcut.indexes.config import IndexConfig, Settings
+from semcut.indexes.config import MAX_CLASSES, IndexConfig, Settings
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import replacing, write_json
+
+Text = Annotated[str, Field(max_length=200)]
+"""A name, or a short text: longer ones would make a report slow to draw and useless to read."""
+Count = Annotated[int, Field(ge=0, le=1 << 48)]
+"""A number of things, or of bytes."""
 
 _ABOUT, _LABELS, _INDEX, _QUERIES = "dataset.json", "labels.npz", "index", "queries"
 
@@ -34,8 +42,8 @@ class About(Settings):
     """The description of a data set.
 
     Attributes:
-        name: name in tables and file names.
-        source: where the encodings come from, in words.
+        name: name in tables, at most 200 characters.
+        source: where the encodings come from, in words, at most 500 characters.
         records: n.
         queries: nq.
         classes: C.
@@ -45,15 +53,15 @@ class About(Settings):
         seed: seed of all random choices in the data set; None if there were none.
     """
 
-    name: str
-    source: str
-    records: int
-    queries: int
-    classes: int
-    bits: int
-    dim: int
-    zipf: float = 0.0
-    seed: int | None = None
+    name: Text
+    source: str = Field(max_length=500)
+    records: int = Field(ge=1, le=1 << 48)
+    queries: int = Field(ge=1, le=1 << 48)
+    classes: int = Field(ge=2, le=MAX_CLASSES)
+    bits: int = Field(ge=1, le=1024)
+    dim: int = Field(ge=1, le=65_536)
+    zipf: float = Field(default=0.0, ge=0, le=1e6)
+    seed: Count | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,21 +89,17 @@ class Dataset:
         """Open the data set in a directory.
 
         Raises:
-            DataError: the directory holds no data set, or an unfinished or damaged one.
+            DataError: the directory holds no data set, or an unfinished or damaged one, or one with links.
             NotAnIndexError, DamagedIndexError: one of the two indexes is missing or damaged.
         """
-        try:
-            about = About(**read_json(path / _ABOUT))  # type: ignore[arg-type]
-            labels = read_arrays(path / _LABELS)
-            records, queries = labels["records"], labels["queries"]
-        except (OSError, ValueError, KeyError, TypeError, SemcutError):
-            raise DataError(
-                f"{path} holds no finished data set of a benchmark: delete it, and the next run creates it again"
-            ) from None
+        about = _about(path)
         with ExitStack() as opened:
-            both = [opened.enter_context(FaissIndex.open(path / name)) for name in (_INDEX, _QUERIES)]
-            dataset = Dataset(path, about, both[0], both[1], records, queries)
-            dataset._check_shapes()
+            for name in (_INDEX, _QUERIES):
+                require_directory(path / name)
+            index, queries = (opened.enter_context(FaissIndex.open(path / name)) for name in (_INDEX, _QUERIES))
+            _check_index(path, _INDEX, index, about, about.records)
+            _check_index(path, _QUERIES, queries, about, about.queries)
+            dataset = Dataset(path, about, index, queries, *_read_labels(path, about))
             opened.pop_all()
         return dataset
 
@@ -103,21 +107,6 @@ class Dataset:
     def index_path(self) -> Path:
         """The directory of the index of records."""
         return self.path / _INDEX
-
-    def _check_shapes(self) -> None:
-        """Raise `DataError` unless both indexes and both arrays of labels have the sizes that `about` states."""
-        about = self.about
-        expected = (about.classes, about.bits, about.dim)
-        for name, index, labels, rows in (
-            (_INDEX, self.index, self.record_labels, about.records),
-            (_QUERIES, self.queries, self.query_labels, about.queries),
-        ):
-            if not len(index) == len(labels) == rows or shape(index) != expected:
-                raise DataError(
-                    f"{self.path / name} has {len(index)} records with {len(labels)} labels and (classes, bits, dim) = "
-                    f"{shape(index)}, but {_ABOUT} states {rows} records and {expected}: delete {self.path}, and the "
-                    "next run creates it again"
-                )
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +118,49 @@ class Dataset:
         """Close both indexes."""
         self.index.close()
         self.queries.close()
+
+
+def _about(path: Path) -> About:
+    try:
+        return About(**read_json(path / _ABOUT))  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError, SemcutError):
+        raise _unfinished(path) from None
+
+
+def _check_index(path: Path, name: str, index: FaissIndex, about: About, rows: int) -> None:
+    """Raise `DataError` unless an index has the size that `about` states, and ids from 0."""
+    expected = (about.classes, about.bits, about.dim)
+    if len(index) != rows or shape(index) != expected:
+        raise DataError(
+            f"{path / name} has {len(index)} records and (classes, bits, dim) = {shape(index)}, but {_ABOUT} states "
+            f"{rows} records and {expected}: delete {path}, and the next run creates it again"
+        )
+    ids = index.ids()
+    if ids[0] != 0 or (np.diff(ids) != 1).any():
+        raise DataError(
+            f"{path / name} has other ids than 0 to {rows - 1}: delete {path}, and the next run creates it again"
+        )
+
+
+def _read_labels(path: Path, about: About) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Read the labels of records and queries, as many as both indexes have."""
+    expected = {"records": Array("i4", (about.records,)), "queries": Array("i4", (about.queries,))}
+    try:
+        labels = read_arrays(path / _LABELS, expected.get, expected, 4 * (about.records + about.queries))
+    except (OSError, ValueError):
+        raise _unfinished(path) from None
+    for name, found in labels.items():
+        low, high = int(found.min()), int(found.max())
+        if low < 0 or high >= about.classes:
+            raise DataError(
+                f"{path / _LABELS} has labels of {name} from {low} to {high}, expected 0 to {about.classes - 1}: "
+                f"delete {path}, and the next run creates it again"
+            )
+    return labels["records"], labels["queries"]
+
+
+def _unfinished(path: Path) -> DataError:
+    return DataError(f"{path} holds no finished data set of a benchmark: delete it, and the next run creates it again")
 
 
 def shape(index: FaissIndex) -> tuple[int, int, int]:

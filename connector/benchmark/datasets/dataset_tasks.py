@@ -1,13 +1,12 @@
 """List the data sets of a run: copies of the user's indexes, records fitted to these, or digits if there are none.
 
 A task creates its data set in the directory of the run, when the run needs it. A complete data set is used again; an
-unfinished one is deleted and created again.
+unfinished one is deleted and created again, if it has nothing else than what semcut writes there (see `run_folders`).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from semcut.connector.benchmark.datasets.dataset import Dataset
 from semcut.connector.benchmark.datasets.fitted_records import Fit, fitted_dataset
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
+from semcut.connector.benchmark.datasets.run_folders import delete_dataset
 from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.data import sources
 from semcut.indexes.errors import DataError
@@ -86,6 +86,8 @@ def dataset_tasks(
 ) -> list[DatasetTask]:
     """List the data sets of a run, in order. Fitted data sets are fitted to the first pair, or to the digits.
 
+    Nothing is written or deleted before a task makes its data set.
+
     Args:
         out: directory of the run.
         pairs: indexes of the user.
@@ -98,9 +100,15 @@ def dataset_tasks(
         progress: callback that gets the progress of creating a data set.
 
     Raises:
-        DataError: two data sets would have the same name.
+        DataError: two data sets would have the same name, or an index of the user is inside of the run's directory.
         StorageError: a data set has to be made, and an index of the user cannot be used.
     """
+    for place in (place for pair in pairs for place in (pair.index, pair.queries)):
+        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(out)):
+            raise DataError(
+                f"{place} is inside of {out}, where a run deletes unfinished data sets: choose another directory for "
+                "the run"
+            )
     first = cache(lambda: pairs[0] if pairs else digits(progress))
     tasks: list[DatasetTask] = []
     copied: list[tuple[str, Callable[[], IndexPair]]] = [(pair.name, partial(_given, pair)) for pair in pairs]
@@ -186,6 +194,7 @@ def _fitted_task(
         pair = source()
         with _open_or_copy(out / "data" / f"source-{pair.name}", pair) as dataset:
             fit = Fit.of(dataset, seed=seed)
+        delete_dataset(path)
         made = fitted_dataset(
             path,
             fit,
@@ -208,6 +217,7 @@ def _make_copy(path: Path, source: Callable[[], IndexPair], bits: int | None) ->
     """Copy a pair of indexes into a data set, if that is not complete, and return its directory."""
     if not _is_complete(path):
         pair = source()
+        delete_dataset(path)
         dataset_from_indexes(path, pair.index, pair.queries, name=path.name, bits=bits).close()
     return path
 
@@ -216,17 +226,17 @@ def _open_or_copy(path: Path, pair: IndexPair) -> Dataset:
     """Open a pair of indexes as a data set with all bits of its codes, after copying it if necessary."""
     if _is_complete(path):
         return Dataset.open(path)
+    delete_dataset(path)
     return dataset_from_indexes(path, pair.index, pair.queries, name=pair.name)
 
 
 def _is_complete(path: Path) -> bool:
-    """Return whether the path holds a complete data set; delete an unfinished one."""
-    if not path.exists():
+    """Return whether the path holds a complete data set."""
+    if not os.path.lexists(path):
         return False
     try:
         Dataset.open(path).close()
     except DataError:
-        shutil.rmtree(path)
         return False
     return True
 

@@ -1,24 +1,37 @@
 """Describe the run of one data set: everything that is recorded in addition to the arrays, in `dataset.json`.
 
-`dataset.json` is written last: a directory with this file holds all raw results of a data set.
+`dataset.json` is written last: a directory with this file holds all raw results of a data set. The file may come from
+someone else, so its types, and the lengths of its texts and lists, are checked when it is read.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from semcut.connector.benchmark.datasets.dataset import About
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from semcut.connector.benchmark.datasets.dataset import About, Count, Text
 from semcut.connector.benchmark.measure.machine import Machine
+from semcut.connector.benchmark.measure.raw_results import REPEAT, file_name
 from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.benchmark.methods.grids import Grid
-from semcut.connector.benchmark.methods.structures import Parameters
-from semcut.indexes.errors import DataError, SemcutError
+from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
+from semcut.indexes.config import plain_reason
+from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 _FILE = "dataset.json"
+_FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Growth = Annotated[int, Field(ge=-(1 << 48), le=1 << 48)]
+"""Bytes by which memory has grown, or has become less."""
+_Parameters = Annotated[
+    dict[Text, Count | Annotated[float, Field(ge=-1e12, le=1e12)] | Text | None], Field(max_length=20)
+]
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,14 @@ class StructureFacts:
         reader_mapped_bytes: bytes of the mapped pages of that index; None for FAISS's indexes.
     """
 
-    build_seconds: float
-    memory_bytes: int
-    memory_peak: int
-    disk_bytes: int
-    reader_memory_bytes: int | None = None
-    reader_mapped_bytes: int | None = None
+    __pydantic_config__ = _FORBID
+
+    build_seconds: Seconds
+    memory_bytes: Growth
+    memory_peak: Growth
+    disk_bytes: Count
+    reader_memory_bytes: Growth | None = None
+    reader_mapped_bytes: Growth | None = None
 
     def as_dict(self) -> dict[str, float]:
         """Return the figures that are known, for JSON."""
@@ -51,12 +66,19 @@ class StructureFacts:
 class MethodFacts:
     """The recorded description of a method: see `Method`; `file` is the name of the file with its arrays."""
 
-    name: str
-    family: str
-    parameters: Parameters
-    structure: str
+    __pydantic_config__ = _FORBID
+
+    name: Text
+    family: Text
+    parameters: _Parameters
+    structure: Text
     reranks: bool
-    file: str
+    file: Text
+
+    @property
+    def of_semcut(self) -> bool:
+        """Whether it is one of semcut's methods, whose parameters are a `SearchPoint`."""
+        return "cutoff" in self.parameters
 
 
 @dataclass(frozen=True)
@@ -78,19 +100,21 @@ class DatasetFacts:
         methods: the methods.
     """
 
+    __pydantic_config__ = _FORBID
+
     about: About
     grid: Grid
     plan: Plan
     machine: Machine
-    started: float
-    finished: float
-    partitions: int
-    cells: int
-    column_bytes: dict[str, int]
-    feature_bytes: int
-    exact_queries: dict[str, int]
-    structures: dict[str, StructureFacts]
-    methods: tuple[MethodFacts, ...]
+    started: Seconds
+    finished: Seconds
+    partitions: Count
+    cells: Count
+    column_bytes: Annotated[dict[Text, Count], Field(max_length=100)]
+    feature_bytes: Count
+    exact_queries: Annotated[dict[Text, Count], Field(max_length=1000)]
+    structures: Annotated[dict[Text, StructureFacts], Field(max_length=1000)]
+    methods: Annotated[tuple[MethodFacts, ...], Field(min_length=1, max_length=2000)]
 
     def write(self, directory: Path) -> None:
         """Write `dataset.json` in one step, which marks the results in the directory as complete."""
@@ -116,18 +140,33 @@ class DatasetFacts:
         except (OSError, ValueError):
             return None
         try:
-            return DatasetFacts(
-                **content
-                | {
-                    "about": About(**content["about"]),
-                    "plan": Plan(**content["plan"]),
-                    "machine": Machine(**content["machine"]),
-                    "structures": {name: StructureFacts(**facts) for name, facts in content["structures"].items()},
-                    "methods": tuple(MethodFacts(**method) for method in content["methods"]),
-                }
-            )
-        except (KeyError, TypeError, AttributeError, SemcutError) as error:
-            raise DataError(
-                f"{path} does not describe the results of a benchmark ({error}): delete {directory}, and the next run "
-                "measures it again"
-            ) from None
+            facts = _FACTS.validate_python(content)
+            reason = facts._contradiction()
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part)[:60] for part in first["loc"][:3])
+            reason = f"{place} = {shown(first['input'])}: {plain_reason(first['msg'])}"
+        if reason:
+            raise DataError(f"{path} does not describe the results of a benchmark ({reason}): {REPEAT}")
+        return facts
+
+    def _contradiction(self) -> str:
+        """Say what in it contradicts something else; empty if nothing does."""
+        names = [method.name for method in self.methods]
+        for method in self.methods:
+            if method.file != file_name(method.name):
+                return f"the file of {shown(method.name)} is {shown(method.file)}, expected {file_name(method.name)}"
+            if method.structure not in self.structures:
+                return f"{shown(method.name)} searches {shown(method.structure)}, which is not among the structures"
+        if len(set(names)) < len(names):
+            return "two methods have the same name"
+        try:
+            for method in self.methods:
+                if method.of_semcut:
+                    SearchPoint.of(method.parameters)
+        except DataError as error:
+            return str(error)
+        return ""
+
+
+_FACTS = TypeAdapter(DatasetFacts)

@@ -11,7 +11,7 @@ brute force; `check` compares it again in every run, for some queries, with the 
 difference is an error that ends the run. With a low cutoff an exact answer examines a large part of all records, so the
 time for each cutoff and ranking is limited, and only some queries get an answer.
 
-Exact answers are stored in the directory of the data set, and the next run with the same queries and k uses them again.
+Exact answers are found again in every run, since those of another run are right only if that run was.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.array_files import read_arrays
+from semcut.connector.benchmark.datasets.array_files import Array
+from semcut.connector.benchmark.measure import raw_results
+from semcut.connector.benchmark.methods.semcut_methods import MAX_CUTOFF
 from semcut.connector.benchmark.methods.structures import Data
 from semcut.indexes import Encodings, FaissIndex, SearchResult, SemcutError
 from semcut.indexes.config import Ranking
+from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import distance, fused_score, is_relevant, relevance
-from semcut.indexes.storage.atomic_write import replacing
 
 Point = tuple[float, Ranking]
 """A cutoff and a ranking."""
@@ -86,24 +88,41 @@ class Truth:
         arrays: dict[str, Any] = {"ids": self.ids, "distances": self.distances}
         for (cutoff, ranking), exact in self.exact.items():
             arrays |= {f"{cutoff!r} {ranking} {name}": value for name, value in vars(exact).items()}
-        with replacing(path) as scratch, scratch.open("wb") as file:
-            np.savez(file, **arrays)
+        raw_results.save_arrays(path, arrays)
 
     @staticmethod
-    def load(path: Path) -> Truth | None:
-        """Read answers from a file; None if the file is missing or damaged."""
+    def load(path: Path, queries: int, k: int) -> Truth:
+        """Read the answers to nq queries, k for each, from a file.
+
+        Raises:
+            DataError: the file is missing, damaged or of other queries.
+        """
+        rows = (1, queries)
+        columns = {
+            "ids": Array("i8", (rows, k)),
+            "distances": Array("f4", (rows, k)),
+            "relevance": Array("f4", (rows, k)),
+            "scores": Array("f4", (rows, k)),
+            "relevant": Array("i8", (rows,)),
+        }
+        nearest = {"ids": Array("i8", (queries, k)), "distances": Array("f4", (queries, k))}
+
+        def expected(name: str) -> Array | None:
+            return columns.get(name.rpartition(" ")[2]) if " " in name else nearest.get(name)
+
+        arrays = raw_results.load_arrays(path, expected, nearest)
         exact: dict[Point, dict[str, Any]] = {}
         try:
-            arrays = read_arrays(path)
             for key in arrays:
                 if " " in key:
                     cutoff, ranking, name = key.split(" ")
-                    exact.setdefault((float(cutoff), _ranking(ranking)), {})[name] = arrays[key]
-            return Truth(
-                arrays["ids"], arrays["distances"], {point: Exact(**columns) for point, columns in exact.items()}
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+                    exact.setdefault((_cutoff(cutoff), _ranking(ranking)), {})[name] = arrays[key]
+            points = {point: Exact(**found) for point, found in exact.items()}
+        except (ValueError, TypeError):
+            raise DataError(f"{path} has exact answers that semcut does not write: {raw_results.REPEAT}") from None
+        for one in points.values():
+            raw_results.require_same_length(path, vars(one))
+        return Truth(arrays["ids"], arrays["distances"], points)
 
 
 def find_truth(
@@ -114,7 +133,6 @@ def find_truth(
     *,
     k: int,
     seconds: float,
-    path: Path | None = None,
     progress: Progress = silent,
 ) -> Truth:
     """Find the exact answers to all queries by feature, and for each point to as many queries as the time allows.
@@ -126,23 +144,18 @@ def find_truth(
         points: cutoffs and rankings to answer by.
         k: answers per query.
         seconds: time for each point; at least `_FIRST` queries are answered.
-        path: file of stored answers; if it lacks any of these answers, all are found again and written to it.
         progress: callback that gets the number of points that are done.
 
     Raises:
         WrongAnswerError: an answer differs from brute force.
     """
     wanted = list(points)
-    truth = None if path is None else Truth.load(path)
-    if truth is None or truth.ids.shape != (len(queries), k) or not set(wanted) <= set(truth.exact):
-        rows, distances = nearest(data.features, queries.features, k)
-        exact = {}
-        for place, point in enumerate(wanted):
-            progress(place, len(wanted) + 1, "exact answers")
-            exact[point] = answers(index, queries, *point, k=k, seconds=seconds)
-        truth = Truth(data.ids_of(rows), distances, exact)
-        if path is not None:
-            truth.save(path)
+    rows, distances = nearest(data.features, queries.features, k)
+    exact = {}
+    for place, point in enumerate(wanted):
+        progress(place, len(wanted) + 1, "exact answers")
+        exact[point] = answers(index, queries, *point, k=k, seconds=seconds)
+    truth = Truth(data.ids_of(rows), distances, exact)
     progress(len(wanted), len(wanted) + 1, "exact answers")
     check(index, queries, truth, k)
     return truth
@@ -213,8 +226,7 @@ def check(index: FaissIndex, queries: Encodings, truth: Truth, k: int) -> None:
             query = int(wrong[0])
             raise WrongAnswerError(
                 f"the exact answer to query {query} at cutoff {cutoff} by {ranking} is {kept.ids()[query].tolist()}, "
-                f"but the search gave {found[query].tolist()}: if the data set was changed, delete truth-*.npz in its "
-                "directory; otherwise report this"
+                f"but the search gave {found[query].tolist()}: report this"
             )
 
 
@@ -238,6 +250,13 @@ class _BestSoFar:
 
     def ids(self) -> NDArray[np.int64]:
         return np.where(np.isinf(self._cost), -1, self._ids)
+
+
+def _cutoff(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_CUTOFF:
+        raise ValueError(text)
+    return value
 
 
 def _ranking(name: str) -> Ranking:

@@ -8,9 +8,12 @@ import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import faiss
+from pydantic import Field
+
+from semcut.connector.benchmark.datasets.dataset import Count, Text
 
 _PACKAGES = ("semcut", "numpy", "faiss-cpu", "faiss-gpu", "numba", "usearch", "rabitqlib")
 
@@ -29,13 +32,13 @@ class Machine:
         versions: version of Python and of each installed package out of `_PACKAGES`.
     """
 
-    processor: str
-    cores: int | None
-    memory_bytes: int
-    gpus: int
-    system: str
-    load_average: list[float]
-    versions: dict[str, str]
+    processor: Text
+    cores: Count | None
+    memory_bytes: Count
+    gpus: Count
+    system: Text
+    load_average: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=1, max_length=3)]
+    versions: Annotated[dict[Text, Text], Field(max_length=100)]
 
     @staticmethod
     def current() -> Machine:

@@ -17,18 +17,24 @@ All figures are computed from these files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.array_files import read_arrays
+from semcut.connector.benchmark.datasets.array_files import Array, read_arrays
 from semcut.connector.benchmark.measure.timing import Times
 from semcut.connector.benchmark.methods.structures import Method
 from semcut.indexes.errors import DataError
 from semcut.indexes.storage.atomic_write import replacing
+
+REPEAT = "delete its directory, and the next run measures it again"
+"""What a user can do about a damaged file of results."""
+
+_MAX_BYTES = 256 << 20
+"""The largest sum of the arrays of a file: 10,000 queries, 100 answers to each, at 12 cutoffs and rankings."""
 
 
 def file_name(method: str) -> str:
@@ -54,15 +60,24 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a file.
+def load_arrays(
+    path: Path, expected: Callable[[str], Array | None], required: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a file; `expected` and `required` are those of `read_arrays`.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or has other arrays.
     """
     try:
-        return read_arrays(path)
+        return read_arrays(path, expected, required, _MAX_BYTES)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): delete its directory, and the next run measures it again"
-        ) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read ({reason}): {REPEAT}") from None
+
+
+def require_same_length(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `DataError` unless all these arrays of a file have the same number of rows."""
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"{path} has arrays of different lengths ({shown}): {REPEAT}")

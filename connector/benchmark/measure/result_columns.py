@@ -125,6 +125,5 @@ def _row_of_id(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _records_per_label(dataset: Dataset) -> NDArray[np.int64]:
-    """Count the records of each label that records or queries have: (labels,) int64."""
-    most = int(max(dataset.record_labels.max(initial=0), dataset.query_labels.max(initial=0)))
-    return np.bincount(dataset.record_labels, minlength=most + 1)
+    """Count the records of each class: (classes,) int64."""
+    return np.bincount(dataset.record_labels, minlength=dataset.about.classes)

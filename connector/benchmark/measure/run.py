@@ -8,7 +8,6 @@ was interrupted is measured again from the start.
 from __future__ import annotations
 
 import gc
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ import numpy as np
 
 from semcut.connector.benchmark.datasets.dataset import Dataset
 from semcut.connector.benchmark.datasets.dataset_tasks import DatasetTask
+from semcut.connector.benchmark.datasets.run_folders import delete_results
 from semcut.connector.benchmark.measure import ground_truth, raw_results, stage_times, timing
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, MethodFacts, StructureFacts
 from semcut.connector.benchmark.measure.machine import Machine, set_threads
@@ -45,7 +45,7 @@ def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress)
         progress: callback that gets the progress and the name of each part of the work.
 
     Raises:
-        DataError: the directory holds a run with another plan, or something else; or the plan chooses no method.
+        DataError: the directory holds a run with another plan, something else, or links; or the plan chooses no method.
         WrongAnswerError: an exact answer of semcut is wrong.
     """
     keep_plan(out, plan)
@@ -53,7 +53,7 @@ def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress)
     for task in tasks:
         directory = out / "raw" / task.name
         if DatasetFacts.read(directory) is None:
-            shutil.rmtree(directory, ignore_errors=True)
+            delete_results(directory)
             path = task.make()
             directory.mkdir(parents=True)
             _measure(directory, task, path, plan, progress)
@@ -91,7 +91,6 @@ def _measure(directory: Path, request: DatasetTask, path: Path, plan: Plan, prog
                 _points(methods, len(data)),
                 k=plan.k,
                 seconds=plan.truth_seconds,
-                path=path / f"truth-{plan.k}-{len(queries)}-{plan.seed}.npz",
                 progress=report,
             )
             truth.save(directory / "truth.npz")

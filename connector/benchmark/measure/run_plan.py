@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
+from semcut.connector.benchmark.datasets.dataset import Count, Text
+from semcut.connector.benchmark.datasets.run_folders import require_directories
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_defaults import DEFAULT_K
 from semcut.indexes.storage.atomic_write import write_json
+
+_FILE = "plan.json"
 
 
 class Plan(Settings):
@@ -22,7 +27,7 @@ class Plan(Settings):
 
     Attributes:
         k: results of a search.
-        queries: maximum number of queries of a data set that are used.
+        queries: maximum number of queries of a data set that are used, at most 10,000.
         batches: queries per call; every method is timed with each of these sizes.
         rounds: measured rounds over all methods.
         call_seconds: time that one call may take; a batch that would take longer is cut. The search with all queries
@@ -36,15 +41,17 @@ class Plan(Settings):
     """
 
     k: int = Field(default=DEFAULT_K, ge=1, le=100)
-    queries: int = Field(default=1024, ge=1)
-    batches: tuple[int, ...] = (1, 32, 1024)
-    rounds: int = Field(default=3, ge=1)
-    call_seconds: float = Field(default=5.0, gt=0)
-    truth_seconds: float = Field(default=15.0, gt=0)
-    whole: int = 50_000
-    threads: int = Field(ge=1)
-    seed: int = 0
-    methods: tuple[str, ...] | None = None
+    queries: int = Field(default=1024, ge=1, le=10_000)
+    batches: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(
+        default=(1, 32, 1024), min_length=1, max_length=20
+    )
+    rounds: int = Field(default=3, ge=1, le=1000)
+    call_seconds: float = Field(default=5.0, gt=0, le=1e6)
+    truth_seconds: float = Field(default=15.0, gt=0, le=1e6)
+    whole: Count = 50_000
+    threads: int = Field(ge=1, le=1 << 16)
+    seed: Count = 0
+    methods: Annotated[tuple[Text, ...], Field(max_length=1000)] | None = None
 
     @property
     def largest_batch(self) -> int:
@@ -61,9 +68,24 @@ def keep_plan(out: Path, plan: Plan) -> None:
     """Write the plan of a new run, or check that the directory was started with the same plan.
 
     Raises:
-        DataError: the directory holds a run with another plan, or something else.
+        DataError: as for `check_plan`.
     """
-    path = out / "plan.json"
+    if not check_plan(out, plan):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _FILE, plan.model_dump(mode="json"))
+
+
+def check_plan(out: Path, plan: Plan) -> bool:
+    """Check that a directory is new, or that of a run with the same plan, and return which; nothing is changed.
+
+    Returns:
+        Whether a run was started there.
+
+    Raises:
+        DataError: the directory holds a run with another plan, or one with links to other directories, or something
+            else.
+    """
+    path = out / _FILE
     if os.path.lexists(path):
         try:
             before = Plan(**read_json(path))  # type: ignore[arg-type]
@@ -75,10 +97,10 @@ def keep_plan(out: Path, plan: Plan) -> None:
             raise DataError(
                 f"{out} holds a run with {changes}: give the options of that run, or choose another directory"
             )
-        return
+        require_directories(out)
+        return True
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is not a directory: choose another")
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} exists already and holds no run of a benchmark: choose a new directory")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan.model_dump(mode="json"))
+    return False

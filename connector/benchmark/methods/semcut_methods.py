@@ -11,35 +11,52 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from semcut.connector.benchmark.methods.structures import Data, Ids, Method, Parameters, StepCounts
 from semcut.indexes import Encodings, FaissIndex
-from semcut.indexes.config import Ranking
+from semcut.indexes.config import MAX_RESULTS, MAX_SIMILARITY, Ranking
+from semcut.indexes.errors import DataError, shown
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 SHORTLISTS = (50, 100, 200, 500, None)
 RANKINGS: tuple[Ranking, ...] = ("distance", "fused")
+MAX_CUTOFF = MAX_SIMILARITY
+"""Largest cutoff that is read."""
 
 
 @dataclass(frozen=True)
 class SearchPoint:
     """One point of the grid of semcut's search parameters; the defaults are those of a search."""
 
-    cutoff: float = DEFAULT_CUTOFF
-    shortlist: int | None = DEFAULT_SHORTLIST
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    cutoff: Annotated[float, Field(ge=0, le=MAX_CUTOFF)] = DEFAULT_CUTOFF
+    shortlist: Annotated[int, Field(ge=1, le=MAX_RESULTS)] | None = DEFAULT_SHORTLIST
     ranking: Ranking = "distance"
 
     @staticmethod
     def of(parameters: Parameters) -> SearchPoint:
-        """Return the point that the parameters of one of semcut's methods describe."""
-        values: dict[str, Any] = dict(parameters)
-        return SearchPoint(**values)
+        """Return the point that the parameters of one of semcut's methods describe.
+
+        Raises:
+            DataError: they describe none.
+        """
+        try:
+            return _POINT.validate_python(parameters)
+        except ValidationError:
+            raise DataError(
+                f"{shown(parameters)} are no parameters of a search, expected cutoff, shortlist and ranking"
+            ) from None
+
+
+_POINT = TypeAdapter(SearchPoint)
 
 
 class Semcut:

@@ -204,7 +204,8 @@ def _draw_families(
         axes.scatter(across, up, s=10, marker=marker, color=shade, alpha=0.3, linewidths=0, zorder=2)
         curves[family] = (pareto_front(points), shade, marker)
     best = pareto_front(point for points in families.values() for point in points)
-    axes.plot(*zip(*best, strict=True), "--", color=INK[theme][1], linewidth=1, alpha=0.6, zorder=1)
+    if best:
+        axes.plot(*zip(*best, strict=True), "--", color=INK[theme][1], linewidth=1, alpha=0.6, zorder=1)
     axes.set_yscale("log")
     draw_curves(axes, curves, theme)
 

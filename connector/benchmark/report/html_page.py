@@ -13,6 +13,7 @@ from semcut.connector.benchmark.measure.machine import Machine
 from semcut.connector.benchmark.report.figures import KINDS, DatasetFigures, MethodFigures, RunFigures, SemcutFigures
 from semcut.connector.benchmark.report.html_parts import (
     Row,
+    bold,
     bytes_text,
     folded,
     number_text,
@@ -121,7 +122,7 @@ def _rivals(dataset: DatasetFigures) -> str:
     parts = []
     for semcut in chosen(dataset):
         own = (
-            f"<b>{escape(semcut.name)}</b>", "", number_text(semcut.map, 4), f"{semcut.queries_per_second(batch):,.0f}",
+            bold(semcut.name), "", number_text(semcut.map, 4), f"{semcut.queries_per_second(batch):,.0f}",
             "1", "", number_text(semcut.map, 4), f"{semcut.batches[one].p50_ms:.3f}", "1",
             f"{semcut.build_seconds:.2f}", bytes_text(memory(dataset, semcut)),
         )  # fmt: skip
@@ -143,15 +144,15 @@ def _rival_row(dataset: DatasetFigures, rival: Rival) -> Row:
     below = "" if rival.as_good else " (below)"
 
     def factor(value: float) -> str:
-        return f"<b>{value:.2f}</b>" if value > 1 else f"{value:.2f}"
+        return bold(f"{value:.2f}") if value > 1 else f"{value:.2f}"
 
     return (
-        escape(rival.family),
-        escape(setting(rival.batch)),
+        rival.family,
+        setting(rival.batch),
         number_text(rival.batch.map, 4) + below,
         f"{rival.batch.queries_per_second(batch):,.0f}",
         factor(rival.faster_in_batches),
-        escape(setting(rival.single)),
+        setting(rival.single),
         number_text(rival.single.map, 4) + below,
         f"{rival.single.batches[one].p50_ms:.3f}",
         factor(rival.faster_alone),
@@ -172,9 +173,8 @@ def _methods(dataset: DatasetFigures) -> str:
     rows: dict[str, list[Row]] = {}
     for method in sorted(dataset.methods, key=_order):
         latency = method.batches[batches[0]]
-        name = escape(method.name)
         row = (
-            f"<b>{name}</b>" if method.name in best else name,
+            bold(method.name) if method.name in best else method.name,
             number_text(method.map, 3),
             number_text(method.precision, 3),
             *([number_text(method.map_all, 3)] if with_map_all else []),
@@ -236,7 +236,7 @@ def _structures(dataset: DatasetFigures) -> str:
     columns = sum(dataset.column_bytes.values())
     rows = [
         (
-            escape(name),
+            name,
             f"{facts.build_seconds:.2f}",
             bytes_text(facts.disk_bytes),
             bytes_text(facts.memory_bytes),
@@ -285,7 +285,7 @@ def _growth(datasets: list[DatasetFigures], plots: Plots) -> str:
 def _growth_row(dataset: DatasetFigures, method: MethodFigures) -> Row:
     records, plan = dataset.about.records, dataset.plan
     return (
-        escape(method.name),
+        method.name,
         f"{records:,}",
         f"{1e6 / method.queries_per_second(plan.largest_batch):,.1f}",
         f"{method.batches[plan.smallest_batch].p50_ms:.3f}",

@@ -6,15 +6,26 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+
+class Html(str):
+    """Text that is HTML already; every other text is escaped."""
+
+
 Row = Sequence[str]
+"""Cells: plain text, or `Html`."""
+
+
+def bold(text: str) -> Html:
+    """Write plain text in bold."""
+    return Html(f"<b>{escape(text)}</b>")
 
 
 def table(head: Row, rows: Iterable[Row], left: Sequence[int] = (0,)) -> str:
     """Write a table.
 
     Args:
-        head: titles of the columns, plain text.
-        rows: cells that are HTML already.
+        head: titles of the columns.
+        rows: the cells of each row.
         left: positions of the columns that are aligned to the left.
     """
     sides = ["l" if i in left else "" for i in range(len(head))]
@@ -23,15 +34,16 @@ def table(head: Row, rows: Iterable[Row], left: Sequence[int] = (0,)) -> str:
         return (
             "<tr>" + "".join(
                 f'<{tag} class="{side}">{cell}</{tag}>' if side else f"<{tag}>{cell}</{tag}>"
-                for side, cell in zip(sides, cells, strict=True)
+                for side, cell in zip(sides, map(_html, cells), strict=True)
             ) + "</tr>"
         )  # fmt: skip
 
     body = "\n".join(line(row, "td") for row in rows)
-    return (
-        f'<div class="wide"><table><thead>{line([escape(cell) for cell in head], "th")}</thead>'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    return f'<div class="wide"><table><thead>{line(head, "th")}</thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _html(cell: str) -> str:
+    return cell if isinstance(cell, Html) else escape(cell)
 
 
 def folded(summary: str, rows: int, content: str) -> str:

@@ -1,22 +1,31 @@
-"""Compute all figures of a run from its raw results, without searching or timing anything."""
+"""Compute all figures of a run from its raw results, without searching or timing anything.
+
+The results of one method are read at a time, so memory does not grow with the number of methods.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.measure import raw_results
+from semcut.connector.benchmark.datasets.run_folders import require_directories
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, MethodFacts
 from semcut.connector.benchmark.measure.ground_truth import Truth
+from semcut.connector.benchmark.measure.raw_results import REPEAT
+from semcut.connector.benchmark.measure.stored_results import (
+    Arrays,
+    load_method,
+    load_probes,
+    load_queries,
+    load_truth,
+)
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report import result_metrics
 from semcut.connector.benchmark.report.figures import DatasetFigures, MethodFigures, RunFigures, SemcutFigures
 from semcut.indexes.errors import DataError
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def run_figures(out: Path, command: str | None = None) -> RunFigures:
@@ -27,8 +36,9 @@ def run_figures(out: Path, command: str | None = None) -> RunFigures:
         command: the command that made the run.
 
     Raises:
-        DataError: a file of raw results is missing or damaged.
+        DataError: a file of raw results is missing or damaged; or a folder of the run is a link.
     """
+    require_directories(out)
     found = [
         (facts, directory)
         for directory in sorted((out / "raw").glob("*"))
@@ -48,14 +58,14 @@ def dataset_figures(directory: Path, facts: DatasetFacts) -> DatasetFigures:
     Raises:
         DataError: a file is missing or damaged.
     """
-    truth = Truth.load(directory / "truth.npz")
-    if truth is None:
-        raise DataError(
-            f"{directory / 'truth.npz'} cannot be read: delete its directory, and the next run measures it again"
-        )
-    queries, probes = (raw_results.load_arrays(directory / f"{name}.npz") for name in ("queries", "probes"))
-    loaded = [(method, raw_results.load_arrays(directory / method.file)) for method in facts.methods]
-    most = max((len(arrays["ids"]) for _, arrays in loaded), default=0)
+    try:
+        directory.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the name of {directory} is not valid text: rename it") from None
+    queries, probes = load_queries(directory, facts), load_probes(directory, facts)
+    truth = load_truth(directory, facts, len(queries["ids"]))
+    methods = [_method_figures(directory, facts, method, truth, queries) for method in facts.methods]
+    most = max(method.queries for method in methods)
     return DatasetFigures(
         name=directory.name,
         about=facts.about,
@@ -73,13 +83,15 @@ def dataset_figures(directory: Path, facts: DatasetFacts) -> DatasetFigures:
             cutoff: float(exact.relevant.mean() / facts.about.records) for (cutoff, _), exact in truth.exact.items()
         },
         probes={name: float(np.median(values)) for name, values in probes.items()},
-        methods=tuple(_method_figures(facts, method, arrays, truth, queries, most) for method, arrays in loaded),
+        methods=tuple(replace(method, complete=method.queries == most) for method in methods),
     )
 
 
 def _method_figures(
-    facts: DatasetFacts, method: MethodFacts, arrays: Arrays, truth: Truth, queries: Arrays, most_queries: int
+    directory: Path, facts: DatasetFacts, method: MethodFacts, truth: Truth, queries: Arrays
 ) -> MethodFigures:
+    """Compute the figures of one method; whether it is complete depends on the others."""
+    arrays = load_method(directory, facts, method, len(queries["ids"]))
     ids, distances = arrays["ids"], arrays["distances"]
     seconds = {int(name[8:]): values for name, values in arrays.items() if name.startswith("seconds_")}
     sizes = {int(name[5:]): int(value) for name, value in arrays.items() if name.startswith("size_")}
@@ -98,17 +110,17 @@ def _method_figures(
         map_all=None if precision_of_all is None else _mean(precision_of_all),
         map_all_queries=None if precision_of_all is None else len(precision_of_all),
         recall=_mean(result_metrics.recall(ids, distances, truth.distances[: len(ids)])),
-        semcut=_semcut_figures(facts, method, arrays, truth, queries) if "cutoff" in method.parameters else None,
+        semcut=_semcut_figures(directory, facts, method, arrays, truth, queries) if method.of_semcut else None,
         build_seconds=structure.build_seconds,
         memory_bytes=structure.memory_bytes,
         memory_peak=structure.memory_peak,
         disk_bytes=structure.disk_bytes + (facts.feature_bytes if method.reranks else 0),
-        complete=len(ids) == most_queries,
+        complete=False,
     )
 
 
 def _semcut_figures(
-    facts: DatasetFacts, method: MethodFacts, arrays: Arrays, truth: Truth, queries: Arrays
+    directory: Path, facts: DatasetFacts, method: MethodFacts, arrays: Arrays, truth: Truth, queries: Arrays
 ) -> SemcutFigures:
     point = SearchPoint.of(method.parameters)
     exact = truth.exact[point.cutoff, point.ranking]
@@ -116,7 +128,12 @@ def _semcut_figures(
     total = {"partitions": facts.partitions, "cells": facts.cells, "codes": facts.about.records}
     lost = None
     if best is not None:
-        pruned = queries[f"pruned {point.cutoff!r} {point.ranking}"]
+        pruned = queries.get(f"pruned {point.cutoff!r} {point.ranking}")
+        if pruned is None:
+            raise DataError(
+                f"{directory / 'queries.npz'} does not say what pruning skips at cutoff {point.cutoff} by "
+                f"{point.ranking}: {REPEAT}"
+            )
         lost = result_metrics.losses(arrays["ids"], best, exact, point.cutoff, pruned)
     return SemcutFigures(
         point=point,

@@ -22,7 +22,7 @@ def write_report(out: Path, command: str | None = None) -> RunFigures:
         command: the command that made the run, which the page names.
 
     Raises:
-        DataError: a file of raw results is missing or damaged.
+        DataError: a file of raw results is missing or damaged, or a folder of the run is a link; nothing is written.
     """
     figures = run_figures(out, command)
     write_json(out / "run.json", figures.as_dict())

@@ -1,21 +1,24 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.dataset import About, Dataset, finish_dataset, start_dataset
+from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.errors import DataError
-from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings, stored
+from tests.connector.benchmark.synthetic import BITS, CLASSES, DIM, encodings
 
 ABOUT = About(name="x", source="made up", records=60, queries=24, classes=CLASSES, bits=BITS, dim=DIM)
 
 
-def make(path, about=ABOUT):
-    """Create a finished data set."""
+def make(path, about=ABOUT, first=0):
+    """Create a finished data set, with ids from `first`."""
     labels = []
     for at, rows, seed in zip(start_dataset(path), (60, 24), (0, 1), strict=True):
         batch, label = encodings(rows, seed=seed)
-        stored(at, batch, label)
+        with FaissIndex.create(at, IndexConfig(classes=CLASSES, bits=BITS, dim=DIM)) as index:
+            index.add(replace(batch, ids=np.arange(first, first + rows)))
         labels.append(label)
     finish_dataset(path, about, *labels)
     return labels
@@ -57,6 +60,46 @@ def test_parts_of_different_sizes_are_refused(tmp_path):
     for change in ({"records": 61}, {"bits": 32}):
         file.write_text(json.dumps({**ABOUT.model_dump(), **change}))
         with pytest.raises(DataError, match="delete"):
+            Dataset.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels + 2**30, r"labels of records from 1073741824 to \d+, expected 0 to 11"),
+        (lambda labels: labels - 9, "labels of records from -9 to 2, expected 0 to 11"),
+        (lambda labels: labels.astype("U9"), "no finished data set"),
+        (lambda labels: labels.astype(np.float32), "no finished data set"),
+        (lambda labels: np.zeros(1 << 20, np.int32), "no finished data set"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_before_they_are_used(tmp_path, change, message):
+    labels = make(tmp_path / "set")
+    records, queries = (each.astype(np.int32) for each in labels)
+    np.savez_compressed(tmp_path / "set" / "labels.npz", records=change(records), queries=queries)
+    with pytest.raises(DataError, match=message):
+        Dataset.open(tmp_path / "set")
+
+
+def test_ids_that_do_not_count_from_zero_are_refused(tmp_path):
+    make(tmp_path / "set", first=1)
+    with pytest.raises(DataError, match="index has other ids than 0 to 59"):
+        Dataset.open(tmp_path / "set")
+
+
+def test_an_index_elsewhere_is_not_opened_through_a_link(tmp_path):
+    make(tmp_path / "set")
+    (tmp_path / "set" / "queries").rename(tmp_path / "elsewhere")
+    (tmp_path / "set" / "queries").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="queries is a symbolic link"):
+        Dataset.open(tmp_path / "set")
+
+
+def test_a_description_of_great_length_is_refused(tmp_path):
+    make(tmp_path / "set")
+    for name, value in (("name", "W" * 5000), ("source", "W" * 5000), ("seed", 10**300), ("zipf", 1e300)):
+        (tmp_path / "set" / "dataset.json").write_text(json.dumps({**ABOUT.model_dump(), name: value}))
+        with pytest.raises(DataError, match="no finished data set"):
             Dataset.open(tmp_path / "set")
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.dataset_tasks import DatasetTask
-from semcut.connector.benchmark.measure import raw_results
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts
 from semcut.connector.benchmark.measure.run import run
 from semcut.connector.benchmark.measure.run_plan import Plan
+from semcut.connector.benchmark.measure.stored_results import load_method
 from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report.summarise import dataset_figures, run_figures
@@ -48,7 +48,7 @@ def test_every_method_has_raw_results_of_every_query_and_call(out, small_figures
     files = {path.name for path in (out / "raw" / "small").glob("*.npz")}
     assert {method.file for method in facts.methods} | {"truth.npz", "queries.npz", "probes.npz"} == files
     for method in facts.methods:
-        arrays = raw_results.load_arrays(out / "raw" / "small" / method.file)
+        arrays = load_method(out / "raw" / "small", facts, method, 128)
         queries = arrays["ids"].shape[0]
         assert arrays["ids"].shape == arrays["distances"].shape == arrays["labels"].shape == (queries, 10)
         assert queries in (128, arrays["size_128"])  # of all queries, or of a cut batch if these take too long

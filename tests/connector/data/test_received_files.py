@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semcut.connector.benchmark.datasets import array_files
-from semcut.connector.benchmark.datasets.array_files import read_arrays
+from semcut.connector.benchmark.datasets.array_files import Array, read_arrays
 from semcut.connector.benchmark.datasets.dataset import Dataset
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts
 from semcut.connector.benchmark.measure.ground_truth import Truth
@@ -56,7 +56,8 @@ MADE = pytest.mark.parametrize("make", [fifo, device, endless, directory])
 READERS: dict[str, Callable[[Path], Any]] = {
     "figures.safetensors": Measurement.load,
     "training.safetensors": lambda file: read_state(file, 1 << 20),
-    "results.npz": load_arrays,
+    "results.npz": lambda file: load_arrays(file, {}.get),
+    "truth.npz": lambda file: Truth.load(file, 2, 3),
     "a.journal": Journal,
     "run.json": lambda file: keep_speed(file.parent / "out", file.parent),
     "dataset.json": lambda file: Dataset.open(file.parent),
@@ -82,9 +83,8 @@ def test_weights_that_never_end_are_refused(name: str, tmp_path: Path) -> None:
 
 @MADE
 def test_a_reader_that_does_without_the_file_does_not_wait_for_it(make: Make, tmp_path: Path) -> None:
-    for name in ("truth.npz", "complete", "dataset.json"):
+    for name in ("complete", "dataset.json"):
         make(tmp_path / name)
-    assert Truth.load(tmp_path / "truth.npz") is None
     assert DatasetFacts.read(tmp_path) is None
     assert not _is_complete(tmp_path)
 
@@ -160,21 +160,43 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_arrays_that_claim_too_much_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def arrays_of(path: Path, most: int = 1 << 20) -> dict[str, Any]:
+    expected = {"a": Array("u1", ((0, 1 << 40),)), "b": Array("u1", ((0, 1 << 40),))}
+    return read_arrays(path, expected.get, ["a"], most)
+
+
+def test_arrays_that_claim_too_much_are_not_read(tmp_path: Path) -> None:
     """A header of an array of a terabyte, a pickled object, an entry that is no array, and a zip bomb."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 37,)})
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 40,)})
     pickled = io.BytesIO()
     np.save(pickled, np.array([{}], object))
-    for content, name in ((header.getvalue(), "a.npy"), (pickled.getvalue(), "a.npy"), (b"text", "a.txt")):
+    for content, message in (
+        (header.getvalue(), "more than 1,048,576 bytes"),
+        (pickled.getvalue(), r"is object of shape \(1,\), expected uint8 of shape \(0 to"),
+        (b"text", "magic string is not correct|EOF"),
+    ):
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-            archive.writestr(name, content)
-        with pytest.raises(ValueError, match=r".+"):
-            read_arrays(tmp_path / "a.npz")
-    monkeypatch.setattr(array_files, "_MAX_BYTES", 1 << 20)
-    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1 << 21, np.uint8))
-    with pytest.raises(ValueError, match="arrays have 2,097,280 bytes, expected at most 1,048,576"):
-        read_arrays(tmp_path / "bomb.npz")
+            archive.writestr("a.npy", content)
+        with pytest.raises(ValueError, match=message):
+            arrays_of(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1 << 19, np.uint8), b=np.zeros((1 << 19) + 1, np.uint8))
+    with pytest.raises(ValueError, match="arrays have more than 1,048,576 bytes"):
+        arrays_of(tmp_path / "bomb.npz")
+    assert set(arrays_of(tmp_path / "bomb.npz", (1 << 20) + 1)) == {"a", "b"}
+
+
+def test_an_archive_of_very_many_arrays_is_not_listed(tmp_path: Path) -> None:
+    """Entries of 46 bytes, of which zipfile would make an object each, and a list whose stated size is 64 bits."""
+    entries = 1 << 15
+    entry = b"PK\x01\x02" + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, *[0] * 14)
+    size = entries * len(entry)
+    end = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, entries, entries, size, 0)
+    locator = b"PK\x06\x07" + struct.pack("<IQI", 0, size, 1)
+    plain = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    (tmp_path / "a.npz").write_bytes(entry * entries + b"PK\x06\x06" + end + locator + plain)
+    with pytest.raises(ValueError, match="the list of its arrays has more than 1,048,576 bytes"):
+        arrays_of(tmp_path / "a.npz", 1 << 30)
 
 
 def test_a_folder_of_all_kinds_of_files_is_indexed(tmp_path: Path, model: Checkpoint) -> None:
