@@ -29,7 +29,8 @@ _SHOWN = 20
 def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Remove records from a stored INDEX.
 
-    All records that are named are removed, or none if one of them is not there. The images are not touched. `semcut compact` releases the disk space of removed records.
+    All records that are named are removed, or none if one of them is not there. The images are not touched. `semcut
+    compact` releases the disk space of removed records.
     """
     import numpy as np
 
