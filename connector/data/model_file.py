@@ -13,7 +13,7 @@ description in which the image size, the order of the class names or anything el
 
 In versions 1 and 2, `sha256` is the SHA-256 of the weights, and three of the values are missing. Such a network still
 loads and fits the indexes that it made, but a change of its description is not noticed; networks that are trained now
-have version 3.
+have version 3. A field that its version does not have is an error, so no value is read under another meaning.
 
 No function here needs torch, so the explorer and the benchmark can read class names without it.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ VERSION = 3
 _DESCRIPTION_BYTES = 4 << 20
 """The largest file: 10,000 class names of 400 bytes, or thousands of epochs."""
 _DECISIVE = ("architecture", "normalisation", "binarisation", "weights")
+_FIELDS = {"semcut_model": int, "sha256": str, "architecture": dict, "training": dict}
+"""The fields of versions 1 and 2, and their types."""
+_LATER_FIELDS = {"normalisation": dict, "binarisation": str, "weights": str}
+"""The fields that only version 3 has."""
+_DIGESTS = ("sha256", "weights")
 _ENCODING_VERSION = 1
 """Version of the code that scales images and computes encodings. Raise it when the same network would encode otherwise
 what most images are: 8 bits a channel, without transparency.
@@ -86,14 +92,17 @@ def read_model_file(path: Path) -> dict[str, Any]:
 
 
 def _wrong_field(content: dict[str, Any]) -> str:
-    """Name the first field of a wrong type or size; nothing if there is none."""
+    """Name the first field of a wrong type or size, or that the version does not have; nothing if there is none."""
     training = content.setdefault("training", {})
-    expected: dict[str, Any] = {"sha256": str, "architecture": dict, "training": dict}
-    if content["semcut_model"] == VERSION:
-        expected |= {"normalisation": dict, "binarisation": str, "weights": str}
+    expected = _FIELDS | (_LATER_FIELDS if content["semcut_model"] == VERSION else {})
+    if unknown := content.keys() - expected.keys():
+        return f"version {content['semcut_model']} has no field {shown(min(unknown))}"
     for name, kind in expected.items():
-        if not isinstance(content.get(name), kind):
-            return f"{name} = {shown(content.get(name))}"
+        value = content.get(name)
+        if not isinstance(value, kind):
+            return f"{name} = {shown(value)}"
+        if name in _DIGESTS and not re.fullmatch("[0-9a-f]{64}", str(value)):
+            return f"{name} = {shown(value)}, expected a SHA-256 of 64 digits 0 to 9 and a to f"
     classes = content["architecture"].get("classes")
     if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
         return f"classes = {shown(classes)}, expected 2 to {MAX_CLASSES:,} names"

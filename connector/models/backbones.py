@@ -261,7 +261,10 @@ def _load_weights(model: nn.Module, file: Path, removed: str) -> None:
             else read_pth(file, _WEIGHTS_BYTES)
         )
         state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
-        compare_shapes({key: tuple(value.shape) for key, value in state.items()}, model.state_dict())
+        expected = model.state_dict()
+        compare_shapes({key: tuple(value.shape) for key, value in state.items()}, expected)
+        # a number can be finite in the file, and infinite as the model stores it
+        state = {key: value.to(expected[key].dtype) for key, value in state.items()}
         require_finite(state, file)
         model.load_state_dict(state)
     except FileNotFoundError:

@@ -148,7 +148,8 @@ class Checkpoint:
         """
         path = path_given("path", path)
         content = read_model_file(path)
-        version, weights_digest = content["semcut_model"], content["weights" if "weights" in content else "sha256"]
+        version = content["semcut_model"]
+        weights_digest = content["weights"] if version == VERSION else content["sha256"]
         try:
             architecture = Architecture(**content["architecture"])
             net = SemanticHashNet.outline(architecture)

@@ -1,113 +1,148 @@
 """Read weights from a .pth file of torch that may come from someone else, in memory in proportion to the file.
 
-With `weights_only`, `torch.load` runs no code of a file, but it trusts a file in other ways:
+`torch.load` is not used, not even with `weights_only`. It runs no code then, but it trusts a file in other ways: a few
+bytes make copies of dictionaries, or change the size of a tensor so that it shows memory of this process; records may
+overlap, so that a thousand of them share the same megabytes; one number can stand for all numbers of a tensor, 2^40 for
+example; and `tarfile` takes gigabytes for a hundred kilobytes. So the description of the tensors is read by
+`weight_pickle`, which makes no tensor, and the numbers are read here:
 
-- Its pickle may call a few harmless functions, any number of times: `bytearray(10**10)`, or a copy of a dictionary of
-  a thousand entries for every three bytes. So only what the weights of a network need may be named here.
-- Its records may overlap, so that a thousand of them share the same megabytes, and its library for zip archives may
-  find other records than another library. So torch gets a copy of the records that were checked.
-- A description may state more numbers than its record has, which some versions of torch believe.
-- One number can stand for all numbers of a tensor, 2^40 for example. So every tensor has all of its own in memory.
+- Every record that the description uses is in the file, and has exactly the bytes of the numbers that are stated of it.
+- Every tensor lies in its record, and has at most as many numbers as the record.
 
-Files in torch's format before version 1.6, which is no zip archive, are read as well: five pickles, then all numbers.
-For them torch has no checks of its own but one, that a record has as many numbers as its tensors want, and it asks
-`tarfile` first whether a file is of a still older format. That takes gigabytes, or minutes, for a hundred kilobytes. So
-torch gets those in memory too, where it never tries that, and nothing of the memory that it puts their numbers into is
-left as it was before.
+Files in torch's format before version 1.6, which is no zip archive, are read as well: five pickles, then each record
+behind its number of numbers. Tar archives, as the first versions of torch wrote, are refused.
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import math
 import os
-import pickletools
-import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-import numpy as np
 import torch
-from torch.types import Storage
 
+from semcut.connector.models.weight_pickle import Described, Record, WeightPickle
 from semcut.indexes.errors import shown
 from semcut.indexes.regular_files import open_binary
 
 _PICKLE_BYTES = 4 << 20
 """The largest description of the tensors; one of a thousand tensors has 0.1 MB."""
-_MOST_RECORDS = 100_000
-_MOST_CALLS = 100_000
-"""How often the description may make a tensor, or name the numbers of one; each is there for a few bytes."""
+_DIRECTORY_BYTES = 4 << 20
+"""The largest directory of a zip archive: 40,000 records of torch."""
+_MOST_TENSORS = 20_000
+_MAX_DIMENSIONS, _MAX_NUMBERS = 8, 1 << 40
+_PIECE_BYTES = 1 << 20
 _ZIP, _OLD = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file begins: a zip archive; and the first pickle of the old format, which is always the same number."""
-_ORDERED = "collections OrderedDict"
-_NUMBER_BYTES = {
-    f"torch {name}Storage": size
-    for names, size in (
-        ("Double Long", 8),
-        ("Float Int", 4),
-        ("Half BFloat16 Short", 2),
-        ("Char Byte Bool", 1),
-    )
-    for name in names.split()
+_OLD_VERSION = 1001
+_TYPES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
 }
-_NAMES = re.compile(
-    rf"{_ORDERED}|torch\._utils _rebuild_(tensor_v2|parameter)"
-    rf"|{'|'.join(_NUMBER_BYTES)}"
-)
-_USE = ["MARK", "BINUNICODE", "GLOBAL", "BINUNICODE", "BINUNICODE", "INT", "TUPLE"]
-_OLD_USE = [*_USE[:-1], "NONE", "TUPLE"]
-"""What comes before each use of a record: ("storage", its type, its name, a device, how many numbers). The old format
-adds which part of the record is used: all of it."""
-_KEYS = re.compile(r"PROTO EMPTY_LIST (MARK (TEXT )+APPENDS |TEXT APPEND )*STOP ")
-"""The fifth pickle of the old format: the names of the records, in their order in the file."""
+
+Numbers = dict[str, bytearray]
+"""The bytes of each record, by its name."""
 
 
 def read_pth(file: Path, max_bytes: int) -> dict[str, torch.Tensor]:
-    """Read all tensors of a file.
+    """Read all tensors of a file, which holds a dictionary of them and nothing else.
+
+    Returns:
+        Tensors of the shapes and dtypes in the file, on the CPU; parameters are tensors, too.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger than `max_bytes`.
-        Exception: of several types, if it is no file of torch, or breaks a rule above; the message is the reason.
+        ValueError: it is no file of torch, or breaks a rule above; the message is the reason.
     """
     with open_binary(file, max_bytes=max_bytes, follow=True) as stream:
         start = stream.read(tarfile.BLOCKSIZE)
         stream.seek(0)
         if start.startswith(_ZIP):
-            state = torch.load(_checked_copy(stream, os.fstat(stream.fileno()).st_size), "cpu", weights_only=True)
+            state, numbers = _read_zip(stream)
         else:
             _require_old_format(start)
-            state = torch.load(_checked_old_copy(stream), _new_storage, weights_only=True)
-    if not isinstance(state, dict):
-        raise ValueError("it holds no tensors by name")
-    _check_tensors(state)
-    return state
+            state, numbers = _read_old(stream)
+    return {name: _tensor(name, value, numbers) for name, value in state.items()}
 
 
-def _checked_copy(stream: IO[bytes], size: int) -> io.BytesIO:
-    """Copy the records of a zip archive to another in memory."""
-    copy = io.BytesIO()
-    with zipfile.ZipFile(stream) as archive, zipfile.ZipFile(copy, "w") as copied:
-        records = archive.infolist()
-        if len(records) > _MOST_RECORDS or len({record.filename.lower() for record in records}) < len(records):
-            raise ValueError(f"it has more than {_MOST_RECORDS:,} records, or the same twice")
-        if compressed := [record.filename for record in records if record.compress_type]:
-            raise ValueError(f"{shown(compressed[0])} is compressed, which torch never writes")
-        if sum(record.file_size for record in records) > size:
-            raise ValueError(f"its records have more bytes than the file ({size:,})")
-        sizes = {record.filename.lower(): record.file_size for record in records}
-        for record in records:
-            content = archive.read(record)
-            if record.filename.lower().endswith(".pkl"):
-                if len(content) > _PICKLE_BYTES:
-                    raise ValueError(f"{shown(record.filename)} has more than {_PICKLE_BYTES:,} bytes")
-                _check_pickle(io.BytesIO(content))
-                _check_numbers(content, sizes, records[0].filename.partition("/")[0])
-            copied.writestr(record.filename, content)
-    copy.seek(0)
-    return copy
+class _BoundedReads:
+    """A file of a zip archive, of which no more than a directory is read at once.
+
+    `zipfile` reads the whole directory, and makes an object for each record, before anyone can count them.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, or to the end; `ValueError` if this is more than a directory may have."""
+        found = self._stream.read(size if 0 <= size <= _DIRECTORY_BYTES else _DIRECTORY_BYTES + 1)
+        if len(found) > _DIRECTORY_BYTES:
+            raise ValueError(f"its list of records has more than {_DIRECTORY_BYTES:,} bytes")
+        return found
+
+
+def _read_zip(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
+    """Read the description, and the bytes of all records that it uses, from a zip archive."""
+    size = os.fstat(stream.fileno()).st_size
+    try:
+        with zipfile.ZipFile(_BoundedReads(stream)) as archive:
+            return _read_archive(archive, size)
+    except Exception as error:  # zipfile raises errors of many types for an archive that is damaged
+        if isinstance(error, OSError | MemoryError) and getattr(error, "errno", None) != errno.EINVAL:
+            raise
+        if type(error) is ValueError:
+            raise
+        raise ValueError("it is a zip archive that is damaged, or that torch has not written") from None
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], Numbers]:
+    infos = archive.infolist()
+    by_name = {info.filename: info for info in infos}
+    if len(by_name) < len(infos):
+        raise ValueError("it has the same record twice")
+    if sum(info.file_size for info in infos) > size:
+        raise ValueError(f"its records have more bytes than the file ({size:,})")
+    folder = infos[0].filename.partition("/")[0] if infos else ""
+
+    def content(name: str, most: int) -> bytearray:
+        info = by_name.get(f"{folder}/{name}")
+        if info is None:
+            raise ValueError(f"it has no record {shown(name)}")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise ValueError(f"{shown(name)} is compressed, which torch never writes")
+        if info.file_size > most:
+            raise ValueError(f"{shown(name)} has more than {most:,} bytes")
+        with archive.open(info) as stream:
+            return _read_all(stream.read, info.file_size)
+
+    if f"{folder}/byteorder" in by_name and content("byteorder", _PIECE_BYTES) != b"little":
+        raise ValueError("its numbers are not little-endian, as most computers have them")
+    pickle = WeightPickle(io.BytesIO(content("data.pkl", _PICKLE_BYTES)))
+    state = _require_tensors(pickle.read())
+    numbers: Numbers = {}
+    for key, record in pickle.records.items():
+        info = by_name.get(f"{folder}/data/{key}")
+        if info is None or info.file_size != _bytes_of(record):
+            held = 0 if info is None else info.file_size
+            raise ValueError(f"it states {record.count:,} numbers in the record {shown(key)}, which has {held:,} bytes")
+        numbers[key] = content(f"data/{key}", info.file_size)
+    return state, numbers
 
 
 def _require_old_format(start: bytes) -> None:
@@ -124,132 +159,76 @@ def _require_old_format(start: bytes) -> None:
         )
 
 
-def _checked_old_copy(stream: IO[bytes]) -> io.BytesIO:
-    """Copy a file of the old format to memory, where every record has just the numbers that the description states."""
-    copy = io.BytesIO(stream.read())
-    head = io.BytesIO(copy.getbuffer()[:_PICKLE_BYTES])
-    pickles = []
-    for _ in ("its number", "its version", "the computer", "the description", "the names of the records"):
-        start = head.tell()
-        _check_pickle(head)
-        pickles.append(head.getvalue()[start : head.tell()])
-    *_, description, names = pickles
-    used: dict[str, tuple[str, int]] = {}
-    for kind, key, count in _records_used(description, _OLD_USE):
-        if used.setdefault(key, (kind, count)) != (kind, count) or kind not in _NUMBER_BYTES or count < 0:
-            raise ValueError(
-                f"it states {count:,} numbers of {shown(kind)} in the record {shown(key)}, or others before"
-            )
-    keys = _record_names(names)
+def _read_old(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
+    """Read the description, and the bytes of all records, from a file of the old format."""
+    head = io.BytesIO(stream.read(_PICKLE_BYTES))
+    pickle = WeightPickle(head)
+    _, version, _, description, keys = (pickle.read() for _ in range(5))
+    if version != _OLD_VERSION:
+        raise ValueError(f"it has version {shown(version)} of the format, expected {_OLD_VERSION}")
+    state, used = _require_tensors(description), pickle.records
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise ValueError("it names its records in another way than torch does")
     if len(keys) != len(used) or set(keys) != used.keys():
         raise ValueError(f"it uses {len(used):,} records, but holds {len(keys):,}, or others")
-    size, end = copy.seek(0, os.SEEK_END), head.tell()
+    stream.seek(head.tell())
+    left = os.fstat(stream.fileno()).st_size - head.tell()
+    numbers: Numbers = {}
     for key in keys:
-        kind, count = used[key]
-        copy.seek(end)
-        held = int.from_bytes(copy.read(8), "little")
-        end += 8 + count * _NUMBER_BYTES[kind]
-        if held != count or end > size:
-            raise ValueError(f"it states {count:,} numbers in the record {shown(key)}, which has others or ends early")
-    copy.seek(0)
-    return copy
+        size = _bytes_of(used[key])
+        left -= 8 + size
+        if left < 0 or int.from_bytes(stream.read(8), "little") != used[key].count:
+            raise ValueError(
+                f"it states {used[key].count:,} numbers in the record {shown(key)}, which has others or ends early"
+            )
+        numbers[key] = _read_all(stream.read, size)
+    return state, numbers
 
 
-def _new_storage(storage: Storage, device: str) -> Storage:
-    """Make the memory for a record: of zeros, and, unlike what torch has made, of a size that no tensor can change."""
-    return cast(Storage, torch.from_numpy(np.zeros(storage.nbytes(), np.uint8)).untyped_storage())
+def _bytes_of(record: Record) -> int:
+    return record.count * _TYPES[record.kind].itemsize
 
 
-def _operations(pickle: bytes | IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    try:
-        yield from pickletools.genops(pickle)
-    except Exception:  # its errors quote the bytes
-        raise ValueError("it has no weights in a form that torch writes") from None
+def _read_all(read: Callable[[int], bytes], size: int) -> bytearray:
+    """Read `size` bytes, in pieces; `ValueError` if there are fewer."""
+    found = bytearray(size)
+    position = 0
+    while position < size:
+        piece = read(min(size - position, _PIECE_BYTES))
+        if not piece:
+            raise ValueError("it ends early")
+        found[position : position + len(piece)] = piece
+        position += len(piece)
+    return found
 
 
-def _check_pickle(stream: IO[bytes]) -> None:
-    """Read the operations of a pickle, without running any, and refuse names and calls that no weights need."""
-    ordered: set[object] = set()  # keys under which the pickle keeps the class OrderedDict
-    wanted: list[str] = []  # operations that have to follow: the class is only called without arguments
-    calls = 0
-    for operation, argument, _ in _operations(stream):
-        calls += operation.name in ("REDUCE", "BINPERSID", "PERSID")
-        if calls > _MOST_CALLS:
-            raise ValueError(f"it makes more than {_MOST_CALLS:,} tensors and their parts")
-        if operation.name in ("BINPUT", "LONG_BINPUT"):
-            if len(wanted) == 2:
-                ordered.add(argument)
-            continue
-        if wanted and operation.name != wanted.pop(0):
-            raise ValueError("it copies a dictionary")
-        if operation.name in ("NEWOBJ", "INST", "OBJ", "STACK_GLOBAL", "NEWOBJ_EX"):
-            raise ValueError(f"it makes objects ({operation.name})")
-        if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
-            raise ValueError(f"it names {shown(str(argument).replace(' ', '.'))}, which weights do not need")
-        if argument == _ORDERED or (operation.name in ("BINGET", "LONG_BINGET") and argument in ordered):
-            wanted = ["EMPTY_TUPLE", "REDUCE"]
-
-
-def _record_names(pickle: bytes) -> list[str]:
-    """Read the list of names at the end of the old format."""
-    found = [(_plain(operation.name, argument), argument) for operation, argument, _ in _operations(pickle)]
-    found = [("TEXT" if name == "BINUNICODE" else name, argument) for name, argument in found]
-    if not _KEYS.fullmatch("".join(f"{name} " for name, _ in found if name not in ("BINPUT", "LONG_BINPUT"))):
-        raise ValueError("it names its records in another way than torch does")
-    return [argument for name, argument in found if name == "TEXT"]
-
-
-def _plain(name: str, argument: Any) -> str:
-    """Return one name for all operations that give a whole number, or a text; Python 2 writes ASCII of its own kind."""
-    if name in ("BININT", "BININT1", "BININT2", "LONG1"):
-        return "INT"
-    return "BINUNICODE" if name == "SHORT_BINSTRING" and argument.isascii() else name
-
-
-def _records_used(pickle: bytes, form: list[str]) -> Iterator[tuple[str, str, int]]:
-    """Read from a pickle, which was checked, what it states of the records that it uses.
-
-    Args:
-        pickle: the pickle.
-        form: the operations before each use.
-
-    Yields:
-        The type of the numbers, the name of the record, and how many numbers it has.
-    """
-    kept: dict[object, tuple[str, Any]] = {}
-    latest: list[tuple[str, Any]] = [("", None)]
-    for operation, argument, _ in _operations(pickle):
-        name = _plain(operation.name, argument)
-        if name in ("BINPUT", "LONG_BINPUT"):
-            kept[argument] = latest[-1] if latest[-1][0] in ("BINUNICODE", "GLOBAL") else ("", None)
-            continue
-        if name in ("BINGET", "LONG_BINGET"):
-            name, argument = kept.get(argument, ("", None))
-        if name in ("BINPERSID", "PERSID"):
-            if [one for one, _ in latest] != form or latest[1][1] != "storage":
-                raise ValueError("it names its records in another way than torch does")
-            yield latest[2][1], latest[3][1], latest[5][1]
-        latest = [*latest[-len(form) + 1 :], (name, argument)]
-
-
-def _check_numbers(pickle: bytes, sizes: dict[str, int], folder: str) -> None:
-    """Check that each record that a pickle uses has just the bytes of the numbers that it states.
-
-    Args:
-        pickle: the pickle, which was checked.
-        sizes: the bytes of each record, by its name in lower case.
-        folder: the folder of all records.
-    """
-    for kind, key, count in _records_used(pickle, _USE):
-        held = sizes.get(f"{folder}/data/{key}".lower())
-        if held is None or held != count * _NUMBER_BYTES.get(kind, 0):
-            raise ValueError(f"it states {count:,} numbers in the record {shown(key)}, which has {held or 0:,} bytes")
-
-
-def _check_tensors(state: dict[str, Any]) -> None:
-    """Raise `ValueError` for what is no tensor with all its numbers in the file; see above."""
+def _require_tensors(state: Any) -> dict[str, Described]:
+    """Raise `ValueError` for what is no dictionary of tensors in their records."""
+    if not isinstance(state, dict):
+        raise ValueError("it holds no tensors by name")
+    if len(state) > _MOST_TENSORS:
+        raise ValueError(f"it has {len(state):,} tensors, expected at most {_MOST_TENSORS:,}")
     for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-            raise ValueError(f"{shown(name)} is not a tensor of numbers")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{shown(name)} has {value.numel():,} numbers, but the file holds fewer")
+        if type(name) is not str or type(value) is not Described:
+            raise ValueError(
+                f"{shown(name)} is not a tensor of numbers: save a file of the state dict of a network only"
+            )
+        if len(value.shape) != len(value.strides) or len(value.shape) > _MAX_DIMENSIONS:
+            raise ValueError(f"{shown(name)} has {len(value.shape):,} dimensions and {len(value.strides):,} strides")
+        if wrong := [one for one in (value.first, *value.shape, *value.strides) if not 0 <= one <= _MAX_NUMBERS]:
+            raise ValueError(f"{shown(name)} has the size {shown(wrong[0])}, expected 0 to {_MAX_NUMBERS:,}")
+        last = value.first + sum((size - 1) * step for size, step in zip(value.shape, value.strides, strict=True))
+        numbers, empty = math.prod(value.shape), 0 in value.shape
+        if empty and math.prod(size or 1 for size in value.shape) > _MAX_NUMBERS:
+            raise ValueError(f"{shown(name)} has no numbers, but a size of more than {_MAX_NUMBERS:,}")
+        if not empty and max(last + 1, numbers) > value.record.count:
+            raise ValueError(f"{shown(name)} has {numbers:,} numbers, but its record holds {value.record.count:,}")
+    return state
+
+
+def _tensor(name: str, value: Described, numbers: Numbers) -> torch.Tensor:
+    """Make a tensor, which was checked, of the bytes of its record."""
+    kind = _TYPES[value.record.kind]
+    if 0 in value.shape:
+        return torch.empty(value.shape, dtype=kind)
+    return torch.frombuffer(numbers[value.record.key], dtype=kind).as_strided(value.shape, value.strides, value.first)

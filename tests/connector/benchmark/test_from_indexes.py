@@ -66,7 +66,7 @@ def test_labels_are_positions_in_the_classes_of_the_network(tmp_path, records, q
     names = [f"class-{label:02d}" for label in range(CLASSES)][::-1]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / MODEL).write_text(
-        json.dumps({"semcut_model": 2, "sha256": "ab", "architecture": {"classes": names}})
+        json.dumps({"semcut_model": 2, "sha256": "ab" * 32, "architecture": {"classes": names}})
     )
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x") as dataset:
@@ -92,7 +92,7 @@ def test_classes_that_do_not_match_are_refused(tmp_path, records, queries):
     (tmp_path / "model").mkdir()
     names = [f"class-{label:02d}" for label in range(CLASSES)]
     (tmp_path / "model" / MODEL).write_text(
-        json.dumps({"semcut_model": 2, "sha256": "ab", "architecture": {"classes": names}})
+        json.dumps({"semcut_model": 2, "sha256": "ab" * 32, "architecture": {"classes": names}})
     )
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with pytest.raises(DataError, match=r"60 of the 60 records of .*others are in folders like 'other-"):

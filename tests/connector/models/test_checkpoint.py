@@ -87,6 +87,21 @@ def test_a_network_of_version_1_still_loads(model: Checkpoint, copy: Path) -> No
     assert torch.equal(hashes(loaded, images), hashes(model, images))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("field", ["weights", "normalisation", "binarisation"])
+def test_no_network_takes_the_identity_of_another(model: Checkpoint, copy: Path, version: int, field: str) -> None:
+    """By a field of version 3 in a description of a version that does not have it."""
+    content = json.loads((copy / MODEL).read_text())
+    save_file({key: value + 1 for key, value in load_file(copy / WEIGHTS).items()}, copy / WEIGHTS)
+    content["weights"] = _sha256_of(copy / WEIGHTS)
+    as_version_2(copy, semcut_model=version, sha256=model.digest, **{field: content[field]})
+    with pytest.raises(CheckpointError, match=f"version {version} has no field '{field}'"):
+        Checkpoint.load(copy)
+    as_version_2(copy, sha256=model.digest)
+    with pytest.raises(CheckpointError, match="damaged or belongs to another model"):
+        Checkpoint.load(copy)
+
+
 def test_a_directory_without_a_model(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(CheckpointError, match="holds no model"):
@@ -171,7 +186,8 @@ def test_no_change_of_the_architecture_goes_unnoticed(model: Checkpoint, copy: P
 @pytest.mark.parametrize("name", ["normalisation", "binarisation", "weights"])
 def test_no_other_change_goes_unnoticed(copy: Path, name: str) -> None:
     content = json.loads((copy / MODEL).read_text())
-    other = {"mean": [0.4] * 3, "std": [0.5] * 3} if name == "normalisation" else "sign"
+    others = {"normalisation": {"mean": [0.4] * 3, "std": [0.5] * 3}, "binarisation": "sign", "weights": "ab" * 32}
+    other = others[name]
     change(copy, **{name: other})
     with pytest.raises(CheckpointError, match="was changed after the training"):
         Checkpoint.load(copy)
@@ -238,7 +254,11 @@ def test_a_network_that_overflows_encodes_nothing(copy: Path) -> None:
         {"architecture": {"classes": ["a", "b" * 1001]}},
         {"architecture": {"classes": ["a", "b\ud800"]}},
         {"sha256": 3},
+        {"sha256": "ab"},
+        {"sha256": "AB" * 32},
         {"weights": None},
+        {"weights": "ab" * 31 + "a\n"},
+        {"surprise": 3},
         {"normalisation": []},
         {"training": []},
         {"training": {"config": []}},

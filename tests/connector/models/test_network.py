@@ -68,7 +68,7 @@ def test_a_weight_that_claims_more_numbers_than_the_file_has_is_refused(tmp_path
     file = tmp_path / "evil.pth"
     whole = models.resnet18(weights=None).state_dict()
     for state, reason in (
-        ({"x": torch.zeros(1).expand(1 << 24, 1 << 16)}, "'x' has 1,099,511,627,776 numbers, but the file holds fewer"),
+        ({"x": torch.zeros(1).expand(1 << 24, 1 << 16)}, "'x' has 1,099,511,627,776 numbers, but its record holds 1"),
         ({**whole, "conv1.weight": torch.zeros(1).expand(64, 3, 7, 7)}, "'conv1.weight' has 9,408 numbers"),
         ({**whole, "conv1.weight": torch.zeros(64, 3, 7, 7, device="meta")}, "which weights do not need"),
         ({**whole, "conv1.weight": torch.zeros(64, 3, 7, 7).to_sparse()}, "does not hold weights"),
@@ -79,6 +79,18 @@ def test_a_weight_that_claims_more_numbers_than_the_file_has_is_refused(tmp_path
         torch.save(state, file)
         with pytest.raises(CheckpointError, match=reason):
             build_backbone("resnet18", 32, str(file))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_are_finite_as_the_network_stores_them(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"large.{suffix}"
+    save = torch.save if suffix == "pth" else save_file
+    state = {key: value.bfloat16() for key, value in models.resnet18(weights=None).state_dict().items()}
+    save(state, file)
+    assert build_backbone("resnet18", 32, file).network.state_dict()["conv1.weight"].dtype == torch.float32
+    save({**state, "conv1.weight": state["conv1.weight"].double() + 1e300}, file)
+    with pytest.raises(CheckpointError, match=r"'conv1\.weight' holds numbers that are not finite"):
+        build_backbone("resnet18", 32, file)
 
 
 @pytest.mark.parametrize("name", ["small", "alexnet", "efficientnet_lite0", "regnet_y_400mf", "swin_v2_t"])

@@ -22,6 +22,8 @@ from semcut.connector.retrieval.model_link import (
     write_link,
 )
 
+DIGEST = "ab" * 32
+
 
 def test_the_file_on_disk_is_connector_json(tmp_path: Path) -> None:
     write_link(tmp_path, model=tmp_path / "model", sha256="ab", head="paper", binarisation="mean")
@@ -60,9 +62,9 @@ def test_a_link_that_names_no_network_is_none(tmp_path: Path, content: str | Non
     "content",
     [
         None, "", "[]", "{}", '{"architecture": []}', '{"architecture": {"classes": 3}}', '{"sha256": "ab"}',
-        '{"semcut_model": 2, "sha256": "ab", "architecture": {"classes": ["dog"]}}',
+        '{"semcut_model": 2, "sha256": "' + DIGEST + '", "architecture": {"classes": ["dog"]}}',
         '{"semcut_model": 2, "architecture": {"classes": ["dog", "cat"]}}',
-        '{"semcut_model": 9, "sha256": "ab", "architecture": {"classes": ["dog", "cat"]}}',
+        '{"semcut_model": 9, "sha256": "' + DIGEST + '", "architecture": {"classes": ["dog", "cat"]}}',
     ],
 )  # fmt: skip
 def test_a_description_that_cannot_be_used_is_none(tmp_path: Path, content: str | None) -> None:
@@ -75,10 +77,10 @@ def test_a_description_that_cannot_be_used_is_none(tmp_path: Path, content: str 
 
 def test_the_digest_of_a_link_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
-    content = {"semcut_model": 2, "sha256": "ab", "architecture": {"classes": ["dog", "cat"]}}
+    content = {"semcut_model": 2, "sha256": DIGEST, "architecture": {"classes": ["dog", "cat"]}}
     (tmp_path / "model.json").write_text(json.dumps(content))
     assert read_link(tmp_path) == ModelLink(tmp_path, None)
-    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), "ab")
+    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), DIGEST)
     assert network_classes(tmp_path) == ("dog", "cat")
 
 
