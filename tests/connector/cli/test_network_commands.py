@@ -153,4 +153,3 @@ def test_the_demo_replaces_only_an_index_of_its_own(place: Path, digits: ImageSe
         shutil.rmtree(tmp_path / "index")
     Connector.create(tmp_path / "index", place / "model", roots=digits.roots).close()
     assert not is_index_of_demo(tmp_path, digits.roots)
-    assert not is_index_of_demo(place, digits.roots)

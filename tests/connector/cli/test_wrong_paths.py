@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from semcut.connector.cli.app import app
@@ -30,6 +31,9 @@ COMMANDS = (
     "compact INDEX",
     "backup INDEX NEW",
     "restore INDEX NEW",
+    "remove INDEX --id 0 --dry-run",
+    "export INDEX TABLE",
+    "import RECORDS --out NEW",
     "train IMAGES --out NEW --image-size 16 --epochs 1 --start NETWORK --weights WEIGHTS",
     "index IMAGES --model NETWORK --out NEW",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
@@ -41,7 +45,7 @@ COMMANDS = (
     "demo --out FOLDER",
 )
 RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safetensors", "IMAGES": "images",
-         "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png",
+         "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
          "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new"}  # fmt: skip
 WRONG = (
     "", "missing", "missing/folder", "empty folder", "empty file", "noise", "object.json", "loop", "dangling", "pipe",
@@ -80,6 +84,7 @@ def place(model: Checkpoint, stored: Path, digits: ImageSet, tmp_path_factory: p
     shutil.copy(digits.files[0], place / "image.png")
     with tarfile.open(place / "images.tar", "w") as archive:
         archive.add(place / "images", "images")
+    np.savez(place / "records.npz", probabilities=np.eye(2), codes=np.zeros((2, 4), np.uint8), features=np.eye(2))
     (place / "empty folder").mkdir()
     (place / "empty file").touch()
     (place / "noise").write_bytes(bytes(range(256)) * 20)
