@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +22,17 @@ from semcut.connector.cli.terminal import (
 )
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, SemcutWarning
 
 if TYPE_CHECKING:
     from semcut.connector.data.image_folders import Skipped
-    from semcut.connector.retrieval.image_index import Indexed
+    from semcut.connector.retrieval.image_index import Connector, Indexed
 
 
 @click.command()
 @click.argument("images", type=SOURCE)
 @click.option("--model", type=PATH, required=True, help="Run directory of a trained network.")
-@click.option("--out", type=PATH, required=True, help="Directory of the index: new or empty.")
+@click.option("--out", type=PATH, required=True, help="Directory of the index: new, or unfinished.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --protocol.")
@@ -43,6 +44,7 @@ def index(
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder or archive into a new index.
 
+    If the command is interrupted, the same command goes on where it stopped.
     The images may be in subfolders at any depth; a class is a folder directly in IMAGES, as for `semcut train`. Files
     that cannot be read as images, and hidden ones, are skipped and listed. --exclude-training recognises an image by
     its content.
@@ -79,12 +81,12 @@ def index_with_progress(
     roots: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
 ) -> Indexed:
-    """Encode image files into a new index; show a progress bar, and print the files that were skipped.
+    """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
     Args:
         files: paths of the files.
         model: run directory of the network.
-        out: directory of the index.
+        out: directory of the index: new, empty, or left unfinished by the same call.
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
@@ -100,16 +102,39 @@ def index_with_progress(
         raise DataError("there are no images to index")
     keep_freed_memory()
     existed = out.is_dir()
-    with Connector.create(out, model, device=device, roots=roots) as connector, progress_bar("Indexing") as progress:
-        result = connector.add_files(files, progress=progress)
+    unfinished = _unfinished(out, model, device, roots)
+    made = unfinished or Connector.create(out, model, device=device, roots=roots)
+    with made as connector, progress_bar("Indexing") as progress:
+        result = connector.add_files(files, progress=progress, resume=unfinished is not None)
+        records = len(connector.index)
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
-    if not result.added:
+    if not records:
         delete_tree(out)
         if existed:  # empty, as an index needs it
             out.mkdir()
         raise DataError(f"none of the {len(result.skipped):,} files can be read, so there is no index {out}")
     return result
+
+
+def _unfinished(out: Path, model: Path, device: str, roots: Sequence[str]) -> Connector | None:
+    """Open an index that was interrupted while the same command made it; None if there is no such index."""
+    from semcut.connector.retrieval.image_index import Connector
+    from semcut.connector.retrieval.model_link import read_description, read_link
+    from semcut.indexes.storage.directory import MARK
+
+    link, network = read_link(out), read_description(model)
+    if link is None or network is None or (link.sha256, link.roots) != (network.sha256, tuple(roots)):
+        return None
+    marked = (out / MARK).is_file()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished, or empty, which is said below
+        connector = Connector.open(out, model, device=device)
+    if marked or not len(connector.index):
+        print_message(f"{out} is unfinished, with {len(connector.index):,} records: going on with the other files")
+        return connector
+    connector.close()
+    return None
 
 
 def _without_training_images(files: Sequence[str], model: Path) -> list[str]:

@@ -46,7 +46,7 @@ from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import adding, unfinished
 
 _RECORDS_PER_COMMIT = 10_000
-_AGAIN = "if no command is at work there, delete the directory and run the command again"
+_AGAIN = "if no command is at work there, run the same command again, or open it and call add_files with resume=True"
 
 
 @dataclass(frozen=True)
@@ -198,15 +198,18 @@ class Connector:
         """Close the index."""
         self.index.close()
 
-    def add_files(self, files: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None) -> Indexed:
+    def add_files(
+        self, files: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None, resume: bool = False
+    ) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
         If this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that
-        it is unfinished, as all commands do.
+        it is unfinished, as all commands do, until a call with the same files and `resume` has added the others.
 
         Args:
             files: paths of the files, which become the uris of the records.
             progress: called with the number of files that were encoded or skipped.
+            resume: leave out the files that the index has, by their uris, and finish what was interrupted.
 
         Raises:
             DataError: `files` holds something else than paths.
@@ -215,9 +218,12 @@ class Connector:
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
+        if resume:
+            present = set(self.index.uris(self.index.ids()))
+            paths = [path for path in paths if path not in present]
         # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet
         batches = self.encoder.encode_files(paths, first_id=self.index.next_id())
-        with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index)):
+        with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index), resumes=resume):
             return self._add(batches, len(paths), progress or silent)
 
     def _add(self, batches: Iterator[EncodedFiles], files: int, report: Progress) -> Indexed:

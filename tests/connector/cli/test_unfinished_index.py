@@ -17,6 +17,7 @@ from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import image_index
+from semcut.connector.retrieval.model_link import write_link
 from semcut.indexes import DataError, FaissIndex, IndexExistsError
 from semcut.indexes.errors import SemcutWarning
 from tests.command import semcut
@@ -47,6 +48,14 @@ def interrupt(error: BaseException) -> Callable[[int, int], None]:
     def report(done: int, total: int, task: str = "") -> None:
         if done >= 256:
             raise error
+
+    return report
+
+
+def interrupt_at(count: int) -> Callable[[int, int], None]:
+    def report(done: int, total: int, task: str = "") -> None:
+        if done >= count:
+            raise KeyboardInterrupt
 
     return report
 
@@ -96,7 +105,7 @@ def test_the_command_says_what_to_do_about_an_unfinished_index(
     unfinished: Path, model: Checkpoint, digits: ImageSet
 ) -> None:
     for _ in range(2):
-        with pytest.raises(IndexExistsError, match=f"{SENTENCE}.*delete the directory and run the command again"):
+        with pytest.raises(IndexExistsError, match=f"{SENTENCE}.*run the same command again"):
             Connector.create(unfinished, model.path)
     shutil.rmtree(unfinished)
     with Connector.create(unfinished, model.path) as connector:
@@ -104,6 +113,50 @@ def test_the_command_says_what_to_do_about_an_unfinished_index(
     assert semcut("verify", "index", cwd=unfinished.parent).stdout == "index is sound.\n"
     with pytest.raises(IndexExistsError, match="exists already"):
         Connector.create(unfinished, model.path)
+
+
+def test_the_same_command_goes_on_with_an_unfinished_index(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_index, "_RECORDS_PER_COMMIT", 100)
+    folder = tmp_path / "digits"
+    for file in (*digits.files[:300], *digits.files[-100:]):
+        copy = folder / Path(file).parent.name / Path(file).name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    (folder / "0" / "broken.png").write_text("no image")
+    arguments = ["index", folder, "--model", model.path, "--json", "--out"]
+    whole = json.loads(semcut(*arguments, "whole", cwd=tmp_path).stdout)
+    with Connector.open(tmp_path / "whole") as connector:
+        uris, roots = connector.index.uris(connector.index.ids()), connector.roots
+    for done in (0, 100, 400):
+        with Connector.create(tmp_path / "index", model.path, roots=roots) as connector:
+            if done:
+                with pytest.raises(KeyboardInterrupt):
+                    connector.add_files([*uris[:done], str(folder / "gone.png")], progress=interrupt_at(done))
+        again = semcut(*arguments, "index", cwd=tmp_path)
+        assert f"index is unfinished, with {done} records: going on with the other files" in again.stderr
+        assert json.loads(again.stdout) == {"index": "index", "added": 400 - done, "skipped": whole["skipped"]}
+        assert semcut("verify", "index", cwd=tmp_path).stdout == "index is sound.\n"
+        with Connector.open(tmp_path / "index") as connector:
+            assert sorted(connector.index.uris(connector.index.ids())) == sorted(uris)
+        assert "exists already" in semcut(*arguments, "index", cwd=tmp_path, status=1).stderr
+        shutil.rmtree(tmp_path / "index")
+
+
+@pytest.mark.parametrize("other", ["network", "roots"])
+def test_an_unfinished_index_of_another_command_stays_as_it_is(
+    other: str, model: Checkpoint, digits: ImageSet, unfinished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    shutil.copy(digits.files[0], tmp_path / "pictures" / "a")
+    network = model.path
+    if other == "network":
+        write_link(unfinished, model=model.path, sha256="0" * 64, head="paper", binarisation="x", roots=["pictures"])
+    before = {file: file.read_bytes() for file in unfinished.rglob("*") if file.is_file()}
+    done = semcut("index", "pictures", "--model", network, "--out", "index", cwd=tmp_path, status=1)
+    assert f"{SENTENCE}" in done.stderr
+    assert {file: file.read_bytes() for file in unfinished.rglob("*") if file.is_file()} == before
 
 
 def test_an_index_without_records_is_called_that(model: Checkpoint, tmp_path: Path) -> None:
