@@ -77,6 +77,12 @@ def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArra
         )
     if config.stored_features == "int8":
         multiples: NDArray[np.int8] = np.rint(features / np.float32(config.feature_step)).astype(np.int8)
+        longest = 127 * config.feature_step * config.dim**0.5
+        if (
+            longest**2 > MAX_SQUARED_NORM
+            and not storable_features(config, decoded_features(multiples, config.feature_step)).all()
+        ):
+            raise InvalidEncodingsError(f"a feature is longer than {MAX_SQUARED_NORM**0.5:.1e} after rounding to int8")
         return multiples
     return features.astype(np.float16)
 

@@ -20,6 +20,8 @@ from semcut.indexes.storage.directory import delete_tree
 from semcut.indexes.unfinished import adding
 
 PARQUET, ARRAYS = ".parquet", (".npz", ".npy")
+MOST_CELL_BYTES = 1 << 30
+"""The most bytes of the envelopes of an index that is imported."""
 
 
 def export_encodings(
@@ -79,7 +81,7 @@ def import_encodings(
         IndexExistsError, StorageError: as for `FaissIndex.create` and `add`.
         InvalidParameterError: an argument has another type.
     """
-    source, place = path_given("file", file), path_given("index", index)
+    source, place = path_given("file", file), Path(os.path.realpath(path_given("index", index)))
     callback_given("progress", progress)
     report, existed = progress or silent, place.is_dir()
     opened = _open(source)
@@ -91,6 +93,7 @@ def import_encodings(
             with made, adding(place, shape.records, 0):
                 for batch in opened.batches(any_mass or shape.config is not None):
                     made.add(batch)
+                    _require_few_cells(source, made)
                     report(len(made), shape.records)
                 made.flush()
             link = link_content(shape.network or {})
@@ -104,6 +107,16 @@ def import_encodings(
             raise
     finally:
         opened.close()
+
+
+def _require_few_cells(file: Path, made: FaissIndex) -> None:
+    """Refuse a file that makes a cell for nearly every record: a few bytes of it would take 40 KB of memory."""
+    cells = made.stats().cells
+    if 4 * cells * made.config.classes > MOST_CELL_BYTES:
+        raise DataError(
+            f"the records of {file} belong to more than {cells:,} cells of {made.config.classes:,} classes, which take "
+            f"{MOST_CELL_BYTES:,} bytes of memory: import fewer records, or fewer classes"
+        )
 
 
 def _open(file: Path) -> EncodingFile:

@@ -34,6 +34,7 @@ class FileShape:
         classes: C.
         bits: length of a code.
         dim: D.
+        row_bytes: bytes of a row where it is read.
         config: the configuration of the index that was exported; None if the file has none.
         network: the link to the network of that index, as `model_link.read_content` returns it; None if it has none.
     """
@@ -42,12 +43,14 @@ class FileShape:
     classes: int
     bits: int
     dim: int
+    row_bytes: int = 0
     config: IndexConfig | None = None
     network: Mapping[str, Any] | None = None
 
     def batch_rows(self) -> int:
         """Return how many rows are read at a time, so that they take bounded memory."""
-        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * (self.classes + self.dim) + self.bits // 8)))
+        in_memory = 4 * (self.classes + self.dim) + self.bits // 8
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(in_memory, self.row_bytes)))
 
 
 class EncodingFile(Protocol):

@@ -5,11 +5,14 @@
     .npy  one array of records, whose fields have these names: `numpy.dtype([("probabilities", "f4", C), ...])`
 
 Every array is read from its start to its end, some rows at a time, through zlib where an archive is compressed. Its
-header is compared with the size of the file before any row is read.
+header is compared with the size of the file before any row is read. A row has at most 1 MiB, and an archive unpacks to
+at most 1,000 times its size beyond the first GiB.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.archives import MAX_RATIO, UNCHECKED_BYTES
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,
@@ -33,7 +37,9 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
 _COLUMNS = (*REQUIRED, *OPTIONAL)
-_MOST_MEMBERS = 1000
+_MOST_MEMBERS, _MOST_ROW_BYTES = 1000, 1 << 20
+_KINDS = {"probabilities": "f", "codes": "u", "features": "f", "ids": "iu", "uris": "US"}
+"""Kinds of the types of each column."""
 
 
 class ArrayFile:
@@ -90,16 +96,20 @@ class ArrayFile:
                     f"{self._path}: {name} have {shape[0]:,} rows but probabilities have "
                     f"{described['probabilities'][0]:,}"
                 )
-            if types[name].hasobject:
-                raise DataError(
-                    f"{self._path}: {name} hold Python objects, which are not read; save text as an array of strings"
-                )
+            if types[name].kind not in _KINDS[name]:
+                kinds = {"f": "floats", "u": "bytes (uint8)", "iu": "integers", "US": "text"}
+                raise DataError(f"{self._path}: {name} have dtype {types[name]}, expected {kinds[_KINDS[name]]}")
         widths = {name: int(described[name][1]) for name in REQUIRED}
+        read = [self._records] if self._records is not None else list(self._columns.values())
+        row_bytes = sum(rows.row_bytes for rows in read)
+        if row_bytes > _MOST_ROW_BYTES:
+            raise DataError(f"{self._path} has {row_bytes:,} bytes in a row, expected at most {_MOST_ROW_BYTES:,}")
         return FileShape(
             records=int(described["probabilities"][0]),
             classes=widths["probabilities"],
             bits=8 * widths["codes"],
             dim=widths["features"],
+            row_bytes=row_bytes,
         )
 
     def batches(self, any_mass: bool) -> Iterator[Encodings]:
@@ -124,9 +134,15 @@ def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]
         if len(archive.infolist()) > _MOST_MEMBERS:
             raise DataError(f"{path} has {len(archive.infolist()):,} arrays, expected at most {_MOST_MEMBERS:,}")
         found = {}
+        left = UNCHECKED_BYTES + MAX_RATIO * stream.seek(0, os.SEEK_END)
         for item in archive.infolist():
             name = item.filename.removesuffix(".npy")
             if name in _COLUMNS:
+                if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # read in unbounded pieces
+                    raise DataError(f"{path}: {name} is compressed in another way than numpy does: save it with numpy")
+                left -= item.file_size
+                if left < 0:
+                    raise DataError(f"{path} unpacks to more than {MAX_RATIO:,} times its size; save it uncompressed")
                 member = stack.enter_context(archive.open(item))
                 found[name] = _Rows(path, name, member, item.file_size)
         missing_columns(path, {*found, *(set(archive.namelist()) - {f"{name}.npy" for name in _COLUMNS})})
@@ -145,8 +161,9 @@ class _Rows:
         size: bytes of the array with its header.
 
     Attributes:
-        dtype: type of its values.
+        dtype: type of its values, without objects.
         shape: its shape.
+        row_bytes: bytes of a row.
     """
 
     def __init__(self, path: str, name: str, stream: IO[bytes], size: int) -> None:
@@ -155,16 +172,18 @@ class _Rows:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, fortran, self.dtype = read(stream)
-        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # numpy evaluates the header as text of Python, which can fail in many ways
+            reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path}: {name} cannot be read as an array of numpy: {reason}") from None
         if not self.shape:
             raise DataError(f"{path}: {name} is a single value, expected one row for each image")
-        self._row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        if self.dtype.hasobject:
+            raise DataError(f"{path}: {name} hold Python objects, which are not read; save text as an array of strings")
+        self.row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         if fortran and len(self.shape) > 1:
             raise DataError(f"{path}: {name} is stored column by column: save numpy.ascontiguousarray({name})")
-        stated = self._row_bytes * self.shape[0]
-        if not self._row_bytes or stream.tell() + stated != size:
+        stated = self.row_bytes * self.shape[0]
+        if not self.row_bytes or stream.tell() + stated != size:
             raise DataError(
                 f"{path}: {name} is cut or damaged: its header says {self.shape} of {self.dtype}, {stated:,} bytes, "
                 f"and there are {size - stream.tell():,}"
@@ -173,10 +192,10 @@ class _Rows:
     def read(self, count: int) -> NDArray[Any]:
         """Read the next rows, which must exist: (count, ...)."""
         try:
-            content = self._stream.read(count * self._row_bytes)
+            content = self._stream.read(count * self.row_bytes)
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"{self._path}: {self._name} cannot be read: {error}") from None
-        if len(content) < count * self._row_bytes:
+        if len(content) < count * self.row_bytes:
             raise DataError(f"{self._path}: {self._name} was cut while it was read")
         return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
@@ -184,9 +203,8 @@ class _Rows:
 def _texts(path: str, uris: NDArray[Any]) -> list[str | None]:
     """Return text or bytes as strings, None for an empty one."""
     try:
-        texts = [one.decode() if isinstance(one, bytes) else one for one in uris.tolist()]
+        return [(one.decode() if isinstance(one, bytes) else one) or None for one in uris.tolist()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: a uri holds {error.object[error.start : error.start + 1]!r}, not UTF-8") from None
-    if any(not isinstance(one, str) for one in texts):
-        raise DataError(f"{path}: uris have dtype {uris.dtype}, expected text")
-    return [one or None for one in texts]
+    except ValueError:  # numbers that are no characters
+        raise DataError(f"{path}: a uri is not valid text") from None

@@ -3,10 +3,10 @@
 The columns are those of `encoding_columns`: `ids` int64, `uris` string, `codes` fixed-size binary, `features` a
 fixed-size list of float16 or float32. Of an index that stores few probabilities of each record, `classes` and
 `probabilities` are lists of those that are not 0; otherwise `probabilities` is a fixed-size list of all. A file that
-semcut writes has its configuration, and the link to its network, as JSON in the metadata of its schema, under the name
-`semcut`. A file of another program may use any integer, float, list, binary or string type.
+semcut writes has its configuration, and the link to its network, as JSON in the metadata of its schema, under names
+that begin with `semcut`. A file of another program may use any integer, float, list, binary or string type.
 
-pyarrow reads whole pages of a file, and a page may say that it needs up to 2 GiB of memory.
+pyarrow reads a file in semcut's own process: a forged one can make it take gigabytes of memory.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from semcut.connector.exchange.encoding_columns import (
     encodings_of,
     missing_columns,
 )
-from semcut.indexes.config import IndexConfig
+from semcut.indexes.config import IndexConfig, refuse_many_values, written_config
 from semcut.indexes.encodings import Encodings, Records
-from semcut.indexes.errors import DataError, InvalidParameterError
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.progress import Progress
 from semcut.indexes.regular_files import open_binary
 from semcut.indexes.storage.atomic_write import replacing_named
 
-_METADATA = b"semcut"
+_FORMAT_KEY, _CONFIG_KEY, _NETWORK_KEY = b"semcut.format", b"semcut.config", b"semcut.network"
 _SPARSE = "classes"
-_FORMAT = 1
+_FORMAT = b"1"
+_CONFIG_BYTES, _NETWORK_BYTES = 16 << 20, 64 << 10
 _HEADER_BYTES = 64 << 20
 """Limit of every text and list in the metadata of a file."""
 
@@ -58,8 +59,14 @@ def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] |
         DataError: the file cannot be written.
     """
     config, total, done = index.config, len(index), 0
-    metadata = {"format": _FORMAT, "config": config.model_dump(mode="json"), "network": network}
-    schema = _schema(config).with_metadata({_METADATA: json.dumps(metadata).encode()})
+    written = config.model_dump_json().encode()
+    if len(written) > _CONFIG_BYTES:
+        raise DataError(
+            f"the similarity of the index takes {len(written):,} bytes, and a Parquet file has room for "
+            f"{_CONFIG_BYTES:,}: copy the index with `semcut backup`"
+        )
+    metadata = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: written, _NETWORK_KEY: json.dumps(network).encode()}
+    schema = _schema(config).with_metadata(metadata)
     try:
         with (
             replacing_named(path) as scratch,
@@ -133,6 +140,8 @@ class ParquetFile:
             )
             names = self._file.schema_arrow.names
             missing_columns(self._path, set(names))
+            if twice := [name for name in names if names.count(name) > 1][:1]:
+                raise DataError(f"{self._path} has the column {shown(twice[0])} twice")
             self._names = [name for name in (*REQUIRED, *OPTIONAL, _SPARSE) if name in names]
             self.shape = checked_shape(self._path, self._shape())
         except (pa.ArrowException, OSError) as error:
@@ -158,7 +167,7 @@ class ParquetFile:
         if first is None:
             if config is None:
                 raise DataError(f"{self._path} has no rows, expected at least one")
-            return FileShape(records, config.classes, config.bits, config.dim, config, network)
+            return FileShape(records, config.classes, config.bits, config.dim, config=config, network=network)
         sparse = _SPARSE in self._names
         if sparse and config is None:
             raise DataError(
@@ -193,11 +202,18 @@ class ParquetFile:
                 if "ids" in columns:
                     arrays["ids"] = self._present(columns["ids"], "ids", first).to_numpy(zero_copy_only=False)
                 if "uris" in columns:
-                    arrays["uris"] = columns["uris"].to_pylist()
+                    arrays["uris"] = self._texts(columns["uris"])
                 yield encodings_of(self._path, first, arrays, self.shape, any_mass)
                 first += rows.num_rows
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None
+
+    def _texts(self, column: Any) -> list[str | None]:
+        try:
+            texts: list[str | None] = column.to_pylist()
+        except UnicodeDecodeError:
+            raise DataError(f"{self._path}: a uri is not UTF-8") from None
+        return texts
 
     def _codes(self, columns: Mapping[str, Any], first: int) -> NDArray[Any]:
         """Return the codes; integers of any type are taken, since few programs write bytes."""
@@ -223,6 +239,7 @@ class ParquetFile:
             for name, column in ((_SPARSE, numbers), ("probabilities", values))
         )
         self._require(classes.dtype.kind in "iu", _SPARSE, numbers.type, "lists of integers")
+        self._require(stored.dtype.kind == "f", "probabilities", values.type, "lists of floats")
         return dense_rows(self._path, first, row_of, classes, stored, (len(lengths), self.shape.classes))
 
     def _matrix(self, columns: Mapping[str, Any], name: str, first: int) -> NDArray[Any]:
@@ -272,13 +289,16 @@ def _is_list(kind: Any) -> bool:
 
 def _described(path: str, metadata: Mapping[bytes, bytes]) -> tuple[IndexConfig | None, Mapping[str, Any] | None]:
     """Return the configuration and the link to the network in the metadata of a file, None if it has none."""
-    if _METADATA not in metadata:
+    if _CONFIG_KEY not in metadata:
         return None, None
+    if metadata.get(_FORMAT_KEY) != _FORMAT:
+        raise DataError(f"{path} was exported in format {shown(metadata.get(_FORMAT_KEY))}, expected {_FORMAT!r}")
+    config, network = metadata[_CONFIG_KEY], metadata.get(_NETWORK_KEY, b"null")
     try:
-        content = json.loads(metadata[_METADATA])
-        if content["format"] != _FORMAT:
-            raise DataError(f"{path} was exported in format {content['format']!r}, expected {_FORMAT}: update semcut")
-        network = content.get("network")
-        return IndexConfig(**content["config"]), network if isinstance(network, dict) else None
-    except (ValueError, KeyError, TypeError, RecursionError, InvalidParameterError):
+        if len(config) > _CONFIG_BYTES or len(network) > _NETWORK_BYTES:
+            raise ValueError("it is too long")
+        refuse_many_values(config.decode())
+        link = json.loads(network)
+        return written_config(dict(json.loads(config))), link if isinstance(link, dict) else None
+    except (ValueError, TypeError, RecursionError, InvalidParameterError):
         raise DataError(f"{path} has no configuration of an index that can be read: export it again") from None

@@ -19,7 +19,7 @@ change of these tables needs a new `FORMAT_VERSION`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
+from semcut.indexes.errors import StorageError
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.packed_rows import STEP
@@ -109,19 +110,41 @@ def checksum_rows(name: str, crcs: NDArray[np.uint32], unchanged: int) -> list[t
     ]
 
 
-def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterable[tuple[int, int, float, bytes, int]]:
-    """Convert the cells at these (n,) positions to rows of the table `cells`."""
-    envelopes = cells.envelopes[positions]
-    if _small(cells.config):
-        envelopes = np.minimum(np.ceil(envelopes * np.float32(1 / STEP)), _LARGEST_MULTIPLE).astype("<u2")
-    rows = zip(
-        positions.tolist(),
-        cells.numbers[positions].tolist(),
-        cells.lows[positions].tolist(),
-        map(bytes.__add__, map(bytes, envelopes), map(bytes, cells.masses[positions, None])),
-        strict=True,
-    )
-    return ((*row, _cell_crc(*row)) for row in rows)
+def cell_rows(cells: Cells, positions: NDArray[np.int64]) -> Iterator[tuple[int, int, float, bytes, int]]:
+    """Yield the cells at these (n,) positions as rows of the table `cells`.
+
+    Raises:
+        StorageError: their bounds are none that an opening index would accept.
+    """
+    step = max(1, _BYTES_AT_ONCE // max(_lengths(cells.config)))
+    for start in range(0, len(positions), step):
+        part = positions[start : start + step]
+        envelopes, lows = cells.envelopes[part], cells.lows[part] + np.float32(0)  # SQLite stores no -0.0
+        if not _possible(cells.config, lows, envelopes, cells.masses[part]):
+            raise StorageError("the bounds of the new records cannot be stored: their probabilities are not in range")
+        if _small(cells.config):
+            envelopes = np.minimum(np.ceil(envelopes * np.float32(1 / STEP)), _LARGEST_MULTIPLE).astype("<u2")
+        for row in zip(
+            part.tolist(),
+            cells.numbers[part].tolist(),
+            lows.tolist(),
+            map(bytes.__add__, map(bytes, envelopes), map(bytes, cells.masses[part, None])),
+            strict=True,
+        ):
+            yield (*row, _cell_crc(*row))
+
+
+def _possible(
+    config: IndexConfig, lows: NDArray[np.float32], envelopes: NDArray[np.float32], masses: NDArray[np.float32]
+) -> bool:
+    """Return whether bounds of cells are those of probabilities, from which kernels compute array positions."""
+    most = 1 + SUM_TOLERANCE
+    # A larger envelope of packed rows could not be written again. Masses are rounded up.
+    highest = STEP * _LARGEST_MULTIPLE if _small(config) else most
+    for values, largest in ((lows, most), (envelopes, highest), (masses, most * config.classes * (1 + 1e-6))):
+        if values.size and not (values.min() >= 0 and values.max() <= largest):  # NaN is neither
+            return False
+    return True
 
 
 def _small(config: IndexConfig) -> bool:
@@ -248,12 +271,8 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
         envelopes=bounds,
         masses=masses,
     )
-    # Kernels compute array positions from these values. A larger envelope could not be written again.
-    most = 1 + SUM_TOLERANCE
-    highest = STEP * _LARGEST_MULTIPLE if _small(config) else most
-    for values, largest in ((cells.lows, most), (cells.envelopes, highest), (cells.masses, most * config.classes)):
-        if not (values.min() >= 0 and values.max() <= largest):  # NaN is neither
-            raise ValueError("the bounds of its cells are not probabilities")
+    if not _possible(config, cells.lows, cells.envelopes, cells.masses):
+        raise ValueError("the bounds of its cells are not probabilities")
     if len(np.unique(cells.numbers)) != len(cells):
         raise ValueError("its cells are not distinct")
     return cells

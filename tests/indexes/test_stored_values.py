@@ -17,9 +17,10 @@ from semcut.indexes import (
     FaissIndex,
     IndexConfig,
     InvalidEncodingsError,
+    StorageError,
 )
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
-from semcut.indexes.stored_values import stored_values
+from semcut.indexes.stored_values import coded_features, stored_values
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, classified, encodings, filled, worlds
 from tests.indexes.storage.stored_index import catalogue
 
@@ -150,3 +151,49 @@ def test_a_feature_out_of_range_is_refused(config, value, what):
         with pytest.raises(InvalidEncodingsError, match=f"feature of row 1 is {what}.* scale the features, or"):
             index.add(batch)
         assert len(index) == 0
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 24, 100])
+@pytest.mark.parametrize("value", [-0.0, 1.001, 1e-45])
+@pytest.mark.parametrize("stored", ["all", "some"])
+def test_what_is_accepted_is_opened_again(classes, value, stored, tmp_path):
+    """Zeros with a sign, and values just above 1, are what rounding makes of probabilities."""
+    config = IndexConfig(classes=classes, bits=32, dim=2, stored_probabilities=classes if stored == "all" else 1)
+    batch = Encodings(
+        probabilities=np.full((3, classes), value, np.float32),
+        codes=np.zeros((3, 4), np.uint8),
+        features=np.eye(3, 2, dtype=np.float32),
+        ids=np.arange(3),
+        any_mass=True,
+    )
+    with FaissIndex.create(tmp_path / "index", config, engine="faiss") as index:
+        index.add(batch)
+        index.backup(tmp_path / "copy")
+        held = index.get(batch.ids)
+    for path in (tmp_path / "index", tmp_path / "copy"):
+        with FaissIndex.open(path, engine="faiss") as index:
+            assert_same_records(index.get(batch.ids), held)
+            assert not index.verify()
+            index.compact()
+        FaissIndex.open(path, engine="faiss").close()
+
+
+def test_bounds_that_could_not_be_read_again_are_not_written(tmp_path):
+    config = IndexConfig(classes=3, bits=32, dim=2)
+    with FaissIndex.create(tmp_path / "index", config, engine="faiss") as index:
+        index.add(classified(np.random.default_rng(0), config, 5))
+        wrong = classified(np.random.default_rng(1), config, 5, first_id=10)
+        wrong.probabilities[0] = 1.5  # as no caller can
+        with pytest.raises(StorageError, match="the bounds of the new records cannot be stored"):
+            index.add(wrong)
+        assert len(index) == 5
+    with FaissIndex.open(tmp_path / "index", engine="faiss") as index:
+        assert len(index) == 5
+
+
+def test_a_feature_that_rounding_makes_too_long_is_refused():
+    config = IndexConfig(classes=2, bits=32, dim=16, stored_features="int8", feature_step=1e18)
+    features = np.full((1, 16), 0.79e18, np.float32)
+    with pytest.raises(InvalidEncodingsError, match=r"longer than 3.2e\+18 after rounding to int8"):
+        coded_features(config, features)
+    assert coded_features(config, features / 2).max() == 0

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from semcut import DataError, DuplicateIdError, Encodings, FaissIndex, IndexConfig
+from semcut.connector.exchange import copies, parquet_files
 from semcut.connector.exchange.copies import export_encodings, import_encodings
 from semcut.connector.exchange.encoding_columns import FileShape
 from semcut.connector.retrieval.model_link import read_content, write_link
@@ -191,6 +192,24 @@ def forged_header(path) -> None:
             archive.writestr(f"{name}.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
 
 
+def header_of(text: str):
+    """Return a function that writes an archive whose arrays have this header and nothing else."""
+
+    def write(path) -> None:
+        header = text.encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("probabilities", "codes", "features"):
+                archive.writestr(f"{name}.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
+
+    return write
+
+
+def column_twice(path) -> None:
+    lists = {name: one.tolist() for name, one in columns(records(5)).items()}
+    table = pa.table(lists)
+    pq.write_table(table.append_column("codes", table.column("codes")), path)
+
+
 def parquet(**change: object):
     """Return a function that writes a Parquet file of 5 records with some columns changed."""
 
@@ -200,6 +219,15 @@ def parquet(**change: object):
         pq.write_table(pa.table(table), path)
 
     return write
+
+
+def packed_by_bzip2(path) -> None:
+    np.savez(path, **columns(records(5)))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 BAD = {
@@ -215,7 +243,7 @@ BAD = {
     "no dimension": ("x.npz", changed(codes=np.uint8(3)), "codes is a single value"),
     "objects": ("x.npz", changed(uris=np.array([{}] * 5, object)), "Python objects, which are not read|is cut"),
     "numbers as uris": ("x.npz", changed(uris=np.arange(5)), "uris have dtype int64, expected text"),
-    "text as ids": ("x.npz", changed(ids=np.array(list("abcde"))), "ids have dtype <U1, expected int64"),
+    "text as ids": ("x.npz", changed(ids=np.array(list("abcde"))), "ids have dtype <U1, expected integers"),
     "by column": ("x.npz", changed(features=np.zeros((5, DIM), np.float32, "F")), "stored column by column"),
     "NaN": ("x.npz", changed(features=np.full((5, DIM), np.nan, np.float32)), "features of row 0 hold NaN"),
     "floats as codes": ("x.npz", changed(codes=np.zeros((5, 8), np.float32)), "codes have dtype float32"),
@@ -223,6 +251,14 @@ BAD = {
     "short codes": ("x.npz", changed(codes=np.zeros((5, 1), np.uint8)), "cannot become an index: bits = 8: expected"),
     "an array that is cut": ("x.npz", cut, "cut or damaged"),
     "a forged header": ("x.npz", forged_header, "cut or damaged"),
+    "compressed by bzip2": ("x.npz", packed_by_bzip2, "is compressed in another way than numpy does"),
+    "wide text": ("x.npz", changed(uris=np.array(["x"] * 5, "U300000")), "has 1,200,.* bytes in a row, expected"),
+    "a huge dimension": (
+        "x.npz", header_of("{'descr': '<f4', 'fortran_order': False, 'shape': (1180591620717411303424, 2), }"), "cut or"
+    ),
+    "a header that is no Python": ("x.npz", header_of("{'descr': '<f4', 'shape': ((((("), "cannot be read as an array"),
+    "a column twice": ("x.parquet", column_twice, "has the column 'codes' twice"),
+    "text as probabilities": ("x.parquet", parquet(probabilities=[["a"] * CLASSES] * 5), "probabilities have dtype"),
     "a plain array": ("x.npy", lambda path: np.save(path, np.zeros((5, 3))), "expected an array of records"),
     "rows of other lengths": (
         "x.parquet", parquet(features=[[0.5] * DIM] * 4 + [[0.5]]), "row 4: features have 1 values, expected 6"
@@ -261,23 +297,36 @@ def test_an_id_that_occurs_twice_is_refused_in_any_batch(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("key", "value", "message"),
     [
-        ({"format": 2}, "was exported in format 2, expected 1: update semcut"),
-        ({"config": {"classes": CLASSES, "bits": 32, "dim": DIM}}, "has bits = 64, but its configuration says 32"),
-        ({"config": {"classes": 10**9}}, "no configuration of an index that can be read"),
-        ({"config": []}, "no configuration of an index that can be read"),
+        ("format", "2", "was exported in format b'2', expected b'1'"),
+        ("config", {"classes": CLASSES, "bits": 32, "dim": DIM}, "has bits = 64, but its configuration says 32"),
+        ("config", {"classes": 10**9}, "no configuration of an index that can be read"),
+        ("config", dict.fromkeys(map(str, range(9))), "no configuration of an index that can be read"),
+        ("config", [], "no configuration of an index that can be read"),
+        ("config", {"classes": CLASSES, "bits": 64, "dim": DIM, "prior": [1] * 10_000}, "no configuration of an index"),
+        ("network", "x" * 70_000, "no configuration of an index that can be read"),
     ],
 )
-def test_forged_metadata_are_refused(change, message, tmp_path):
+def test_forged_metadata_are_refused(key, value, message, tmp_path):
     with FaissIndex.create(tmp_path / "index", IndexConfig(classes=CLASSES, bits=BITS, dim=DIM)) as index:
         index.add(records(5))
     export_encodings(tmp_path / "index", tmp_path / "x.parquet")
     table = pq.read_table(tmp_path / "x.parquet")
-    content = {**json.loads(table.schema.metadata[b"semcut"]), **change}
-    pq.write_table(table.replace_schema_metadata({b"semcut": json.dumps(content).encode()}), tmp_path / "x.parquet")
+    written = value if key == "format" else json.dumps(value)
+    content = {**table.schema.metadata, f"semcut.{key}".encode(): written.encode()}
+    pq.write_table(table.replace_schema_metadata(content), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=message):
         import_encodings(tmp_path / "x.parquet", tmp_path / "again")
+
+
+def test_a_similarity_that_is_too_large_for_the_metadata_is_not_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_files, "_CONFIG_BYTES", 1000)
+    with FaissIndex.create(tmp_path / "index", IndexConfig(classes=30, bits=32, dim=2, similarity=np.eye(30))):
+        pass
+    with pytest.raises(DataError, match=r"the similarity of the index takes .* copy the index with `semcut backup`"):
+        export_encodings(tmp_path / "index", tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -300,6 +349,26 @@ def test_forged_classes_are_refused(classes, probabilities, message, tmp_path):
     with pytest.raises(DataError, match=message):
         import_encodings(tmp_path / "x.parquet", tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_an_import_of_a_cell_for_each_record_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "MOST_CELL_BYTES", 4 * 20 * CLASSES)
+    np.savez(tmp_path / "x.npz", **columns(records(200)))
+    with pytest.raises(DataError, match=f"belong to more than .* cells of {CLASSES} classes, which take 2,400 bytes"):
+        import_encodings(tmp_path / "x.npz", tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_failed_import_leaves_a_link_and_its_target_as_they_were(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    arrays = columns(records(5))
+    arrays["features"][3] = np.inf
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match="features of row 3 hold NaN or infinity"):
+        import_encodings(tmp_path / "x.npz", tmp_path / "link")
+    assert (tmp_path / "link").readlink().name == "target"
+    assert not list((tmp_path / "target").iterdir())
 
 
 def test_a_file_that_is_there_is_replaced_only_if_it_is_one(tmp_path):
