@@ -96,7 +96,8 @@ def index_with_progress(
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
     from semcut.connector.retrieval.image_index import Connector
-    from semcut.indexes.storage.directory import delete_tree
+    from semcut.connector.retrieval.model_link import LINK
+    from semcut.indexes.storage.directory import delete_index
 
     if not files:
         raise DataError("there are no images to index")
@@ -110,9 +111,10 @@ def index_with_progress(
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
     if not records:
-        delete_tree(out)
-        if existed:  # empty, as an index needs it
-            out.mkdir()
+        (out / LINK).unlink(missing_ok=True)
+        delete_index(out)
+        if existed:
+            out.mkdir(exist_ok=True)
         raise DataError(f"none of the {len(result.skipped):,} files can be read, so there is no index {out}")
     return result
 

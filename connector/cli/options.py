@@ -34,11 +34,12 @@ class WrittenType(PathType):
     Args:
         what: what the file is, with an article.
         begins: the bytes with which such a file begins, one of several.
+        mark: bytes that are in its first 64 bytes.
     """
 
-    def __init__(self, what: str, *begins: bytes) -> None:
+    def __init__(self, what: str, *begins: bytes, mark: bytes = b"") -> None:
         super().__init__(path_type=Path)
-        self._what, self._begins = what, begins
+        self._what, self._begins, self._mark = what, begins, mark
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
@@ -48,7 +49,7 @@ class WrittenType(PathType):
         if os.path.isfile(path):
             with open(path, "rb") as file:
                 content = file.read(64)
-            if content and not content.startswith(self._begins):
+            if content and not (content.startswith(self._begins) and self._mark in content):
                 self.fail(f"{path} exists, and is not {self._what}: choose another name, or delete it", param, ctx)
         return path
 
@@ -56,7 +57,7 @@ class WrittenType(PathType):
 PATH = PathType(path_type=Path)
 SOURCE = PathType(path_type=str)
 """A folder, an archive or the name of a data set; or the name of a collection in place of an index."""
-PICTURE = WrittenType("a PNG file", b"\x89PNG\r\n\x1a\n")
+PICTURE = WrittenType("a picture of results", b"\x89PNG\r\n\x1a\n", mark=b"Software\0semcut")
 REPORT = WrittenType("a report of a migration", b'{\n  "source"', b'{\n  "records"')
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

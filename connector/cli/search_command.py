@@ -99,6 +99,8 @@ def write_contact_sheet(
     Raises:
         DataError: the file cannot be written.
     """
+    from PIL.PngImagePlugin import PngInfo
+
     from semcut.connector.data.image_folders import classes_of
     from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 
@@ -119,7 +121,9 @@ def write_contact_sheet(
         missing: list[str] = []
         sheet = contact_sheet(rows, missing)
         with replacing_named(target) as scratch:
-            sheet.save(scratch, "PNG", optimize=True)
+            mark = PngInfo()
+            mark.add_text("Software", "semcut")  # by which `PICTURE` knows that it may be replaced
+            sheet.save(scratch, "PNG", optimize=True, pnginfo=mark)
     except OSError as error:
         raise DataError(f"cannot write the picture {target}: {error.strerror or error}") from None
     print_message(f"picture: {target}")

@@ -12,6 +12,7 @@ Whatever is left out is returned with the reason, for the commands to report.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ Skipped = tuple[str, str]
 HIDDEN, NOT_TEXT = "hidden", "its name is not valid text: rename it"
 
 MOST_AGAIN, MOST_AGAIN_BYTES = 2_000_000, 1 << 28
-"""The most entries of folders that are listed again, for another class, and the bytes of their paths: a thousand links
+"""The most entries of folders that are listed again, for another class, and the memory of their paths: a thousand links
 can lead to each of them."""
 MOST_BYTES = 1 << 30
-"""The most bytes of the paths in a folder, which are all in memory."""
+"""The most bytes of memory that the paths in a folder take."""
 
 _Identity = tuple[int, int]
 
@@ -140,8 +141,8 @@ class _Listed:
         root: the folder of class folders.
         first: the path by which each folder was listed first.
         folders: see `ImageFolder.again`.
-        bytes: length of the paths of all entries.
-        entries_again, bytes_again: number of entries of folders that were listed again, and length of their paths.
+        bytes: memory of the paths of all entries.
+        entries_again, bytes_again: number of entries of folders that were listed again, and memory of their paths.
         repeats: whether the folder that is listed now was listed before, and by which path.
     """
 
@@ -167,7 +168,8 @@ class _Listed:
         Raises:
             DataError: there are too many, or their paths are too long.
         """
-        self.bytes += len(path)
+        size = sys.getsizeof(path)  # one character above U+FFFF makes each of a path take four bytes
+        self.bytes += size
         if self.bytes > MOST_BYTES:
             raise DataError(
                 f"the paths of the files in {self.root} take more than {MOST_BYTES:,} bytes: give a part of the "
@@ -176,7 +178,7 @@ class _Listed:
         if self.repeats is None:
             return
         self.entries_again += 1
-        self.bytes_again += len(path)
+        self.bytes_again += size
         if self.entries_again > MOST_AGAIN or self.bytes_again > MOST_AGAIN_BYTES:
             raise DataError(
                 f"links lead to more than {MOST_AGAIN:,} files again, such as {self.folders[-1][0]} to those of "

@@ -29,10 +29,12 @@ from typing import Any
 
 from semcut.connector.data.class_names import MAX_CLASSES, MAX_NAME, is_class_name
 from semcut.indexes.errors import CheckpointError, shown
-from semcut.indexes.regular_files import read_json
+from semcut.indexes.regular_files import open_binary, read_json
 
 MODEL = "model.json"
 """Name of the file, in the run directory of a network."""
+WEIGHTS = "model.safetensors"
+"""Name of the file of the weights, beside it."""
 
 VERSION = 3
 _DESCRIPTION_BYTES = 4 << 20
@@ -56,6 +58,19 @@ def encoding_digest(description: Mapping[str, Any]) -> str:
     """
     facts = {"encoding": _ENCODING_VERSION, **{name: description[name] for name in _DECISIVE}}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def sha256_of(file: Path) -> str:
+    """Compute the SHA-256 of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is something else.
+    """
+    digest = hashlib.sha256()
+    with open_binary(file) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_model_file(path: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from semcut.connector.exchange.encoding_columns import EncodingFile
 from semcut.connector.exchange.numpy_files import ArrayFile
-from semcut.connector.retrieval.model_link import link_content, read_content, write_link
+from semcut.connector.retrieval.model_link import LINK, link_content, read_content, write_link
 from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.argument_checks import callback_given, path_given
 from semcut.indexes.errors import DataError, require
 from semcut.indexes.progress import Progress, silent
-from semcut.indexes.storage.directory import delete_tree
+from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.unfinished import adding
 
 PARQUET, ARRAYS = ".parquet", (".npz", ".npy")
@@ -101,9 +101,10 @@ def import_encodings(
                 write_link(place, **link)
             return shape.records
         except BaseException:
-            delete_tree(place)
+            (place / LINK).unlink(missing_ok=True)
+            delete_index(place)
             if existed:
-                place.mkdir()
+                place.mkdir(exist_ok=True)
             raise
     finally:
         opened.close()

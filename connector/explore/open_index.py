@@ -123,8 +123,9 @@ def _require_network(model: Path | None, digest: str | None = None) -> None:
     """Check a network that the user has named; one that is only where it was recorded may be missing."""
     if model is None:
         return
-    found = read_model_file(model)["sha256"]
-    if digest not in (None, found):
+    read_model_file(model)  # raises what is wrong
+    found = read_description(model)
+    if found is None or digest not in (None, found.sha256):
         raise CheckpointError(f"the network in {model} did not make this index: give --model the one that did")
 
 
@@ -147,28 +148,31 @@ def _find_network(model: Path | None, digest: str | None, device: str, warn: War
         return _Network(None, None)
     if digest is None:
         warn(f"the index does not record which network made it: the network in {model} is used unchecked")
-    return _Network(found.classes, _LazyEncoder(model, device))
+    return _Network(found.classes, _LazyEncoder(model, found.sha256, device))
 
 
 class _LazyEncoder:
-    """Encodes images with a network that it loads for the first image."""
+    """Encodes images with a network that it loads for the first image, if it is still the one that was found."""
 
-    def __init__(self, model: Path, device: str) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: Path, digest: str, device: str) -> None:
+        self._model, self._digest, self._device = model, digest, device
         self._encoder: Any = None
 
     def __call__(self, read: Callable[[int], NDArray[np.uint8]]) -> Encodings:
         """Encode an image."""
         if self._encoder is None:
-            self._encoder = _load_encoder(self._model, self._device)
+            self._encoder = _load_encoder(self._model, self._digest, self._device)
         encodings: Encodings = self._encoder.encode_read(read)
         return encodings
 
 
-def _load_encoder(model: Path, device: str) -> Any:
+def _load_encoder(model: Path, digest: str, device: str) -> Any:
     from semcut.connector.models.checkpoint import Checkpoint
     from semcut.connector.models.device import keep_freed_memory
     from semcut.connector.retrieval.encoder import Encoder
 
     keep_freed_memory()
-    return Encoder(Checkpoint.load(model), device)
+    checkpoint = Checkpoint.load(model)
+    if checkpoint.digest != digest:
+        raise CheckpointError(f"the network in {model} was replaced by another: start again with the one of this index")
+    return Encoder(checkpoint, device)

@@ -24,17 +24,17 @@ import safetensors.torch
 import torch
 
 from semcut.connector.data.image_contents import DIGEST_BYTES
-from semcut.connector.data.model_file import MODEL, VERSION, encoding_digest, read_model_file
+from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_digest, read_model_file, sha256_of
 from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.backbones import normalisation_of
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes.argument_checks import instance_given, path_given, possible_path_given, text_given
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
-from semcut.indexes.regular_files import open_binary, read_bytes
+from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
-WEIGHTS, TRAINING_IMAGES, METRICS = "model.safetensors", "training-images.txt", "metrics.jsonl"
+TRAINING_IMAGES, METRICS = "training-images.txt", "metrics.jsonl"
 TRAINING_DIGESTS = "training-images.safetensors"
 """Digests of the contents of the training images and of the validation images, (n, 16) uint8, sorted."""
 _RENAMED = ("auxiliary.", "head.classifier.")
@@ -127,7 +127,7 @@ class Checkpoint:
             path.mkdir(parents=True, exist_ok=True)
             with replacing(path / WEIGHTS) as scratch:
                 safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
-                digest = _sha256_of(scratch)
+                digest = sha256_of(scratch)
             content = {
                 "semcut_model": VERSION,
                 "architecture": architecture.model_dump(mode="json"),
@@ -314,12 +314,3 @@ def _does_not_fit(path: Path, architecture: Architecture, error: Exception) -> C
         f"{path / WEIGHTS} does not fit the architecture in {MODEL} ({architecture.backbone}, "
         f"{architecture.bits} bits, {len(architecture.classes)} classes): {reason}"
     )
-
-
-def _sha256_of(file: Path) -> str:
-    """Compute the SHA-256 of a file that this process has written."""
-    digest = hashlib.sha256()
-    with open_binary(file) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -41,7 +41,7 @@ from semcut.indexes.errors import CheckpointError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
-from semcut.indexes.storage.directory import delete_tree
+from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import adding, unfinished
 
@@ -128,7 +128,7 @@ class Connector:
             )
         except BaseException:  # without the link, the index could not be opened again
             index.close()
-            delete_tree(place)
+            delete_index(place)
             raise
         return connector
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semcut.connector.data.model_file import read_model_file
+from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
@@ -121,11 +121,14 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
     """Read class names and digest of the network in a run directory; None if its `model.json` cannot be used.
 
-    The digest is that of the description. The weights are not read; `Checkpoint.load` checks that they match it.
+    The digest is that of the description, which `Checkpoint.load` compares with the weights. In the first versions it
+    is that of the weights alone, which are compared here: anyone could write a description with any digest.
     """
     try:
         content = read_model_file(Path(model))
-    except CheckpointError:
+        if content["semcut_model"] < VERSION and content["sha256"] != sha256_of(Path(model) / WEIGHTS):
+            return None
+    except (CheckpointError, OSError):
         return None
     return ModelDescription(tuple(content["architecture"]["classes"]), content["sha256"])
 

@@ -36,7 +36,7 @@ from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column
-from semcut.indexes.storage.column_specs import specs
+from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.kept_column import KEPT, KeptColumn
 from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn
@@ -55,14 +55,14 @@ _OF_GENERATION = re.compile(rf"{GENERATION}[0-9]+")
 def belongs_to_index(file: Path) -> bool:
     """Return whether a file or directory has the name and the kind of a part of an index, so that it may be deleted.
 
-    A user may keep own files beside these, such as `generation-photos/` or `catalogue.sqlite.copy`. A link or a FIFO in
-    place of a part has nothing in it.
+    A user may keep own files beside these, such as `generation-photos/`, `generation-2024/photo.jpg` or
+    `catalogue.sqlite.copy`. A link or a FIFO in place of a part has nothing in it.
     """
     mode = os.lstat(file).st_mode
     generation = _OF_GENERATION.fullmatch(file.name) is not None
     of_catalogue = file.name == MARK or _OF_CATALOGUE.fullmatch(file.name) is not None
     if stat.S_ISDIR(mode):
-        return generation
+        return generation and set(os.listdir(file)) <= set(NAMES)
     return of_catalogue or (generation and not stat.S_ISREG(mode))
 
 
@@ -92,6 +92,18 @@ def delete_tree(folder: Path) -> None:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
+
+
+def delete_index(path: Path) -> None:
+    """Delete the parts of an index, and its directory if there is nothing else in it, as far as that is possible."""
+    with suppress(OSError):
+        for file in path.iterdir():
+            if belongs_to_index(file):
+                if file.is_dir() and not file.is_symlink():
+                    delete_tree(file)
+                else:
+                    file.unlink()
+        path.rmdir()
 
 
 def require_index(path: Path) -> None:
@@ -165,7 +177,8 @@ def _may_become_index(path: Path) -> bool:
 def _clear(path: Path) -> None:
     """Delete an index that was not completed. The catalogue is deleted last, because it identifies such a directory."""
     for folder in generations(path):
-        delete_tree(folder)
+        if belongs_to_index(folder):
+            delete_tree(folder)
     for name in (f"{UNFINISHED}-journal", UNFINISHED):
         with suppress(OSError):
             (path / name).unlink()

@@ -153,3 +153,14 @@ def test_the_demo_replaces_only_an_index_of_its_own(place: Path, digits: ImageSe
         shutil.rmtree(tmp_path / "index")
     Connector.create(tmp_path / "index", place / "model", roots=digits.roots).close()
     assert not is_index_of_demo(tmp_path, digits.roots)
+
+
+def test_a_picture_of_results_replaces_only_another_of_them(place: Path, digits: ImageSet, tmp_path: Path) -> None:
+    photo = Path(shutil.copy(digits.files[0], tmp_path / "photo.png"))
+    before = photo.read_bytes()
+    arguments = ["search", place / "index", photo, "--picture"]
+    done = semcut(*arguments, "photo.png", cwd=tmp_path, status=2)
+    assert "exists, and is not a picture of results: choose another name" in " ".join(done.stderr.split())
+    assert photo.read_bytes() == before
+    for _ in range(2):
+        semcut(*arguments, "found.png", cwd=tmp_path)

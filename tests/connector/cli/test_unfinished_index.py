@@ -205,3 +205,18 @@ def test_an_unfinished_index_is_no_data_of_a_benchmark(unfinished: Path, tmp_pat
         pytest.raises(DataError, match=f"{SENTENCE}.*index the images again"),
     ):
         dataset_from_indexes(tmp_path / "data", unfinished, unfinished, name="digits")
+
+
+def test_an_index_that_is_not_made_leaves_what_was_in_its_directory(model: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("no image")
+    album = tmp_path / "album"
+    (album / "trip").mkdir(parents=True)
+    for name in ("trip/photo.jpg", "thesis.txt", "catalogue.new"):
+        (album / name).touch()
+    semcut("index", "photos", "--model", model.path, "--out", "album", cwd=tmp_path, status=1)
+    assert sorted(file.name for file in album.rglob("*")) == ["photo.jpg", "thesis.txt", "trip"]
+    (album / "catalogue.new").touch()
+    with pytest.raises(DataError, match="expected at most 65,536"):
+        Connector.create(album, model.path, roots=[f"/{'long' * 50}/{number}" for number in range(400)])
+    assert sorted(file.name for file in album.rglob("*")) == ["photo.jpg", "thesis.txt", "trip"]

@@ -60,7 +60,7 @@ USABLE = {
     "NEW": FOLDERS,
     "FOLDER": FOLDERS
     | {"images", *(f"{of}{kind}" for of in ("index", "network") for kind in ("", " of folders", " of links"))},
-    "PICTURE": FILES | {"missing/folder", "image.png", "pipe", "/dev/null"},
+    "PICTURE": FILES | {"missing/folder", "pipe", "/dev/null"},
     "REPORT": FILES | {"long" * 100, "pipe", "socket", "/dev/null", "/dev/full"},
     "JOURNAL": FILES | {"missing/folder"},
     "IMAGES": {"images.tar"},

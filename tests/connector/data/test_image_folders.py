@@ -116,7 +116,7 @@ def test_paths_that_take_very_much_memory_are_one_error(root: Path, monkeypatch:
     length = len(str(root))
     for number in range(20):
         (root / "cat" / f".{'hidden' * 30}{number}").touch()
-    monkeypatch.setattr(image_folders, "MOST_AGAIN_BYTES", 20_000 + 100 * length)
+    monkeypatch.setattr(image_folders, "MOST_AGAIN_BYTES", 22_000 + 140 * length)
     for number in range(9):
         (root / f"link {number}").symlink_to("cat")
     with pytest.raises(DataError, match=r"files again, such as .* or their paths take more than .* bytes: remove"):
@@ -124,8 +124,16 @@ def test_paths_that_take_very_much_memory_are_one_error(root: Path, monkeypatch:
     for link in root.glob("link *"):
         link.unlink()
     list_folder(root)
-    monkeypatch.setattr(image_folders, "MOST_BYTES", 3000 + 20 * length)
+    monkeypatch.setattr(image_folders, "MOST_BYTES", 4000 + 22 * length)
     with pytest.raises(DataError, match=r"the paths of the files in .* take more than .* bytes: give a part"):
+        list_folder(root)
+
+
+def test_characters_of_four_bytes_count_as_what_they_take(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        picture(root / "cat" / f"\U0001f408{number}.png")
+    monkeypatch.setattr(image_folders, "MOST_BYTES", 20 * 3 * len(str(root)))
+    with pytest.raises(DataError, match=r"the paths of the files in .* take more than .* bytes"):
         list_folder(root)
 
 

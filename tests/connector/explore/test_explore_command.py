@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 
 from semcut.connector.data.sources import ImageSet
@@ -24,6 +25,8 @@ from semcut.connector.explore.service import ExploreService
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import SemanticHashNet
 from semcut.connector.retrieval.model_link import LINK
+from semcut.connector.training.loop import train
+from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import FaissIndex
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.milvus import MilvusIndex
@@ -85,6 +88,20 @@ def test_an_index_without_its_network_is_searched_by_record(stored: Path, model:
     (plain / LINK).unlink()
     stats, warnings = stats_of(plain, None)
     assert (stats["images"], stats["classes"][0], warnings) == (False, "class 0", [])
+
+
+def test_a_network_that_was_replaced_encodes_nothing(
+    stored: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    network = shutil.copytree(model.path, tmp_path / "network")
+    opened = open_stored(stored, network, "cpu", pytest.fail)
+    with opened.index:
+        shutil.rmtree(network)
+        config = TrainConfig(epochs=1, augment="none", seed=1)
+        train(digits.sample(100), model.net.architecture, config, network)
+        assert opened.encode is not None
+        with pytest.raises(CheckpointError, match="was replaced by another: start again with the one of this index"):
+            opened.encode(lambda size: np.zeros((3, size, size), np.uint8))
 
 
 def stats_of(index: Path, model: Path | None) -> tuple[dict[str, object], list[str]]:

@@ -19,14 +19,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from semcut.connector.data.model_file import MODEL, encoding_digest
+from semcut.connector.data.model_file import MODEL, WEIGHTS, encoding_digest, sha256_of
 from semcut.connector.models.checkpoint import (
     METRICS,
     TRAINING_DIGESTS,
     TRAINING_IMAGES,
-    WEIGHTS,
     Checkpoint,
-    _sha256_of,
 )
 from semcut.connector.models.inference import NetworkRunner
 from semcut.connector.models.network import SemanticHashNet
@@ -48,7 +46,7 @@ def change(path: Path, **values: object) -> None:
 def forge(path: Path, **values: object) -> None:
     """Change values of the description, and make all digests right again."""
     change(path, **values)
-    change(path, weights=_sha256_of(path / WEIGHTS))
+    change(path, weights=sha256_of(path / WEIGHTS))
     change(path, sha256=encoding_digest(json.loads((path / MODEL).read_text())))
 
 
@@ -56,7 +54,7 @@ def as_version_2(path: Path, **values: object) -> None:
     """Write the description as version 2 had it."""
     content = json.loads((path / MODEL).read_text())
     kept = {name: content[name] for name in ("architecture", "training")}
-    content = {"semcut_model": 2, **kept, "sha256": _sha256_of(path / WEIGHTS), **values}
+    content = {"semcut_model": 2, **kept, "sha256": sha256_of(path / WEIGHTS), **values}
     (path / MODEL).write_text(json.dumps(content))
 
 
@@ -93,7 +91,7 @@ def test_no_network_takes_the_identity_of_another(model: Checkpoint, copy: Path,
     """By a field of version 3 in a description of a version that does not have it."""
     content = json.loads((copy / MODEL).read_text())
     save_file({key: value + 1 for key, value in load_file(copy / WEIGHTS).items()}, copy / WEIGHTS)
-    content["weights"] = _sha256_of(copy / WEIGHTS)
+    content["weights"] = sha256_of(copy / WEIGHTS)
     as_version_2(copy, semcut_model=version, sha256=model.digest, **{field: content[field]})
     with pytest.raises(CheckpointError, match=f"version {version} has no field '{field}'"):
         Checkpoint.load(copy)
@@ -208,7 +206,7 @@ def test_a_consistent_forgery_is_another_network(model: Checkpoint, copy: Path) 
 def test_a_network_of_version_2_still_loads_and_has_the_digest_of_its_weights(model: Checkpoint, copy: Path) -> None:
     as_version_2(copy)
     loaded = Checkpoint.load(copy)
-    assert loaded.digest == _sha256_of(copy / WEIGHTS)
+    assert loaded.digest == sha256_of(copy / WEIGHTS)
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(hashes(loaded, images), hashes(model, images))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -77,10 +78,15 @@ def test_a_description_that_cannot_be_used_is_none(tmp_path: Path, content: str 
 
 def test_the_digest_of_a_link_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / LINK).write_text(json.dumps({"model": str(tmp_path)}))
-    content = {"semcut_model": 2, "sha256": DIGEST, "architecture": {"classes": ["dog", "cat"]}}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    content = {"semcut_model": 2, "sha256": digest, "architecture": {"classes": ["dog", "cat"]}}
     (tmp_path / "model.json").write_text(json.dumps(content))
     assert read_link(tmp_path) == ModelLink(tmp_path, None)
-    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), DIGEST)
+    assert read_description(tmp_path) is None  # a description alone could have any digest
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert read_description(tmp_path) is None
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert read_description(tmp_path) == ModelDescription(("dog", "cat"), digest)
     assert network_classes(tmp_path) == ("dog", "cat")
 
 

@@ -14,6 +14,7 @@ from semcut.indexes import (
     IndexExistsError,
     StorageError,
 )
+from semcut.indexes.storage.directory import delete_index
 from tests.indexes.storage.stored_index import (
     assert_holds,
     column,
@@ -80,9 +81,11 @@ def test_an_index_that_is_created_where_one_was_interrupted_leaves_other_files(t
     path = tmp_path / "index"
     (path / "generation-photos").mkdir(parents=True)
     (path / "generation-7").mkdir()
+    (path / "generation-2024").mkdir()
     for name in (
         "generation-photos/a",
         "generation-7/ids",
+        "generation-2024/photo.jpg",
         "catalogue.new",
         "catalogue.new-journal",
         "catalogue.newest",
@@ -90,6 +93,9 @@ def test_an_index_that_is_created_where_one_was_interrupted_leaves_other_files(t
         (path / name).touch()
     FaissIndex.create(path, config).close()
     assert {file.name for file in path.iterdir()} - {"lock"} == {
-        "catalogue.sqlite", "catalogue.newest", "generation-0", "generation-photos"
+        "catalogue.sqlite", "catalogue.newest", "generation-0", "generation-photos", "generation-2024"
     }  # fmt: skip
     assert (path / "generation-photos" / "a").exists()
+    assert (path / "generation-2024" / "photo.jpg").exists()
+    delete_index(path)
+    assert {file.name for file in path.iterdir()} == {"catalogue.newest", "generation-photos", "generation-2024"}
