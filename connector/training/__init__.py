@@ -8,7 +8,7 @@
     frozen_features   compute the outputs of a frozen backbone once, and cache them
     validation        measure the network on validation images after an epoch
     calibration       fit the temperature of the probabilities on the validation images
-    run_directory     begin a run directory, which an early failure removes again
+    run_directory     check and begin a run directory, which an early failure removes again
     run_state         write and read the state from which a stopped training resumes
 
 Commands call `loop.train` with a `TrainConfig`. `reproduce` also uses `frozen_features`, to encode images with several

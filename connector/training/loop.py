@@ -10,7 +10,8 @@ held out from the training images; queries and test images are not used in train
 
 A run directory has the files `metrics.jsonl` (a line for each epoch), `training-images.txt`,
 `training-images.safetensors` (digests of their contents), `training.safetensors` and, when the training is finished,
-the checkpoint. A training that fails before the first state is written leaves nothing behind.
+the checkpoint. A training that fails before the first state is written leaves nothing behind. The state is compared
+with the settings and the images before anything is written, and a finished network is never replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests, disk_errors
+from semcut.connector.models.checkpoint import METRICS, Checkpoint, TrainingDigests, disk_errors
 from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
@@ -36,11 +37,20 @@ from semcut.connector.training.batches import NumberedFiles, augment, checked_im
 from semcut.connector.training.calibration import fit_temperature
 from semcut.connector.training.default_network import require_trained_backbone
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
-from semcut.connector.training.run_directory import begun_run, write_lines
+from semcut.connector.training.run_directory import (
+    begun_run,
+    contents_of,
+    finished_network,
+    require_one_line_each,
+    require_place,
+    write_lines,
+)
 from semcut.connector.training.run_state import (
     STATE,
+    largest_state,
     optimiser_tensors,
     read_state,
+    require_same_settings,
     require_state_of,
     restore_optimiser,
     unusable,
@@ -56,11 +66,8 @@ from semcut.indexes.argument_checks import (
     path_given,
     possible_path_given,
 )
-from semcut.indexes.errors import CheckpointError, DataError, shown
+from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
-
-_STATE_TEXT_BYTES = 64 << 20
-"""The most that a saved state has besides the network, its best weights and two moments of each weight."""
 
 Inputs = torch.Tensor | Layers
 """Pixels, or the outputs of a frozen backbone."""
@@ -89,15 +96,16 @@ def train(
         start: run directory of a trained network to start from (warm start) in place of `weights`. The network must
             have the same architecture; only the image size may differ. It must have been trained on the same images,
             with the same images held out for validation, so that neither network is trained on validation images.
-        resume: continue a stopped training in `path` with the same settings; start a new training if `path` has none.
+        resume: continue a stopped training in `path` with the same settings and images; start a new training if `path`
+            has none. A finished network stays as it is.
         progress: called after every step with the number of images processed in all epochs so far, the number of images
             of all epochs together, and a task such as "epoch 3/30, loss 0.123".
 
     Raises:
         DataError: the directory is not empty, the path of an image has a line break, no image can be read, the device
             cannot be used, or the loss is not finite.
-        CheckpointError: the disk refuses, `path` has the state of a training with other settings, or the network to
-            start from has another architecture or was trained on other images.
+        CheckpointError: the disk refuses; `path` has the state or the network of a training with other settings or
+            images; or the network to start from has another architecture or was trained on other images.
         InvalidParameterError: the backbone is frozen, but has neither `weights` nor a network to `start` from; or an
             argument is of another type.
     """
@@ -111,13 +119,8 @@ def train(
     callback_given("progress", progress)
     if config.freeze:
         require_trained_backbone(weights, start)
-    with disk_errors(path):
-        if not resume and os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-            raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
-    if broken := [file for file in images.files if "\n" in file]:
-        raise DataError(
-            f"{shown(broken[0])} has a line break in its path, which {TRAINING_IMAGES} cannot hold: rename it"
-        )
+    has_state = require_place(path, resume)
+    require_one_line_each(images.files)
     if images.digests is None:
         images = checked_images(images, config.workers)
     if images.classes != architecture.classes:
@@ -128,8 +131,11 @@ def train(
     if len(training) < 2:
         raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
     run = _Run(training, validation, architecture, config, path, weights, start, progress)
-    with disk_errors(path), begun_run(path, images.files, run.digests):
-        return run.finish(resume)
+    with disk_errors(path):
+        if has_state:
+            run.load_state()
+        with begun_run(path, images.files, run.digests):
+            return run.finish()
 
 
 class _Run:
@@ -159,6 +165,7 @@ class _Run:
             "backbone_weights": weights,
             **({} if warm is None else {"start": {"sha256": warm.digest, **warm.training, "epochs": warm.epochs()}}),
             "images": len(training) + len(validation),
+            "image_contents": contents_of(training, validation),
         }
         torch.manual_seed(config.seed)
         self._device = device_named(config.device)
@@ -181,11 +188,12 @@ class _Run:
         self._best: dict[str, torch.Tensor] = {}
         self._best_metrics: dict[str, Any] = {}
         self._metrics: list[dict[str, Any]] = []
+        self._finished: Checkpoint | None = None
 
-    def finish(self, resume: bool) -> Checkpoint:
-        """Train the remaining epochs, calibrate, and write the checkpoint."""
-        if resume and os.path.lexists(self._path / STATE):
-            self._load_state()
+    def finish(self) -> Checkpoint:
+        """Train the remaining epochs, calibrate, and write the checkpoint, unless it is there already."""
+        if self._finished is not None:
+            return self._finished
         start = time.perf_counter()
         if self._config.freeze and len(self._metrics) < self._config.epochs:
             self._compute_frozen_features()
@@ -203,6 +211,7 @@ class _Run:
             self._net.load_state_dict(self._best)
             logits, labels = self._validation_logits()
             self._best["temperature"] = torch.tensor(fit_temperature(logits, labels), dtype=torch.float64)
+        self._save_metrics()  # a crash after the last state may have left those of fewer epochs
         Checkpoint.save(self._path, self._architecture, self._best, {**self._settings, "kept": self._best_metrics})
         return Checkpoint.load(self._path)
 
@@ -307,11 +316,7 @@ class _Run:
 
     def _save_state(self) -> None:
         """Write the state after an epoch, then the metrics of all epochs."""
-        groups = {
-            "net": self._net.state_dict(),
-            "best": self._best,
-            "optimiser": optimiser_tensors(self._optimiser),
-        }
+        groups = {"net": self._net.state_dict(), "best": self._best, "optimiser": optimiser_tensors(self._optimiser)}
         content = {
             "settings": self._settings,
             "metrics": self._metrics,
@@ -319,24 +324,19 @@ class _Run:
             "scaler": self._scaler.state_dict(),
         }
         write_state(self._path / STATE, groups, content)
+        self._save_metrics()
+
+    def _save_metrics(self) -> None:
         write_lines(self._path / METRICS, [json.dumps(line) for line in self._metrics])
 
-    def _load_state(self) -> None:
-        """Continue from the state in the run directory.
+    def load_state(self) -> None:
+        """Continue from the state in the run directory; write nothing.
 
         Raises:
-            CheckpointError: the state cannot be read, or belongs to a training with other settings.
+            CheckpointError: the state cannot be read, or it or the network there belongs to another training.
         """
-        net_bytes = sum(value.nbytes for value in self._net.state_dict().values())
-        groups, content = read_state(self._path / STATE, 5 * net_bytes + _STATE_TEXT_BYTES)
-        if content["settings"] != self._settings:
-            before, now = content["settings"], self._settings
-            keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
-            different = ", ".join(key if key in now else shown(key) for key in keys[:5])
-            raise CheckpointError(
-                f"the run in {self._path} has other settings ({different}): resume with the same settings "
-                "and the same version of semcut, or train into another directory"
-            )
+        groups, content = read_state(self._path / STATE, largest_state(self._net.state_dict()))
+        require_same_settings(self._path, content["settings"], self._settings)
         try:
             require_state_of(groups, content, self._net.state_dict(), self._optimiser, self._config.epochs)
             quality(content["best"])
@@ -347,3 +347,4 @@ class _Run:
                 self._scaler.load_state_dict(content["scaler"])
         except Exception as error:  # torch raises errors of many types for tensors that do not fit
             raise unusable(self._path / STATE, error) from None
+        self._finished = finished_network(self._path, self._settings, self._best_metrics)

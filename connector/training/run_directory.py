@@ -1,26 +1,114 @@
 """Begin a run directory: record the training images, and leave nothing behind if no epoch is finished.
 
+What the directory has is compared before the first write: neither the record of the images that a network was trained
+on nor the network is replaced by those of another training.
+
 A run that is stopped before its first state is written has nothing to resume. Its directory would only keep the same
 command from being given again, so what the run has written is removed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from semcut.connector.data.model_file import MODEL
+from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import (
     MOST_IMAGES,
     TRAINING_DIGESTS,
     TRAINING_IMAGES,
+    WEIGHTS,
+    Checkpoint,
     TrainingDigests,
+    disk_errors,
     write_digests,
 )
 from semcut.connector.training.run_state import STATE
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.storage.atomic_write import replacing
+
+
+def require_one_line_each(files: Sequence[str]) -> None:
+    """Raise a `DataError` if the path of an image has a line break, because the list of images has a line for each."""
+    if broken := [file for file in files if "\n" in file]:
+        raise DataError(
+            f"{shown(broken[0])} has a line break in its path, which {TRAINING_IMAGES} cannot hold: rename it"
+        )
+
+
+def contents_of(*parts: ImageSet) -> str:
+    """Compute one digest, in hexadecimal, of the contents and the labels of images in their order.
+
+    All of these decide what a training learns. The names of the files do only by the order that they give.
+
+    Args:
+        parts: the images for training and those for validation, with digests.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for images in parts:
+        digest.update(len(images).to_bytes(8, "little"))
+        digest.update(images.labels.astype("<i8").tobytes())
+        digest.update(b"".join(images.digests or ()))
+    return digest.hexdigest()
+
+
+def require_place(path: Path, resume: bool) -> bool:
+    """Check that a training may use a directory, before the images are read.
+
+    Args:
+        path: the run directory.
+        resume: whether the training may continue the one that is there.
+
+    Returns:
+        Whether the directory has a state to resume from.
+
+    Raises:
+        DataError: without `resume`, it is no new or empty directory.
+        CheckpointError: with `resume`, it has a network, which a new training would replace, but no state; or the disk
+            refuses.
+    """
+    if not resume:
+        with disk_errors(path):
+            if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+                raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
+        return False
+    if os.path.lexists(path / STATE):
+        return True
+    for name in (MODEL, WEIGHTS):
+        if os.path.lexists(path / name):
+            raise CheckpointError(
+                f"{path} has a network ({name}), but no {STATE} to resume from: train into another directory"
+            )
+    return False
+
+
+def finished_network(path: Path, settings: Mapping[str, Any], kept: Mapping[str, Any]) -> Checkpoint | None:
+    """Load the network of a training that is finished already; None if the run directory has no network.
+
+    Args:
+        path: the run directory.
+        settings: settings of the training, from its state.
+        kept: metrics of the epoch that was kept, from its state.
+
+    Raises:
+        CheckpointError: the network is of another training, or cannot be loaded.
+    """
+    if not os.path.lexists(path / MODEL):
+        return None
+    found = Checkpoint.load(path)
+    # as text, in which NaN is equal to itself
+    if json.dumps(found.training, sort_keys=True) != json.dumps({**settings, "kept": kept}, sort_keys=True):
+        raise CheckpointError(
+            f"the network in {path} ({MODEL}) is not of the training whose state is there ({STATE}): train into "
+            "another directory"
+        )
+    return found
 
 
 @contextmanager

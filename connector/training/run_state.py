@@ -23,6 +23,8 @@ from semcut.indexes.errors import CheckpointError, shown
 from semcut.indexes.storage.atomic_write import replacing
 
 STATE = "training.safetensors"
+_TEXT_BYTES = 64 << 20
+"""The most that a state has besides the network, its best weights and two moments of each weight."""
 _CONTENT = "semcut_training"
 _SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
 _LARGEST = 1 << 48
@@ -43,6 +45,11 @@ def write_state(file: Path, groups: Mapping[str, Tensors], content: Mapping[str,
     }
     with replacing(file) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata={_CONTENT: json.dumps(content)})
+
+
+def largest_state(net: Tensors) -> int:
+    """Return the largest size in bytes of the state of a network, given by its tensors."""
+    return 5 * sum(value.nbytes for value in net.values()) + _TEXT_BYTES
 
 
 def read_state(file: Path, max_bytes: int) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
@@ -77,7 +84,33 @@ def read_state(file: Path, max_bytes: int) -> tuple[dict[str, dict[str, torch.Te
 def unusable(file: Path, error: Exception) -> CheckpointError:
     """Make the error for a state that cannot be read, or does not fit the network."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    return CheckpointError(f"{file} cannot be read ({reason}): delete it to train from the start")
+    return CheckpointError(f"{file} cannot be read ({reason}): train into another directory")
+
+
+def require_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise an error unless the state in a run directory is of a training with the same settings and images.
+
+    Args:
+        path: the run directory.
+        before: the settings in the state.
+        now: the settings of the training that resumes, with `image_contents`, see `run_directory.contents_of`.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    different = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+    if not different:
+        return
+    if "image_contents" in before and set(different) <= {"images", "image_contents"}:
+        raise CheckpointError(
+            f"the run in {path} was begun with other images, labels or names of files: resume with the same images, "
+            "or train into another directory"
+        )
+    names = ", ".join(key if key in now else shown(key) for key in different[:5])
+    raise CheckpointError(
+        f"the run in {path} has other settings ({names}): resume with the same settings and the same version of "
+        "semcut, or train into another directory"
+    )
 
 
 def require_state_of(
