@@ -13,7 +13,7 @@ from semcut.connector.exchange.encoding_columns import EncodingFile
 from semcut.connector.exchange.numpy_files import ArrayFile
 from semcut.connector.retrieval.model_link import LINK, link_content, read_content, write_link
 from semcut.indexes import FaissIndex, IndexConfig
-from semcut.indexes.argument_checks import callback_given, path_given
+from semcut.indexes.argument_checks import callback_given, flag_given, path_given
 from semcut.indexes.errors import DataError, require
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.storage.directory import delete_index
@@ -83,6 +83,7 @@ def import_encodings(
     """
     source, place = path_given("file", file), Path(os.path.realpath(path_given("index", index)))
     callback_given("progress", progress)
+    any_mass = flag_given("any_mass", any_mass)
     report, existed = progress or silent, place.is_dir()
     opened = _open(source)
     try:

@@ -35,7 +35,7 @@ from semcut.indexes import (
     SemanticIndex,
     StorageError,
 )
-from semcut.indexes.argument_checks import callback_given, instance_given, path_given
+from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given
 from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.errors import CheckpointError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
@@ -218,7 +218,7 @@ class Connector:
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
-        if resume:
+        if flag_given("resume", resume):
             present = set(self.index.uris(self.index.ids()))
             paths = [path for path in paths if path not in present]
         # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet

@@ -17,13 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from semcut.connector.data.model_file import MODEL
+from semcut.connector.data.model_file import MODEL, WEIGHTS
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import (
     MOST_IMAGES,
     TRAINING_DIGESTS,
     TRAINING_IMAGES,
-    WEIGHTS,
     Checkpoint,
     TrainingDigests,
     disk_errors,
