@@ -27,12 +27,13 @@ from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
 from semcut.connector.reproduce.results_folder import MAKER, begin_results, check_results
+from semcut.connector.reproduce.stored_facts import require_facts
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.image_index import Connector
 from semcut.connector.training.frozen_features import has_shared_backbone
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
@@ -69,6 +70,12 @@ def measure_network(
     images = protocol_split(protocol, source, training["config"]["seed"])
     check_protocol(protocol, images, checkpoint.training_digests().all, images.database.files)
 
+    about = _about(name, protocol, checkpoint, training, images)
+    try:
+        require_facts(about, curve)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _no_record(checkpoint, error) from None
+
     def step(what: str) -> Progress:
         return _with_task(progress, f"{name}: {what}")
 
@@ -99,7 +106,7 @@ def measure_network(
         for method, (record_codes, query_codes) in baseline_codes(records.features, queries.features, bits).items()
     }
     measurement = Measurement(
-        _about(name, protocol, checkpoint, training, images, len(records)),
+        about,
         curve,
         labels,
         queries.probabilities.argmax(axis=1) == labels,
@@ -133,10 +140,14 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, An
         training["backbone_weights"], training["kept"]["epoch"]  # raises a KeyError now, not after the measurement
         return training, checkpoint.epochs()
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path} does not say how its network was trained ({error!r}): give a directory that semcut "
-            "train has written"
-        ) from None
+        raise _no_record(checkpoint, error) from None
+
+
+def _no_record(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.path} does not say how its network was trained ({shown(error)}): give a directory that semcut "
+        "train has written"
+    )
 
 
 def _measured(file: Path, checkpoint: Checkpoint) -> Measurement:
@@ -218,7 +229,6 @@ def _about(
     checkpoint: Checkpoint,
     training: dict[str, Any],
     images: ProtocolSplit,
-    records: int,
 ) -> dict[str, Any]:
     """Describe a network and the images that it was measured on: see `Measurement.about`."""
     return {
@@ -234,7 +244,7 @@ def _about(
         "classes": [*images.queries.classes],
         "names": _class_names(Path(images.training.files[0]).parents[2]),
         "training": len(images.training),
-        "records": records,
+        "records": len(images.database),
         "queries": len(images.queries),
     }
 

@@ -203,13 +203,15 @@ def test_an_index_of_other_images_is_refused(networks, results, tmp_path):
         measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)
 
 
-@pytest.mark.parametrize("damage", ["no metrics", "half a line", "no training"])
+@pytest.mark.parametrize("damage", ["no metrics", "half a line", "no time", "a text", "no training"])
 def test_a_network_without_a_record_of_its_training_is_refused_at_once(damage, networks, tmp_path):
     model = shutil.copytree(networks["ortho-0"], tmp_path / "model")
     if damage == "no metrics":
         (model / "metrics.jsonl").unlink()
     elif damage == "half a line":
         (model / "metrics.jsonl").write_text('{"epoch": 1, "los')
+    elif damage in ("no time", "a text"):
+        (model / "metrics.jsonl").write_text('{"epoch": 1}' if damage == "no time" else '{"seconds": "1"}')
     else:
         content = json.loads((model / "model.json").read_text())
         (model / "model.json").write_text(json.dumps({**content, "training": {}}))
