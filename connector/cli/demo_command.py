@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
+from semcut.connector.cli import demo_folder
+from semcut.connector.cli.demo_folder import INDEX, MODEL, PICTURE, QUERIES
 from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import print_json, print_line, print_message
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
@@ -29,6 +29,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
     Trains a network on the scanned digits of scikit-learn, indexes and searches the digits, evaluates the results and
     draws a picture. If the command is repeated, it uses the trained network and makes the index again.
+    What is not of the demo is never replaced.
     """
     from semcut.connector.cli.evaluate_command import encode_with_progress, evaluate_encodings, show_evaluation
     from semcut.connector.cli.index_command import index_with_progress
@@ -38,41 +39,32 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.connector.models.network import Architecture
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.training.train_config import TrainConfig
-    from semcut.indexes.storage.directory import delete_tree
+    from semcut.indexes.storage.atomic_write import replacing, write_file
 
+    demo_folder.require_own_directories(out)
     training, queries = sources.load("digits/train"), sources.load("digits/test")
     print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} other scans as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=25, augment="shift", seed=seed)
-    train_with_progress(training, architecture, config, out / "model", resume=True)
-    if is_index_of_demo(out, training.roots):
-        delete_tree(out / "index")
-    index_with_progress(training.files, out / "model", out / "index", roots=training.roots)
-    with Connector.open(out / "index") as connector:
+    train_with_progress(training, architecture, config, out / MODEL, resume=True)
+    demo_folder.delete_index_of_demo(out, training.roots, training.files)
+    index_with_progress(training.files, out / MODEL, out / INDEX, roots=training.roots)
+    with Connector.open(out / INDEX) as connector:
         examples = []
         for file in map(Path, queries.sample(6, seed).files):
-            copy = out / "queries" / file.parent.name / file.name
+            copy = out / QUERIES / file.parent.name / file.name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            examples.append(str(shutil.copyfile(file, copy)))
-        write_contact_sheet(examples, connector.search(examples, k=5), out / "digits.png")
+            write_file(copy, file.read_bytes())
+            examples.append(str(copy))
+        write_contact_sheet(examples, connector.search(examples, k=5), out / PICTURE, writing=replacing)
         encodings, labels, _ = encode_with_progress(connector, queries)
         result = evaluate_encodings(
             connector, queries.classes, encodings, labels,
             k=DEFAULT_K, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST, ranking="fused",
         )  # fmt: skip
     if as_json:
-        print_json({"model": str(out / "model"), "index": str(out / "index"), **result.as_dict()})
+        print_json({"model": str(out / MODEL), "index": str(out / INDEX), **result.as_dict()})
         return
     show_evaluation(result)
     print_line("")
-    print_line(f"Now try: semcut search {out / 'index'} {examples[0]}")
-
-
-def is_index_of_demo(out: Path, roots: Sequence[str]) -> bool:
-    """Return whether OUT/index was made by this command: of digits, with the network in OUT/model. Others stay."""
-    from semcut.connector.retrieval.model_link import read_description, read_link
-
-    link, network = read_link(out / "index"), read_description(out / "model")
-    if link is None or network is None:
-        return False
-    return (link.model, link.sha256, link.roots) == ((out / "model").absolute(), network.sha256, tuple(roots))
+    print_line(f"Now try: semcut search {out / INDEX} {examples[0]}")

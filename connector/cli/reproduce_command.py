@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -13,13 +12,9 @@ from semcut.connector.cli.options import PATH, SOURCE, device_option, json_optio
 from semcut.connector.cli.terminal import OUT, new_table, print_json, print_line, progress_bar
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
-from semcut.indexes.errors import require
-from semcut.indexes.regular_files import read_json
+from semcut.indexes.errors import DataError, require
 
 require({"matplotlib": "matplotlib"}, "draw figures", "benchmark")
-
-_COMMANDS = "commands.json"
-"""File with the commands that measured networks in a directory of results; the page lists these commands."""
 
 
 @click.command()
@@ -49,13 +44,17 @@ def reproduce(
     protocol, searches with all queries and measures the results. The figures are stored in the directory OUT, and a
     network with figures in OUT is not measured again. Networks that differ only in their seed are reported as one
     method, with mean and spread. The page OUT/results.md has the tables and Fig. 4 of all networks measured in OUT.
+    OUT must be new, empty, or a directory that this command made.
     """
     if networks and (data is None or protocol is None):
         raise click.UsageError("measuring networks needs --data and --protocol: give both")
     from semcut.connector.reproduce import results_page, tables
     from semcut.connector.reproduce.measure_network import measure_network
     from semcut.connector.reproduce.method_groups import group_networks, headline_metric
+    from semcut.connector.reproduce.results_folder import check_results, record_command, recorded_commands
 
+    check_results(out)
+    command = _own_command()
     if speed is not None:
         results_page.keep_speed(out, speed)
     keep_freed_memory()
@@ -63,7 +62,7 @@ def reproduce(
         with progress_bar("Measuring") as progress:
             for network in networks:
                 measure_network(network, data, protocol, out, device=device, progress=progress)
-    page = results_page.write(out, _record_command(out) if networks or speed else _recorded_commands(out))
+    page = results_page.write(out, record_command(out, command) if networks or speed else recorded_commands(out))
     if as_json:
         print_json({"page": str(page), "networks": _summary(out)})
         return
@@ -77,22 +76,18 @@ def reproduce(
     print_line(f"Page: {page}")
 
 
-def _recorded_commands(out: Path) -> list[str]:
-    """Read the commands that measured networks in a directory of results."""
-    try:
-        commands = read_json(out / _COMMANDS)
-    except (OSError, ValueError):
-        return []
-    return [str(command) for command in commands] if isinstance(commands, list) else []
+def _own_command() -> str:
+    """Write the running command.
 
+    Raises:
+        DataError: the page cannot show it.
+    """
+    from semcut.connector.reproduce.markdown_text import command_of, is_command
 
-def _record_command(out: Path) -> list[str]:
-    """Add the running command to the recorded commands of a directory of results; return all of them."""
-    from semcut.indexes.storage.atomic_write import write_json
-
-    commands = list(dict.fromkeys([*_recorded_commands(out), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])]))
-    write_json(out / _COMMANDS, commands)
-    return commands
+    command = command_of("semcut", "reproduce", *sys.argv[2 if sys.argv[1:2] == ["reproduce"] else 1 :])
+    if not is_command(command):
+        raise DataError("the command is too long for the page, or has ```: give fewer networks, or other names")
+    return command
 
 
 def _summary(out: Path) -> list[dict[str, object]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,9 +93,21 @@ def _show_hits(image: str, hits: Sequence[Hit]) -> None:
 
 
 def write_contact_sheet(
-    images: Sequence[str], found: Sequence[Sequence[Hit]], target: Path, roots: tuple[str, ...] = ()
+    images: Sequence[str],
+    found: Sequence[Sequence[Hit]],
+    target: Path,
+    roots: tuple[str, ...] = (),
+    *,
+    writing: Callable[[Path], AbstractContextManager[Path]] = replacing_named,
 ) -> None:
-    """Draw each query with its first results in a row of a PNG file; `roots` are folders of class folders.
+    """Draw each query with its first results in a row of a PNG file.
+
+    Args:
+        images: paths of the queries.
+        found: the results of each query.
+        target: the file.
+        roots: folders of class folders.
+        writing: how the file is replaced; `replacing` does not follow a link.
 
     Raises:
         DataError: the file cannot be written.
@@ -120,7 +133,7 @@ def write_contact_sheet(
         target.parent.mkdir(parents=True, exist_ok=True)
         missing: list[str] = []
         sheet = contact_sheet(rows, missing)
-        with replacing_named(target) as scratch:
+        with writing(target) as scratch:
             mark = PngInfo()
             mark.add_text("Software", "semcut")  # by which `PICTURE` knows that it may be replaced
             sheet.save(scratch, "PNG", optimize=True, pnginfo=mark)

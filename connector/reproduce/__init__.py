@@ -3,6 +3,7 @@
 In reading order:
 
     network_measurements  `Measurement`: the figures of one network, query by query; save them to a file and load them
+    stored_facts          check what a file of figures holds
     measure_network       measure a network by a protocol, unless its file of figures exists
     frozen_encoder        encode images with networks that share a frozen backbone; run the backbone only once
     baselines             compute LSH and ITQ codes, which need no training, from the same features
@@ -11,6 +12,8 @@ In reading order:
     csv_files             write the figures of networks as CSV
     quality_plots         draw Fig. 4, and how networks were trained
     training_commands     write the commands that trained the networks
+    markdown_text         write texts and commands that may come from someone else into the page
+    results_folder        recognise a directory of results, and keep the commands that measured the networks
     results_page          write the page of a directory of results
 
 A directory of results has a folder for each protocol, which has a folder for each network with the index that was

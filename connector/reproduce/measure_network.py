@@ -4,7 +4,8 @@
     OUT/PROTOCOL/NETWORK/figures.safetensors    the measurement, see `network_measurements`
 
 A network that has a file of figures is not measured again. An index is made in a directory named `unfinished`, which is
-renamed to `index` at the end; such a directory from an interrupted run is deleted.
+renamed to `index` at the end; such a directory from an interrupted run is deleted, unless it has something that semcut
+does not write there.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ from semcut.connector.data.protocols import ProtocolSplit, check_protocol, proto
 from semcut.connector.evaluation.hash_code_quality import code_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS, compare
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.own_folders import INDEX_OF_IMAGES, delete_parts, require_directory
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
+from semcut.connector.reproduce.results_folder import MAKER, begin_results, check_results
+from semcut.connector.reproduce.stored_facts import require_facts
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.image_index import Connector
-from semcut.connector.retrieval.model_link import LINK
 from semcut.connector.training.frozen_features import has_shared_backbone
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
-from semcut.indexes.storage.directory import belongs_to_index, delete_tree
 
 _NAMES_BYTES = 16 << 20
 """The largest file with the readable names of classes."""
@@ -55,16 +57,24 @@ def measure_network(
 
     Raises:
         CheckpointError: `model` holds no usable network, or does not record how the network was trained.
-        DataError: the network was not trained by this protocol on this data, or images cannot be read.
+        DataError: the network was not trained by this protocol on this data, or images cannot be read, or `out` is no
+            directory of results, or has figures of another network under the name of this one.
     """
     checkpoint = Checkpoint.load(model)
     name = f"{model.resolve().name}-{checkpoint.digest[:8]}"
     folder = out / protocol / name
-    if (folder / FIGURES_FILE).is_file():
-        return Measurement.load(folder / FIGURES_FILE)
+    check_results(out)
+    if os.path.lexists(folder / FIGURES_FILE):
+        return _measured(folder / FIGURES_FILE, checkpoint)
     training, curve = _training(checkpoint)
     images = protocol_split(protocol, source, training["config"]["seed"])
     check_protocol(protocol, images, checkpoint.training_digests().all, images.database.files)
+
+    about = _about(name, protocol, checkpoint, training, images)
+    try:
+        require_facts(about, curve)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _no_record(checkpoint, error) from None
 
     def step(what: str) -> Progress:
         return _with_task(progress, f"{name}: {what}")
@@ -74,7 +84,7 @@ def measure_network(
         encoder: Encoder = FrozenEncoder(checkpoint, files, device, step("encoding all images"))
     else:
         encoder = Encoder(checkpoint, device)
-    with _open_index(encoder, images.database, folder, step("indexing")) as connector:
+    with _open_index(encoder, images.database, out, folder, step("indexing")) as connector:
         queries, labels = _encode_queries(encoder, images.queries, step("encoding queries"))
         records = Encodings.concatenate(list(connector.index.iterate()))
         assert records.ids is not None
@@ -96,7 +106,7 @@ def measure_network(
         for method, (record_codes, query_codes) in baseline_codes(records.features, queries.features, bits).items()
     }
     measurement = Measurement(
-        _about(name, protocol, checkpoint, training, images, len(records)),
+        about,
         curve,
         labels,
         queries.probabilities.argmax(axis=1) == labels,
@@ -130,27 +140,52 @@ def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, An
         training["backbone_weights"], training["kept"]["epoch"]  # raises a KeyError now, not after the measurement
         return training, checkpoint.epochs()
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path} does not say how its network was trained ({error!r}): give a directory that semcut "
-            "train has written"
-        ) from None
+        raise _no_record(checkpoint, error) from None
 
 
-def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progress: Progress) -> Connector:
+def _no_record(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.path} does not say how its network was trained ({shown(error)}): give a directory that semcut "
+        "train has written"
+    )
+
+
+def _measured(file: Path, checkpoint: Checkpoint) -> Measurement:
+    """Read the measurement of a network; raise `DataError` if the file has that of another network."""
+    found = Measurement.load(file)
+    expected = {"sha256": checkpoint.digest, "architecture": _architecture(checkpoint),
+                "classes": [*checkpoint.net.architecture.classes]}  # fmt: skip
+    for name, value in expected.items():
+        if found.about[name] != value:
+            raise DataError(
+                f"{file} has the figures of another network than {checkpoint.path} ({name} differs): delete it, and "
+                "the network is measured again"
+            )
+    return found
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    return checkpoint.net.architecture.model_dump(mode="json", exclude={"classes"})
+
+
+def _open_index(encoder: Encoder, images: sources.ImageSet, out: Path, folder: Path, progress: Progress) -> Connector:
     """Open the index of a network in the directory of results; make the index first if it does not exist.
 
     Args:
         encoder: the network; the connector uses this encoder.
         images: the database of the protocol.
+        out: the directory of results.
         folder: the folder of the network in the directory of results.
         progress: called with the number of images that were encoded.
 
     Raises:
-        DataError: the folder holds an index of other images, or an image cannot be read.
+        DataError: the folder holds an index of other images, or something that would be deleted and that semcut did not
+            write, or an image cannot be read.
     """
     path, scratch = folder / "index", folder / "unfinished"
-    if not path.exists():
-        _delete_unfinished(scratch)
+    if not require_directory(path, MAKER):
+        begin_results(out)
+        delete_parts(scratch, INDEX_OF_IMAGES, MAKER)
         folder.mkdir(parents=True, exist_ok=True)
         with Connector.create(scratch, encoder.checkpoint.path, roots=images.roots) as connector:
             connector.encoder = encoder
@@ -167,16 +202,6 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, folder: Path, progre
             f"{path} is an index of other images than the {len(images):,} of this protocol: delete the index"
         )
     return connector
-
-
-def _delete_unfinished(index: Path) -> None:
-    """Delete an index that an interrupted run has left, and nothing else: the directory may come from someone else."""
-    if not os.path.lexists(index):
-        return
-    real = not any(os.path.islink(folder) for folder in (index, *list(index.parents)[:2]))
-    if not real or not index.is_dir() or not all(one.name == LINK or belongs_to_index(one) for one in index.iterdir()):
-        raise DataError(f"{index} is not an index that an interrupted run has left: move it away")
-    delete_tree(index)
 
 
 def _encode_queries(
@@ -204,14 +229,13 @@ def _about(
     checkpoint: Checkpoint,
     training: dict[str, Any],
     images: ProtocolSplit,
-    records: int,
 ) -> dict[str, Any]:
     """Describe a network and the images that it was measured on: see `Measurement.about`."""
     return {
         "name": name,
         "protocol": protocol,
         "sha256": checkpoint.digest,
-        "architecture": checkpoint.net.architecture.model_dump(mode="json", exclude={"classes"}),
+        "architecture": _architecture(checkpoint),
         "config": training["config"],
         "weights": training["backbone_weights"],
         "start": training.get("start"),
@@ -220,7 +244,7 @@ def _about(
         "classes": [*images.queries.classes],
         "names": _class_names(Path(images.training.files[0]).parents[2]),
         "training": len(images.training),
-        "records": records,
+        "records": len(images.database),
         "queries": len(images.queries),
     }
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from semcut.connector.data.tensor_files import read_tensor_file
 from semcut.connector.evaluation.rankings import Comparison
-from semcut.indexes.errors import DataError
+from semcut.connector.reproduce.stored_facts import require_arrays, require_facts
+from semcut.indexes.errors import DataError, shown
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 from semcut.indexes.storage.atomic_write import replacing
 
@@ -88,14 +89,25 @@ class Measurement:
         """Read a measurement that `save` wrote.
 
         Raises:
-            DataError: the file is damaged, or has another version.
+            DataError: the file is damaged, has another version, or has figures of another network or protocol than its
+                path says.
         """
         try:
             stored = read_tensor_file(file, _MAX_BYTES)
             content = json.loads(stored.metadata[_METADATA])
             arrays = safetensors.numpy.load(stored.content)
             if content["version"] != _VERSION:
-                raise DataError(f"{file} has version {content['version']}, expected {_VERSION}: delete it")
+                raise DataError(f"{file} has version {shown(content['version'])}, expected {_VERSION}: delete it")
+            about = content["about"]
+            require_facts(about, content["curve"])
+            for what, path in (("name", file.parent), ("protocol", file.parent.parent)):
+                if about[what] != path.name:
+                    raise DataError(
+                        f"{file} has the figures of the {what} {shown(about[what])}, expected {path.name}: delete it"
+                    )
+            if tuple(content["ks"]) != KS:
+                raise ValueError("it has other values of k")
+            require_arrays(about, KS, tuple(content["cutoffs"]), arrays)
             return Measurement(
                 content["about"],
                 content["curve"],

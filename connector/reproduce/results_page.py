@@ -10,6 +10,7 @@ These files are written to the directory of results:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -18,14 +19,19 @@ from typing import Any
 from semcut.connector.data import ProtocolName
 from semcut.connector.data.protocols import PROTOCOLS
 from semcut.connector.reproduce import csv_files, quality_plots, tables
+from semcut.connector.reproduce.markdown_text import console, is_command, plain
 from semcut.connector.reproduce.method_groups import Group, Metric, best_group, group_networks, headline_metric
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Measurement
+from semcut.connector.reproduce.results_folder import PAGE_FILES, begin_results, check_results
 from semcut.connector.reproduce.training_commands import training_commands
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_file, write_json
 
 PAGE, SPEED = "results.md", "speed.json"
+
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What reading and showing the figures of a benchmark raises if they have another form."""
 
 _CONVENTIONS = f"""\
 AP@all divides by the number of all records of the query's class, found or not; AP@k divides by that number or by k,
@@ -43,7 +49,7 @@ def networks_in(out: Path) -> dict[ProtocolName, list[Measurement]]:
     """Read the measurements in a directory of results, by protocol.
 
     Raises:
-        DataError: a file is damaged.
+        DataError: a file is damaged, or has the figures of another network or protocol than its path says.
     """
     found = {
         name: [Measurement.load(file) for file in sorted((out / name).glob(f"*/{FIGURES_FILE}"))] for name in PROTOCOLS
@@ -62,34 +68,44 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
         Path of the page.
 
     Raises:
-        DataError: the directory holds no measurements.
+        DataError: the directory holds no measurements, or is none of results, or a file in it is damaged.
     """
+    check_results(out)
     networks_by_protocol = networks_in(out)
     if not networks_by_protocol:
         raise DataError(f"{out} holds no results: no network was measured there")
+    speed = _read_speed(out) if os.path.lexists(out / SPEED) else []
     made = f"Made on {date.today().isoformat()}" + (" by" if commands else ".")
-    parts = ["# Retrieval quality", made, _console(commands), _CONVENTIONS.strip()]
+    parts = ["# Retrieval quality", made, console(commands), _CONVENTIONS.strip()]
+    files: dict[Path, bytes | str] = {}
     for name, networks in networks_by_protocol.items():
         groups = group_networks(networks)
-        folder = out / name
-        write_file(folder / "figures.csv", csv_files.figures_csv(networks))
-        write_file(folder / "categories.csv", csv_files.categories_csv(networks))
-        write_file(folder / "training.png", quality_plots.training(groups))
         best = best_group(groups, headline_metric(name))
-        write_file(folder / "fig4.png", quality_plots.fig4(best))
+        contents: tuple[bytes | str, ...] = (
+            csv_files.figures_csv(networks),
+            csv_files.categories_csv(networks),
+            quality_plots.training(groups),
+            quality_plots.fig4(best),
+        )
+        files |= {out / name / file: content for file, content in zip(PAGE_FILES, contents, strict=True)}
         parts += _protocol(name, groups, best)
-    if (out / SPEED).is_file():
-        parts += _speed(_read_speed(out))
+    parts += speed
+    for path, content in files.items():
+        write_file(path, content)
     write_file(out / PAGE, "\n\n".join(part for part in parts if part) + "\n")
     return out / PAGE
 
 
-def _read_speed(out: Path) -> Any:
+def _read_speed(out: Path) -> list[str]:
     try:
-        return read_json(out / SPEED)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{out / SPEED} cannot be read ({reason}): give --speed again") from None
+        run: Any = read_json(out / SPEED)
+        return _speed(run)
+    except _DAMAGE as error:
+        raise DataError(f"{out / SPEED} cannot be read ({_reason(error)}): give --speed again") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or shown(error)
 
 
 def keep_speed(out: Path, benchmark: Path) -> None:
@@ -105,17 +121,18 @@ def keep_speed(out: Path, benchmark: Path) -> None:
     try:
         run: Any = read_json(benchmark / "run.json")
         table = tables.speed(run)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or repr(error)
+        _speed(run)
+    except _DAMAGE as error:
         raise DataError(
-            f"{benchmark} holds no finished benchmark ({reason}): give the directory that semcut benchmark wrote"
+            f"{benchmark} holds no finished benchmark ({_reason(error)}): give the directory that semcut benchmark "
+            "wrote"
         ) from None
     if table is None:
         raise DataError(
             f"{benchmark} has no records of several numbers of classes: run semcut benchmark with --fitted 1e6x10 "
             "--fitted 1e6x100, and so on"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    begin_results(out)
     write_json(out / SPEED, run)
 
 
@@ -130,7 +147,7 @@ def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[
     return [
         f"## {name}",
         facts,
-        _console([command for group in groups for command in training_commands(group)]),
+        console([command for group in groups for command in training_commands(group)]),
         tables.ratios(groups).markdown(),
         *(tables.methods(groups, metric).markdown() for metric in metrics),
         tables.cutoffs(best).markdown(),
@@ -151,8 +168,11 @@ def _speed(run: dict[str, Any]) -> list[str]:
         f"{machine['processor']}, {plan['threads']} threads, k = {plan['k']}. A batch has {max(plan['batches']):,} "
         f"queries, or fewer for a method that would take over {plan['call_seconds']:g} s for them."
     )
-    return ["## Time by number of categories", facts, _console([run["command"]]), table.markdown()]
-
-
-def _console(commands: Sequence[str]) -> str:
-    return "```console\n" + "\n".join(f"$ {command}" for command in commands) + "\n```" if commands else ""
+    command = run["command"]
+    commands = [command] if is_command(command, "semcut", "benchmark") else []
+    return [
+        "## Time by number of categories",
+        plain(facts),
+        console(commands),
+        table.markdown(),
+    ]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
 from semcut.connector.reproduce.baselines import BaselineName
+from semcut.connector.reproduce.markdown_text import plain
 from semcut.connector.reproduce.method_groups import Group, Metric, Stat, best_group, headline_metric
 from semcut.connector.reproduce.network_measurements import KS, SHORTLIST, Measurement
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
@@ -31,12 +32,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """Convert to Markdown."""
+        """Convert to Markdown, in which title and cells are texts, whatever they have."""
         rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
-        head, *rows = (
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.columns, *self.rows)
-        )
-        return "\n".join([f"**{self.title}**", "", head, rule, *rows])
+        head, *rows = ("| " + " | ".join(map(plain, row)) + " |" for row in (self.columns, *self.rows))
+        return "\n".join([f"**{plain(self.title)}**", "", head, rule, *rows])
 
 
 def methods(groups: Sequence[Group], metric: Metric) -> Table:
@@ -137,21 +136,25 @@ def ratios(groups: Sequence[Group]) -> Table:
     relevant, scanned = (best.stat(share_of(name, cutoffs.index(CUTOFF))).mean for name in ("relevant", "scanned"))
     rows = [
         (f"{metric} of the codes of {best.label} over those of {group.label}",
-         f"{codes / group.mean_ap(metric, 'hamming', 0.0).mean:.2f}")
+         _ratio(codes, group.mean_ap(metric, "hamming", 0.0).mean))
         for group in paper if group is not best
     ]  # fmt: skip
     rows += [
         (
             f"{metric} of {best.label}: fused ranking (t = {best_t:g}) over Hamming ranking",
-            f"{fused[best_t] / codes:.2f}",
+            _ratio(fused[best_t], codes),
         ),
         (f"{at_100} of the fused ranking at t = {CUTOFF:g}, minus its value at t = 0", f"{change:+.3f}"),
         (
             f"records scanned over records relevant at t = {CUTOFF:g}",
-            f"{scanned / relevant:.2f}" if relevant else "none is relevant",
+            _ratio(scanned, relevant) if relevant else "none is relevant",
         ),
     ]
     return Table("In short", ("", "figure"), tuple(rows))
+
+
+def _ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}" if base else "not defined"
 
 
 def trainings(groups: Sequence[Group]) -> Table:

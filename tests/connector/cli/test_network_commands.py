@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from semcut.connector import Connector
-from semcut.connector.cli.demo_command import is_index_of_demo
 from semcut.connector.data.sources import ImageSet
 from tests.command import semcut
 
@@ -143,16 +140,6 @@ def test_help_lists_every_command(place: Path) -> None:
     for command in ("demo", "evaluate", "index", "info", "search", "train"):
         assert f"\n  {command} " in shown
         assert "--json" in semcut(command, "--help", cwd=place).stdout
-
-
-def test_the_demo_replaces_only_an_index_of_its_own(place: Path, digits: ImageSet, tmp_path: Path) -> None:
-    shutil.copytree(place / "model", tmp_path / "model")
-    for roots, own in ((digits.roots, True), ((str(place / "pictures"),), False), ((), False)):
-        Connector.create(tmp_path / "index", tmp_path / "model", roots=roots).close()
-        assert is_index_of_demo(tmp_path, digits.roots) is own
-        shutil.rmtree(tmp_path / "index")
-    Connector.create(tmp_path / "index", place / "model", roots=digits.roots).close()
-    assert not is_index_of_demo(tmp_path, digits.roots)
 
 
 def test_a_picture_of_results_replaces_only_another_of_them(place: Path, digits: ImageSet, tmp_path: Path) -> None:

