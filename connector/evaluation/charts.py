@@ -28,6 +28,9 @@ INK = {"light": ("#ffffff", "#222222", "#d9d9d9"), "dark": ("#17191c", "#e6e6e6"
 
 MARKERS = "osD^vPX<>*"
 
+MOST_CURVES = 50
+"""The most curves of a panel: more have no room for their names, and take minutes to draw."""
+
 
 def new_figure(theme: Theme, size: tuple[float, float], panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """Create an empty figure of a size in inches, and its panels, row by row."""
@@ -64,21 +67,29 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
 def draw_curves(axes: Axes, curves: Curves, theme: Theme, *, small: bool = False) -> None:
     """Draw curves, and write each name to the right of the panel, near the height of the last point of its curve.
 
-    The caller sets the scales of the axes before, because the heights of the names depend on the scales.
+    The caller sets the scales of the axes before, because the heights of the names depend on the scales. Only the first
+    `MOST_CURVES` curves that have points are drawn; a line below the panel says how many are left out.
     """
+    full = [name for name, (points, _, _) in curves.items() if points]
+    left_out = len(full) - MOST_CURVES
+    curves = {name: curves[name] for name in full[:MOST_CURVES]}
+    if left_out > 0:
+        axes.annotate(
+            f"{left_out} more not drawn", xy=(1.03, -0.07), xycoords="axes fraction", va="center", fontsize=8,
+            color=INK[theme][1], annotation_clip=False,
+        )  # fmt: skip
     for name, (points, shade, marker) in curves.items():
-        if points:
-            wide = 2.2 if name.startswith("semcut") else 1.2
-            axes.plot(
-                *zip(*points, strict=True), marker=marker, markersize=4.5, color=shade, linewidth=wide,
-                zorder=4 if wide > 2 else 3,
-            )  # fmt: skip
+        wide = 2.2 if name.startswith("semcut") else 1.2
+        axes.plot(
+            *zip(*points, strict=True), marker=marker, markersize=4.5, color=shade, linewidth=wide,
+            zorder=4 if wide > 2 else 3,
+        )  # fmt: skip
     axes.margins(0.06)
     (
         axes.get_xlim(),
         axes.get_ylim(),
     )  # reading the limits makes matplotlib compute limits and transData
-    names = [name for name, (points, _, _) in curves.items() if points]
+    names = [*curves]
     ends = {
         name: axes.transAxes.inverted().transform(axes.transData.transform(curves[name][0][-1])).tolist()
         for name in names

@@ -82,6 +82,8 @@ def _checked_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, 
     """Return the bytes of an array by its header; raise a `ValueError` if it is not the one that is wanted."""
     if wanted is None:
         raise ValueError(f"it has an array {name[:60]!r}, which semcut does not write there")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack far more from fewer bytes
+        raise ValueError(f"its array {name[:60]!r} is compressed in another way than numpy does")
     with archive.open(entry) as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

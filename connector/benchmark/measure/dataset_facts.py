@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from semcut.connector.benchmark.datasets.dataset import About, Count, Text
 from semcut.connector.benchmark.measure.machine import Machine
-from semcut.connector.benchmark.measure.raw_results import REPEAT, file_name
+from semcut.connector.benchmark.measure.raw_results import LONGEST, REPEAT, SHORTEST, file_name
 from semcut.connector.benchmark.measure.run_plan import Plan
 from semcut.connector.benchmark.methods.grids import Grid
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
@@ -24,9 +24,13 @@ from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
 _FILE = "dataset.json"
+MOST_METHODS = 500
+"""The most methods of a data set; the largest grid has fewer than 300."""
 _FORBID = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Duration = Annotated[float, Field(ge=SHORTEST, le=LONGEST)] | Annotated[float, Field(ge=0, le=0)]
+"""Seconds that something took; 0 if that was too short to measure."""
 Growth = Annotated[int, Field(ge=-(1 << 48), le=1 << 48)]
 """Bytes by which memory has grown, or has become less."""
 _Parameters = Annotated[
@@ -50,7 +54,7 @@ class StructureFacts:
 
     __pydantic_config__ = _FORBID
 
-    build_seconds: Seconds
+    build_seconds: Duration
     memory_bytes: Growth
     memory_peak: Growth
     disk_bytes: Count
@@ -114,7 +118,7 @@ class DatasetFacts:
     feature_bytes: Count
     exact_queries: Annotated[dict[Text, Count], Field(max_length=1000)]
     structures: Annotated[dict[Text, StructureFacts], Field(max_length=1000)]
-    methods: Annotated[tuple[MethodFacts, ...], Field(min_length=1, max_length=2000)]
+    methods: Annotated[tuple[MethodFacts, ...], Field(min_length=1, max_length=MOST_METHODS)]
 
     def write(self, directory: Path) -> None:
         """Write `dataset.json` in one step, which marks the results in the directory as complete."""
@@ -160,6 +164,11 @@ class DatasetFacts:
                 return f"{shown(method.name)} searches {shown(method.structure)}, which is not among the structures"
         if len(set(names)) < len(names):
             return "two methods have the same name"
+        files: dict[str, str] = {}
+        for method in self.methods:
+            other = files.setdefault(method.file.casefold(), method.name)  # the same file on disks that ignore case
+            if other != method.name:
+                return f"{shown(other)} and {shown(method.name)} have the same file, {shown(method.file)}"
         try:
             for method in self.methods:
                 if method.of_semcut:

@@ -42,6 +42,9 @@ Point = tuple[float, Ranking]
 CHECKED = 32
 """Number of queries of every run whose answers are compared with brute force."""
 
+MOST_POINTS = 50
+"""The most pairs of a cutoff and a ranking in a file of answers; the largest grid has fewer than half of them."""
+
 _ROWS = 4096  # records per step of the brute force
 _FIRST = 4  # queries of the first search; its time decides how many queries the next search has
 
@@ -110,7 +113,7 @@ class Truth:
         def expected(name: str) -> Array | None:
             return columns.get(name.rpartition(" ")[2]) if " " in name else nearest.get(name)
 
-        arrays = raw_results.load_arrays(path, expected, nearest)
+        arrays = raw_results.load_arrays(path, expected, nearest, answer_bytes(queries, k))
         exact: dict[Point, dict[str, Any]] = {}
         try:
             for key in arrays:
@@ -123,6 +126,11 @@ class Truth:
         for one in points.values():
             raw_results.require_same_length(path, vars(one))
         return Truth(arrays["ids"], arrays["distances"], points)
+
+
+def answer_bytes(queries: int, k: int) -> int:
+    """Return the most bytes of a file of exact answers to queries, k for each, at all cutoffs and rankings."""
+    return (1 << 20) + MOST_POINTS * queries * (20 * k + 8)
 
 
 def find_truth(

@@ -33,6 +33,9 @@ from semcut.indexes.storage.atomic_write import replacing
 REPEAT = "delete its directory, and the next run measures it again"
 """What a user can do about a damaged file of results."""
 
+SHORTEST, LONGEST = 1e-9, 1e9
+"""The least and the most seconds of a measured time. Numbers far outside of this cannot be drawn."""
+
 _MAX_BYTES = 256 << 20
 """The largest sum of the arrays of a file: 10,000 queries, 100 answers to each, at 12 cutoffs and rankings."""
 
@@ -61,15 +64,18 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def load_arrays(
-    path: Path, expected: Callable[[str], Array | None], required: Collection[str] = ()
+    path: Path,
+    expected: Callable[[str], Array | None],
+    required: Collection[str] = (),
+    max_bytes: int = _MAX_BYTES,
 ) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a file; `expected` and `required` are those of `read_arrays`.
+    """Read the arrays of a file; the arguments are those of `read_arrays`, `max_bytes` counts up to 256 MiB.
 
     Raises:
         DataError: the file is missing or damaged, or has other arrays.
     """
     try:
-        return read_arrays(path, expected, required, _MAX_BYTES)
+        return read_arrays(path, expected, required, min(max_bytes, _MAX_BYTES))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} cannot be read ({reason}): {REPEAT}") from None

@@ -23,6 +23,7 @@ from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, Metho
 from semcut.connector.benchmark.measure.machine import Machine, set_threads
 from semcut.connector.benchmark.measure.process_memory import MemoryGrowth
 from semcut.connector.benchmark.measure.result_columns import method_columns, query_columns
+from semcut.connector.benchmark.measure.run_limits import missing_tasks
 from semcut.connector.benchmark.measure.run_plan import Plan, keep_plan
 from semcut.connector.benchmark.methods.grids import structures
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint, Semcut
@@ -45,19 +46,19 @@ def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress)
         progress: callback that gets the progress and the name of each part of the work.
 
     Raises:
-        DataError: the directory holds a run with another plan, something else, or links; or the plan chooses no method.
+        DataError: the directory holds a run with another plan, something else, or links; the plan chooses no method; or
+            the results would be more than a report reads.
         WrongAnswerError: an exact answer of semcut is wrong.
     """
     keep_plan(out, plan)
     set_threads(plan.threads)
-    for task in tasks:
+    for task in missing_tasks(out, list(tasks), plan):
         directory = out / "raw" / task.name
-        if DatasetFacts.read(directory) is None:
-            delete_results(directory)
-            path = task.make()
-            directory.mkdir(parents=True)
-            _measure(directory, task, path, plan, progress)
-            gc.collect()
+        delete_results(directory)
+        path = task.make()
+        directory.mkdir(parents=True)
+        _measure(directory, task, path, plan, progress)
+        gc.collect()
 
 
 def _measure(directory: Path, request: DatasetTask, path: Path, plan: Plan, progress: Progress) -> None:

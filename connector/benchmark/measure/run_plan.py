@@ -21,6 +21,9 @@ from semcut.indexes.storage.atomic_write import write_json
 
 _FILE = "plan.json"
 
+CALLS = {1: (10, 100), 32: (2, 10)}
+"""Least and greatest number of timed calls of a method in a round, by size of batch; one call of any other size."""
+
 
 class Plan(Settings):
     """The plan of a run: what it does with every data set.
@@ -59,9 +62,35 @@ class Plan(Settings):
         return max(self.batches)
 
     @property
+    def most_calls(self) -> dict[int, int]:
+        """The most timed calls of a method, in all rounds together, by size of batch."""
+        return {batch: self.rounds * CALLS.get(batch, (1, 1))[1] for batch in self.batches}
+
+    @property
     def smallest_batch(self) -> int:
         """Queries per call of the smallest batch, whose times are latencies."""
         return min(self.batches)
+
+
+def stored_plan(out: Path) -> Plan:
+    """Read the plan of the run in a directory.
+
+    Raises:
+        DataError: the directory has no plan, or a damaged one.
+    """
+    path = out / _FILE
+    if not os.path.lexists(path):
+        raise DataError(f"{out} holds no run of a benchmark, which has a {_FILE}: give the directory of a run")
+    try:
+        return Plan(**read_json(path))  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError):
+        raise DataError(f"{path} is damaged: choose another directory, or delete this one") from None
+
+
+def different(found: Plan, wanted: Plan) -> str:
+    """Say in what a plan differs from the one that is wanted; empty if in nothing."""
+    pairs = {name: (getattr(found, name), getattr(wanted, name)) for name in Plan.model_fields}
+    return "; ".join(f"{name} = {one}, not {other}" for name, (one, other) in pairs.items() if one != other)
 
 
 def keep_plan(out: Path, plan: Plan) -> None:
@@ -87,13 +116,8 @@ def check_plan(out: Path, plan: Plan) -> bool:
     """
     path = out / _FILE
     if os.path.lexists(path):
-        try:
-            before = Plan(**read_json(path))  # type: ignore[arg-type]
-        except (OSError, ValueError, TypeError):
-            raise DataError(f"{path} is damaged: choose another directory, or delete this one") from None
-        different = [name for name in Plan.model_fields if getattr(before, name) != getattr(plan, name)]
-        if different:
-            changes = "; ".join(f"{name} = {getattr(before, name)}, not {getattr(plan, name)}" for name in different)
+        changes = different(stored_plan(out), plan)
+        if changes:
             raise DataError(
                 f"{out} holds a run with {changes}: give the options of that run, or choose another directory"
             )

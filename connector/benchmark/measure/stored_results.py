@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from semcut.connector.benchmark.datasets.array_files import Array
 from semcut.connector.benchmark.measure import raw_results
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, MethodFacts
-from semcut.connector.benchmark.measure.ground_truth import Truth
+from semcut.connector.benchmark.measure.ground_truth import Truth, answer_bytes
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.indexes.errors import DataError
 
 Arrays = dict[str, NDArray[Any]]
 
-_MOST_CALLS = 100_000
-"""Timed calls of one size of batch, in all rounds together."""
 _STEPS = ("partitions", "cells", "codes", "cut_off")
 
 
@@ -40,8 +38,9 @@ def load_queries(directory: Path, facts: DatasetFacts) -> Arrays:
     }
     pruned = Array("?", ((1, most), facts.plan.k))
     arrays = raw_results.load_arrays(
-        path, lambda name: pruned if name.startswith("pruned ") else columns.get(name), columns
-    )
+        path, lambda name: pruned if name.startswith("pruned ") else columns.get(name), columns,
+        answer_bytes(most, facts.plan.k),
+    )  # fmt: skip
     labels, per_label = arrays["labels"], arrays["per_label"]
     _require(path, "labels", labels.min() >= 0 and labels.max() < len(per_label))
     _require(path, "per_label", per_label.min() >= 0 and per_label.max() <= facts.about.records)
@@ -74,7 +73,7 @@ def load_probes(directory: Path, facts: DatasetFacts) -> Arrays:
     seconds, path = Array("f8", (facts.plan.rounds,)), directory / "probes.npz"
     arrays = raw_results.load_arrays(path, lambda name: seconds if len(name) <= 200 else None)
     for name, values in arrays.items():
-        _require(path, name, np.isfinite(values).all())
+        _require(path, name, ((values >= 0) & (values <= raw_results.LONGEST)).all())
     return arrays
 
 
@@ -93,8 +92,8 @@ def load_method(directory: Path, facts: DatasetFacts, method: MethodFacts, queri
     }
     if method.of_semcut:
         columns |= {f"steps_{name}": Array("i8", (rows,)) for name in _STEPS}
-    for batch in facts.plan.batches:
-        columns |= {f"seconds_{batch}": Array("f8", ((1, _MOST_CALLS),)), f"size_{batch}": Array("i8", ())}
+    for batch, calls in facts.plan.most_calls.items():
+        columns |= {f"seconds_{batch}": Array("f8", ((1, calls),)), f"size_{batch}": Array("i8", ())}
     optional = {"average_precision": Array("f8", (rows,))}
     arrays = raw_results.load_arrays(path, (columns | optional).get, columns)
     raw_results.require_same_length(
@@ -102,12 +101,19 @@ def load_method(directory: Path, facts: DatasetFacts, method: MethodFacts, queri
     )
     for name, values in arrays.items():
         if name.startswith("seconds_"):
-            _require(path, name, np.isfinite(values).all() and values.min() > 0)
+            _require(path, name, _are_seconds(values))
         elif name.startswith("size_"):
             _require(path, name, 1 <= int(values) <= queries)
+        elif name.startswith("steps_"):
+            _require(path, name, values.min() >= 0)
         elif name == "average_precision":
             _require(path, name, bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all()))
     return arrays
+
+
+def _are_seconds(values: NDArray[np.float64]) -> np.bool_:
+    """Return whether all values are seconds that a call can take; NaN is none."""
+    return ((values >= raw_results.SHORTEST) & (values <= raw_results.LONGEST)).all()
 
 
 def _require(path: Path, name: str, right: bool | np.bool_) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.benchmark.measure.run_plan import CALLS
 from semcut.connector.benchmark.measure.stage_times import Probe
 from semcut.connector.benchmark.methods.structures import Ids, Method
 from semcut.indexes import Encodings
@@ -25,8 +26,6 @@ _PAUSE = 0.02
 """Seconds of the pause before a group of calls."""
 _WARM_UP = 0.02
 """Seconds of the calls after the pause that are not timed."""
-_CALLS = {1: (10, 100), 32: (2, 10)}
-"""Least and greatest number of calls in a group, by size of batch; a batch of another size has one call."""
 _GROUP_SHARE = 0.02
 """Time of a group of calls, as a share of the seconds that a call of the largest batch may take."""
 _CUT_SHARE = 0.1
@@ -147,7 +146,7 @@ def _choose_sizes(method: Method, queries: Encodings, k: int, batches: Sequence[
     cut = {batch: min(batch, len(queries), affordable) for batch in batches}
     calls: dict[int, int] = {}
     for batch in batches:
-        least, most = _CALLS.get(batch, (1, 1))
+        least, most = CALLS.get(batch, (1, 1))
         calls[batch] = int(np.clip(seconds * _GROUP_SHARE / (per_query * cut[batch]), least, most))
     return _Sizes(cut, calls, max(1, int(_WARM_UP / per_query)))
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from semcut.connector.benchmark.report.figures import DatasetFigures, MethodFigures, RunFigures, pareto_front
 from semcut.connector.evaluation.charts import (
     INK,
     MARKERS,
+    MOST_CURVES,
     Curves,
     Point,
     Theme,
@@ -90,7 +92,8 @@ def recall(dataset: DatasetFigures, theme: Theme = "light") -> bytes:
 
 def _height(dataset: DatasetFigures) -> float:
     """Return the height of a figure, in inches, that has room for the labels of all families."""
-    return max(5.4, 0.22 * len({method.family for method in dataset.methods if method.complete}))
+    families = {method.family for method in dataset.methods if method.complete}
+    return max(5.4, 0.22 * min(len(families), MOST_CURVES))
 
 
 def _recall_by_cutoff(dataset: DatasetFigures) -> dict[str, list[Point]]:
@@ -131,7 +134,8 @@ def scanned(dataset: DatasetFigures, theme: Theme = "light") -> bytes | None:
     ):
         points = sorted((figures.point.cutoff, 100 * figures.scanned[what]) for figures in searches)
         curves[f"{what} scanned"] = (points, colour, marker)
-    axes.set_yscale("log")
+    if any(share > 0 for points, _, _ in curves.values() for _, share in points):
+        axes.set_yscale("log")
     draw_curves(axes, curves, theme)
     label_axes(axes, "cutoff t", "share of all, %")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -196,13 +200,14 @@ def _draw_families(
             kinds[method.family] = method.kind
     curves: Curves = {}
     counts: dict[str, int] = {}
-    for family, points in families.items():
+    for family, points in islice(families.items(), MOST_CURVES):
         kind = kinds[family]
         shade, marker = _KINDS[theme][kind], MARKERS[counts.get(kind, 0) % 10]
         counts[kind] = counts.get(kind, 0) + 1
         across, up = zip(*points, strict=True)
         axes.scatter(across, up, s=10, marker=marker, color=shade, alpha=0.3, linewidths=0, zorder=2)
         curves[family] = (pareto_front(points), shade, marker)
+    curves |= {family: (points, "", "") for family, points in families.items() if family not in curves}  # are counted
     best = pareto_front(point for points in families.values() for point in points)
     if best:
         axes.plot(*zip(*best, strict=True), "--", color=INK[theme][1], linewidth=1, alpha=0.6, zorder=1)

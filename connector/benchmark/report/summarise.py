@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.benchmark.datasets.run_folders import require_directories
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts, MethodFacts
 from semcut.connector.benchmark.measure.ground_truth import Truth
 from semcut.connector.benchmark.measure.raw_results import REPEAT
+from semcut.connector.benchmark.measure.run_limits import complete_results
+from semcut.connector.benchmark.measure.run_plan import stored_plan
 from semcut.connector.benchmark.measure.stored_results import (
     Arrays,
     load_method,
@@ -36,16 +37,11 @@ def run_figures(out: Path, command: str | None = None) -> RunFigures:
         command: the command that made the run.
 
     Raises:
-        DataError: a file of raw results is missing or damaged; or a folder of the run is a link.
+        DataError: the directory has no plan; a file of raw results is missing, damaged or of another plan; a folder of
+            the run is a link; or there are more results than a run may have.
     """
-    require_directories(out)
-    found = [
-        (facts, directory)
-        for directory in sorted((out / "raw").glob("*"))
-        if (facts := DatasetFacts.read(directory)) is not None
-    ]
-    found.sort(key=lambda one: one[0].started)
-    return RunFigures(command, tuple(dataset_figures(directory, facts) for facts, directory in found))
+    found = sorted(complete_results(out, stored_plan(out)).items(), key=lambda one: one[1].started)
+    return RunFigures(command, tuple(dataset_figures(directory, facts) for directory, facts in found))
 
 
 def dataset_figures(directory: Path, facts: DatasetFacts) -> DatasetFigures:

@@ -22,13 +22,14 @@ def write_report(out: Path, command: str | None = None) -> RunFigures:
         command: the command that made the run, which the page names.
 
     Raises:
-        DataError: a file of raw results is missing or damaged, or a folder of the run is a link; nothing is written.
+        DataError: as for `run_figures`; nothing is written.
     """
     figures = run_figures(out, command)
+    plots = benchmark_plots.plots_of_run(figures)
+    page = html_page.page(figures, plots)  # all is made before anything is replaced
     write_json(out / "run.json", figures.as_dict())
     (out / "plots").mkdir(exist_ok=True)
-    plots = benchmark_plots.plots_of_run(figures)
     for name, (light, _) in plots.items():
         write_file(out / "plots" / f"{name}.png", light)
-    write_file(out / "report.html", html_page.page(figures, plots))
+    write_file(out / "report.html", page)
     return figures

@@ -23,6 +23,7 @@ def received(out, tmp_path):
     """Give a run with two methods of one data set, one of them semcut's, without plots."""
     place = tmp_path / "received"
     shutil.copytree(out / "raw" / "small", place / "raw" / "small")
+    shutil.copy(out / "plan.json", place)
     facts = json.loads((place / "raw" / "small" / "dataset.json").read_text())
     semcut = next(method for method in facts["methods"] if "cutoff" in method["parameters"])
     facts["methods"] = [semcut, next(method for method in facts["methods"] if method["name"] == "IndexFlatL2")]
@@ -74,6 +75,7 @@ def change_arrays(received, name, **arrays):
         (("cells",), "many"),
         (("started",), float("nan")),
         (("structures", "IndexFlatL2", "build_seconds"), -1),
+        (("structures", "IndexFlatL2", "build_seconds"), 1e-320),
     ],
 )
 def test_a_description_that_no_run_writes_is_one_error(received, path, value):
@@ -105,18 +107,24 @@ def of_semcut(received):
         ("IndexFlatL2.npz", {"labels": None}, "no array 'labels'"),
         ("IndexFlatL2.npz", {"labels": np.zeros((127, 10), np.int32)}, "different lengths"),
         ("IndexFlatL2.npz", {"seconds_1": np.zeros(9)}, "'seconds_1' that cannot be right"),
+        ("IndexFlatL2.npz", {"seconds_1": np.full(9, 1e-320)}, "'seconds_1' that cannot be right"),
+        ("IndexFlatL2.npz", {"seconds_1": np.full(9, 1e300)}, "'seconds_1' that cannot be right"),
+        ("IndexFlatL2.npz", {"seconds_1": np.ones(101)}, "expected float64 of shape"),
         ("IndexFlatL2.npz", {"seconds_1": np.zeros(0)}, "expected float64 of shape"),
         ("IndexFlatL2.npz", {"seconds_1": np.full(9, np.nan)}, "'seconds_1' that cannot be right"),
         ("IndexFlatL2.npz", {"size_1": np.asarray(0)}, "'size_1' that cannot be right"),
         ("IndexFlatL2.npz", {"seconds_7": np.ones(9)}, "which semcut does not write there"),
         ("IndexFlatL2.npz", {"average_precision": np.full(9, 7.0)}, "'average_precision' that cannot be right"),
         ("semcut", {"steps_cells": None}, "no array 'steps_cells'"),
+        ("semcut", {"steps_cells": np.full(128, -1)}, "'steps_cells' that cannot be right"),
         ("queries.npz", {"labels": np.full(128, 2**30, np.int32)}, "'labels' that cannot be right"),
         ("queries.npz", {"labels": np.full(128, -1, np.int32)}, "'labels' that cannot be right"),
         ("queries.npz", {"per_label": np.full(12, 2**40)}, "'per_label' that cannot be right"),
-        ("queries.npz", {"per_label": np.full(2**20, 1)}, "expected int64 of shape"),
+        ("queries.npz", {"per_label": np.full(2**18, 1)}, "expected int64 of shape"),
         ("queries.npz", {"pruned 0.2 distance": None, "pruned 0.0 distance": None}, "what pruning skips"),
+        ("queries.npz", {f"pruned {n}": np.zeros((128, 10), bool) for n in range(1900)}, "have more than 2,379,776"),
         ("probes.npz", {"x": np.asarray([np.inf])}, "'x' that cannot be right"),
+        ("probes.npz", {"x": np.asarray([-1.0])}, "'x' that cannot be right"),
         ("truth.npz", {"distances": np.zeros((128, 9), np.float32)}, "expected float32 of shape"),
     ],
 )
