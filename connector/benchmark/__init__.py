@@ -34,6 +34,7 @@ Modules in reading order:
       result_columns    collects the arrays that are stored of each method's results
       raw_results       names, reads and writes the files of arrays
       dataset_facts     everything else about the run of a data set: dataset.json
+      run_limits        finds the complete results of a run, and limits their size
       stored_results    reads all of these for a report, and checks them
     report/             from raw results to a page
       figures           the figures of a run, as dataclasses

@@ -22,7 +22,11 @@ from semcut.indexes.errors import DataError
 MOST_DATASETS = 50
 """The most data sets of a run; a report draws up to six plots of each."""
 MOST_NUMBERS = 200_000_000
-"""The most numbers of a run, see `_numbers`. All methods with the default plan have 3 million for a data set."""
+"""The most numbers of a run, see `_numbers`. All methods with the default plan have 6 million for a data set."""
+_ARRAY = 1000
+"""The numbers that an array counts as, besides its own: it takes time to open."""
+_ARRAYS = 9
+"""The most arrays of a method, without those of its times."""
 
 
 def complete_results(out: Path, plan: Plan) -> dict[Path, DatasetFacts]:
@@ -78,12 +82,13 @@ def _check_size(out: Path, plan: Plan, methods: Sequence[int]) -> None:
     total = sum(_numbers(plan, count) for count in methods)
     if total > MOST_NUMBERS:
         raise DataError(
-            f"the results in {out} would have {total:,} numbers (data sets: {len(methods)}, methods of all: "
+            f"the results in {out} count as {total:,} numbers (data sets: {len(methods)}, methods of all: "
             f"{sum(methods)}, queries: {plan.queries:,}, answers to each: {plan.k}), expected at most "
             f"{MOST_NUMBERS:,}: use several directories, or fewer methods"
         )
 
 
 def _numbers(plan: Plan, methods: int) -> int:
-    """Count the answers of all methods, and of all exact searches, and the timed calls."""
-    return (methods + MOST_POINTS) * plan.queries * plan.k + methods * sum(plan.most_calls.values())
+    """Count the answers of all methods and of all exact searches, and the timed calls; an array counts as `_ARRAY`."""
+    answers, arrays = plan.queries * plan.k, _ARRAYS + 2 * len(plan.batches)
+    return MOST_POINTS * answers + methods * (answers + sum(plan.most_calls.values()) + arrays * _ARRAY)

@@ -12,7 +12,7 @@ import pytest
 
 from semcut.connector.benchmark.datasets.dataset import About
 from semcut.connector.benchmark.measure.machine import Machine
-from semcut.connector.benchmark.measure.run_plan import Plan
+from semcut.connector.benchmark.measure.run_plan import Plan, keep_plan
 from semcut.connector.benchmark.methods.semcut_methods import SearchPoint
 from semcut.connector.benchmark.report.figures import BatchFigures, DatasetFigures, MethodFigures, SemcutFigures
 
@@ -136,5 +136,9 @@ def test_a_directory_without_a_run_is_one_line(tmp_path):
     done = check_targets(tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == (
+        f"{tmp_path} holds no run of a benchmark, which has a plan.json: give the directory of a run"
+    )
+    keep_plan(tmp_path, Plan(threads=2))
+    assert check_targets(tmp_path).stderr.strip() == (
         f"{tmp_path} has no finished data set of a benchmark: give a directory that semcut benchmark wrote"
     )

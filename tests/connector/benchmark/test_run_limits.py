@@ -109,7 +109,7 @@ def test_the_numbers_of_a_run_are_counted_before_they_are_measured_or_read(recei
         run(tmp_path / "new", [DatasetTask("x", "full", never)], plan, silent)
     assert not (tmp_path / "new" / "raw").exists()
     facts = DatasetFacts.read(received / "raw" / "small")
-    count = (len(facts.methods) + run_limits.MOST_POINTS) * 128 * 10 + len(facts.methods) * (100 + 10 + 1)
+    count = (len(facts.methods) + run_limits.MOST_POINTS) * 128 * 10 + len(facts.methods) * (100 + 10 + 1 + 15 * 1000)
     shutil.rmtree(received / "raw" / "growth-half")
     shutil.rmtree(received / "raw" / "growth-small")
     monkeypatch.setattr(run_limits, "MOST_NUMBERS", count)
