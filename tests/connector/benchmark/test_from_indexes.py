@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
-from semcut.connector.data.model_file import MODEL
+from semcut.connector.data.model_file import MODEL, WEIGHTS, sha256_of
 from semcut.connector.retrieval.model_link import LINK
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.errors import DataError
@@ -62,12 +63,17 @@ def test_queries_can_be_limited_evenly_over_the_classes(tmp_path, records, queri
     assert not np.array_equal(features[0], features[2])
 
 
+def describe(network: Path, classes: list[str]) -> None:
+    """Write a description in the form of version 2, whose digest is that of the weights."""
+    network.mkdir()
+    (network / WEIGHTS).write_bytes(b"weights")
+    content = {"semcut_model": 2, "sha256": sha256_of(network / WEIGHTS), "architecture": {"classes": classes}}
+    (network / MODEL).write_text(json.dumps(content))
+
+
 def test_labels_are_positions_in_the_classes_of_the_network(tmp_path, records, queries):
     names = [f"class-{label:02d}" for label in range(CLASSES)][::-1]
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / MODEL).write_text(
-        json.dumps({"semcut_model": 2, "sha256": "ab" * 32, "architecture": {"classes": names}})
-    )
+    describe(tmp_path / "model", names)
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with dataset_from_indexes(tmp_path / "set", records[0], queries[0], name="x") as dataset:
         assert dataset.record_labels.tolist() == (CLASSES - 1 - records[2][::-1]).tolist()
@@ -89,11 +95,7 @@ def test_classes_that_do_not_match_are_refused(tmp_path, records, queries):
     others = stored(tmp_path / "others", queries[1], queries[2], names="other")
     with pytest.raises(DataError, match=r"24 class folders \(class-00, .*but there are 12 probabilities"):
         dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
-    (tmp_path / "model").mkdir()
-    names = [f"class-{label:02d}" for label in range(CLASSES)]
-    (tmp_path / "model" / MODEL).write_text(
-        json.dumps({"semcut_model": 2, "sha256": "ab" * 32, "architecture": {"classes": names}})
-    )
+    describe(tmp_path / "model", [f"class-{label:02d}" for label in range(CLASSES)])
     (records[0] / LINK).write_text(json.dumps({"model": str(tmp_path / "model")}))
     with pytest.raises(DataError, match=r"60 of the 60 records of .*others are in folders like 'other-"):
         dataset_from_indexes(tmp_path / "set", records[0], others, name="x")
