@@ -1,6 +1,6 @@
 """Read `model.json`, the description of a trained network, and compute the digest of all that decides an encoding.
 
-    semcut_model    version of the file, 3
+    semcut_model    version of the file: 3, or 4 for an adopted network
     sha256          digest of the four values below: the identity of the network
     architecture    parts and sizes of the network, its class names and its image size
     normalisation   mean and standard deviation of each channel of the pixels
@@ -11,9 +11,11 @@
 An index records the digest of the network that made it. So the index is used neither with other weights nor with a
 description in which the image size, the order of the class names or anything else above was changed.
 
-In versions 1 and 2, `sha256` is the SHA-256 of the weights, and three of the values are missing. Such a network still
-loads and fits the indexes that it made, but a change of its description is not noticed; networks that are trained now
-have version 3. A field that its version does not have is an error, so no value is read under another meaning.
+Version 4 is an adopted network: its architecture is that of `models.adopted_network`, and `training` says what it was
+adopted from. In versions 1 and 2, `sha256` is the SHA-256 of the weights, and three of the values are missing. Such a
+network still loads and fits the indexes that it made, but a change of its description is not noticed; networks that are
+trained now have version 3. A field that its version does not have is an error, so no value is read under another
+meaning.
 
 No function here needs torch, so the explorer and the benchmark can read class names without it.
 """
@@ -36,14 +38,15 @@ MODEL = "model.json"
 WEIGHTS = "model.safetensors"
 """Name of the file of the weights, beside it."""
 
-VERSION = 3
+VERSION, ADOPTED = 3, 4
+"""Versions of a description: of a network that semcut trained, and of one that it adopted."""
 _DESCRIPTION_BYTES = 4 << 20
 """The largest file: 10,000 class names of 400 bytes, or thousands of epochs."""
 _DECISIVE = ("architecture", "normalisation", "binarisation", "weights")
 _FIELDS = {"semcut_model": int, "sha256": str, "architecture": dict, "training": dict}
 """The fields of versions 1 and 2, and their types."""
 _LATER_FIELDS = {"normalisation": dict, "binarisation": str, "weights": str}
-"""The fields that only version 3 has."""
+"""The fields that only versions 3 and 4 have."""
 _DIGESTS = ("sha256", "weights")
 _ENCODING_VERSION = 1
 """Version of the code that scales images and computes encodings. Raise it when the same network would encode otherwise
@@ -92,13 +95,13 @@ def read_model_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "semcut_model" not in content:
         raise CheckpointError(f"{file} cannot be read as the description of a model: it is something else")
     version = content["semcut_model"]
-    if type(version) is not int or not 1 <= version <= VERSION:
+    if type(version) is not int or not 1 <= version <= ADOPTED:
         raise CheckpointError(
-            f"{path} has model version {shown(version)} but this semcut reads versions 1 to {VERSION}"
+            f"{path} has model version {shown(version)} but this semcut reads versions 1 to {ADOPTED}"
         )
     if wrong := _wrong_field(content):
         raise CheckpointError(f"{file} cannot be read as the description of a model: {wrong}")
-    if version == VERSION and encoding_digest(content) != content["sha256"]:
+    if version >= VERSION and encoding_digest(content) != content["sha256"]:
         raise CheckpointError(
             f"{file} was changed after the training: its digest is not that of its architecture, class names and "
             "weights; restore the file, or train the network again"
@@ -109,7 +112,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
 def _wrong_field(content: dict[str, Any]) -> str:
     """Name the first field of a wrong type or size, or that the version does not have; nothing if there is none."""
     training = content.setdefault("training", {})
-    expected = _FIELDS | (_LATER_FIELDS if content["semcut_model"] == VERSION else {})
+    expected = _FIELDS | (_LATER_FIELDS if content["semcut_model"] >= VERSION else {})
     if unknown := content.keys() - expected.keys():
         return f"version {content['semcut_model']} has no field {shown(min(unknown))}"
     for name, kind in expected.items():

@@ -26,9 +26,16 @@ import torch
 from semcut.connector.data.image_contents import DIGEST_BYTES
 from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_digest, read_model_file, sha256_of
 from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
-from semcut.connector.models.backbones import normalisation_of
-from semcut.connector.models.heads import HEADS
-from semcut.connector.models.network import Architecture, SemanticHashNet
+from semcut.connector.models.adopted_network import AdoptedNet
+from semcut.connector.models.image_network import (
+    ImageArchitecture,
+    ImageNetwork,
+    described_architecture,
+    description_version,
+    encoding_facts,
+    outline_of,
+)
+from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.argument_checks import instance_given, path_given, possible_path_given, text_given
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
 from semcut.indexes.regular_files import read_bytes
@@ -90,20 +97,21 @@ class Checkpoint:
     """
 
     path: Path
-    net: SemanticHashNet
+    net: ImageNetwork
     digest: str
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", path_given("path", self.path))
-        instance_given("net", self.net, SemanticHashNet)
+        if not isinstance(self.net, AdoptedNet):
+            instance_given("net", self.net, SemanticHashNet)
         text_given("digest", self.digest)
         instance_given("training", self.training, dict)
 
     @staticmethod
     def save(
         path: str | os.PathLike[str],
-        architecture: Architecture,
+        architecture: ImageArchitecture,
         weights: dict[str, torch.Tensor],
         training: dict[str, Any],
     ) -> None:
@@ -120,7 +128,6 @@ class Checkpoint:
             InvalidParameterError: an argument is of another type, or JSON cannot hold the training.
         """
         path = Path(possible_path_given("path", path))
-        instance_given("architecture", architecture, Architecture)
         _check_weights(weights, architecture)
         _check_json("training", training)
         with disk_errors(path):
@@ -129,9 +136,9 @@ class Checkpoint:
                 safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
                 digest = sha256_of(scratch)
             content = {
-                "semcut_model": VERSION,
+                "semcut_model": description_version(architecture),
                 "architecture": architecture.model_dump(mode="json"),
-                **_encoding_facts(architecture),
+                **encoding_facts(architecture),
                 "weights": digest,
                 "training": training,
             }
@@ -149,10 +156,10 @@ class Checkpoint:
         path = path_given("path", path)
         content = read_model_file(path)
         version = content["semcut_model"]
-        weights_digest = content["weights"] if version == VERSION else content["sha256"]
+        weights_digest = content["weights"] if version >= VERSION else content["sha256"]
         try:
-            architecture = Architecture(**content["architecture"])
-            net = SemanticHashNet.outline(architecture)
+            architecture = described_architecture(content)
+            net = outline_of(architecture)
         except (SemcutError, TypeError) as error:
             raise CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}") from None
         expected = net.state_dict()
@@ -175,6 +182,8 @@ class Checkpoint:
                 state["temperature"] = torch.ones(())
             state = {key: value.to(expected[key].dtype) for key, value in state.items()}
             require_finite(state, path / WEIGHTS)
+            if isinstance(net, AdoptedNet) and any(one.is_meta for one in net.buffers() if one.numel()):
+                net = AdoptedNet(net.architecture)  # has tensors that no file has, which only building it computes
             net.load_state_dict(state, assign=True)
         except OSError as error:
             raise CheckpointError(f"cannot read {path / WEIGHTS}: {error.strerror or error}") from None
@@ -184,8 +193,8 @@ class Checkpoint:
             raise _does_not_fit(path, architecture, error) from None
         if not net.temperature > 0:
             raise CheckpointError(f"{path / WEIGHTS} has temperature {float(net.temperature)}, expected more than 0")
-        facts = _encoding_facts(architecture)
-        if version == VERSION and facts != {name: content[name] for name in facts}:
+        facts = encoding_facts(architecture)
+        if version >= VERSION and facts != {name: content[name] for name in facts}:
             raise CheckpointError(
                 f"{path / MODEL} was written for another normalisation or binarisation than this version of semcut has "
                 f"for {architecture.backbone} and {architecture.head}: use the version that trained the network"
@@ -273,14 +282,14 @@ def _check_digests(shapes: Shapes, metadata: Mapping[str, str]) -> None:
         raise ValueError(f"it has {count:,} digests, expected at most {_MOST_DIGESTS:,}")
 
 
-def _check_weights(weights: dict[str, torch.Tensor], architecture: Architecture) -> None:
+def _check_weights(weights: dict[str, torch.Tensor], architecture: ImageArchitecture) -> None:
     """Raise an error unless the weights are those of a network of the architecture."""
     instance_given("weights", weights, dict, "net.state_dict() returns one")
     for name, value in weights.items():
         instance_given(f"weights[{shown(name)}]", value, torch.Tensor)
     try:
         shapes = {str(name): tuple(value.shape) for name, value in weights.items()}
-        compare_shapes(shapes, SemanticHashNet.outline(architecture).state_dict())
+        compare_shapes(shapes, outline_of(architecture).state_dict())
     except ValueError as error:
         raise CheckpointError(f"the weights are not those of the architecture: {error}") from None
 
@@ -294,21 +303,12 @@ def _check_json(name: str, value: dict[str, Any]) -> None:
         raise InvalidParameterError(f"{name} = {shown(value)}, expected values that JSON can hold ({error})") from None
 
 
-def _encoding_facts(architecture: Architecture) -> dict[str, Any]:
-    """Describe what decides an encoding besides the architecture and the weights."""
-    mean, std = normalisation_of(architecture.backbone)
-    return {
-        "normalisation": {"mean": list(mean), "std": list(std)},
-        "binarisation": HEADS[architecture.head].binarisation,
-    }
-
-
 def _current_name(name: str, version: int) -> str:
     """Return the name that a parameter has now."""
     return name.replace(*_RENAMED) if version == 1 else name
 
 
-def _does_not_fit(path: Path, architecture: Architecture, error: Exception) -> CheckpointError:
+def _does_not_fit(path: Path, architecture: ImageArchitecture, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split())[:200]
     return CheckpointError(
         f"{path / WEIGHTS} does not fit the architecture in {MODEL} ({architecture.backbone}, "

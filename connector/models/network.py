@@ -23,6 +23,7 @@ from semcut.connector.data.class_names import classes_given
 from semcut.connector.models import HeadName
 from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.heads import make_head
+from semcut.connector.models.heads.head import Binarisation
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import InvalidParameterError, shown
@@ -110,6 +111,15 @@ class SemanticHashNet(nn.Module):
         with torch.device("meta"):
             return SemanticHashNet(architecture)
 
+    @property
+    def binarisation(self) -> Binarisation:
+        """How the outputs of the head become bits."""
+        return self.head.binarisation
+
+    @property
+    def _device(self) -> torch.device:
+        return self.semantic.weight.device
+
     def forward(self, images: torch.Tensor) -> Output:
         """Compute the outputs for images.
 
@@ -124,7 +134,7 @@ class SemanticHashNet(nn.Module):
     def backbone_outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the backbone on images, given as for `forward`; return its mid-level outputs, a tuple of (n, width)."""
         size = self.architecture.image_size
-        self._check("images", images, (3, size, size))
+        check_tensor("images", images, (3, size, size), self._device)
         outputs: tuple[torch.Tensor, ...] = self.backbone((images - self.mean) / self.std)
         return outputs
 
@@ -133,7 +143,7 @@ class SemanticHashNet(nn.Module):
         if not isinstance(layers, tuple | list) or len(layers) != len(self._widths):
             raise InvalidParameterError(f"layers = {shown(layers)}, expected a tuple of {len(self._widths)} tensors")
         for layer, width in zip(layers, self._widths, strict=True):
-            self._check("layers", layer, (width,))
+            check_tensor("layers", layer, (width,), self._device)
         *others, last = layers
         features = self.middle(last)
         outputs = self.head(self.hash(torch.cat([*others, features], dim=1)))
@@ -141,22 +151,22 @@ class SemanticHashNet(nn.Module):
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""
-        self._check("logits", logits, (len(self.architecture.classes),))
+        check_tensor("logits", logits, (len(self.architecture.classes),), self._device)
         return torch.softmax(logits.double() / self.temperature, dim=1)
 
-    def _check(self, name: str, value: Any, shape: tuple[int, ...]) -> None:
-        """Raise an error unless a value is a tensor of real numbers, (n, *shape), where the network is."""
-        if not isinstance(value, torch.Tensor):
-            raise InvalidParameterError(f"{name} = {shown(value)}, expected a tensor")
-        real = not value.is_complex() and value.dtype != torch.bool
-        if value.shape[1:] != shape or value.ndim != 1 + len(shape) or not real:
-            raise InvalidParameterError(
-                f"{name} are {value.dtype} of shape {tuple(value.shape)}, expected real numbers of shape "
-                f"(n, {', '.join(map(str, shape))})"
-            )
-        device = self.semantic.weight.device
-        if value.device != device or value.layout != torch.strided:
-            raise InvalidParameterError(
-                f"{name} are a {value.layout} tensor on {value.device}, expected a dense one on {device}, where the "
-                "network is"
-            )
+
+def check_tensor(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise an error unless a value is a tensor of real numbers, (n, *shape), on the device of a network."""
+    if not isinstance(value, torch.Tensor):
+        raise InvalidParameterError(f"{name} = {shown(value)}, expected a tensor")
+    real = not value.is_complex() and value.dtype != torch.bool
+    if value.shape[1:] != shape or value.ndim != 1 + len(shape) or not real:
+        raise InvalidParameterError(
+            f"{name} are {value.dtype} of shape {tuple(value.shape)}, expected real numbers of shape "
+            f"(n, {', '.join(map(str, shape))})"
+        )
+    if value.device != device or value.layout != torch.strided:
+        raise InvalidParameterError(
+            f"{name} are a {value.layout} tensor on {value.device}, expected a dense one on {device}, where the "
+            "network is"
+        )

@@ -10,9 +10,11 @@ import numpy as np
 
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.network import SemanticHashNet
 from semcut.connector.retrieval.encoder import EncodedFiles, Encoder, encodings_of
 from semcut.connector.training.batches import NumberedFiles, labelled_batches
 from semcut.connector.training.frozen_features import cached_features
+from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.progress import Progress
 
 
@@ -34,6 +36,7 @@ class FrozenEncoder(Encoder):
     def __init__(self, checkpoint: Checkpoint, files: Sequence[str], device: str, progress: Progress) -> None:
         super().__init__(checkpoint, device)
         images = NumberedFiles(tuple(files))
+        net = instance_given("net", checkpoint.net, SemanticHashNet, "a network that was trained")
 
         def read(images: NumberedFiles) -> Iterator[tuple[Any, Any]]:
             size = self.architecture.image_size
@@ -41,7 +44,7 @@ class FrozenEncoder(Encoder):
                 yield pixels, positions
                 progress(int(positions[-1]) + 1, len(images))
 
-        (outputs,) = cached_features(self._network.net, [images], read, self._network.device, mirror=False)
+        (outputs,) = cached_features(net, [images], read, self._network.device, mirror=False)
         self._layers = [layer.numpy() for layer in outputs.variants[0]]
         self._row_of = {files[position]: row for row, position in enumerate(outputs.labels.tolist())}
 

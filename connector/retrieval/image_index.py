@@ -123,7 +123,7 @@ class Connector:
                 model=checkpoint.path,
                 sha256=checkpoint.digest,
                 head=checkpoint.net.architecture.head,
-                binarisation=checkpoint.net.head.binarisation,
+                binarisation=checkpoint.net.binarisation,
                 roots=folders,
             )
         except BaseException:  # without the link, the index could not be opened again

@@ -58,7 +58,7 @@ from semcut.connector.training.run_state import (
 )
 from semcut.connector.training.train_config import TrainConfig
 from semcut.connector.training.validation import measure, quality
-from semcut.connector.training.warm_start import load_start
+from semcut.connector.training.warm_start import load_start, trained_net
 from semcut.indexes.argument_checks import (
     callback_given,
     flag_given,
@@ -169,7 +169,7 @@ class _Run:
         }
         torch.manual_seed(config.seed)
         self._device = device_named(config.device)
-        net = SemanticHashNet(architecture, weights) if warm is None else warm.net
+        net = SemanticHashNet(architecture, weights) if warm is None else trained_net(warm)
         net.temperature.fill_(1)
         self._net = net.to(self._device).to(memory_format=torch.channels_last)
         backbone = list(self._net.backbone.parameters())

@@ -32,6 +32,7 @@ def load_start(start: str | os.PathLike[str], images: TrainingDigests, architect
             or it was trained on other images, or does not record on which.
     """
     checkpoint = Checkpoint.load(start)
+    trained_net(checkpoint)
     found, expected = checkpoint.net.architecture.model_dump(), architecture.model_dump()
     different = [
         f"{name} {shown(found[name])}, expected {shown(expected[name])}"
@@ -52,3 +53,16 @@ def load_start(start: str | os.PathLike[str], images: TrainingDigests, architect
     net = SemanticHashNet(architecture)
     net.load_state_dict(checkpoint.net.state_dict())
     return replace(checkpoint, net=net)
+
+
+def trained_net(checkpoint: Checkpoint) -> SemanticHashNet:
+    """Return the network of a checkpoint.
+
+    Raises:
+        CheckpointError: semcut has not trained it, but adopted it.
+    """
+    if not isinstance(checkpoint.net, SemanticHashNet):
+        raise CheckpointError(
+            f"{checkpoint.path} is a network that was adopted, expected one that `semcut train` wrote"
+        )
+    return checkpoint.net

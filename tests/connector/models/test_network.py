@@ -57,10 +57,10 @@ def test_weights_of_a_local_file_are_loaded(tmp_path: Path) -> None:
 
 def test_weights_of_another_network_or_with_code_are_refused(tmp_path: Path) -> None:
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(CheckpointError, match="does not hold weights of this backbone"):
+    with pytest.raises(CheckpointError, match="does not hold weights of this network"):
         build_backbone("alexnet", 64, str(tmp_path / "resnet18.pth"))
     torch.save(models.resnet18(weights=None), tmp_path / "pickled.pth")
-    with pytest.raises(CheckpointError, match="does not hold weights of this backbone"):
+    with pytest.raises(CheckpointError, match="does not hold weights of this network"):
         build_backbone("resnet18", 64, str(tmp_path / "pickled.pth"))
 
 

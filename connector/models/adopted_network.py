@@ -1,0 +1,138 @@
+"""`AdoptedNet`: a network that exists already, completed to one that computes probabilities, a code and a feature.
+
+    pixels --> source --> features f --> L2 normalisation --> hash projection --> outputs x, which become bits
+                    \\-> logits, or cosines of f and one vector for each class --> softmax --> probabilities p
+
+The source, a classifier of any library, stays as it is, see `network_sources`. Nothing here is trained:
+`connector.adoption` copies the weights of the source, and fits the projection and the temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+from torch.nn import functional
+
+from semcut.connector.data.class_names import classes_given
+from semcut.connector.models.backbones import Channels
+from semcut.connector.models.heads.head import Binarisation
+from semcut.connector.models.network import Output, check_tensor
+from semcut.connector.models.network_sources import SourceName, build_source
+from semcut.indexes.argument_checks import instance_given
+from semcut.indexes.config import Settings
+
+CodeName = Literal["itq", "rotation", "equation3"]
+"""How features become codes: by the signs of a projection that ITQ fitted or that was drawn at random, or by Eq. 3."""
+
+
+class AdoptedArchitecture(Settings):
+    """What an adopted network is made of; stored with its weights.
+
+    Attributes:
+        source: the library of the source, see `network_sources`.
+        name: name of the source there.
+        settings: what else is needed to build the source, as values of JSON.
+        classes: 2 to 10,000 different class names, in order of the probabilities.
+        image_size: pixels per side of the squares that images are scaled to.
+        width: length of the feature.
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
+        roots: whether the feature is the square root of what the source computes, with its sign.
+        vectors: whether the probabilities come from one vector for each class, in place of logits of the source.
+        bits: length of the code.
+        head: how features become codes.
+    """
+
+    source: SourceName
+    name: str = Field(default="", max_length=1_000)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    classes: tuple[str, ...]
+    image_size: int = Field(ge=8, le=1024)
+    width: int = Field(ge=1, le=65_536)
+    mean: Channels
+    std: Channels
+    roots: bool = False
+    vectors: bool = False
+    bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
+    head: CodeName = "itq"
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _different_names(cls, value: Any) -> tuple[str, ...]:
+        return classes_given("classes", value, least=2)
+
+    @property
+    def binarisation(self) -> Binarisation:
+        """How outputs become bits, see `hashing`."""
+        return "mean" if self.head == "equation3" else "sign"
+
+    @property
+    def backbone(self) -> str:
+        """The source in words, for people."""
+        return f"{self.source} {self.name}".strip()
+
+
+class AdoptedNet(nn.Module):
+    """The network of an `AdoptedArchitecture`.
+
+    Attributes:
+        architecture: what it is made of.
+        dim: length of the feature.
+        binarisation: how the outputs of the projection become bits.
+        source: the network that was adopted: images to logits and features.
+
+    Raises:
+        MissingDependencyError, CheckpointError, InvalidParameterError: as `build_source` raises them.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    temperature: torch.Tensor
+
+    def __init__(self, architecture: AdoptedArchitecture) -> None:
+        super().__init__()
+        self.architecture = instance_given("architecture", architecture, AdoptedArchitecture)
+        self.dim = architecture.width
+        self.binarisation = architecture.binarisation
+        self.source = build_source(architecture.source, architecture.name, architecture.settings, architecture.classes)
+        if architecture.vectors:
+            self.vectors = nn.Parameter(torch.zeros(len(architecture.classes), architecture.width), requires_grad=False)
+        if architecture.head != "equation3":
+            self.hash = nn.Linear(architecture.width, architecture.bits)
+        self.register_buffer("temperature", torch.ones((), dtype=torch.float64))
+        for name, channels in (("mean", architecture.mean), ("std", architecture.std)):
+            values = torch.tensor(channels, device="cpu").view(3, 1, 1) * 255
+            self.register_buffer(name, values, persistent=False)
+
+    @staticmethod
+    def outline(architecture: AdoptedArchitecture) -> AdoptedNet:
+        """Build a network whose tensors have shapes and no content; it takes no memory."""
+        with torch.device("meta"):
+            return AdoptedNet(architecture)
+
+    def forward(self, images: torch.Tensor) -> Output:
+        """Compute the outputs for images.
+
+        Args:
+            images: (n, 3, size, size) RGB pixels from 0 to 255, uint8 or float.
+
+        Raises:
+            InvalidParameterError: they are no such tensor on the device of the network.
+            CheckpointError: the source does not answer as it did when it was adopted.
+        """
+        size = self.architecture.image_size
+        check_tensor("images", images, (3, size, size), self.mean.device)
+        logits, raw = self.source(images if self.source.takes_pixels else (images - self.mean) / self.std)
+        features = torch.sign(raw) * raw.abs().sqrt() if self.architecture.roots else raw
+        direction = functional.normalize(features.float(), dim=1)
+        if self.architecture.vectors:
+            logits = direction @ functional.normalize(self.vectors, dim=1).T
+        hashed = direction if self.architecture.head == "equation3" else self.hash(direction)
+        return Output(logits=logits, hash=hashed, features=features)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""
+        check_tensor("logits", logits, (len(self.architecture.classes),), self.mean.device)
+        return torch.softmax(logits.double() / self.temperature, dim=1)
