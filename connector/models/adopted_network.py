@@ -1,10 +1,10 @@
 """`AdoptedNet`: a network that exists already, completed to one that computes probabilities, a code and a feature.
 
-    pixels --> source --> features f --> L2 normalisation --> hash projection --> outputs x, which become bits
-                    \\-> logits, or cosines of f and one vector for each class --> softmax --> probabilities p
+    pixels --> source --> direction of its feature --> reduction --> feature --> hash projection --> outputs x, bits
+                    \\-> logits, or cosines of the direction and one vector for each class --> softmax --> probabilities
 
 The source, a classifier of any library, stays as it is, see `network_sources`. Nothing here is trained:
-`connector.adoption` copies the weights of the source, and fits the projection and the temperature.
+`connector.adoption` copies the weights of the source, and fits the reduction, the projection and the temperature.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from semcut.connector.models.network_sources import SourceName, build_source
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
 
-CodeName = Literal["itq", "rotation", "equation3"]
-"""How features become codes: by the signs of a projection that ITQ fitted or that was drawn at random, or by Eq. 3."""
+CodeName = Literal["itq", "rotation", "equation3", "paper", "csq", "orthohash", "dpn"]
+"""How features become codes: by the signs of a projection that ITQ fitted or that was drawn at random; by Eq. 3 on the
+first of them; or by a head of the same name, see `heads`, that was trained on features."""
 
 
 class AdoptedArchitecture(Settings):
@@ -37,9 +38,9 @@ class AdoptedArchitecture(Settings):
         settings: what else is needed to build the source, as values of JSON.
         classes: 2 to 10,000 different class names, in order of the probabilities.
         image_size: pixels per side of the squares that images are scaled to.
-        width: length of the feature.
+        width: length of the feature of the source.
+        dim: length of the feature that a linear layer reduces it to; None for the feature of the source.
         mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
-        roots: whether the feature is the square root of what the source computes, with its sign.
         vectors: whether the probabilities come from one vector for each class, in place of logits of the source.
         bits: length of the code.
         head: how features become codes.
@@ -51,9 +52,9 @@ class AdoptedArchitecture(Settings):
     classes: tuple[str, ...]
     image_size: int = Field(ge=8, le=1024)
     width: int = Field(ge=1, le=65_536)
+    dim: int | None = Field(default=None, ge=1, le=65_536)
     mean: Channels
     std: Channels
-    roots: bool = False
     vectors: bool = False
     bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
     head: CodeName = "itq"
@@ -66,7 +67,7 @@ class AdoptedArchitecture(Settings):
     @property
     def binarisation(self) -> Binarisation:
         """How outputs become bits, see `hashing`."""
-        return "mean" if self.head == "equation3" else "sign"
+        return "mean" if self.head in ("equation3", "paper") else "sign"
 
     @property
     def backbone(self) -> str:
@@ -94,13 +95,13 @@ class AdoptedNet(nn.Module):
     def __init__(self, architecture: AdoptedArchitecture) -> None:
         super().__init__()
         self.architecture = instance_given("architecture", architecture, AdoptedArchitecture)
-        self.dim = architecture.width
+        self.dim = architecture.dim or architecture.width
         self.binarisation = architecture.binarisation
         self.source = build_source(architecture.source, architecture.name, architecture.settings, architecture.classes)
         if architecture.vectors:
             self.vectors = nn.Parameter(torch.zeros(len(architecture.classes), architecture.width), requires_grad=False)
-        if architecture.head != "equation3":
-            self.hash = nn.Linear(architecture.width, architecture.bits)
+        self.reduction = nn.Identity() if architecture.dim is None else nn.Linear(architecture.width, architecture.dim)
+        self.hash = nn.Linear(self.dim, architecture.bits)
         self.register_buffer("temperature", torch.ones((), dtype=torch.float64))
         for name, channels in (("mean", architecture.mean), ("std", architecture.std)):
             values = torch.tensor(channels, device="cpu").view(3, 1, 1) * 255
@@ -125,12 +126,11 @@ class AdoptedNet(nn.Module):
         size = self.architecture.image_size
         check_tensor("images", images, (3, size, size), self.mean.device)
         logits, raw = self.source(images if self.source.takes_pixels else (images - self.mean) / self.std)
-        features = torch.sign(raw) * raw.abs().sqrt() if self.architecture.roots else raw
-        direction = functional.normalize(features.float(), dim=1)
+        direction = functional.normalize(raw.float(), dim=1)
         if self.architecture.vectors:
             logits = direction @ functional.normalize(self.vectors, dim=1).T
-        hashed = direction if self.architecture.head == "equation3" else self.hash(direction)
-        return Output(logits=logits, hash=hashed, features=features)
+        features = functional.normalize(self.reduction(direction), dim=1)
+        return Output(logits=logits, hash=self.hash(features), features=features)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""

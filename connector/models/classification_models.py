@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -141,12 +142,8 @@ def load_weights(model: nn.Module, file: Path, removed: str | None = None) -> No
     Raises:
         CheckpointError: the file cannot be read, or holds weights of another network.
     """
-    try:
-        state: dict[str, Any] = (
-            safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True).content)
-            if file.suffix == ".safetensors"
-            else read_pth(file, _WEIGHTS_BYTES)
-        )
+    with _weight_errors(file):
+        state = _tensors(file)
         if removed is not None:
             state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
         expected = model.state_dict()
@@ -155,6 +152,48 @@ def load_weights(model: nn.Module, file: Path, removed: str | None = None) -> No
         state = {key: value.to(expected[key].dtype) for key, value in state.items()}
         require_finite(state, file)
         model.load_state_dict(state)
+
+
+def classes_in_weights(layer: str, file: Path) -> int:
+    """Return the number of classes of a classifier, from its file of weights.
+
+    Args:
+        layer: name of its last layer.
+        file: its weights, as for `load_weights`.
+
+    Raises:
+        CheckpointError: the file cannot be read, or has no such layer.
+    """
+    with _weight_errors(file):
+        state = _tensors(file)
+        if f"{layer}.weight" not in state:
+            raise ValueError(f"{layer}.weight is missing")
+        return int(state[f"{layer}.weight"].shape[0])
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """Read the weights of any network, by name; all of them are finite.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with _weight_errors(file):
+        state = _tensors(file)
+        require_finite(state, file)
+        return state
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    if file.suffix == ".safetensors":
+        return safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True).content)
+    return read_pth(file, _WEIGHTS_BYTES)
+
+
+@contextmanager
+def _weight_errors(file: Path) -> Iterator[None]:
+    """Turn whatever reading a file of weights raises into a `CheckpointError`."""
+    try:
+        yield
     except FileNotFoundError:
         raise CheckpointError(f"weights = {file}: no such file") from None
     except OSError as error:

@@ -4,7 +4,7 @@ The function takes pixels (n, 3, size, size) uint8, a tensor on the device of th
 None if it has no classes, and features (n, D): tensors or arrays of real numbers.
 
 Importing a module runs its code, and a description of a network can come from anyone. So a function is only called if
-the environment variable SEMCUT_FUNCTIONS names it; several are separated by commas.
+the environment variable SEMCUT_FUNCTIONS names it (several are separated by commas), or if this process adopted it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from semcut.indexes.errors import CheckpointError, InvalidParameterError, Semcut
 
 ALLOWED = "SEMCUT_FUNCTIONS"
 """The environment variable that names the functions that may be called."""
+_trusted: set[str] = set()
+"""Names of the functions that this process adopted."""
 
 
 class FunctionNetwork(Source):
@@ -81,10 +83,32 @@ def load_function(name: str) -> Callable[[torch.Tensor], Any]:
     Raises:
         CheckpointError: the environment does not name it, or it cannot be imported.
     """
-    if name not in os.environ.get(ALLOWED, "").split(","):
+    if name not in _trusted and name not in os.environ.get(ALLOWED, "").split(","):
         raise CheckpointError(
             f"this network is the function {name}, whose code would run: if you trust it, set {ALLOWED}={name}"
         )
+    return _imported(name)
+
+
+def trust_function(function: str | Callable[[torch.Tensor], Any]) -> str:
+    """Allow this process to call a function as a network, and return its name, module:function.
+
+    Args:
+        function: the function, or its name.
+
+    Raises:
+        InvalidParameterError: the name is of another form, or leads to another function.
+        CheckpointError: it cannot be imported.
+    """
+    name = function if isinstance(function, str) else f"{function.__module__}:{getattr(function, '__qualname__', '')}"
+    FunctionNetwork(name)
+    if not isinstance(function, str) and _imported(name) is not function:
+        raise InvalidParameterError(f"function = {shown(function)}, expected one that {name} leads to again")
+    _trusted.add(name)
+    return name
+
+
+def _imported(name: str) -> Callable[[torch.Tensor], Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)

@@ -14,6 +14,8 @@ downloaded. What a description says comes from outside, so only known settings o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -28,6 +30,8 @@ from semcut.indexes.errors import CheckpointError, InvalidParameterError, requir
 
 SourceName = Literal["torchvision", "efficientnet_lite", "timm", "transformers", "onnx", "python"]
 
+_OF_TIMM = ("model_name", "num_classes", "checkpoint_path", "cache_dir", "scriptable", "exportable")
+"""Arguments of timm that are no settings of a network, or are told otherwise."""
 _REFUSED = ("auto_map", "quantization_config", "torch_dtype", "dtype", "backbone", "backbone_config", "backbone_kwargs")
 """Settings of transformers that could load code, other files or other kinds of numbers."""
 
@@ -102,7 +106,7 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
 
     if ":" in name or "/" in name or not timm.is_model(name):
         raise InvalidParameterError(f"timm has no network {shown(name)}")
-    known = {key: value for key, value in settings.items() if key != "pretrained" and not key.startswith("pretrained_")}
+    known = {key: value for key, value in settings.items() if key not in _OF_TIMM and not key.startswith("pretrained")}
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **known)
     except Exception as error:  # settings that the network does not have
@@ -113,20 +117,36 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
 
 
 def _transformers(settings: dict[str, Any]) -> nn.Module:
-    require({"transformers": "transformers"}, "build a network of transformers", "transformers")
-    from transformers import AutoConfig, AutoModelForImageClassification
-
-    known = {key: value for key, value in settings.items() if not key.startswith("_") and key not in _REFUSED}
-    kind = known.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(kind, **known)
-        network: nn.Module = AutoModelForImageClassification.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as error:  # a configuration of another kind, or of another version
-        raise CheckpointError(
-            f"transformers cannot build a classifier of images of the type {shown(kind)}: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from None
+    kind, config = transformers_config(settings)
+    with _transformers_errors(settings):
+        network: nn.Module = kind.from_config(config)
     return network
+
+
+def transformers_config(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the class `AutoModelForImageClassification` and a configuration, without what could load other files.
+
+    Raises:
+        CheckpointError: transformers knows no such configuration.
+        MissingDependencyError: it is not installed.
+    """
+    require({"transformers": "transformers"}, "build a network of transformers", "transformers")
+    with _transformers_errors(settings):
+        from transformers import AutoConfig, AutoModelForImageClassification
+
+        known = {key: value for key, value in settings.items() if not key.startswith("_") and key not in _REFUSED}
+        return AutoModelForImageClassification, AutoConfig.for_model(known.pop("model_type", None), **known)
+
+
+@contextmanager
+def _transformers_errors(settings: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a configuration of another kind, or of another version
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"transformers cannot build a classifier of the type {shown(settings.get('model_type'))}: {reason}"
+        ) from None
 
 
 class _SmallTensorsOnCpu(TorchFunctionMode):

@@ -7,6 +7,7 @@ description, see `connector.adoption.onnx_outputs`.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from semcut.indexes.errors import CheckpointError, require
 
 MOST_BYTES = (1 << 31) - 1
 """The largest file of ONNX, by its format."""
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 _NUMBERS = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -117,10 +119,12 @@ def open_session(content: bytes, device: str = "cpu") -> Any:
         raise CheckpointError("onnxruntime runs on no GPU here: install onnxruntime-gpu, or use the device cpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its messages go to the terminal, and the errors are raised
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # it raises errors of many types
-        raise CheckpointError(f"onnxruntime cannot open the file of ONNX: {_reason(error)}") from None
+    with tempfile.TemporaryDirectory() as nothing:  # a file may name other files, which are looked for only there
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, nothing)
+        try:
+            return onnxruntime.InferenceSession(content, options, providers=[provider])
+        except Exception as error:  # it raises errors of many types
+            raise CheckpointError(f"onnxruntime cannot open the file of ONNX: {_reason(error)}") from None
 
 
 def run_session(session: Any, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
