@@ -27,8 +27,8 @@ from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosin
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models import HeadName
-from semcut.connector.models.adopted_network import AdoptedArchitecture, CodeName
+from semcut.connector.models import CodeName, HeadName
+from semcut.connector.models.adopted_network import AdoptedArchitecture
 from semcut.connector.models.backbones import Channels
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.training.calibration import fit_temperature
@@ -37,8 +37,8 @@ from semcut.indexes.array_checks import array_of
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, shown
 from semcut.indexes.progress import Progress, silent
 
-SAMPLE = 2_000
-"""The largest number of images that codes are fitted to; 200 are nearly as good."""
+SAMPLE = 500
+"""The largest number of images that codes are fitted to; more make no difference that can be measured."""
 DIM = 128
 """Length of the feature where none is given, if the network's is longer."""
 _BATCH = 16
@@ -99,7 +99,7 @@ def adopt(
     Args:
         network: the network, see `named_network`; or a function that turns pixels into logits and features.
         path: a new or empty directory for the network.
-        images: files like those that will be indexed; at most 2,000 of them, drawn at random, are used.
+        images: files like those that will be indexed; at most 500 of them, drawn at random, are used.
         labelled: labelled images: for codes of a trained head, for means as vectors, and for the temperature.
         choices: what is chosen; None chooses everything.
         device: device that the network runs on.

@@ -126,10 +126,12 @@ def evaluate_encodings(
         classes: names of the labels.
         queries: n queries.
         labels: (n,) int64.
-        settings: k, cutoff, shortlist and ranking of the searches.
+        settings: k, cutoff, shortlist and ranking of the searches; a cutoff of None is that of the index.
     """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
+    if settings.get("cutoff") is None:
+        settings["cutoff"] = connector.cutoff
     return measure(connector.index, connector.labels(classes), queries, labels, classes, **settings)
 
 

@@ -68,7 +68,7 @@ def explore(
         if uri is not None:
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)
             stack.enter_context(opened.index)
-            source = ExploreService(opened.index, opened.class_names, opened.encode)
+            source = ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff)
         else:
             opened = open_stored(Path(index), model, device, warn=print_message)
             source = stack.enter_context(FollowedIndex(Path(index), opened))

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", type=SOURCE)
-@click.option("--model", type=PATH, required=True, help="Run directory of a trained network.")
+@click.option(
+    "--model",
+    type=PATH,
+    help="Run directory of a network.  [default: EfficientNet-Lite0 with its ImageNet classes, which becomes part "
+    "of the index]",
+)
 @click.option("--out", type=PATH, required=True, help="Directory of the index: new, or unfinished.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
 @protocol_option
@@ -39,11 +44,13 @@ if TYPE_CHECKING:
 @device_option
 @json_option
 def index(
-    images: str, model: Path, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int, device: str,
-    as_json: bool,
+    images: str, model: Path | None, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int,
+    device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder or archive into a new index.
 
+    Without --model, no training and no labels are needed: the network comes with the extra `pretrained`, and its codes
+    are fitted to the images. `semcut adopt` makes a model directory of any other network that exists.
     If the command is interrupted, the same command goes on where it stopped.
     The images may be in subfolders at any depth; a class is a folder directly in IMAGES, as for `semcut train`. Files
     that cannot be read as images, and hidden ones, are skipped and listed. --exclude-training recognises an image by
@@ -64,6 +71,8 @@ def index(
         database = protocol_split(protocol, images, seed).database
         files, roots, skipped = list(database.files), database.roots, list(database.skipped)
     if exclude_training:
+        if model is None:
+            raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
         files = _without_training_images(files, model)
     result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped)
     if as_json:
@@ -74,7 +83,7 @@ def index(
 
 def index_with_progress(
     files: Sequence[str],
-    model: Path,
+    model: Path | None,
     out: Path,
     device: str = "cpu",
     *,
@@ -85,7 +94,7 @@ def index_with_progress(
 
     Args:
         files: paths of the files.
-        model: run directory of the network.
+        model: run directory of the network; None for one that comes with semcut, see `adoption.pretrained_network`.
         out: directory of the index: new, empty, or left unfinished by the same call.
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
@@ -95,7 +104,7 @@ def index_with_progress(
         DataError: there are no files, or none of them can be read; then there is no index.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
-    from semcut.connector.retrieval.image_index import Connector
+    from semcut.connector.models.checkpoint import delete_network
     from semcut.connector.retrieval.model_link import LINK
     from semcut.indexes.storage.directory import delete_index
 
@@ -104,13 +113,15 @@ def index_with_progress(
     keep_freed_memory()
     existed = out.is_dir()
     unfinished = _unfinished(out, model, device, roots)
-    made = unfinished or Connector.create(out, model, device=device, roots=roots)
+    made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
-        records = len(connector.index)
+        records, own_network = len(connector.index), connector.encoder.checkpoint.path == out
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
     if not records:
+        if own_network:
+            delete_network(out)
         (out / LINK).unlink(missing_ok=True)
         delete_index(out)
         if existed:
@@ -119,13 +130,28 @@ def index_with_progress(
     return result
 
 
-def _unfinished(out: Path, model: Path, device: str, roots: Sequence[str]) -> Connector | None:
+def _new_index(files: Sequence[str], model: Path | None, out: Path, device: str, roots: Sequence[str]) -> Connector:
+    """Create an index; without a model, adopt the network that comes with semcut, which the index then keeps."""
+    from semcut.connector.retrieval.image_index import Connector
+
+    if model is not None:
+        return Connector.create(out, model, device=device, roots=roots)
+    from semcut.connector.adoption.pretrained_network import pretrained_network
+    from semcut.connector.retrieval.new_index import require_new_index
+
+    require_new_index(out)  # before the network sees the images
+    with progress_bar("Fitting codes") as progress, pretrained_network(files, device, progress) as network:
+        return Connector.create(out, network, device=device, roots=roots, keep_network=True)
+
+
+def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]) -> Connector | None:
     """Open an index that was interrupted while the same command made it; None if there is no such index."""
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import read_description, read_link
     from semcut.indexes.storage.directory import MARK
 
-    link, network = read_link(out), read_description(model)
+    link = read_link(out)
+    network = read_description(out if model is None else model)
     if link is None or network is None or (link.sha256, link.roots) != (network.sha256, tuple(roots)):
         return None
     marked = (out / MARK).is_file()

@@ -88,8 +88,9 @@ def search_options(k: int) -> Callable[[_F], _F]:
     """Create a decorator that adds the options of a search; `k` is the default number of results."""
     options = (
         click.option("-k", default=k, show_default=True, help="Number of records to find for each image."),
-        click.option("--cutoff", "-t", default=DEFAULT_CUTOFF, show_default=True,
-                     help="Disregard records whose relevance is not above this value."),
+        click.option("--cutoff", "-t", type=float,
+                     help="Disregard records whose relevance is not above this value.  [default: that of the index: "
+                     f"{DEFAULT_CUTOFF}, or 0 if its network was adopted]"),
         click.option("--shortlist", type=ShortlistType(), metavar="N|all", default=DEFAULT_SHORTLIST, show_default=True,
                      help="Number of records, nearest by hash code, to re-rank; all re-ranks every relevant record."),
         click.option("--ranking", type=click.Choice(["distance", "fused"]), default="distance", show_default=True,

@@ -58,6 +58,7 @@ def search(
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
         skipped: list[tuple[str, str]] = []
+        settings["cutoff"] = connector.cutoff if settings["cutoff"] is None else settings["cutoff"]
         found = connector.search(images, skipped=skipped, **settings)
         roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)

@@ -20,6 +20,7 @@ from semcut.connector.retrieval.model_link import network_classes, read_descript
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 Warn = Callable[[str], None]
 
@@ -33,12 +34,14 @@ class OpenedIndex:
         class_names: names of its C classes; None if they are not known.
         encode: encodes images with the network; None if the network is not there.
         digest: SHA-256 of the weights of the network that made the index; None if that is not known.
+        cutoff: cutoff of searches that name none.
     """
 
     index: SemanticIndex
     class_names: Sequence[str] | None
     encode: Encode | None
     digest: str | None = None
+    cutoff: float = DEFAULT_CUTOFF
 
 
 class _Network(NamedTuple):
@@ -91,7 +94,7 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
     if link is None or link.sha256 is None:
         return OpenedIndex(index, *_find_network(model, None, device, warn))
     network = _find_network(model or link.model, link.sha256, device, warn)
-    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256)
+    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256, link.cutoff)
 
 
 def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:

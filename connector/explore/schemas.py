@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from semcut.indexes.config import Ranking
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
+from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
 MAX_UPLOAD = 16 << 20
@@ -44,8 +44,11 @@ class SearchRequest(_Message):
     id: RecordNumber | None = None
     image: Base64Bytes | None = Field(default=None, max_length=MAX_UPLOAD)
     k: int = Field(default=_DEFAULT_K, ge=1, le=MAX_K, description="Number of records to find.")
-    cutoff: float = Field(
-        default=DEFAULT_CUTOFF, ge=0, lt=1, description="Disregard records whose relevance is not above this value."
+    cutoff: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Disregard records whose relevance is not above this value; by default that of the index.",
     )
     shortlist: int | None = Field(
         default=DEFAULT_SHORTLIST,
@@ -192,6 +195,7 @@ class IndexSummary(_Message):
     dim: int = Field(description="Length of a feature.")
     normalised: bool = Field(description="Whether features have length 1, which the fused ranking requires.")
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
+    cutoff: float = Field(description="Cutoff of searches that name none.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str
 

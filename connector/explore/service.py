@@ -30,6 +30,7 @@ from semcut.connector.explore.schemas import (
 from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
 from semcut.indexes import Encodings, InvalidParameterError, SearchResult
 from semcut.indexes.index import SemanticIndex
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 _T = TypeVar("_T")
 _MEMBERS_DRAWN_FROM = 1000  # records of a partition from which a random sample is drawn, at most
@@ -50,11 +51,19 @@ class ExploreService:
         class_names: names of its classes; None if the classes are to be numbered.
         encode: encodes images with the network that made the index; None if the network is not there.
         replaced: as for `IndexState`.
+        cutoff: cutoff of searches that name none.
     """
 
     def __init__(
-        self, index: SemanticIndex, class_names: Sequence[str] | None, encode: Encode | None, *, replaced: int = 0
+        self,
+        index: SemanticIndex,
+        class_names: Sequence[str] | None,
+        encode: Encode | None,
+        *,
+        replaced: int = 0,
+        cutoff: float = DEFAULT_CUTOFF,
     ) -> None:
+        self._cutoff = cutoff
         self._index = index
         self._state = IndexState(index, replaced)
         self._describe = Descriptions(index, class_names)
@@ -95,6 +104,7 @@ class ExploreService:
             dim=config.dim,
             normalised=stats.normalised,
             images=self._images.available,
+            cutoff=self._cutoff,
             comparable=is_feasible(self._index, stats.records),
             version=version,
         )
@@ -202,6 +212,9 @@ class ExploreService:
             raise InvalidParameterError(
                 f"comparing with every one of {stats.records:,} records would take too long: search without compare"
             )
+        if request.cutoff is None:
+            request = request.model_copy(update={"cutoff": self._cutoff})
+        assert request.cutoff is not None
         query, uri = self._query(request)
         start = time.perf_counter()
         result = self._index.search(
@@ -234,6 +247,7 @@ class ExploreService:
     ) -> ExhaustiveResults:
         """Compare the results of a search with the best of all records."""
         start = time.perf_counter()
+        assert request.cutoff is not None
         best = search_exhaustively(
             self._index,
             query,

@@ -1,6 +1,10 @@
 """Networks that compute class probabilities, a hash code and a feature for each image; their checkpoints on disk.
 
     network      `Architecture` and `SemanticHashNet`: one backbone, a softmax branch and a hash branch
+    adopted_network     `AdoptedNet`: a network that semcut did not train, with codes and probabilities
+    image_network       what both kinds of network have in common
+    network_sources     build a network that semcut did not train: torchvision, timm, transformers, ONNX, a function
+    classification_models    whole models of torchvision and EfficientNet-Lite, and how files of weights are read
     backbones    build a backbone by its name; a new backbone goes here
     heads/       the loss of the hash branch and how its outputs become bits; a new head goes there
     hashing      turn the outputs of a head into packed codes (Eq. 3, or signs)
@@ -20,6 +24,11 @@ from semcut.indexes.errors import require as _require
 
 HeadName = Literal["paper", "csq", "orthohash", "dpn"]
 """Names of the heads; `heads` describes each."""
+
+CodeName = Literal["itq", "rotation", "equation3", "paper", "csq", "orthohash", "dpn"]
+"""How the features of an adopted network become codes: by the signs of a projection that ITQ fitted or that was drawn
+at random; by Eq. 3 on the first of them; or by a head of the same name that was trained on features.
+"""
 
 _require(
     {

@@ -9,7 +9,7 @@ The source, a classifier of any library, stays as it is, see `network_sources`. 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator
@@ -17,16 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 from semcut.connector.data.class_names import classes_given
+from semcut.connector.models import CodeName
 from semcut.connector.models.backbones import Channels
 from semcut.connector.models.heads.head import Binarisation
 from semcut.connector.models.network import Output, check_tensor
 from semcut.connector.models.network_sources import SourceName, build_source
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
-
-CodeName = Literal["itq", "rotation", "equation3", "paper", "csq", "orthohash", "dpn"]
-"""How features become codes: by the signs of a projection that ITQ fitted or that was drawn at random; by Eq. 3 on the
-first of them; or by a head of the same name, see `heads`, that was trained on features."""
 
 
 class AdoptedArchitecture(Settings):

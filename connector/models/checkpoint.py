@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ from semcut.connector.models.image_network import (
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes.argument_checks import instance_given, path_given, possible_path_given, text_given
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
-from semcut.indexes.regular_files import read_bytes
+from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
 TRAINING_IMAGES, METRICS = "training-images.txt", "metrics.jsonl"
@@ -52,6 +53,10 @@ _IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
 MOST_IMAGES, _MOST_EPOCHS, _MOST_DIGESTS = 2_000_000, 50_000, 4_000_000
 """What they may hold, since a byte can become an object of a hundred."""
 _DIGESTS_BYTES = _MOST_DIGESTS * DIGEST_BYTES + (1 << 20)
+
+
+_FILES = (WEIGHTS, TRAINING_IMAGES, TRAINING_DIGESTS, METRICS, MODEL)
+"""The files of a network, in the order in which they are copied: the description last."""
 
 
 class TrainingDigests(NamedTuple):
@@ -201,6 +206,22 @@ class Checkpoint:
             )
         return Checkpoint(path, net.eval(), content["sha256"], content["training"])
 
+    def copy_to(self, place: Path) -> None:
+        """Copy the files of the network, and the record of its training if there is one, to another directory.
+
+        Raises:
+            CheckpointError: the disk refuses.
+        """
+        with disk_errors(place):
+            for name in _FILES:
+                if (self.path / name).is_file():
+                    with (
+                        open_binary(self.path / name) as read,
+                        replacing(place / name) as scratch,
+                        open(scratch, "xb") as write,
+                    ):
+                        shutil.copyfileobj(read, write)
+
     def training_images(self) -> list[str]:
         """List the image files that the network was trained and validated on; empty if they were not recorded.
 
@@ -258,6 +279,13 @@ class Checkpoint:
                 f"{self.path} does not say how its network was trained ({METRICS}: "
                 f"{getattr(error, 'strerror', None) or error}): give a directory that training has written"
             ) from None
+
+
+def delete_network(place: Path) -> None:
+    """Delete the files of a network that `Checkpoint.copy_to` wrote, as far as that is possible."""
+    for name in reversed(_FILES):
+        with suppress(OSError):
+            (place / name).unlink(missing_ok=True)
 
 
 def _lines(file: Path, max_bytes: int, most: int) -> list[bytes]:

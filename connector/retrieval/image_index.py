@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -21,19 +22,18 @@ from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.model_file import MODEL
-from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.adopted_network import AdoptedNet
+from semcut.connector.models.checkpoint import Checkpoint, delete_network
 from semcut.connector.models.device import device_named
 from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
-from semcut.connector.retrieval.model_link import LINK, read_link, write_link
+from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, LINK, read_link, write_link
+from semcut.connector.retrieval.new_index import unfinished_named
 from semcut.indexes import (
     Encodings,
     FaissIndex,
-    IndexConfig,
-    IndexExistsError,
     NotAnIndexError,
     SearchResult,
     SemanticIndex,
-    StorageError,
 )
 from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given
 from semcut.indexes.config import Ranking, SearchParams
@@ -42,11 +42,9 @@ from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.storage.directory import delete_index
-from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import adding, unfinished
 
 _RECORDS_PER_COMMIT = 10_000
-_AGAIN = "if no command is at work there, run the same command again, or open it and call add_files with resume=True"
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,7 @@ class Connector:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
+        self.cutoff = ADOPTED_CUTOFF if isinstance(encoder.checkpoint.net, AdoptedNet) else DEFAULT_CUTOFF
         self._path: Path | None = None  # of an index that `create` or `open` has stored
 
     @classmethod
@@ -90,6 +89,7 @@ class Connector:
         *,
         device: str = "cpu",
         roots: Iterable[str | os.PathLike[str]] = (),
+        keep_network: bool = False,
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -99,6 +99,7 @@ class Connector:
             device: device that the network encodes on.
             roots: absolute paths of folders whose folders are the classes of the images that will be added. The class
                 of other files is the name of their own folder.
+            keep_network: whether to copy the network into the directory of the index, which then needs no other.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -112,22 +113,27 @@ class Connector:
         device_named(device)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = _create(place, encoder.index_config())
+        with unfinished_named(place):
+            index = FaissIndex.create(place, encoder.index_config())
         connector = cls(encoder, index, folders)
         if place is None:
             return connector
         connector._path = place
         try:
+            if flag_given("keep_network", keep_network):
+                checkpoint.copy_to(place)
             write_link(
                 place,
-                model=checkpoint.path,
+                model=place if keep_network else checkpoint.path,
                 sha256=checkpoint.digest,
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.binarisation,
                 roots=folders,
+                cutoff=connector.cutoff,
             )
         except BaseException:  # without the link, the index could not be opened again
             index.close()
+            delete_network(place)
             delete_index(place)
             raise
         return connector
@@ -180,7 +186,7 @@ class Connector:
                     "model, or index the images again, because codes of different networks cannot be compared"
                 )
             connector = cls(Encoder(checkpoint, device), index, link.roots)
-            connector._path = Path(path)
+            connector._path, connector.cutoff = Path(path), link.cutoff
             if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
                 warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)
             return connector
@@ -245,7 +251,7 @@ class Connector:
         images: Iterable[str | os.PathLike[str] | Image.Image],
         *,
         k: int = DEFAULT_K,
-        cutoff: float = DEFAULT_CUTOFF,
+        cutoff: float | Literal["own"] = "own",
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
         skipped: list[tuple[str, str]] | None = None,
@@ -255,6 +261,7 @@ class Connector:
         See `SemanticIndex.search` for the meaning of each other argument.
 
         Args:
+            cutoff: "own" is that of the index: 0.2, and 0 for an adopted network.
             skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
                 it such an image is an error.
 
@@ -265,6 +272,7 @@ class Connector:
         images = images_given("images", images)
         if skipped is not None:
             instance_given("skipped", skipped, list)
+        cutoff = self.cutoff if cutoff == "own" else cutoff
         SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
         k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
         readable = list(range(len(images)))
@@ -304,22 +312,3 @@ class Connector:
             ]
             for row in range(len(result))
         ]
-
-
-def _create(path: str | os.PathLike[str] | None, config: IndexConfig) -> FaissIndex:
-    """Create an empty index; the error for a path with an unfinished index says what to do."""
-    try:
-        return FaissIndex.create(path, config)
-    except IndexExistsError as error:
-        missing = None if path is None else _unfinished_there(Path(path))
-        raise (error if missing is None else IndexExistsError(f"{missing}: {_AGAIN}")) from None
-
-
-def _unfinished_there(path: Path) -> str | None:
-    try:
-        store = Store.open(path)
-    except StorageError:
-        return None
-    records = len(store.snapshot)
-    store.close()
-    return unfinished(path, records)

@@ -2,10 +2,12 @@
 
 No other module reads or writes this file, which is in the directory of every stored index that a connector made:
 
-    model         run directory of the network, an absolute path
+    model         run directory of the network, an absolute path; "." for a network whose files are in the directory
+                  of the index itself, which then can be moved and copied as a whole
     sha256        digest of the network: of all that decides an encoding, see `data.model_file`
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
+    cutoff        relevance cutoff of searches that name none; missing where it is the default of semcut
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
@@ -26,11 +28,16 @@ from typing import Any
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.regular_files import read_json
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 from semcut.indexes.storage.atomic_write import write_json
 
 LINK = "connector.json"
 """Name of the file with the link, in the directory of an index."""
 
+OWN = "."
+"""What a link says in place of the directory of a network whose files are in that of the index."""
+ADOPTED_CUTOFF = 0.0
+"""Cutoff of an index whose network was adopted: the probabilities of classes that do not fit the images say little."""
 _LINK_BYTES = 64 << 10
 """The largest file, so that there are at most some thousands of roots."""
 
@@ -43,11 +50,13 @@ class ModelLink:
         model: run directory of the network when the index was made.
         sha256: digest of the network; None if the file does not have it.
         roots: folders whose folders are the classes of the images.
+        cutoff: relevance cutoff of searches that name none.
     """
 
     model: Path
     sha256: str | None
     roots: tuple[str, ...] = ()
+    cutoff: float = DEFAULT_CUTOFF
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ def write_link(
     head: str,
     binarisation: str,
     roots: Sequence[str] = (),
+    cutoff: float = DEFAULT_CUTOFF,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
 
@@ -79,11 +89,12 @@ def write_link(
         DataError: the paths of the roots are longer than what is read.
     """
     content = {
-        "model": str(Path(model).absolute()),
+        "model": OWN if Path(model).absolute() == Path(index).absolute() else str(Path(model).absolute()),
         "sha256": sha256,
         "head": head,
         "binarisation": binarisation,
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
+        **({"cutoff": cutoff} if cutoff != DEFAULT_CUTOFF else {}),
     }
     size = len(json.dumps(content, indent=2))
     if size > _LINK_BYTES:
@@ -101,12 +112,16 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         return None
     roots = content.get("roots")
     named = [root for root in roots if isinstance(root, str) and root] if isinstance(roots, list) else []
-    return ModelLink(Path(content["model"]), _digest(content), tuple(dict.fromkeys(named)))
+    model = Path(index).absolute() if content["model"] == OWN else Path(content["model"])
+    return ModelLink(model, _digest(content), tuple(dict.fromkeys(named)), _cutoff(content))
 
 
 def read_content(index: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read the arguments of `write_link` that a link was written with; None if the directory has no whole link."""
-    return link_content(_read_object(Path(index) / LINK))
+    content = _read_object(Path(index) / LINK)
+    if content.get("model") == OWN:
+        content["model"] = str(Path(index).absolute())
+    return link_content(content)
 
 
 def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -115,7 +130,7 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     roots = content.get("roots", [])
     if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
         return None
-    return {**found, "roots": [root for root in roots if isinstance(root, str) and root]}
+    return {**found, "roots": [root for root in roots if isinstance(root, str) and root], "cutoff": _cutoff(content)}
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
@@ -144,6 +159,12 @@ def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
     if link is None or description is None or link.sha256 not in (None, description.sha256):
         return None
     return description.classes
+
+
+def _cutoff(content: Mapping[str, Any]) -> float:
+    """Return the cutoff in a link; the default if there is none, or something else."""
+    cutoff = content.get("cutoff")
+    return float(cutoff) if isinstance(cutoff, int | float) and 0 <= cutoff < 1 else DEFAULT_CUTOFF
 
 
 def _digest(content: dict[str, Any]) -> str | None:

@@ -135,9 +135,7 @@ def lock_new_directory(path: Path) -> WriterLock:
         LockedError: another index object is creating an index there.
         StorageError: the directory cannot be created.
     """
-    exists = IndexExistsError(
-        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
-    )
+    exists = _exists(path)
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -166,6 +164,27 @@ def lock_new_directory(path: Path) -> WriterLock:
         lock.release()
         raise
     return lock
+
+
+def require_new_directory(path: Path) -> None:
+    """Raise an error unless an index can be created in a directory; it need not exist.
+
+    Raises:
+        IndexExistsError: the path exists and is not an empty directory.
+        StorageError: it cannot be listed.
+    """
+    try:
+        possible = not os.path.lexists(path) or (path.is_dir() and _may_become_index(path))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be listed: {error.strerror}") from None
+    if not possible:
+        raise _exists(path)
+
+
+def _exists(path: Path) -> IndexExistsError:
+    return IndexExistsError(
+        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
+    )
 
 
 def _may_become_index(path: Path) -> bool:

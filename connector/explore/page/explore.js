@@ -505,7 +505,8 @@ function showPartition(partition, ambiguous) {
 
 async function readStats(signal) {
   stats = await request("/stats", signal);
-  const { records, partitions, bits, images, normalised, comparable } = stats;
+  const { records, partitions, bits, images, normalised, comparable, cutoff } = stats;
+  INITIAL.cutoff = cutoff;
   const inUse = `${counted(partitions, "partition")} in use`;
   $("facts").textContent = `${counted(records, "record")} · ${inUse} · ${bits} bits`;
   $("drop").hidden = !images;
