@@ -22,6 +22,7 @@ ALLOWED = {
     "torch": {
         "indexes/scanners/gpu_features.py",
         "indexes/scanners/hamming_torch_gpu.py",
+        "connector/adoption/*",
         "connector/models/*",
         "connector/training/*",
         "connector/models/heads/*",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.adoption.code_fitting import LEAST_IMAGES, LinearMap, fit_projection, fit_reduction
 from semcut.connector.adoption.head_fitting import fit_head
-from semcut.connector.adoption.named_network import NamedNetwork, Told, named_network
+from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_network
 from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosines, left_out_cosines, unit
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
@@ -119,8 +119,8 @@ def adopt(
         raise InvalidParameterError(f"vectors = {shown(choices.vectors)}, expected an array or means")
     if labelled is None and (means or choices.codes in get_args(HeadName)):
         raise InvalidParameterError("codes of a trained head, and means as vectors, need labelled images: give some")
-    told = Told(choices.weights, choices.image_size, choices.logits, choices.features, choices.vectors is None)
-    found = named_network(network, told)
+    hints = Hints(choices.weights, choices.image_size, choices.logits, choices.features, choices.vectors is None)
+    found = named_network(network, hints)
     found = replace(found, mean=choices.mean or found.mean, std=choices.std or found.std)
     callback_given("progress", progress)
     sampler = Sampler(found, device, progress or silent)

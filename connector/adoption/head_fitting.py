@@ -15,7 +15,7 @@ from semcut.connector.adoption.code_fitting import LinearMap
 from semcut.connector.models import HeadName
 from semcut.connector.models.heads import make_head
 
-_EPOCHS, _BATCH, _RATE = 60, 64, 0.003
+_EPOCHS, _BATCH, _RATE = 60, 64, 0.01
 
 
 def fit_head(
@@ -30,15 +30,16 @@ def fit_head(
         head: name of the head.
         seed: of the first weights and of the order of the images.
     """
+    mean, spread = features.mean(axis=0), features.std(axis=0).clip(min=1e-6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projection = nn.Linear(features.shape[1], bits)
         made = make_head(head, bits, int(labels.max()) + 1)
-        images, truth = torch.from_numpy(features), torch.from_numpy(labels)
+        images, truth = torch.from_numpy((features - mean) / spread), torch.from_numpy(labels)
         parameters = [*projection.parameters(), *made.parameters()]
         optimiser = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.01)
         steps = _EPOCHS * -(-len(images) // _BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=10 * _RATE, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_RATE, total_steps=steps)
         for _ in range(_EPOCHS):
             for part in torch.split(torch.randperm(len(images)), _BATCH):
                 optimiser.zero_grad()
@@ -46,4 +47,5 @@ def fit_head(
                 optimiser.step()
                 schedule.step()
     weight, bias = (one.detach().numpy() for one in (projection.weight, projection.bias))
-    return LinearMap(weight, bias)
+    weight = weight / spread  # of features as they are, not scaled to the same spread
+    return LinearMap(weight, bias - weight @ mean)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semcut.connector.adoption.named_network import NamedNetwork, Told, checked_classifier, named_classes
+from semcut.connector.adoption.named_network import Hints, NamedNetwork, checked_classifier, named_classes
 from semcut.connector.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels
 from semcut.connector.models.classification_models import (
     classes_in_weights,
@@ -35,7 +35,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CONFIG_BYTES = 4 << 20
 
 
-def network_in_directory(path: Path, told: Told) -> NamedNetwork:
+def network_in_directory(path: Path, hints: Hints) -> NamedNetwork:
     """Read a classifier from a directory.
 
     Raises:
@@ -49,25 +49,25 @@ def network_in_directory(path: Path, told: Told) -> NamedNetwork:
             f"{path} has no {_CONFIG}: give a directory of timm or transformers, a file of ONNX, or a name"
         )
     if "model_type" in config:
-        return _of_transformers(path, config, told)
+        return _of_transformers(path, config, hints)
     if isinstance(config.get("architecture"), str):
-        return _of_timm(path, config, told)
+        return _of_timm(path, config, hints)
     raise CheckpointError(f"{path / _CONFIG} describes a network neither of timm nor of transformers")
 
 
-def network_of_timm(name: str, told: Told) -> NamedNetwork:
+def network_of_timm(name: str, hints: Hints) -> NamedNetwork:
     """Build a network of timm by its name, with a file of weights."""
-    if told.weights is None:
+    if hints.weights is None:
         raise InvalidParameterError(f"network = timm:{name}: give the file of its weights (--weights), or a directory")
-    file = Path(told.weights)
+    file = Path(hints.weights)
     with torch.device("meta"):
         last = remove_last_linear(build_classifier("timm", name, {}, 1000), name)
     count = classes_in_weights(last, file)
     facts: Any = build_classifier("timm", name, {}, 1000).pretrained_cfg
-    return _loaded("timm", name, {}, count, file, dict(facts), told)
+    return _loaded("timm", name, {}, count, file, dict(facts), hints)
 
 
-def _of_timm(path: Path, config: dict[str, Any], told: Told) -> NamedNetwork:
+def _of_timm(path: Path, config: dict[str, Any], hints: Hints) -> NamedNetwork:
     count = config.get("num_classes")
     if not isinstance(count, int) or not 1 <= count <= 100_000:
         raise CheckpointError(f"{path / _CONFIG}: num_classes = {shown(count)}, expected the number of classes")
@@ -76,10 +76,12 @@ def _of_timm(path: Path, config: dict[str, Any], told: Told) -> NamedNetwork:
     if not isinstance(settings, dict) or not isinstance(pixels, dict):
         raise CheckpointError(f"{path / _CONFIG}: model_args or pretrained_cfg is no object of JSON")
     names = pixels.get("label_names") or config.get("label_names")
-    return _loaded("timm", config["architecture"], settings, count, _weights_in(path), {**pixels, "names": names}, told)
+    return _loaded(
+        "timm", config["architecture"], settings, count, _weights_in(path), {**pixels, "names": names}, hints
+    )
 
 
-def _of_transformers(path: Path, config: dict[str, Any], told: Told) -> NamedNetwork:
+def _of_transformers(path: Path, config: dict[str, Any], hints: Hints) -> NamedNetwork:
     labels = config.get("id2label")
     if not isinstance(labels, dict) or not labels or not all(str(place) in labels for place in range(len(labels))):
         raise CheckpointError(f"{path / _CONFIG} names no classes (id2label): expected a classifier of images")
@@ -93,11 +95,11 @@ def _of_transformers(path: Path, config: dict[str, Any], told: Told) -> NamedNet
         "input_size": None if not isinstance(size, int) else (3, size, size),
         "names": [labels[str(place)] for place in range(len(labels))],
     }
-    return _loaded("transformers", "", config, len(labels), _weights_in(path), facts, told)
+    return _loaded("transformers", "", config, len(labels), _weights_in(path), facts, hints)
 
 
 def _loaded(
-    source: SourceName, name: str, settings: dict[str, Any], count: int, file: Path, facts: dict[str, Any], told: Told
+    source: SourceName, name: str, settings: dict[str, Any], count: int, file: Path, facts: dict[str, Any], hints: Hints
 ) -> NamedNetwork:
     """Build a classifier, load its weights, and read the facts of its pixels and classes."""
     if source == "transformers":
@@ -107,7 +109,7 @@ def _loaded(
         load_weights(model, file)
     assumed: tuple[str, ...] = ()
     given = facts.get("input_size")
-    size = told.image_size or (given[-1] if isinstance(given, list | tuple) and given else None)
+    size = hints.image_size or (given[-1] if isinstance(given, list | tuple) and given else None)
     if not isinstance(size, int) or not 8 <= size <= 1024:
         size, assumed = 224, ("its images are taken to have 224 x 224 pixels",)
     names = facts.get("names")

@@ -65,7 +65,7 @@ class NamedNetwork:
 
 
 @dataclass(frozen=True)
-class Told:
+class Hints:
     """What a user says of a network, in place of what its library says or what is guessed.
 
     Attributes:
@@ -82,12 +82,12 @@ class Told:
     has_logits: bool = True
 
 
-def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any], told: Told) -> NamedNetwork:
+def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any], hints: Hints) -> NamedNetwork:
     """Find a network by its name, and load its weights.
 
     Args:
         network: see the top of this module; or the function itself, which must be found by its name again.
-        told: what the user says of it.
+        hints: what the user says of it.
 
     Raises:
         InvalidParameterError: nothing has this name, or an argument does not fit it.
@@ -99,26 +99,26 @@ def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any
     from semcut.connector.adoption.onnx_outputs import network_in_file
 
     if callable(network) and not isinstance(network, os.PathLike):
-        return _function(trust_function(network), told)
+        return _function(trust_function(network), hints)
     name = possible_path_given("network", network)
     if os.path.isdir(name):
-        return network_in_directory(Path(name), told)
+        return network_in_directory(Path(name), hints)
     if name.endswith(".onnx"):
-        return network_in_file(Path(name), told)
+        return network_in_file(Path(name), hints)
     library, _, rest = name.partition(":")
-    if told.logits or told.features:
+    if hints.logits or hints.features:
         raise InvalidParameterError(f"logits and features name outputs of a file of ONNX, and {name} is none")
     if name in LITES:
-        return _lite(name, told)
+        return _lite(name, hints)
     if library == "torchvision" and rest:
-        return _torchvision(rest, told)
+        return _torchvision(rest, hints)
     if library == "timm" and rest:
         from semcut.connector.adoption.model_directories import network_of_timm
 
-        return network_of_timm(rest, told)
+        return network_of_timm(rest, hints)
     if rest:
-        return _function(trust_function(name), told)
-    return _torchvision(name, told)
+        return _function(trust_function(name), hints)
+    return _torchvision(name, hints)
 
 
 def checked_classifier(network: torch.nn.Module, name: str, image_size: int) -> Classifier:
@@ -172,43 +172,43 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(name if counts[name] == 1 else f"{name} ({place})" for place, name in enumerate(names))
 
 
-def _lite(name: str, told: Told) -> NamedNetwork:
-    size = told.image_size or LITE_SIDES[name]
+def _lite(name: str, hints: Hints) -> NamedNetwork:
+    size = hints.image_size or LITE_SIDES[name]
     model = lite_model(name, size)
-    own = told.weights in (None, "imagenet")
-    load_weights(model, lite_weights(name) if own else Path(str(told.weights)))
+    own = hints.weights in (None, "imagenet")
+    load_weights(model, lite_weights(name) if own else Path(str(hints.weights)))
     mean, std = normalisation_of(name)
     classes = imagenet_classes()
     network = checked_classifier(model, name, size)
     return NamedNetwork("efficientnet_lite", name, {"image_size": size}, network, classes, size, mean, std)
 
 
-def _torchvision(name: str, told: Told) -> NamedNetwork:
-    if told.weights is None:
+def _torchvision(name: str, hints: Hints) -> NamedNetwork:
+    if hints.weights is None:
         raise InvalidParameterError(
             f"network = {shown(name)}: give the file of its weights, or a name that torchvision knows (weights; on the "
             "command line --weights)"
         )
-    size = told.image_size or _SIDE
+    size = hints.image_size or _SIDE
     classes: tuple[str, ...] | None
-    if os.path.exists(told.weights):
+    if os.path.exists(hints.weights):
         with torch.device("meta"):
             last = remove_last_linear(torchvision_model(name), name)
-        count = classes_in_weights(last, Path(told.weights))
+        count = classes_in_weights(last, Path(hints.weights))
         model = torchvision_model(name, classes=count)
-        load_weights(model, Path(told.weights))
+        load_weights(model, Path(hints.weights))
         classes, assumed = named_classes(count)
     else:
-        model = torchvision_model(name, told.weights)
+        model = torchvision_model(name, hints.weights)
         classes, assumed = imagenet_classes(), ()
-    if told.image_size is None:
+    if hints.image_size is None:
         assumed = (*assumed, f"its images are taken to have {size} x {size} pixels")
     return NamedNetwork("torchvision", name, {}, checked_classifier(model, name, size), classes, size, assumed=assumed)
 
 
-def _function(name: str, told: Told) -> NamedNetwork:
-    if told.image_size is None:
+def _function(name: str, hints: Hints) -> NamedNetwork:
+    if hints.image_size is None:
         raise InvalidParameterError(f"network = {name}: give the image size of the function")
-    if told.weights is not None:
+    if hints.weights is not None:
         raise InvalidParameterError(f"network = {name}: a function loads its weights itself, give none")
-    return NamedNetwork("python", name, {}, FunctionNetwork(name), None, told.image_size)
+    return NamedNetwork("python", name, {}, FunctionNetwork(name), None, hints.image_size)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from semcut.connector.adoption.named_network import NamedNetwork, Told, named_classes
+from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_classes
 from semcut.connector.models.onnx_network import MOST_BYTES, OnnxNetwork
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, require
 from semcut.indexes.regular_files import open_binary
@@ -24,23 +24,23 @@ _PRODUCTS = ("Gemm", "MatMul")
 _SIDE = 224
 
 
-def network_in_file(path: Path, told: Told) -> NamedNetwork:
+def network_in_file(path: Path, hints: Hints) -> NamedNetwork:
     """Read a network from a file of ONNX; weights in other files of the same directory become part of it.
 
     Raises:
         CheckpointError: the file cannot be read or run.
-        InvalidParameterError: the outputs are not told apart, or it has no output of this name.
+        InvalidParameterError: the outputs cannot be distinguished, or it has no output of this name.
         MissingDependencyError: onnx or onnxruntime is not installed.
     """
-    if told.weights is not None:
+    if hints.weights is not None:
         raise InvalidParameterError(f"network = {path}: a file of ONNX has its own weights, give none")
     model = _read(path)
     inputs = [one for one in model.graph.input if one.name not in {weight.name for weight in model.graph.initializer}]
     if len(inputs) != 1:
         raise InvalidParameterError(f"{path} has {len(inputs)} inputs, expected one: a batch of images")
     layout, size = _layout(path, inputs[0])
-    size = told.image_size or size or _SIDE
-    logits, features = _outputs(path, model, told)
+    size = hints.image_size or size or _SIDE
+    logits, features = _outputs(path, model, hints)
     del model.graph.output[:]
     for name in (logits, features):
         if name:
@@ -89,26 +89,26 @@ def _layout(path: Path, value: Any) -> tuple[str, int | None]:
     return layout, sides[0]
 
 
-def _outputs(path: Path, model: Any, told: Told) -> tuple[str, str]:
+def _outputs(path: Path, model: Any, hints: Hints) -> tuple[str, str]:
     """Return the names of logits (empty if it has none) and features."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     names = [output.name for output in model.graph.output]
-    for what, name in (("logits", told.logits), ("features", told.features)):
+    for what, name in (("logits", hints.logits), ("features", hints.features)):
         if name and name not in made_by:
             raise InvalidParameterError(f"{what} = {name}: {path} computes nothing of this name, it returns {names}")
-    if told.features and not told.has_logits:
-        return "", told.features
+    if hints.features and not hints.has_logits:
+        return "", hints.features
     candidates = {name: found for name in names if (found := _product_before(model, made_by, name)) is not None}
-    if told.logits:
-        found = _product_before(model, made_by, told.logits)
-        chosen = told.logits if found is None else found[0]
-        features = told.features or (None if found is None else found[1])
-    elif not told.has_logits:
+    if hints.logits:
+        found = _product_before(model, made_by, hints.logits)
+        chosen = hints.logits if found is None else found[0]
+        features = hints.features or (None if found is None else found[1])
+    elif not hints.has_logits:
         chosen, features = "", names[0] if len(names) == 1 else None
     elif len(candidates) == 1:
         chosen, source = next(iter(candidates.values()))
         others = [name for name in names if name not in candidates]
-        features = told.features or (others[0] if others == [source] else source)
+        features = hints.features or (others[0] if others == [source] else source)
     else:
         kind = "several could be logits" if candidates else "none could be logits"
         raise InvalidParameterError(

@@ -75,7 +75,7 @@ def adopt(
     network: str, out: Path, images: str | None, labelled: str | None, classes: Path | None, vectors: str | None,
     device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Make a model directory of a NETWORK that exists, without training it.
+    """Adopt a NETWORK that exists, without training it.
 
     NETWORK is efficientnet_lite0, 1 or 2; a classification model of torchvision with --weights; timm:NAME with
     --weights; a directory of timm or of transformers; a file .onnx; or a Python function as module:function, which
@@ -93,6 +93,8 @@ def adopt(
         **settings,
     )
     files = [] if images is None else list_folder(sources.folder(images)).files
+    if images is not None and not files:
+        raise DataError(f"there are no images in {images}")
     known = None if labelled is None else sources.load(labelled)
     with progress_bar("Adopting") as progress:
         adopted = adopt_network(network, out, files, labelled=known, choices=choices, device=device, progress=progress)

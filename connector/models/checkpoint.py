@@ -218,7 +218,7 @@ class Checkpoint:
                     with (
                         open_binary(self.path / name) as read,
                         replacing(place / name) as scratch,
-                        open(scratch, "xb") as write,
+                        open(scratch, "wb") as write,
                     ):
                         shutil.copyfileobj(read, write)
 

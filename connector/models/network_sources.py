@@ -31,7 +31,7 @@ from semcut.indexes.errors import CheckpointError, InvalidParameterError, requir
 SourceName = Literal["torchvision", "efficientnet_lite", "timm", "transformers", "onnx", "python"]
 
 _OF_TIMM = ("model_name", "num_classes", "checkpoint_path", "cache_dir", "scriptable", "exportable")
-"""Arguments of timm that are no settings of a network, or are told otherwise."""
+"""Arguments of timm that are no settings of a network, or have a place of their own."""
 _REFUSED = ("auto_map", "quantization_config", "torch_dtype", "dtype", "backbone", "backbone_config", "backbone_kwargs")
 """Settings of transformers that could load code, other files or other kinds of numbers."""
 

@@ -130,7 +130,9 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     roots = content.get("roots", [])
     if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
         return None
-    return {**found, "roots": [root for root in roots if isinstance(root, str) and root], "cutoff": _cutoff(content)}
+    cutoff = _cutoff(content)
+    named = [root for root in roots if isinstance(root, str) and root]
+    return {**found, "roots": named, **({"cutoff": cutoff} if cutoff != DEFAULT_CUTOFF else {})}
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:

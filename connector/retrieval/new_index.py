@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semcut.indexes import IndexExistsError, StorageError
-from semcut.indexes.storage.directory import require_new_directory
+from semcut.indexes.storage.directory import may_become_index
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import unfinished
 
@@ -23,7 +23,8 @@ def require_new_index(path: str | os.PathLike[str]) -> None:
             there, and what to do then.
     """
     with unfinished_named(path):
-        require_new_directory(Path(path))
+        if os.path.lexists(path) and not (os.path.isdir(path) and may_become_index(Path(path))):
+            raise IndexExistsError(f"{path} exists already and is not an empty directory: choose another path")
 
 
 @contextmanager

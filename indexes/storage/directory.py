@@ -135,13 +135,15 @@ def lock_new_directory(path: Path) -> WriterLock:
         LockedError: another index object is creating an index there.
         StorageError: the directory cannot be created.
     """
-    exists = _exists(path)
+    exists = IndexExistsError(
+        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
+    )
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             sync_path(folder.parent)
-        if not _may_become_index(path):
+        if not may_become_index(path):
             for folder in missing:  # of a path that leads to an existing one, such as new/../..
                 if ".." not in folder.parts:
                     with suppress(OSError):
@@ -157,7 +159,7 @@ def lock_new_directory(path: Path) -> WriterLock:
     lock = WriterLock(path)
     try:
         lock.acquire()  # Ctrl-C can come when it returns
-        if not _may_become_index(path):  # another process may have completed an index before the lock was taken
+        if not may_become_index(path):  # another process may have completed an index before the lock was taken
             raise exists
         _clear(path)
     except BaseException:
@@ -166,28 +168,7 @@ def lock_new_directory(path: Path) -> WriterLock:
     return lock
 
 
-def require_new_directory(path: Path) -> None:
-    """Raise an error unless an index can be created in a directory; it need not exist.
-
-    Raises:
-        IndexExistsError: the path exists and is not an empty directory.
-        StorageError: it cannot be listed.
-    """
-    try:
-        possible = not os.path.lexists(path) or (path.is_dir() and _may_become_index(path))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be listed: {error.strerror}") from None
-    if not possible:
-        raise _exists(path)
-
-
-def _exists(path: Path) -> IndexExistsError:
-    return IndexExistsError(
-        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
-    )
-
-
-def _may_become_index(path: Path) -> bool:
+def may_become_index(path: Path) -> bool:
     """Return whether a directory is empty, except for a lock file, or has an index that was never completed."""
     names = {file.name for file in path.iterdir()} - {LOCK}
     return not names or (UNFINISHED in names and CATALOGUE not in names)

@@ -23,6 +23,7 @@ from semcut.connector.cli.options import PathType
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from tests.command import semcut
+from tests.connector.adoption import networks
 from tests.thorough import THOROUGH
 
 COMMANDS = (
@@ -36,6 +37,8 @@ COMMANDS = (
     "import RECORDS --out NEW",
     "train IMAGES --out NEW --image-size 16 --epochs 1 --start NETWORK --weights WEIGHTS",
     "index IMAGES --model NETWORK --out NEW",
+    "adopt shufflenet_v2_x0_5 --weights TENSORS --vectors VECTORS --classes NAMES --image-size 32 --out NEW",
+    "adopt GRAPH --images IMAGES --labelled IMAGES --classes NAMES --out NEW",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
     "explore INDEX --model NETWORK --no-browser --port 0",
@@ -46,6 +49,7 @@ COMMANDS = (
 )
 RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safetensors", "IMAGES": "images",
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
+         "GRAPH": "network.onnx", "TENSORS": "weights.safetensors", "VECTORS": "vectors.npy", "NAMES": "names.txt",
          "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new"}  # fmt: skip
 WRONG = (
     "", "missing", "missing/folder", "empty folder", "empty file", "noise", "object.json", "loop", "dangling", "pipe",
@@ -85,6 +89,10 @@ def place(model: Checkpoint, stored: Path, digits: ImageSet, tmp_path_factory: p
     with tarfile.open(place / "images.tar", "w") as archive:
         archive.add(place / "images", "images")
     np.savez(place / "records.npz", probabilities=np.eye(2), codes=np.zeros((2, 4), np.uint8), features=np.eye(2))
+    networks.write_onnx(place)
+    networks.write_names(place)
+    networks.write_weights(place)
+    np.save(place / "vectors.npy", np.eye(len(networks.CLASSES), 1024, dtype=np.float32))
     (place / "empty folder").mkdir()
     (place / "empty file").touch()
     (place / "noise").write_bytes(bytes(range(256)) * 20)
