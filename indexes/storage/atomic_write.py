@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from semcut.indexes.storage.kept_modes import give_mode
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -31,16 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
     # Nobody can have put a link there: the name cannot be guessed.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
-        mode = _mode_of(path)
-        if mode is not None:
+        previous = _regular(path)
+        if previous is not None:
             _create_private(scratch)
         yield scratch
-        if mode is not None:
+        if previous is not None:
             _require_written(scratch)
         sync_to_disk(scratch)
-        if mode is not None:
-            with suppress(OSError):  # a file system without modes
-                os.chmod(scratch, mode)
+        if previous is not None:
+            give_mode(scratch, previous, previous.st_mode & 0o777, owner=True)
         os.replace(scratch, path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
@@ -61,11 +62,11 @@ def replacing_named(path: Path) -> Iterator[Path]:
         yield scratch
 
 
-def _mode_of(path: Path) -> int | None:
-    """Return the mode of a regular file; None if there is none."""
+def _regular(path: Path) -> os.stat_result | None:
+    """Return the state of a regular file; None if there is none."""
     with suppress(OSError):
-        mode = os.lstat(path).st_mode
-        return mode & 0o777 if stat.S_ISREG(mode) else None
+        found = os.lstat(path)
+        return found if stat.S_ISREG(found.st_mode) else None
     return None
 
 

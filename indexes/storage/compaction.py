@@ -66,7 +66,8 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
             generation = free_generation(index.path, generation)
             folder = index.path / f"{GENERATION}{generation}"
             on_error.callback(_delete_uncommitted, index, folder, before)
-            files = create_columns(folder, index.config, index.path / f"{GENERATION}{before.committed.generation}")
+            like = index.path / f"{GENERATION}{before.committed.generation}"
+            files = create_columns(folder, index.config, like, replaced=True)
         on_error.callback(close_columns, files)
         unchanged = _times(before)
         after = _write_records(before, generation, files, progress)

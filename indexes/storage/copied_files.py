@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from semcut.indexes.regular_files import open_binary, stored_bytes
+from semcut.indexes.storage.kept_modes import give_mode
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -30,6 +31,7 @@ def copy_file(source: Path, target: Path) -> None:
             raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
         mode = (found.st_mode & 0o666) | 0o600
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as write:
+            give_mode(target, found, os.fstat(write.fileno()).st_mode & 0o777, owner=False)
             shutil.copyfileobj(read, write)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 

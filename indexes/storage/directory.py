@@ -42,7 +42,7 @@ from semcut.indexes.storage.generation_folders import (
     holds_only_columns,
 )
 from semcut.indexes.storage.kept_column import KEPT, KeptColumn
-from semcut.indexes.storage.kept_modes import mode_of, narrow_mode, take_mode
+from semcut.indexes.storage.kept_modes import narrow_mode, take_mode
 from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
@@ -208,9 +208,10 @@ def new_index(
     copied: list[Path] = []
     try:
         with ExitStack() as finally_close:
-            mode = None if source is None else mode_of(source / CATALOGUE)
-            catalogue = Catalogue.create(path / UNFINISHED, config, mode)
+            catalogue = Catalogue.create(path / UNFINISHED, config, private=source is not None)
             finally_close.callback(catalogue.close)
+            if source is not None:
+                take_mode(path / UNFINISHED, source / CATALOGUE)
             sync_path(path)
             files = create_columns(folder, config, None if source is None else source / folder.name)
             finally_close.callback(close_columns, files)
@@ -273,13 +274,16 @@ def memory_columns(config: IndexConfig) -> dict[str, MemoryColumn]:
     return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
 
 
-def create_columns(folder: Path, config: IndexConfig, like: Path | None = None) -> dict[str, Column]:
+def create_columns(
+    folder: Path, config: IndexConfig, like: Path | None = None, *, replaced: bool = False
+) -> dict[str, Column]:
     """Create empty column files in a new directory, which replaces a directory that a crash left there.
 
     Args:
         folder: the directory.
         config: the configuration of the index.
         like: a directory of column files whose modes the new ones get, or None.
+        replaced: whether the new ones replace these, and belong to the same user.
 
     Raises:
         StorageError: there is something else of that name, or the disk refuses.
@@ -292,9 +296,9 @@ def create_columns(folder: Path, config: IndexConfig, like: Path | None = None) 
         for name, spec in specs(config).items():
             files[name] = _column(name)(folder / name, spec, create=True)
             if like is not None:
-                take_mode(folder / name, like / name)
+                take_mode(folder / name, like / name, owner=replaced)
         if like is not None:
-            take_mode(folder, like)
+            take_mode(folder, like, owner=replaced)
     except OSError as error:
         close_columns(files)
         raise StorageError(f"cannot create {folder}: {error.strerror}") from None

@@ -93,3 +93,34 @@ def test_a_file_that_is_replaced_keeps_its_mode_and_is_never_wider(tmp_path, own
     assert (file.read_text(), mode(file)) == ("", own)
     write_file(tmp_path / "first", "new")
     assert mode(tmp_path / "first") == 0o644
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_rights_of_a_group_are_those_of_the_same_group(path, tmp_path, batch, monkeypatch, allowed):
+    (path / "connector.json").write_text("{}")
+    give(path, 0o2770, 0o660)
+    for file in [path, *path.rglob("*")]:
+        os.chown(file, 1234, 4321)
+        file.chmod(0o2770 if file.is_dir() else 0o660)
+    if not allowed:
+
+        def refuse(*_):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "chown", refuse)
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "copy")
+        index.compact()
+    write_file(path / "connector.json", "[]")
+    restore(tmp_path / "copy", path)
+    for place, user in ((tmp_path / "copy", 0), (path, 1234)):
+        for file in (place, *place.rglob("*")):
+            state = file.stat()
+            if file.name == "lock":
+                continue
+            if allowed:
+                assert (state.st_uid, state.st_gid, state.st_mode & 0o070 >= 0o040) == (user, 4321, True), file
+            else:
+                assert (state.st_gid, state.st_mode & 0o070) == (0, 0), file
+    assert_holds(path, batch[:4])
