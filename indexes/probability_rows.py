@@ -10,6 +10,9 @@ from semcut.indexes.errors import InvalidEncodingsError
 SUM_TOLERANCE = 1e-3
 """Largest difference between the sum of a row of probabilities and 1. A softmax of 1000 classes in float16 passes."""
 
+LARGEST_UNIT_MASS = np.nextafter(np.float32(1 + SUM_TOLERANCE), np.float32(np.inf))
+"""What `row_masses` returns for a row whose sum is `SUM_TOLERANCE` above 1."""
+
 ROUNDED_SUM_TOLERANCE = 1e-2
 """Largest such difference that is put down to rounding, and scaled away: a softmax that was computed in bfloat16."""
 

@@ -99,6 +99,31 @@ class _BoundedFile(io.FileIO):
         return bytes(found)
 
 
+class BoundedReads:
+    """A file of a zip archive, of which no more than a directory of records is read at once.
+
+    `zipfile` reads the whole directory, and makes an object for each record, before anyone can count them.
+
+    Args:
+        stream: the file.
+        most: bytes that are read at once.
+
+    Attributes:
+        most: as given; may be raised when the directory has been read.
+    """
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self.most = stream, most
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, or to the end; `ValueError` if this is more than `most`."""
+        found = self._stream.read(size if 0 <= size <= self.most else self.most + 1)
+        if len(found) > self.most:
+            raise ValueError(f"its list of records has more than {self.most:,} bytes")
+        return found
+
+
 def stored_bytes(found: os.stat_result) -> int:
     """Return the size of a file, or less if most of it is a hole: what a few stored bytes may count as.
 

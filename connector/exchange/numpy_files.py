@@ -5,20 +5,23 @@
     .npy  one array of records, whose fields have these names: `numpy.dtype([("probabilities", "f4", C), ...])`
 
 Every array is read from its start to its end, some rows at a time, through zlib where an archive is compressed. Its
-header is compared with the size of the file before any row is read. A row has at most 1 MiB, and an archive unpacks to
-at most 1,000 times its size beyond the first GiB.
+header, of at most 10,000 bytes, is compared with the size of the file before any row is read. A row has at most 1 MiB,
+and an archive unpacks to at most 1,000 times its size beyond the first GiB. An index that is made of a file takes about
+30 bytes of memory for each record, so a small archive of records of 10 bytes can take 3 GB.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +37,12 @@ from semcut.connector.exchange.encoding_columns import (
 )
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DataError
-from semcut.indexes.regular_files import open_binary
+from semcut.indexes.regular_files import BoundedReads, open_binary, stored_bytes
 
 _COLUMNS = (*REQUIRED, *OPTIONAL)
 _MOST_MEMBERS, _MOST_ROW_BYTES = 1000, 1 << 20
+_HEADER_BYTES, _DIRECTORY_BYTES = 10_000, 1 << 20
+"""The longest header of an array, which is numpy's own limit, and the largest directory of an archive."""
 _KINDS = {"probabilities": "f", "codes": "u", "features": "f", "ids": "iu", "uris": "US"}
 """Kinds of the types of each column."""
 
@@ -59,12 +64,13 @@ class ArrayFile:
                 stream = stack.enter_context(open_binary(path, follow=True))
             except OSError as error:
                 raise DataError(f"cannot read {path}: {error.strerror}") from None
+            _require_stored(self._path, stream)
             if zipfile.is_zipfile(stream):
                 self._columns = _members(self._path, stream, stack)
                 self._records: _Rows | None = None
             else:
                 stream.seek(0)
-                self._records = _Rows(self._path, "the array", stream, path.stat().st_size)
+                self._records = _Rows(self._path, "the array", stream, os.fstat(stream.fileno()).st_size)
                 if self._records.dtype.names is None:
                     raise DataError(
                         f"{path} has one array of {self._records.dtype}, expected an array of records with the fields "
@@ -127,10 +133,21 @@ class ArrayFile:
             yield encodings_of(self._path, first, columns, self.shape, any_mass)
 
 
+def _require_stored(path: str, stream: IO[bytes]) -> None:
+    """Raise `DataError` for a file of which most is a hole: it would be read, and stored, as any number of records."""
+    found = os.fstat(stream.fileno())
+    if stored_bytes(found) < found.st_size:
+        raise DataError(
+            f"{path} has a size of {found.st_size:,} bytes, most of them a hole that occupies nothing: save it again"
+        )
+
+
 def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]:
     """Open the arrays of an archive that are columns; they share the file."""
     try:
-        archive = stack.enter_context(zipfile.ZipFile(stream))
+        reads = BoundedReads(stream, _DIRECTORY_BYTES)
+        archive = stack.enter_context(zipfile.ZipFile(cast(IO[bytes], reads)))
+        reads.most = sys.maxsize - 1
         if len(archive.infolist()) > _MOST_MEMBERS:
             raise DataError(f"{path} has {len(archive.infolist()):,} arrays, expected at most {_MOST_MEMBERS:,}")
         found = {}
@@ -147,7 +164,9 @@ def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]
                 found[name] = _Rows(path, name, member, item.file_size)
         missing_columns(path, {*found, *(set(archive.namelist()) - {f"{name}.npy" for name in _COLUMNS})})
         return found
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path} is no archive of arrays that can be read: {error}") from None
 
 
@@ -169,9 +188,13 @@ class _Rows:
     def __init__(self, path: str, name: str, stream: IO[bytes], size: int) -> None:
         self._path, self._name, self._stream = path, name, stream
         try:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, fortran, self.dtype = read(stream)
+            first = np.lib.format.read_magic(stream) == (1, 0)
+            stated = stream.read(2 if first else 4)
+            length = int.from_bytes(stated, "little")
+            if length > _HEADER_BYTES:  # numpy would read it first
+                raise ValueError(f"its header has {length:,} bytes, expected at most {_HEADER_BYTES:,}")
+            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            self.shape, fortran, self.dtype = read(io.BytesIO(stated + stream.read(length)))
         except Exception as error:  # numpy evaluates the header as text of Python, which can fail in many ways
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path}: {name} cannot be read as an array of numpy: {reason}") from None
@@ -182,10 +205,10 @@ class _Rows:
         self.row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
         if fortran and len(self.shape) > 1:
             raise DataError(f"{path}: {name} is stored column by column: save numpy.ascontiguousarray({name})")
-        stated = self.row_bytes * self.shape[0]
-        if not self.row_bytes or stream.tell() + stated != size:
+        expected = self.row_bytes * self.shape[0]
+        if not self.row_bytes or stream.tell() + expected != size:
             raise DataError(
-                f"{path}: {name} is cut or damaged: its header says {self.shape} of {self.dtype}, {stated:,} bytes, "
+                f"{path}: {name} is cut or damaged: its header says {self.shape} of {self.dtype}, {expected:,} bytes, "
                 f"and there are {size - stream.tell():,}"
             )
 

@@ -65,6 +65,12 @@ def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] |
             f"the similarity of the index takes {len(written):,} bytes, and a Parquet file has room for "
             f"{_CONFIG_BYTES:,}: copy the index with `semcut backup`"
         )
+    link_bytes = len(json.dumps(network, indent=2))  # as an import writes it
+    if link_bytes > _NETWORK_BYTES:
+        raise DataError(
+            f"the link of the index to its network takes {link_bytes:,} bytes as ASCII, and an import reads "
+            f"{_NETWORK_BYTES:,}: give it fewer roots, or copy the index with `semcut backup`"
+        )
     metadata = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: written, _NETWORK_KEY: json.dumps(network).encode()}
     schema = _schema(config).with_metadata(metadata)
     try:

@@ -29,7 +29,7 @@ import torch
 
 from semcut.connector.models.weight_pickle import Described, Record, WeightPickle
 from semcut.indexes.errors import shown
-from semcut.indexes.regular_files import open_binary
+from semcut.indexes.regular_files import BoundedReads, open_binary
 
 _PICKLE_BYTES = 4 << 20
 """The largest description of the tensors; one of a thousand tensors has 0.1 MB."""
@@ -79,29 +79,11 @@ def read_pth(file: Path, max_bytes: int) -> dict[str, torch.Tensor]:
     return {name: _tensor(name, value, numbers) for name, value in state.items()}
 
 
-class _BoundedReads:
-    """A file of a zip archive, of which no more than a directory is read at once.
-
-    `zipfile` reads the whole directory, and makes an object for each record, before anyone can count them.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes, or to the end; `ValueError` if this is more than a directory may have."""
-        found = self._stream.read(size if 0 <= size <= _DIRECTORY_BYTES else _DIRECTORY_BYTES + 1)
-        if len(found) > _DIRECTORY_BYTES:
-            raise ValueError(f"its list of records has more than {_DIRECTORY_BYTES:,} bytes")
-        return found
-
-
 def _read_zip(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
     """Read the description, and the bytes of all records that it uses, from a zip archive."""
     size = os.fstat(stream.fileno()).st_size
     try:
-        with zipfile.ZipFile(_BoundedReads(stream)) as archive:
+        with zipfile.ZipFile(BoundedReads(stream, _DIRECTORY_BYTES)) as archive:
             return _read_archive(archive, size)
     except Exception as error:  # zipfile raises errors of many types for an archive that is damaged
         if isinstance(error, OSError | MemoryError) and getattr(error, "errno", None) != errno.EINVAL:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semcut.indexes import IndexExistsError, StorageError
-from semcut.indexes.storage.directory import may_become_index
+from semcut.indexes.storage.directory import require_free
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import unfinished
 
@@ -23,8 +23,10 @@ def require_new_index(path: str | os.PathLike[str]) -> None:
             there, and what to do then.
     """
     with unfinished_named(path):
-        if os.path.lexists(path) and not (os.path.isdir(path) and may_become_index(Path(path))):
-            raise IndexExistsError(f"{path} exists already and is not an empty directory: choose another path")
+        if os.path.isdir(path):
+            require_free(Path(path))
+        elif os.path.lexists(path):
+            raise IndexExistsError(f"{path} exists already and is no directory: choose another path")
 
 
 @contextmanager

@@ -29,7 +29,8 @@ from semcut.indexes.storage.atomic_write import replacing
 FORMAT_VERSION = 1
 _MAX_BYTES = 256 << 20
 """The largest journal: a line of semcut has 50 to 90 bytes, a forged one 32, and takes up to 70 bytes of memory."""
-_BEGIN = b'{"format"'
+_BEGIN = b'{"format": %d, "source": "' % FORMAT_VERSION
+"""How a header begins: a file without a whole line is a journal only if it begins so, or is cut before."""
 _HEADER_BYTES, _LINE_BYTES = 1 << 16, 256
 """The longest header, and the longest of the other lines."""
 _LARGEST = {"last": 2**63 - 1, "records": LARGEST_BATCH, "crc": 2**32 - 1}

@@ -5,7 +5,7 @@ UNFINISHED. The INT64 field
 `cell` is the number of a cell, or the kind of the row:
 
     cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, p(c) >= `low`, and
-                 no mass is above `text`, a decimal number; without a text, above 1 + `SUM_TOLERANCE`. Such a row is
+                 no mass is above `text`, a decimal number; without a text, above `LARGEST_UNIT_MASS`. Such a row is
                  never changed. The bounds of a cell are the widest over all of its rows.
     WRITER       one row per client that has written, which only that client changes. `text` is the JSON of a
                  `WriterState`.
@@ -26,10 +26,10 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.milvus.pymilvus_internals import DataType
 from semcut.indexes.milvus.schema import Collection, Scalar, Vector
+from semcut.indexes.probability_rows import LARGEST_UNIT_MASS
 from semcut.indexes.pruning.cells import Cells
 
 WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY, UNFINISHED = -1, -2, -3, -4, -5
@@ -121,7 +121,7 @@ def masses_of(texts: list[str]) -> NDArray[np.float32]:
         DamagedIndexError: a text is not a number that is possible.
     """
     try:
-        masses = np.array([float(text) if text else 1 + SUM_TOLERANCE for text in texts], np.float32)
+        masses = np.array([float(text) if text else LARGEST_UNIT_MASS for text in texts], np.float32)
     except ValueError:
         masses = np.array([np.nan], np.float32)
     if not ((masses >= 0) & np.isfinite(masses)).all():

@@ -7,20 +7,25 @@ the rename survives a power failure.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from semcut.indexes.storage.kept_modes import give_mode
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a scratch path to write to; when the block ends, the scratch file replaces the file at `path`.
 
-    An exception in the block deletes the scratch file and leaves `path` as it was.
+    An exception in the block, or a block that writes nothing, deletes the scratch file and leaves `path` as it was. A
+    file that is replaced keeps its mode.
 
     Raises:
         OSError: the disk refuses, also if a library in the block has an error of its own for that; it names `path`.
@@ -28,8 +33,15 @@ def replacing(path: Path) -> Iterator[Path]:
     # Nobody can have put a link there: the name cannot be guessed.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
+        previous = _regular(path)
+        if previous is not None:
+            _create_private(scratch)
         yield scratch
+        if previous is not None:
+            _require_written(scratch)
         sync_to_disk(scratch)
+        if previous is not None:
+            give_mode(scratch, previous, previous.st_mode & 0o777, owner=True)
         os.replace(scratch, path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
@@ -48,6 +60,26 @@ def replacing_named(path: Path) -> Iterator[Path]:
         return
     with replacing(Path(os.path.realpath(path))) as scratch:
         yield scratch
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """Return the state of a regular file; None if there is none."""
+    with suppress(OSError):
+        found = os.lstat(path)
+        return found if stat.S_ISREG(found.st_mode) else None
+    return None
+
+
+def _create_private(scratch: Path) -> None:
+    """Create an empty file that nobody else may read, with a time that shows whether it was written to."""
+    os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.utime(scratch, ns=(0, 0))
+
+
+def _require_written(scratch: Path) -> None:
+    found = os.stat(scratch)
+    if not found.st_size and not found.st_mtime_ns:
+        raise FileNotFoundError(errno.ENOENT, "nothing was written", os.fspath(scratch))
 
 
 def _refused(error: BaseException | None, scratch: Path) -> int | None:

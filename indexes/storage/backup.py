@@ -39,7 +39,7 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
         if source is not None and Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
             raise StorageError(f"{target} is inside the index itself: choose a path outside of it")
     committed = snapshot.committed
-    lock = lock_new_directory(target)
+    lock = lock_new_directory(target, source)
     try:
         with new_index(target, snapshot.cells.config, committed.generation, source) as (catalogue, files):
             extents = _copy_columns(snapshot, files, progress)

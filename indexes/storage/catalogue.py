@@ -75,18 +75,19 @@ class Catalogue:
             raise
 
     @classmethod
-    def create(cls, path: Path, config: IndexConfig) -> Catalogue:
+    def create(cls, path: Path, config: IndexConfig, *, private: bool = False) -> Catalogue:
         """Create the catalogue of an empty index.
 
         Args:
             path: the database file, which must not exist.
             config: the configuration of the index.
+            private: whether nobody but its owner may read the file.
 
         Raises:
             StorageError: the file exists, or the disk refuses.
         """
         try:
-            path.touch(exist_ok=False)
+            path.touch(0o600 if private else 0o666, exist_ok=False)
         except OSError as error:
             raise StorageError(f"cannot create {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)

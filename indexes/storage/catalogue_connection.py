@@ -119,7 +119,7 @@ class CatalogueConnection:
         return self.translated(read)
 
     def transaction(self, write: Callable[[], object]) -> None:
-        """Call a function in a transaction that writes.
+        """Call a function in a transaction that writes, however long it takes. Ctrl-C ends it.
 
         Raises:
             DamagedIndexError, StorageError: as `translated`; nothing was written.
@@ -128,12 +128,15 @@ class CatalogueConnection:
         def run() -> None:
             try:
                 self.begin("IMMEDIATE")
+                self._steps.writing = True
                 write()
                 self.db.execute("COMMIT")
             except BaseException:
                 if self.db.in_transaction:  # no call of Python here, into which Ctrl-C could come
                     self.db.execute("ROLLBACK")
                 raise
+            finally:
+                self._steps.writing = False
 
         self.translated(run)
 

@@ -9,7 +9,7 @@
                 of 2^-16 (`stored_values`). All are little-endian.
 
 **Formats 3 and 4** are read too. In format 4, every envelope is float32. Format 3 has no masses either: its records
-have a mass of 1, up to `SUM_TOLERANCE`. The first change of such an index makes it one of format 5: the cells that
+have a mass of at most `LARGEST_UNIT_MASS`. The first change of such an index makes it one of format 5: the cells that
 change are written as format 5 has them, the others stay as they are, and their length shows what they are.
 
 The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import SUM_TOLERANCE
 from semcut.indexes.errors import StorageError
+from semcut.indexes.probability_rows import LARGEST_UNIT_MASS
 from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.packed_rows import STEP
@@ -281,7 +282,7 @@ def _cells(config: IndexConfig, found: list[tuple[Any, ...]]) -> Cells:
 def _bounds(config: IndexConfig, rows: tuple[bytes, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Convert the stored envelopes of n cells, with their masses: (n, C) and (n,) float32."""
     envelopes = np.empty((len(rows), config.classes), np.float32)
-    masses = np.full(len(rows), 1 + SUM_TOLERANCE, np.float32)
+    masses = np.full(len(rows), LARGEST_UNIT_MASS)
     sizes = np.fromiter(map(len, rows), np.int64, len(rows))
     step = max(1, _BYTES_AT_ONCE // max(_lengths(config)))
     for size in set(sizes.tolist()):

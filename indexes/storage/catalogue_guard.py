@@ -5,7 +5,8 @@ SQLite then deletes, and a write-ahead log replaces pages. semcut's catalogues n
 refuses them. Then `schema_of` shows that the tables are exactly those of semcut, without views, triggers or computed
 columns, before any of them is read. SQLite parses all of them when it loads them, before `schema_of` sees one: so
 `limit_lengths` comes before the first statement of a connection, and `Steps` allows that one few steps. Later it ends
-a statement that runs for ever, as one over a forged tree of pages does.
+a statement that runs for ever, as one over a forged tree of pages does. A transaction that writes has no limit: the
+catalogue has been read whole before it, and a slow disk may take minutes for new cells.
 
 Source: https://www.sqlite.org/fileformat2.html, sections 1.3 (header) and 3 (rollback journal), and the name of a
 super-journal at the end of a journal, https://www.sqlite.org/atomiccommit.html, section 5.
@@ -160,10 +161,11 @@ class Steps:
 
     Attributes:
         schema_loaded: whether a statement has succeeded; until then, each may take few steps.
+        writing: whether statements of a transaction that writes are running, which are not ended.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._path, self.schema_loaded = path, False
+        self._path, self.schema_loaded, self.writing = path, False, False
         self.restart()
         db.set_progress_handler(self, _STEPS_PER_CALL)
 
@@ -178,6 +180,8 @@ class Steps:
 
     def __call__(self) -> bool:
         """Return whether SQLite is to end the statement."""
+        if self.writing:
+            return False
         if not self._calls:
             self._end = time.monotonic() + _SECONDS
             with suppress(StorageError):  # the file was deleted, and no exception would reach the caller

@@ -1,7 +1,8 @@
 """Write the records that were not removed to a new generation of column files, in order of cells (compaction).
 
-1. the records are written to the directory of the next generation, cell after cell, so that a search reads few and
-   contiguous parts of the files. Cells are computed again: their bounds become as tight as possible;
+1. the records are written to the directory of the next generation whose name is free, cell after cell, so that a
+   search reads few and contiguous parts of the files. Cells are computed again: their bounds become as tight as
+   possible;
 2. the new files, their directory and the directory of the index are synced;
 3. one transaction of the catalogue replaces the previous generation by the new one;
 4. the previous files are deleted; a process that has them open can still read them.
@@ -26,14 +27,13 @@ from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import Extent
 from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import (
-    GENERATION,
     close_columns,
     create_columns,
-    delete_tree,
     memory_columns,
     sync_columns,
     sync_path,
 )
+from semcut.indexes.storage.generation_folders import GENERATION, delete_generation, free_generation
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot
@@ -63,9 +63,11 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
             files = memory_columns(index.config)
         else:
             index.require_same_directory()
+            generation = free_generation(index.path, generation)
             folder = index.path / f"{GENERATION}{generation}"
             on_error.callback(_delete_uncommitted, index, folder, before)
-            files = create_columns(folder, index.config)
+            like = index.path / f"{GENERATION}{before.committed.generation}"
+            files = create_columns(folder, index.config, like, replaced=True)
         on_error.callback(close_columns, files)
         unchanged = _times(before)
         after = _write_records(before, generation, files, progress)
@@ -84,7 +86,7 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
         on_error.pop_all()
     index.adopt(snapshot)
     if index.path is not None:
-        delete_tree(index.path / f"{GENERATION}{before.committed.generation}")
+        delete_generation(index.path / f"{GENERATION}{before.committed.generation}")
     return snapshot
 
 
@@ -122,4 +124,4 @@ def _times(snapshot: Snapshot) -> list[tuple[int, int]]:
 def _delete_uncommitted(index: LoadedIndex, folder: Path, before: Snapshot) -> None:
     """Delete a generation that was not committed. If the catalogue cannot be read, leave this to the next writer."""
     if index.unchanged(before):
-        delete_tree(folder)
+        delete_generation(folder)

@@ -21,10 +21,8 @@ lock file.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,12 +30,19 @@ from pathlib import Path
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import DamagedIndexError, IndexExistsError, NotAnIndexError, StorageError, shown
-from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column
-from semcut.indexes.storage.column_specs import NAMES, specs
+from semcut.indexes.storage.column_specs import specs
+from semcut.indexes.storage.copied_files import begins, copy_file
+from semcut.indexes.storage.generation_folders import (
+    GENERATION,
+    delete_generation,
+    has_generation_name,
+    holds_only_columns,
+)
 from semcut.indexes.storage.kept_column import KEPT, KeptColumn
+from semcut.indexes.storage.kept_modes import narrow_mode, take_mode
 from semcut.indexes.storage.mapped_columns import ColumnFiles
 from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
@@ -45,11 +50,9 @@ from semcut.indexes.storage.writer_lock import WriterLock
 
 CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
-GENERATION = "generation-"
 MARK = "unfinished.json"
 
 _OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
-_OF_GENERATION = re.compile(rf"{GENERATION}[0-9]+")
 
 
 def belongs_to_index(file: Path) -> bool:
@@ -59,39 +62,11 @@ def belongs_to_index(file: Path) -> bool:
     `catalogue.sqlite.copy`. A link or a FIFO in place of a part has nothing in it.
     """
     mode = os.lstat(file).st_mode
-    generation = _OF_GENERATION.fullmatch(file.name) is not None
+    generation = has_generation_name(file)
     of_catalogue = file.name == MARK or _OF_CATALOGUE.fullmatch(file.name) is not None
     if stat.S_ISDIR(mode):
-        return generation and set(os.listdir(file)) <= set(NAMES)
+        return generation and holds_only_columns(file)
     return of_catalogue or (generation and not stat.S_ISREG(mode))
-
-
-def generations(path: Path) -> list[Path]:
-    """List what has the name of a generation of column files in the directory of an index."""
-    return [file for file in path.iterdir() if _OF_GENERATION.fullmatch(file.name)]
-
-
-def delete_tree(folder: Path) -> None:
-    """Delete a directory with all that is in it, as far as that is possible.
-
-    A link is deleted, not followed; so is a FIFO, at which `shutil.rmtree` would wait for ever. A file stays.
-    """
-    with suppress(OSError):
-        mode = os.lstat(folder).st_mode
-        if not stat.S_ISDIR(mode):
-            if not stat.S_ISREG(mode):
-                folder.unlink()
-            return
-    try:
-        with suppress(RecursionError):  # a directory from someone else can be thousands of levels deep
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        # Ctrl-C between two steps of `rmtree` makes it close a descriptor twice, and raise the error of that instead.
-        cause: BaseException | None = error
-        while isinstance(cause, Exception):
-            cause = cause.__context__
-        if cause is not None:
-            raise cause from None
 
 
 def delete_index(path: Path) -> None:
@@ -99,11 +74,15 @@ def delete_index(path: Path) -> None:
     with suppress(OSError):
         for file in path.iterdir():
             if belongs_to_index(file):
-                if file.is_dir() and not file.is_symlink():
-                    delete_tree(file)
-                else:
-                    file.unlink()
+                _delete_part(file)
         path.rmdir()
+
+
+def _delete_part(file: Path) -> None:
+    if file.is_dir() and not file.is_symlink():
+        delete_generation(file)
+    else:
+        file.unlink()
 
 
 def require_index(path: Path) -> None:
@@ -124,8 +103,12 @@ def require_index(path: Path) -> None:
     )
 
 
-def lock_new_directory(path: Path) -> WriterLock:
+def lock_new_directory(path: Path, source: Path | None = None) -> WriterLock:
     """Create the directory of a new index, lock it, and delete the files of an index that was never completed there.
+
+    Args:
+        path: the directory.
+        source: directory of the index that is backed up, or None. The new directory is as private.
 
     Returns:
         The lock, already acquired.
@@ -135,22 +118,21 @@ def lock_new_directory(path: Path) -> WriterLock:
         LockedError: another index object is creating an index there.
         StorageError: the directory cannot be created.
     """
-    exists = IndexExistsError(
-        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
-    )
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o777 if source is None else 0o700, parents=True, exist_ok=True)
         for folder in missing:
             sync_path(folder.parent)
-        if not may_become_index(path):
+        try:
+            require_free(path, source)
+        except IndexExistsError:
             for folder in missing:  # of a path that leads to an existing one, such as new/../..
                 if ".." not in folder.parts:
                     with suppress(OSError):
                         folder.rmdir()
-            raise exists
+            raise
     except FileExistsError:
-        raise exists from None
+        raise _exists(path) from None
     except NotADirectoryError:
         raise StorageError(f"cannot create the directory {path}: a part of its path is a file") from None
     except (OSError, ValueError) as error:  # a ValueError means a zero byte in the path
@@ -159,26 +141,46 @@ def lock_new_directory(path: Path) -> WriterLock:
     lock = WriterLock(path)
     try:
         lock.acquire()  # Ctrl-C can come when it returns
-        if not may_become_index(path):  # another process may have completed an index before the lock was taken
-            raise exists
+        require_free(path, source)  # another process may have completed an index before the lock was taken
         _clear(path)
+        if source is not None:
+            (take_mode if path in missing else narrow_mode)(path, source)
     except BaseException:
         lock.release()
         raise
     return lock
 
 
-def may_become_index(path: Path) -> bool:
-    """Return whether a directory is empty, except for a lock file, or has an index that was never completed."""
-    names = {file.name for file in path.iterdir()} - {LOCK}
-    return not names or (UNFINISHED in names and CATALOGUE not in names)
+def _exists(path: Path) -> IndexExistsError:
+    return IndexExistsError(
+        f"{path} exists already and is not an empty directory: open the index there, or choose another path"
+    )
+
+
+def require_free(path: Path, source: Path | None = None) -> None:
+    """Raise `IndexExistsError` unless a directory is empty, or has nothing but an index that was never completed.
+
+    A backup that was interrupted may also have copied other files of its source, perhaps not to their end.
+    """
+    files = [file for file in path.iterdir() if file.name != LOCK]
+    names = {file.name for file in files}
+    if names and (UNFINISHED not in names or CATALOGUE in names):
+        raise _exists(path)
+    copied = {file.name: file for file in other_files(source)}
+    for file in files:
+        if not belongs_to_index(file) and not (file.name in copied and begins(file, copied[file.name])):
+            raise IndexExistsError(
+                f"the creation of an index in {path} was interrupted, and {shown(file.name)} there belongs to no "
+                "index: move it away, or choose another path"
+            )
 
 
 def _clear(path: Path) -> None:
     """Delete an index that was not completed. The catalogue is deleted last, because it identifies such a directory."""
-    for folder in generations(path):
-        if belongs_to_index(folder):
-            delete_tree(folder)
+    for file in path.iterdir():
+        if has_generation_name(file) and belongs_to_index(file):
+            with suppress(OSError):
+                _delete_part(file)
     for name in (f"{UNFINISHED}-journal", UNFINISHED):
         with suppress(OSError):
             (path / name).unlink()
@@ -206,10 +208,12 @@ def new_index(
     copied: list[Path] = []
     try:
         with ExitStack() as finally_close:
-            catalogue = Catalogue.create(path / UNFINISHED, config)
+            catalogue = Catalogue.create(path / UNFINISHED, config, private=source is not None)
             finally_close.callback(catalogue.close)
+            if source is not None:
+                take_mode(path / UNFINISHED, source / CATALOGUE)
             sync_path(path)
-            files = create_columns(folder, config)
+            files = create_columns(folder, config, None if source is None else source / folder.name)
             finally_close.callback(close_columns, files)
             yield catalogue, files
             sync_columns(files)
@@ -217,7 +221,7 @@ def new_index(
         try:
             for file in other_files(source):
                 copied.append(path / file.name)
-                _copy(file, path / file.name)
+                copy_file(file, path / file.name)
                 sync_path(path / file.name)
             sync_path(path)
             os.rename(path / UNFINISHED, path / CATALOGUE)
@@ -232,24 +236,6 @@ def new_index(
                     file.unlink(missing_ok=True)
             _clear(path)
         raise
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy the content and the times of a regular file, in place of a file that an interrupted backup left.
-
-    The copy is as private as the file, but it can never be executed, and has no other attributes: a program in an index
-    from someone else must not run with the rights of the user who makes the
-    backup.
-    """
-    target.unlink(missing_ok=True)
-    with open_binary(source) as read:
-        found = os.fstat(read.fileno())
-        if stored_bytes(found) < found.st_size:
-            raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
-        mode = (found.st_mode & 0o666) | 0o600
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as write:
-            shutil.copyfileobj(read, write)
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def other_files(source: Path | None) -> list[Path]:
@@ -288,18 +274,31 @@ def memory_columns(config: IndexConfig) -> dict[str, MemoryColumn]:
     return {name: MemoryColumn(spec) for name, spec in specs(config).items()}
 
 
-def create_columns(folder: Path, config: IndexConfig) -> dict[str, Column]:
+def create_columns(
+    folder: Path, config: IndexConfig, like: Path | None = None, *, replaced: bool = False
+) -> dict[str, Column]:
     """Create empty column files in a new directory, which replaces a directory that a crash left there.
 
+    Args:
+        folder: the directory.
+        config: the configuration of the index.
+        like: a directory of column files whose modes the new ones get, or None.
+        replaced: whether the new ones replace these, and belong to the same user.
+
     Raises:
-        StorageError: the disk refuses.
+        StorageError: there is something else of that name, or the disk refuses.
     """
     files: dict[str, Column] = {}
     try:
-        delete_tree(folder)
-        folder.mkdir()
+        if holds_only_columns(folder):
+            delete_generation(folder)
+        folder.mkdir(0o777 if like is None else 0o700)
         for name, spec in specs(config).items():
             files[name] = _column(name)(folder / name, spec, create=True)
+            if like is not None:
+                take_mode(folder / name, like / name, owner=replaced)
+        if like is not None:
+            take_mode(folder, like, owner=replaced)
     except OSError as error:
         close_columns(files)
         raise StorageError(f"cannot create {folder}: {error.strerror}") from None

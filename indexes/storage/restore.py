@@ -4,7 +4,7 @@ Copying the files of a backup over those of an index cannot be made safe: a proc
 files into its memory, and would read a mixture, or be killed by the system where a file becomes shorter. So `restore`
 
 1. writes a checked copy of the backup beside the index;
-2. takes the writer's lock of the index, so that no writer is at work;
+2. takes the writer's lock of the index, so that no writer is at work, and gives the copy the modes of the index;
 3. exchanges the two directories by one call of the system, or, where the file system cannot do that, by two renames;
 4. deletes the previous directory. Processes that have it open still read the previous state, until they open the index
    again.
@@ -22,7 +22,9 @@ from pathlib import Path
 
 from semcut.indexes.errors import IndexExistsError, StorageError, shown
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.directory import belongs_to_index, delete_tree, other_files, require_index, sync_path
+from semcut.indexes.storage.directory import belongs_to_index, other_files, require_index, sync_path
+from semcut.indexes.storage.generation_folders import delete_tree
+from semcut.indexes.storage.kept_modes import take_modes_of_index
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -116,6 +118,7 @@ def _replace(path: Path, scratch: Path) -> None:
     try:
         lock.acquire()  # Ctrl-C can come when it returns
         _require_replaceable(path, scratch)  # again, because the copy takes a while
+        take_modes_of_index(scratch, path)
         if not _exchange(path, scratch):
             previous = path.with_name(f"{path.name}.replaced")
             os.rename(path, previous)

@@ -47,7 +47,7 @@ from semcut.indexes.encodings import Encodings, count_unnormalised
 from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_specs import NAMES
-from semcut.indexes.storage.directory import GENERATION, delete_tree, generations
+from semcut.indexes.storage.generation_folders import GENERATION, delete_generation, generations
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.snapshot import Snapshot
@@ -104,7 +104,7 @@ class Transactions:
                 raise StorageError(f"files of {path} may not be written to: the index can be read, not changed")
             for folder in generations(path):
                 if folder != current:
-                    delete_tree(folder)
+                    delete_generation(folder)
         except BaseException:
             self._lock.release()
             raise

@@ -29,7 +29,8 @@ from semcut.indexes.scoring.packed_rows import PackedRows
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.column_specs import PER_RECORD, specs
-from semcut.indexes.storage.directory import CATALOGUE, GENERATION
+from semcut.indexes.storage.directory import CATALOGUE
+from semcut.indexes.storage.generation_folders import GENERATION
 from semcut.indexes.storage.mapped_columns import OVERLAP
 from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
 from semcut.indexes.storage.sparse_files import require_stored

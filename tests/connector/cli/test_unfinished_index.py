@@ -214,9 +214,16 @@ def test_an_index_that_is_not_made_leaves_what_was_in_its_directory(model: Check
     (album / "trip").mkdir(parents=True)
     for name in ("trip/photo.jpg", "thesis.txt", "catalogue.new"):
         (album / name).touch()
-    semcut("index", "photos", "--model", model.path, "--out", "album", cwd=tmp_path, status=1)
-    assert sorted(file.name for file in album.rglob("*")) == ["photo.jpg", "thesis.txt", "trip"]
-    (album / "catalogue.new").touch()
-    with pytest.raises(DataError, match="expected at most 65,536"):
-        Connector.create(album, model.path, roots=[f"/{'long' * 50}/{number}" for number in range(400)])
-    assert sorted(file.name for file in album.rglob("*")) == ["photo.jpg", "thesis.txt", "trip"]
+    done = semcut("index", "photos", "--model", model.path, "--out", "album", cwd=tmp_path, status=1)
+    assert "there belongs to no index: move it away" in " ".join(done.stderr.split())
+    assert sorted(file.name for file in album.rglob("*")) == ["catalogue.new", "photo.jpg", "thesis.txt", "trip"]
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "catalogue.new").touch()
+    for place, error, message in (
+        (album, IndexExistsError, "there belongs to no index: move it away"),
+        (tmp_path / "begun", DataError, "expected at most 65,536"),
+    ):
+        with pytest.raises(error, match=message):
+            Connector.create(place, model.path, roots=[f"/{'long' * 50}/{number}" for number in range(400)])
+    assert sorted(file.name for file in album.rglob("*")) == ["catalogue.new", "photo.jpg", "thesis.txt", "trip"]
+    assert not (tmp_path / "begun" / "catalogue.new").exists()

@@ -18,6 +18,7 @@ from semcut.indexes.storage.directory import delete_index
 from tests.indexes.storage.stored_index import (
     assert_holds,
     column,
+    contents,
 )
 
 
@@ -77,25 +78,41 @@ def test_every_file_that_is_not_of_the_index_is_in_the_backup(path, tmp_path):
     )
 
 
-def test_an_index_that_is_created_where_one_was_interrupted_leaves_other_files(tmp_path, config):
+@pytest.mark.parametrize(
+    "own", [None, "catalogue.newest", "generation-photos/a", "generation-7/a", "generation-0/ids/a"]
+)
+def test_an_index_is_created_where_one_was_interrupted_unless_there_are_other_files(tmp_path, config, own):
     path = tmp_path / "index"
-    (path / "generation-photos").mkdir(parents=True)
-    (path / "generation-7").mkdir()
-    (path / "generation-2024").mkdir()
-    for name in (
-        "generation-photos/a",
-        "generation-7/ids",
-        "generation-2024/photo.jpg",
-        "catalogue.new",
-        "catalogue.new-journal",
-        "catalogue.newest",
-    ):
-        (path / name).touch()
+    for name in ("generation-7/ids", "catalogue.new", "catalogue.new-journal", own or "lock"):
+        (path / name).parent.mkdir(exist_ok=True, parents=True)
+        (path / name).write_text("mine" if name == own else "")
+    if own is not None:
+        before = contents(path)
+        with pytest.raises(IndexExistsError, match=f"{own.split('/')[0]}' there belongs to no index: move it away"):
+            FaissIndex.create(path, config)
+        assert contents(path) == before
+        delete_index(path)
+        assert (path / own).read_text() == "mine"
+        return
     FaissIndex.create(path, config).close()
-    assert {file.name for file in path.iterdir()} - {"lock"} == {
-        "catalogue.sqlite", "catalogue.newest", "generation-0", "generation-photos", "generation-2024"
-    }  # fmt: skip
-    assert (path / "generation-photos" / "a").exists()
-    assert (path / "generation-2024" / "photo.jpg").exists()
+    assert {file.name for file in path.iterdir()} == {"catalogue.sqlite", "generation-0", "lock"}
     delete_index(path)
-    assert {file.name for file in path.iterdir()} == {"catalogue.newest", "generation-photos", "generation-2024"}
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("left", ["of the source", "of the s", "", "mine", None])
+def test_an_interrupted_backup_is_repeated_and_files_of_the_user_stay(path, tmp_path, left, batch):
+    (path / "notes.txt").write_text("of the source")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "catalogue.new").touch()
+    if left is not None:
+        (copy / "notes.txt").write_text(left)
+    with FaissIndex.open(path) as index:
+        if left == "mine":
+            with pytest.raises(IndexExistsError, match=r"'notes\.txt' there belongs to no index"):
+                index.backup(copy)
+        else:
+            index.backup(copy)
+            assert_holds(copy, batch[:4])
+    assert (copy / "notes.txt").read_text() == ("mine" if left == "mine" else "of the source")

@@ -85,3 +85,31 @@ def test_the_first_change_makes_it_one_of_the_current_format(former):
         index.compact()
         assert index.snapshot.cells.largest_mass < 1.001
     assert_answers(config, path, records(3, 300), more, empty)
+
+
+def test_masses_of_format_3_are_as_large_as_sums_can_be(tmp_path):
+    """Rows were accepted up to a sum of 1.001, which float32 rounds up."""
+    rng = np.random.default_rng(0)
+    found = (rng.dirichlet(np.ones(3), 2000) * (1.001 - rng.random((2000, 1)) * 1e-7)).astype(np.float32)
+    sums = found.sum(axis=1, dtype=np.float64)
+    found = found[sums - 1 <= 1e-3]
+    batch = classified(rng, CONFIG, len(found))
+    batch = Encodings(probabilities=found, codes=batch.codes, features=batch.features, ids=batch.ids)
+    with FaissIndex.create(tmp_path / "index", CONFIG) as index:
+        index.add(batch)
+    as_format_3(tmp_path / "index")
+    assert verify_path(tmp_path / "index") == []
+    with FaissIndex.open(tmp_path / "index") as index:
+        index.compact()
+    assert verify_path(tmp_path / "index") == []
+
+
+def as_format_3(path: Path) -> None:
+    with catalogue(path) as db:
+        for cell, known, low, bounds in db.execute("SELECT cell, number, low, envelope FROM cells").fetchall():
+            crc = _cell_crc(cell, known, low, bounds[:-4])
+            db.execute("UPDATE cells SET envelope = ?, crc = ? WHERE cell = ?", (bounds[:-4], crc, cell))
+        (json,) = db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
+        state = db.execute("SELECT * FROM state").fetchone()
+        db.execute("UPDATE state SET crc = ?", (_state_crc(tuple(state[1:-1]), json, 3),))
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'format'")

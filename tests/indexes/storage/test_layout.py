@@ -16,7 +16,8 @@ from semcut.indexes import (
     IndexConfig,
 )
 from semcut.indexes.storage.column_specs import NAMES
-from semcut.indexes.storage.directory import CATALOGUE, delete_tree
+from semcut.indexes.storage.directory import CATALOGUE
+from semcut.indexes.storage.generation_folders import delete_tree
 from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.storage.stored_index import (
     assert_holds,
@@ -208,12 +209,13 @@ def test_a_fifo_or_a_link_in_place_of_a_directory_is_deleted_without_waiting(tmp
 
 
 def test_a_writer_deletes_generations_and_nothing_that_is_only_named_alike(path, batch):
-    for name in ("generation-7", "generation-photos", "generation-"):
-        (path / name).mkdir()
-        (path / name / "a.jpg").touch()
+    (path / "generation-6").mkdir()
+    for name in ("generation-5/ids", "generation-7/a.jpg", "generation-photos/a.jpg", "generation-/a.jpg"):
+        (path / name).parent.mkdir()
+        (path / name).touch()
     (path / "generation-8").symlink_to(path / "generation-photos")
     with FaissIndex.open(path) as index:
         index.add(batch[4:])
     assert_holds(path, batch)
-    assert {file.name[11:] for file in path.glob("generation*")} == {"", "0", "photos"}
-    assert (path / "generation-photos" / "a.jpg").exists()
+    assert {file.name[11:] for file in path.glob("generation*")} == {"", "0", "7", "8", "photos"}
+    assert {file.name[11:] for file in path.glob("generation*") if list(file.glob("a.jpg"))} == {"", "7", "8", "photos"}

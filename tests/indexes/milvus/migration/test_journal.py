@@ -65,12 +65,16 @@ LINE = b'{"last":9,"records":1,"crc":1}\n'
         *(HEADER + LINE.replace(b"9", value) for value in (b"-1", b"9223372036854775808", b"NaN")),
         HEADER.replace(b"1", b"2"),
         b"\xff\n",
+        b'{"format": "my settings", "photos": ["a.jpg"]}',
+        b'{"format": 1, "photos": ["a.jpg"]}',
+        b'{"format": 2, "source": "a", "tar',
     ],
 )
 def test_what_is_no_journal_is_an_error(tmp_path, content):
     (tmp_path / "journal").write_bytes(content)
     with pytest.raises(StorageError, match="is no journal"):
         Journal(tmp_path / "journal")
+    assert (tmp_path / "journal").read_bytes() == content
 
 
 def test_a_journal_takes_less_memory_than_its_file(tmp_path):
