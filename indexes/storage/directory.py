@@ -166,7 +166,7 @@ def require_free(path: Path, source: Path | None = None) -> None:
     names = {file.name for file in files}
     if names and (UNFINISHED not in names or CATALOGUE in names):
         raise _exists(path)
-    copied = {file.name: file for file in other_files(source)}
+    copied = {file.name: file for file in other_files(source)} if files else {}
     for file in files:
         if not belongs_to_index(file) and not (file.name in copied and begins(file, copied[file.name])):
             raise IndexExistsError(
