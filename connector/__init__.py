@@ -1,4 +1,4 @@
-"""Everything that works on images: train a network, encode images with it, index the encodings, search by image.
+"""Everything that works on images: train or adopt a network, encode images, index the encodings, search by image.
 
 For example, find the images of an index that are most similar to a file:
 
@@ -11,6 +11,7 @@ For example, find the images of an index that are most similar to a file:
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from semcut.connector.adoption.adopt import AdoptionChoices, adopt
     from semcut.connector.data.sources import ImageSet
     from semcut.connector.models.checkpoint import Checkpoint
     from semcut.connector.models.network import Architecture, SemanticHashNet
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from semcut.connector.training.train_config import TrainConfig
 
 _MODULES = {
+    "AdoptionChoices": "semcut.connector.adoption.adopt",
     "Architecture": "semcut.connector.models.network",
     "Checkpoint": "semcut.connector.models.checkpoint",
     "Connector": "semcut.connector.retrieval.image_index",
@@ -28,10 +30,12 @@ _MODULES = {
     "ImageSet": "semcut.connector.data.sources",
     "SemanticHashNet": "semcut.connector.models.network",
     "TrainConfig": "semcut.connector.training.train_config",
+    "adopt": "semcut.connector.adoption.adopt",
     "train": "semcut.connector.training.loop",
 }
 
 __all__ = [
+    "AdoptionChoices",
     "Architecture",
     "Checkpoint",
     "Connector",
@@ -40,6 +44,7 @@ __all__ = [
     "ImageSet",
     "SemanticHashNet",
     "TrainConfig",
+    "adopt",
     "train",
 ]
 

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut import (
+    AdoptionChoices,
     Architecture,
     BruteForceIndex,
     Capabilities,
@@ -74,6 +75,7 @@ from semcut import (
     StorageError,
     TrainConfig,
     UnknownIdError,
+    adopt,
     train,
 )
 
@@ -154,10 +156,15 @@ def open_or_report(path: str) -> FaissIndex | None:
 def learn(images: ImageSet, run: str) -> None:
     architecture = Architecture(backbone="small", classes=images.classes, image_size=32, bits=64, head="orthohash")
     checkpoint: Checkpoint = train(images, architecture, TrainConfig(epochs=1), run)
-    net: SemanticHashNet = checkpoint.net
+    net: SemanticHashNet = SemanticHashNet(architecture)
     encoder = Encoder(checkpoint)
     queries: Encodings = encoder.encode(list(images.files[:2]))
     print(net.architecture.bits, len(queries), queries.features.shape, Checkpoint.load(run).digest)
+
+
+def take(network: str, run: str, images: list[str]) -> Checkpoint:
+    choices = AdoptionChoices(bits=64, codes="itq", image_size=224, weights="imagenet")
+    return adopt(network, run, images, choices=choices).checkpoint
 
 
 def similar(index: str, files: list[str]) -> list[str | None]:

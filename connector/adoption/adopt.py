@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
 from semcut.connector.adoption.code_fitting import LEAST_IMAGES, LinearMap, fit_projection, fit_reduction
 from semcut.connector.adoption.head_fitting import fit_head
@@ -30,10 +31,11 @@ from semcut.connector.data.sources import ImageSet
 from semcut.connector.models import CodeName, HeadName
 from semcut.connector.models.adopted_network import AdoptedArchitecture
 from semcut.connector.models.backbones import Channels
-from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.checkpoint import Checkpoint, disk_errors
 from semcut.connector.training.calibration import fit_temperature
-from semcut.indexes.argument_checks import callback_given, instance_given, integer_given, possible_path_given
+from semcut.indexes.argument_checks import callback_given, instance_given, possible_path_given
 from semcut.indexes.array_checks import array_of
+from semcut.indexes.config import Settings
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, shown
 from semcut.indexes.progress import Progress, silent
 
@@ -44,8 +46,7 @@ DIM = 128
 _BATCH = 16
 
 
-@dataclass(frozen=True)
-class AdoptionChoices:
+class AdoptionChoices(Settings):
     """What a user chooses for an adopted network; None leaves the choice to `adopt`.
 
     Attributes:
@@ -63,17 +64,22 @@ class AdoptionChoices:
     """
 
     codes: CodeName | None = None
-    bits: int = 64
-    dim: int | None = None
-    classes: Sequence[str] | None = None
+    bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
+    dim: int | None = Field(default=None, ge=0, le=65_536)
+    classes: tuple[str, ...] | None = None
     vectors: Any = None
     mean: Channels | None = None
     std: Channels | None = None
-    image_size: int | None = None
+    image_size: int | None = Field(default=None, ge=8, le=1024)
     weights: str | None = None
     logits: str | None = None
     features: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> tuple[str, ...] | None:
+        return None if value is None else classes_given("classes", value, least=2)
 
 
 class Adopted(NamedTuple):
@@ -110,10 +116,14 @@ def adopt(
             choice does not fit the network or the images; or the network computes numbers that are not finite.
     """
     choices = instance_given("choices", choices or AdoptionChoices(), AdoptionChoices)
+    if labelled is not None:
+        instance_given("labelled", labelled, ImageSet)
     place = Path(possible_path_given("path", path))
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    with disk_errors(place):
+        there = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if there:
         raise CheckpointError(f"{place} exists already and is not an empty directory: choose another path")
-    files = _drawn(files_given("images", images), integer_given("seed", choices.seed, 0))
+    files = _drawn(files_given("images", images), choices.seed)
     means = isinstance(choices.vectors, str)
     if means and choices.vectors != "means":
         raise InvalidParameterError(f"vectors = {shown(choices.vectors)}, expected an array or means")

@@ -119,7 +119,7 @@ def adopt(
         show_facts(facts, title=str(out))
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Path) -> tuple[str, ...]:
     """Read the lines of a text file.
 
     Raises:
@@ -128,7 +128,8 @@ def _lines(file: Path) -> list[str]:
     from semcut.indexes.regular_files import read_bytes
 
     try:
-        return [line for line in read_bytes(file, _TEXT_BYTES, follow=True).decode().splitlines() if line.strip()]
+        lines = read_bytes(file, _TEXT_BYTES, follow=True).decode().splitlines()
+        return tuple(line for line in lines if line.strip())
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the names of classes in {file}: {getattr(error, 'strerror', error)}") from None
 

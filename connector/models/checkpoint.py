@@ -206,22 +206,6 @@ class Checkpoint:
             )
         return Checkpoint(path, net.eval(), content["sha256"], content["training"])
 
-    def copy_to(self, place: Path) -> None:
-        """Copy the files of the network, and the record of its training if there is one, to another directory.
-
-        Raises:
-            CheckpointError: the disk refuses.
-        """
-        with disk_errors(place):
-            for name in _FILES:
-                if (self.path / name).is_file():
-                    with (
-                        open_binary(self.path / name) as read,
-                        replacing(place / name) as scratch,
-                        open(scratch, "wb") as write,
-                    ):
-                        shutil.copyfileobj(read, write)
-
     def training_images(self) -> list[str]:
         """List the image files that the network was trained and validated on; empty if they were not recorded.
 
@@ -281,8 +265,25 @@ class Checkpoint:
             ) from None
 
 
+def copy_network(source: Path, place: Path) -> None:
+    """Copy the files of a network, and the record of its training if there is one, to another directory.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    with disk_errors(place):
+        for name in _FILES:
+            if (source / name).is_file():
+                with (
+                    open_binary(source / name) as read,
+                    replacing(place / name) as scratch,
+                    open(scratch, "wb") as write,
+                ):
+                    shutil.copyfileobj(read, write)
+
+
 def delete_network(place: Path) -> None:
-    """Delete the files of a network that `Checkpoint.copy_to` wrote, as far as that is possible."""
+    """Delete the files of a network that `copy_network` wrote, as far as that is possible."""
     for name in reversed(_FILES):
         with suppress(OSError):
             (place / name).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.adopted_network import AdoptedNet
-from semcut.connector.models.checkpoint import Checkpoint, delete_network
+from semcut.connector.models.checkpoint import Checkpoint, copy_network, delete_network
 from semcut.connector.models.device import device_named
 from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
 from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, LINK, read_link, write_link
@@ -121,7 +121,7 @@ class Connector:
         connector._path = place
         try:
             if flag_given("keep_network", keep_network):
-                checkpoint.copy_to(place)
+                copy_network(checkpoint.path, place)
             write_link(
                 place,
                 model=place if keep_network else checkpoint.path,
@@ -272,7 +272,7 @@ class Connector:
         images = images_given("images", images)
         if skipped is not None:
             instance_given("skipped", skipped, list)
-        cutoff = self.cutoff if cutoff == "own" else cutoff
+        cutoff = self.cutoff if isinstance(cutoff, str) and cutoff == "own" else cutoff
         SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
         k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
         readable = list(range(len(images)))

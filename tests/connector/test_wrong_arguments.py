@@ -24,6 +24,7 @@ from PIL import Image
 
 from semcut import connector
 from semcut.connector import (
+    AdoptionChoices,
     Architecture,
     Checkpoint,
     Connector,
@@ -107,8 +108,12 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
             Comparison: compare(batch, few.labels, batch, few.labels, opened.index.config, ks=(3,)),
         },
         **TrainConfig(epochs=1).model_dump(), **model.net.architecture.model_dump(),
+        **{f"AdoptionChoices.{name}": value for name, value in AdoptionChoices().model_dump().items()},
+        "network": "tests.connector.adoption.networks:blocks", "labelled": few,
+        "choices": AdoptionChoices(image_size=32),
         "path": "new", "model": model.path, "device": "cpu", "engine": "auto", "roots": (), "progress": None,
-        "resume": False, "start": None, "weights": None, "config": TrainConfig(epochs=1, device="cuda:99"),
+        "resume": False, "start": None, "weights": None, "keep_network": False,
+        "config": TrainConfig(epochs=1, device="cuda:99"),
         "architecture": model.net.architecture, "images": [few.files[0]], "files": [few.files[0]], "skipped": None,
         "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance", "first_id": 0, "batch_size": 8, "workers": 1,
         "checkpoint": model, "encoder": encoder, "index": opened.index, "result": opened.index.search(batch, k=2),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semcut.connector import (
+        AdoptionChoices,
         Architecture,
         Checkpoint,
         Connector,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         ImageSet,
         SemanticHashNet,
         TrainConfig,
+        adopt,
         train,
     )
     from semcut.indexes import (
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AdoptionChoices",
     "Architecture",
     "BruteForceIndex",
     "Capabilities",
@@ -99,10 +102,12 @@ __all__ = [
     "StorageError",
     "TrainConfig",
     "UnknownIdError",
+    "adopt",
     "train",
 ]
 
 _CONNECTOR_NAMES = {
+    "AdoptionChoices",
     "Architecture",
     "Checkpoint",
     "Connector",
@@ -111,6 +116,7 @@ _CONNECTOR_NAMES = {
     "ImageSet",
     "SemanticHashNet",
     "TrainConfig",
+    "adopt",
     "train",
 }
 
