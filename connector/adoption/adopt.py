@@ -115,7 +115,7 @@ def adopt(
         InvalidParameterError, MissingDependencyError, CheckpointError, DataError: as `named_network` raises them; or a
             choice does not fit the network or the images; or the network computes numbers that are not finite.
     """
-    choices = instance_given("choices", choices or AdoptionChoices(), AdoptionChoices)
+    choices = instance_given("choices", AdoptionChoices() if choices is None else choices, AdoptionChoices)
     if labelled is not None:
         instance_given("labelled", labelled, ImageSet)
     place = Path(possible_path_given("path", path))
