@@ -15,6 +15,7 @@ from semcut.connector.cli.terminal import print_json, show_facts
 @json_option
 def info(index: Path, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
+    from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes.storage.store import Store
     from semcut.indexes.unfinished import unfinished
 
@@ -23,7 +24,8 @@ def info(index: Path, as_json: bool) -> None:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
     finally:
         store.close()
-    missing = unfinished(index, stats.records)
+    missing, link = unfinished(index, stats.records), read_link(index)
+    made = {} if link is None else {"network": str(link.model), "cutoff of searches that name none": link.cutoff}
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
@@ -37,6 +39,7 @@ def info(index: Path, as_json: bool) -> None:
         "partitions in use": len(sizes),
         "records per partition": {"smallest": min(sizes, default=0), "largest": max(sizes, default=0)},
         "cells": stats.cells,
+        **made,
         "bytes": sum(stats.column_bytes.values()),
         "bytes per column": stats.column_bytes,
     }

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from semcut.indexes.storage.column_specs import NAMES
+from semcut.indexes.storage.kept_modes import take_mode
 
 GENERATION = "generation-"
 _OF_GENERATION = re.compile(rf"{GENERATION}[0-9]+")
@@ -90,3 +91,17 @@ def delete_tree(folder: Path) -> None:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
+
+
+def take_modes_of_index(path: Path, like: Path) -> None:
+    """Give an index that replaces another the modes of that, file by file; a damaged one may lack some."""
+    former = generations(like)
+    for file in path.iterdir():
+        if file.is_file() and not file.is_symlink():
+            take_mode(file, like / file.name, owner=True)
+    for folder in generations(path):
+        if former:
+            for name in NAMES:
+                take_mode(folder / name, former[-1] / name, owner=True)
+            take_mode(folder, former[-1], owner=True)
+    take_mode(path, like, owner=True)

@@ -12,9 +12,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from semcut.indexes.storage.column_specs import NAMES
-from semcut.indexes.storage.generation_folders import generations
-
 
 def give_mode(path: Path, found: os.stat_result, mode: int, *, owner: bool) -> None:
     """Give a new file or directory a mode, with the group of another.
@@ -60,17 +57,3 @@ def narrow_mode(path: Path, like: Path) -> None:
         found, own = os.stat(like), os.stat(path)
         allowed = found.st_mode if found.st_gid == own.st_gid else found.st_mode & ~0o070
         os.chmod(path, stat.S_IMODE(own.st_mode) & (allowed | 0o7700))
-
-
-def take_modes_of_index(path: Path, like: Path) -> None:
-    """Give an index that replaces another the modes of that, file by file; a damaged one may lack some."""
-    former = generations(like)
-    for file in path.iterdir():
-        if file.is_file() and not file.is_symlink():
-            take_mode(file, like / file.name, owner=True)
-    for folder in generations(path):
-        if former:
-            for name in NAMES:
-                take_mode(folder / name, former[-1] / name, owner=True)
-            take_mode(folder, former[-1], owner=True)
-    take_mode(path, like, owner=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,15 @@ from semcut.connector import Connector
 from semcut.connector.adoption.adopt import AdoptionChoices, adopt
 from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
+from semcut.connector.explore.open_index import open_stored
+from semcut.connector.explore.service import ExploreService
 from semcut.connector.models import function_network
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes.errors import CheckpointError, InvalidParameterError
 from tests.command import semcut
 from tests.connector.adoption import networks
 from tests.connector.adoption.networks import CLASSES, NAME, SIZE
+from tests.connector.explore.conftest import client_of
 
 FUNCTION = "tests.connector.adoption.networks"
 
@@ -82,6 +86,15 @@ def test_a_network_of_any_library_is_adopted_and_used(
         distances = np.linalg.norm(stored.features - encoded.features[0], axis=1)
         relevant = stored.probabilities @ encoded.probabilities[0] > 0
         assert every[0].distance == pytest.approx(distances[relevant].min(), abs=1e-4)
+
+    opened = open_stored(tmp_path / "index", None, "cpu", pytest.fail)
+    with opened.index:
+        client = client_of(ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff))
+        stats = client.get("/stats").json()
+        assert (stats["cutoff"], stats["classes"]) == (0, list(CLASSES))
+        image = base64.b64encode(Path(query).read_bytes()).decode()
+        answer = client.post("/search", json={"image": image, "k": 3, "explain": True}).json()
+        assert [int(hit["record"]["id"]) for hit in answer["hits"]] == [hit["id"] for hit in hits]
 
     figures = json.loads(semcut("evaluate", "index", "digits/test", "--limit", "60", "--json", cwd=tmp_path).stdout)
     assert figures["cutoff"] == 0
