@@ -85,7 +85,8 @@ def test_weights_that_never_end_are_refused(name: str, tmp_path: Path) -> None:
 def test_a_reader_that_does_without_the_file_does_not_wait_for_it(make: Make, tmp_path: Path) -> None:
     for name in ("complete", "dataset.json"):
         make(tmp_path / name)
-    assert DatasetFacts.read(tmp_path) is None
+    with pytest.raises(SemcutError, match=r"dataset\.json cannot be read"):
+        DatasetFacts.read(tmp_path)
     assert not _is_complete(tmp_path)
 
 
