@@ -35,17 +35,20 @@ def figures_csv(networks: Iterable[Measurement]) -> str:
 
 
 def categories_csv(networks: Iterable[Measurement]) -> str:
-    """Write a row for each network, category and ranking, at the smallest cutoff, t = 0."""
+    """Write a row for each network, category with queries, and ranking, at the smallest cutoff, t = 0."""
     head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
     rows: list[tuple[Any, ...]] = []
     for network in networks:
-        comparison = network.comparison
-        for label, folder in enumerate(network.about["classes"]):
-            chosen = network.labels == label
-            queries = int(np.count_nonzero(chosen))
-            for i, name in enumerate(RANKING_NAMES):
-                figures = (comparison.at_all[i, 0, chosen].mean(), *comparison.at_k[i, 0, chosen].mean(axis=0))
-                rows.append((*_identity(network), folder, queries, name, *_numbers(figures)))
+        comparison, classes = network.comparison, network.about["classes"]
+        queries = np.bincount(network.labels, minlength=len(classes))
+        columns = [
+            [network.means_by_class(values) for values in (comparison.at_all[i, 0], *comparison.at_k[i, 0].T)]
+            for i in range(len(RANKING_NAMES))
+        ]
+        for label in np.flatnonzero(queries):
+            for name, means in zip(RANKING_NAMES, columns, strict=True):
+                figures = _numbers(float(mean[label]) for mean in means)
+                rows.append((*_identity(network), classes[label], int(queries[label]), name, *figures))
     return _csv(head, rows)
 
 
