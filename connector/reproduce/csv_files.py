@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,10 @@ def figures_csv(networks: Iterable[Measurement]) -> str:
 def categories_csv(networks: Iterable[Measurement]) -> str:
     """Write a row for each network, category with queries, and ranking, at the smallest cutoff, t = 0."""
     head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
-    rows: list[tuple[Any, ...]] = []
+    return _csv(head, _category_rows(networks))
+
+
+def _category_rows(networks: Iterable[Measurement]) -> Iterator[tuple[Any, ...]]:
     for network in networks:
         comparison, classes = network.comparison, network.about["classes"]
         queries = np.bincount(network.labels, minlength=len(classes))
@@ -48,8 +51,7 @@ def categories_csv(networks: Iterable[Measurement]) -> str:
         for label in np.flatnonzero(queries):
             for name, means in zip(RANKING_NAMES, columns, strict=True):
                 figures = _numbers(float(mean[label]) for mean in means)
-                rows.append((*_identity(network), classes[label], int(queries[label]), name, *figures))
-    return _csv(head, rows)
+                yield (*_identity(network), classes[label], int(queries[label]), name, *figures)
 
 
 def _identity(network: Measurement) -> tuple[Any, ...]:

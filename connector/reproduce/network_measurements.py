@@ -151,4 +151,5 @@ class Measurement:
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file} cannot be read ({error}): delete it, and the network is measured again")
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{file} cannot be read ({reason}): delete it, and the network is measured again")

@@ -33,6 +33,8 @@ PAGE, SPEED = "results.md", "speed.json"
 
 MOST_NETWORKS, MOST_CATEGORIES = 1000, 200_000
 """The most networks in a directory of results, and the most categories, counting those of each network."""
+MOST_BYTES = 2 << 30
+"""The most bytes of the figures of all networks, which are in memory together."""
 
 _MOST_DATASETS = 50
 """The most data sets of a benchmark, as `semcut benchmark` has."""
@@ -69,6 +71,11 @@ def _check_size(out: Path, files: Sequence[Path]) -> None:
     if len(files) > MOST_NETWORKS:
         raise DataError(
             f"{out} has {len(files):,} networks, expected at most {MOST_NETWORKS:,}: use several directories"
+        )
+    size = sum(os.lstat(file).st_size for file in files)
+    if size > MOST_BYTES:
+        raise DataError(
+            f"the figures in {out} have {size:,} bytes, expected at most {MOST_BYTES:,}: use several directories"
         )
     categories = 0
     for file in files:

@@ -27,7 +27,7 @@ from semcut.connector.benchmark.datasets.array_files import Array, read_arrays
 from semcut.connector.benchmark.datasets.run_folders import require_directory
 from semcut.indexes import FaissIndex, SemcutError
 from semcut.indexes.config import MAX_CLASSES, IndexConfig, Settings
-from semcut.indexes.errors import DataError, shown
+from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
@@ -169,7 +169,7 @@ def _unfinished(path: Path) -> DataError:
 
 
 def _damaged(path: Path, name: str, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) else shown(error)
+    reason = getattr(error, "strerror", None) or str(error)[:200]
     return DataError(f"{path / name} cannot be read ({reason}): delete {path}, and the next run creates it again")
 
 

@@ -144,7 +144,7 @@ class DatasetFacts:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else shown(error)
+            why = error.strerror if isinstance(error, OSError) else error
             raise DataError(f"{path} cannot be read ({why}): {REPEAT}") from None
         try:
             facts = _FACTS.validate_python(content)

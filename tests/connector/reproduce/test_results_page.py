@@ -189,6 +189,9 @@ def test_networks_and_categories_are_counted_before_figures_are_read(results, mo
     monkeypatch.setattr(results_page, "MOST_CATEGORIES", 29)
     with pytest.raises(DataError, match="more than 29 categories, counting those of each: use several directories"):
         results_page.networks_in(results[0])
+    monkeypatch.setattr(results_page, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match=r"have [0-9,]+ bytes, expected at most 1,000: use several directories"):
+        results_page.networks_in(results[0])
     monkeypatch.setattr(results_page, "MOST_NETWORKS", 2)
     with pytest.raises(DataError, match="has 3 networks, expected at most 2: use several directories"):
         results_page.networks_in(results[0])
