@@ -22,6 +22,8 @@ JSON_BYTES = 16 << 20
 """The largest JSON file that is read by default: 16 MiB, many times the largest that semcut writes."""
 
 _MOST_COMPRESSED, _SPARSE_BYTES = 256, 1 << 20
+_ANY_BYTES, _MOST_HOLES = 16 << 20, 64
+"""The largest file that may be one hole, and how many times the data of a larger one its size may be."""
 _PIECE_BYTES = 1 << 18
 
 
@@ -61,7 +63,8 @@ def open_binary(path: str | os.PathLike[str], *, max_bytes: int | None = None, f
     Args:
         path: the file.
         max_bytes: the largest size; None for any size. A file that states a smaller size than it has, as those of
-            /proc do, or grows meanwhile, is an `OSError` while it is read.
+            /proc do, or grows meanwhile, is an `OSError` while it is read. A file above 16 MiB of which less than 1/64
+            is data is refused, since the rest are holes, which occupy nothing.
         follow: as for `open_descriptor`.
 
     Raises:
@@ -74,6 +77,9 @@ def open_binary(path: str | os.PathLike[str], *, max_bytes: int | None = None, f
     if size > max_bytes:
         os.close(descriptor)
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, expected at most {max_bytes:,}", os.fspath(path))
+    if _is_hollow(descriptor):
+        os.close(descriptor)
+        raise OSError(errno.EFBIG, f"most of its {size:,} bytes are holes, which hold nothing", os.fspath(path))
     return io.BufferedReader(_BoundedFile(descriptor, max_bytes, os.fspath(path)))
 
 
@@ -122,6 +128,37 @@ class BoundedReads:
         if len(found) > self.most:
             raise ValueError(f"its list of records has more than {self.most:,} bytes")
         return found
+
+
+def _is_hollow(descriptor: int) -> bool:
+    """Return whether a file is large, and nearly all of it holes.
+
+    A file system that compresses, or that allocates later, counts fewer blocks than a file has data: so a small number
+    of blocks is only a reason to look for holes.
+    """
+    found = os.fstat(descriptor)
+    size = found.st_size
+    if size <= _ANY_BYTES or _MOST_HOLES * 512 * found.st_blocks >= size:
+        return False
+    hollow = _MOST_HOLES * data_bytes(descriptor, size) < size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return hollow
+
+
+def data_bytes(descriptor: int, size: int) -> int:
+    """Count the bytes that are not in holes, among the first `size` bytes of a file; moves its position.
+
+    A file system that knows no holes says that all is data.
+    """
+    data = position = 0
+    try:
+        while position < size:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, start, os.SEEK_HOLE)
+            data += max(0, min(position, size) - start)
+    except OSError as error:
+        return data if error.errno == errno.ENXIO else size  # ENXIO: nothing but a hole follows
+    return data
 
 
 def stored_bytes(found: os.stat_result) -> int:

@@ -32,7 +32,13 @@ from rich.console import Console
 from rich.table import Table
 
 from semcut.connector.benchmark.measure.machine import describe
+from semcut.connector.cli.options import WrittenType
 from semcut.indexes import BruteForceIndex, DeviceError, FaissIndex, IndexConfig
+from semcut.indexes.storage.atomic_write import replacing_named
+
+MARK = "semcut_gpu_check"
+REPORT = WrittenType("a report of this script", b"{", mark=f'"{MARK}"'.encode())
+"""The file of a report, which is replaced only by another report."""
 
 
 def numbers(text: str) -> list[int]:
@@ -50,11 +56,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each measurement of a speed")
     parser.add_argument("--out", type=Path, help="also write everything to this JSON file")
     args = parser.parse_args()
+    reason = None if args.out is None else REPORT.refusal(args.out)
+    if reason is not None:
+        parser.error(reason)
 
     engines, missing = usable_engines(args.device)
     if not engines:
         raise SystemExit(1)
-    report: dict[str, Any] = {"machine": describe(), "device": describe_device(args.device), "missing": missing}
+    report: dict[str, Any] = {
+        MARK: 1,
+        "machine": describe(),
+        "device": describe_device(args.device),
+        "missing": missing,
+    }
     ERR.print(f"{report['device']}, engines: {', '.join(engines)}", markup=False)
     report["correct"] = {name: is_correct(name, args.device, args.bits) for name in engines}
     report["limits"] = measure_limits(args.device, args.seconds)
@@ -63,7 +77,8 @@ def main() -> None:
         report["speed"] += measure_speed(engines, report["limits"], classes, args)
     report["network"] = measure_network("cuda:0" if args.device == "cuda" else args.device, args.seconds)
     if args.out is not None:
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
+        with replacing_named(args.out) as scratch:
+            scratch.write_text(json.dumps(report, indent=2) + "\n")
     show(report)
     if not all(report["correct"].values()):
         raise SystemExit(1)

@@ -35,6 +35,7 @@ def test_the_script_runs_on_the_cpu(tmp_path: Path) -> None:
         "--out", out,
     )  # fmt: skip
     report = json.loads(out.read_text())
+    assert next(iter(report)) == "semcut_gpu_check"
     assert report["correct"] == {"torch": True, "flat": True}
     assert [(row["records"], row["batch"]) for row in report["speed"]] == [(3000, 1), (3000, 8), (6000, 1), (6000, 8)]
     for row in report["speed"]:
@@ -45,6 +46,17 @@ def test_the_script_runs_on_the_cpu(tmp_path: Path) -> None:
     for name in ("torch", "flat"):
         assert f"{name}: the same results as brute force" in done.stdout
     assert "Queries/s, CPU" in done.stdout
+
+
+def test_only_a_report_of_the_script_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "mine.json"
+    for content in ('{"mine": 1}', "my list"):
+        out.write_text(content)
+        done = check("--out", out, status=2)
+        assert f"{out} exists, and is not a report of this script: choose another name, or delete it" in done.stderr
+        assert out.read_text() == content
+    done = check("--out", tmp_path, status=2)
+    assert f"{tmp_path} is a directory: give the name of a file" in done.stderr
 
 
 def test_without_a_gpu_each_engine_says_why_it_cannot_run() -> None:

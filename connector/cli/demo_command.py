@@ -43,6 +43,9 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
     demo_folder.require_own_directories(out)
     training, queries = sources.load("digits/train"), sources.load("digits/test")
+    files = list(map(Path, queries.sample(6, seed).files))
+    digits = {out / QUERIES / file.parent.name / file.name: file.read_bytes() for file in files}
+    demo_folder.require_own_files(out, digits)
     print_message(f"{len(training)} scans of digits to train on and to index, {len(queries)} other scans as queries")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=25, augment="shift", seed=seed)
@@ -50,12 +53,10 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     demo_folder.delete_index_of_demo(out, training.roots, training.files)
     index_with_progress(training.files, out / MODEL, out / INDEX, roots=training.roots)
     with Connector.open(out / INDEX) as connector:
-        examples = []
-        for file in map(Path, queries.sample(6, seed).files):
-            copy = out / QUERIES / file.parent.name / file.name
+        for copy in demo_folder.require_own_files(out, digits):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            write_file(copy, file.read_bytes())
-            examples.append(str(copy))
+            write_file(copy, digits[copy])
+        examples = list(map(str, digits))
         write_contact_sheet(examples, connector.search(examples, k=5), out / PICTURE, writing=replacing)
         encodings, labels, _ = encode_with_progress(connector, queries)
         result = evaluate_encodings(

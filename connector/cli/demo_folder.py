@@ -14,11 +14,13 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from semcut.connector.cli.options import PICTURE as _WRITTEN
 from semcut.connector.own_folders import INDEX_OF_IMAGES, NEW, delete_parts, listed, require_directory
 from semcut.indexes.errors import DataError, SemcutWarning, shown
+from semcut.indexes.regular_files import read_bytes
 
 MODEL, INDEX, QUERIES, PICTURE = "model", "index", "queries", "digits.png"
 
@@ -56,6 +58,50 @@ def require_own_directories(out: Path) -> None:
             f"{other} was not made by the demo, which makes {model} first: move it away, or choose another "
             "directory with --out"
         )
+
+
+def require_own_files(out: Path, digits: Mapping[Path, bytes]) -> list[Path]:
+    """Check that the picture and the copies of digits are not there, or are those of the demo; nothing is changed.
+
+    A link is replaced by a file: what it leads to stays.
+
+    Args:
+        out: the directory of the demo.
+        digits: the content of each copy, by its path.
+
+    Returns:
+        The copies that have to be written.
+
+    Raises:
+        DataError: there is something else under one of these names.
+    """
+    picture = out / PICTURE
+    if _is_there(picture) and (not picture.is_file() or _WRITTEN.refusal(picture)):
+        raise _of_the_user(picture, "picture")
+    there = {copy for copy in digits if _is_there(copy)}
+    for copy in there:
+        if not _has(copy, digits[copy]):
+            raise _of_the_user(copy, "digit")
+    return [copy for copy in digits if copy not in there]
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is anything but a link."""
+    return os.path.lexists(path) and not path.is_symlink()
+
+
+def _has(file: Path, content: bytes) -> bool:
+    try:
+        return read_bytes(file, len(content)) == content
+    except OSError:
+        return False
+
+
+def _of_the_user(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} is not the {what} that the demo would write there: move it away, or choose another directory with "
+        "--out"
+    )
 
 
 def _holds(path: Path) -> bool:

@@ -44,14 +44,21 @@ class WrittenType(PathType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         path = super().convert(value, param, ctx)
+        reason = self.refusal(path)
+        if reason is not None:
+            self.fail(reason, param, ctx)
+        return path
+
+    def refusal(self, path: Path) -> str | None:
+        """Say why a path must not be written; None if nothing is there, or such a file."""
         if os.path.isdir(path):
-            self.fail(f"{path} is a directory: give the name of a file", param, ctx)
+            return f"{path} is a directory: give the name of a file"
         if os.path.isfile(path):
             with open(path, "rb") as file:
                 content = file.read(64)
             if content and not (content.startswith(self._begins) and self._mark in content):
-                self.fail(f"{path} exists, and is not {self._what}: choose another name, or delete it", param, ctx)
-        return path
+                return f"{path} exists, and is not {self._what}: choose another name, or delete it"
+        return None
 
 
 PATH = PathType(path_type=Path)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -71,22 +71,34 @@ def read_tensor_file(
         ValueError: it is no .safetensors file, or its size or that of a tensor does not fit its header.
     """
     with open_binary(path, max_bytes=max_bytes, follow=follow) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        prefix = stream.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(size - 8, _HEADER_BYTES):
-            raise ValueError("it is not a .safetensors file, or is cut off")
-        header = stream.read(length)
-        shapes, metadata, expected = _parse(header)
-        if size != 8 + length + expected:
-            raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + expected:,}")
+        start, shapes, metadata, size = _start(stream)
         if check is not None:
             check(shapes, metadata)
         stream.seek(0)
         content = stream.read(size)
-        if len(content) != size or not content.startswith(prefix + header):
+        if len(content) != size or not content.startswith(start):
             raise OSError(errno.EIO, "it was changed while it was read", os.fspath(path))
         return TensorFile(content, shapes, metadata)
+
+
+def read_metadata(path: str | os.PathLike[str], max_bytes: int) -> Mapping[str, str]:
+    """Read only the texts beside the tensors of a file; arguments and errors as for `read_tensor_file`."""
+    with open_binary(path, max_bytes=max_bytes) as stream:
+        return _start(stream)[2]
+
+
+def _start(stream: IO[bytes]) -> tuple[bytes, Shapes, Mapping[str, str], int]:
+    """Read what is before the tensors: its bytes, the shapes, the metadata; and the size of the file that fits them."""
+    size = os.fstat(stream.fileno()).st_size
+    prefix = stream.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(size - 8, _HEADER_BYTES):
+        raise ValueError("it is not a .safetensors file, or is cut off")
+    header = stream.read(length)
+    shapes, metadata, expected = _parse(header)
+    if size != 8 + length + expected:
+        raise ValueError(f"it has {size:,} bytes, but its header describes {8 + length + expected:,}")
+    return prefix + header, shapes, metadata, size
 
 
 def require_finite(tensors: Mapping[str, Any], path: Path) -> None:

@@ -82,12 +82,17 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def write_digests(path: Path, digests: TrainingDigests) -> None:
     """Write the digests of the images of a training to its run directory, in one step."""
+    with replacing(path / TRAINING_DIGESTS) as scratch:
+        scratch.write_bytes(stored_digests(digests))
+
+
+def stored_digests(digests: TrainingDigests) -> bytes:
+    """Return what `write_digests` writes: the same bytes for the same digests."""
     tensors = {
         name: torch.frombuffer(bytearray(b"".join(sorted(part))), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
         for name, part in digests._asdict().items()
     }
-    with replacing(path / TRAINING_DIGESTS) as scratch:
-        safetensors.torch.save_file(tensors, scratch)
+    return safetensors.torch.save(tensors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from semcut.connector.data.tensor_files import compare_shapes, read_tensor_file, require_finite
+from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.pth_files import read_pth
 from semcut.indexes.errors import (
     CheckpointError,
@@ -143,11 +143,15 @@ def load_weights(model: nn.Module, file: Path, removed: str | None = None) -> No
         CheckpointError: the file cannot be read, or holds weights of another network.
     """
     with _weight_errors(file):
-        state = _tensors(file)
-        if removed is not None:
-            state = {key: value for key, value in state.items() if not key.startswith(f"{removed}.")}
         expected = model.state_dict()
-        compare_shapes({key: tuple(value.shape) for key, value in state.items()}, expected)
+
+        def is_used(name: str) -> bool:
+            return removed is None or not name.startswith(f"{removed}.")
+
+        def check(shapes: Shapes) -> None:
+            compare_shapes({name: shape for name, shape in shapes.items() if is_used(name)}, expected)
+
+        state = {name: value for name, value in _tensors(file, check).items() if is_used(name)}
         # a number can be finite in the file, and infinite as the model stores it
         state = {key: value.to(expected[key].dtype) for key, value in state.items()}
         require_finite(state, file)
@@ -165,10 +169,12 @@ def classes_in_weights(layer: str, file: Path) -> int:
         CheckpointError: the file cannot be read, or has no such layer.
     """
     with _weight_errors(file):
-        state = _tensors(file)
-        if f"{layer}.weight" not in state:
-            raise ValueError(f"{layer}.weight is missing")
-        return int(state[f"{layer}.weight"].shape[0])
+
+        def check(shapes: Shapes) -> None:
+            if not shapes.get(f"{layer}.weight"):
+                raise ValueError(f"{layer}.weight is missing")
+
+        return int(_tensors(file, check)[f"{layer}.weight"].shape[0])
 
 
 def read_weights(file: Path) -> dict[str, Any]:
@@ -183,10 +189,12 @@ def read_weights(file: Path) -> dict[str, Any]:
         return state
 
 
-def _tensors(file: Path) -> dict[str, Any]:
-    if file.suffix == ".safetensors":
-        return safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True).content)
-    return read_pth(file, _WEIGHTS_BYTES)
+def _tensors(file: Path, check: Callable[[Shapes], None] | None = None) -> dict[str, Any]:
+    """Read all tensors of a file; `check` is called with their shapes before they are read."""
+    if file.suffix != ".safetensors":
+        return read_pth(file, _WEIGHTS_BYTES, check)
+    both = None if check is None else lambda shapes, metadata: check(shapes)
+    return safetensors.torch.load(read_tensor_file(file, _WEIGHTS_BYTES, follow=True, check=both).content)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import math
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,7 @@ _PICKLE_BYTES = 4 << 20
 _DIRECTORY_BYTES = 4 << 20
 """The largest directory of a zip archive: 40,000 records of torch."""
 _MOST_TENSORS = 20_000
-_MAX_DIMENSIONS, _MAX_NUMBERS = 8, 1 << 40
+_MAX_NUMBERS = 1 << 40
 _PIECE_BYTES = 1 << 20
 _ZIP, _OLD = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file begins: a zip archive; and the first pickle of the old format, which is always the same number."""
@@ -58,8 +58,16 @@ Numbers = dict[str, bytearray]
 """The bytes of each record, by its name."""
 
 
-def read_pth(file: Path, max_bytes: int) -> dict[str, torch.Tensor]:
+Check = Callable[[Mapping[str, tuple[int, ...]]], None]
+
+
+def read_pth(file: Path, max_bytes: int, check: Check | None = None) -> dict[str, torch.Tensor]:
     """Read all tensors of a file, which holds a dictionary of them and nothing else.
+
+    Args:
+        file: the file.
+        max_bytes: its largest size.
+        check: is called with the shapes by name before the numbers are read; may raise a `ValueError`.
 
     Returns:
         Tensors of the shapes and dtypes in the file, on the CPU; parameters are tensors, too.
@@ -72,19 +80,19 @@ def read_pth(file: Path, max_bytes: int) -> dict[str, torch.Tensor]:
         start = stream.read(tarfile.BLOCKSIZE)
         stream.seek(0)
         if start.startswith(_ZIP):
-            state, numbers = _read_zip(stream)
+            state, numbers = _read_zip(stream, check)
         else:
             _require_old_format(start)
-            state, numbers = _read_old(stream)
+            state, numbers = _read_old(stream, check)
     return {name: _tensor(name, value, numbers) for name, value in state.items()}
 
 
-def _read_zip(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
+def _read_zip(stream: IO[bytes], check: Check | None) -> tuple[dict[str, Any], Numbers]:
     """Read the description, and the bytes of all records that it uses, from a zip archive."""
     size = os.fstat(stream.fileno()).st_size
     try:
         with zipfile.ZipFile(BoundedReads(stream, _DIRECTORY_BYTES)) as archive:
-            return _read_archive(archive, size)
+            return _read_archive(archive, size, check)
     except Exception as error:  # zipfile raises errors of many types for an archive that is damaged
         if isinstance(error, OSError | MemoryError) and getattr(error, "errno", None) != errno.EINVAL:
             raise
@@ -93,7 +101,7 @@ def _read_zip(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
         raise ValueError("it is a zip archive that is damaged, or that torch has not written") from None
 
 
-def _read_archive(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], Numbers]:
+def _read_archive(archive: zipfile.ZipFile, size: int, check: Check | None) -> tuple[dict[str, Any], Numbers]:
     infos = archive.infolist()
     by_name = {info.filename: info for info in infos}
     if len(by_name) < len(infos):
@@ -116,7 +124,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], 
     if f"{folder}/byteorder" in by_name and content("byteorder", _PIECE_BYTES) != b"little":
         raise ValueError("its numbers are not little-endian, as most computers have them")
     pickle = WeightPickle(io.BytesIO(content("data.pkl", _PICKLE_BYTES)))
-    state = _require_tensors(pickle.read())
+    state = _require_tensors(pickle.read(), check)
     numbers: Numbers = {}
     for key, record in pickle.records.items():
         info = by_name.get(f"{folder}/data/{key}")
@@ -141,14 +149,14 @@ def _require_old_format(start: bytes) -> None:
         )
 
 
-def _read_old(stream: IO[bytes]) -> tuple[dict[str, Any], Numbers]:
+def _read_old(stream: IO[bytes], check: Check | None) -> tuple[dict[str, Any], Numbers]:
     """Read the description, and the bytes of all records, from a file of the old format."""
     head = io.BytesIO(stream.read(_PICKLE_BYTES))
     pickle = WeightPickle(head)
     _, version, _, description, keys = (pickle.read() for _ in range(5))
     if version != _OLD_VERSION:
         raise ValueError(f"it has version {shown(version)} of the format, expected {_OLD_VERSION}")
-    state, used = _require_tensors(description), pickle.records
+    state, used = _require_tensors(description, check), pickle.records
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("it names its records in another way than torch does")
     if len(keys) != len(used) or set(keys) != used.keys():
@@ -184,8 +192,8 @@ def _read_all(read: Callable[[int], bytes], size: int) -> bytearray:
     return found
 
 
-def _require_tensors(state: Any) -> dict[str, Described]:
-    """Raise `ValueError` for what is no dictionary of tensors in their records."""
+def _require_tensors(state: Any, check: Check | None) -> dict[str, Described]:
+    """Raise `ValueError` for what is no dictionary of tensors in their records, or has other shapes than expected."""
     if not isinstance(state, dict):
         raise ValueError("it holds no tensors by name")
     if len(state) > _MOST_TENSORS:
@@ -195,8 +203,6 @@ def _require_tensors(state: Any) -> dict[str, Described]:
             raise ValueError(
                 f"{shown(name)} is not a tensor of numbers: save a file of the state dict of a network only"
             )
-        if len(value.shape) != len(value.strides) or len(value.shape) > _MAX_DIMENSIONS:
-            raise ValueError(f"{shown(name)} has {len(value.shape):,} dimensions and {len(value.strides):,} strides")
         if wrong := [one for one in (value.first, *value.shape, *value.strides) if not 0 <= one <= _MAX_NUMBERS]:
             raise ValueError(f"{shown(name)} has the size {shown(wrong[0])}, expected 0 to {_MAX_NUMBERS:,}")
         last = value.first + sum((size - 1) * step for size, step in zip(value.shape, value.strides, strict=True))
@@ -205,6 +211,8 @@ def _require_tensors(state: Any) -> dict[str, Described]:
             raise ValueError(f"{shown(name)} has no numbers, but a size of more than {_MAX_NUMBERS:,}")
         if not empty and max(last + 1, numbers) > value.record.count:
             raise ValueError(f"{shown(name)} has {numbers:,} numbers, but its record holds {value.record.count:,}")
+    if check is not None:
+        check({name: value.shape for name, value in state.items()})
     return state
 
 

@@ -20,6 +20,9 @@ from semcut.indexes.errors import shown
 
 _MOST_OPERATIONS = 1_000_000
 """The most operations in a file: weights have about 50 for each tensor."""
+_LONGEST_NAME = 1000
+MAX_DIMENSIONS = 8
+"""The most dimensions of a tensor."""
 _ORDERED = "collections OrderedDict"
 _KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 """The types of numbers: a record states its type as `torch.FloatStorage`."""
@@ -52,7 +55,7 @@ class Described:
     Attributes:
         record: its numbers.
         first: position of its first number in the record.
-        shape: its shape.
+        shape: its shape, of at most 8 dimensions.
         strides: the distance of neighbours in the record, for each dimension.
     """
 
@@ -175,6 +178,8 @@ class WeightPickle:
             # only these have no hashes that the file can choose, to make a dictionary slow
             if type(key) is not str and not (type(key) is int and 0 <= key < _MOST_OPERATIONS):
                 raise _Refusal(f"it has a {type(key).__name__} as a key of a dictionary, expected a name")
+            if type(key) is str:
+                _require_name(key)
             target[key] = value
 
     def _set_one(self, argument: Any) -> None:
@@ -206,6 +211,7 @@ class WeightPickle:
         """Replace ("storage", type, name, device, count) by its record; the old format adds None, or a part of it."""
         match self._stack.pop():
             case ("storage", _Name(name), str(key), str(_), int(count), *part) if part in ([], [None]):
+                _require_name(key)
                 kind = name.removeprefix("torch ").removesuffix("Storage")
                 record = Record(kind, key, count)
             case _:
@@ -219,6 +225,12 @@ class _Refusal(Exception):
     """What a pickle does that weights do not need."""
 
 
+def _require_name(name: str) -> None:
+    """Refuse a long name: each use of a dictionary can compare all of it."""
+    if len(name) > _LONGEST_NAME:
+        raise _Refusal(f"it has a name of {len(name):,} characters, expected at most {_LONGEST_NAME:,}")
+
+
 def _is_pairs(arguments: tuple[Any, ...]) -> bool:
     """Return whether the argument of an `OrderedDict` is a list of lists of two, as Python 2 wrote its content."""
     pairs = arguments[0]
@@ -229,6 +241,7 @@ def _is_described(record: Any, first: Any, shape: Any, strides: Any) -> bool:
     return (
         type(record) is Record
         and type(shape) is type(strides) is tuple
+        and len(shape) == len(strides) <= MAX_DIMENSIONS  # one shape of a million numbers can be given to many calls
         and all(type(number) is int for number in (first, *shape, *strides))
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,18 +35,23 @@ def figures_csv(networks: Iterable[Measurement]) -> str:
 
 
 def categories_csv(networks: Iterable[Measurement]) -> str:
-    """Write a row for each network, category and ranking, at the smallest cutoff, t = 0."""
+    """Write a row for each network, category with queries, and ranking, at the smallest cutoff, t = 0."""
     head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
-    rows: list[tuple[Any, ...]] = []
+    return _csv(head, _category_rows(networks))
+
+
+def _category_rows(networks: Iterable[Measurement]) -> Iterator[tuple[Any, ...]]:
     for network in networks:
-        comparison = network.comparison
-        for label, folder in enumerate(network.about["classes"]):
-            chosen = network.labels == label
-            queries = int(np.count_nonzero(chosen))
-            for i, name in enumerate(RANKING_NAMES):
-                figures = (comparison.at_all[i, 0, chosen].mean(), *comparison.at_k[i, 0, chosen].mean(axis=0))
-                rows.append((*_identity(network), folder, queries, name, *_numbers(figures)))
-    return _csv(head, rows)
+        comparison, classes = network.comparison, network.about["classes"]
+        queries = np.bincount(network.labels, minlength=len(classes))
+        columns = [
+            [network.means_by_class(values) for values in (comparison.at_all[i, 0], *comparison.at_k[i, 0].T)]
+            for i in range(len(RANKING_NAMES))
+        ]
+        for label in np.flatnonzero(queries):
+            for name, means in zip(RANKING_NAMES, columns, strict=True):
+                figures = _numbers(float(mean[label]) for mean in means)
+                yield (*_identity(network), classes[label], int(queries[label]), name, *figures)
 
 
 def _identity(network: Measurement) -> tuple[Any, ...]:

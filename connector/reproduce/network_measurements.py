@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from semcut.connector.data.tensor_files import read_tensor_file
+from semcut.connector.data.tensor_files import read_metadata, read_tensor_file
 from semcut.connector.evaluation.rankings import Comparison
 from semcut.connector.reproduce.stored_facts import require_arrays, require_facts
 from semcut.indexes.errors import DataError, shown
@@ -123,4 +123,33 @@ class Measurement:
         except DataError:
             raise
         except Exception as error:  # safetensors raises errors of its own type and of others
-            raise DataError(f"{file} cannot be read ({error}): delete it, and the network is measured again") from None
+            raise _damaged(file, error) from None
+
+    def means_by_class(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the means of (nq,) figures over the queries of each class: (C,), NaN for a class without queries."""
+        classes = len(self.about["classes"])
+        counts = np.bincount(self.labels, minlength=classes)
+        sums = np.bincount(self.labels, weights=values, minlength=classes)
+        means = np.full(classes, np.nan)
+        np.divide(sums, counts, out=means, where=counts > 0)
+        return means
+
+    @staticmethod
+    def count_classes(file: Path) -> int:
+        """Return the number of classes of a measurement; no array is read.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            classes = json.loads(read_metadata(file, _MAX_BYTES)[_METADATA])["about"]["classes"]
+            if not isinstance(classes, list):
+                raise ValueError("it has no list of classes")
+            return len(classes)
+        except Exception as error:
+            raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{file} cannot be read ({reason}): delete it, and the network is measured again")

@@ -10,6 +10,7 @@ These files are written to the directory of results:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import date
@@ -25,12 +26,20 @@ from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Me
 from semcut.connector.reproduce.results_folder import PAGE_FILES, begin_results, check_results
 from semcut.connector.reproduce.training_commands import training_commands
 from semcut.indexes.errors import DataError, shown
-from semcut.indexes.regular_files import read_json
-from semcut.indexes.storage.atomic_write import write_file, write_json
+from semcut.indexes.regular_files import JSON_BYTES, read_json
+from semcut.indexes.storage.atomic_write import write_file
 
 PAGE, SPEED = "results.md", "speed.json"
 
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+MOST_NETWORKS, MOST_CATEGORIES = 1000, 200_000
+"""The most networks in a directory of results, and the most categories, counting those of each network."""
+MOST_BYTES = 2 << 30
+"""The most bytes of the figures of all networks, which are in memory together."""
+
+_MOST_DATASETS = 50
+"""The most data sets of a benchmark, as `semcut benchmark` has."""
+
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading and showing the figures of a benchmark raises if they have another form."""
 
 _CONVENTIONS = f"""\
@@ -49,12 +58,33 @@ def networks_in(out: Path) -> dict[ProtocolName, list[Measurement]]:
     """Read the measurements in a directory of results, by protocol.
 
     Raises:
-        DataError: a file is damaged, or has the figures of another network or protocol than its path says.
+        DataError: a file is damaged, or has the figures of another network or protocol than its path says; or there
+            are more networks, or more categories of them, than a page may have.
     """
-    found = {
-        name: [Measurement.load(file) for file in sorted((out / name).glob(f"*/{FIGURES_FILE}"))] for name in PROTOCOLS
-    }
-    return {name: networks for name, networks in found.items() if networks}
+    files = {name: sorted((out / name).glob(f"*/{FIGURES_FILE}")) for name in PROTOCOLS}
+    _check_size(out, [file for found in files.values() for file in found])
+    return {name: [Measurement.load(file) for file in found] for name, found in files.items() if found}
+
+
+def _check_size(out: Path, files: Sequence[Path]) -> None:
+    """Raise `DataError` if these files have too many figures for a page; no array is read."""
+    if len(files) > MOST_NETWORKS:
+        raise DataError(
+            f"{out} has {len(files):,} networks, expected at most {MOST_NETWORKS:,}: use several directories"
+        )
+    size = sum(os.lstat(file).st_size for file in files)
+    if size > MOST_BYTES:
+        raise DataError(
+            f"the figures in {out} have {size:,} bytes, expected at most {MOST_BYTES:,}: use several directories"
+        )
+    categories = 0
+    for file in files:
+        categories += Measurement.count_classes(file)
+        if categories > MOST_CATEGORIES:
+            raise DataError(
+                f"the networks in {out} have more than {MOST_CATEGORIES:,} categories, counting those of each: use "
+                "several directories"
+            )
 
 
 def write(out: Path, commands: Sequence[str] = ()) -> Path:
@@ -120,8 +150,11 @@ def keep_speed(out: Path, benchmark: Path) -> None:
     """
     try:
         run: Any = read_json(benchmark / "run.json")
-        table = tables.speed(run)
         _speed(run)
+        table = tables.speed(run)
+        content = json.dumps(run, indent=2) + "\n"
+        if len(content) > JSON_BYTES:
+            raise ValueError(f"its figures have more than {JSON_BYTES:,} bytes")
     except _DAMAGE as error:
         raise DataError(
             f"{benchmark} holds no finished benchmark ({_reason(error)}): give the directory that semcut benchmark "
@@ -133,7 +166,7 @@ def keep_speed(out: Path, benchmark: Path) -> None:
             "--fitted 1e6x100, and so on"
         )
     begin_results(out)
-    write_json(out / SPEED, run)
+    write_file(out / SPEED, content)
 
 
 def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[str]:
@@ -160,6 +193,8 @@ def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[
 
 def _speed(run: dict[str, Any]) -> list[str]:
     """Write the section about time, as a list of paragraphs; empty if the benchmark does not give such a table."""
+    if len(run["datasets"]) > _MOST_DATASETS:
+        raise ValueError(f"it has {len(run['datasets']):,} data sets, expected at most {_MOST_DATASETS}")
     table = tables.speed(run)
     if table is None:
         return []

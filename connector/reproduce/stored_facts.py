@@ -1,7 +1,8 @@
 """Check the facts and the arrays in a file of figures, which may come from someone else, before anything uses them.
 
-Facts are numbers and texts of their types, settings that a network and a training can have, and arrays of the shapes
-that the numbers of queries, rankings and cutoffs give. Whether the figures are true cannot be checked.
+Facts are finite numbers and texts of their types, settings that a network and a training can have, and arrays of the
+shapes that the numbers of queries, rankings and cutoffs give. All figures are 0 to 1. Whether they are true cannot be
+checked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.training.train_config import TrainConfig
 
 _LARGEST, _MOST_CHARACTERS, _MOST_STARTS, _MOST_EPOCHS = 1 << 48, 4096, 10, 100_000
+_ROUNDING = 1e-9
 _COUNTS = ("training", "records", "queries")
 _SIZES = ("head", "backbone", "image_size", "bits", "dim")
 _SETTINGS = ("seed", "epochs", "learning_rate", "backbone_rate")
@@ -71,6 +73,8 @@ def require_arrays(
         kind = {"labels": np.dtype(np.int64), "right": np.dtype(bool)}.get(name, np.dtype(np.float64))
         if name not in shapes or array.shape != shapes[name] or array.dtype != kind:
             raise ValueError(f"{name[:60]!r} is no array of figures, or has another shape or type")
+        if kind == np.float64 and not ((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)).all():
+            raise ValueError(f"{name[:60]!r} has figures outside of 0 to 1")
     if not ((arrays["labels"] >= 0) & (arrays["labels"] < len(about["classes"]))).all():
         raise ValueError("a label is no class")
 
@@ -91,4 +95,4 @@ def _is_text(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) <= _LARGEST)
+    return isinstance(value, float | int) and type(value) is not bool and abs(value) <= _LARGEST  # NaN is not

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
+
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
 from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.reproduce.markdown_text import plain
@@ -69,28 +71,30 @@ def methods(groups: Sequence[Group], metric: Metric) -> Table:
 def categories(groups: Sequence[Group]) -> Table:
     """Make Table II: mAP by category, of the codes of each group, and of the fused ranking of the best group.
 
-    If there are more than 20 categories, the table has the ten best and the ten worst.
+    If there are more than 20 categories, the table has the ten best and the ten worst. Categories of which a network
+    has no queries are left out.
     """
-    names = groups[0].about["names"]
+    names, classes = groups[0].about["names"], groups[0].about["classes"]
     metric = headline_metric(groups[0].about["protocol"])
     best = best_group(groups, metric)
     columns: list[tuple[str, Group, RankingName]] = [(group.label, group, "hamming") for group in groups]
     columns.append((f"{best.label}, fused", best, "fused"))
-    rows = []
-    for label, folder in enumerate(groups[0].about["classes"]):
-        stats = [group.stat(_of_class(metric, ranking, label)) for _, group, ranking in columns]
-        rows.append((stats[-1].mean, (names.get(folder, folder), *(str(stat) for stat in stats))))
+    means = [
+        np.array([member.means_by_class(metric.of(member, ranking, 0.0)) for member in group.members])
+        for _, group, ranking in columns
+    ]  # of each column: (members, C)
+    shown = np.flatnonzero(~np.isnan([mean.sum(axis=0) for mean in means]).any(axis=0))
     title = f"{metric} by category: codes by Hamming distance, and the fused ranking of {best.label}"
-    if len(rows) > _MOST_CATEGORIES:
-        rows.sort(key=lambda row: -row[0])
-        rows = rows[: _MOST_CATEGORIES // 2] + rows[-_MOST_CATEGORIES // 2 :]
-        title += f" (the best and the worst {_MOST_CATEGORIES // 2} of {len(groups[0].about['classes'])})"
-    return Table(title, ("category", *(name for name, _, _ in columns)), tuple(row for _, row in rows))
-
-
-def _of_class(metric: Metric, ranking: RankingName, label: int) -> Callable[[Measurement], float]:
-    """Create a function that computes the mAP of one network over the queries of a class."""
-    return lambda member: float(metric.of(member, ranking, 0.0)[member.labels == label].mean())
+    if len(shown) > _MOST_CATEGORIES:
+        half = _MOST_CATEGORIES // 2
+        title += f" (the best and the worst {half} of {len(shown)})"
+        ranked = shown[np.argsort(-means[-1][:, shown].mean(axis=0), kind="stable")]
+        shown = np.concatenate([ranked[:half], ranked[-half:]])
+    rows = [
+        (names.get(classes[label], classes[label]), *(str(Stat.of(mean[:, label].tolist())) for mean in means))
+        for label in shown
+    ]
+    return Table(title, ("category", *(name for name, _, _ in columns)), tuple(rows))
 
 
 def cutoffs(group: Group) -> Table:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,11 +27,16 @@ from semcut.connector.models.checkpoint import (
     Checkpoint,
     TrainingDigests,
     disk_errors,
+    stored_digests,
     write_digests,
 )
 from semcut.connector.training.run_state import STATE
 from semcut.indexes.errors import CheckpointError, DataError, shown
+from semcut.indexes.regular_files import read_bytes
 from semcut.indexes.storage.atomic_write import replacing
+
+_BEFORE_STATE = re.compile(rf"{re.escape(TRAINING_IMAGES)}|{re.escape(TRAINING_DIGESTS)}|.+\.[0-9a-f]{{16}}\.new")
+"""What a training that was killed before its first state leaves: its record, and a file that it was writing."""
 
 
 def require_one_line_each(files: Sequence[str]) -> None:
@@ -68,23 +74,33 @@ def require_place(path: Path, resume: bool) -> bool:
         Whether the directory has a state to resume from.
 
     Raises:
-        DataError: without `resume`, it is no new or empty directory.
-        CheckpointError: with `resume`, it has a network, which a new training would replace, but no state; or the disk
-            refuses.
+        DataError: without a state to resume from, it is no new or empty directory; with `resume`, it may also have what
+            a training leaves that was killed before its first state.
+        CheckpointError: it has a network, which a new training would replace, but no state; or the disk refuses.
     """
-    if not resume:
-        with disk_errors(path):
-            if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-                raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
-        return False
-    if os.path.lexists(path / STATE):
+    if resume and os.path.lexists(path / STATE):
         return True
-    for name in (MODEL, WEIGHTS):
-        if os.path.lexists(path / name):
+    with disk_errors(path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise DataError(f"{path} is not a directory: choose another")
+        names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    if names and not resume:
+        raise DataError(f"{path} exists already: choose another directory, or resume the run in it")
+    for name in names:
+        if name in (MODEL, WEIGHTS):
             raise CheckpointError(
                 f"{path} has a network ({name}), but no {STATE} to resume from: train into another directory"
             )
+        if not _BEFORE_STATE.fullmatch(name):
+            raise _other_content(path, name)
     return False
+
+
+def _other_content(path: Path, name: str) -> DataError:
+    return DataError(
+        f"{path} has {shown(name)}, which is not of this training, and no {STATE} to resume from: move it away, or "
+        "train into another directory"
+    )
 
 
 def finished_network(path: Path, settings: Mapping[str, Any], kept: Mapping[str, Any]) -> Checkpoint | None:
@@ -114,26 +130,34 @@ def finished_network(path: Path, settings: Mapping[str, Any], kept: Mapping[str,
 def begun_run(path: Path, files: Sequence[str], digests: TrainingDigests) -> Iterator[None]:
     """Make the run directory and record the training images; remove both if the block fails before its first epoch.
 
+    A record that is there already stays: it is the same, or the directory has the state of this training.
+
     Args:
         path: the run directory.
         files: paths of all images, for people.
         digests: digests of the images, by which they are recognised.
 
     Raises:
-        DataError: there are more images than a run directory records.
+        DataError: there are more images than a run directory records; or the directory has no state, and the record
+            of other images.
     """
     if len(files) > MOST_IMAGES:
         raise DataError(f"there are {len(files):,} images to train on, expected at most {MOST_IMAGES:,}: choose some")
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
-    empty = path in missing or not any(path.iterdir())
+    made = {name for name in (TRAINING_IMAGES, TRAINING_DIGESTS) if not os.path.lexists(path / name)}
+    if not require_place(path, resume=True):
+        record = {TRAINING_IMAGES: _text_of(files), TRAINING_DIGESTS: stored_digests(digests)}
+        for name in sorted(record.keys() - made):
+            if not _holds(path / name, record[name]):
+                raise _other_content(path, name)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_lines(path / TRAINING_IMAGES, files)
         write_digests(path, digests)
         yield
     except BaseException:
-        if empty and not os.path.lexists(path / STATE):
-            for name in (TRAINING_IMAGES, TRAINING_DIGESTS):
+        if not os.path.lexists(path / STATE):
+            for name in made:
                 with suppress(OSError):
                     (path / name).unlink()
             for folder in missing:
@@ -142,7 +166,19 @@ def begun_run(path: Path, files: Sequence[str], digests: TrainingDigests) -> Ite
         raise
 
 
+def _holds(file: Path, content: bytes) -> bool:
+    """Return whether a file has exactly this content."""
+    try:
+        return read_bytes(file, len(content)) == content
+    except OSError:
+        return False
+
+
 def write_lines(file: Path, lines: Sequence[str]) -> None:
     """Write lines to a text file, in one step; replace the file if it exists."""
     with replacing(file) as scratch:
-        scratch.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        scratch.write_bytes(_text_of(lines))
+
+
+def _text_of(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")

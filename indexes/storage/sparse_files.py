@@ -7,11 +7,11 @@ holes. So all columns are judged together, and only an index that is nearly all 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 
 from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.regular_files import data_bytes
 from semcut.indexes.storage.column_files import Column, Extent
 
 _ANY_BYTES, _MOST_HOLES = 1 << 28, 64
@@ -32,7 +32,7 @@ def require_stored(files: Mapping[str, Column], extents: Mapping[str, Extent]) -
     if total <= _ANY_BYTES or _MOST_HOLES * sum(512 * file.st_blocks for file in found.values()) >= total:
         return
     for name, file in files.items():
-        data += _data_bytes(file.descriptor, sizes[name])
+        data += data_bytes(file.descriptor, sizes[name])
         if _MOST_HOLES * data >= total:
             return
     folder = next(iter(files.values())).path.parent
@@ -40,16 +40,3 @@ def require_stored(files: Mapping[str, Column], extents: Mapping[str, Extent]) -
         f"the files of {folder} hold {data:,} of {total:,} bytes, the rest are holes: do not use this index, or "
         "restore it from a backup; if its records are zeros, copy its files with `cp --sparse=never`"
     )
-
-
-def _data_bytes(descriptor: int, size: int) -> int:
-    """Count the bytes that are not in holes, among the first `size` bytes of a file."""
-    data = position = 0
-    try:
-        while position < size:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-            position = os.lseek(descriptor, start, os.SEEK_HOLE)
-            data += max(0, min(position, size) - start)
-    except OSError as error:
-        return data if error.errno == errno.ENXIO else size  # ENXIO: nothing but a hole follows
-    return data

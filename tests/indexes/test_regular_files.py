@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
+from semcut.indexes import regular_files
 from semcut.indexes.regular_files import open_binary, open_descriptor, read_bytes, read_json, stored_bytes
 
 
@@ -62,6 +64,22 @@ def test_a_hole_counts_as_little(tmp_path):
     assert stored_bytes(file.stat()) == 250_000
     os.truncate(file, 1 << 40)
     assert stored_bytes(file.stat()) < 1 << 27
+
+
+def test_a_large_file_that_is_a_hole_is_refused(tmp_path, monkeypatch):
+    hole, file = tmp_path / "hole", tmp_path / "file"
+    for size in (17 << 20, 1 << 40):
+        with hole.open("wb") as stream:
+            stream.write(b"begins as it should")
+            stream.truncate(size)
+        with pytest.raises(OSError, match=f"most of its {size:,} bytes are holes"):
+            read_bytes(hole, 1 << 41)
+    file.write_bytes(b"content" + bytes(1000))
+    monkeypatch.setattr(regular_files, "_ANY_BYTES", 100)
+    found = file.stat()  # with no block, as if they were compressed, or not allocated yet
+    uncounted = SimpleNamespace(st_mode=found.st_mode, st_size=found.st_size, st_blocks=0)
+    monkeypatch.setattr(os, "fstat", lambda descriptor: uncounted)
+    assert read_bytes(file, 2000) == b"content" + bytes(1000)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", b'{"a": 1} {}'])

@@ -12,6 +12,7 @@ A data set is one directory, whether its encodings come from images or are gener
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class About(Settings):
         dim: length of a feature.
         zipf: exponent of the class frequencies; 0 if they are equal or those of the source.
         seed: seed of all random choices in the data set; None if there were none.
+        origin: the indexes that it was made of, or was fitted to, see `data_origin`; None if that is not known.
     """
 
     name: Text
@@ -62,6 +64,7 @@ class About(Settings):
     dim: int = Field(ge=1, le=65_536)
     zipf: float = Field(default=0.0, ge=0, le=1e6)
     seed: Count | None = None
+    origin: Text | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +126,10 @@ class Dataset:
 def _about(path: Path) -> About:
     try:
         return About(**read_json(path / _ABOUT))  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError, SemcutError):
+    except FileNotFoundError:
         raise _unfinished(path) from None
+    except (OSError, ValueError, TypeError, SemcutError) as error:
+        raise _damaged(path, _ABOUT, error) from None
 
 
 def _check_index(path: Path, name: str, index: FaissIndex, about: About, rows: int) -> None:
@@ -147,8 +152,8 @@ def _read_labels(path: Path, about: About) -> tuple[NDArray[np.int32], NDArray[n
     expected = {"records": Array("i4", (about.records,)), "queries": Array("i4", (about.queries,))}
     try:
         labels = read_arrays(path / _LABELS, expected.get, expected, 4 * (about.records + about.queries))
-    except (OSError, ValueError):
-        raise _unfinished(path) from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, _LABELS, error) from None
     for name, found in labels.items():
         low, high = int(found.min()), int(found.max())
         if low < 0 or high >= about.classes:
@@ -161,6 +166,16 @@ def _read_labels(path: Path, about: About) -> tuple[NDArray[np.int32], NDArray[n
 
 def _unfinished(path: Path) -> DataError:
     return DataError(f"{path} holds no finished data set of a benchmark: delete it, and the next run creates it again")
+
+
+def _damaged(path: Path, name: str, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or str(error)[:200]
+    return DataError(f"{path / name} cannot be read ({reason}): delete {path}, and the next run creates it again")
+
+
+def is_finished(path: Path) -> bool:
+    """Return whether a directory has the file that marks a data set as complete, readable or not."""
+    return os.path.lexists(path / _ABOUT)
 
 
 def shape(index: FaissIndex) -> tuple[int, int, int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
-from semcut.connector.benchmark.datasets.dataset import Dataset
+from semcut.connector.benchmark.datasets.data_origin import origin_of, require_same, with_bits
+from semcut.connector.benchmark.datasets.dataset import Dataset, is_finished
 from semcut.connector.benchmark.datasets.fitted_records import Fit, fitted_dataset
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
 from semcut.connector.benchmark.datasets.run_folders import delete_dataset
@@ -22,11 +24,11 @@ from semcut.connector.data import sources
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
-from semcut.indexes.storage.store import Store
 
 GROWTH_CLASSES = 200
 QUERIES = 4096
 """Queries of a fitted data set; a run uses a random choice of them."""
+_DIGITS = f"scikit-learn's digits (format {FORMAT_VERSION})"
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,30 @@ class DatasetTask:
         name: name of the data set and of its directory of results.
         grid: name of the grid of methods that search it, see `grids`.
         make: creates the data set, if it is not complete, and returns its directory.
+        wanted: what `About` has to say of the data set, by attribute.
     """
 
     name: str
     grid: Grid
     make: Callable[[], Path]
+    wanted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class IndexPair:
-    """Two stored indexes, one of records and one of labelled queries, and a name for both."""
+    """Two stored indexes, one of records and one of labelled queries, and a name for both.
+
+    Attributes:
+        name: the name.
+        index: index of the records.
+        queries: index of the queries.
+        origin: what they hold, in words; None for indexes of the user, which `data_origin` describes.
+    """
 
     name: str
     index: Path
     queries: Path
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +112,9 @@ def dataset_tasks(
         progress: callback that gets the progress of creating a data set.
 
     Raises:
-        DataError: two data sets would have the same name, or an index of the user is inside of the run's directory.
-        StorageError: a data set has to be made, and an index of the user cannot be used.
+        DataError: two data sets would have the same name, an index of the user is inside of the run's directory, or a
+            data set there is damaged or was made of other data.
+        StorageError: an index of the user cannot be opened.
     """
     for place in (place for pair in pairs for place in (pair.index, pair.queries)):
         if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(out)):
@@ -109,32 +122,47 @@ def dataset_tasks(
                 f"{place} is inside of {out}, where a run deletes unfinished data sets: choose another directory for "
                 "the run"
             )
-    first = cache(lambda: pairs[0] if pairs else digits(progress))
+    _require_different([pair.name for pair in pairs])
+    first = cache(lambda: digits(progress))
     tasks: list[DatasetTask] = []
-    copied: list[tuple[str, Callable[[], IndexPair]]] = [(pair.name, partial(_given, pair)) for pair in pairs]
+    copied: list[tuple[str, Callable[[], IndexPair], str]] = [
+        (pair.name, partial(_given, pair), origin_of(pair.index, pair.queries)) for pair in pairs
+    ]
+    source = copied[0] if copied else ("digits", first, _DIGITS)
     if grid == "quick" and not pairs:
-        copied.append(("digits", first))
+        copied.append(source)
     lengths: list[int | None] = [*bits] or [None]
     for length in lengths:
         ending = "" if length is None else f"-{length}bits"
-        for name, pair in copied:
-            path = out / "data" / (name + ending)
-            tasks.append(DatasetTask(path.name, grid, partial(_make_copy, path, pair, length)))
+        for name, pair, origin in copied:
+            path, wanted = out / "data" / (name + ending), {"origin": with_bits(origin, length)}
+            tasks.append(
+                DatasetTask(path.name, grid, partial(_make_copy, path, pair, length, wanted, path.name), wanted)
+            )
         tasks += [
-            _fitted_task(out, request, request.name + ending, grid, first, length, seed, progress) for request in fitted
+            _fitted_task(out, request, request.name + ending, grid, source, length, seed, progress)
+            for request in fitted
         ]
     for records in growth:
         request, name = FittedRequest(records, GROWTH_CLASSES), f"growth-{records}"
-        tasks.append(_fitted_task(out, request, name, "growth", first, lengths[0], seed, progress))
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"two data sets would be named {name}: rename a directory, or request each only once")
-    if any(not _is_complete(out / "data" / name) for name in names):
-        for given in pairs:  # before anything is written
-            Store.open(given.index).close()
-            Store.open(given.queries).close()
+        tasks.append(_fitted_task(out, request, name, "growth", source, lengths[0], seed, progress))
+    _require_different([*(task.name for task in tasks), *([_source_name(source[0])] if fitted or growth else [])])
+    for task in tasks:
+        _is_complete(out / "data" / task.name, task.wanted)
     return tasks
+
+
+def _require_different(names: Sequence[str]) -> None:
+    """Raise `DataError` if two data sets would have the same directory, also on a disk that ignores case."""
+    folded = [name.casefold() for name in names]
+    for name in names:
+        if folded.count(name.casefold()) > 1:
+            raise DataError(f"two data sets would be named {name}: rename a directory, or request each only once")
+
+
+def _source_name(name: str) -> str:
+    """Name the copy of an index to which others are fitted; no directory that a user gives makes a name with a +."""
+    return f"source+{name}"
 
 
 def digits(progress: Progress) -> IndexPair:
@@ -144,7 +172,7 @@ def digits(progress: Progress) -> IndexPair:
     needs torch.
     """
     place = sources.cache() / f"benchmark-digits-{FORMAT_VERSION}"
-    pair = IndexPair("digits", place / "index", place / "queries")
+    pair = IndexPair("digits", place / "index", place / "queries", _DIGITS)
     if place.is_dir():
         return pair
     from semcut.connector.models.network import Architecture  # loads torch
@@ -179,20 +207,29 @@ def _fitted_task(
     request: FittedRequest,
     name: str,
     grid: Grid,
-    source: Callable[[], IndexPair],
+    source: tuple[str, Callable[[], IndexPair], str],
     bits: int | None,
     seed: int,
     progress: Progress,
 ) -> DatasetTask:
+    source_name, pair, origin = source
+    wanted = {
+        "origin": with_bits(origin, bits),
+        "records": request.records,
+        "classes": request.classes,
+        "zipf": request.zipf,
+        "seed": seed,
+    }
+
     def report(done: int, total: int, task: str = "") -> None:
         progress(done, total, f"{name}: {task}")
 
     def make() -> Path:
         path = out / "data" / name
-        if _is_complete(path):
+        if _is_complete(path, wanted):
             return path
-        pair = source()
-        with _open_or_copy(out / "data" / f"source-{pair.name}", pair) as dataset:
+        copy = _make_copy(out / "data" / _source_name(source_name), pair, None, {"origin": origin}, source_name)
+        with Dataset.open(copy) as dataset:
             fit = Fit.of(dataset, seed=seed)
         delete_dataset(path)
         made = fitted_dataset(
@@ -205,39 +242,38 @@ def _fitted_task(
             zipf=request.zipf,
             seed=seed,
             bits=bits,
+            origin=with_bits(origin, bits),
             progress=report,
         )
         made.close()
         return path
 
-    return DatasetTask(name, grid, make)
+    return DatasetTask(name, grid, make, wanted)
 
 
-def _make_copy(path: Path, source: Callable[[], IndexPair], bits: int | None) -> Path:
+def _make_copy(
+    path: Path, source: Callable[[], IndexPair], bits: int | None, wanted: Mapping[str, Any], name: str
+) -> Path:
     """Copy a pair of indexes into a data set, if that is not complete, and return its directory."""
-    if not _is_complete(path):
+    if not _is_complete(path, wanted):
         pair = source()
         delete_dataset(path)
-        dataset_from_indexes(path, pair.index, pair.queries, name=path.name, bits=bits).close()
+        origin = None if pair.origin is None else with_bits(pair.origin, bits)
+        with dataset_from_indexes(path, pair.index, pair.queries, name=name, bits=bits, origin=origin) as made:
+            require_same(path, made.about.model_dump(), wanted)  # the indexes may have changed since the run began
     return path
 
 
-def _open_or_copy(path: Path, pair: IndexPair) -> Dataset:
-    """Open a pair of indexes as a data set with all bits of its codes, after copying it if necessary."""
-    if _is_complete(path):
-        return Dataset.open(path)
-    delete_dataset(path)
-    return dataset_from_indexes(path, pair.index, pair.queries, name=pair.name)
+def _is_complete(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Return whether the path holds a complete data set.
 
-
-def _is_complete(path: Path) -> bool:
-    """Return whether the path holds a complete data set."""
-    if not os.path.lexists(path):
+    Raises:
+        DataError: the data set is damaged, or was made of other data than is wanted.
+    """
+    if not is_finished(path):
         return False
-    try:
-        Dataset.open(path).close()
-    except DataError:
-        return False
+    with Dataset.open(path) as dataset:
+        require_same(path, dataset.about.model_dump(), wanted)
     return True
 
 

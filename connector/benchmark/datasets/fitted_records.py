@@ -250,6 +250,7 @@ def fitted_dataset(
     zipf: float = 0.0,
     seed: int = 0,
     bits: int | None = None,
+    origin: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Generate records and queries and write them to the disk, batch by batch, as a data set.
@@ -260,6 +261,7 @@ def fitted_dataset(
         name: name of the data set.
         classes, zipf, seed, bits: as for `Fit.generator`.
         records, queries: numbers of records and of queries, at least 1.
+        origin: what `About.origin` says.
         progress: callback that gets the number of generated records.
 
     Raises:
@@ -296,6 +298,7 @@ def fitted_dataset(
         dim=config.dim,
         zipf=zipf,
         seed=seed,
+        origin=origin,
     )
     finish_dataset(path, about, labels[0], labels[1])
     return Dataset.open(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.benchmark.datasets.data_origin import origin_of_snapshots, with_bits
 from semcut.connector.benchmark.datasets.dataset import (
     About,
     Dataset,
@@ -41,6 +42,7 @@ def dataset_from_indexes(
     bits: int | None = None,
     limit_queries: int | None = None,
     seed: int = 0,
+    origin: str | None = None,
 ) -> Dataset:
     """Copy two stored indexes into a data set; the new ids count from 0 in order of the ids in the source.
 
@@ -55,6 +57,7 @@ def dataset_from_indexes(
         bits: keep only this many first bits of each code. Default: all.
         limit_queries: keep at most this many queries, drawn at random and balanced over the classes. Default: all.
         seed: seed of the choice of queries.
+        origin: what `About.origin` says. Default: a digest of both indexes.
 
     Raises:
         DataError: records have no uris or belong to other classes; the indexes have different shapes or are empty; the
@@ -62,6 +65,7 @@ def dataset_from_indexes(
         InvalidParameterError: no index can have that many bits.
         NotAnIndexError: one of the two directories holds no index.
     """
+    paths = (index_path, queries_path)
     with FaissIndex.open(index_path) as index, FaissIndex.open(queries_path) as queries:
         config = _config_of_copies(index, queries, (index_path, queries_path), bits)
         classes = _class_names((index_path, queries_path), index, queries)
@@ -81,6 +85,7 @@ def dataset_from_indexes(
             bits=config.bits,
             dim=config.dim,
             seed=None if limit_queries is None else seed,
+            origin=origin or with_bits(origin_of_snapshots(paths, (index.snapshot, queries.snapshot)), bits),
         )
         finish_dataset(path, about, labels[0].astype(np.int32), labels[1][chosen[1]].astype(np.int32))
     return Dataset.open(path)

@@ -9,6 +9,8 @@ The directory of a run may come from someone else, see `own_folders`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from semcut.connector import own_folders
@@ -20,7 +22,7 @@ _DATASET = {
     r"index|queries": INDEX,
     r"\.build-[a-z0-9_]+": {"index": INDEX},
 }
-_RESULTS = {rf"(dataset\.json|[A-Za-z0-9.=+-]+\.npz){NEW}": None}
+_RESULTS = ("dataset.json", "truth.npz", "queries.npz", "probes.npz")
 
 
 def require_directories(out: Path) -> None:
@@ -56,10 +58,15 @@ def delete_dataset(path: Path) -> None:
     own_folders.delete_parts(path, _DATASET, _MAKER)
 
 
-def delete_results(path: Path) -> None:
+def delete_results(path: Path, files: Iterable[str] = ()) -> None:
     """Delete unfinished results of a data set, if there are any.
+
+    Args:
+        path: their directory.
+        files: names of the files that the methods have.
 
     Raises:
         DataError: as for `delete_dataset`.
     """
-    own_folders.delete_parts(path, _RESULTS, _MAKER)
+    names = "|".join(re.escape(name) for name in (*_RESULTS, *files))
+    own_folders.delete_parts(path, {f"({names}){NEW}": None}, _MAKER)

@@ -136,13 +136,16 @@ class DatasetFacts:
         """Read `dataset.json`; None if the directory has none, and so no complete results.
 
         Raises:
-            DataError: the file has other content.
+            DataError: the file cannot be read, or has other content.
         """
         path = directory / _FILE
         try:
             content: Any = read_json(path)
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path} cannot be read ({why}): {REPEAT}") from None
         try:
             facts = _FACTS.validate_python(content)
             reason = facts._contradiction()

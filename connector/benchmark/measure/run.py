@@ -54,7 +54,8 @@ def run(out: Path, tasks: Iterable[DatasetTask], plan: Plan, progress: Progress)
     set_threads(plan.threads)
     for task in missing_tasks(out, list(tasks), plan):
         directory = out / "raw" / task.name
-        delete_results(directory)
+        methods = (one for each in structures(task.grid, plan.methods) for one in each.methods())
+        delete_results(directory, (raw_results.file_name(method.name) for method in methods))
         path = task.make()
         directory.mkdir(parents=True)
         _measure(directory, task, path, plan, progress)

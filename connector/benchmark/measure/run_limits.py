@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from semcut.connector.benchmark.datasets.data_origin import require_same
 from semcut.connector.benchmark.datasets.dataset_tasks import DatasetTask
 from semcut.connector.benchmark.datasets.run_folders import require_directories
 from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts
@@ -62,11 +63,18 @@ def missing_tasks(out: Path, tasks: Sequence[DatasetTask], plan: Plan) -> list[D
         plan: its plan.
 
     Raises:
-        DataError: as for `complete_results`, counting what the missing results will have; or the plan chooses no
-            method.
+        DataError: as for `complete_results`, counting what the missing results will have; complete results are of
+            other data or of another grid; or the plan chooses no method.
     """
     complete = complete_results(out, plan)
-    missing = [task for task in tasks if out / "raw" / task.name not in complete]
+    missing = []
+    for task in tasks:
+        facts = complete.get(out / "raw" / task.name)
+        if facts is None:
+            missing.append(task)
+        else:
+            found = {**facts.about.model_dump(), "grid": facts.grid}
+            require_same(out / "raw" / task.name, found, {**task.wanted, "grid": task.grid})
     counts = {
         grid: sum(len(one.methods()) for one in structures(grid, plan.methods)) for grid in {x.grid for x in missing}
     }

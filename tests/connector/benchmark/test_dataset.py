@@ -50,7 +50,9 @@ def test_an_unfinished_or_damaged_data_set_is_refused(tmp_path, name, damage):
         file.write_bytes(content[: len(content) // 2])
     if damage == "other":
         file.write_bytes(b'{"name": 3}')
-    with pytest.raises(DataError, match="no finished data set"):
+    finished = damage == "missing" and name == "dataset.json"
+    message = "no finished data set" if finished else f"{name} cannot be read .*: delete .*set, and the next run"
+    with pytest.raises(DataError, match=message):
         Dataset.open(tmp_path / "set")
 
 
@@ -68,9 +70,9 @@ def test_parts_of_different_sizes_are_refused(tmp_path):
     [
         (lambda labels: labels + 2**30, r"labels of records from 1073741824 to \d+, expected 0 to 11"),
         (lambda labels: labels - 9, "labels of records from -9 to 2, expected 0 to 11"),
-        (lambda labels: labels.astype("U9"), "no finished data set"),
-        (lambda labels: labels.astype(np.float32), "no finished data set"),
-        (lambda labels: np.zeros(1 << 20, np.int32), "no finished data set"),
+        (lambda labels: labels.astype("U9"), r"labels\.npz cannot be read"),
+        (lambda labels: labels.astype(np.float32), r"labels\.npz cannot be read"),
+        (lambda labels: np.zeros(1 << 20, np.int32), r"labels\.npz cannot be read"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused_before_they_are_used(tmp_path, change, message):
@@ -99,7 +101,7 @@ def test_a_description_of_great_length_is_refused(tmp_path):
     make(tmp_path / "set")
     for name, value in (("name", "W" * 5000), ("source", "W" * 5000), ("seed", 10**300), ("zipf", 1e300)):
         (tmp_path / "set" / "dataset.json").write_text(json.dumps({**ABOUT.model_dump(), name: value}))
-        with pytest.raises(DataError, match="no finished data set"):
+        with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
             Dataset.open(tmp_path / "set")
 
 

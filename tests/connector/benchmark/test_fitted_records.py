@@ -207,7 +207,7 @@ def test_a_data_set_is_made_and_opened_again(tmp_path, fit):
         assert reports == [(700, 700, "generating records")]
         assert one.about.model_dump() == {
             "name": "f", "source": "fitted to encodings", "records": 700, "queries": 80, "classes": 20, "bits": 32,
-            "dim": DIM, "zipf": 0.5, "seed": 6,
+            "dim": DIM, "zipf": 0.5, "seed": 6, "origin": None,
         }  # fmt: skip
         for index, labels, n in ((one.index, one.record_labels, 700), (one.queries, one.query_labels, 80)):
             assert index.ids().tolist() == list(range(n))

@@ -150,6 +150,9 @@ def test_results_with_a_strange_description_are_one_error(out, tmp_path):
         with pytest.raises(DataError, match="does not describe the results of a benchmark"):
             run_figures(copy)
     (copy / "raw" / "small" / "dataset.json").write_text("{")
+    with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
+        run_figures(copy)
+    (copy / "raw" / "small" / "dataset.json").unlink()
     assert [one.name for one in run_figures(copy).datasets] == ["growth-half", "growth-small"]
 
 

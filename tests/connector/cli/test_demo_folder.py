@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 
 import semcut.connector.cli.train_command as training
 from semcut.connector import Connector
-from semcut.connector.cli.demo_folder import delete_index_of_demo, is_index_of_demo, require_own_directories
+from semcut.connector.cli.demo_folder import (
+    delete_index_of_demo,
+    is_index_of_demo,
+    require_own_directories,
+    require_own_files,
+)
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes.errors import DataError
@@ -55,6 +61,19 @@ def test_the_demo_replaces_links_by_files_and_makes_its_index_again(
     assert not copies[0].is_symlink()
     assert not (out / "digits.png").is_symlink()
     assert (out / "index" / "catalogue.sqlite").stat().st_ino != catalogue
+    written = copies[1].stat().st_mtime_ns
+    picture = (out / "digits.png").read_bytes()
+    for path, what in ((out / "digits.png", "picture"), (copies[0], "digit")):
+        before = path.read_bytes()
+        path.write_bytes(b"\xff\xd8\xff my only photo")
+        now = tree(out)
+        done = semcut("demo", cwd=tmp_path, status=1)
+        assert f"{path.relative_to(tmp_path)} is not the {what} that the demo would write there" in done.stderr
+        assert tree(out) == now
+        path.write_bytes(before)
+    semcut("demo", cwd=tmp_path)
+    assert copies[1].stat().st_mtime_ns == written
+    assert (out / "digits.png").read_bytes() == picture
     (out / "index" / "notes.txt").write_text("mine")
     before = tree(out / "index")
     assert "'notes.txt', which semcut did not write" in semcut("demo", cwd=tmp_path, status=1).stderr
@@ -94,6 +113,22 @@ def test_what_the_demo_makes_later_is_not_there_before_the_network(name: str, tm
         (tmp_path / name / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="was not made by the demo"):
         require_own_directories(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a folder", "other bytes", "more bytes"])
+@pytest.mark.parametrize("name", ["digits.png", "queries/0/a.png"])
+def test_what_is_under_the_name_of_a_file_of_the_demo_stays(kind: str, name: str, tmp_path: Path) -> None:
+    path, digits = tmp_path / name, {tmp_path / "queries/0/a.png": b"digit"}
+    assert require_own_files(tmp_path, digits) == list(digits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"digiT" if kind == "other bytes" else b"digits")
+    with pytest.raises(DataError, match=f"{name} is not the .* that the demo would write there: move it away"):
+        require_own_files(tmp_path, digits)
 
 
 def test_a_training_that_was_killed_before_its_first_epoch_is_begun_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -21,6 +22,7 @@ from semcut.connector.benchmark.measure.dataset_facts import DatasetFacts
 from semcut.connector.benchmark.measure.ground_truth import Truth
 from semcut.connector.benchmark.measure.raw_results import load_arrays
 from semcut.connector.data.images import MAX_BYTES, UnreadableImage, open_image, read_batches
+from semcut.connector.models import pth_files
 from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.reproduce.network_measurements import Measurement
@@ -85,8 +87,24 @@ def test_weights_that_never_end_are_refused(name: str, tmp_path: Path) -> None:
 def test_a_reader_that_does_without_the_file_does_not_wait_for_it(make: Make, tmp_path: Path) -> None:
     for name in ("complete", "dataset.json"):
         make(tmp_path / name)
-    assert DatasetFacts.read(tmp_path) is None
+    with pytest.raises(SemcutError, match=r"dataset\.json cannot be read"):
+        DatasetFacts.read(tmp_path)
     assert not _is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_weights_of_another_model_are_refused_before_their_numbers_are_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"x": torch.zeros(10)}
+    if name == "weights.pth":
+        torch.save(state, tmp_path / name)
+    else:
+        safetensors.torch.save_file(state, tmp_path / name)
+    monkeypatch.setattr(safetensors.torch, "load", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(pth_files, "_tensor", lambda *_: pytest.fail("read"))
+    with pytest.raises(SemcutError, match=r"does not hold weights of this network .* is missing"):
+        READERS[name](tmp_path / name)
 
 
 def test_weights_that_are_a_zip_bomb_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semcut.connector.models import weight_pickle
+from semcut.connector.models import pth_files, weight_pickle
 from semcut.connector.models.pth_files import read_pth
 
 CLASS = b"ccollections\nOrderedDict\nq\1"
@@ -304,8 +304,8 @@ def test_nothing_changes_a_tensor_after_it_was_made(operations, reason, old, tmp
         (b"J\xff\xff\xff\xffK\4\x85K\1\x85", "the size -1"),
         (b"K\0K\4\x85J\xff\xff\xff\xff\x85", "the size -1"),
         (b"K\0K\1\x85\x8a\x09" + bytes(8) + b"\1\x85", "the size 18446744073709551616"),
-        (b"K\0K\4\x85)", "1 dimensions and 0 strides"),
-        (b"K\0(" + b"K\1" * 9 + b"t(" + b"K\1" * 9 + b"t", "9 dimensions"),
+        (b"K\0K\4\x85)", "_rebuild_tensor_v2 with other arguments"),
+        (b"K\0(" + b"K\1" * 9 + b"t(" + b"K\1" * 9 + b"t", "_rebuild_tensor_v2 with other arguments"),
         (b"K\0" + b"K\0\x8a\x05\0\0\0\0\x40\x8a\x05\0\0\0\0\x40\x87" + b"K\1K\1K\1\x87", "no numbers, but a size"),
         (b"K\0]K\1\x85", "_rebuild_tensor_v2 with other arguments"),
         (b"K\0N\x85K\1\x85", "_rebuild_tensor_v2 with other arguments"),
@@ -346,6 +346,37 @@ def test_operations_are_counted(operation, old, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(weight_pickle, "_MOST_OPERATIONS", 1000)
     with pytest.raises(ValueError, match="more than 1,000 operations"):
         read_pth(described(tmp_path / "a.pth", operation * 1001, old), 1 << 20)
+
+
+def test_a_long_shape_is_not_walked_by_every_call(tmp_path: Path, monkeypatch):
+    """A call has a few bytes, and many calls can be given the same shape."""
+    monkeypatch.setattr(weight_pickle, "all", lambda numbers: pytest.fail("walked"), raising=False)
+    shape = b"(" + b"K\1" * 1000 + b"tq\3"
+    call = b"ctorch._utils\n_rebuild_tensor\n(" + claimed(b"K\4") + b"K\0" + shape + b"h\3tR"
+    with pytest.raises(ValueError, match="_rebuild_tensor with other arguments"):
+        read_pth(described(tmp_path / "a.pth", call, False), 1 << 20)
+
+
+@pytest.mark.parametrize("operations", [b"}" + b"%sNs", b"}" + b"%s" + b"Ns" + b"%sNs", "record"])
+def test_long_names_are_refused(operations, tmp_path: Path):
+    long = "a" * 1001
+    given = claimed(b"K\4", long.encode()) if operations == "record" else operations.replace(b"%s", text(long))
+    with pytest.raises(ValueError, match="a name of 1,001 characters, expected at most 1,000"):
+        read_pth(described(tmp_path / "a.pth", given, False), 1 << 20)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_shapes_are_compared_before_numbers_are_read(old, tmp_path: Path, monkeypatch):
+    torch.save({"a": torch.ones(2, 3), "b": torch.ones(())}, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    assert len(read_pth(tmp_path / "a.pth", 1 << 20, lambda shapes: None)) == 2
+
+    def check(shapes):
+        assert shapes == {"a": (2, 3), "b": ()}
+        monkeypatch.setattr(pth_files, "_read_all", lambda *_: pytest.fail("read"))
+        raise ValueError("other shapes")
+
+    with pytest.raises(ValueError, match="other shapes"):
+        read_pth(tmp_path / "a.pth", 1 << 20, check)
 
 
 def test_copies_are_counted(tmp_path: Path, monkeypatch):

@@ -9,6 +9,7 @@ import json
 import shlex
 import shutil
 import statistics
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -155,6 +156,70 @@ def test_csv_files_have_a_row_per_network_ranking_and_cutoff(results):
     assert sum(int(row["queries"]) for row in rows if row["network"] == name and row["ranking"] == "fused") == 355
 
 
+def test_a_class_without_queries_is_left_out(results):
+    one = results[1]["paper-0"]
+    classes = ["none", *one.about["classes"], "nobody"]
+    more = type(one)({**one.about, "classes": classes}, one.curve, one.labels + 1, one.right, one.comparison, {})
+    assert tables.categories(group_networks([more])).rows == tables.categories(group_networks([one])).rows
+    rows = list(csv.DictReader(io.StringIO(csv_files.categories_csv([more]))))
+    assert {row["category"] for row in rows} == set(one.about["classes"])
+    at = one.comparison.at_k[RANKING_NAMES.index("fused"), 0, one.labels == 3, 0].mean()
+    name = one.about["classes"][3]
+    (row,) = (row for row in rows if (row["category"], row["ranking"]) == (name, "fused"))
+    assert float(row["mAP@100"]) == pytest.approx(at, abs=1e-6)
+
+
+def test_of_many_categories_the_best_and_the_worst_are_shown(results):
+    one = results[1]["paper-0"]
+    labels = np.arange(len(one.labels)) % 30
+    many = type(one)(
+        {**one.about, "classes": [f"c{n}" for n in range(40)]}, one.curve, labels, one.right, one.comparison, {}
+    )
+    table = tables.categories(group_networks([many]))
+    assert len(table.rows) == 20
+    assert "(the best and the worst 10 of 30)" in table.title
+    means = [float(row[-1]) for row in table.rows]
+    assert means == sorted(means, reverse=True)
+
+
+def test_networks_and_categories_are_counted_before_figures_are_read(results, monkeypatch):
+    monkeypatch.setattr(results_page, "MOST_CATEGORIES", 30)
+    assert len(results_page.networks_in(results[0])[PROTOCOL]) == 3
+    monkeypatch.setattr(results_page.Measurement, "load", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(results_page, "MOST_CATEGORIES", 29)
+    with pytest.raises(DataError, match="more than 29 categories, counting those of each: use several directories"):
+        results_page.networks_in(results[0])
+    monkeypatch.setattr(results_page, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match=r"have [0-9,]+ bytes, expected at most 1,000: use several directories"):
+        results_page.networks_in(results[0])
+    monkeypatch.setattr(results_page, "MOST_NETWORKS", 2)
+    with pytest.raises(DataError, match="has 3 networks, expected at most 2: use several directories"):
+        results_page.networks_in(results[0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e-3])
+@pytest.mark.parametrize("name", ["at_all", "at_k", "precision", "relevant", "scanned"])
+def test_figures_are_zero_to_one(name, value, results, tmp_path):
+    one = results[1]["paper-0"]
+    array = getattr(one.comparison, name).copy()
+    array.flat[-1] = value
+    file = tmp_path / PROTOCOL / one.about["name"] / "figures.safetensors"
+    file.parent.mkdir(parents=True)
+    dataclasses.replace(one, comparison=dataclasses.replace(one.comparison, **{name: array})).save(file)
+    with pytest.raises(DataError, match=f"'{name}' has figures outside of 0 to 1"):
+        type(one).load(file)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
+def test_metrics_of_an_epoch_are_finite(value, results, tmp_path):
+    one = results[1]["paper-0"]
+    file = tmp_path / PROTOCOL / one.about["name"] / "figures.safetensors"
+    file.parent.mkdir(parents=True)
+    dataclasses.replace(one, curve=[{**one.curve[0], "seconds": value}]).save(file)
+    with pytest.raises(DataError, match="the metrics of an epoch are not numbers"):
+        type(one).load(file)
+
+
 def test_the_page_has_all_tables_pictures_and_commands(results, tmp_path):
     out = shutil.copytree(results[0], tmp_path / "out")
     where = results_page.write(out, ["semcut reproduce out"])
@@ -212,6 +277,28 @@ def test_times_by_number_of_categories_come_from_a_benchmark(results, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(run_of(200, 10, semcut=False)))
     results_page.keep_speed(out, tmp_path)
     assert "| 10 | 1,000,000 |  |  | 25 µs; 0.25 ms |" in results_page.write(out).read_text()
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (run_of(*range(2, 60)), "it has 58 data sets, expected at most 50"),
+        ({**run_of(2, 3), "more": "[" * 400}, "figures have more than"),
+        (run_of(2, 3), "nested"),
+    ],
+)
+def test_times_that_would_be_refused_do_not_replace_others(run, reason, tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text(json.dumps(run_of(2, 3)))
+    results_page.keep_speed(tmp_path / "out", tmp_path)
+    before = (tmp_path / "out" / "speed.json").read_bytes()
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    if reason == "nested":
+        nested = RecursionError("it is nested too deeply to be written")
+        monkeypatch.setattr(results_page.json, "dumps", Mock(side_effect=nested))
+    monkeypatch.setattr(results_page, "JSON_BYTES", len(before) + (200 if "more than" in reason else 1 << 24))
+    with pytest.raises(DataError, match=f"holds no finished benchmark.*{reason}"):
+        results_page.keep_speed(tmp_path / "out", tmp_path)
+    assert (tmp_path / "out" / "speed.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [None, "{}", json.dumps(run_of(100))])

@@ -18,7 +18,7 @@ from semcut.connector.training.loop import train
 from semcut.connector.training.run_directory import contents_of
 from semcut.connector.training.run_state import STATE, read_state, write_state
 from semcut.connector.training.train_config import TrainConfig
-from semcut.indexes.errors import CheckpointError
+from semcut.indexes.errors import CheckpointError, DataError
 from tests.connector.training.stopping import Stop, stop_in
 
 CONFIG = TrainConfig(epochs=2, calibrate=True)
@@ -95,7 +95,25 @@ def test_a_training_killed_before_its_first_state_begins_again(
         path.mkdir()
         for name in names:
             shutil.copyfile(finished / name, path / name)
-        assert train(others, architecture, CONFIG, path, resume=True).training_images() == list(others.files)
+        (path / "training.safetensors.0123456789abcdef.new").touch()
+        before = content(path)
+        with pytest.raises(DataError, match=f"has '{min(names)}', which is not of this training"):
+            train(others, architecture, CONFIG, path, resume=True)
+        with pytest.raises(Stop):
+            train(images, architecture, CONFIG, path, resume=True, progress=stop_in(0))
+        assert content(path) | before == content(path)
+        assert train(images, architecture, CONFIG, path, resume=True).training_images() == list(images.files)
+
+
+@pytest.mark.parametrize("name", [TRAINING_IMAGES, TRAINING_DIGESTS, METRICS, "photo.jpg", "notes"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_of_a_user_beside_no_state_are_not_replaced(
+    name: str, resume: bool, images: ImageSet, architecture: Architecture, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"three weeks on a cluster")
+    with pytest.raises(DataError, match=f"has '{name}', which is not of this" if resume else "exists already"):
+        train(images, architecture, CONFIG, tmp_path, resume=resume)
+    assert content(tmp_path) == {name: b"three weeks on a cluster"}
 
 
 @pytest.mark.parametrize("kept", [("model.json", WEIGHTS), ("model.json",), (WEIGHTS,)])
