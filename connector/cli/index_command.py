@@ -26,7 +26,8 @@ from semcut.indexes.errors import DataError, SemcutWarning
 
 if TYPE_CHECKING:
     from semcut.connector.data.image_folders import Skipped
-    from semcut.connector.retrieval.image_index import Connector, Indexed
+    from semcut.connector.retrieval.adding_files import Indexed
+    from semcut.connector.retrieval.image_index import Connector
 
 
 @click.command()

@@ -72,7 +72,7 @@ def list_folder(root: Path) -> ImageFolder:
         DataError: the folder cannot be listed, its path is not valid text, or links lead to too many files again.
     """
     top = str(root.absolute())
-    if not _is_text(top):
+    if not is_text(top):
         raise DataError(f"the path {shown(top)} is not valid text, which an index needs: rename the folder")
     above = {}
     for higher in (root.resolve(), *root.resolve().parents):
@@ -236,7 +236,7 @@ def _entries(folder: str, skipped: list[Skipped], listed: _Listed) -> tuple[list
         return files, folders
     found.sort(key=lambda entry: entry.name)
     for entry in found:
-        if not _is_text(entry.name):
+        if not is_text(entry.name):
             skipped.append((entry.path, NOT_TEXT))
         elif entry.name.startswith("."):
             skipped.append((entry.path, HIDDEN))
@@ -250,7 +250,8 @@ def _identity(folder: str) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a name is valid text, which an index can hold."""
     try:
         name.encode()
     except UnicodeEncodeError:

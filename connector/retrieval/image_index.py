@@ -8,50 +8,55 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
 from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_arguments import images_given
+from semcut.connector.data.image_uris import common_root, paths_of
 from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.device import device_named
-from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
-from semcut.connector.retrieval.model_link import LINK, read_link, write_link
+from semcut.connector.retrieval.adding_files import Indexed, add_paths
+from semcut.connector.retrieval.empty_index import create_empty
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.folder_changes import folder_given
+from semcut.connector.retrieval.folder_sync import Synced, sync_folder
+from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.connector.retrieval.model_link import LINK, network_of, read_link, write_link
 from semcut.indexes import (
-    Encodings,
     FaissIndex,
-    IndexConfig,
-    IndexExistsError,
     NotAnIndexError,
     SearchResult,
     SemanticIndex,
-    StorageError,
 )
-from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given
+from semcut.indexes.argument_checks import (
+    callback_given,
+    flag_given,
+    instance_given,
+    path_given,
+    possible_path_given,
+)
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import CheckpointError, SemcutWarning
+from semcut.indexes.errors import CheckpointError, DataError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.storage.directory import delete_index
-from semcut.indexes.storage.store import Store
-from semcut.indexes.unfinished import adding, unfinished
-
-_RECORDS_PER_COMMIT = 10_000
-_AGAIN = "if no command is at work there, run the same command again, or open it and call add_files with resume=True"
+from semcut.indexes.unfinished import unfinished
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A record that a search found: its id and uri, and its distance, relevance and score for the query."""
+    """A record that a search found: its id, the path of its file, and its distance, relevance and score."""
 
     id: int
     uri: str | None
@@ -59,14 +64,6 @@ class Hit:
     relevance: float
     score: float
     hamming: int
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """The result of `Connector.add_files`: number of images added, and a pair (file, reason) for each skipped file."""
-
-    added: int
-    skipped: list[tuple[str, str]]
 
 
 class Connector:
@@ -81,6 +78,7 @@ class Connector:
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
         self._path: Path | None = None  # of an index that `create` or `open` has stored
+        self.files = IndexedFiles(index, None, None)
 
     @classmethod
     def create(
@@ -112,11 +110,12 @@ class Connector:
         device_named(device)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = _create(place, encoder.index_config())
+        index = create_empty(place, encoder.index_config())
+        root = common_root(folders)
         connector = cls(encoder, index, folders)
+        connector._path, connector.files = place, IndexedFiles(index, place, root)
         if place is None:
             return connector
-        connector._path = place
         try:
             write_link(
                 place,
@@ -125,6 +124,7 @@ class Connector:
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.head.binarisation,
                 roots=folders,
+                root=root,
             )
         except BaseException:  # without the link, the index could not be opened again
             index.close()
@@ -168,19 +168,20 @@ class Connector:
                 raise NotAnIndexError(
                     f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
                 )
-            if model is None and not (link.model / MODEL).exists():
+            network = Path(model or network_of(path, link))
+            if model is None and not (network / MODEL).exists():
                 raise CheckpointError(
                     f"{link.model} holds no model any more, which made the index {path}: give the directory that the "
-                    "network was moved to (model; on the command line --model)"
+                    "network was moved to (model; on the command line --model), or record it with `semcut relocate`"
                 )
-            checkpoint = Checkpoint.load(model or link.model)
+            checkpoint = Checkpoint.load(network)
             if checkpoint.digest != link.sha256:
                 raise CheckpointError(
-                    f"the index {path} was made by another network than that in {model or link.model}: give the right "
+                    f"the index {path} was made by another network than that in {network}: give the right "
                     "model, or index the images again, because codes of different networks cannot be compared"
                 )
             connector = cls(Encoder(checkpoint, device), index, link.roots)
-            connector._path = Path(path)
+            connector._path, connector.files = Path(path), IndexedFiles(index, Path(path), link.root)
             if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
                 warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)
             return connector
@@ -199,17 +200,25 @@ class Connector:
         self.index.close()
 
     def add_files(
-        self, files: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None, resume: bool = False
+        self,
+        files: Iterable[str | os.PathLike[str]],
+        *,
+        progress: Progress | None = None,
+        resume: bool = False,
+        copies: bool = True,
     ) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
-        If this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that
-        it is unfinished, as all commands do, until a call with the same files and `resume` has added the others.
+        A file that has a record already is skipped, or encoded anew, with the same id, if its content has changed. If
+        this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that it
+        is unfinished, as all commands do, until a call with the same files has added the others.
 
         Args:
-            files: paths of the files, which become the uris of the records.
+            files: paths of the files. The uris of the records are these paths, relative to the root of the index if
+                they are below it.
             progress: called with the number of files that were encoded or skipped.
-            resume: leave out the files that the index has, by their uris, and finish what was interrupted.
+            resume: leave out all files that the index has, by their paths, and finish what was interrupted.
+            copies: whether to add a file whose content another record, or an earlier file, has.
 
         Raises:
             DataError: `files` holds something else than paths.
@@ -218,27 +227,57 @@ class Connector:
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
-        if flag_given("resume", resume):
-            present = set(self.index.uris(self.index.ids()))
-            paths = [path for path in paths if path not in present]
-        # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet
-        batches = self.encoder.encode_files(paths, first_id=self.index.next_id())
-        with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index), resumes=resume):
-            return self._add(batches, len(paths), progress or silent)
+        resume, copies = flag_given("resume", resume), flag_given("copies", copies)
+        return add_paths(
+            self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies
+        )
 
-    def _add(self, batches: Iterator[EncodedFiles], files: int, report: Progress) -> Indexed:
-        added, done, skipped = 0, 0, []
-        pending: list[Encodings] = []
-        for batch in batches:
-            pending.append(batch.encodings)
-            skipped += batch.skipped
-            added += len(batch.encodings)
-            done += len(batch.encodings) + len(batch.skipped)
-            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == files:
-                self.index.add(Encodings.concatenate(pending))
-                pending = []
-            report(done, files)
-        return Indexed(added, skipped)
+    def sync(
+        self, folder: str | os.PathLike[str] | None = None, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Synced:
+        """Bring the index in step with a folder: add, replace, move and remove records until they are its files.
+
+        Args:
+            folder: the folder; None for the folder of the index, which has all its images.
+            dry_run: whether to change nothing.
+            progress: called with the number of files that were encoded or skipped.
+
+        Raises:
+            DataError: the folder is not there, cannot be listed or is empty, so nothing was removed for it.
+            LockedError, StorageError, ClosedIndexError: as for `add_files`.
+            InvalidParameterError: an argument is of another type.
+        """
+        own = self.files.root or common_root(self.roots)
+        given = own if folder is None else possible_path_given("folder", folder)
+        if given is None:
+            raise DataError("the index does not record the folder of its images: give one")
+        callback_given("progress", progress)
+        path = folder_given(given, own)
+        result = sync_folder(
+            self.files, self._path, path, lambda: self.encoder, progress or silent,
+            whole=path == own, dry_run=flag_given("dry_run", dry_run),
+        )  # fmt: skip
+        link = None if self._path is None else read_link(self._path)
+        self.roots = self.roots if link is None else link.roots
+        return result
+
+    def ids_of(self, files: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:
+        """Look up records by the paths of their files: (n,) int64, -1 for a file without a record.
+
+        The first call after a change reads the uris of all records, unless the change was made by this object.
+
+        Raises:
+            DataError: `files` holds something else than paths.
+        """
+        return self.files.ids_of(files_given("files", files))
+
+    def paths(self, ids: Any) -> list[str | None]:
+        """Return the paths of the files of records, in the order of the ids; None for a record without a uri.
+
+        Raises:
+            UnknownIdError: an id is not in the index.
+        """
+        return paths_of(self.index.uris(ids), self.files.root)
 
     def search(
         self,
@@ -284,7 +323,7 @@ class Connector:
         Raises:
             InvalidParameterError: `classes` is no list of different names.
         """
-        return labels_by_id(self.index, classes, self.roots)
+        return labels_by_id(self.index, classes, self.roots, self.files.root)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
         """Convert the result of a search to a list of hits for each query, with the uris of the records.
@@ -294,7 +333,7 @@ class Connector:
         """
         instance_given("result", result, SearchResult)
         found = np.unique(result.ids[result.ids >= 0])
-        uris = dict(zip(found.tolist(), self.index.uris(found), strict=True))
+        uris = dict(zip(found.tolist(), self.paths(found), strict=True))
         columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)
         return [
             [
@@ -304,22 +343,3 @@ class Connector:
             ]
             for row in range(len(result))
         ]
-
-
-def _create(path: str | os.PathLike[str] | None, config: IndexConfig) -> FaissIndex:
-    """Create an empty index; the error for a path with an unfinished index says what to do."""
-    try:
-        return FaissIndex.create(path, config)
-    except IndexExistsError as error:
-        missing = None if path is None else _unfinished_there(Path(path))
-        raise (error if missing is None else IndexExistsError(f"{missing}: {_AGAIN}")) from None
-
-
-def _unfinished_there(path: Path) -> str | None:
-    try:
-        store = Store.open(path)
-    except StorageError:
-        return None
-    records = len(store.snapshot)
-    store.close()
-    return unfinished(path, records)

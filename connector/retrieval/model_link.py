@@ -3,10 +3,13 @@
 No other module reads or writes this file, which is in the directory of every stored index that a connector made:
 
     model         run directory of the network, an absolute path
+    beside        the same directory, relative to that of the index: both may have been moved together
     sha256        digest of the network: of all that decides an encoding, see `data.model_file`
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
+    root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
+                  Older indexes have no root, and absolute uris
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
 `model` or elsewhere, is the network that made the index.
@@ -23,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semcut.connector.data.image_folders import is_text
+from semcut.connector.data.image_uris import common_root
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.regular_files import read_json
@@ -43,11 +48,20 @@ class ModelLink:
         model: run directory of the network when the index was made.
         sha256: digest of the network; None if the file does not have it.
         roots: folders whose folders are the classes of the images.
+        root: the folder to which the uris of the records are relative; None if uris are paths.
+        beside: where the network is if it was moved together with the index; None if that is not known.
     """
 
     model: Path
     sha256: str | None
     roots: tuple[str, ...] = ()
+    root: str | None = None
+    beside: Path | None = None
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that has the images; None if that is not known."""
+        return self.root or common_root(self.roots)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ def write_link(
     head: str,
     binarisation: str,
     roots: Sequence[str] = (),
+    root: str | None = None,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
 
@@ -80,18 +95,50 @@ def write_link(
     """
     content = {
         "model": str(Path(model).absolute()),
+        "beside": relative_place(model, index),
         "sha256": sha256,
         "head": head,
         "binarisation": binarisation,
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
+        **({} if root is None else {"root": root}),
     }
+    _write(Path(index), content)
+
+
+def change_link(index: str | os.PathLike[str], **values: Any) -> None:
+    """Replace some values of the link of an index, in one step; the module docstring explains each value.
+
+    Raises:
+        OSError, DataError: as for `write_link`.
+    """
+    _write(Path(index), {**_read_object(Path(index) / LINK), **values})
+
+
+def _write(index: Path, content: dict[str, Any]) -> None:
     size = len(json.dumps(content, indent=2))
     if size > _LINK_BYTES:
         raise DataError(
-            f"the paths of {len(roots):,} roots make {LINK} {size:,} bytes large, expected at most {_LINK_BYTES:,}: "
-            "give fewer roots"
+            f"the paths of {len(content.get('roots', ())):,} roots make {LINK} {size:,} bytes large, expected at most "
+            f"{_LINK_BYTES:,}: give fewer roots"
         )
-    write_json(Path(index) / LINK, content)
+    write_json(index / LINK, content)
+
+
+def add_root(index: str | os.PathLike[str], folder: str) -> None:
+    """Record that the folders in a folder are classes, unless it is one of the roots, or below one.
+
+    Raises:
+        OSError, DataError: as for `write_link`.
+    """
+    link = read_link(index)
+    if link is None or any(f"{folder}/".startswith(f"{root.rstrip('/')}/") for root in link.roots):
+        return
+    change_link(index, roots=[*link.roots, folder])
+
+
+def relative_place(model: str | os.PathLike[str], index: str | os.PathLike[str]) -> str:
+    """Return where a network is, relative to an index: `beside` of a link."""
+    return os.path.relpath(os.path.abspath(model), os.path.abspath(index))
 
 
 def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
@@ -101,7 +148,15 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         return None
     roots = content.get("roots")
     named = [root for root in roots if isinstance(root, str) and root] if isinstance(roots, list) else []
-    return ModelLink(Path(content["model"]), _digest(content), tuple(dict.fromkeys(named)))
+    beside = content.get("beside")
+    named_beside = isinstance(beside, str) and beside and "\0" not in beside and is_text(beside)
+    return ModelLink(
+        Path(content["model"]),
+        _digest(content),
+        tuple(dict.fromkeys(named)),
+        _root(content),
+        Path(index) / str(beside) if named_beside else None,
+    )
 
 
 def read_content(index: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -115,7 +170,20 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     roots = content.get("roots", [])
     if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
         return None
-    return {**found, "roots": [root for root in roots if isinstance(root, str) and root]}
+    return {**found, "roots": [root for root in roots if isinstance(root, str) and root], "root": _root(content)}
+
+
+def network_of(index: str | os.PathLike[str], link: ModelLink) -> Path:
+    """Return where the network is that made an index.
+
+    That is the directory of the link, or, if another network or none is there, the one that lies to the index as it did
+    when the index was made. If the network is in neither, the directory of the link is returned.
+    """
+    for place in (link.model, link.beside):
+        found = None if place is None else read_description(place)
+        if place is not None and found is not None and found.sha256 == link.sha256:
+            return place
+    return link.model
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
@@ -140,10 +208,17 @@ def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
         The class names; None if the index does not record which network made it, or if that network is not there.
     """
     link = read_link(index)
-    description = None if link is None else read_description(link.model)
+    description = None if link is None else read_description(network_of(index, link))
     if link is None or description is None or link.sha256 not in (None, description.sha256):
         return None
     return description.classes
+
+
+def _root(content: Mapping[str, Any]) -> str | None:
+    """Return the root in a link; None unless it is an absolute path that a file can have."""
+    root = content.get("root")
+    possible = isinstance(root, str) and os.path.isabs(root) and "\0" not in root and is_text(root)
+    return os.path.normpath(str(root)) if possible and str(root).strip("/") else None
 
 
 def _digest(content: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@
         catalogue.sqlite        which rows of the column files belong to the index (see `catalogue`)
         generation-<n>/         one file per column (see `column_files`)
         unfinished.json         there while a command adds records (see `indexes.unfinished`)
+        files.jsonl             of which files the records are (see `connector.retrieval.file_facts`); backups copy it
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
@@ -47,6 +48,7 @@ CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 GENERATION = "generation-"
 MARK = "unfinished.json"
+FACTS = "files.jsonl"
 
 _OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
 _OF_GENERATION = re.compile(rf"{GENERATION}[0-9]+")
@@ -60,7 +62,7 @@ def belongs_to_index(file: Path) -> bool:
     """
     mode = os.lstat(file).st_mode
     generation = _OF_GENERATION.fullmatch(file.name) is not None
-    of_catalogue = file.name == MARK or _OF_CATALOGUE.fullmatch(file.name) is not None
+    of_catalogue = file.name in (MARK, FACTS) or _OF_CATALOGUE.fullmatch(file.name) is not None
     if stat.S_ISDIR(mode):
         return generation and set(os.listdir(file)) <= set(NAMES)
     return of_catalogue or (generation and not stat.S_ISREG(mode))
