@@ -30,7 +30,9 @@ class _Served:
 
     def __init__(self, opened: OpenedIndex, replaced: int = 0) -> None:
         self.opened, self.replaced, self.users = opened, replaced, 0
-        self.service = ExploreService(opened.index, opened.class_names, opened.encode, replaced=replaced)
+        self.service = ExploreService(
+            opened.index, opened.class_names, opened.encode, replaced=replaced, root=opened.root
+        )
 
     @property
     def in_place(self) -> bool:

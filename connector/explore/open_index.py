@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.data.model_file import read_model_file
 from semcut.connector.explore.image_queries import Encode
-from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
+from semcut.connector.retrieval.model_link import network_classes, network_of, read_description, read_link
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
@@ -33,12 +33,14 @@ class OpenedIndex:
         class_names: names of its C classes; None if they are not known.
         encode: encodes images with the network; None if the network is not there.
         digest: SHA-256 of the weights of the network that made the index; None if that is not known.
+        root: folder to which the uris of the index are relative; None if they are paths.
     """
 
     index: SemanticIndex
     class_names: Sequence[str] | None
     encode: Encode | None
     digest: str | None = None
+    root: str | None = None
 
 
 class _Network(NamedTuple):
@@ -89,9 +91,10 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
     _require_network(model, None if link is None else link.sha256)
     index = FaissIndex.open(path)
     if link is None or link.sha256 is None:
-        return OpenedIndex(index, *_find_network(model, None, device, warn))
-    network = _find_network(model or link.model, link.sha256, device, warn)
-    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256)
+        root = None if link is None else link.root
+        return OpenedIndex(index, *_find_network(model, None, device, warn), root=root)
+    network = _find_network(model or network_of(path, link), link.sha256, device, warn)
+    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256, link.root)
 
 
 def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
@@ -113,7 +116,7 @@ def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
             raise StorageError("another network made it")
         if not index.in_place:
             raise StorageError("it is being replaced")
-        return replace(before, index=index)
+        return replace(before, index=index, root=None if link is None else link.root)
     except BaseException:
         index.close()
         raise

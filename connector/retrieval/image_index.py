@@ -22,7 +22,6 @@ from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.image_uris import common_root, paths_of
 from semcut.connector.data.labels import RecordLabels, labels_by_id
-from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.device import device_named
 from semcut.connector.retrieval.adding_files import Indexed, add_paths
@@ -31,10 +30,10 @@ from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.folder_changes import folder_given
 from semcut.connector.retrieval.folder_sync import Synced, sync_folder
 from semcut.connector.retrieval.indexed_files import IndexedFiles
-from semcut.connector.retrieval.model_link import LINK, network_of, read_link, write_link
+from semcut.connector.retrieval.linked_network import linked_encoder
+from semcut.connector.retrieval.model_link import read_link, required_link, write_link
 from semcut.indexes import (
     FaissIndex,
-    NotAnIndexError,
     SearchResult,
     SemanticIndex,
 )
@@ -46,7 +45,7 @@ from semcut.indexes.argument_checks import (
     possible_path_given,
 )
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import CheckpointError, DataError, SemcutWarning
+from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
@@ -163,24 +162,8 @@ class Connector:
         device_named(device)
         index = FaissIndex.open(path, engine=engine)
         try:
-            link = read_link(path)
-            if link is None or link.sha256 is None:
-                raise NotAnIndexError(
-                    f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
-                )
-            network = Path(model or network_of(path, link))
-            if model is None and not (network / MODEL).exists():
-                raise CheckpointError(
-                    f"{link.model} holds no model any more, which made the index {path}: give the directory that the "
-                    "network was moved to (model; on the command line --model), or record it with `semcut relocate`"
-                )
-            checkpoint = Checkpoint.load(network)
-            if checkpoint.digest != link.sha256:
-                raise CheckpointError(
-                    f"the index {path} was made by another network than that in {network}: give the right "
-                    "model, or index the images again, because codes of different networks cannot be compared"
-                )
-            connector = cls(Encoder(checkpoint, device), index, link.roots)
+            link = required_link(path)
+            connector = cls(linked_encoder(path, link, model, device), index, link.roots)
             connector._path, connector.files = Path(path), IndexedFiles(index, Path(path), link.root)
             if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
                 warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)

@@ -29,7 +29,7 @@ from typing import Any
 from semcut.connector.data.image_folders import is_text
 from semcut.connector.data.image_uris import common_root
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, NotAnIndexError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.storage.atomic_write import write_json
 
@@ -157,6 +157,20 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         _root(content),
         Path(index) / str(beside) if named_beside else None,
     )
+
+
+def required_link(index: str | os.PathLike[str]) -> ModelLink:
+    """Read which network made an index.
+
+    Raises:
+        NotAnIndexError: the index does not record that.
+    """
+    link = read_link(index)
+    if link is None or link.sha256 is None:
+        raise NotAnIndexError(
+            f"{index} does not record which network made it (no {LINK}): it was not made by `semcut index`"
+        )
+    return link
 
 
 def read_content(index: str | os.PathLike[str]) -> dict[str, Any] | None:
