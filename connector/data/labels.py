@@ -17,7 +17,7 @@ from semcut.connector.data.file_arguments import roots_given
 from semcut.connector.data.image_folders import classes_of
 from semcut.connector.data.image_uris import paths_of
 from semcut.indexes import SemanticIndex
-from semcut.indexes.argument_checks import instance_given
+from semcut.indexes.argument_checks import instance_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.errors import InvalidParameterError
 
@@ -77,6 +77,7 @@ def labels_by_id(
     """
     instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
     classes, roots = classes_given("classes", classes, least=0), roots_given("roots", roots)
+    root = None if root is None else possible_path_given("root", root)
     label_of = {name: label for label, name in enumerate(classes)}
     ids = index.ids()
     labels = [label_of.get(name or "", -1) for name in classes_of(paths_of(index.uris(ids), root), roots)]

@@ -76,8 +76,8 @@ def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
     return path
 
 
-def require_listable(path: str) -> None:
-    """Raise `DataError` unless there is a folder that can be listed, and that has something in it."""
+def require_listable(path: str, *, filled: bool = False) -> None:
+    """Raise `DataError` unless there is a folder that can be listed, on request also if it has nothing in it."""
     try:
         with os.scandir(path) as entries:
             empty = next(entries, None) is None
@@ -89,7 +89,7 @@ def require_listable(path: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot list {path}: {reason}; nothing was removed for it") from None
-    if empty:
+    if empty and filled:
         raise DataError(f"{path} is empty, and nothing was removed for it: is it where its files are?")
 
 

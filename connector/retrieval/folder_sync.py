@@ -130,7 +130,7 @@ def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, re
     no_images = {files.ids[uri]: uri for uri in _no_images(files, unreadable)}
     gone = {record: uri for record, uri in plan.gone.items() if why_missing(files.path_of(uri)) is None}
     if gone or no_images:
-        require_listable(plan.folder)
+        require_listable(plan.folder, filled=True)
         files.remove(gone | no_images)
     note_unreadable(files, unreadable, seen)
     note_touched(files, [*plan.files.touched, *plan.files.settled], seen)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class ModelLink:
     sha256: str | None
     roots: tuple[str, ...] = ()
     root: str | None = None
-    beside: Path | None = None
+    beside: Path | None = field(default=None, compare=False)  # two links to one network are the same
 
     @property
     def folder(self) -> str | None:
@@ -184,7 +184,9 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     roots = content.get("roots", [])
     if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
         return None
-    return {**found, "roots": [root for root in roots if isinstance(root, str) and root], "root": _root(content)}
+    root = _root(content)
+    named = [one for one in roots if isinstance(one, str) and one]
+    return {**found, "roots": named, **({} if root is None else {"root": root})}
 
 
 def network_of(index: str | os.PathLike[str], link: ModelLink) -> Path:

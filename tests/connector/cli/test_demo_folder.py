@@ -41,7 +41,7 @@ def test_the_demo_replaces_links_by_files_and_makes_its_index_again(
     )  # fmt: skip
     semcut("demo", cwd=tmp_path)
     out = tmp_path / "demo"
-    catalogue = (out / "index" / "catalogue.sqlite").stat().st_ino
+    catalogue = (out / "index" / "catalogue.sqlite").stat().st_ctime_ns
     copies = sorted((out / "queries").rglob("*.png"))
     assert len(copies) == 6
     victim = tmp_path / "mine"
@@ -54,7 +54,7 @@ def test_the_demo_replaces_links_by_files_and_makes_its_index_again(
     assert victim.read_text() == "mine"
     assert not copies[0].is_symlink()
     assert not (out / "digits.png").is_symlink()
-    assert (out / "index" / "catalogue.sqlite").stat().st_ino != catalogue
+    assert (out / "index" / "catalogue.sqlite").stat().st_ctime_ns != catalogue
     (out / "index" / "notes.txt").write_text("mine")
     before = tree(out / "index")
     assert "'notes.txt', which semcut did not write" in semcut("demo", cwd=tmp_path, status=1).stderr

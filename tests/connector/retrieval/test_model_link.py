@@ -31,6 +31,7 @@ def test_the_file_on_disk_is_connector_json(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "connector.json").read_text())
     assert content == {
         "model": str(tmp_path / "model"),
+        "beside": "model",
         "sha256": "ab",
         "head": "paper",
         "binarisation": "mean",
