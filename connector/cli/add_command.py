@@ -10,6 +10,7 @@ import semcut.connector.models  # noqa: F401  # reports which packages are missi
 from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option, moved_model_option
 from semcut.connector.cli.sync_command import dry_run_option, network_encoder
 from semcut.connector.cli.terminal import SKIPPED_SHOWN, print_json, print_line, print_skipped, progress_bar
+from semcut.indexes.errors import DataError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
@@ -48,6 +49,8 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         files += found.files
         skipped += found.skipped
         roots.append(found.root)
+    if not files:
+        raise DataError(f"there are no images to add in {', '.join(images)}")
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
         done = add_paths(
             IndexedFiles(opened, index, link.root), index, files, lambda: network_encoder(index, link, model, device),

@@ -69,15 +69,22 @@ class Connector:
     """A trained network and an index of its encodings; a context manager that closes the index at the end.
 
     `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of encodings of the same
-    network.
+    network, and the folder to which its uris are relative (root), if they are.
     """
 
-    def __init__(self, encoder: Encoder, index: SemanticIndex, roots: Iterable[str | os.PathLike[str]] = ()) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: SemanticIndex,
+        roots: Iterable[str | os.PathLike[str]] = (),
+        *,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
         self._path: Path | None = None  # of an index that `create` or `open` has stored
-        self.files = IndexedFiles(index, None, None)
+        self.files = IndexedFiles(index, None, None if root is None else possible_path_given("root", root))
 
     @classmethod
     def create(

@@ -36,6 +36,9 @@ COMMANDS = (
     "import RECORDS --out NEW",
     "train IMAGES --out NEW --image-size 16 --epochs 1 --start NETWORK --weights WEIGHTS",
     "index IMAGES --model NETWORK --out NEW",
+    "add INDEX PHOTOS --model NETWORK --dry-run",
+    "sync INDEX DIRECTORY --model NETWORK --dry-run",
+    "relocate INDEX --images DIRECTORY --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
     "explore INDEX --model NETWORK --no-browser --port 0",
@@ -46,7 +49,8 @@ COMMANDS = (
 )
 RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safetensors", "IMAGES": "images",
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
-         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new"}  # fmt: skip
+         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images",
+         "DIRECTORY": "images"}  # fmt: skip
 WRONG = (
     "", "missing", "missing/folder", "empty folder", "empty file", "noise", "object.json", "loop", "dangling", "pipe",
     "socket", "index of folders", "index of links", "network of folders", "network of links", "image.png",
@@ -56,14 +60,16 @@ WRONG = (
 NEW = {"missing", "not \udcff text", "~"}
 FILES = NEW | {"dangling", "empty file", "loop"}
 FOLDERS = NEW | {"missing/folder", "empty folder"}
+DIRECTORIES = {f"{of}{kind}" for of in ("index", "network") for kind in ("", " of folders", " of links")}
 USABLE = {
     "NEW": FOLDERS,
-    "FOLDER": FOLDERS
-    | {"images", *(f"{of}{kind}" for of in ("index", "network") for kind in ("", " of folders", " of links"))},
+    "FOLDER": FOLDERS | {"images", *DIRECTORIES},
     "PICTURE": FILES | {"missing/folder", "pipe", "/dev/null"},
     "REPORT": FILES | {"long" * 100, "pipe", "socket", "/dev/null", "/dev/full"},
     "JOURNAL": FILES | {"missing/folder"},
     "IMAGES": {"images.tar"},
+    "PHOTOS": {"images.tar", "image.png", *DIRECTORIES},
+    "DIRECTORY": {"empty folder", *DIRECTORIES},
 }
 """Paths that are not wrong: a command creates a folder, and replaces a file."""
 
