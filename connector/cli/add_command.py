@@ -33,10 +33,12 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     from semcut.connector.data.image_folders import Skipped, list_folder, warn_of_folders_in_two_classes
     from semcut.connector.retrieval.adding_files import add_paths
     from semcut.connector.retrieval.indexed_files import IndexedFiles
-    from semcut.connector.retrieval.model_link import required_link
+    from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
 
     link = required_link(index)
+    if model is not None:
+        require_network(model, link.sha256)
     files: list[str] = []
     roots: list[str] = []
     skipped: list[Skipped] = []

@@ -16,7 +16,7 @@ from semcut.connector.cli.terminal import print_json, print_line
 @click.option("--model", type=PATH, help="Run directory of the network, at its new place.")
 @json_option
 def relocate(index: Path, images: Path | None, model: Path | None, as_json: bool) -> None:
-    """Record where the images and the network of INDEX are, after they were moved.
+    """Record where images and network of INDEX are now, after a move.
 
     The records stay as they are. Some of the images, at most 1,000, are looked for in the new folder; the network must
     be the one that made the index.

@@ -36,11 +36,13 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
     from semcut.connector.retrieval.folder_changes import folder_given
     from semcut.connector.retrieval.folder_sync import sync_folder
     from semcut.connector.retrieval.indexed_files import IndexedFiles
-    from semcut.connector.retrieval.model_link import required_link
+    from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
 
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
         link = required_link(index)
+        if model is not None:
+            require_network(model, link.sha256)
         given = link.folder if folder is None else str(folder)
         if given is None:
             raise DataError(f"{index} does not record the folder of its images: give FOLDER")

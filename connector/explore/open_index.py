@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.data.model_file import read_model_file
 from semcut.connector.explore.image_queries import Encode
-from semcut.connector.retrieval.model_link import network_classes, network_of, read_description, read_link
+from semcut.connector.retrieval.model_link import (
+    network_classes,
+    network_of,
+    read_description,
+    read_link,
+    require_network,
+)
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
@@ -69,7 +74,8 @@ def open_collection(
     """
     from semcut.indexes.milvus import MilvusIndex
 
-    _require_network(model)
+    if model is not None:
+        require_network(model, None)
     index = MilvusIndex.open(uri, collection=collection, token=milvus_token)
     return OpenedIndex(index, *_find_network(model, None, device, warn))
 
@@ -88,7 +94,8 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         CheckpointError: `model` is given, and does not hold the network that made the index.
     """
     link = read_link(path)
-    _require_network(model, None if link is None else link.sha256)
+    if model is not None:
+        require_network(model, None if link is None else link.sha256)
     index = FaissIndex.open(path)
     if link is None or link.sha256 is None:
         root = None if link is None else link.root
@@ -120,16 +127,6 @@ def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
     except BaseException:
         index.close()
         raise
-
-
-def _require_network(model: Path | None, digest: str | None = None) -> None:
-    """Check a network that the user has named; one that is only where it was recorded may be missing."""
-    if model is None:
-        return
-    read_model_file(model)  # raises what is wrong
-    found = read_description(model)
-    if found is None or digest not in (None, found.sha256):
-        raise CheckpointError(f"the network in {model} did not make this index: give --model the one that did")
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:

@@ -17,7 +17,7 @@ from semcut.connector.retrieval.file_records import encode_into, note_touched, n
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
 from semcut.connector.retrieval.model_link import add_root
 from semcut.indexes.progress import Progress
-from semcut.indexes.unfinished import adding, work_id
+from semcut.indexes.unfinished import adding, is_marked, work_id
 
 if TYPE_CHECKING:
     from semcut.connector.retrieval.encoder import Encoder
@@ -74,6 +74,8 @@ def add_paths(
         CheckpointError: the network cannot be loaded; nothing was changed.
     """
     files.index.next_id()  # checks that the index is open
+    if not paths and not (place is not None and is_marked(place)):
+        return Indexed(0, [])
     if not dry_run:
         files.begin()
     uris = list(dict.fromkeys(map(files.uri_of, paths)))

@@ -217,6 +217,18 @@ def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
     return ModelDescription(tuple(content["architecture"]["classes"]), content["sha256"])
 
 
+def require_network(model: str | os.PathLike[str], digest: str | None) -> None:
+    """Check that a directory, which a user has named, holds the network that made an index.
+
+    Raises:
+        CheckpointError: it holds no network, or another one than that with the digest; None allows any.
+    """
+    read_model_file(Path(model))  # raises what is wrong
+    found = read_description(model)
+    if found is None or digest not in (None, found.sha256):
+        raise CheckpointError(f"the network in {model} did not make this index: give the one that did")
+
+
 def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Read the class names, in order of the probabilities, of the network that made the index in a directory.
 

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semcut.connector.data.image_uris import path_of
-from semcut.connector.data.model_file import read_model_file
 from semcut.connector.retrieval.file_changes import THERE, why_missing
 from semcut.connector.retrieval.model_link import (
     change_link,
-    read_description,
     relative_place,
+    require_network,
     required_link,
 )
 from semcut.indexes import FaissIndex
 from semcut.indexes.argument_checks import path_given, possible_path_given
-from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError
+from semcut.indexes.errors import DataError, InvalidParameterError
 
 _SAMPLE = 1_000
 
@@ -73,10 +71,7 @@ def relocate(
         found = Relocated()
         if model is not None:
             network = possible_path_given("model", model)
-            read_model_file(Path(network))  # raises what is wrong
-            description = read_description(network)
-            if description is None or description.sha256 != link.sha256:
-                raise CheckpointError(f"the network in {network} did not make {place}: give the one that did")
+            require_network(network, link.sha256)
             values |= {"model": os.path.abspath(network), "beside": relative_place(network, place)}
         if images is not None:
             folder = os.path.realpath(possible_path_given("images", images))

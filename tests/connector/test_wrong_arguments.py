@@ -164,7 +164,8 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 
 
 def contents(*places: Path) -> dict[str, str]:
-    files = [file for place in places for file in place.rglob("*") if file.is_file()]
+    """Return the digests of all files but locks, which name the last writer."""
+    files = [file for place in places for file in place.rglob("*") if file.is_file() and file.name != "lock"]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

@@ -42,6 +42,7 @@ COMMANDS = (
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
     "explore INDEX --model NETWORK --no-browser --port 0",
+    "explore INDEX --images DIRECTORY --no-browser --port 0",
     "benchmark NEW --data INDEX INDEX --quick --methods nothing",
     "reproduce NEW NETWORK --data IMAGES --protocol cifar10 --speed NEW",
     "migrate INDEX --uri http://127.0.0.1:1 --timeout 0.1 --journal JOURNAL --report REPORT",

@@ -466,7 +466,7 @@ def test_a_wrong_relocation_is_one_sentence(
         (["--images", "none"], "none is no folder"),
         (["--images", "photos/notes.txt"], "is no folder"),
         (["--model", "none"], "none"),
-        (["--model", "edited", "--images", "photos"], "did not make index"),
+        (["--model", "edited", "--images", "photos"], "did not make this index"),
     ):
         done = semcut("relocate", "index", *arguments, cwd=tmp_path, status=1)
         assert message in " ".join(done.stderr.split())
