@@ -44,6 +44,7 @@ def adding(
     before: int,
     *,
     resumes: bool = False,
+    whole: bool = False,
     of: str = "",
     outside: bool = False,
 ) -> Iterator[None]:
@@ -53,8 +54,9 @@ def adding(
         index: the directory of the index.
         expected: the number of records to add.
         before: the number of records that the index has.
-        resumes: whether the block adds all that is missing from an unfinished index, except for images outside of its
-            folder. Otherwise such an index stays unfinished: other records do not replace those that are missing.
+        resumes: whether the block adds all that is missing from an unfinished index. Otherwise such an index stays
+            unfinished: other records do not replace those that are missing.
+        whole: whether the block adds all that is missing, except for images outside of the folder of the index.
         of: identifies the work: if it was interrupted, the same work ends it. Empty for work that is not done again.
         outside: whether images outside of the folder of the index are added.
 
@@ -65,7 +67,7 @@ def adding(
     file = Path(index) / MARK
     earlier = _read(file)
     same = earlier is not None and of != "" and earlier.of == of
-    ends = earlier is None or same or (resumes and not earlier.outside)
+    ends = earlier is None or same or resumes or (whole and not earlier.outside)
     mark = _Mark(expected, before, of, outside)
     if earlier is not None and ends:
         mark = _Mark(earlier.expected, earlier.before, of, outside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -56,7 +57,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
         done = add_paths(
             IndexedFiles(opened, index, link.root), index, files, lambda: network_encoder(index, link, model, device),
-            progress, copies=False, roots=roots, dry_run=dry_run,
+            progress, copies=False, roots=roots, work=sorted(map(os.path.abspath, images)), dry_run=dry_run,
         )  # fmt: skip
         records = len(opened)
     skipped = [*done.skipped, *skipped]

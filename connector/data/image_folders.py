@@ -46,7 +46,7 @@ class ImageFolder(NamedTuple):
     """The files in a folder.
 
     Attributes:
-        root: absolute path of the folder.
+        root: absolute path of the folder, without a part "..", which could lead through a link.
         loose: files directly in the folder, which have no class.
         classes: the folders directly in the folder, sorted by name; also those without files.
         skipped: what is left out; what is hidden comes last.
@@ -71,7 +71,7 @@ def list_folder(root: Path) -> ImageFolder:
     Raises:
         DataError: the folder cannot be listed, its path is not valid text, or links lead to too many files again.
     """
-    top = str(root.absolute())
+    top = os.path.realpath(root) if ".." in root.parts else str(root.absolute())
     if not is_text(top):
         raise DataError(f"the path {shown(top)} is not valid text, which an index needs: rename the folder")
     above = {}

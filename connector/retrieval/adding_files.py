@@ -53,6 +53,7 @@ def add_paths(
     resume: bool = False,
     copies: bool = True,
     roots: Iterable[str] = (),
+    work: Iterable[str] | None = None,
     dry_run: bool = False,
 ) -> Indexed:
     """Add files to an index, and replace the records of those that have changed.
@@ -66,6 +67,7 @@ def add_paths(
         resume: whether to leave out all files that have a record, and finish what was interrupted.
         copies: whether to add files with the content of another file.
         roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
+        work: what the files were found by, so that the same call is known again; None for the files themselves.
         dry_run: whether nothing is changed; whether files can be read is not known then.
 
     Raises:
@@ -73,6 +75,14 @@ def add_paths(
         StorageError: the index cannot be written.
         CheckpointError: the network cannot be loaded; nothing was changed.
     """
+    with files.changing:
+        return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
+
+
+def _add(
+    files: IndexedFiles, place: Path | None, paths: Sequence[str], encoder: Callable[[], Encoder], report: Progress,
+    resume: bool, copies: bool, roots: Iterable[str], work: Iterable[str] | None, dry_run: bool,
+) -> Indexed:  # fmt: skip
     files.index.next_id()  # checks that the index is open
     if not paths and not (place is not None and is_marked(place)):
         return Indexed(0, [])
@@ -101,8 +111,8 @@ def add_paths(
         unreadable = change()
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
-        work = work_id("add", uris)
-        with adding(place, len(targets), len(files.index), resumes=resume, of=work, outside=outside):
+        of = work_id("add", uris if work is None else work)
+        with adding(place, len(targets), len(files.index), resumes=resume, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
             unreadable = change()

@@ -89,8 +89,12 @@ def compare(files: IndexedFiles, uris: Sequence[str], *, retry: bool = False) ->
         now, fact = seen[uri], facts[uri]
         if now is None or now.digest != fact.digest:
             found.changed.append(uri)
+        elif fact.mtime_ns is not None:
+            found.touched.append(uri)
+        elif now.settled:
+            found.settled.append(uri)
         else:
-            (found.settled if fact.mtime_ns is None else found.touched).append(uri)
+            unchanged += 1
     return replace(found, unchanged=unchanged)
 
 

@@ -6,7 +6,7 @@ what is known of their files fits them: see `indexed_files`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,7 @@ def encode_into(
     # a file that was only just written can change while it is read and keep its time
     add_digests(files, [uri for uri in uris if (now := seen[uri]) is not None and not now.settled], seen)
     paths = {files.path_of(uri): uri for uri in uris}
+    replaced = {record for uri, record in targets if files.ids.get(uri) == record}
     unreadable: dict[str, str] = {}
     pending: list[Encodings] = []
     done = 0
@@ -77,7 +78,7 @@ def encode_into(
         unreadable |= {paths[path]: reason for path, reason in batch.skipped}
         done += len(encoded) + len(batch.skipped)
         if sum(map(len, pending)) >= RECORDS_PER_COMMIT or done == len(targets):
-            _put(files, Encodings.concatenate(pending), seen)
+            _put(files, Encodings.concatenate(pending), seen, replaced)
             pending = []
         report(done, len(targets))
     return unreadable
@@ -97,13 +98,16 @@ def copy_into(files: IndexedFiles, copies: Sequence[tuple[Target, int]], seen: M
         found = files.index.get(np.array([source for _, source in part], np.int64))
         ids = np.array([record for (_, record), _ in part], np.int64)
         uris = [uri for (uri, _), _ in part]
-        _put(files, replace(found, ids=ids, uris=uris, any_mass=True), seen)
+        replaced = {record for (uri, record), source in part if source == record or files.ids.get(uri) == record}
+        _put(files, replace(found, ids=ids, uris=uris, any_mass=True), seen, replaced)
 
 
-def _put(files: IndexedFiles, encodings: Encodings, seen: Mapping[str, Observed | None]) -> None:
+def _put(
+    files: IndexedFiles, encodings: Encodings, seen: Mapping[str, Observed | None], replaced: Collection[int]
+) -> None:
     uris = [str(uri) for uri in encodings.uris or ()]
     if uris:
-        files.put(encodings, uris, [seen[uri] for uri in uris])
+        files.put(encodings, uris, [seen[uri] for uri in uris], replaced)
 
 
 def note_touched(files: IndexedFiles, uris: Sequence[str], seen: Mapping[str, Observed | None]) -> None:
@@ -112,7 +116,7 @@ def note_touched(files: IndexedFiles, uris: Sequence[str], seen: Mapping[str, Ob
     facts: dict[str, FileFacts] = {}
     for uri in uris:
         now, before = seen[uri], known.get(uri)
-        if now is not None and before is not None and (now.settled or before.mtime_ns is not None):
+        if now is not None and before is not None:
             facts[uri] = before._replace(mtime_ns=now.mtime_ns if now.settled else None)
     files.note(facts, {})
 

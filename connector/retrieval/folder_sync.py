@@ -99,6 +99,14 @@ def sync_folder(
         LockedError, StorageError: the index cannot be changed.
         CheckpointError: the network cannot be loaded; nothing was changed.
     """
+    with files.changing:
+        return _sync(files, place, folder, encoder, report, whole, dry_run)
+
+
+def _sync(
+    files: IndexedFiles, place: Path | None, folder: str, encoder: Callable[[], Encoder], report: Progress,
+    whole: bool, dry_run: bool,
+) -> Synced:  # fmt: skip
     plan = folder_changes(files, folder)
     if dry_run:
         unreadable = _unreadable(files, plan.encoded)
@@ -114,7 +122,7 @@ def sync_folder(
         return _apply(files, plan, network, report)
     work = work_id("sync", [folder])
     outside = not whole and not f"{folder}/".startswith(f"{files.root}/")
-    with adding(place, len(plan.files.new), len(files.index), resumes=whole, of=work, outside=outside):
+    with adding(place, len(plan.files.new), len(files.index), whole=whole, of=work, outside=outside):
         add_root(place, folder)
         return _apply(files, plan, network, report)
 

@@ -7,6 +7,7 @@ is never wrong, at whichever moment the process ends. No function here needs tor
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -85,6 +86,7 @@ class IndexedFiles:
 
     Attributes:
         index, root: the arguments.
+        changing: held while files are added or synced, so that two threads do it one after the other.
     """
 
     def __init__(self, index: SemanticIndex, place: Path | None, root: str | None) -> None:
@@ -93,6 +95,8 @@ class IndexedFiles:
         self._ids: dict[str, int] = {}
         self._others: list[tuple[str | None, int]] = []
         self._known: KnownFiles | None = None
+        self._lock = threading.RLock()  # held while what is above changes together with the index
+        self.changing = threading.RLock()
 
     def path_of(self, uri: str) -> str:
         """Return the path of the file with a uri."""
@@ -109,17 +113,18 @@ class IndexedFiles:
     @property
     def ids(self) -> dict[str, int]:
         """The id of the record of each uri: the lowest, if several records have it. It is read once per version."""
-        if self._version != self.index.version:
-            version, ids = self.index.version, self.index.ids().tolist()
-            uris = self.index.uris(ids)
-            root = self.root
-            names = uris if root is None else [uri and canonical_uri(uri, root) for uri in uris]
-            found = dict(zip(reversed(names), reversed(ids), strict=True))
-            found.pop(None, None)
-            pairs = zip(names, ids, strict=True) if len(found) < len(ids) else ()
-            self._others = [(name, record) for name, record in pairs if name is None or found[name] != record]
-            self._ids, self._version, self._known = found, version, None  # type: ignore[assignment]
-        return self._ids
+        with self._lock:
+            if self._version != self.index.version:
+                version, ids = self.index.version, self.index.ids().tolist()
+                uris = self.index.uris(ids)
+                root = self.root
+                names = uris if root is None else [uri and canonical_uri(uri, root) for uri in uris]
+                found = dict(zip(reversed(names), reversed(ids), strict=True))
+                found.pop(None, None)
+                pairs = zip(names, ids, strict=True) if len(found) < len(ids) else ()
+                self._others = [(name, record) for name, record in pairs if name is None or found[name] != record]
+                self._ids, self._version, self._known = found, version, None  # type: ignore[assignment]
+            return self._ids
 
     @property
     def other_records(self) -> list[tuple[str | None, int]]:
@@ -134,10 +139,11 @@ class IndexedFiles:
 
     def known(self, others: Collection[str] = ()) -> KnownFiles:
         """Return what is known of the files; `others` as for `KnownFiles`, with which the file is read again."""
-        ids = self.ids
-        if self._known is None or (others and self._place is not None):
-            self._known = KnownFiles(self._place, self._number, ids, others)
-        return self._known
+        with self._lock:
+            ids = self.ids
+            if self._known is None or (others and self._place is not None):
+                self._known = KnownFiles(self._place, self._number, ids, others)
+            return self._known
 
     @property
     def _number(self) -> int:
@@ -154,30 +160,40 @@ class IndexedFiles:
             self.index.begin()
         self.known().prepare(self._number)
 
-    def put(self, encodings: Encodings, uris: Sequence[str], seen: Sequence[Observed | None]) -> None:
-        """Add records of files, or replace those with the same ids, in one change.
+    def put(
+        self,
+        encodings: Encodings,
+        uris: Sequence[str],
+        seen: Sequence[Observed | None],
+        replaced: Collection[int] = (),
+    ) -> None:
+        """Add records of files, and replace records, in one change.
 
         Args:
             encodings: n records with ids.
             uris: n uris.
             seen: each file before its content was read; None if nothing may be known of it.
+            replaced: the ids that records may have already.
 
         Raises:
+            DuplicateIdError: records have other ids already.
             LockedError, StorageError: as for `SemanticIndex.add`.
         """
         assert encodings.ids is not None
-        ids, known, given = self.ids, self.known(), encodings.ids.tolist()
-        there = self.index.contains(encodings.ids)
-        replaced = encodings.ids[there]
-        names = [canonical_uri(uri or "", self.root) for uri in self.index.uris(replaced)]
-        before = [uri for uri, record in zip(names, replaced.tolist(), strict=True) if ids.get(uri) == record]
-        known.void(self._number + 1, before)
-        batch = replace(encodings, uris=list(uris), any_mass=True)
-        (self.index.upsert if there.any() else self.index.add)(batch)
-        for uri in before:
-            del ids[uri]
-        ids.update(zip(uris, given, strict=True))
-        self._version = self.index.version
+        given = encodings.ids.tolist()
+        with self._lock:
+            ids, known = self.ids, self.known()
+            old = encodings.ids[self.index.contains(encodings.ids)]
+            names = [canonical_uri(uri or "", self.root) for uri in self.index.uris(old)]
+            before = [uri for uri, record in zip(names, old.tolist(), strict=True) if ids.get(uri) == record]
+            known.void(self._number + 1, before)
+            batch = replace(encodings, uris=list(uris), any_mass=True)
+            change = self.index.upsert if len(old) and set(old.tolist()) <= set(replaced) else self.index.add
+            change(batch)
+            for uri in before:
+                del ids[uri]
+            ids.update(zip(uris, given, strict=True))
+            self._version = self.index.version
         pairs = [(self.path_of(uri), found) for uri, found in zip(uris, seen, strict=True)]
         facts = {
             uri: FileFacts(record, found.size, found.mtime_ns if found.settled else None, str(found.digest))
@@ -201,11 +217,12 @@ class IndexedFiles:
         """
         if not removed:
             return
-        ids, known = self.ids, self.known()
-        of_files = {uri: record for record, uri in removed.items() if uri is not None and ids.get(uri) == record}
-        known.void(self._number + 1, of_files)
-        self.index.remove(np.array(list(removed), np.int64))
-        for uri in of_files:
-            del ids[uri]
-        self._others = [(uri, record) for uri, record in self._others if record not in removed]
-        self._version = self.index.version
+        with self._lock:
+            ids, known = self.ids, self.known()
+            of_files = [uri for record, uri in removed.items() if uri is not None and ids.get(uri) == record]
+            known.void(self._number + 1, of_files)
+            self.index.remove(np.array(list(removed), np.int64))
+            for uri in of_files:
+                del ids[uri]
+            self._others = [(uri, record) for uri, record in self._others if record not in removed]
+            self._version = self.index.version

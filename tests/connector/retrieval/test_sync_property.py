@@ -213,7 +213,7 @@ def run(seed: int, rounds: int, expected: tuple[list[bytes], Encodings], model: 
 def test_an_index_is_that_of_its_folder_whenever_a_sync_is_killed(
     expected: tuple[list[bytes], Encodings], model: Checkpoint, tmp_path: Path
 ) -> None:
-    assert run(int.from_bytes(os.urandom(4)), 6, expected, model, tmp_path) >= 0
+    assert run(int.from_bytes(os.urandom(4)), 4, expected, model, tmp_path) >= 0
 
 
 @pytest.mark.long
