@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -574,3 +575,43 @@ def test_a_folder_that_is_named_from_below_is_the_same_folder(
     (tmp_path / "link").symlink_to(photos)
     for folder in ("photos", "./photos/", "link", "photos/../photos", photos):
         assert figures(sync(tmp_path / "index", folder)) == {"unchanged": 24}
+
+
+@pytest.mark.parametrize("moment", ["void", "upsert", "note"])
+def test_what_is_known_is_true_if_the_process_ends_around_a_change(
+    moment: str, index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the file then gets back the content and the time that it had, or its content turns up elsewhere."""
+    before, file = content(index), photos / "a" / "00.png"
+    old = file.rename(photos.parent / "old")
+    shutil.copy(digits.files[-1], file)
+    os.utime(file, ns=(LONG_AGO, LONG_AGO - 1))
+
+    def end(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    where = {"void": file_facts.KnownFiles, "upsert": FaissIndex, "note": file_facts.KnownFiles}[moment]
+    with monkeypatch.context() as patch, Connector.open(index) as connector:
+        patch.setattr(where, moment, end)
+        with pytest.raises(KeyboardInterrupt):
+            connector.sync()
+    copy = Path(shutil.copytree(photos, photos.parent / "copy"))
+    shutil.copytree(index, photos.parent / "index-2")
+    semcut("relocate", "index-2", "--images", "copy", cwd=photos.parent)
+    changed = content_of_unfinished(index)["a/00.png"]
+    assert (changed == before["a/00.png"]) == (moment != "note")
+    old.rename(file)
+    shutil.move(copy / "a" / "00.png", copy / "a" / "new.png")
+    shutil.copy2(file, copy / "b" / "00.png")
+    sync(index)
+    assert content(index) == before
+    sync(photos.parent / "index-2")
+    after = content(photos.parent / "index-2")
+    assert after["b/00.png"][1] == before["a/00.png"][1]
+    assert after["a/new.png"][1] not in {found[1] for found in before.values()}
+
+
+def content_of_unfinished(index: Path) -> dict[str, tuple[int, bytes]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return content(index)
