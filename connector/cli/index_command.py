@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from semcut.connector.retrieval.adding_files import Indexed
     from semcut.connector.retrieval.image_index import Connector
 
+_TRAINED = "the network was trained on it"
+
 
 @click.command()
 @click.argument("images", type=SOURCE)
@@ -64,9 +66,10 @@ def index(
             raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")
         database = protocol_split(protocol, images, seed).database
         files, roots, skipped = list(database.files), database.roots, list(database.skipped)
+    left_out: list[str] = []
     if exclude_training:
-        files = _without_training_images(files, model)
-    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped)
+        files, left_out = _without_training_images(files, model)
+    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped, left_out=left_out)
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
@@ -81,6 +84,7 @@ def index_with_progress(
     *,
     roots: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
+    left_out: Sequence[str] = (),
 ) -> Indexed:
     """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
@@ -91,11 +95,13 @@ def index_with_progress(
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
+        left_out: training images, which `semcut sync` does not add either.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
+    from semcut.connector.retrieval.file_records import note_left_out
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import LINK
     from semcut.indexes.storage.directory import delete_index
@@ -108,6 +114,7 @@ def index_with_progress(
     made = unfinished or Connector.create(out, model, device=device, roots=roots)
     with made as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
+        note_left_out(connector.files, left_out, _TRAINED)
         records = len(connector.index)
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
@@ -140,14 +147,13 @@ def _unfinished(out: Path, model: Path, device: str, roots: Sequence[str]) -> Co
     return None
 
 
-def _without_training_images(files: Sequence[str], model: Path) -> list[str]:
-    """Select the files whose content is not that of a training image, and print how many others there are."""
+def _without_training_images(files: Sequence[str], model: Path) -> tuple[list[str], list[str]]:
+    """Return the files whose content is not that of a training image, and the others; print how many these are."""
     from semcut.connector.data.image_contents import digests_of
     from semcut.connector.models.checkpoint import Checkpoint
 
     trained = Checkpoint.load(model).training_digests().all
-    kept = [file for file, digest in zip(files, digests_of(files), strict=True) if digest not in trained]
-    print_message(
-        f"{len(files) - len(kept):,} of {len(files):,} files left out, because the network was trained on them"
-    )
-    return kept
+    known = [digest in trained for digest in digests_of(files)]
+    left_out = [file for file, one in zip(files, known, strict=True) if one]
+    print_message(f"{len(left_out):,} of {len(files):,} files left out, because the network was trained on them")
+    return [file for file, one in zip(files, known, strict=True) if not one], left_out

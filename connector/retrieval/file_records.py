@@ -14,7 +14,7 @@ import numpy as np
 
 from semcut.connector.retrieval.file_changes import add_digests
 from semcut.connector.retrieval.file_facts import FileFacts, Unreadable
-from semcut.connector.retrieval.indexed_files import IndexedFiles, Observed
+from semcut.connector.retrieval.indexed_files import IndexedFiles, Observed, observed
 from semcut.indexes import Encodings
 from semcut.indexes.argument_checks import integer_given
 from semcut.indexes.progress import Progress
@@ -119,6 +119,12 @@ def note_touched(files: IndexedFiles, uris: Sequence[str], seen: Mapping[str, Ob
         if now is not None and before is not None:
             facts[uri] = before._replace(mtime_ns=now.mtime_ns if now.settled else None)
     files.note(facts, {})
+
+
+def note_left_out(files: IndexedFiles, paths: Sequence[str], reason: str) -> None:
+    """Note that files are left out for a reason, so that a sync leaves them out, too, until their content changes."""
+    reasons = {files.uri_of(path): reason for path in paths}
+    note_unreadable(files, reasons, {uri: observed(files.path_of(uri)) for uri in reasons})
 
 
 def note_unreadable(files: IndexedFiles, reasons: Mapping[str, str], seen: Mapping[str, Observed | None]) -> None:

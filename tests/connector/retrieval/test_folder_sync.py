@@ -615,3 +615,21 @@ def content_of_unfinished(index: Path) -> dict[str, tuple[int, bytes]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return content(index)
+
+
+def test_training_images_that_were_left_out_stay_left_out(
+    photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    trained = digits.sample(600).files[0]
+    shutil.copy(trained, photos / "a" / "trained.png")
+    settle(photos)
+    arguments = ["index", "photos", "--model", model.path, "--out", "index", "--exclude-training", "--json"]
+    records = json.loads(semcut(*arguments, cwd=tmp_path).stdout)["added"]
+    assert records < 25
+    index = tmp_path / "index"
+    done = sync(index)
+    assert figures(done) == {"unchanged": records}
+    assert [str(photos / "a" / "trained.png"), "the network was trained on it"] in done["skipped"]
+    new = next(file for file in digits.files if file not in set(digits.sample(600).files))
+    shutil.copy(new, photos / "a" / "trained.png")
+    assert figures(sync(index))["added"] == 1
