@@ -30,7 +30,7 @@ INDEX: Parts = {
 }
 """An index of encodings."""
 
-INDEX_OF_IMAGES: Parts = {**INDEX, rf"(connector\.json|unfinished\.json){NEW}": None}
+INDEX_OF_IMAGES: Parts = {**INDEX, rf"(connector\.json|unfinished\.json|files\.jsonl){NEW}": None}
 """An index that a connector makes, perhaps unfinished."""
 
 

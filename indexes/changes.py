@@ -53,6 +53,14 @@ class Changes:
         self.forked = False
         _ALL.add(self)
 
+    def begin(self) -> None:
+        """Become the writer, with the last committed snapshot.
+
+        Raises:
+            InvalidParameterError, LockedError, StorageError: as for `compact`.
+        """
+        self._run(lambda: None)
+
     def add(self, encodings: Encodings, *, replace: bool) -> None:
         """Add a batch with ids.
 

@@ -1,8 +1,7 @@
 """`FaissIndex`: an index of encodings on one machine, in memory or stored, for many threads and processes.
 
-`FaissIndex` connects two parts: `storage.store`, which stores the records so that they survive a crash, and
-`Searchable`, the snapshot that searches see. A change is written to the store first, and becomes visible to searches
-when the store has committed it.
+It connects two parts: `storage.store`, which stores the records so that they survive a crash, and `Searchable`, the
+snapshot that searches see. A change becomes visible to searches when the store has committed it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
-from semcut.indexes.storage.transactions import Durability
+from semcut.indexes.storage.transactions import Durability, durability_given
 from semcut.indexes.storage.verify import Damage, verify
 from semcut.indexes.unfinished import warn_if_unfinished
 
@@ -99,7 +98,7 @@ class FaissIndex(SemanticIndex):
         instance_given("config", config, IndexConfig)
         name = _engine(engine, device)
         device_names(name, device)  # raises before the directory is created
-        return cls(Store.create(place, config, _durability(durability)), name, device)
+        return cls(Store.create(place, config, durability_given(durability)), name, device)
 
     @classmethod
     def open(
@@ -122,15 +121,14 @@ class FaissIndex(SemanticIndex):
         Raises:
             NotAnIndexError, FormatVersionError, DamagedIndexError: there is no index in the directory that can be
                 opened; the message says what is wrong.
-            InvalidParameterError, MissingDependencyError: as for `create`.
-            DeviceError: the device does not exist, or is out of memory.
+            InvalidParameterError, MissingDependencyError: as for `create`; DeviceError also: it is out of memory.
 
         Warns:
             SemcutWarning: records are known to be missing, see `unfinished`.
         """
         place = path_given("path", path)
         name = _engine(engine, device)
-        opened = cls(Store.open(place, _durability(durability)), name, device)
+        opened = cls(Store.open(place, durability_given(durability)), name, device)
         warn_if_unfinished(place, len(opened), stacklevel=2)
         return opened
 
@@ -183,6 +181,10 @@ class FaissIndex(SemanticIndex):
             before = self._searchable.snapshot
             self._changes.publish(self._store.refresh())
             return self._searchable.snapshot is not before
+
+    def begin(self) -> None:
+        """Become the writer now, not at the first change, from the last commit on; errors as for `add`."""
+        self._changes.begin()
 
     def flush(self) -> None:
         """Commit the changes that durability "close" has postponed.
@@ -333,18 +335,13 @@ class FaissIndex(SemanticIndex):
 
 
 def _engine(given: str, device: str) -> str:
-    for argument, value, name in (("engine", given, "a name"), ("device", device, "cpu, cuda or cuda with a number")):
-        if not isinstance(value, str):
-            raise InvalidParameterError(f"{argument} = {shown(value)}, expected {name}")
+    if not isinstance(given, str):
+        raise InvalidParameterError(f"engine = {shown(given)}, expected a name")
+    if not isinstance(device, str):
+        raise InvalidParameterError(f"device = {shown(device)}, expected cpu, cuda or cuda with a number")
     name = choose_engine(given, device)
     if name == "compiled":
         from semcut.indexes.warmup import compile_if_missing
 
         compile_if_missing()
     return name
-
-
-def _durability(given: Durability) -> Durability:
-    if not isinstance(given, str) or given not in ("batch", "close"):
-        raise InvalidParameterError(f'durability = {shown(given)}, expected "batch" or "close"')
-    return given

@@ -3,16 +3,20 @@
 A command that fills an index adds thousands of batches, each of which is a complete change. If it is interrupted, the
 index is sound, and only its directory can say that records are missing. So the file `unfinished.json` is there while
 records are added: it is on the disk before the first record, and deleted after the last one, however the process ends.
-It holds two numbers, `expected`, how many records were to be added, and `before`, how many the index had.
+It holds two numbers, `expected`, how many records were to be added, and `before`, how many the index had; and `of`,
+which identifies the work, so that the same work, done again, can end it, and `outside`, whether some of the images are
+outside of the folder of the index, so that going through this folder would not end it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from semcut.indexes.errors import LockedError, SemcutWarning, StorageError
 from semcut.indexes.regular_files import read_json
@@ -21,10 +25,29 @@ from semcut.indexes.storage.catalogue_format import LARGEST
 from semcut.indexes.storage.directory import MARK
 
 _BYTES = 4096
+_OF = 100
+
+
+class _Mark(NamedTuple):
+    """The content of the file; see the module docstring."""
+
+    expected: int
+    before: int
+    of: str = ""
+    outside: bool = False
 
 
 @contextmanager
-def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes: bool = False) -> Iterator[None]:
+def adding(
+    index: str | os.PathLike[str],
+    expected: int,
+    before: int,
+    *,
+    resumes: bool = False,
+    whole: bool = False,
+    of: str = "",
+    outside: bool = False,
+) -> Iterator[None]:
     """Record that records are being added, until the block has ended without an error.
 
     Args:
@@ -33,6 +56,9 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
         before: the number of records that the index has.
         resumes: whether the block adds all that is missing from an unfinished index. Otherwise such an index stays
             unfinished: other records do not replace those that are missing.
+        whole: whether the block adds all that is missing, except for images outside of the folder of the index.
+        of: identifies the work: if it was interrupted, the same work ends it. Empty for work that is not done again.
+        outside: whether images outside of the folder of the index are added.
 
     Raises:
         StorageError: the file cannot be written.
@@ -40,10 +66,15 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
     """
     file = Path(index) / MARK
     earlier = _read(file)
-    if earlier is not None:
-        expected, before = earlier if resumes else (earlier[0] + expected, earlier[1])
+    same = earlier is not None and of != "" and earlier.of == of
+    ends = earlier is None or same or resumes or (whole and not earlier.outside)
+    mark = _Mark(expected, before, of, outside)
+    if earlier is not None and ends:
+        mark = _Mark(earlier.expected, earlier.before, of, outside)
+    elif earlier is not None:  # two works are unfinished now, and none of both alone ends the other
+        mark = _Mark(earlier.expected + expected, earlier.before, "", earlier.outside or outside)
     with _as_storage_error(file):
-        write_json(file, {"expected": expected, "before": before})
+        write_json(file, mark._asdict())
     try:
         yield
     except LockedError:  # raised by the first change, or never
@@ -51,12 +82,14 @@ def adding(index: str | os.PathLike[str], expected: int, before: int, *, resumes
             if earlier is None:
                 file.unlink(missing_ok=True)
             elif file.exists():
-                write_json(file, {"expected": earlier[0], "before": earlier[1]})
+                write_json(file, earlier._asdict())
         raise
-    if earlier is None or resumes:
-        with _as_storage_error(file):
+    with _as_storage_error(file):
+        if ends:
             file.unlink(missing_ok=True)
             sync_to_disk(file.parent)
+        elif earlier is not None:
+            write_json(file, mark._replace(of=earlier.of, outside=earlier.outside)._asdict())
 
 
 @contextmanager
@@ -65,6 +98,19 @@ def _as_storage_error(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"cannot write {file}: {error.strerror}") from None
+
+
+def work_id(kind: str, items: Iterable[str]) -> str:
+    """Return what identifies work for `adding`: a digest of its kind and of what it is done to."""
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    for item in items:
+        digest.update(b"\0" + item.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def is_marked(index: str | os.PathLike[str]) -> bool:
+    """Return whether an index is marked as unfinished."""
+    return os.path.lexists(Path(index) / MARK)
 
 
 def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
@@ -77,7 +123,7 @@ def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
     found = _read(Path(index) / MARK)
     if found is None:
         return None
-    return sentence(str(index), records, *found)
+    return sentence(str(index), records, found.expected, found.before)
 
 
 def sentence(name: str, records: int, expected: int, before: int = 0) -> str:
@@ -106,14 +152,18 @@ def warn_if_unfinished(index: str | os.PathLike[str], records: int, stacklevel: 
         warnings.warn(missing, SemcutWarning, stacklevel=stacklevel + 1)
 
 
-def _read(file: Path) -> tuple[int, int] | None:
-    """Return both numbers, zeros where the file cannot be understood, None if there is no file."""
+def _read(file: Path) -> _Mark | None:
+    """Return what the file says, with zeros where it cannot be understood; None if there is no file."""
     if not os.path.lexists(file):
         return None
     try:
         content = read_json(file, _BYTES)
     except (OSError, ValueError):
         content = None
-    numbers = [content.get(name) if isinstance(content, dict) else None for name in ("expected", "before")]
+    found = content if isinstance(content, dict) else {}
+    numbers = [found.get(name) for name in ("expected", "before")]
     expected, before = (number if type(number) is int and 0 <= number <= LARGEST else 0 for number in numbers)
-    return expected, before
+    of = found.get("of")
+    return _Mark(
+        expected, before, of if isinstance(of, str) and len(of) <= _OF else "", found.get("outside", False) is not False
+    )

@@ -121,6 +121,8 @@ def delete_index_of_demo(out: Path, roots: Sequence[str], files: Sequence[str]) 
         DataError: the index of the demo has other records too, or its directory other files; nothing is deleted.
         StorageError: the index is damaged.
     """
+    from semcut.connector.data.image_uris import paths_of
+    from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes import FaissIndex
 
     if not is_index_of_demo(out, roots):
@@ -128,8 +130,9 @@ def delete_index_of_demo(out: Path, roots: Sequence[str], files: Sequence[str]) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished
         index = FaissIndex.open(out / INDEX)
+    link = read_link(out / INDEX)
     with index:
-        others = set(index.uris(index.ids())) - set(files)
+        others = set(paths_of(index.uris(index.ids()), None if link is None else link.root)) - set(files)
     if others:
         raise DataError(
             f"{out / INDEX} has records that are not of the demo, such as {shown(min(map(str, others)))}, and would be "

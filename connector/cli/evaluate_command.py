@@ -63,7 +63,7 @@ def evaluate(
     images = select_images(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
-            uris = connector.index.uris(connector.index.ids())
+            uris = connector.paths(connector.index.ids())
             trained = connector.encoder.checkpoint.training_digests().all
             check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
         encodings, labels, skipped = encode_with_progress(connector, images)

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import semcut.connector.explore  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import SOURCE, device_option, moved_model_option
+from semcut.connector.cli.options import PATH, SOURCE, device_option, moved_model_option
 from semcut.connector.cli.terminal import print_message
 from semcut.connector.daemon_threads import leave
 
@@ -26,6 +26,7 @@ _SECONDS_UNTIL_BROWSER = 1
 @click.argument("index", type=SOURCE)
 @moved_model_option
 @click.option("--uri", help="Milvus server (http://host:port) or file (name.db) where INDEX is a collection.")
+@click.option("--images", type=PATH, help="Folder of the images, to which the uris of the collection are relative.")
 @click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")
 @click.option(
     "--port",
@@ -48,8 +49,8 @@ _SECONDS_UNTIL_BROWSER = 1
 @device_option
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 def explore(
-    index: str, model: Path | None, uri: str | None, milvus_token: str | None, port: int, host: str,
-    token: str | None, names: Sequence[str], device: str, browser: bool,
+    index: str, model: Path | None, uri: str | None, images: Path | None, milvus_token: str | None, port: int,
+    host: str, token: str | None, names: Sequence[str], device: str, browser: bool,
 ) -> None:  # fmt: skip
     """Look at a stored INDEX in a browser, and search it over HTTP.
 
@@ -57,6 +58,8 @@ def explore(
     HTTP API, which is described at /docs. If the network that made the index is found, new images can be queries too.
     """
     _check_access(host, token)
+    if images is not None and uri is None:
+        raise click.UsageError("--images is for a collection: an index knows its folder, see `semcut relocate`")
     from semcut.connector.explore.connection_guard import create_server
     from semcut.connector.explore.followed_index import FollowedIndex
     from semcut.connector.explore.http_api import create_app
@@ -68,7 +71,8 @@ def explore(
         if uri is not None:
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)
             stack.enter_context(opened.index)
-            source = ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff)
+            root = None if images is None else str(images.absolute())
+            source = ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff, root=root)
         else:
             opened = open_stored(Path(index), model, device, warn=print_message)
             source = stack.enter_context(FollowedIndex(Path(index), opened))

@@ -26,7 +26,10 @@ from semcut.indexes.errors import DataError, SemcutWarning
 
 if TYPE_CHECKING:
     from semcut.connector.data.image_folders import Skipped
-    from semcut.connector.retrieval.image_index import Connector, Indexed
+    from semcut.connector.retrieval.adding_files import Indexed
+    from semcut.connector.retrieval.image_index import Connector
+
+_TRAINED = "the network was trained on it"
 
 
 @click.command()
@@ -70,11 +73,12 @@ def index(
             raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")
         database = protocol_split(protocol, images, seed).database
         files, roots, skipped = list(database.files), database.roots, list(database.skipped)
+    left_out: list[str] = []
     if exclude_training:
         if model is None:
             raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
-        files = _without_training_images(files, model)
-    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped)
+        files, left_out = _without_training_images(files, model)
+    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped, left_out=left_out)
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
@@ -89,6 +93,7 @@ def index_with_progress(
     *,
     roots: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
+    left_out: Sequence[str] = (),
 ) -> Indexed:
     """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
@@ -99,12 +104,14 @@ def index_with_progress(
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
+        left_out: training images, which `semcut sync` does not add either.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
     from semcut.connector.models.checkpoint import delete_network
+    from semcut.connector.retrieval.file_records import note_left_out
     from semcut.connector.retrieval.model_link import LINK
     from semcut.indexes.storage.directory import delete_index
 
@@ -116,6 +123,7 @@ def index_with_progress(
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
+        note_left_out(connector.files, left_out, _TRAINED)
         records, own_network = len(connector.index), connector.encoder.checkpoint.path == out
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
@@ -137,7 +145,7 @@ def _new_index(files: Sequence[str], model: Path | None, out: Path, device: str,
     if model is not None:
         return Connector.create(out, model, device=device, roots=roots)
     from semcut.connector.adoption.pretrained_network import pretrained_network
-    from semcut.connector.retrieval.new_index import require_new_index
+    from semcut.connector.retrieval.empty_index import require_new_index
 
     require_new_index(out)  # before the network sees the images
     with progress_bar("Fitting codes") as progress, pretrained_network(files, device, progress) as network:
@@ -165,14 +173,13 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
     return None
 
 
-def _without_training_images(files: Sequence[str], model: Path) -> list[str]:
-    """Select the files whose content is not that of a training image, and print how many others there are."""
+def _without_training_images(files: Sequence[str], model: Path) -> tuple[list[str], list[str]]:
+    """Return the files whose content is not that of a training image, and the others; print how many these are."""
     from semcut.connector.data.image_contents import digests_of
     from semcut.connector.models.checkpoint import Checkpoint
 
     trained = Checkpoint.load(model).training_digests().all
-    kept = [file for file, digest in zip(files, digests_of(files), strict=True) if digest not in trained]
-    print_message(
-        f"{len(files) - len(kept):,} of {len(files):,} files left out, because the network was trained on them"
-    )
-    return kept
+    known = [digest in trained for digest in digests_of(files)]
+    left_out = [file for file, one in zip(files, known, strict=True) if one]
+    print_message(f"{len(left_out):,} of {len(files):,} files left out, because the network was trained on them")
+    return [file for file, one in zip(files, known, strict=True) if not one], left_out

@@ -15,7 +15,7 @@ from semcut.connector.cli.terminal import print_json, show_facts
 @json_option
 def info(index: Path, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
-    from semcut.connector.retrieval.model_link import read_link
+    from semcut.connector.retrieval.model_link import network_of, read_link
     from semcut.indexes.storage.store import Store
     from semcut.indexes.unfinished import unfinished
 
@@ -25,7 +25,7 @@ def info(index: Path, as_json: bool) -> None:
     finally:
         store.close()
     missing, link = unfinished(index, stats.records), read_link(index)
-    made = {} if link is None else {"network": str(link.model), "cutoff of searches that name none": link.cutoff}
+    made = {} if link is None else {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,

@@ -22,7 +22,7 @@ _SHOWN = 20
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Pattern of whole uris, for example '*/cats/*.jpg'; * is any text, also of several folders. Repeatable.",
+    help="Pattern of whole uris or paths, such as '*/cats/*.jpg'; * is any text, also of several folders. Repeatable.",
 )
 @click.option("--dry-run", is_flag=True, help="List the records, and change nothing.")
 @json_option
@@ -34,6 +34,8 @@ def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run
     """
     import numpy as np
 
+    from semcut.connector.data.image_uris import paths_of
+    from semcut.connector.retrieval.model_link import read_link
     from semcut.connector.retrieval.uri_patterns import ids_by_uri
     from semcut.indexes import DamagedIndexError, FaissIndex
     from semcut.indexes.id_checks import refuse_unknown
@@ -41,12 +43,14 @@ def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run
     if not ids and not patterns:
         raise click.UsageError("nothing to remove: give --id N or --uri PATTERN")
     with FaissIndex.open(index, engine="faiss") as opened:
+        link = read_link(index)
+        root = None if link is None else link.root
         given = np.unique(np.array(ids, np.int64)) if ids else np.empty(0, np.int64)
         refuse_unknown(given, np.where(opened.contains(given), 0, -1))
-        chosen = np.union1d(given, ids_by_uri(opened, patterns) if patterns else given)
+        chosen = np.union1d(given, ids_by_uri(opened, patterns, root) if patterns else given)
         shown = chosen[: None if as_json else _SHOWN]
         try:
-            uris = opened.uris(shown)
+            uris = paths_of(opened.uris(shown), root)
         except DamagedIndexError:  # records that are damaged can be removed, too
             uris = [None] * len(shown)
         if not dry_run:

@@ -9,6 +9,7 @@
     decode_stream   decode one image file to RGB, in such a process
     pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
     protocols       divide a data set into training images, database and queries as published results do
+    image_uris      turn the uri that an index stores into the path of a file, and back
     labels          look up the label of every record of an index: the class folder of the record's file
     class_names, file_arguments, image_arguments    check arguments of the public functions
 

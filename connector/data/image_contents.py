@@ -30,6 +30,7 @@ _AT_ONCE = 1024
 
 _NOT_DRAWN = "a class of which no image was drawn, so it is no class: choose more images"
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -47,7 +48,7 @@ def digest_of(file: str) -> bytes | None:
 
 def digests_of(files: Sequence[str], workers: int = 2) -> list[bytes | None]:
     """Compute the digest of each file, see `digest_of`."""
-    return list(_in_threads(digest_of, files, workers))
+    return list(in_threads(digest_of, files, workers))
 
 
 def readable_images(images: ImageSet, workers: int = 2, progress: Progress | None = None) -> ImageSet:
@@ -68,7 +69,7 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
     reasons: list[str] = []
     digests: list[bytes] = []
     check = partial(_checked, limits=Limits.for_callers(min(workers, os.cpu_count() or 1)))
-    for done, (digest, reason) in enumerate(_in_threads(check, images.files, workers), 1):
+    for done, (digest, reason) in enumerate(in_threads(check, images.files, workers), 1):
         digests.append(digest)
         reasons.append(reason)
         report(done, len(images))
@@ -108,12 +109,12 @@ def _checked(file: str, limits: Limits) -> tuple[bytes, str]:
     return (b"", "it was changed meanwhile") if digest is None else (digest, "")
 
 
-def _in_threads(work: Callable[[str], _T], files: Sequence[str], workers: int) -> Iterator[_T]:
-    """Yield the results for all files in order; Ctrl-C waits for none of them."""
+def in_threads(work: Callable[[_S], _T], items: Sequence[_S], workers: int = 2) -> Iterator[_T]:
+    """Yield the results for all items, such as files, in order; Ctrl-C waits for none of them."""
     threads = DaemonThreads(min(workers, os.cpu_count() or 1), "contents")
     try:
-        for start in range(0, len(files), _AT_ONCE):
-            futures = [threads.submit(partial(work, file)) for file in files[start : start + _AT_ONCE]]
+        for start in range(0, len(items), _AT_ONCE):
+            futures = [threads.submit(partial(work, item)) for item in items[start : start + _AT_ONCE]]
             yield from map(result_of, futures)
     finally:
         threads.stop()

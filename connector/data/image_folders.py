@@ -46,7 +46,7 @@ class ImageFolder(NamedTuple):
     """The files in a folder.
 
     Attributes:
-        root: absolute path of the folder.
+        root: absolute path of the folder, without a part "..", which could lead through a link.
         loose: files directly in the folder, which have no class.
         classes: the folders directly in the folder, sorted by name; also those without files.
         skipped: what is left out; what is hidden comes last.
@@ -71,8 +71,8 @@ def list_folder(root: Path) -> ImageFolder:
     Raises:
         DataError: the folder cannot be listed, its path is not valid text, or links lead to too many files again.
     """
-    top = str(root.absolute())
-    if not _is_text(top):
+    top = os.path.realpath(root) if ".." in root.parts else str(root.absolute())
+    if not is_text(top):
         raise DataError(f"the path {shown(top)} is not valid text, which an index needs: rename the folder")
     above = {}
     for higher in (root.resolve(), *root.resolve().parents):
@@ -236,7 +236,7 @@ def _entries(folder: str, skipped: list[Skipped], listed: _Listed) -> tuple[list
         return files, folders
     found.sort(key=lambda entry: entry.name)
     for entry in found:
-        if not _is_text(entry.name):
+        if not is_text(entry.name):
             skipped.append((entry.path, NOT_TEXT))
         elif entry.name.startswith("."):
             skipped.append((entry.path, HIDDEN))
@@ -250,7 +250,8 @@ def _identity(folder: str) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a name is valid text, which an index can hold."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from semcut.connector.data.class_names import MAX_CLASSES, classes_given
 from semcut.connector.data.file_arguments import roots_given
 from semcut.connector.data.image_folders import classes_of
+from semcut.connector.data.image_uris import paths_of
 from semcut.indexes import SemanticIndex
-from semcut.indexes.argument_checks import instance_given
+from semcut.indexes.argument_checks import instance_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.errors import InvalidParameterError
 
@@ -56,13 +57,16 @@ class RecordLabels:
         return np.where(self.ids[at] == ids, self.labels[at], -1)
 
 
-def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str, ...] = ()) -> RecordLabels:
+def labels_by_id(
+    index: SemanticIndex, classes: Sequence[str], roots: tuple[str, ...] = (), root: str | None = None
+) -> RecordLabels:
     """Look up the label of every record by the class folder of its file.
 
     Args:
         index: the index.
         classes: names of the classes, in order of their labels.
         roots: folders of class folders, see `class_of`.
+        root: the folder to which uris are relative, see `image_uris`.
 
     Returns:
         The label of each record, the position of its class in `classes`; -1 if the class is not in `classes`,
@@ -73,7 +77,8 @@ def labels_by_id(index: SemanticIndex, classes: Sequence[str], roots: tuple[str,
     """
     instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
     classes, roots = classes_given("classes", classes, least=0), roots_given("roots", roots)
+    root = None if root is None else possible_path_given("root", root)
     label_of = {name: label for label, name in enumerate(classes)}
     ids = index.ids()
-    labels = [label_of.get(name or "", -1) for name in classes_of(index.uris(ids), roots)]
+    labels = [label_of.get(name or "", -1) for name in classes_of(paths_of(index.uris(ids), root), roots)]
     return RecordLabels(ids, np.array(labels, np.int64))

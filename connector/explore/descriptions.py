@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.image_uris import paths_of
 from semcut.connector.explore.schemas import (
     ClassProbability,
     FoundRecord,
@@ -29,13 +30,14 @@ class Descriptions:
     Args:
         index: index to read; it is not closed here.
         class_names: names of its C classes; the classes are numbered if this is None or has another length.
+        root: folder to which uris are relative, see `data.image_uris`.
     """
 
-    def __init__(self, index: SemanticIndex, class_names: Sequence[str] | None) -> None:
+    def __init__(self, index: SemanticIndex, class_names: Sequence[str] | None, root: str | None = None) -> None:
         classes = index.config.classes
         if class_names is None or len(class_names) != classes:
             class_names = [f"class {number}" for number in range(classes)]
-        self._index = index
+        self._index, self._root = index, root
         self.class_names = list(class_names)
 
     def records(self, ids: Any) -> list[Record]:
@@ -46,7 +48,7 @@ class Descriptions:
         """
         found = self._index.get(ids)
         assert found.ids is not None
-        uris = found.uris if found.uris is not None else [None] * len(found)
+        uris = paths_of(found.uris if found.uris is not None else [None] * len(found), self._root)
         classes = self.probable_classes(found.probabilities)
         return [
             Record(id=str(record), uri=uri, classes=named)

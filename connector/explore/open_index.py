@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.data.model_file import read_model_file
 from semcut.connector.explore.image_queries import Encode
-from semcut.connector.retrieval.model_link import network_classes, read_description, read_link
+from semcut.connector.retrieval.model_link import (
+    network_classes,
+    network_of,
+    read_description,
+    read_link,
+    require_network,
+)
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
@@ -35,6 +40,7 @@ class OpenedIndex:
         encode: encodes images with the network; None if the network is not there.
         digest: SHA-256 of the weights of the network that made the index; None if that is not known.
         cutoff: cutoff of searches that name none.
+        root: folder to which the uris of the index are relative; None if they are paths.
     """
 
     index: SemanticIndex
@@ -42,6 +48,7 @@ class OpenedIndex:
     encode: Encode | None
     digest: str | None = None
     cutoff: float = DEFAULT_CUTOFF
+    root: str | None = None
 
 
 class _Network(NamedTuple):
@@ -70,7 +77,8 @@ def open_collection(
     """
     from semcut.indexes.milvus import MilvusIndex
 
-    _require_network(model)
+    if model is not None:
+        require_network(model, None)
     index = MilvusIndex.open(uri, collection=collection, token=milvus_token)
     return OpenedIndex(index, *_find_network(model, None, device, warn))
 
@@ -89,12 +97,15 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         CheckpointError: `model` is given, and does not hold the network that made the index.
     """
     link = read_link(path)
-    _require_network(model, None if link is None else link.sha256)
+    if model is not None:
+        require_network(model, None if link is None else link.sha256)
     index = FaissIndex.open(path)
     if link is None or link.sha256 is None:
-        return OpenedIndex(index, *_find_network(model, None, device, warn))
-    network = _find_network(model or link.model, link.sha256, device, warn)
-    return OpenedIndex(index, network.class_names or network_classes(path), network.encode, link.sha256, link.cutoff)
+        root = None if link is None else link.root
+        return OpenedIndex(index, *_find_network(model, None, device, warn), root=root)
+    network = _find_network(model or network_of(path, link), link.sha256, device, warn)
+    names = network.class_names or network_classes(path)
+    return OpenedIndex(index, names, network.encode, link.sha256, link.cutoff, link.root)
 
 
 def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
@@ -116,20 +127,10 @@ def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
             raise StorageError("another network made it")
         if not index.in_place:
             raise StorageError("it is being replaced")
-        return replace(before, index=index)
+        return replace(before, index=index, root=None if link is None else link.root)
     except BaseException:
         index.close()
         raise
-
-
-def _require_network(model: Path | None, digest: str | None = None) -> None:
-    """Check a network that the user has named; one that is only where it was recorded may be missing."""
-    if model is None:
-        return
-    read_model_file(model)  # raises what is wrong
-    found = read_description(model)
-    if found is None or digest not in (None, found.sha256):
-        raise CheckpointError(f"the network in {model} did not make this index: give --model the one that did")
 
 
 def _find_network(model: Path | None, digest: str | None, device: str, warn: Warn) -> _Network:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from semcut.connector.data.image_uris import path_of
 from semcut.connector.explore.descriptions import Descriptions
 from semcut.connector.explore.exhaustive import is_feasible, search_exhaustively
 from semcut.connector.explore.image_queries import Encode, ImageEncoder
@@ -52,6 +53,7 @@ class ExploreService:
         encode: encodes images with the network that made the index; None if the network is not there.
         replaced: as for `IndexState`.
         cutoff: cutoff of searches that name none.
+        root: folder to which uris are relative, see `data.image_uris`.
     """
 
     def __init__(
@@ -62,11 +64,11 @@ class ExploreService:
         *,
         replaced: int = 0,
         cutoff: float = DEFAULT_CUTOFF,
+        root: str | None = None,
     ) -> None:
-        self._cutoff = cutoff
-        self._index = index
+        self._index, self._cutoff, self._root = index, cutoff, root
         self._state = IndexState(index, replaced)
-        self._describe = Descriptions(index, class_names)
+        self._describe = Descriptions(index, class_names, root)
         self._images = ImageEncoder(encode)
 
     @property
@@ -123,7 +125,7 @@ class ExploreService:
         Raises:
             UnknownIdError: there is no such record.
         """
-        return thumbnail(self._state.read(lambda version: self._index.uris([record])[0]), size)
+        return thumbnail(path_of(self._state.read(lambda version: self._index.uris([record])[0]), self._root), size)
 
     def sample(self, count: int, seed: int) -> RandomRecords:
         """Return records chosen at random: each from a random partition, so that small partitions are shown, too."""
@@ -238,7 +240,7 @@ class ExploreService:
         """Return the query of a search, and its uri if it is a record."""
         if request.id is not None:
             found = self._index.get([request.id])
-            return found, None if found.uris is None else found.uris[0]
+            return found, None if found.uris is None else path_of(found.uris[0], self._root)
         assert request.image is not None
         return self._images.encode(request.image), None
 

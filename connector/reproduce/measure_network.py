@@ -196,7 +196,7 @@ def _open_index(encoder: Encoder, images: sources.ImageSet, out: Path, folder: P
         sync_to_disk(folder)
     connector = Connector.open(path, encoder.checkpoint.path)
     connector.encoder = encoder
-    if set(connector.index.uris(connector.index.ids())) != set(images.files):
+    if set(connector.paths(connector.index.ids())) != set(images.files):
         connector.close()
         raise DataError(
             f"{path} is an index of other images than the {len(images):,} of this protocol: delete the index"

@@ -5,10 +5,21 @@ In reading order:
     model_link     read and write `connector.json`: which network made an index, and where that network is
     encoder        `Encoder`: turn images into `Encodings`, batch by batch
     image_index    `Connector`: add image files to an index, search the index by image
+    empty_index, linked_network    create the index of a connector; load the network that made one
     contact_sheet  draw search results as one picture
 
+Keep an index in step with the files of its images:
+
+    file_facts     read and write `files.jsonl`: of which file, in which state, each record is the encoding
+    indexed_files  `IndexedFiles`: which record is of which file, and all changes of these records
+    file_changes, folder_changes    compare files, and a folder, with the records; change nothing
+    file_records   make the records of files: by the network, or as copies of records of the same content
+    adding_files, folder_sync       `semcut add` and `semcut sync`
+    relocation     `semcut relocate`: record where images and network are now
+    uri_patterns   find records by patterns of their uris
+
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
-about `connector.json`. `encoder` and `image_index` need torch; `model_link` and `contact_sheet` do not.
+about `connector.json`. `encoder`, `image_index` and `linked_network` need torch; the others do not.
 """
 
 import semcut.connector.data  # noqa: F401  # reports that Pillow is missing before a module here fails to import it

@@ -8,48 +8,55 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import Self
 
 from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_arguments import images_given
+from semcut.connector.data.image_uris import common_root, paths_of
 from semcut.connector.data.labels import RecordLabels, labels_by_id
-from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.models.checkpoint import Checkpoint, copy_network, delete_network
 from semcut.connector.models.device import device_named
-from semcut.connector.retrieval.encoder import EncodedFiles, Encoder
-from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, LINK, read_link, write_link
-from semcut.connector.retrieval.new_index import unfinished_named
+from semcut.connector.retrieval.adding_files import Indexed, add_paths
+from semcut.connector.retrieval.empty_index import create_empty
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.folder_changes import folder_given
+from semcut.connector.retrieval.folder_sync import Synced, sync_folder
+from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.connector.retrieval.linked_network import linked_encoder
+from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, read_link, required_link, write_link
 from semcut.indexes import (
-    Encodings,
     FaissIndex,
-    NotAnIndexError,
     SearchResult,
     SemanticIndex,
 )
-from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given
+from semcut.indexes.argument_checks import (
+    callback_given,
+    flag_given,
+    instance_given,
+    path_given,
+    possible_path_given,
+)
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import CheckpointError, SemcutWarning
+from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.storage.directory import delete_index
-from semcut.indexes.unfinished import adding, unfinished
-
-_RECORDS_PER_COMMIT = 10_000
+from semcut.indexes.unfinished import unfinished
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A record that a search found: its id and uri, and its distance, relevance and score for the query."""
+    """A record that a search found: its id, the path of its file, and its distance, relevance and score."""
 
     id: int
     uri: str | None
@@ -59,27 +66,27 @@ class Hit:
     hamming: int
 
 
-@dataclass(frozen=True)
-class Indexed:
-    """The result of `Connector.add_files`: number of images added, and a pair (file, reason) for each skipped file."""
-
-    added: int
-    skipped: list[tuple[str, str]]
-
-
 class Connector:
     """A trained network and an index of its encodings; a context manager that closes the index at the end.
 
     `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of encodings of the same
-    network.
+    network, and the folder to which its uris are relative (root), if they are.
     """
 
-    def __init__(self, encoder: Encoder, index: SemanticIndex, roots: Iterable[str | os.PathLike[str]] = ()) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: SemanticIndex,
+        roots: Iterable[str | os.PathLike[str]] = (),
+        *,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
         self.cutoff = ADOPTED_CUTOFF if isinstance(encoder.checkpoint.net, AdoptedNet) else DEFAULT_CUTOFF
         self._path: Path | None = None  # of an index that `create` or `open` has stored
+        self.files = IndexedFiles(index, None, None if root is None else possible_path_given("root", root))
 
     @classmethod
     def create(
@@ -113,12 +120,12 @@ class Connector:
         device_named(device)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        with unfinished_named(place):
-            index = FaissIndex.create(place, encoder.index_config())
+        index = create_empty(place, encoder.index_config())
+        root = common_root(folders)
         connector = cls(encoder, index, folders)
+        connector._path, connector.files = place, IndexedFiles(index, place, root)
         if place is None:
             return connector
-        connector._path = place
         try:
             if flag_given("keep_network", keep_network):
                 copy_network(checkpoint.path, place)
@@ -130,6 +137,7 @@ class Connector:
                 binarisation=checkpoint.net.binarisation,
                 roots=folders,
                 cutoff=connector.cutoff,
+                root=root,
             )
         except BaseException:  # without the link, the index could not be opened again
             index.close()
@@ -169,24 +177,10 @@ class Connector:
         device_named(device)
         index = FaissIndex.open(path, engine=engine)
         try:
-            link = read_link(path)
-            if link is None or link.sha256 is None:
-                raise NotAnIndexError(
-                    f"{path} does not record which network made it (no {LINK}): it was not made by `semcut index`"
-                )
-            if model is None and not (link.model / MODEL).exists():
-                raise CheckpointError(
-                    f"{link.model} holds no model any more, which made the index {path}: give the directory that the "
-                    "network was moved to (model; on the command line --model)"
-                )
-            checkpoint = Checkpoint.load(model or link.model)
-            if checkpoint.digest != link.sha256:
-                raise CheckpointError(
-                    f"the index {path} was made by another network than that in {model or link.model}: give the right "
-                    "model, or index the images again, because codes of different networks cannot be compared"
-                )
-            connector = cls(Encoder(checkpoint, device), index, link.roots)
-            connector._path, connector.cutoff = Path(path), link.cutoff
+            link = required_link(path)
+            connector = cls(linked_encoder(path, link, model, device), index, link.roots)
+            connector._path, connector.files = Path(path), IndexedFiles(index, Path(path), link.root)
+            connector.cutoff = link.cutoff
             if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
                 warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)
             return connector
@@ -205,17 +199,25 @@ class Connector:
         self.index.close()
 
     def add_files(
-        self, files: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None, resume: bool = False
+        self,
+        files: Iterable[str | os.PathLike[str]],
+        *,
+        progress: Progress | None = None,
+        resume: bool = False,
+        copies: bool = True,
     ) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
-        If this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that
-        it is unfinished, as all commands do, until a call with the same files and `resume` has added the others.
+        A file that has a record already is skipped, or encoded anew, with the same id, if its content has changed. If
+        this is interrupted, or fails, a stored index has the images of earlier batches. Opening it then warns that it
+        is unfinished, as all commands do, until a call with the same files has added the others.
 
         Args:
-            files: paths of the files, which become the uris of the records.
+            files: paths of the files. The uris of the records are these paths, relative to the root of the index if
+                they are below it.
             progress: called with the number of files that were encoded or skipped.
-            resume: leave out the files that the index has, by their uris, and finish what was interrupted.
+            resume: leave out all files that the index has, by their paths, and finish what was interrupted.
+            copies: whether to add a file whose content another record, or an earlier file, has.
 
         Raises:
             DataError: `files` holds something else than paths.
@@ -224,27 +226,57 @@ class Connector:
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
-        if flag_given("resume", resume):
-            present = set(self.index.uris(self.index.ids()))
-            paths = [path for path in paths if path not in present]
-        # checks the ids, and that the index is open, before the index is marked as unfinished; encodes nothing yet
-        batches = self.encoder.encode_files(paths, first_id=self.index.next_id())
-        with nullcontext() if self._path is None else adding(self._path, len(paths), len(self.index), resumes=resume):
-            return self._add(batches, len(paths), progress or silent)
+        resume, copies = flag_given("resume", resume), flag_given("copies", copies)
+        return add_paths(
+            self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies
+        )
 
-    def _add(self, batches: Iterator[EncodedFiles], files: int, report: Progress) -> Indexed:
-        added, done, skipped = 0, 0, []
-        pending: list[Encodings] = []
-        for batch in batches:
-            pending.append(batch.encodings)
-            skipped += batch.skipped
-            added += len(batch.encodings)
-            done += len(batch.encodings) + len(batch.skipped)
-            if sum(map(len, pending)) >= _RECORDS_PER_COMMIT or done == files:
-                self.index.add(Encodings.concatenate(pending))
-                pending = []
-            report(done, files)
-        return Indexed(added, skipped)
+    def sync(
+        self, folder: str | os.PathLike[str] | None = None, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Synced:
+        """Bring the index in step with a folder: add, replace, move and remove records until they are its files.
+
+        Args:
+            folder: the folder; None for the folder of the index, which has all its images.
+            dry_run: whether to change nothing.
+            progress: called with the number of files that were encoded or skipped.
+
+        Raises:
+            DataError: the folder is not there, cannot be listed or is empty, so nothing was removed for it.
+            LockedError, StorageError, ClosedIndexError: as for `add_files`.
+            InvalidParameterError: an argument is of another type.
+        """
+        own = self.files.root or common_root(self.roots)
+        given = own if folder is None else possible_path_given("folder", folder)
+        if given is None:
+            raise DataError("the index does not record the folder of its images: give one")
+        callback_given("progress", progress)
+        path = folder_given(given, own)
+        result = sync_folder(
+            self.files, self._path, path, lambda: self.encoder, progress or silent,
+            whole=path == own, dry_run=flag_given("dry_run", dry_run),
+        )  # fmt: skip
+        link = None if self._path is None else read_link(self._path)
+        self.roots = self.roots if link is None else link.roots
+        return result
+
+    def ids_of(self, files: Iterable[str | os.PathLike[str]]) -> NDArray[np.int64]:
+        """Look up records by the paths of their files: (n,) int64, -1 for a file without a record.
+
+        The first call after a change reads the uris of all records, unless the change was made by this object.
+
+        Raises:
+            DataError: `files` holds something else than paths.
+        """
+        return self.files.ids_of(files_given("files", files))
+
+    def paths(self, ids: Any) -> list[str | None]:
+        """Return the paths of the files of records, in the order of the ids; None for a record without a uri.
+
+        Raises:
+            UnknownIdError: an id is not in the index.
+        """
+        return paths_of(self.index.uris(ids), self.files.root)
 
     def search(
         self,
@@ -292,7 +324,7 @@ class Connector:
         Raises:
             InvalidParameterError: `classes` is no list of different names.
         """
-        return labels_by_id(self.index, classes, self.roots)
+        return labels_by_id(self.index, classes, self.roots, self.files.root)
 
     def hits(self, result: SearchResult) -> list[list[Hit]]:
         """Convert the result of a search to a list of hits for each query, with the uris of the records.
@@ -302,7 +334,7 @@ class Connector:
         """
         instance_given("result", result, SearchResult)
         found = np.unique(result.ids[result.ids >= 0])
-        uris = dict(zip(found.tolist(), self.index.uris(found), strict=True))
+        uris = dict(zip(found.tolist(), self.paths(found), strict=True))
         columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)
         return [
             [

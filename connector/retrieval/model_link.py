@@ -2,13 +2,15 @@
 
 No other module reads or writes this file, which is in the directory of every stored index that a connector made:
 
-    model         run directory of the network, an absolute path; "." for a network whose files are in the directory
-                  of the index itself, which then can be moved and copied as a whole
+    model         run directory of the network, an absolute path
+    beside        the same directory, relative to that of the index: both may have been moved together
     sha256        digest of the network: of all that decides an encoding, see `data.model_file`
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
-    cutoff        relevance cutoff of searches that name none; missing where it is the default of semcut
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
+    cutoff        relevance cutoff of searches that name none; missing where it is the default of semcut
+    root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
+                  Older indexes have no root, and absolute uris
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
 `model` or elsewhere, is the network that made the index.
@@ -21,12 +23,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semcut.connector.data.image_folders import is_text
+from semcut.connector.data.image_uris import common_root
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
-from semcut.indexes.errors import CheckpointError, DataError
+from semcut.indexes.errors import CheckpointError, DataError, NotAnIndexError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 from semcut.indexes.storage.atomic_write import write_json
@@ -34,8 +38,6 @@ from semcut.indexes.storage.atomic_write import write_json
 LINK = "connector.json"
 """Name of the file with the link, in the directory of an index."""
 
-OWN = "."
-"""What a link says in place of the directory of a network whose files are in that of the index."""
 ADOPTED_CUTOFF = 0.0
 """Cutoff of an index whose network was adopted: the probabilities of classes that do not fit the images say little."""
 _LINK_BYTES = 64 << 10
@@ -50,13 +52,22 @@ class ModelLink:
         model: run directory of the network when the index was made.
         sha256: digest of the network; None if the file does not have it.
         roots: folders whose folders are the classes of the images.
+        root: the folder to which the uris of the records are relative; None if uris are paths.
+        beside: where the network is if it was moved together with the index; None if that is not known.
         cutoff: relevance cutoff of searches that name none.
     """
 
     model: Path
     sha256: str | None
     roots: tuple[str, ...] = ()
+    root: str | None = None
+    beside: Path | None = field(default=None, compare=False)  # two links to one network are the same
     cutoff: float = DEFAULT_CUTOFF
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that has the images; None if that is not known."""
+        return self.root or common_root(self.roots)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ def write_link(
     head: str,
     binarisation: str,
     roots: Sequence[str] = (),
+    root: str | None = None,
     cutoff: float = DEFAULT_CUTOFF,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
@@ -89,20 +101,52 @@ def write_link(
         DataError: the paths of the roots are longer than what is read.
     """
     content = {
-        "model": OWN if Path(model).absolute() == Path(index).absolute() else str(Path(model).absolute()),
+        "model": str(Path(model).absolute()),
+        "beside": relative_place(model, index),
         "sha256": sha256,
         "head": head,
         "binarisation": binarisation,
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
-        **({"cutoff": cutoff} if cutoff != DEFAULT_CUTOFF else {}),
+        **({} if root is None else {"root": root}),
+        **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff}),
     }
+    _write(Path(index), content)
+
+
+def change_link(index: str | os.PathLike[str], **values: Any) -> None:
+    """Replace some values of the link of an index, in one step; the module docstring explains each value.
+
+    Raises:
+        OSError, DataError: as for `write_link`.
+    """
+    _write(Path(index), {**_read_object(Path(index) / LINK), **values})
+
+
+def _write(index: Path, content: dict[str, Any]) -> None:
     size = len(json.dumps(content, indent=2))
     if size > _LINK_BYTES:
         raise DataError(
-            f"the paths of {len(roots):,} roots make {LINK} {size:,} bytes large, expected at most {_LINK_BYTES:,}: "
-            "give fewer roots"
+            f"the paths of {len(content.get('roots', ())):,} roots make {LINK} {size:,} bytes large, expected at most "
+            f"{_LINK_BYTES:,}: give fewer roots"
         )
-    write_json(Path(index) / LINK, content)
+    write_json(index / LINK, content)
+
+
+def add_root(index: str | os.PathLike[str], folder: str) -> None:
+    """Record that the folders in a folder are classes, unless it is one of the roots, or below one.
+
+    Raises:
+        OSError, DataError: as for `write_link`.
+    """
+    link = read_link(index)
+    if link is None or any(f"{folder}/".startswith(f"{root.rstrip('/')}/") for root in link.roots):
+        return
+    change_link(index, roots=[*link.roots, folder])
+
+
+def relative_place(model: str | os.PathLike[str], index: str | os.PathLike[str]) -> str:
+    """Return where a network is, relative to an index: `beside` of a link."""
+    return os.path.relpath(os.path.abspath(model), os.path.abspath(index))
 
 
 def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
@@ -112,16 +156,35 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         return None
     roots = content.get("roots")
     named = [root for root in roots if isinstance(root, str) and root] if isinstance(roots, list) else []
-    model = Path(index).absolute() if content["model"] == OWN else Path(content["model"])
-    return ModelLink(model, _digest(content), tuple(dict.fromkeys(named)), _cutoff(content))
+    beside = content.get("beside")
+    named_beside = isinstance(beside, str) and beside and "\0" not in beside and is_text(beside)
+    return ModelLink(
+        Path(content["model"]),
+        _digest(content),
+        tuple(dict.fromkeys(named)),
+        _root(content),
+        Path(index) / str(beside) if named_beside else None,
+        _cutoff(content),
+    )
+
+
+def required_link(index: str | os.PathLike[str]) -> ModelLink:
+    """Read which network made an index.
+
+    Raises:
+        NotAnIndexError: the index does not record that.
+    """
+    link = read_link(index)
+    if link is None or link.sha256 is None:
+        raise NotAnIndexError(
+            f"{index} does not record which network made it (no {LINK}): it was not made by `semcut index`"
+        )
+    return link
 
 
 def read_content(index: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read the arguments of `write_link` that a link was written with; None if the directory has no whole link."""
-    content = _read_object(Path(index) / LINK)
-    if content.get("model") == OWN:
-        content["model"] = str(Path(index).absolute())
-    return link_content(content)
+    return link_content(_read_object(Path(index) / LINK))
 
 
 def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -130,9 +193,24 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     roots = content.get("roots", [])
     if not all(isinstance(value, str) for value in found.values()) or not isinstance(roots, list):
         return None
+    root = _root(content)
+    named = [one for one in roots if isinstance(one, str) and one]
     cutoff = _cutoff(content)
-    named = [root for root in roots if isinstance(root, str) and root]
-    return {**found, "roots": named, **({"cutoff": cutoff} if cutoff != DEFAULT_CUTOFF else {})}
+    others = {"root": root} if root is not None else {}
+    return {**found, "roots": named, **others, **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff})}
+
+
+def network_of(index: str | os.PathLike[str], link: ModelLink) -> Path:
+    """Return where the network is that made an index.
+
+    That is the directory of the link, or, if another network or none is there, the one that lies to the index as it did
+    when the index was made. If the network is in neither, the directory of the link is returned.
+    """
+    for place in (link.model, link.beside):
+        found = None if place is None else read_description(place)
+        if place is not None and found is not None and found.sha256 == link.sha256:
+            return place
+    return link.model
 
 
 def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
@@ -150,6 +228,18 @@ def read_description(model: str | os.PathLike[str]) -> ModelDescription | None:
     return ModelDescription(tuple(content["architecture"]["classes"]), content["sha256"])
 
 
+def require_network(model: str | os.PathLike[str], digest: str | None) -> None:
+    """Check that a directory, which a user has named, holds the network that made an index.
+
+    Raises:
+        CheckpointError: it holds no network, or another one than that with the digest; None allows any.
+    """
+    read_model_file(Path(model))  # raises what is wrong
+    found = read_description(model)
+    if found is None or digest not in (None, found.sha256):
+        raise CheckpointError(f"the network in {model} did not make this index: give the one that did")
+
+
 def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """Read the class names, in order of the probabilities, of the network that made the index in a directory.
 
@@ -157,10 +247,17 @@ def network_classes(index: str | os.PathLike[str]) -> tuple[str, ...] | None:
         The class names; None if the index does not record which network made it, or if that network is not there.
     """
     link = read_link(index)
-    description = None if link is None else read_description(link.model)
+    description = None if link is None else read_description(network_of(index, link))
     if link is None or description is None or link.sha256 not in (None, description.sha256):
         return None
     return description.classes
+
+
+def _root(content: Mapping[str, Any]) -> str | None:
+    """Return the root in a link; None unless it is an absolute path that a file can have."""
+    root = content.get("root")
+    possible = isinstance(root, str) and os.path.isabs(root) and "\0" not in root and is_text(root)
+    return os.path.normpath(str(root)) if possible and str(root).strip("/") else None
 
 
 def _cutoff(content: Mapping[str, Any]) -> float:

@@ -1,6 +1,7 @@
 """Find records by patterns of their uris, as a shell would: `*` is any text, also of several folders.
 
-`?` is one character and `[abc]` one of several; upper and lower case differ. A pattern must match the whole uri.
+`?` is one character and `[abc]` one of several; upper and lower case differ. A pattern must match the whole uri, as
+the index stores it, or the whole path of the file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fnmatch import translate
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.connector.data.image_uris import path_of
 from semcut.indexes import SemanticIndex
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
@@ -19,12 +21,13 @@ from semcut.indexes.errors import DataError, InvalidParameterError, shown
 _RECORDS = 100_000
 
 
-def ids_by_uri(index: SemanticIndex, patterns: Sequence[str]) -> NDArray[np.int64]:
+def ids_by_uri(index: SemanticIndex, patterns: Sequence[str], root: str | None = None) -> NDArray[np.int64]:
     """Return the ids of all records whose uri matches one of the patterns, ascending: (n,) int64.
 
     Args:
         index: the index.
         patterns: the patterns.
+        root: folder to which uris are relative, see `data.image_uris`.
 
     Raises:
         DataError: a pattern matches no record.
@@ -41,7 +44,8 @@ def ids_by_uri(index: SemanticIndex, patterns: Sequence[str]) -> NDArray[np.int6
         part = ids[start : start + _RECORDS]
         for place, uri in enumerate(index.uris(part), start):
             if uri is not None:
-                matching = [number for number, match in enumerate(compiled) if match(uri)]
+                path = path_of(uri, root)
+                matching = [number for number, match in enumerate(compiled) if match(uri) or match(str(path))]
                 found[place] = bool(matching)
                 unused.difference_update(matching)
     if unused:

@@ -4,6 +4,7 @@
         catalogue.sqlite        which rows of the column files belong to the index (see `catalogue`)
         generation-<n>/         one file per column (see `column_files`)
         unfinished.json         there while a command adds records (see `indexes.unfinished`)
+        files.jsonl             of which files the records are (see `connector.retrieval.file_facts`); backups copy it
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
@@ -51,6 +52,7 @@ from semcut.indexes.storage.writer_lock import WriterLock
 CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 MARK = "unfinished.json"
+FACTS = "files.jsonl"
 
 _OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
 
@@ -63,7 +65,7 @@ def belongs_to_index(file: Path) -> bool:
     """
     mode = os.lstat(file).st_mode
     generation = has_generation_name(file)
-    of_catalogue = file.name == MARK or _OF_CATALOGUE.fullmatch(file.name) is not None
+    of_catalogue = file.name in (MARK, FACTS) or _OF_CATALOGUE.fullmatch(file.name) is not None
     if stat.S_ISDIR(mode):
         return generation and holds_only_columns(file)
     return of_catalogue or (generation and not stat.S_ISREG(mode))

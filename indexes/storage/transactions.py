@@ -44,7 +44,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings, count_unnormalised
-from semcut.indexes.errors import ConcurrentWriteError, DamagedIndexError, StorageError
+from semcut.indexes.errors import (
+    ConcurrentWriteError,
+    DamagedIndexError,
+    InvalidParameterError,
+    StorageError,
+    shown,
+)
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.generation_folders import GENERATION, delete_generation, generations
@@ -59,6 +65,13 @@ NO_ROWS = np.empty(0, np.int64)
 
 Durability = Literal["batch", "close"]
 """When changes are committed: "batch", each change by the call that makes it; "close", all together by `flush`."""
+
+
+def durability_given(given: Durability) -> Durability:
+    """Check the name of a durability, as callers give it."""
+    if not isinstance(given, str) or given not in ("batch", "close"):
+        raise InvalidParameterError(f'durability = {shown(given)}, expected "batch" or "close"')
+    return given
 
 
 class Transactions:

@@ -214,7 +214,7 @@ def test_ctrl_c_ends_explore_while_an_image_is_decoded(interrupted: Interrupted,
     assert done.returncode == 0, done.stderr
 
 
-def test_nothing_that_was_received_is_read_in_threads_that_python_waits_for():
+def test_nothing_that_was_received_is_readin_threads_that_python_waits_for():
     """An evaluation compares blocks of matrices, and a benchmark scans lists, in others: a second each at most."""
     root = Path(__file__).parents[2] / "connector"
     found = {
@@ -232,7 +232,7 @@ def test_digests_that_are_interrupted_wait_for_no_file(monkeypatch: pytest.Monke
             end.wait(30)
         return file
 
-    found = image_contents._in_threads(work, [str(number) for number in range(100)], 1)
+    found = image_contents.in_threads(work, [str(number) for number in range(100)], 1)
     try:
         assert next(found) == "0"
         assert begun.acquire(timeout=30)

@@ -92,7 +92,8 @@ FOR_ONE: dict[str, list[Any]] = {
 def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Valid values by the names of parameters, or of functions and parameters; and what is called, by class."""
     place = tmp_path_factory.mktemp("given")
-    few = digits.sample(30)
+    few, empty = digits.sample(30), place / "empty"
+    empty.mkdir()
     with Connector.create(place / "index", model.path) as made:
         made.add_files(few.files)
     opened, encoder = Connector.open(place / "index"), Encoder(model)
@@ -112,8 +113,8 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "network": "tests.connector.adoption.networks:blocks", "labelled": few,
         "choices": AdoptionChoices(image_size=32),
         "path": "new", "model": model.path, "device": "cpu", "engine": "auto", "roots": (), "progress": None,
-        "resume": False, "start": None, "weights": None, "keep_network": False,
-        "config": TrainConfig(epochs=1, device="cuda:99"),
+        "resume": False, "copies": True, "dry_run": True, "root": None, "folder": empty, "start": None, "weights": None,
+        "keep_network": False, "config": TrainConfig(epochs=1, device="cuda:99"),
         "architecture": model.net.architecture, "images": [few.files[0]], "files": [few.files[0]], "skipped": None,
         "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance", "first_id": 0, "batch_size": 8, "workers": 1,
         "checkpoint": model, "encoder": encoder, "index": opened.index, "result": opened.index.search(batch, k=2),
@@ -167,7 +168,8 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 
 
 def contents(*places: Path) -> dict[str, str]:
-    files = [file for place in places for file in place.rglob("*") if file.is_file()]
+    """Return the digests of all files but locks, which name the last writer."""
+    files = [file for place in places for file in place.rglob("*") if file.is_file() and file.name != "lock"]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -228,7 +230,7 @@ def test_paths_are_taken_wherever_files_are(model: Checkpoint, few: ImageSet, tm
     with Connector.create(tmp_path / "index", str(model.path), roots=[Path(few.roots[0])]) as connector:
         for files in (paths[:5], iter(paths[5:10]), np.array(few.files[10:15]), (path for path in paths[15:])):
             assert connector.add_files(files).added == 5
-        assert connector.index.uris(connector.index.ids()) == list(few.files)
+        assert connector.paths(connector.index.ids()) == list(few.files)
         assert connector.roots == few.roots
         expected = connector.search(few.files[:3], k=2)
         for images in (

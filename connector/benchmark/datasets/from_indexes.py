@@ -23,6 +23,7 @@ from semcut.connector.benchmark.datasets.dataset import (
     start_dataset,
 )
 from semcut.connector.data.image_folders import class_of, classes_of
+from semcut.connector.data.image_uris import path_of, paths_of
 from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.sources import balanced_sample
 from semcut.connector.retrieval.model_link import network_classes, read_link
@@ -111,10 +112,10 @@ def _config_of_copies(
     return IndexConfig(**{**index.config.model_dump(), "bits": index.config.bits if bits is None else bits})
 
 
-def _roots(path: Path) -> tuple[str, ...]:
-    """Return the folders of class folders that an index records."""
+def _roots(path: Path) -> tuple[tuple[str, ...], str | None]:
+    """Return the folders of class folders that an index records, and the folder to which its uris are relative."""
     link = read_link(path)
-    return () if link is None else link.roots
+    return ((), None) if link is None else (link.roots, link.root)
 
 
 def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]:
@@ -124,7 +125,8 @@ def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]
     if known is not None and len(known) == both[0].config.classes:
         return known
     folders = zip(both, map(_roots, paths), strict=True)
-    found = sorted({name or "" for one, roots in folders for name in classes_of(one.uris(one.ids()), roots)} - {""})
+    named = (classes_of(paths_of(one.uris(one.ids()), root), roots) for one, (roots, root) in folders)
+    found = sorted({name or "" for names in named for name in names} - {""})
     if not found:
         raise DataError(f"no record of {path} has a uri that names its label, expected class-folder/file")
     if len(found) != both[0].config.classes:
@@ -139,14 +141,15 @@ def _class_names(paths: tuple[Path, Path], *both: FaissIndex) -> tuple[str, ...]
 def _labels(index: FaissIndex, path: Path, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the (n,) labels of all records in order of ids."""
     ids = index.ids()
-    labels = labels_by_id(index, classes, _roots(path))[ids]
+    labels = labels_by_id(index, classes, *_roots(path))[ids]
     unknown = ids[labels < 0]
     if len(unknown):
-        uri = index.uris(unknown[:1])[0]
+        roots, root = _roots(path)
+        uri = path_of(index.uris(unknown[:1])[0], root)
         reason = (
             "have no uri"
             if uri is None
-            else f"are in folders like {class_of(uri, _roots(path))!r}, which are not classes of the index"
+            else f"are in folders like {class_of(uri, roots)!r}, which are not classes of the index"
         )
         raise DataError(
             f"{len(unknown)} of the {len(ids)} records of {path} {reason}: labels are the names of class folders, "

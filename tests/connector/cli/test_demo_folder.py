@@ -47,7 +47,7 @@ def test_the_demo_replaces_links_by_files_and_makes_its_index_again(
     )  # fmt: skip
     semcut("demo", cwd=tmp_path)
     out = tmp_path / "demo"
-    catalogue = (out / "index" / "catalogue.sqlite").stat().st_ino
+    catalogue = (out / "index" / "catalogue.sqlite").stat().st_ctime_ns
     copies = sorted((out / "queries").rglob("*.png"))
     assert len(copies) == 6
     victim = tmp_path / "mine"
@@ -60,7 +60,7 @@ def test_the_demo_replaces_links_by_files_and_makes_its_index_again(
     assert victim.read_text() == "mine"
     assert not copies[0].is_symlink()
     assert not (out / "digits.png").is_symlink()
-    assert (out / "index" / "catalogue.sqlite").stat().st_ino != catalogue
+    assert (out / "index" / "catalogue.sqlite").stat().st_ctime_ns != catalogue
     written = copies[1].stat().st_mtime_ns
     picture = (out / "digits.png").read_bytes()
     for path, what in ((out / "digits.png", "picture"), (copies[0], "digit")):

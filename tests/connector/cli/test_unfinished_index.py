@@ -16,7 +16,7 @@ from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.retrieval import image_index
+from semcut.connector.retrieval import file_records, image_index
 from semcut.connector.retrieval.model_link import write_link
 from semcut.indexes import DataError, FaissIndex, IndexExistsError
 from semcut.indexes.errors import SemcutWarning
@@ -29,10 +29,10 @@ import os, signal, sys
 from pathlib import Path
 from semcut.connector.cli.index_command import index_with_progress
 from semcut.connector.cli import index_command
-from semcut.connector.retrieval import image_index
+from semcut.connector.retrieval import file_records
 from contextlib import contextmanager
 
-image_index._RECORDS_PER_COMMIT = 100
+file_records.RECORDS_PER_COMMIT = 100
 
 @contextmanager
 def progress_bar(work):
@@ -62,7 +62,7 @@ def interrupt_at(count: int) -> Callable[[int, int], None]:
 
 @pytest.fixture
 def unfinished(model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(image_index, "_RECORDS_PER_COMMIT", 100)
+    monkeypatch.setattr(file_records, "RECORDS_PER_COMMIT", 100)
     with Connector.create(tmp_path / "index", model.path) as connector, pytest.raises(KeyboardInterrupt):
         connector.add_files(digits.files, progress=interrupt(KeyboardInterrupt()))
     return tmp_path / "index"
@@ -118,7 +118,7 @@ def test_the_command_says_what_to_do_about_an_unfinished_index(
 def test_the_same_command_goes_on_with_an_unfinished_index(
     model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_index, "_RECORDS_PER_COMMIT", 100)
+    monkeypatch.setattr(file_records, "RECORDS_PER_COMMIT", 100)
     folder = tmp_path / "digits"
     for file in (*digits.files[:300], *digits.files[-100:]):
         copy = folder / Path(file).parent.name / Path(file).name
@@ -128,7 +128,7 @@ def test_the_same_command_goes_on_with_an_unfinished_index(
     arguments = ["index", folder, "--model", model.path, "--json", "--out"]
     whole = json.loads(semcut(*arguments, "whole", cwd=tmp_path).stdout)
     with Connector.open(tmp_path / "whole") as connector:
-        uris, roots = connector.index.uris(connector.index.ids()), connector.roots
+        uris, roots = connector.paths(connector.index.ids()), connector.roots
     for done in (0, 100, 400):
         with Connector.create(tmp_path / "index", model.path, roots=roots) as connector:
             if done:
@@ -139,7 +139,7 @@ def test_the_same_command_goes_on_with_an_unfinished_index(
         assert json.loads(again.stdout) == {"index": "index", "added": 400 - done, "skipped": whole["skipped"]}
         assert semcut("verify", "index", cwd=tmp_path).stdout == "index is sound.\n"
         with Connector.open(tmp_path / "index") as connector:
-            assert sorted(connector.index.uris(connector.index.ids())) == sorted(uris)
+            assert sorted(connector.paths(connector.index.ids())) == sorted(uris)
         assert "exists already" in semcut(*arguments, "index", cwd=tmp_path, status=1).stderr
         shutil.rmtree(tmp_path / "index")
 

@@ -39,9 +39,13 @@ COMMANDS = (
     "index IMAGES --model NETWORK --out NEW",
     "adopt shufflenet_v2_x0_5 --weights TENSORS --vectors VECTORS --classes NAMES --image-size 32 --out NEW",
     "adopt GRAPH --images IMAGES --labelled IMAGES --classes NAMES --out NEW",
+    "add INDEX PHOTOS --model NETWORK --dry-run",
+    "sync INDEX DIRECTORY --model NETWORK --dry-run",
+    "relocate INDEX --images DIRECTORY --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
     "explore INDEX --model NETWORK --no-browser --port 0",
+    "explore INDEX --images DIRECTORY --no-browser --port 0",
     "benchmark NEW --data INDEX INDEX --quick --methods nothing",
     "reproduce NEW NETWORK --data IMAGES --protocol cifar10 --speed NEW",
     "migrate INDEX --uri http://127.0.0.1:1 --timeout 0.1 --journal JOURNAL --report REPORT",
@@ -50,7 +54,8 @@ COMMANDS = (
 RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safetensors", "IMAGES": "images",
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
          "GRAPH": "network.onnx", "TENSORS": "weights.safetensors", "VECTORS": "vectors.npy", "NAMES": "names.txt",
-         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new"}  # fmt: skip
+         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images",
+         "DIRECTORY": "images"}  # fmt: skip
 WRONG = (
     "", "missing", "missing/folder", "empty folder", "empty file", "noise", "object.json", "loop", "dangling", "pipe",
     "socket", "index of folders", "index of links", "network of folders", "network of links", "image.png",
@@ -60,14 +65,16 @@ WRONG = (
 NEW = {"missing", "not \udcff text", "~"}
 FILES = NEW | {"dangling", "empty file", "loop"}
 FOLDERS = NEW | {"missing/folder", "empty folder"}
+DIRECTORIES = {f"{of}{kind}" for of in ("index", "network") for kind in ("", " of folders", " of links")}
 USABLE = {
     "NEW": FOLDERS,
-    "FOLDER": FOLDERS
-    | {"images", *(f"{of}{kind}" for of in ("index", "network") for kind in ("", " of folders", " of links"))},
+    "FOLDER": FOLDERS | {"images", *DIRECTORIES},
     "PICTURE": FILES | {"missing/folder", "pipe", "/dev/null"},
     "REPORT": FILES | {"long" * 100, "pipe", "socket", "/dev/null", "/dev/full"},
     "JOURNAL": FILES | {"missing/folder"},
     "IMAGES": {"images.tar"},
+    "PHOTOS": {"images.tar", "image.png", *DIRECTORIES},
+    "DIRECTORY": {"empty folder", *DIRECTORIES},
 }
 """Paths that are not wrong: a command creates a folder, and replaces a file."""
 

@@ -190,6 +190,22 @@ def test_large_images_are_shrunk_and_other_files_become_placeholders(tmp_path):
         assert answer.headers["cache-control"] == "no-store"
 
 
+def test_uris_below_the_root_are_shown_as_paths_and_no_other_leads_there(tmp_path):
+    root = tmp_path / "photos"
+    (root / "a").mkdir(parents=True)
+    for file in (root / "a" / "x.png", tmp_path / "outside.png"):
+        Image.new("RGB", (60, 30), (200, 10, 10)).save(file)
+    uris = ["a/x.png", "../outside.png", "a/../../outside.png", "./a/x.png", "a//x.png"]
+    client = client_of(ExploreService(index_of(uris), None, None, root=str(root)))
+    assert client.get("/records/0").json()["uri"] == str(root / "a" / "x.png")
+    assert picture(client.get("/records/0/thumbnail?size=60")).size == (60, 30)
+    answer = client.post("/search", json={"id": "0", "k": 5}).json()
+    assert answer["query"]["uri"] == str(root / "a" / "x.png")
+    for record in range(1, 5):
+        assert client.get(f"/records/{record}").json()["uri"] == uris[record]
+        assert picture(client.get(f"/records/{record}/thumbnail?size=60")).size == (60, 60)
+
+
 def test_an_index_without_a_network_is_only_searched_by_record(connector):
     client = client_of(ExploreService(connector.index, None, None))
     stats = client.get("/stats").json()

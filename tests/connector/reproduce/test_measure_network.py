@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semcut.connector import Connector
 from semcut.connector.data import sources
 from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.protocols import protocol_split
@@ -63,9 +64,9 @@ def test_networks_with_one_frozen_backbone_compute_it_once(networks, tmp_path):
         train(images.training, architecture, TrainConfig(**{**config.model_dump(), **change}), tmp_path / name,
               start=start)  # fmt: skip
         found = measure_network(tmp_path / name, "digits", PROTOCOL, tmp_path / "out", progress=report)
-        with FaissIndex.open(tmp_path / "out" / PROTOCOL / str(found.about["name"]) / "index") as index:
-            kept = Encodings.concatenate(list(index.iterate()))
-            files = index.uris(kept.ids)
+        with Connector.open(tmp_path / "out" / PROTOCOL / str(found.about["name"]) / "index") as connector:
+            kept = Encodings.concatenate(list(connector.index.iterate()))
+            files = connector.paths(kept.ids)
         plain = Encoder(Checkpoint.load(tmp_path / name))
         expected = plain.encode(files)
         assert np.allclose(kept.probabilities, expected.probabilities, atol=1e-5)

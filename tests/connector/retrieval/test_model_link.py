@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,13 @@ from semcut.connector.retrieval.model_link import (
     ModelDescription,
     ModelLink,
     network_classes,
+    network_of,
     read_description,
     read_link,
+    required_link,
     write_link,
 )
+from semcut.indexes import NotAnIndexError
 
 DIGEST = "ab" * 32
 
@@ -31,6 +35,7 @@ def test_the_file_on_disk_is_connector_json(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "connector.json").read_text())
     assert content == {
         "model": str(tmp_path / "model"),
+        "beside": "model",
         "sha256": "ab",
         "head": "paper",
         "binarisation": "mean",
@@ -134,3 +139,32 @@ def test_a_root_is_read_and_written_once(tmp_path: Path):
     assert link.roots == ("/b", "/a")
     write_link(tmp_path, model="/m", sha256="0", head="h", binarisation="b", roots=["/b", "/a"] * 20_000)
     assert read_link(tmp_path) == ModelLink(Path("/m"), "0", ("/b", "/a"))
+
+
+@pytest.mark.parametrize("root", [3, None, "", "photos", "/", "//", "/a\0b", "/\ud800", ["/photos"]])
+def test_a_root_that_no_folder_can_have_is_none(root: object, tmp_path: Path) -> None:
+    (tmp_path / LINK).write_text(json.dumps({"model": "/m", "root": root, "beside": root}))
+    link = read_link(tmp_path)
+    assert link is not None
+    assert link.root is None
+    (tmp_path / LINK).write_text(json.dumps({"model": "/m", "root": "/photos/x/../"}))
+    link = read_link(tmp_path)
+    assert link is not None
+    assert link.root == "/photos"
+
+
+def test_a_network_is_looked_for_where_it_was_and_beside_the_index(model: Checkpoint, tmp_path: Path) -> None:
+    index, net = tmp_path / "one" / "index", Path(shutil.copytree(model.path, tmp_path / "one" / "net"))
+    index.mkdir()
+    write_link(index, model=net, sha256=model.digest, head="h", binarisation="b")
+    assert network_of(index, required_link(index)) == net
+    (tmp_path / "one").rename(tmp_path / "two")
+    index = tmp_path / "two" / "index"
+    net.mkdir(parents=True)
+    (net / "model.json").write_text("{}")  # another one is there now
+    assert os.path.samefile(network_of(index, required_link(index)), tmp_path / "two" / "net")
+    assert network_classes(index) == model.net.architecture.classes
+    shutil.rmtree(tmp_path / "two" / "net")
+    assert network_of(index, required_link(index)) == net
+    with pytest.raises(NotAnIndexError, match="does not record"):
+        required_link(tmp_path)

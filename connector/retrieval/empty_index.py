@@ -1,4 +1,4 @@
-"""Check that an index can be created in a directory, before anything slow is done for it."""
+"""Create the empty index of a connector; the error for a directory with an unfinished index says what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semcut.indexes import IndexExistsError, StorageError
+from semcut.indexes import FaissIndex, IndexConfig, IndexExistsError, StorageError
 from semcut.indexes.storage.directory import require_free
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import unfinished
@@ -15,14 +15,28 @@ from semcut.indexes.unfinished import unfinished
 _AGAIN = "if no command is at work there, run the same command again, or open it and call add_files with resume=True"
 
 
-def require_new_index(path: str | os.PathLike[str]) -> None:
-    """Raise an error unless `Connector.create` can create an index there.
+def create_empty(path: str | os.PathLike[str] | None, config: IndexConfig) -> FaissIndex:
+    """Create an empty index.
+
+    Args:
+        path: a new or empty directory; None for an index in memory.
+        config: the shape of the index.
 
     Raises:
-        IndexExistsError: the path exists and is not an empty directory; the message says whether an unfinished index is
-            there, and what to do then.
+        IndexExistsError: the directory is not empty; the message says whether an unfinished index is there.
+        StorageError: the directory cannot be created.
     """
-    with unfinished_named(path):
+    with _unfinished_named(path):
+        return FaissIndex.create(path, config)
+
+
+def require_new_index(path: str | os.PathLike[str]) -> None:
+    """Raise an error unless `create_empty` can create an index there, before anything slow is done for it.
+
+    Raises:
+        IndexExistsError: as for `create_empty`.
+    """
+    with _unfinished_named(path):
         if os.path.isdir(path):
             require_free(Path(path))
         elif os.path.lexists(path):
@@ -30,7 +44,7 @@ def require_new_index(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def unfinished_named(path: str | os.PathLike[str] | None) -> Iterator[None]:
+def _unfinished_named(path: str | os.PathLike[str] | None) -> Iterator[None]:
     """Say in the error for a path that exists whether an unfinished index is there."""
     try:
         yield

@@ -1,0 +1,92 @@
+"""`semcut add`: adds images to an index, with the network that made it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+import semcut.connector.models  # noqa: F401  # reports which packages are missing
+from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option, moved_model_option
+from semcut.connector.cli.sync_command import dry_run_option, network_encoder
+from semcut.connector.cli.terminal import SKIPPED_SHOWN, print_json, print_line, print_skipped, progress_bar
+from semcut.indexes.errors import DataError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("images", type=SOURCE, nargs=-1, required=True)
+@dry_run_option
+@moved_model_option
+@device_option
+@json_option
+def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None, device: str, as_json: bool) -> None:
+    """Add IMAGES to an existing INDEX.
+
+    IMAGES are folders, archives or single files. An image that the index has already, by its path or by its content, is
+    left out; if the content of its path has changed, its record is replaced. If the command is interrupted, the same
+    command adds the rest.
+    """
+    from semcut.connector.data import sources
+    from semcut.connector.data.image_folders import Skipped, list_folder, warn_of_folders_in_two_classes
+    from semcut.connector.retrieval.adding_files import add_paths
+    from semcut.connector.retrieval.indexed_files import IndexedFiles
+    from semcut.connector.retrieval.model_link import require_network, required_link
+    from semcut.indexes import FaissIndex
+
+    link = required_link(index)
+    if model is not None:
+        require_network(model, link.sha256)
+    files: list[str] = []
+    roots: list[str] = []
+    skipped: list[Skipped] = []
+    for source in images:
+        if _is_image(source):
+            files.append(str(Path(source).absolute()))
+            continue
+        found = list_folder(sources.folder(source))
+        warn_of_folders_in_two_classes(found, stacklevel=1)
+        files += found.files
+        skipped += found.skipped
+        roots.append(found.root)
+    if not files:
+        raise DataError(f"there are no images to add in {', '.join(images)}")
+    with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
+        done = add_paths(
+            IndexedFiles(opened, index, link.root), index, files, lambda: network_encoder(index, link, model, device),
+            progress, copies=False, roots=roots, work=sorted(map(os.path.abspath, images)), dry_run=dry_run,
+        )  # fmt: skip
+        records = len(opened)
+    skipped = [*done.skipped, *skipped]
+    print_skipped(skipped, at_most=SKIPPED_SHOWN)
+    if as_json:
+        print_json(
+            {
+                "index": str(index), "added": done.added, "replaced": done.replaced, "known": done.known,
+                "skipped": [list(pair) for pair in skipped], "dry_run": dry_run, "records": records,
+            }
+        )  # fmt: skip
+        return
+    would = "would be " if dry_run else ""
+    print_line(
+        f"{index}: {done.added:,} images {would}added, {done.replaced:,} {would}replaced, {done.known:,} known "
+        f"already, {len(skipped):,} skipped; {records:,} records"
+    )
+
+
+def _is_image(source: str) -> bool:
+    """Return whether a source is a single image: a file with the name or the header of one, not an archive."""
+    from semcut.connector.data.images import UnreadableImage, stated_size
+
+    if not Path(source).is_file():
+        return False
+    if source.lower().endswith(_SUFFIXES):
+        return True
+    try:
+        stated_size(source)
+    except UnreadableImage:
+        return False
+    return True

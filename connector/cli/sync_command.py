@@ -1,0 +1,84 @@
+"""`semcut sync`: brings an index in step with the folder of its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import semcut.connector.models  # noqa: F401  # reports which packages are missing
+from semcut.connector.cli.options import PATH, device_option, json_option, moved_model_option
+from semcut.connector.cli.terminal import SKIPPED_SHOWN, print_json, print_skipped, progress_bar, show_facts
+from semcut.indexes.errors import DataError
+
+if TYPE_CHECKING:
+    from semcut.connector.retrieval.encoder import Encoder
+    from semcut.connector.retrieval.model_link import ModelLink
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+
+
+@click.command()
+@click.argument("index", type=PATH)
+@click.argument("folder", type=PATH, required=False)
+@dry_run_option
+@moved_model_option
+@device_option
+@json_option
+def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, device: str, as_json: bool) -> None:
+    """Bring INDEX in step with the FOLDER of its images.
+
+    Adds new images, replaces those that have changed, moves the records of renamed ones, and removes records whose
+    image is gone. FOLDER is the folder that was indexed, unless another one is given. If the command is interrupted,
+    the same command does the rest. If nothing has changed, no network is loaded.
+    """
+    from semcut.connector.retrieval.folder_changes import folder_given
+    from semcut.connector.retrieval.folder_sync import sync_folder
+    from semcut.connector.retrieval.indexed_files import IndexedFiles
+    from semcut.connector.retrieval.model_link import require_network, required_link
+    from semcut.indexes import FaissIndex
+
+    with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
+        link = required_link(index)
+        if model is not None:
+            require_network(model, link.sha256)
+        given = link.folder if folder is None else str(folder)
+        if given is None:
+            raise DataError(f"{index} does not record the folder of its images: give FOLDER")
+        path = folder_given(given, link.folder)
+        done = sync_folder(
+            IndexedFiles(opened, index, link.root), index, path, lambda: network_encoder(index, link, model, device),
+            progress, whole=path == link.folder, dry_run=dry_run,
+        )  # fmt: skip
+        records = len(opened)
+    print_skipped(done.skipped, at_most=SKIPPED_SHOWN)
+    if as_json:
+        print_json({"index": str(index), **done.as_dict(), "dry_run": dry_run, "records": records})
+        return
+    facts = {
+        "added": done.added,
+        "replaced, because the file has changed": done.replaced,
+        "moved with their file": done.moved,
+        "removed, because the file is gone": done.removed,
+        "unchanged": done.unchanged,
+        "unchanged, of files with a new time": done.touched,
+        "not in the folder, left alone": done.others,
+        "encoded by the network": done.encoded,
+        "files skipped": len(done.skipped),
+    }
+    what = "would be in step with" if dry_run else "is in step with"
+    show_facts(facts, title=f"{index} {what} {done.folder}: records")
+
+
+def network_encoder(index: Path, link: ModelLink, model: Path | None, device: str) -> Encoder:
+    """Load the network of an index, when the first image has to be encoded.
+
+    Raises:
+        CheckpointError, DataError: as for `linked_encoder`.
+    """
+    from semcut.connector.models.device import keep_freed_memory
+    from semcut.connector.retrieval.linked_network import linked_encoder
+
+    keep_freed_memory()
+    return linked_encoder(index, link, model, device)

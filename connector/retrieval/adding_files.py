@@ -1,0 +1,139 @@
+"""Add files to an index: `semcut add`, `semcut index` and `Connector.add_files`.
+
+A file whose path has a record already is skipped, or encoded anew if its content has changed. On request, a file with
+the content of another one is skipped, too. No function here needs torch, unless the network has to encode something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semcut.connector.data.image_folders import Skipped
+from semcut.connector.retrieval.file_changes import FileChanges, compare, same_contents
+from semcut.connector.retrieval.file_records import encode_into, note_touched, note_unreadable, target_ids
+from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
+from semcut.connector.retrieval.model_link import add_root
+from semcut.indexes.progress import Progress
+from semcut.indexes.unfinished import adding, is_marked, work_id
+
+if TYPE_CHECKING:
+    from semcut.connector.retrieval.encoder import Encoder
+
+_NO_FILE = "no such file"
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """The result of adding files.
+
+    Attributes:
+        added: number of records that were added.
+        skipped: a pair (file, reason) for each file that cannot be read.
+        replaced: number of records that were encoded anew, because the content of their file has changed.
+        known: number of files that were left out, because they have a record, were given twice, or, on request, have
+            the content of another file.
+    """
+
+    added: int
+    skipped: list[Skipped]
+    replaced: int = 0
+    known: int = 0
+
+
+def add_paths(
+    files: IndexedFiles,
+    place: Path | None,
+    paths: Sequence[str],
+    encoder: Callable[[], Encoder],
+    report: Progress,
+    *,
+    resume: bool = False,
+    copies: bool = True,
+    roots: Iterable[str] = (),
+    work: Iterable[str] | None = None,
+    dry_run: bool = False,
+) -> Indexed:
+    """Add files to an index, and replace the records of those that have changed.
+
+    Args:
+        files: the files of the index.
+        place: directory of the index; None if it has none.
+        paths: the files.
+        encoder: loads the network of the index, if files have to be encoded.
+        report: called with the number of files that were encoded or cannot be read.
+        resume: whether to leave out all files that have a record, and finish what was interrupted.
+        copies: whether to add files with the content of another file.
+        roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
+        work: what the files were found by, so that the same call is known again; None for the files themselves.
+        dry_run: whether nothing is changed; whether files can be read is not known then.
+
+    Raises:
+        LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
+        StorageError: the index cannot be written.
+        CheckpointError: the network cannot be loaded; nothing was changed.
+    """
+    with files.changing:
+        return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
+
+
+def _add(
+    files: IndexedFiles, place: Path | None, paths: Sequence[str], encoder: Callable[[], Encoder], report: Progress,
+    resume: bool, copies: bool, roots: Iterable[str], work: Iterable[str] | None, dry_run: bool,
+) -> Indexed:  # fmt: skip
+    files.index.next_id()  # checks that the index is open
+    if not paths and not (place is not None and is_marked(place)):
+        return Indexed(0, [])
+    if not dry_run:
+        files.begin()
+    uris = list(dict.fromkeys(map(files.uri_of, paths)))
+    found = _without_records(files, uris) if resume else compare(files, uris, retry=True)
+    wanted = [*found.new, *found.changed]
+    if not copies:
+        wanted = _different(files, found)
+    skipped = [*((files.path_of(uri), _NO_FILE) for uri in found.missing), *found.refused]
+    changed = set(found.changed)
+    replaced = sum(uri in changed for uri in wanted)
+    if dry_run:
+        return Indexed(len(wanted) - replaced, skipped, replaced, len(paths) - len(wanted) - len(skipped))
+    targets = list(target_ids(files, wanted).items())
+    network = encoder() if targets else None
+
+    def change() -> dict[str, str]:
+        unreadable = {} if network is None else encode_into(files, network, targets, found.seen, report)
+        note_unreadable(files, unreadable, found.seen)
+        note_touched(files, [*found.touched, *found.settled], found.seen)
+        return unreadable
+
+    if place is None:
+        unreadable = change()
+    else:
+        outside = files.root is not None and any(uri.startswith("/") for uri in uris)
+        of = work_id("add", uris if work is None else work)
+        with adding(place, len(targets), len(files.index), resumes=resume, of=of, outside=outside):
+            for root in roots:
+                add_root(place, root)
+            unreadable = change()
+    skipped += [(files.path_of(uri), reason) for uri, reason in unreadable.items()]
+    replaced -= sum(uri in changed for uri in unreadable)
+    added = len(targets) - len(unreadable) - replaced
+    return Indexed(added, skipped, replaced, len(paths) - added - replaced - len(skipped))
+
+
+def _without_records(files: IndexedFiles, uris: Sequence[str]) -> FileChanges:
+    """Select the files without a record, without a look at the others."""
+    ids = files.ids
+    new = [uri for uri in uris if uri not in ids]
+    return FileChanges(new, unchanged=len(uris) - len(new), seen={uri: observed(files.path_of(uri)) for uri in new})
+
+
+def _different(files: IndexedFiles, found: FileChanges) -> list[str]:
+    """Select the new and changed files, without new ones whose content has a record, or is that of an earlier one."""
+    known = files.known()
+    contents = same_contents(files, known, found.new, found.seen)
+    changed = set(found.changed)
+    recorded = {fact.digest for uri, fact in known.facts.items() if uri not in changed}
+    left_out = {uri for digest, uris in contents.items() for uri in (uris if digest in recorded else uris[1:])}
+    return [*(uri for uri in found.new if uri not in left_out), *found.changed]

@@ -1,0 +1,265 @@
+"""Read and write `files.jsonl`: of which file, in which state, each record of an index is the encoding.
+
+No other module reads or writes this file, which is in the directory of the index. Each line is a JSON array:
+
+    [version, id, uri, size, mtime, digest]   the record `id` is the encoding of a file with this content
+    [version, id, uri]                        this is no longer known: the record is about to be changed or removed
+    [version, -1, uri, size, mtime, reason]   a file that cannot be read as an image, and has no record
+
+`size` is in bytes; `mtime` is the time of the last modification in nanoseconds, or null if the file had only just been
+written, so that another change could leave it the same time; `digest` is that of `data.image_contents`, in hex.
+
+The last line of a uri counts. What is known of a record is voided, on the disk, before the record is changed, and
+written again after the index has committed the change. `version` is the version of the index in which a line is true:
+of a line to void, the next one. So a process that is killed, power that fails, and a backup that was made meanwhile
+leave a record of which nothing is known, which counts as changed, but never a record of which something wrong is known:
+
+- a line of a later version than that of the index is of a change that the index does not have, and does not count;
+- a line of a record that the index does not have under this uri does not count;
+- a line that is torn, or cannot be understood, does not count, and the next line begins on a line of its own.
+
+Lines that do not count are dropped before the next change, since a later version could make them count; all others
+that no longer matter are dropped when they are more than half of the file. A file of any content is read in bounded
+memory: only what is known of records and files that the caller names is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from semcut.connector.data.image_folders import is_text
+from semcut.connector.data.sources import DIGEST_BYTES
+from semcut.indexes.errors import StorageError
+from semcut.indexes.regular_files import open_binary, open_descriptor, stored_bytes
+from semcut.indexes.storage.atomic_write import replacing, sync_to_disk
+from semcut.indexes.storage.directory import FACTS
+
+MOST_BYTES = 8 << 30
+"""The largest file that is read: many times that of ten million records."""
+_BLOCK = 1 << 20
+_LINE_BYTES = 1 << 16
+_REASON = 300
+_SPARE_LINES, _MOST_OUTDATED, _AT_ONCE = 1000, 100_000, 10_000
+_LARGEST = 2**63 - 1
+_HEX = frozenset("0123456789abcdef")
+
+
+class FileFacts(NamedTuple):
+    """What is known of a file that a record is the encoding of; see the module docstring for each value."""
+
+    record: int
+    size: int
+    mtime_ns: int | None
+    digest: str
+
+
+class Unreadable(NamedTuple):
+    """What is known of a file that cannot be read as an image."""
+
+    size: int
+    mtime_ns: int | None
+    reason: str
+
+
+class KnownFiles:
+    """What is known of the files of an index, by uri.
+
+    Args:
+        place: directory of the index; None keeps everything in memory.
+        version: the version of the index.
+        records: the id of the record of each uri in the index.
+        others: uris of files without a record, of which is read whether they can be read.
+
+    Attributes:
+        facts: what is known of the file of each record, by uri.
+        unreadable: what is known of the files that cannot be read, by uri.
+    """
+
+    def __init__(
+        self, place: Path | None, version: int, records: Mapping[str, int], others: Collection[str] = ()
+    ) -> None:
+        self._file = None if place is None else place / FACTS
+        self.facts: dict[str, FileFacts] = {}
+        self.unreadable: dict[str, Unreadable] = {}
+        self._lines, self._wrong = 0, False
+        self._outdated: set[str] = set()  # uris of lines that do not count, unless a later line voids them
+        for line in self._stored():
+            self._count(line, version, records, others)
+
+    def _count(self, line: Any, version: int, records: Mapping[str, int], others: Collection[str]) -> None:
+        self._lines += 1
+        if not _is_line(line) or line[0] > version:
+            self._wrong = True
+            return
+        record, uri = line[1], line[2]
+        self.facts.pop(uri, None)
+        self.unreadable.pop(uri, None)
+        self._outdated.discard(uri)
+        if len(line) == 3:
+            return
+        if record < 0:
+            if uri in others:
+                self.unreadable[uri] = Unreadable(*line[3:])
+        elif records.get(uri) == record:
+            self.facts[uri] = FileFacts(record, *line[3:])
+        elif len(self._outdated) < _MOST_OUTDATED:
+            self._outdated.add(uri)
+        else:
+            self._wrong = True
+
+    def _stored(self) -> Iterator[Any]:
+        """Yield all lines of the file; None for each that is no JSON, and nothing more behind one that is too long."""
+        if self._file is None:
+            return
+        try:
+            stream = open_binary(self._file, max_bytes=MOST_BYTES)
+        except FileNotFoundError:
+            return
+        except OSError:  # nothing is known then, and the file is replaced before the next change
+            yield None
+            return
+        with stream:
+            found = os.fstat(stream.fileno())
+            if stored_bytes(found) < found.st_size:
+                yield None
+                return
+            yield from _lines(stream)
+
+    def prepare(self, version: int) -> None:
+        """Drop the lines that do not count, before a change of the index gives it a later version.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        if self._wrong or self._outdated or self._lines > 2 * (len(self.facts) + len(self.unreadable)) + _SPARE_LINES:
+            self._rewrite(version)
+
+    def void(self, version: int, uris: Iterable[str]) -> None:
+        """Note on the disk that records are about to be changed or removed.
+
+        Args:
+            version: the version of the index after the change.
+            uris: the uris of the records before the change.
+
+        Raises:
+            StorageError: the disk refuses; then the records may not be changed.
+        """
+        known = [(uri, self.facts.pop(uri)) for uri in uris if uri in self.facts]
+        self._append([[version, facts.record, uri] for uri, facts in known])
+
+    def note(self, version: int, facts: Mapping[str, FileFacts], unreadable: Mapping[str, Unreadable]) -> None:
+        """Note on the disk what is known of files, after the index has committed their records.
+
+        Args:
+            version: the version of the index.
+            facts, unreadable: what is known, by uri.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        for uri in (*facts, *unreadable):
+            self.facts.pop(uri, None)
+            self.unreadable.pop(uri, None)
+        self.facts.update(facts)
+        shown = {uri: found._replace(reason=found.reason[:_REASON]) for uri, found in unreadable.items()}
+        shown = {uri: found for uri, found in shown.items() if is_text(uri) and is_text(found.reason)}
+        self.unreadable.update(shown)
+        self._append(
+            [
+                *([version, found.record, uri, *found[1:]] for uri, found in facts.items()),
+                *([version, -1, uri, *found] for uri, found in shown.items()),
+            ]
+        )
+
+    def _append(self, lines: list[list[Any]]) -> None:
+        if self._file is None or not lines:
+            return
+        with _as_storage_error(self._file):
+            new = not os.path.lexists(self._file)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            with os.fdopen(open_descriptor(self._file, flags), "r+b", buffering=0) as stream:
+                size = stream.seek(0, os.SEEK_END)
+                torn = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
+                content = b"\n" * torn + _text(lines)
+                while content:
+                    content = content[stream.write(content) :]
+                os.fsync(stream.fileno())
+            if new:
+                sync_to_disk(self._file.parent)
+        self._lines += len(lines)
+
+    def _rewrite(self, version: int) -> None:
+        lines: list[list[Any]] = [[version, found.record, uri, *found[1:]] for uri, found in self.facts.items()]
+        lines += [[version, -1, uri, *found] for uri, found in self.unreadable.items()]
+        if self._file is not None:
+            with _as_storage_error(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
+                for start in range(0, len(lines), _AT_ONCE):
+                    stream.write(_text(lines[start : start + _AT_ONCE]))
+        self._lines, self._wrong = len(lines), False
+        self._outdated.clear()
+
+
+@contextmanager
+def _as_storage_error(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _text(lines: Iterable[list[Any]]) -> bytes:
+    return "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines).encode()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[Any]:
+    rest = b""
+    while True:
+        try:
+            block = stream.read(_BLOCK)
+        except OSError:  # it grows beyond what is read
+            yield None
+            return
+        *whole, rest = (rest + block).split(b"\n")
+        yield from _parsed(whole)
+        if len(rest) > _LINE_BYTES or not block:
+            if rest:
+                yield None
+            return
+
+
+def _parsed(lines: list[bytes]) -> list[Any]:
+    """Parse lines at once if all are JSON, else each for itself."""
+    try:
+        found: list[Any] = json.loads(b"[%s]" % b",".join(lines))
+        if len(found) == len(lines):
+            return found
+    except (ValueError, RecursionError):
+        pass
+    return [_parsed_line(line) for line in lines]
+
+
+def _parsed_line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_line(line: Any) -> bool:
+    if type(line) is not list or len(line) not in (3, 6):
+        return False
+    if type(line[0]) is not int or type(line[1]) is not int or type(line[2]) is not str:
+        return False
+    if not 0 <= line[0] <= _LARGEST or not -1 <= line[1] <= _LARGEST:
+        return False
+    if len(line) == 3:
+        return True
+    size, mtime, last = line[3:]
+    if type(size) is not int or size < 0 or not (mtime is None or type(mtime) is int) or type(last) is not str:
+        return False
+    return len(last) <= _REASON if line[1] < 0 else len(last) == 2 * DIGEST_BYTES and _HEX.issuperset(last)
