@@ -25,7 +25,9 @@ def info(index: Path, as_json: bool) -> None:
     finally:
         store.close()
     missing, link = unfinished(index, stats.records), read_link(index)
-    made = {} if link is None else {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
+    made: dict[str, object] = {}
+    if link is not None:
+        made = {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import textwrap
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,9 +68,25 @@ import errno, os, resource, signal, sys
 import numpy as np
 from semcut.indexes import *
 from tests.indexes.conftest import CONFIG
-from tests.indexes.storage.stored_index import six_records
+from tests.indexes.storage.stored_index import allowing, six_records
 batch = six_records()
 """
+
+
+@contextmanager
+def allowing(more: int) -> Iterator[None]:
+    """Let this process take `more` bytes of memory of its own; what is beyond is a `MemoryError`.
+
+    The largest resident size would not tell: a forked process also maps the pages of libraries one by one.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(status["VmData"].split()[0]) * 1024 + more
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 _FORKS = multiprocessing.get_context("forkserver")
