@@ -10,10 +10,13 @@ module:function              a function of the user's own; see `models.function_
 
 from __future__ import annotations
 
+import ast
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +165,31 @@ def named_classes(count: int) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
 def imagenet_classes() -> tuple[str, ...]:
     """Return the names of the 1,000 classes of ImageNet, in the order of the outputs of networks trained on them.
 
-    Two names stand for two classes each, crane and maillot. The position is added to these, because the classes of a
-    network have different names. Source: torchvision, which publishes them with its weights.
+    Releases of torchvision that give two classes one name get their positions added, because the classes of a network
+    have different names. Source: torchvision, which publishes them with its weights. Only the file that has them is
+    read where that is possible: all of torchvision takes 160 MB and most of a second.
     """
-    from torchvision.models import ResNet18_Weights
+    names = _names_in_file()
+    if names is None:
+        from torchvision.models import ResNet18_Weights
 
-    names: list[str] = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+        names = list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
     counts = Counter(names)
     return tuple(name if counts[name] == 1 else f"{name} ({place})" for place, name in enumerate(names))
+
+
+def _names_in_file() -> list[str] | None:
+    """Read the names in the file of torchvision that lists them; None if it has another form."""
+    spec = find_spec("torchvision")
+    folders = () if spec is None else spec.submodule_search_locations or ()
+    for folder in folders:
+        with suppress(OSError, SyntaxError, ValueError):
+            for node in ast.parse((Path(folder) / "models" / "_meta.py").read_text()).body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_IMAGENET_CATEGORIES":
+                    names = ast.literal_eval(node.value)
+                    if len(names) == _IMAGENET and all(isinstance(name, str) for name in names):
+                        return list(names)
+    return None
 
 
 def _lite(name: str, hints: Hints) -> NamedNetwork:

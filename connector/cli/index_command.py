@@ -143,13 +143,13 @@ def _new_index(files: Sequence[str], model: Path | None, out: Path, device: str,
     from semcut.connector.retrieval.image_index import Connector
 
     if model is not None:
-        return Connector.create(out, model, device=device, roots=roots)
+        return Connector.create(out, model, device=device, roots=roots, engine="faiss")
     from semcut.connector.adoption.pretrained_network import pretrained_network
     from semcut.connector.retrieval.empty_index import require_new_index
 
     require_new_index(out)  # before the network sees the images
     with progress_bar("Fitting codes") as progress, pretrained_network(files, device, progress) as network:
-        return Connector.create(out, network, device=device, roots=roots, keep_network=True)
+        return Connector.create(out, network, device=device, roots=roots, keep_network=True, engine="faiss")
 
 
 def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]) -> Connector | None:
@@ -165,7 +165,7 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
     marked = (out / MARK).is_file()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished, or empty, which is said below
-        connector = Connector.open(out, model, device=device)
+        connector = Connector.open(out, model, device=device, engine="faiss")
     if marked or not len(connector.index):
         print_message(f"{out} is unfinished, with {len(connector.index):,} records: going on with the other files")
         return connector

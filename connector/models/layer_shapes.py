@@ -3,13 +3,14 @@
 The tensors of an outline are on the device "meta": they have shapes and no content. The first computation there makes
 torch import sympy and its compiler, which takes more than a second, for every command that opens a network. So the
 network is run on no image at all, with weights that are one zero each, repeated without memory; only convolutions would
-copy them, so their shapes are computed here. Where a layer does not take that, the outline is run on "meta".
+copy them, so their shapes are computed here. A layer that cannot take no image gets one of zeros, and where a layer
+does not take that either, the outline is run on "meta".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -31,12 +32,11 @@ def outputs_of(net: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype =
     """
     tensors = dict(net.named_parameters()) | dict(net.named_buffers())
     zeros = {name: torch.zeros((), dtype=one.dtype, device="cpu").expand(one.shape) for name, one in tensors.items()}
-    try:
-        with torch.device("cpu"), _light_convolutions(net):
-            return functional_call(net, zeros, (torch.empty((0, *shape), dtype=dtype),))
-    except (RuntimeError, AssertionError, ValueError):
-        with torch.device("meta"):
-            return net(torch.empty((1, *shape), dtype=dtype))
+    for images in (0, 1):
+        with suppress(RuntimeError, AssertionError, ValueError), torch.device("cpu"), _light_convolutions(net):
+            return functional_call(net, zeros, (torch.zeros((images, *shape), dtype=dtype),))
+    with torch.device("meta"):
+        return net(torch.empty((1, *shape), dtype=dtype))
 
 
 @contextmanager

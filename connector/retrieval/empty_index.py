@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semcut.indexes import FaissIndex, IndexConfig, IndexExistsError, StorageError
+from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.storage.directory import require_free
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import unfinished
@@ -15,19 +16,20 @@ from semcut.indexes.unfinished import unfinished
 _AGAIN = "if no command is at work there, run the same command again, or open it and call add_files with resume=True"
 
 
-def create_empty(path: str | os.PathLike[str] | None, config: IndexConfig) -> FaissIndex:
+def create_empty(path: str | os.PathLike[str] | None, config: IndexConfig, engine: EngineName = "auto") -> FaissIndex:
     """Create an empty index.
 
     Args:
         path: a new or empty directory; None for an index in memory.
         config: the shape of the index.
+        engine: engine that scans the index, see `FaissIndex.create`.
 
     Raises:
         IndexExistsError: the directory is not empty; the message says whether an unfinished index is there.
         StorageError: the directory cannot be created.
     """
     with _unfinished_named(path):
-        return FaissIndex.create(path, config)
+        return FaissIndex.create(path, config, engine=engine)
 
 
 def require_new_index(path: str | os.PathLike[str]) -> None:

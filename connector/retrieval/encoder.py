@@ -26,7 +26,7 @@ from semcut.indexes.array_checks import array_of
 from semcut.indexes.errors import InvalidParameterError, shown
 
 MAX_WORKERS = 256
-_BYTES_ON_CPU, _BYTES_ON_GPU = 3 << 26, 1 << 32
+_BYTES_ON_CPU, _BYTES_ON_GPU = 1 << 27, 1 << 32
 """Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 
 
@@ -48,8 +48,8 @@ class Encoder:
     Args:
         checkpoint: the network; it is moved to the device.
         device: "cpu", "cuda", "cuda:0".
-        batch_size: largest number of images per batch; batches are smaller where the network would take more than 200
-            MB for them (4 GB on a GPU).
+        batch_size: largest number of images per batch; batches are smaller where the network would take more than 128
+            MiB for them (4 GiB on a GPU).
         workers: threads that decode images.
 
     Attributes:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from semcut.connector.retrieval.encoder import Encoder
 
 RECORDS_PER_COMMIT = 10_000
+_VALUES_PER_COMMIT = 1 << 21
+"""Probabilities and features that wait for a commit at most: 8 MiB, of which an index takes several times as much."""
 
 Target = tuple[str, int]
 """The uri of a file, and the id of its record."""
@@ -69,6 +71,8 @@ def encode_into(
     paths = {files.path_of(uri): uri for uri in uris}
     replaced = {record for uri, record in targets if files.ids.get(uri) == record}
     unreadable: dict[str, str] = {}
+    config = files.index.config
+    size = min(RECORDS_PER_COMMIT, _VALUES_PER_COMMIT // (config.classes + config.dim))
     pending: list[Encodings] = []
     done = 0
     for batch in encoder.encode_files(list(paths)):
@@ -77,7 +81,7 @@ def encode_into(
         pending.append(replace(encoded, ids=ids[encoded.ids], uris=[uris[place] for place in encoded.ids]))
         unreadable |= {paths[path]: reason for path, reason in batch.skipped}
         done += len(encoded) + len(batch.skipped)
-        if sum(map(len, pending)) >= RECORDS_PER_COMMIT or done == len(targets):
+        if sum(map(len, pending)) >= size or done == len(targets):
             _put(files, Encodings.concatenate(pending), seen, replaced)
             pending = []
         report(done, len(targets))

@@ -97,6 +97,7 @@ class Connector:
         device: str = "cpu",
         roots: Iterable[str | os.PathLike[str]] = (),
         keep_network: bool = False,
+        engine: EngineName = "auto",
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -107,6 +108,7 @@ class Connector:
             roots: absolute paths of folders whose folders are the classes of the images that will be added. The class
                 of other files is the name of their own folder.
             keep_network: whether to copy the network into the directory of the index, which then needs no other.
+            engine: engine that scans the index, see `FaissIndex.create`.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -120,7 +122,7 @@ class Connector:
         device_named(device)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = create_empty(place, encoder.index_config())
+        index = create_empty(place, encoder.index_config(), engine)
         root = common_root(folders)
         connector = cls(encoder, index, folders)
         connector._path, connector.files = place, IndexedFiles(index, place, root)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
 _LIMITS = (0.05, 20.0)
@@ -26,6 +25,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         logits: (n, C), of images that the network was not trained on.
         labels: (n,) int64.
     """
+    from scipy.optimize import minimize_scalar  # takes 40 MB, and networks are adopted without it
+
     logits = logits.double()
 
     def loss(log_temperature: float) -> float:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from semcut.connector import Connector
+from semcut.connector.adoption import named_network
 from semcut.connector.adoption.adopt import AdoptionChoices, adopt
 from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
@@ -277,3 +279,11 @@ def test_means_of_a_few_labelled_images_are_semantics(digits: ImageSet, digits_t
         probabilities = net.probabilities(net(pixels).logits).numpy()
     assert (probabilities.argmax(axis=1) == some.labels).mean() > 0.7
     assert abs(probabilities.max(axis=1).mean() - (probabilities.argmax(axis=1) == some.labels).mean()) < 0.15
+
+
+def test_the_names_of_imagenet_are_those_that_torchvision_publishes() -> None:
+    published = models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    assert named_network._names_in_file() == published  # without loading torchvision
+    names = named_network.imagenet_classes()
+    assert len(set(names)) == 1000
+    assert all(name.startswith(one) for name, one in zip(names, published, strict=True))
