@@ -18,6 +18,7 @@ from semcut.connector.cli.terminal import (
     SKIPPED_SHOWN,
     new_table,
     print_json,
+    print_message,
     print_skipped,
     progress_bar,
     show_facts,
@@ -68,12 +69,18 @@ def evaluate(
             check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
         encodings, labels, skipped = encode_with_progress(connector, images)
         result = evaluate_encodings(connector, images.classes, encodings, labels, **settings)
+        learned = _trained(connector, images)
         rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, labels, protocol)
     if as_json:
         more = {"rankings": [asdict(row) for row in rankings]} if rankings else {}
-        print_json({**result.as_dict(), **more, "skipped": [list(pair) for pair in skipped]})
+        print_json({**result.as_dict(), "trained": learned, **more, "skipped": [list(pair) for pair in skipped]})
         return
     show_evaluation(result)
+    if learned is not None:
+        counts = f"{learned['records']:,} of {learned['known_records']:,}"
+        show_facts({"records": counts, "queries": learned["queries"]}, title="Seen in training")
+        if learned["queries"]:
+            print_message("the network has learned some of the queries, so the figures are better than for new images")
     if protocol is not None:
         _show_rankings(rankings, protocol)
 
@@ -161,6 +168,19 @@ def _rankings(
             progress=progress,
         )
         return compared.figures(k)
+
+
+def _trained(connector: Connector, images: ImageSet) -> dict[str, int] | None:
+    """Count the records and queries that the network was trained on; None if it does not record its images."""
+    from semcut.connector.data.image_contents import digests_of
+    from semcut.connector.retrieval.trained_records import trained_records, training_of
+
+    digests = training_of(connector.encoder.checkpoint.path)
+    if digests is None:
+        return None
+    found = trained_records(connector.files, digests)
+    queries = sum(digest in digests for digest in digests_of(images.files))
+    return {"records": found.trained, "known_records": found.known, "queries": queries}
 
 
 def show_evaluation(result: Evaluation) -> None:

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors.torch
 import torch
 
-from semcut.connector.data.image_contents import DIGEST_BYTES
 from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_digest, read_model_file, sha256_of
 from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
+from semcut.connector.data.training_digests import TRAINING_DIGESTS, TrainingDigests, read_digests
 from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.models.image_network import (
     ImageArchitecture,
@@ -43,32 +43,17 @@ from semcut.indexes.regular_files import open_binary, read_bytes
 from semcut.indexes.storage.atomic_write import replacing, write_json
 
 TRAINING_IMAGES, METRICS = "training-images.txt", "metrics.jsonl"
-TRAINING_DIGESTS = "training-images.safetensors"
-"""Digests of the contents of the training images and of the validation images, (n, 16) uint8, sorted."""
 _RENAMED = ("auxiliary.", "head.classifier.")
 """Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
 _IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
 """The largest lists of training images and of metrics."""
-MOST_IMAGES, _MOST_EPOCHS, _MOST_DIGESTS = 2_000_000, 50_000, 4_000_000
+MOST_IMAGES, _MOST_EPOCHS = 2_000_000, 50_000
 """What they may hold, since a byte can become an object of a hundred."""
-_DIGESTS_BYTES = _MOST_DIGESTS * DIGEST_BYTES + (1 << 20)
 
 
 _FILES = (WEIGHTS, TRAINING_IMAGES, TRAINING_DIGESTS, METRICS, MODEL)
 """The files of a network, in the order in which they are copied: the description last."""
-
-
-class TrainingDigests(NamedTuple):
-    """Digests of the images that a network was trained on, and of those by which its epoch was chosen."""
-
-    training: frozenset[bytes]
-    validation: frozenset[bytes]
-
-    @property
-    def all(self) -> frozenset[bytes]:
-        """The digests of both."""
-        return self.training | self.validation
 
 
 @contextmanager
@@ -78,21 +63,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{error.filename or path} cannot be used: {error.strerror or error}") from None
-
-
-def write_digests(path: Path, digests: TrainingDigests) -> None:
-    """Write the digests of the images of a training to its run directory, in one step."""
-    with replacing(path / TRAINING_DIGESTS) as scratch:
-        scratch.write_bytes(stored_digests(digests))
-
-
-def stored_digests(digests: TrainingDigests) -> bytes:
-    """Return what `write_digests` writes: the same bytes for the same digests."""
-    tensors = {
-        name: torch.frombuffer(bytearray(b"".join(sorted(part))), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
-        for name, part in digests._asdict().items()
-    }
-    return safetensors.torch.save(tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,21 +201,7 @@ class Checkpoint:
         Raises:
             CheckpointError: they were not recorded, or cannot be read.
         """
-        file = self.path / TRAINING_DIGESTS
-        try:
-            tensors = safetensors.torch.load(read_tensor_file(file, _DIGESTS_BYTES, check=_check_digests).content)
-            for name in TrainingDigests._fields:
-                if tensors[name].dtype != torch.uint8:
-                    raise ValueError(f"{name} are not digests of {DIGEST_BYTES} bytes")
-            return TrainingDigests(*(frozenset(map(bytes, tensors[name].numpy())) for name in TrainingDigests._fields))
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{self.path} does not record the contents of its training images (no {TRAINING_DIGESTS}), as networks "
-                "of earlier versions: train it again, because paths do not tell whether an image is the same"
-            ) from None
-        except Exception as error:  # safetensors raises errors of its own type and of others
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise CheckpointError(f"cannot read {file}: {reason}") from None
+        return read_digests(self.path)
 
     def epochs(self) -> list[dict[str, Any]]:
         """Read the metrics of every epoch of training; with a warm start, the epochs of the network before come first.
@@ -302,18 +258,6 @@ def _lines(file: Path, max_bytes: int, most: int) -> list[bytes]:
         raise ValueError(f"it has {count:,} lines, expected at most {most:,}")
     lines = content.split(b"\n")
     return lines if lines[-1] else lines[:-1]
-
-
-def _check_digests(shapes: Shapes, metadata: Mapping[str, str]) -> None:
-    """Raise `ValueError` unless the tensors are digests of both kinds, and no more than are ever read."""
-    if shapes.keys() != set(TrainingDigests._fields):
-        raise ValueError(f"expected the tensors {' and '.join(TrainingDigests._fields)}")
-    for name, shape in shapes.items():
-        if len(shape) != 2 or shape[1] != DIGEST_BYTES:
-            raise ValueError(f"{name} are not digests of {DIGEST_BYTES} bytes")
-    count = sum(shape[0] for shape in shapes.values())
-    if count > _MOST_DIGESTS:
-        raise ValueError(f"it has {count:,} digests, expected at most {_MOST_DIGESTS:,}")
 
 
 def _check_weights(weights: dict[str, torch.Tensor], architecture: ImageArchitecture) -> None:

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import METRICS, Checkpoint, TrainingDigests, disk_errors
+from semcut.connector.data.training_digests import TrainingDigests
+from semcut.connector.models.checkpoint import METRICS, Checkpoint, disk_errors
 from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
@@ -59,13 +60,7 @@ from semcut.connector.training.run_state import (
 from semcut.connector.training.train_config import TrainConfig
 from semcut.connector.training.validation import measure, quality
 from semcut.connector.training.warm_start import load_start, trained_net
-from semcut.indexes.argument_checks import (
-    callback_given,
-    flag_given,
-    instance_given,
-    path_given,
-    possible_path_given,
-)
+from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given, possible_path_given
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 

@@ -20,16 +20,8 @@ from typing import Any
 
 from semcut.connector.data.model_file import MODEL, WEIGHTS
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import (
-    MOST_IMAGES,
-    TRAINING_DIGESTS,
-    TRAINING_IMAGES,
-    Checkpoint,
-    TrainingDigests,
-    disk_errors,
-    stored_digests,
-    write_digests,
-)
+from semcut.connector.data.training_digests import TRAINING_DIGESTS, TrainingDigests, stored_digests, write_digests
+from semcut.connector.models.checkpoint import MOST_IMAGES, TRAINING_IMAGES, Checkpoint, disk_errors
 from semcut.connector.training.run_state import STATE
 from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.regular_files import read_bytes

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from semcut.connector.models.checkpoint import Checkpoint, TrainingDigests
+from semcut.connector.data.training_digests import TrainingDigests
+from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.indexes.errors import CheckpointError, shown
 

@@ -94,9 +94,13 @@ def test_evaluate_reports_quality_and_cost(place: Path) -> None:
     assert content["overall"]["queries"] == 100
     assert content["overall"]["map_all"] > 0.5
     assert 0 < content["codes_scanned"] < 1
+    assert content["trained"] == {"records": 0, "known_records": 942, "queries": 0}
+    seen = json.loads(semcut("evaluate", "index", "digits/train", "--json", cwd=place).stdout)
+    assert seen["trained"]["queries"] == 500
     table = semcut("evaluate", "index", "digits/test", "--ranking", "fused", cwd=place).stdout
     assert "mAP@all" in table
     assert "codes scanned" in table
+    assert "Seen in training" in table
 
 
 @pytest.mark.parametrize(

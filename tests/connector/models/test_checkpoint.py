@@ -20,12 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from semcut.connector.data.model_file import MODEL, WEIGHTS, encoding_digest, sha256_of
-from semcut.connector.models.checkpoint import (
-    METRICS,
-    TRAINING_DIGESTS,
-    TRAINING_IMAGES,
-    Checkpoint,
-)
+from semcut.connector.data.training_digests import TRAINING_DIGESTS
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.inference import NetworkRunner
 from semcut.connector.models.network import SemanticHashNet
 from semcut.indexes import regular_files

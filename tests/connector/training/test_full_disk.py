@@ -17,7 +17,8 @@ from PIL import Image
 
 from semcut.connector.benchmark.measure.raw_results import save_arrays
 from semcut.connector.cli.search_command import write_contact_sheet
-from semcut.connector.models.checkpoint import Checkpoint, TrainingDigests, write_digests
+from semcut.connector.data.training_digests import TrainingDigests, write_digests
+from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.connector.training.run_directory import write_lines
 from semcut.connector.training.run_state import write_state

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from semcut.connector.data.sources import ImageSet
+from semcut.connector.data.training_digests import TrainingDigests
 from semcut.connector.evaluation.rankings import RANKING_NAMES, compare
-from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint, TrainingDigests
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.heads import HEADS
 from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.encoder import Encoder

@@ -12,7 +12,8 @@ import pytest
 from semcut.connector.data.image_contents import readable_images
 from semcut.connector.data.model_file import WEIGHTS
 from semcut.connector.data.sources import ImageSet
-from semcut.connector.models.checkpoint import METRICS, TRAINING_DIGESTS, TRAINING_IMAGES, Checkpoint
+from semcut.connector.data.training_digests import TRAINING_DIGESTS
+from semcut.connector.models.checkpoint import METRICS, TRAINING_IMAGES, Checkpoint
 from semcut.connector.models.network import Architecture
 from semcut.connector.training.loop import train
 from semcut.connector.training.run_directory import contents_of

@@ -1,0 +1,47 @@
+"""Count the records of an index whose images its network was trained on, by the contents of their files.
+
+Results for such images are better than for others: a network that has learned them by heart finds them again. Where the
+contents are not known (an index of an earlier version, records that another program added), nothing is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from semcut.connector.data.training_digests import read_digests
+from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.indexes.errors import CheckpointError
+
+
+class TrainedRecords(NamedTuple):
+    """How many records of an index show images that its network was trained or validated on.
+
+    Attributes:
+        trained: number of these records.
+        known: number of records whose contents are known, of which these are counted.
+    """
+
+    trained: int
+    known: int
+
+
+def trained_records(files: IndexedFiles, digests: Collection[bytes]) -> TrainedRecords:
+    """Count the records of an index that a network was trained on.
+
+    Args:
+        files: the files of the index.
+        digests: digests of the images of the training, see `data.training_digests`.
+    """
+    facts = files.known().facts.values()
+    contents = {digest.hex() for digest in digests}
+    return TrainedRecords(sum(fact.digest in contents for fact in facts), len(facts))
+
+
+def training_of(network: Path) -> frozenset[bytes] | None:
+    """Return the digests of the images that a network was trained and validated on; None if it does not record them."""
+    try:
+        return read_digests(network).all
+    except CheckpointError:
+        return None
