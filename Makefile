@@ -88,7 +88,7 @@ $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.train
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,explore,milvus-lite,onnx,timm,transformers,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,pretrained,benchmark,explore,milvus-lite,onnx,timm,transformers,heif,dev,docs]'
 	touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
