@@ -122,7 +122,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network on labelled IMAGES.
 
-    IMAGES is a folder or tar archive with one folder of images per class, digits/train, or torchvision:NAME/train. The
+    IMAGES is a folder or archive with one folder of images per class, digits/train, or torchvision:NAME/train. The
     images of a class may be in subfolders at any depth. Every image is decoded once before the training begins; what
     cannot be read is skipped and listed.
     """

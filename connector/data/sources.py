@@ -3,7 +3,7 @@
 A source is given as a string:
 
     animals/train               a folder with one folder of images per class
-    cifar10.tar.gz/train        a folder inside an archive, unpacked once into the cache
+    cifar10.tar.gz/train        a folder inside a tar or zip archive, unpacked once into the cache
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
@@ -232,7 +232,7 @@ def folder(source: str | os.PathLike[str]) -> Path:
     try:
         opened = open_binary(archive, follow=True)
     except OSError as error:
-        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or a tar archive") from None
+        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or an archive") from None
     with opened as stream:
         facts = os.fstat(stream.fileno())
         # a file made anew can have the size and time of the one before, but no program can set its ctime
