@@ -1,7 +1,9 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
-    sources         find a data set (folder, archive, digits, torchvision), load it as an `ImageSet` with labels
+    sources         find a data set (folder, archive, list, digits, torchvision), load it as an `ImageSet` with labels
     image_folders   list the files and classes of a folder, by the one rule of all commands
+    list_files      read lists of files and labels, .csv and .jsonl
+    library_datasets    write data sets of scikit-learn and torchvision as folders
     image_contents  identify images by their content; check which images can be read
     archives        unpack archives that may mean harm: tar_archives and zip_archives read them, archive_members has
                     the limits
