@@ -50,7 +50,7 @@ def index(
     images: str, model: Path | None, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int,
     device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Encode all IMAGES of a folder, an archive or a list into a new index.
+    """Encode all IMAGES of a folder, archive or list into a new index.
 
     Without --model, no training and no labels are needed: the network comes with the extra `pretrained`, and its codes
     are fitted to the images. `semcut adopt` makes a model directory of any other network that exists.

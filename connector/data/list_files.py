@@ -190,20 +190,17 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
     for count, (line, given, label) in enumerate(rows):
         if count == MAX_ROWS:
             raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
-        here = f"line {line:,} of {found.name}"
-        if not isinstance(given, str) or not given or "\0" in given:
-            found.skipped.append((here, "it has no path"))
-            continue
-        path = _absolute(folder, given)
+        has_path = isinstance(given, str) and given and "\0" not in given
+        path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
         text = str(label) if type(label) is int else None if label == "" else label
         size += sys.getsizeof(path)
         if isinstance(text, str) and text not in labels:
             size += sys.getsizeof(text)
         if size > MOST_BYTES:
             raise DataError(f"the paths and labels in {found.name} take more than {MOST_BYTES:,} bytes: divide it")
-        reason = _unusable(path, text)
+        reason = _unusable(path, text) if has_path else "it has no path"
         if reason is None and path in lines:
-            reason = f"line {lines[path]:,} of {found.name} names it, too"
+            reason = f"line {lines[path]:,} of the list names it, too"
         if reason is not None:
             found.skipped.append((path, reason))
             continue

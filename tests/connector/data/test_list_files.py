@@ -13,6 +13,7 @@ from semcut.connector.data import list_files, sources
 from semcut.connector.data.list_files import read_list
 from semcut.indexes.errors import DataError
 from tests.command import semcut
+from tests.connector.adoption import networks
 
 TRAIN = ("--image-size", 16, "--epochs", 1, "--dim", 8)
 
@@ -94,7 +95,7 @@ def test_what_is_missing_or_repeated_is_named_and_skipped(place: Path) -> None:
     name = write(place / "a.csv", listed)
     images = sources.load(name)
     assert len(images) == 4
-    regular, again = "it is not a regular file", f"line 2 of {name} names it, too"
+    regular, again = "it is not a regular file", "line 2 of the list names it, too"
     assert images.skipped == (
         (str(place / rows()[5][0]), "it has no label"),
         (str(place / "missing.png"), "No such file or directory"),
@@ -142,7 +143,7 @@ def test_values_of_json_that_are_no_paths_or_labels_are_skipped(place: Path) -> 
         ("a.csv", 'path\n"x\n', "line 2 is no CSV"),
         ("a.csv", 'path\n"x"y\n', "line 2 is no CSV"),
         ("a.csv", "path\n" + "x" * 200_000, "line 2 is no CSV"),
-        ("a.csv", "path\n" + "x" * (1 << 20), "line 2 has a row of more than 1,048,576 bytes"),
+        ("a.csv", "path\n" + "x" * (1 << 20) + "y", "line 2 has a row of more than 1,048,576 bytes"),
         ("a.csv", "path\n" + '"a\n",' * 400_000, "has a row of more than 1,048,576 bytes"),
         ("a.csv", "path,label\nx,é\n".encode("latin-1"), "line 2 is not text in UTF-8"),
         ("a.csv", "path\nx\n".encode("utf-16"), "line 1 is not text in UTF-8"),
@@ -195,6 +196,11 @@ def test_a_list_is_a_regular_file(kind: str, tmp_path: Path) -> None:
 
 
 def test_every_command_takes_a_list(place: Path) -> None:
+    for file, label in rows():
+        copy = place / "sorted" / label / Path(file).name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(place / file)
+    (place / "sorted" / "all").mkdir()
     write(place / "photos.csv", [*rows(), ("gone\x1b[31m.png", "cat")])
     write(place / "more.jsonl", [(rows()[0][0], "cat"), ("new.png", "cat")])
     Image.effect_noise((16, 16), 99).save(place / "new.png")
@@ -203,11 +209,17 @@ def test_every_command_takes_a_list(place: Path) -> None:
     assert json.loads(trained.stdout)["images"] == 12
     indexed = semcut("index", "photos.csv", "--model", "model", "--out", "index", "--json", cwd=place)
     assert json.loads(indexed.stdout)["added"] == 12
-    measured = semcut("evaluate", "index", "photos.csv", "-t", 0, "--json", cwd=place)
+    semcut("index", "sorted", "--model", "model", "--out", "by class", cwd=place)
+    measured = semcut("evaluate", "by class", "photos.csv", "-t", 0, "--json", cwd=place)
     assert {name: row["queries"] for name, row in json.loads(measured.stdout)["per_class"].items()} == {
         "cat": 6, "dog": 6,
     }  # fmt: skip
-    for done in (trained, indexed, measured):
+    names, graph = networks.write_names(place), networks.write_onnx(place)
+    adopted = semcut(
+        "adopt", graph, "--classes", names, "--images", "photos.csv", "--out", "adopted", "--json", cwd=place
+    )
+    assert json.loads(adopted.stdout)["fitted to images"] == 12
+    for done in (trained, indexed, measured, adopted):
         assert "\x1b" not in done.stderr
         assert gone in done.stderr
     added = json.loads(semcut("add", "index", "more.jsonl", "--json", cwd=place).stdout)
