@@ -38,6 +38,7 @@ STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of an archive with and without members."""
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_REFUSED = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz"}
 _ENCRYPTED = 0x1 | 0x40
 _DOS = 0
 _RECORD, _RECORD_START = struct.Struct("<28x3H12x"), b"PK\x01\x02"
@@ -140,7 +141,7 @@ def _member(record: zipfile.ZipInfo) -> Member:
     if record.flag_bits & _ENCRYPTED:
         raise RefusedArchiveError(f"{shown(name)} is encrypted: pack it without a password")
     if record.compress_type not in _METHODS:
-        method = zipfile.compressor_names.get(record.compress_type, str(record.compress_type))  # type: ignore[attr-defined]
+        method = _REFUSED.get(record.compress_type, f"method {record.compress_type}")
         raise RefusedArchiveError(f"{shown(name)} is compressed by {method}: pack it with deflate, or uncompressed")
     require_size(name, record.file_size)
     try:
