@@ -26,12 +26,12 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None, device: str, as_json: bool) -> None:
     """Add IMAGES to an existing INDEX.
 
-    IMAGES are folders, archives or single files. An image that the index has already, by its path or by its content, is
-    left out; if the content of its path has changed, its record is replaced. If the command is interrupted, the same
-    command adds the rest.
+    IMAGES are folders, archives, lists or single files. An image that the index has already, by its path or by its
+    content, is left out; if the content of its path has changed, its record is replaced. If the command is interrupted,
+    the same command adds the rest.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.image_folders import Skipped, list_folder, warn_of_folders_in_two_classes
+    from semcut.connector.data.image_folders import Skipped, warn_of_folders_in_two_classes
     from semcut.connector.retrieval.adding_files import add_paths
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
@@ -47,11 +47,11 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         if _is_image(source):
             files.append(str(Path(source).absolute()))
             continue
-        found = list_folder(sources.folder(source))
+        found = sources.list_images(source)
         warn_of_folders_in_two_classes(found, stacklevel=1)
         files += found.files
         skipped += found.skipped
-        roots.append(found.root)
+        roots += found.roots
     if not files:
         raise DataError(f"there are no images to add in {', '.join(images)}")
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:

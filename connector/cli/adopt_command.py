@@ -8,7 +8,14 @@ from typing import Any, get_args
 import click
 
 from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option
-from semcut.connector.cli.terminal import print_json, print_message, progress_bar, show_facts
+from semcut.connector.cli.terminal import (
+    SKIPPED_SHOWN,
+    print_json,
+    print_message,
+    print_skipped,
+    progress_bar,
+    show_facts,
+)
 from semcut.connector.models import CodeName
 from semcut.indexes.errors import DataError
 
@@ -33,13 +40,13 @@ class ChannelsType(click.ParamType):  # type: ignore[type-arg]  # generic in new
 @click.argument("network", type=SOURCE)
 @click.option("--out", type=PATH, required=True, help="Directory to write the network to: new or empty.")
 @click.option(
-    "--images", type=SOURCE, help="Folder or archive of images like those to index; codes are fitted to them."
+    "--images", type=SOURCE, help="Folder, archive or list of images like those to index; codes are fitted to them."
 )
 @click.option(
     "--labelled",
     type=SOURCE,
-    help="Folder or archive with one folder of images per class: for codes of a trained head, for --vectors means, and "
-    "for the temperature of the probabilities.",
+    help="Folder or archive with one folder of images per class, or list with labels: for codes of a trained head, for "
+    "--vectors means, and for the temperature of the probabilities.",
 )
 @click.option("--weights", type=SOURCE, metavar="TEXT", help="File of the weights, or a name that the library knows.")
 @click.option("--classes", type=PATH, help="Text file with the name of a class in each line, in order of the logits.")
@@ -85,16 +92,19 @@ def adopt(
     from semcut.connector.adoption.adopt import AdoptionChoices
     from semcut.connector.adoption.adopt import adopt as adopt_network
     from semcut.connector.data import sources
-    from semcut.connector.data.image_folders import list_folder
 
     choices = AdoptionChoices(
         classes=None if classes is None else _lines(classes),
         vectors=vectors if vectors in (None, "means") else _array(Path(str(vectors))),
         **settings,
     )
-    files = [] if images is None else list_folder(sources.folder(images)).files
-    if images is not None and not files:
-        raise DataError(f"there are no images in {images}")
+    files: list[str] = []
+    if images is not None:
+        found = sources.list_images(images)
+        print_skipped(found.skipped, at_most=SKIPPED_SHOWN)
+        files = found.files
+        if not files:
+            raise DataError(f"there are no images in {images}")
     known = None if labelled is None else sources.load(labelled)
     with progress_bar("Adopting") as progress:
         adopted = adopt_network(network, out, files, labelled=known, choices=choices, device=device, progress=progress)

@@ -50,7 +50,7 @@ def index(
     images: str, model: Path | None, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int,
     device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Encode all IMAGES of a folder or archive into a new index.
+    """Encode all IMAGES of a folder, archive or list into a new index.
 
     Without --model, no training and no labels are needed: the network comes with the extra `pretrained`, and its codes
     are fitted to the images. `semcut adopt` makes a model directory of any other network that exists.
@@ -60,14 +60,14 @@ def index(
     its content.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.image_folders import list_folder, warn_of_folders_in_two_classes
+    from semcut.connector.data.image_folders import warn_of_folders_in_two_classes
     from semcut.connector.data.protocols import protocol_split
 
     if protocol is None:
-        found = list_folder(sources.folder(images))
+        found = sources.list_images(images)
         warn_of_folders_in_two_classes(found, stacklevel=1)
         files, skipped = found.files, found.skipped
-        roots: tuple[str, ...] = (found.root,)
+        roots: tuple[str, ...] = found.roots
     else:
         if exclude_training:
             raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")

@@ -1,9 +1,12 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
-    sources         find a data set (folder, archive, digits, torchvision), load it as an `ImageSet` with labels
+    sources         find a data set (folder, archive, list, digits, torchvision), load it as an `ImageSet` with labels
     image_folders   list the files and classes of a folder, by the one rule of all commands
+    list_files      read lists of files and labels, .csv and .jsonl
+    library_datasets    write data sets of scikit-learn and torchvision as folders
     image_contents  identify images by their content; check which images can be read
-    archives        unpack tar archives that may mean harm
+    archives        unpack archives that may mean harm: tar_archives and zip_archives read them, archive_members has
+                    the limits
     images          read image files as arrays of pixels, and skip broken files with a reason
     decoding_pool, decoding_worker, decoding_messages    decode them in processes with limits of memory and time
     decode_stream   decode one image file to RGB, in such a process

@@ -6,7 +6,7 @@ of millions. So headers and records are counted, and what is allowed in all grow
 
 from __future__ import annotations
 
-import tarfile
+from semcut.connector.data.archive_members import RefusedArchiveError
 
 MAX_RECORDS = 1_000
 """Largest number of records of one header: times, owner, name, attributes."""
@@ -19,7 +19,7 @@ TOTAL_RECORDS, RECORDS_EACH = 1_000_000, 16
 
 
 class ExtendedHeaders:
-    """Counts the extended headers of one archive. All methods raise `tarfile.ReadError` at a limit."""
+    """Counts the extended headers of one archive. All methods raise `RefusedArchiveError` at a limit."""
 
     def __init__(self) -> None:
         self._headers = self._bytes = self._records = 0
@@ -29,7 +29,7 @@ class ExtendedHeaders:
         self._headers += 1
         self._bytes += size
         if self._bytes > TOTAL_BYTES + BYTES_EACH * self._headers:
-            raise tarfile.ReadError(
+            raise RefusedArchiveError(
                 f"its extended headers have more than {TOTAL_BYTES:,} bytes in all; pack it without them "
                 "(tar --format=gnu)"
             )
@@ -41,7 +41,7 @@ class ExtendedHeaders:
         while content[position : position + 1] not in (b"", b"\0"):
             count += 1
             if count > MAX_RECORDS or self._records + count > TOTAL_RECORDS + RECORDS_EACH * self._headers:
-                raise tarfile.ReadError(
+                raise RefusedArchiveError(
                     f"its extended headers have too many records: expected at most {MAX_RECORDS:,} in one and "
                     f"{TOTAL_RECORDS:,} in all; pack it without them (tar --format=gnu)"
                 )
@@ -50,7 +50,7 @@ class ExtendedHeaders:
             record = content[position + len(digits) + 1 : position + length]
             key, equals, value = record.partition(b"=")
             if not record.endswith(b"\n") or not equals or position + length > len(content):
-                raise tarfile.ReadError("an extended header is damaged")
+                raise RefusedArchiveError("an extended header is damaged")
             records[key.decode("utf-8", "surrogateescape")] = value[:-1]
             position += length
         self._records += count

@@ -46,7 +46,8 @@ class ImageFolder(NamedTuple):
     """The files in a folder.
 
     Attributes:
-        root: absolute path of the folder, without a part "..", which could lead through a link.
+        root: absolute path of the folder, without a part "..", which could lead through a link; "" for the files of a
+            list that have no folder in common.
         loose: files directly in the folder, which have no class.
         classes: the folders directly in the folder, sorted by name; also those without files.
         skipped: what is left out; what is hidden comes last.
@@ -58,6 +59,11 @@ class ImageFolder(NamedTuple):
     classes: dict[str, ClassFolder]
     skipped: list[Skipped]
     again: list[tuple[str, str]]
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The folder, if there is one."""
+        return (self.root,) if self.root else ()
 
     @property
     def files(self) -> list[str]:

@@ -3,19 +3,19 @@
 A source is given as a string:
 
     animals/train               a folder with one folder of images per class
-    cifar10.tar.gz/train        a folder inside an archive, unpacked once into the cache
+    cifar10.tar.gz/train        a folder inside a tar or zip archive, unpacked once into the cache
+    photos.csv, photos.jsonl    a list of files, with labels or without, see `list_files`
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
 The cache is the folder `SEMCUT_CACHE`, or the user's cache folder; deleting it costs only the time to fill it again.
-The class of a file is the folder directly under the root that it is in, see `image_folders`. Archives and their limits
-are described in `archives`.
+The class of a file is the folder directly under the root that it is in, see `image_folders`, or its label in a list.
+Archives and their limits are described in `archives`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -25,16 +25,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from semcut.connector.data.archives import unpack
 from semcut.connector.data.class_names import MAX_CLASSES, classes_given
 from semcut.connector.data.file_arguments import files_given, roots_given
-from semcut.connector.data.image_folders import Skipped, list_folder, warn_of_folders_in_two_classes
+from semcut.connector.data.image_folders import ImageFolder, Skipped, list_folder, warn_of_folders_in_two_classes
 from semcut.connector.data.image_folders import class_of as class_of
+from semcut.connector.data.library_datasets import torchvision_writer, write_digits
+from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
 from semcut.indexes.argument_checks import integer_given, number_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
-from semcut.indexes.errors import DataError, InvalidParameterError, install_hint, require, shown
+from semcut.indexes.errors import DataError, InvalidParameterError, require, shown
 from semcut.indexes.regular_files import open_binary
 
 DIGEST_BYTES = 16
@@ -174,13 +175,15 @@ def _of_type(name: str, values: Any, kind: type[_T]) -> tuple[_T, ...]:
 
 
 def load(source: str | os.PathLike[str]) -> ImageSet:
-    """Find the images and classes of a labelled source, see `image_folders` for the rule.
+    """Find the images and classes of a labelled source, see `image_folders` for the rule, and `list_files`.
 
     Raises:
-        DataError: the source does not exist, cannot be unpacked, or has fewer than two class folders with files.
+        DataError: the source does not exist, cannot be unpacked, or has fewer than two classes with files.
         InvalidParameterError: it is no path.
     """
     source = possible_path_given("source", source)
+    if is_list(source):
+        return _labelled(read_list(source))
     found = list_folder(folder(source))
     classes = [name for name, members in found.classes.items() if members.files]
     only_parts = {name.lower() for name in classes} <= _PARTS
@@ -210,6 +213,37 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
     )
 
 
+def _labelled(found: ImageList) -> ImageSet:
+    """Return the images of a list that have a label."""
+    require_labels(found)
+    classes = sorted({label for label in found.labels if label is not None})
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(f"{found.name} has labels of {len(classes):,} classes, expected 2 to {MAX_CLASSES:,}")
+    label_of: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
+    pairs = list(zip(found.files, found.labels, strict=True))
+    return ImageSet(
+        tuple(file for file, label in pairs if label is not None),
+        np.array([label_of[label] for _, label in pairs if label is not None], np.int64),
+        tuple(classes),
+        roots=found.roots,
+        skipped=(*((file, "it has no label") for file, label in pairs if label is None), *found.skipped),
+    )
+
+
+def list_images(source: str | os.PathLike[str]) -> ImageFolder:
+    """List the files of a source, with or without classes; those of a list are in no class.
+
+    Raises:
+        DataError: as for `folder`, `list_folder` and `read_list`.
+        InvalidParameterError: it is no path.
+    """
+    source = possible_path_given("source", source)
+    if is_list(source):
+        found = read_list(source)
+        return ImageFolder(found.root, found.files, {}, found.skipped, [])
+    return list_folder(folder(source))
+
+
 def folder(source: str | os.PathLike[str]) -> Path:
     """Return the folder on disk of a source; unpack an archive or write out a data set first if needed.
 
@@ -220,19 +254,23 @@ def folder(source: str | os.PathLike[str]) -> Path:
     source = possible_path_given("source", source)
     name, _, inner = source.partition("/")
     if name == "digits" and not os.path.exists(source):
-        return _inside(_cached("digits-1", _write_digits), inner, source)
+        return _inside(_cached("digits-1", write_digits), inner, source)
     if source.startswith(_TORCHVISION):
-        return _torchvision(source)
+        name, _, split = source.removeprefix(_TORCHVISION).partition("/")
+        write = torchvision_writer(source, name, split, cache() / "torchvision")
+        return _cached(f"torchvision-{name}-{split or 'all'}", write)
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         return path
     archive = next((parent for parent in (path, *path.parents) if os.path.lexists(parent)), path)
     if os.path.isdir(archive) or not os.path.exists(archive):
-        raise DataError(f"{source} does not exist: give a folder, an archive, digits/train or torchvision:NAME/train")
+        raise DataError(
+            f"{source} does not exist: give a folder, an archive, a list, digits/train or torchvision:NAME/train"
+        )
     try:
         opened = open_binary(archive, follow=True)
     except OSError as error:
-        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or a tar archive") from None
+        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or an archive") from None
     with opened as stream:
         facts = os.fstat(stream.fileno())
         # a file made anew can have the size and time of the one before, but no program can set its ctime
@@ -283,52 +321,3 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise DataError(f"cannot fill the cache {target}: {error}; set SEMCUT_CACHE to another folder") from None
     return target
-
-
-def _write_digits(target: Path) -> None:
-    """Write scikit-learn's digits as PNG files to the folders `train` and `test`."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError(f"the digits come with scikit-learn: {install_hint('train')}") from None
-    digits = load_digits()
-    written = dict.fromkeys(range(10), 0)
-    for number, (image, label) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):
-        part = "test" if written[label] % 5 == 4 else "train"
-        written[label] += 1
-        path = target / part / str(label) / f"{number:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8)).save(path)
-
-
-def _torchvision(source: str) -> Path:
-    """Return the folder of a torchvision data set; download it and write it out as PNG files first if needed."""
-    from torchvision import datasets
-
-    name, _, split = source.removeprefix(_TORCHVISION).partition("/")
-    data_set = getattr(datasets, name, None)
-    if not inspect.isclass(data_set) or "/" in split:
-        raise DataError(
-            f"torchvision has no data set {shown(name)} with a split {shown(split)}: see torchvision.datasets for the "
-            "names"
-        )
-    accepted = inspect.signature(data_set).parameters
-    possible = {"root": str(cache() / "torchvision"), "download": True, "train": split == "train", "split": split}
-    settings: dict[str, Any] = {parameter: value for parameter, value in possible.items() if parameter in accepted}
-
-    def write(target: Path) -> None:
-        try:
-            images: Any = data_set(**settings)
-            len(images)
-        except Exception as error:  # downloads, broken archives and missing files raise errors of many types
-            raise DataError(f"cannot download {source} with torchvision: {error}; this needs the internet") from None
-        names = getattr(images, "classes", None)
-        for number in range(len(images)):
-            image, label = images[number]
-            if not isinstance(image, Image.Image) or not isinstance(label, int | np.integer):
-                raise DataError(f"{source} is not a data set of images with one class each")
-            path = target / (names[label] if names else str(label)) / f"{number:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.convert("RGB").save(path)
-
-    return _cached(f"torchvision-{name}-{split or 'all'}", write)

@@ -7,10 +7,10 @@ are not tried again.
 from __future__ import annotations
 
 import errno
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from semcut.connector.data.archive_members import RefusedArchiveError
 from semcut.indexes.errors import shown
 
 
@@ -55,7 +55,7 @@ class UnpackedFolders:
             return False
         except (FileExistsError, NotADirectoryError):
             if not folder.is_dir():
-                raise tarfile.ReadError(f"{shown('/'.join(parts))} is a file and a folder") from None
+                raise RefusedArchiveError(f"{shown('/'.join(parts))} is a file and a folder") from None
         except OSError as error:
             raise refused_name("/".join(parts), error) from None
         return True
@@ -64,5 +64,5 @@ class UnpackedFolders:
 def refused_name(name: str, error: OSError) -> Exception:
     """Return the error to raise for one of the system: that of the archive if the disk takes no such name."""
     if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
-        return tarfile.ReadError(f"the name {shown(name)} cannot be written to this disk ({error.strerror})")
+        return RefusedArchiveError(f"the name {shown(name)} cannot be written to this disk ({error.strerror})")
     return error

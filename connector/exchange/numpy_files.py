@@ -26,7 +26,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.data.archives import MAX_RATIO, UNCHECKED_BYTES
+from semcut.connector.data.archive_members import MAX_RATIO, UNCHECKED_BYTES
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,

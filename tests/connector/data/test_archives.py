@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.connector.data import archives, extended_headers, sources
+from semcut.connector.data import archive_members, archives, extended_headers, sources
 from semcut.connector.data.archives import unpack
 from semcut.indexes.errors import DataError, SemcutWarning
 from tests.command import semcut
@@ -260,7 +260,7 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_may_not_be_more_members_than_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", 50)
     for number, entries in enumerate(
         (
             [file(f"{i}") for i in range(60)],
@@ -273,7 +273,7 @@ def test_there_may_not_be_more_members_than_a_limit(tmp_path: Path, monkeypatch:
 
 
 def test_empty_extended_headers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", 50)
     for number, kind in enumerate((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)):
         whole = header("x", kind, 0) * 48 + tar(file("x", b""))
         assert len(extract(whole, tmp_path / f"a{number}")) == 1
@@ -298,8 +298,8 @@ def test_the_records_of_extended_headers_are_bounded(tmp_path: Path, monkeypatch
 
 
 def test_the_size_of_an_archive_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "UNCHECKED_BYTES", 1 << 20)
-    monkeypatch.setattr(archives, "MAX_RATIO", 100)
+    monkeypatch.setattr(archive_members, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(archive_members, "MAX_RATIO", 100)
     sparse = tar(file("a", bytes(900_000)))
     for compress in (bytes, gzip.compress, bz2.compress, lzma.compress):
         assert extract(compress(sparse), tmp_path / compress.__module__) == ["a"]
@@ -328,8 +328,8 @@ def test_the_free_space_bounds_what_is_unpacked(tmp_path: Path, monkeypatch: pyt
 
 
 def test_folders_count_as_unpacked_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "UNCHECKED_BYTES", 1 << 20)
-    monkeypatch.setattr(archives, "MAX_RATIO", 10)
+    monkeypatch.setattr(archive_members, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(archive_members, "MAX_RATIO", 10)
     deep = "/".join("abcdefghijklmnopqrstuvwxyz")
     with pytest.raises(DataError, match="more than 10 times its size; pack it uncompressed"):
         extract(gzip.compress(tar(*(directory(f"{number}/{deep}") for number in range(20)))), tmp_path / "out")
@@ -426,5 +426,5 @@ def test_an_archive_is_a_regular_file(kind: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    with pytest.raises(DataError, match="it is not a regular file; expected a folder or a tar archive"):
+    with pytest.raises(DataError, match="it is not a regular file; expected a folder or an archive"):
         sources.load(f"{path}/train" if kind == "device" else str(path))

@@ -101,7 +101,7 @@ def test_a_source_that_does_not_exist_is_one_error(source: str, message: str) ->
 
 def test_a_file_that_is_not_an_archive_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match="neither a folder nor a tar archive"):
+    with pytest.raises(DataError, match="neither a folder nor a tar or zip archive"):
         sources.load(str(tmp_path / "notes.txt"))
 
 

@@ -1,0 +1,232 @@
+"""Read a list of images: a file .csv or .jsonl that names their paths and, optionally, their labels.
+
+    .csv     text in UTF-8, values separated by commas; the first line names the columns, among them `path`
+    .jsonl   one JSON object in each line, with a field `path`
+
+A path is absolute, or relative to the folder of the list. A column or field `label` names the class of an image, as
+text or as an integer. Other columns are ignored. A list may come from someone else, so the file, its rows, and the
+memory of all paths are bounded; what a row names is a regular file, or is left out with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from semcut.connector.data.class_names import MAX_NAME, is_class_name
+from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
+from semcut.indexes.errors import DataError, shown
+from semcut.indexes.regular_files import open_binary
+
+MAX_LIST_BYTES, MAX_ROWS, MAX_ROW_BYTES = 1 << 28, 2_000_000, 1 << 20
+"""The largest list, its largest number of rows, and the most bytes of one row."""
+
+_SUFFIXES = (".csv", ".jsonl")
+_SHOWN = 10
+_Row = tuple[int, Any, Any]
+"""Number of the line, path and label of a row; None for what it does not have."""
+
+
+@dataclass
+class ImageList:
+    """The files that a list names.
+
+    Attributes:
+        name: the list, for messages.
+        files: absolute paths, in the order of the list; each exists, and is there once.
+        labels: the label of each file, None for one without.
+        columns: names of the columns, or of the fields of the first object.
+        skipped: what is left out.
+    """
+
+    name: str
+    files: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def root(self) -> str:
+        """The deepest folder that has all files; "" if that is the top of the file system."""
+        folders = {f"{file.rpartition('/')[0]}/" for file in self.files}
+        return os.path.commonpath([min(folders), max(folders)]).rstrip("/")  # what both begin with, all begin with
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The same folder, if there is one."""
+        return (self.root,) if self.root else ()
+
+
+def is_list(source: str) -> bool:
+    """Return whether a source is a list: a file with the name of one."""
+    path = os.path.expanduser(source)
+    return source.lower().endswith(_SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
+
+
+def read_list(source: str) -> ImageList:
+    """Read a list, and look for each file.
+
+    Raises:
+        DataError: the list cannot be read, has no column `path`, is beyond a limit, or names no file that exists.
+    """
+    path = Path(os.path.expanduser(source))
+    found = ImageList(source)
+    try:
+        with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
+            lines = _Lines(source, stream)
+            rows = _csv_rows(found, lines) if source.lower().endswith(".csv") else _json_rows(found, lines)
+            _find_files(found, os.path.abspath(path.parent), rows)
+    except OSError as error:
+        raise DataError(f"cannot read the list {source}: {error.strerror or error}") from None
+    if not found.files and found.skipped:
+        raise DataError(
+            f"none of the {len(found.skipped):,} files that {source} names can be used, the first is "
+            f"{': '.join(found.skipped[0])}; a path in a list is absolute, or relative to the folder of the list"
+        )
+    if not found.files:
+        raise DataError(f"{source} names no files: expected a path in each row")
+    return found
+
+
+class _Lines:
+    """The lines of a text in UTF-8; a row, which may have several lines of CSV, is bounded.
+
+    Attributes:
+        number: number of the latest line, from 1.
+        row_bytes: bytes since the latest row began; set to 0 by the reader of rows.
+    """
+
+    def __init__(self, name: str, stream: IO[bytes]) -> None:
+        self._name, self._stream = name, stream
+        self.number = self.row_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._stream.readline(MAX_ROW_BYTES + 1):
+            self.number += 1
+            self.row_bytes += len(line)
+            if self.row_bytes > MAX_ROW_BYTES:
+                raise self.error(f"has a row of more than {MAX_ROW_BYTES:,} bytes")
+            try:
+                yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise self.error("is not text in UTF-8") from None
+
+    def error(self, what: str) -> DataError:
+        """Return an error about the latest line."""
+        return DataError(f"cannot read the list {self._name}: line {self.number:,} {what}")
+
+
+def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+    rows = csv.reader(iter(lines), strict=True)
+    try:
+        columns = found.columns = [name.strip() for name in next(rows, [])]
+        _require_path(found)
+        places = {name: place for place, name in enumerate(columns)}
+        if len(places) < len(columns):
+            raise lines.error(f"has a column twice: {_named(columns)}")
+        path, label = places["path"], places.get("label", len(columns))
+        lines.row_bytes = 0
+        for row in rows:
+            lines.row_bytes = 0
+            if len(row) > len(columns):
+                raise lines.error(
+                    f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
+                )
+            if row:
+                yield lines.number, row[path] if path < len(row) else None, row[label] if label < len(row) else None
+    except csv.Error as error:
+        raise lines.error(f"is no CSV ({error})") from None
+
+
+def _json_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+    first = True
+    for line in lines:
+        lines.row_bytes = 0
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise lines.error("is no JSON object")
+        if first:
+            found.columns, first = list(row), False
+            _require_path(found)
+        yield lines.number, row.get("path"), row.get("label")
+
+
+def _require_path(found: ImageList) -> None:
+    if "path" not in found.columns:
+        raise DataError(f"the list {found.name} has no column path, it has {_named(found.columns)}")
+
+
+def _named(columns: list[str]) -> str:
+    more = f" and {len(columns) - _SHOWN:,} more" if len(columns) > _SHOWN else ""
+    return f"the columns {', '.join(map(shown, columns[:_SHOWN]))}{more}" if columns else "no columns"
+
+
+def require_labels(found: ImageList) -> None:
+    """Raise `DataError` if no file of a list has a label."""
+    if not any(label is not None for label in found.labels):
+        raise DataError(
+            f"the list {found.name} has no labels, which name the classes: add a column label; it has "
+            f"{_named(found.columns)}"
+        )
+
+
+def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
+    """Put the files of all rows in a list, and what is left out."""
+    lines: dict[str, int] = {}
+    labels: dict[str, str] = {}  # each once
+    size = 0
+    for count, (line, given, label) in enumerate(rows):
+        if count == MAX_ROWS:
+            raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
+        has_path = isinstance(given, str) and given and "\0" not in given
+        path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
+        text = str(label) if type(label) is int else None if label == "" else label
+        size += sys.getsizeof(path)
+        if isinstance(text, str) and text not in labels:
+            size += sys.getsizeof(text)
+        if size > MOST_BYTES:
+            raise DataError(f"the paths and labels in {found.name} take more than {MOST_BYTES:,} bytes: divide it")
+        reason = _unusable(path, text) if has_path else "it has no path"
+        if reason is None and path in lines:
+            reason = f"line {lines[path]:,} of the list names it, too"
+        if reason is not None:
+            found.skipped.append((path, reason))
+            continue
+        lines[path] = line
+        found.files.append(path)
+        found.labels.append(None if text is None else labels.setdefault(text, text))
+
+
+def _absolute(folder: str, path: str) -> str:
+    """Return the absolute path of a file; of one with a part "..", which may lead through a link, the real path."""
+    whole = "/" + os.path.join(folder, path).lstrip("/")
+    try:
+        return os.path.realpath(whole) if ".." in path.split("/") else os.path.normpath(whole)
+    except (OSError, ValueError):
+        return whole
+
+
+def _unusable(path: str, label: Any) -> str | None:
+    """Return why a row is left out, None if it is not."""
+    if not is_text(path):
+        return NOT_TEXT
+    if label is not None and not is_class_name(label):
+        return f"its label is {shown(label)}, expected text of 1 to {MAX_NAME:,} characters or an integer"
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "it is not a regular file"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
