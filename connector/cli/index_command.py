@@ -107,7 +107,7 @@ def index_with_progress(
         left_out: training images, which `semcut sync` does not add either.
 
     Raises:
-        DataError: there are no files, or none of them can be read; then there is no index.
+        DataError: there are no files, or none of them can be read; then there is no index that was not there before.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
     from semcut.connector.models.checkpoint import delete_network
@@ -124,11 +124,13 @@ def index_with_progress(
     with made as connector, progress_bar("Indexing") as progress:
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
         note_left_out(connector.files, left_out, _TRAINED)
-        records, own_network = len(connector.index), connector.encoder.checkpoint.path == out
+        records = len(connector.index)
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
+    if not records and unfinished is not None:
+        raise DataError(f"none of the {len(result.skipped):,} files can be read, so {out} still has no records")
     if not records:
-        if own_network:
+        if model is None:
             delete_network(out)
         (out / LINK).unlink(missing_ok=True)
         delete_index(out)

@@ -138,3 +138,20 @@ def test_an_interrupted_index_goes_on_with_its_own_network(tmp_path: Path) -> No
     with Connector.open(tmp_path / "index") as connector:
         assert len(connector.index) == 24
         assert connector.encoder.checkpoint.digest == digest
+
+
+def test_an_index_that_was_there_stays_if_nothing_can_be_read(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        scene(number, number).save(photos / f"{number}.png")
+    semcut("index", "photos", "--out", "index", cwd=tmp_path)
+    semcut("remove", "index", "--uri", "*", cwd=tmp_path)
+    (tmp_path / "index" / "metrics.jsonl").write_text("mine")
+    for photo in photos.iterdir():
+        photo.write_text("no photo")
+    before = {file.name for file in (tmp_path / "index").rglob("*")}
+    for out in ("index", tmp_path / "index"):
+        done = semcut("index", "photos", "--out", out, cwd=tmp_path, status=1)
+        assert "index still has no records" in done.stderr
+        assert {file.name for file in (tmp_path / "index").rglob("*")} >= before
