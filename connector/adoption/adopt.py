@@ -27,11 +27,13 @@ from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_n
 from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosines, left_out_cosines, unit
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
+from semcut.connector.data.model_file import read_model_file
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models import CodeName, HeadName
 from semcut.connector.models.adopted_network import AdoptedArchitecture
 from semcut.connector.models.backbones import Channels
 from semcut.connector.models.checkpoint import Checkpoint, disk_errors
+from semcut.connector.models.trusted_networks import needs_trust, trust
 from semcut.connector.training.calibration import fit_temperature
 from semcut.indexes.argument_checks import callback_given, instance_given, possible_path_given
 from semcut.indexes.array_checks import array_of
@@ -163,6 +165,8 @@ def adopt(
     named = getattr(network, "__qualname__", None) or str(network)
     about = {"network": named, "images": len(fitted_to), "codes": codes.head}
     Checkpoint.save(place, architecture, weights, {"config": {}, "kept": {}, "start": {}, "adopted": about})
+    if needs_trust(found.source):
+        trust(read_model_file(place)["sha256"])
     return Adopted(Checkpoint.load(place), len(fitted_to), found.assumed)
 
 

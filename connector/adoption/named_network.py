@@ -32,7 +32,7 @@ from semcut.connector.models.classification_models import (
     remove_last_linear,
     torchvision_model,
 )
-from semcut.connector.models.function_network import FunctionNetwork, trust_function
+from semcut.connector.models.function_network import FunctionNetwork, name_of
 from semcut.connector.models.network_sources import Classifier, SourceName, plain_output
 from semcut.connector.models.source import Source
 from semcut.indexes.argument_checks import possible_path_given
@@ -102,7 +102,7 @@ def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any
     from semcut.connector.adoption.onnx_outputs import network_in_file
 
     if callable(network) and not isinstance(network, os.PathLike):
-        return _function(trust_function(network), hints)
+        return _function(name_of(network), hints)
     name = possible_path_given("network", network)
     if os.path.isdir(name):
         return network_in_directory(Path(name), hints)
@@ -120,7 +120,7 @@ def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any
 
         return network_of_timm(rest, hints)
     if rest:
-        return _function(trust_function(name), hints)
+        return _function(name_of(name), hints)
     return _torchvision(name, hints)
 
 

@@ -27,7 +27,7 @@ import torch
 from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_digest, read_model_file, sha256_of
 from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.data.training_digests import TRAINING_DIGESTS, TrainingDigests, read_digests
-from semcut.connector.models.adopted_network import AdoptedNet
+from semcut.connector.models.adopted_network import AdoptedArchitecture, AdoptedNet
 from semcut.connector.models.image_network import (
     ImageArchitecture,
     ImageNetwork,
@@ -37,6 +37,7 @@ from semcut.connector.models.image_network import (
     outline_of,
 )
 from semcut.connector.models.network import SemanticHashNet
+from semcut.connector.models.trusted_networks import require_trust
 from semcut.indexes.argument_checks import instance_given, path_given, possible_path_given, text_given
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
 from semcut.indexes.regular_files import open_binary, read_bytes
@@ -139,7 +140,11 @@ class Checkpoint:
         weights_digest = content["weights"] if version >= VERSION else content["sha256"]
         try:
             architecture = described_architecture(content)
+            if isinstance(architecture, AdoptedArchitecture):
+                require_trust(content["sha256"], architecture.source, path)
             net = outline_of(architecture)
+        except CheckpointError:
+            raise
         except (SemcutError, TypeError) as error:
             raise CheckpointError(f"{path / MODEL} describes a network that cannot be built: {error}") from None
         expected = net.state_dict()

@@ -3,13 +3,11 @@
 The function takes pixels (n, 3, size, size) uint8, a tensor on the device of the network, and returns logits (n, C), or
 None if it has no classes, and features (n, D): tensors or arrays of real numbers.
 
-Importing a module runs its code, and a description of a network can come from anyone. So a function is only called if
-the environment variable SEMCUT_FUNCTIONS names it (several are separated by commas), or if this process adopted it.
+Importing a module runs its code, so only networks that this account adopted are loaded, see `trusted_networks`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from importlib import import_module
@@ -19,11 +17,6 @@ import torch
 
 from semcut.connector.models.source import Source
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, SemcutError, shown
-
-ALLOWED = "SEMCUT_FUNCTIONS"
-"""The environment variable that names the functions that may be called."""
-_trusted: set[str] = set()
-"""Names of the functions that this process adopted."""
 
 
 class FunctionNetwork(Source):
@@ -49,7 +42,7 @@ class FunctionNetwork(Source):
         """Call the function.
 
         Raises:
-            CheckpointError: it may not be called, cannot be imported, fails or returns something else.
+            CheckpointError: it cannot be imported, fails or returns something else.
         """
         if self._function is None:
             self._function = load_function(self.name)
@@ -77,21 +70,8 @@ class FunctionNetwork(Source):
         return found[0].float(), found[1].float()
 
 
-def load_function(name: str) -> Callable[[torch.Tensor], Any]:
-    """Import a function by module:function, if the environment allows it.
-
-    Raises:
-        CheckpointError: the environment does not name it, or it cannot be imported.
-    """
-    if name not in _trusted and name not in os.environ.get(ALLOWED, "").split(","):
-        raise CheckpointError(
-            f"this network is the function {name}, whose code would run: if you trust it, set {ALLOWED}={name}"
-        )
-    return _imported(name)
-
-
-def trust_function(function: str | Callable[[torch.Tensor], Any]) -> str:
-    """Allow this process to call a function as a network, and return its name, module:function.
+def name_of(function: str | Callable[[torch.Tensor], Any]) -> str:
+    """Return the name of a function, module:function.
 
     Args:
         function: the function, or its name.
@@ -102,13 +82,17 @@ def trust_function(function: str | Callable[[torch.Tensor], Any]) -> str:
     """
     name = function if isinstance(function, str) else f"{function.__module__}:{getattr(function, '__qualname__', '')}"
     FunctionNetwork(name)
-    if not isinstance(function, str) and _imported(name) is not function:
+    if not isinstance(function, str) and load_function(name) is not function:
         raise InvalidParameterError(f"function = {shown(function)}, expected one that {name} leads to again")
-    _trusted.add(name)
     return name
 
 
-def _imported(name: str) -> Callable[[torch.Tensor], Any]:
+def load_function(name: str) -> Callable[[torch.Tensor], Any]:
+    """Import a function by module:function.
+
+    Raises:
+        CheckpointError: it cannot be imported.
+    """
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)

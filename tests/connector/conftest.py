@@ -24,6 +24,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = made_once(tmp_path_factory, "cache", lambda _: None)
         patch.setenv("SEMCUT_CACHE", str(folder))
+        patch.setenv("SEMCUT_DATA", str(folder / "data"))
         yield folder
 
 

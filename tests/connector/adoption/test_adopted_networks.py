@@ -20,7 +20,6 @@ from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.explore.service import ExploreService
-from semcut.connector.models import function_network
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes.errors import CheckpointError, InvalidParameterError
 from tests.command import semcut
@@ -198,20 +197,25 @@ def test_a_stored_network_of_onnx_reads_no_other_file(tmp_path: Path, monkeypatc
         open_session((tmp_path / "split.onnx").read_bytes())
 
 
-def test_a_function_is_called_only_if_the_user_names_it(
-    tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", ["function", "ONNX"])
+def test_a_network_that_this_account_did_not_adopt_does_not_run(
+    source: str, tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choices = AdoptionChoices(image_size=SIZE, classes=CLASSES)
-    path = adopt(networks.blocks, tmp_path / "network", digits.files[:30], choices=choices).checkpoint.path
-    with Connector.create(None, path) as connector:
+    if source == "ONNX":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+    network = networks.blocks if source == "function" else networks.write_onnx(tmp_path)
+    adopted = adopt(network, tmp_path / "network", digits.files[:30], choices=choices).checkpoint
+    with Connector.create(tmp_path / "index", adopted.path, keep_network=True) as connector:
         connector.add_files(digits.files[:30])
         assert connector.search([digits.files[3]], k=1)[0][0].id == 3
-    monkeypatch.setattr(function_network, "_trusted", set())  # as in another process
-    with Connector.create(None, path) as connector, pytest.raises(CheckpointError, match="set SEMCUT_FUNCTIONS=tests"):
-        connector.search(digits.files[:1])
-    monkeypatch.setenv("SEMCUT_FUNCTIONS", f"other:one,{FUNCTION}:blocks")
-    with Connector.create(None, path) as connector:
-        connector.add_files(digits.files[:30])
+    monkeypatch.setenv("SEMCUT_DATA", str(tmp_path / "of another account"))
+    reason = "runs code of its own" if source == "function" else "has a file of ONNX"
+    with pytest.raises(CheckpointError, match=f"{reason}.*if you trust who made it, set SEMCUT_TRUST={adopted.digest}"):
+        Connector.open(tmp_path / "index")
+    monkeypatch.setenv("SEMCUT_TRUST", f"{'0' * 64},{adopted.digest}")
+    with Connector.open(tmp_path / "index") as connector:
         assert connector.search([digits.files[3]], k=1)[0][0].id == 3
 
 
