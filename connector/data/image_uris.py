@@ -53,7 +53,22 @@ def uri_of(path: str, root: str | None) -> str:
         path = f"{os.getcwd()}/{path}"
     if _NOT_PLAIN.search(path[1:]) and ".." not in path.split("/"):  # with "..", the path could lead through a link
         path = os.path.normpath(path)
-    return canonical_uri(path, root)
+    return canonical_uri(below_root(path, root), root)
+
+
+def below_root(path: str, root: str) -> str:
+    """Return an absolute path as one below the root, if its folder is the root or in it by another way.
+
+    Such a way leads through links, or has parts `..`. So a file has one uri, however a user comes to its folder.
+    """
+    folder, _, name = path.rpartition("/")
+    if f"{folder}/".startswith(f"{root}/") and ".." not in folder.split("/"):
+        return path
+    try:
+        real, real_root = os.path.realpath(folder or "/"), os.path.realpath(root)
+    except (OSError, ValueError):  # ValueError: a byte of zero
+        return path
+    return f"{root}{real[len(real_root) :]}/{name}" if f"{real}/".startswith(f"{real_root}/") else path
 
 
 def canonical_uri(uri: str, root: str | None) -> str:

@@ -7,6 +7,7 @@ time differs, the digest of its content decides. No function here needs torch, a
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,9 +100,13 @@ def compare(files: IndexedFiles, uris: Sequence[str], *, retry: bool = False) ->
 
 
 def why_missing(path: str) -> str | None:
-    """Return why the system does not show a file, `THERE` if it does; None if there is certainly no such file."""
+    """Return why the system does not show a file, `THERE` if it does; None if there is certainly no such file.
+
+    A folder, or anything else that is no file, in its place is no file either.
+    """
     try:
-        os.stat(path)
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

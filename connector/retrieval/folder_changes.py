@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, Skipped, list_folder, warn_of_folders_in_two_classes
-from semcut.connector.data.image_uris import path_of
+from semcut.connector.data.image_uris import below_root, path_of
 from semcut.connector.retrieval.file_changes import (
     THERE,
     FileChanges,
@@ -72,8 +72,9 @@ def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
         )
     require_listable(path)
     with suppress(OSError):
-        return str(root) if root is not None and os.path.samefile(path, root) else path
-    return path
+        if root is not None and os.path.samefile(path, root):
+            return root
+    return path if root is None else below_root(path, root)
 
 
 def require_listable(path: str, *, filled: bool = False) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.connector.data.image_uris import canonical_uri, common_root, path_of, paths_of, uri_of
+from semcut.connector.data.image_uris import below_root, canonical_uri, common_root, path_of, paths_of, uri_of
 
 ROOT = "/photos/2024"
 
@@ -49,7 +49,7 @@ def test_a_relative_path_begins_in_the_current_folder(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path / "cats")
     root = os.path.realpath(tmp_path)
     assert uri_of("1.jpg", root) == uri_of("./1.jpg", root) == "cats/1.jpg"
-    assert uri_of("../1.jpg", root) == f"{root}/cats/../1.jpg"  # it could lead through a link
+    assert uri_of("../1.jpg", root) == "1.jpg"
     assert uri_of("1.jpg", "/elsewhere") == f"{root}/cats/1.jpg"
     assert uri_of("../1.jpg", None) == "../1.jpg"
 
@@ -59,3 +59,23 @@ def test_the_root_of_several_folders_is_what_they_have_in_common() -> None:
     assert common_root(["/data/train/"]) == "/data/train"
     for roots in ([], ["data"], ["/a", "/b"], ["/"], ["/a/../b"], ["/a", "b"]):
         assert common_root(roots) is None
+
+
+@pytest.mark.parametrize("index_by", ["link", "folder"])
+def test_a_file_has_one_uri_however_its_folder_is_reached(
+    index_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk" / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "disk" / "photos" / "b").mkdir()
+    (tmp_path / "photos").symlink_to("disk/photos")
+    (tmp_path / "elsewhere").mkdir()
+    root = str(tmp_path / ("photos" if index_by == "link" else "disk/photos"))
+    for folder in ("photos", "disk/photos", "photos/b/..", "disk/photos/a/../../photos"):
+        assert uri_of(f"{tmp_path}/{folder}/a/1.png", root) == "a/1.png"
+        assert uri_of(f"{tmp_path}/{folder}/1.png", root) == "1.png"
+        assert below_root(f"{tmp_path}/{folder}/a", root) == f"{root}/a"
+    monkeypatch.chdir(tmp_path / "disk" / "photos" / "b")
+    assert uri_of("../a/1.png", root) == "a/1.png"
+    assert uri_of("1.png", root) == "b/1.png"
+    for other in ("elsewhere", "disk", "photos/../elsewhere"):
+        assert uri_of(f"{tmp_path}/{other}/1.png", root) == f"{tmp_path}/{other}/1.png"
