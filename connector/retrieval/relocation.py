@@ -66,6 +66,8 @@ def relocate(
     if images is None and model is None:
         raise InvalidParameterError("nothing to relocate: give the new folder of the images, or of the network")
     with FaissIndex.open(place, engine="faiss") as opened:
+        required_link(place)
+        opened.begin()  # no other command changes the link meanwhile
         link = required_link(place)
         values: dict[str, Any] = {}
         found = Relocated()
@@ -88,7 +90,6 @@ def relocate(
                     f"new place of the folder that was {link.root}"
                 )
             values |= {"root": folder, "roots": [_moved(root, link.root, folder) for root in link.roots]}
-        opened.begin()  # no other command changes the link meanwhile
         change_link(place, **values)
         return found
 
