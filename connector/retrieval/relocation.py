@@ -66,8 +66,6 @@ def relocate(
     if images is None and model is None:
         raise InvalidParameterError("nothing to relocate: give the new folder of the images, or of the network")
     with FaissIndex.open(place, engine="faiss") as opened:
-        required_link(place)
-        opened.begin()  # no other command changes the link meanwhile
         link = required_link(place)
         values: dict[str, Any] = {}
         found = Relocated()
@@ -89,7 +87,10 @@ def relocate(
                     f"none of {found.looked_for:,} images of {place} is in {folder}, such as {found.example}: give the "
                     f"new place of the folder that was {link.root}"
                 )
-            values |= {"root": folder, "roots": [_moved(root, link.root, folder) for root in link.roots]}
+            opened.begin()  # another command may have added a root until now, and none can change the link from here on
+            roots = required_link(place).roots
+            values |= {"root": folder, "roots": [_moved(root, link.root, folder) for root in roots]}
+        opened.begin()
         change_link(place, **values)
         return found
 
