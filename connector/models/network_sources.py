@@ -100,7 +100,10 @@ def build_classifier(source: SourceName, name: str, settings: dict[str, Any], cl
     if source == "torchvision":
         return torchvision_model(name, classes=classes)
     if source == "efficientnet_lite":
-        return lite_model(name, int(settings.get("image_size", 224)))
+        size = settings.get("image_size", 224)
+        if type(size) is not int or not 8 <= size <= 1024:
+            raise CheckpointError(f"image_size = {shown(size)} in the settings of {shown(name)}, expected 8 to 1,024")
+        return lite_model(name, size)
     with _SmallTensorsOnCpu():
         if source == "timm":
             return _timm(name, settings, classes)

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save, save_file
 
 from semcut.connector.adoption.adopt import adopt
+from semcut.connector.cli.adopt_command import _array
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network_settings import kept_settings, used_settings
-from semcut.indexes.errors import CheckpointError
+from semcut.indexes.errors import CheckpointError, DataError
 
 NAMES = [f"kind {place}" for place in range(7)]
 LABELS = {"id2label": dict(enumerate(NAMES))}
@@ -103,6 +104,31 @@ def test_a_directory_is_compared_with_its_weights_before_the_network_is_built(li
     save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="does not hold weights of this network"):
         adopt(tmp_path, tmp_path / "network")
+
+
+@pytest.mark.parametrize("size", ["abc", float("inf"), 0, -5, 10**9, [1], True, None])
+def test_the_image_size_of_an_efficientnet_lite_is_a_number_of_pixels(size: Any, tmp_path: Path) -> None:
+    settings = {"image_size": size}
+    with pytest.raises(CheckpointError, match="expected 8 to 1,024"):
+        Checkpoint.load(forge(tmp_path, "efficientnet_lite", "efficientnet_lite0", settings, width=1280))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("<f4", "(1000000, 1500)"),
+        ("<f4", "(2000000000000,)"),
+        ("<f4", "(-1, 5)"),
+        ("<f4", "(99999999999999999999,)"),
+        ("<f4", "(" * 3000 + ")" * 3000),
+        ("|O", "(8,)"),
+    ],
+)
+def test_vectors_are_compared_with_their_file_before_they_are_read(kind: str, shape: str, tmp_path: Path) -> None:
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + b"\0" * 64)
+    with pytest.raises(DataError, match=r"cannot read vectors in .*v\.npy: ."):
+        _array(tmp_path / "v.npy")
 
 
 def test_integers_are_no_weights(tmp_path: Path) -> None:
