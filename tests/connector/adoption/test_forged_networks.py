@@ -67,7 +67,8 @@ def test_a_stored_description_has_only_plain_settings_within_limits(
 
 
 def test_settings_of_other_kinds_are_left_out_or_refused() -> None:
-    plain = {"hidden_size": 32, "depths": [2, 2], "bias": True, "act": "gelu", "rate": 0.5, "nothing": None}
+    plain = {"hidden_size": 32, "depths": [2, 2], "bias": True, "act": "gelu", "rate": 0.5, "nothing": None,
+             "architectures": ["ViTForImageClassification"]}  # fmt: skip
     loading = {"id2label": {"0": "a"}, "auto_map": {"a": "b"}, "_name_or_path": "a/b", "torch_dtype": "float16",
                "attn_implementation": "a/b", "pretrained_cfg": {}, "backbone": "x"}  # fmt: skip
     assert used_settings({**plain, **loading}) == plain
