@@ -19,13 +19,16 @@ import torch
 from torch import nn
 
 from semcut.connector.adoption.named_network import Hints, NamedNetwork, checked_classifier, named_classes
+from semcut.connector.data.tensor_files import Shapes, compare_shapes
 from semcut.connector.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels
 from semcut.connector.models.classification_models import (
+    check_computed,
     classes_in_weights,
-    load_weights,
     read_weights,
     remove_last_linear,
+    set_weights,
 )
+from semcut.connector.models.network_settings import kept_settings
 from semcut.connector.models.network_sources import SourceName, build_classifier, transformers_config
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, shown
 from semcut.indexes.regular_files import read_json
@@ -61,9 +64,10 @@ def network_of_timm(name: str, hints: Hints) -> NamedNetwork:
         raise InvalidParameterError(f"network = timm:{name}: give the file of its weights (--weights), or a directory")
     file = Path(hints.weights)
     with torch.device("meta"):
-        last = remove_last_linear(build_classifier("timm", name, {}, 1000), name)
+        outline = build_classifier("timm", name, {}, 1000)
+        last = remove_last_linear(outline, name)
     count = classes_in_weights(last, file)
-    facts: Any = build_classifier("timm", name, {}, 1000).pretrained_cfg
+    facts: Any = outline.pretrained_cfg
     return _loaded("timm", name, {}, count, file, dict(facts), hints)
 
 
@@ -102,11 +106,11 @@ def _loaded(
     source: SourceName, name: str, settings: dict[str, Any], count: int, file: Path, facts: dict[str, Any], hints: Hints
 ) -> NamedNetwork:
     """Build a classifier, load its weights, and read the facts of its pixels and classes."""
+    settings = kept_settings(settings)
     if source == "transformers":
-        model = _model_of_transformers(settings, file)
+        model = _model_of_transformers(settings, count, file)
     else:
-        model = build_classifier(source, name, settings, count)
-        load_weights(model, file)
+        model = _model_of_timm(name, settings, count, file)
     assumed: tuple[str, ...] = ()
     given = facts.get("input_size")
     size = hints.image_size or (given[-1] if isinstance(given, list | tuple) and given else None)
@@ -124,19 +128,44 @@ def _loaded(
     return NamedNetwork(source, name, settings, network, classes, size, mean, std, assumed)
 
 
-def _model_of_transformers(settings: dict[str, Any], file: Path) -> nn.Module:
-    """Load a model as transformers does, which knows the names that its weights had in earlier versions."""
-    kind, config = transformers_config(settings)
-    state = read_weights(file)
+def _model_of_timm(name: str, settings: dict[str, Any], count: int, file: Path) -> nn.Module:
+    """Build a model with the weights of a file, which is compared with an outline first."""
+    with torch.device("meta"):
+        outline = build_classifier("timm", name, settings, count)
+    expected = outline.state_dict()
+    state = read_weights(file, lambda shapes: compare_shapes(shapes, expected))
+    check_computed(outline, file.stat().st_size)
+    model = build_classifier("timm", name, settings, count)
+    set_weights(model, state, file)
+    return model
+
+
+def _model_of_transformers(settings: dict[str, Any], count: int, file: Path) -> nn.Module:
+    """Load a model as transformers does, which knows the names that its weights had in earlier versions.
+
+    So the names in the file are not compared before: only whether it has enough numbers.
+    """
+    with torch.device("meta"):
+        outline = build_classifier("transformers", "", settings, count)
+    needed = sum(one.numel() for one in outline.parameters())
+
+    def check(shapes: Shapes) -> None:
+        found = sum(math.prod(shape) for shape in shapes.values())
+        if found < needed:
+            raise ValueError(f"it has {found:,} numbers, expected {needed:,}")
+
+    state = read_weights(file, check)
+    check_computed(outline, file.stat().st_size)
+    _, config = transformers_config(settings, count)
+    kind_of_model: Any = type(outline)
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        outline = kind.from_config(config)
         model: nn.Module
-        model, report = type(outline).from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
+        model, report = kind_of_model.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
     except Exception as error:  # it raises errors of many types
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file} does not hold weights of this network ({reason})") from None

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_classes
-from semcut.connector.models.onnx_network import MOST_BYTES, OnnxNetwork
-from semcut.indexes.errors import CheckpointError, InvalidParameterError, require
-from semcut.indexes.regular_files import open_binary
+from semcut.connector.adoption.onnx_files import read_onnx
+from semcut.connector.models.onnx_network import MOST_BYTES, OnnxNetwork, check_input
+from semcut.indexes.errors import CheckpointError, InvalidParameterError
 
 _THROUGH = ("Add", "Cast", "Flatten", "Identity", "Reshape", "Softmax", "LogSoftmax", "Dropout", "Squeeze")
 """Operations between the last matrix product and the output."""
 _PRODUCTS = ("Gemm", "MatMul")
-_SIDE = 224
+_SIDE, _MOST_OUTPUTS = 224, 100
 
 
 def network_in_file(path: Path, hints: Hints) -> NamedNetwork:
@@ -34,7 +34,7 @@ def network_in_file(path: Path, hints: Hints) -> NamedNetwork:
     """
     if hints.weights is not None:
         raise InvalidParameterError(f"network = {path}: a file of ONNX has its own weights, give none")
-    model = _read(path)
+    model = read_onnx(path)
     inputs = [one for one in model.graph.input if one.name not in {weight.name for weight in model.graph.initializer}]
     if len(inputs) != 1:
         raise InvalidParameterError(f"{path} has {len(inputs)} inputs, expected one: a batch of images")
@@ -60,22 +60,6 @@ def network_in_file(path: Path, hints: Hints) -> NamedNetwork:
     return NamedNetwork("onnx", "", settings, network.eval(), classes, size, assumed=assumed)
 
 
-def _read(path: Path) -> Any:
-    require({"onnx": "onnx", "onnxruntime": "onnxruntime"}, "adopt a network of ONNX", "onnx")
-    import onnx
-
-    try:
-        with open_binary(path, max_bytes=MOST_BYTES, follow=True) as stream:
-            model = onnx.load_from_string(stream.read())
-        onnx.load_external_data_for_model(model, str(path.absolute().parent))
-    except FileNotFoundError:
-        raise CheckpointError(f"network = {path}: there is no such file, or one of its weights") from None
-    except Exception as error:  # protobuf and onnx raise errors of many types
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as a file of ONNX: {reason}") from None
-    return model
-
-
 def _layout(path: Path, value: Any) -> tuple[str, int | None]:
     """Return the order of the axes of an input, and its pixels per side where the file fixes them."""
     shape = [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
@@ -86,6 +70,7 @@ def _layout(path: Path, value: Any) -> tuple[str, int | None]:
     layout, sides = ("channels first", shape[2:]) if shape[1] == 3 else ("channels last", shape[1:3])
     if sides[0] != sides[1]:
         raise InvalidParameterError(f"{path}: its images have {sides[0]} x {sides[1]} pixels, expected squares")
+    check_input(shape)
     return layout, sides[0]
 
 
@@ -93,14 +78,17 @@ def _outputs(path: Path, model: Any, hints: Hints) -> tuple[str, str]:
     """Return the names of logits (empty if it has none) and features."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     names = [output.name for output in model.graph.output]
+    if len(names) > _MOST_OUTPUTS:
+        raise InvalidParameterError(f"{path} returns {len(names):,} values, expected at most {_MOST_OUTPUTS}")
+    weights = {one.name for one in model.graph.initializer}
     for what, name in (("logits", hints.logits), ("features", hints.features)):
         if name and name not in made_by:
             raise InvalidParameterError(f"{what} = {name}: {path} computes nothing of this name, it returns {names}")
     if hints.features and not hints.has_logits:
         return "", hints.features
-    candidates = {name: found for name in names if (found := _product_before(model, made_by, name)) is not None}
+    candidates = {name: found for name in names if (found := _product_before(weights, made_by, name)) is not None}
     if hints.logits:
-        found = _product_before(model, made_by, hints.logits)
+        found = _product_before(weights, made_by, hints.logits)
         chosen = hints.logits if found is None else found[0]
         features = hints.features or (None if found is None else found[1])
     elif not hints.has_logits:
@@ -120,16 +108,16 @@ def _outputs(path: Path, model: Any, hints: Hints) -> tuple[str, str]:
     return chosen, features
 
 
-def _product_before(model: Any, made_by: dict[str, Any], name: str) -> tuple[str, str] | None:
+def _product_before(weights: set[str], made_by: dict[str, Any], name: str) -> tuple[str, str] | None:
     """Follow an output back to the matrix product that computes it.
 
     Returns:
         The name of the logits, before a softmax, and that of the product's input; None if there is no such product.
     """
-    weights = {one.name for one in model.graph.initializer}
-    logits = name
-    while (node := made_by.get(name)) is not None:
-        if node.op_type in _PRODUCTS:
+    logits, seen = name, set[str]()
+    while (node := made_by.get(name)) is not None and name not in seen:
+        seen.add(name)
+        if node.op_type in _PRODUCTS and len(node.input) > 1:
             return (logits, node.input[0]) if _is_weight(node.input[1], weights, made_by) else None
         if node.op_type not in _THROUGH:
             return None
@@ -142,6 +130,14 @@ def _product_before(model: Any, made_by: dict[str, Any], name: str) -> tuple[str
 
 def _is_weight(name: str, weights: set[str], made_by: dict[str, Any]) -> bool:
     """Return whether a value is a weight, as it is or transposed, not something computed from the images."""
-    node = made_by.get(name)
-    return name in weights or (node is not None and node.op_type in ("Constant", "Transpose", "Identity")
-                               and all(_is_weight(one, weights, made_by) for one in node.input))  # fmt: skip
+    left, seen = [name], set[str]()
+    while left:
+        one = left.pop()
+        if one in weights or one in seen:
+            continue
+        node = made_by.get(one)
+        if node is None or node.op_type not in ("Constant", "Transpose", "Identity"):
+            return False
+        seen.add(one)
+        left += node.input
+    return True

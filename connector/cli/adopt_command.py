@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -152,10 +154,17 @@ def _array(file: Path) -> Any:
     """
     import numpy as np
 
+    from semcut.connector.exchange.numpy_files import array_header
     from semcut.indexes.regular_files import open_binary
 
     try:
         with open_binary(file, max_bytes=_VECTOR_BYTES, follow=True) as stream:
+            shape, _, dtype = array_header(stream)
+            expected, found = math.prod(shape) * dtype.itemsize, os.fstat(stream.fileno()).st_size - stream.tell()
+            if dtype.hasobject or min(shape, default=0) < 0 or expected != found:  # before numpy takes memory for it
+                raise ValueError(f"its header says {shape} of {dtype}, {expected:,} bytes, and there are {found:,}")
+            stream.seek(0)
             return np.load(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read vectors in {file}: {getattr(error, 'strerror', None) or error}") from None
+    except Exception as error:  # numpy evaluates the header as text of Python, which can fail in many ways
+        reason = str(getattr(error, "strerror", None) or error).partition("\n")[0][:200]
+        raise DataError(f"cannot read vectors in {file}: {reason}") from None

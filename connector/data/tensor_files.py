@@ -125,6 +125,21 @@ def compare_shapes(found: Shapes, expected: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} has shape {list(found[name])}, expected {list(tensor.shape)}")
 
 
+def as_stored(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors of torch in the types of the expected ones of the same names.
+
+    Raises:
+        ValueError: one holds integers in place of floats, which no network is stored as, and which take more memory
+            than their file; or has no expected one.
+    """
+    for name, tensor in found.items():
+        if name not in expected:
+            raise ValueError(f"{shown(name)} is not part of the network")
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(f"{name} has dtype {tensor.dtype}, expected {expected[name].dtype}")
+    return {name: tensor.to(expected[name].dtype) for name, tensor in found.items()}
+
+
 def _parse(header: bytes) -> tuple[Shapes, Mapping[str, str], int]:
     """Read the names and shapes of the tensors, the metadata, and the number of bytes of all tensors."""
     try:

@@ -170,6 +170,21 @@ def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]
         raise DataError(f"{path} is no archive of arrays that can be read: {error}") from None
 
 
+def array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a stored array: its shape, whether it is stored column by column, and the type of its values.
+
+    Raises:
+        Exception: it is none, or a long one; numpy evaluates it as text of Python, which can fail in many ways.
+    """
+    first = np.lib.format.read_magic(stream) == (1, 0)
+    stated = stream.read(2 if first else 4)
+    length = int.from_bytes(stated, "little")
+    if length > _HEADER_BYTES:  # numpy would read it first
+        raise ValueError(f"its header has {length:,} bytes, expected at most {_HEADER_BYTES:,}")
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    return read(io.BytesIO(stated + stream.read(length)))
+
+
 class _Rows:
     """The rows of one stored array, read in order.
 
@@ -188,13 +203,7 @@ class _Rows:
     def __init__(self, path: str, name: str, stream: IO[bytes], size: int) -> None:
         self._path, self._name, self._stream = path, name, stream
         try:
-            first = np.lib.format.read_magic(stream) == (1, 0)
-            stated = stream.read(2 if first else 4)
-            length = int.from_bytes(stated, "little")
-            if length > _HEADER_BYTES:  # numpy would read it first
-                raise ValueError(f"its header has {length:,} bytes, expected at most {_HEADER_BYTES:,}")
-            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-            self.shape, fortran, self.dtype = read(io.BytesIO(stated + stream.read(length)))
+            self.shape, fortran, self.dtype = array_header(stream)
         except Exception as error:  # numpy evaluates the header as text of Python, which can fail in many ways
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path}: {name} cannot be read as an array of numpy: {reason}") from None

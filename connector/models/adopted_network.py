@@ -24,6 +24,7 @@ from semcut.connector.models.network import Output, check_tensor
 from semcut.connector.models.network_sources import SourceName, build_source
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
+from semcut.indexes.errors import CheckpointError
 
 
 class AdoptedArchitecture(Settings):
@@ -123,11 +124,24 @@ class AdoptedNet(nn.Module):
         size = self.architecture.image_size
         check_tensor("images", images, (3, size, size), self.mean.device)
         logits, raw = self.source(images if self.source.takes_pixels else (images - self.mean) / self.std)
+        self._check_widths(logits, raw, len(images))
         direction = functional.normalize(raw.float(), dim=1)
         if self.architecture.vectors:
             logits = direction @ functional.normalize(self.vectors, dim=1).T
         features = functional.normalize(self.reduction(direction), dim=1)
         return Output(logits=logits, hash=self.hash(features), features=features)
+
+    def _check_widths(self, logits: torch.Tensor, features: torch.Tensor, count: int) -> None:
+        """Raise `CheckpointError` unless the source computed what the architecture says, for this many images."""
+        widths = {"features": (features, self.architecture.width)}
+        if not self.architecture.vectors:
+            widths["logits"] = (logits, len(self.architecture.classes))
+        for what, (values, width) in widths.items():
+            if values.shape != (count, width):
+                raise CheckpointError(
+                    f"{self.architecture.backbone} computes {what} of the shape {tuple(values.shape)}, expected "
+                    f"{(count, width)} as in its description: adopt the network again"
+                )
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits (n, C) into probabilities (n, C) float64 with the network's temperature; see `calibration`."""

