@@ -64,7 +64,7 @@ def add_paths(
         paths: the files.
         encoder: loads the network of the index, if files have to be encoded.
         report: called with the number of files that were encoded or cannot be read.
-        resume: whether to leave out all files that have a record, and finish what was interrupted.
+        resume: whether to leave out all files that have a record, and go on with the making of the index.
         copies: whether to add files with the content of another file.
         roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
         work: what the files were found by, so that the same call is known again; None for the files themselves.
@@ -112,7 +112,7 @@ def _add(
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
         of = work_id("add", uris if work is None else work)
-        with adding(place, len(targets), len(files.index), resumes=resume, of=of, outside=outside):
+        with adding(place, len(targets), len(files.index), makes=resume, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
             unreadable = change()
