@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semcut.connector.data.images import PassingReason
 from semcut.connector.retrieval.file_changes import add_digests
 from semcut.connector.retrieval.file_facts import FileFacts, Unreadable
 from semcut.connector.retrieval.indexed_files import IndexedFiles, Observed, observed
@@ -132,10 +133,14 @@ def note_left_out(files: IndexedFiles, paths: Sequence[str], reason: str) -> Non
 
 
 def note_unreadable(files: IndexedFiles, reasons: Mapping[str, str], seen: Mapping[str, Observed | None]) -> None:
-    """Note which files without a record cannot be read, so that they need not be tried again until they change."""
+    """Note which files without a record cannot be read, so that they need not be tried again until they change.
+
+    A file whose decoder was killed, or ran out of time, is tried again.
+    """
     found = {
         uri: Unreadable(now.size, now.mtime_ns, reason)
         for uri, reason in reasons.items()
         if (now := seen[uri]) is not None and now.settled and uri not in files.ids
+        if not isinstance(reason, PassingReason)
     }
     files.note({}, found)

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.data.decoding_messages import Answer, refused
+from semcut.connector.data.decoding_pool import DecodingPool
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
@@ -633,3 +635,24 @@ def test_training_images_that_were_left_out_stay_left_out(
     new = next(file for file in digits.files if file not in set(digits.sample(600).files))
     shutil.copy(new, photos / "a" / "trained.png")
     assert figures(sync(index))["added"] == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
+    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    before = content(index)
+    for name, file in zip(("a/00.png", "a/new.png"), digits.files[-2:], strict=True):
+        shutil.copy(file, photos / name)
+    settle(photos)
+
+    def kill(self: DecodingPool, *arguments: object, **named: object) -> Answer:
+        return refused("its decoder has ended (SIGKILL)")
+
+    with monkeypatch.context() as patch, Connector.open(index) as connector:
+        patch.setattr(DecodingPool, "ask", kill)
+        done = connector.sync(dry_run=dry_run)
+    assert (done.added, done.replaced, done.removed) == (0, 0, 0)
+    assert content(index) == before
+    done = sync(index)
+    assert (done["added"], done["replaced"], done["removed"]) == (1, 1, 0)
