@@ -656,3 +656,21 @@ def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
     assert content(index) == before
     done = sync(index)
     assert (done["added"], done["replaced"], done["removed"]) == (1, 1, 0)
+
+
+def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
+    index: Path, photos: Path, digits: ImageSet, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (photos / "a" / "00.png").rename(other / "moved.png")
+    shutil.copy2(photos / "b" / "01.png", other / "changed.png")
+    shutil.copy(digits.files[-1], photos / "b" / "01.png")
+    shutil.copy2(photos / "c" / "02.png", other / "touched.png")
+    os.utime(photos / "c" / "02.png", ns=(LONG_AGO, LONG_AGO + 10**9))
+    shutil.copy2(photos / "a" / "03.png", other / "copy.png")
+    with Connector.open(index) as connector:
+        added = connector.add_files(sorted(other.iterdir()), copies=False)
+        assert (added.added, added.known) == (2, 2)
+        connector.sync()
+        assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
