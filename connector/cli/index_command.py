@@ -123,8 +123,8 @@ def index_with_progress(
     unfinished = _unfinished(out, model, device, roots)
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
+        note_left_out(connector.files, left_out, _TRAINED)  # first: an interrupted command must have noted them, too
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
-        note_left_out(connector.files, left_out, _TRAINED)
         records, own_network = len(connector.index), connector.encoder.checkpoint.path == out
     if is_marked(out) and (link := read_link(out)) is not None:
         print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")

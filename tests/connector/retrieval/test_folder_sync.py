@@ -674,3 +674,29 @@ def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
         assert (added.added, added.known) == (2, 2)
         connector.sync()
         assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
+
+
+@pytest.mark.parametrize("case", ["other files", "times to come", "killed"])
+def test_training_images_that_were_left_out_never_come_back(
+    case: str, photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = photos / "a" / "trained.png"
+    shutil.copy(digits.sample(600).files[0], trained)
+    settle(photos)
+    if case == "times to come":
+        os.utime(trained, ns=(LONG_AGO, time.time_ns() + 10**15))
+    arguments = ["index", "photos", "--model", model.path, "--out", "index", "--exclude-training"]
+    with monkeypatch.context() as patch:
+        if case == "killed":
+            patch.setattr("semcut.connector.retrieval.file_records._put", lambda *arguments: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                semcut(*arguments, cwd=tmp_path)
+        else:
+            semcut(*arguments, cwd=tmp_path)
+    if case == "other files":  # a line that does not count has the file written anew by a command that asks for others
+        with (tmp_path / "index" / FACTS).open("a") as stream:
+            stream.write("torn\n")
+        with Connector.open(tmp_path / "index") as connector:
+            connector.add_files([next(file for file in digits.files if file not in set(digits.sample(600).files))])
+    sync(tmp_path / "index")
+    assert "a/trained.png" not in content(tmp_path / "index")
