@@ -92,7 +92,7 @@ class KnownFiles:
         self.unreadable: dict[str, Unreadable] = {}
         self._lines, self._wrong, self._junk = 0, False, False
         self._unnamed = 0  # lines of files without a record that are not in `others`
-        self._outdated: set[str] = set()  # uris of lines that do not count, unless a later line voids them
+        self._outdated: set[int] = set()  # hashes of uris of lines that do not count, unless a later line voids them
         strange = 0
         for line in self._stored():
             self._lines += 1
@@ -111,7 +111,7 @@ class KnownFiles:
         record, uri = line[1], line[2]
         self.facts.pop(uri, None)
         self.unreadable.pop(uri, None)
-        self._outdated.discard(uri)
+        self._outdated.discard(hash(uri))
         if len(line) == 3:
             return
         if record < 0:
@@ -122,7 +122,7 @@ class KnownFiles:
         elif records.get(uri) == record:
             self.facts[uri] = FileFacts(record, *line[3:])
         elif len(self._outdated) < _MOST_OUTDATED:
-            self._outdated.add(uri)
+            self._outdated.add(hash(uri))
         else:
             self._wrong = True
 
