@@ -233,7 +233,8 @@ class FaissIndex(SemanticIndex):
             if self._store.writing:
                 self.flush()
             snapshot = self._searchable.snapshot
-        self._store.backup(target, snapshot, progress)
+            beside = self._store.beside(snapshot)
+        self._store.backup(target, snapshot, progress, beside)
 
     def verify(self, progress: Progress | None = None) -> list[Damage]:
         """Read all stored data and list the damage, see `storage.verify`; the list is empty if there is none."""

@@ -4,8 +4,9 @@ A command that fills an index adds thousands of batches, each of which is a comp
 index is sound, and only its directory can say that records are missing. So the file `unfinished.json` is there while
 records are added: it is on the disk before the first record, and deleted after the last one, however the process ends.
 It holds two numbers, `expected`, how many records were to be added, and `before`, how many the index had; and `of`,
-which identifies the work, so that the same work, done again, can end it, and `outside`, whether some of the images are
-outside of the folder of the index, so that going through this folder would not end it.
+which identifies the work, or up to three works, so that each of them, done again, ends its part of the mark; and
+`outside`, whether some of the images are outside of the folder of the index, so that going through this folder would
+not end it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from semcut.indexes.storage.directory import MARK
 
 _BYTES = 4096
 _OF = 100
+_MOST_WORKS, _AND = 3, "+"
 
 
 class _Mark(NamedTuple):
@@ -36,6 +38,11 @@ class _Mark(NamedTuple):
     of: str = ""
     outside: bool = False
 
+    @property
+    def works(self) -> tuple[str, ...]:
+        """What identifies each work that is unfinished, in the order in which they began; empty if it is not known."""
+        return tuple(self.of.split(_AND)) if self.of else ()
+
 
 @contextmanager
 def adding(
@@ -44,6 +51,7 @@ def adding(
     before: int,
     *,
     resumes: bool = False,
+    makes: bool = False,
     whole: bool = False,
     of: str = "",
     outside: bool = False,
@@ -56,6 +64,8 @@ def adding(
         before: the number of records that the index has.
         resumes: whether the block adds all that is missing from an unfinished index. Otherwise such an index stays
             unfinished: other records do not replace those that are missing.
+        makes: whether the block goes on with the work that was begun when the index had no records, and may have been
+            given other files by now.
         whole: whether the block adds all that is missing, except for images outside of the folder of the index.
         of: identifies the work: if it was interrupted, the same work ends it. Empty for work that is not done again.
         outside: whether images outside of the folder of the index are added.
@@ -66,13 +76,16 @@ def adding(
     """
     file = Path(index) / MARK
     earlier = _read(file)
-    same = earlier is not None and of != "" and earlier.of == of
-    ends = earlier is None or same or resumes or (whole and not earlier.outside)
+    works = () if earlier is None else earlier.works
+    others = tuple(work for work in works[makes and earlier is not None and earlier.before == 0 :] if work != of)
+    same = len(others) < len(works)
+    ends = earlier is None or (same and not others) or resumes or (whole and not earlier.outside)
     mark = _Mark(expected, before, of, outside)
-    if earlier is not None and ends:
-        mark = _Mark(earlier.expected, earlier.before, of, outside)
-    elif earlier is not None:  # two works are unfinished now, and none of both alone ends the other
-        mark = _Mark(earlier.expected + expected, earlier.before, "", earlier.outside or outside)
+    if earlier is not None and (ends or same):
+        mark = earlier._replace(outside=earlier.outside or outside)
+    elif earlier is not None:  # none of these works alone ends the others
+        both = _AND.join([*works, of]) if works and of and len(works) < _MOST_WORKS else ""
+        mark = _Mark(earlier.expected + expected, earlier.before, both, earlier.outside or outside)
     with _as_storage_error(file):
         write_json(file, mark._asdict())
     try:
@@ -89,7 +102,7 @@ def adding(
             file.unlink(missing_ok=True)
             sync_to_disk(file.parent)
         elif earlier is not None:
-            write_json(file, mark._replace(of=earlier.of, outside=earlier.outside)._asdict())
+            write_json(file, mark._replace(of=_AND.join(others), outside=earlier.outside)._asdict())
 
 
 @contextmanager
@@ -111,6 +124,12 @@ def work_id(kind: str, items: Iterable[str]) -> str:
 def is_marked(index: str | os.PathLike[str]) -> bool:
     """Return whether an index is marked as unfinished."""
     return os.path.lexists(Path(index) / MARK)
+
+
+def unfinished_works(index: str | os.PathLike[str]) -> tuple[tuple[str, ...], bool]:
+    """Return what identifies each unfinished work, and whether the first of them began when there were no records."""
+    found = _read(Path(index) / MARK)
+    return ((), False) if found is None else (found.works, found.before == 0 and found.of != "")
 
 
 def unfinished(index: str | os.PathLike[str], records: int) -> str | None:

@@ -22,7 +22,7 @@ from semcut.connector.cli.terminal import (
 )
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
-from semcut.indexes.errors import DataError, SemcutWarning
+from semcut.indexes.errors import DataError, IndexExistsError, SemcutWarning
 
 if TYPE_CHECKING:
     from semcut.connector.data.image_folders import Skipped
@@ -112,8 +112,9 @@ def index_with_progress(
     """
     from semcut.connector.models.checkpoint import delete_network
     from semcut.connector.retrieval.file_records import note_left_out
-    from semcut.connector.retrieval.model_link import LINK
+    from semcut.connector.retrieval.model_link import LINK, read_link
     from semcut.indexes.storage.directory import delete_index
+    from semcut.indexes.unfinished import is_marked, unfinished_works
 
     if not files:
         raise DataError("there are no images to index")
@@ -122,9 +123,11 @@ def index_with_progress(
     unfinished = _unfinished(out, model, device, roots)
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
+        note_left_out(connector.files, left_out, _TRAINED)  # first: an interrupted command must have noted them, too
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
-        note_left_out(connector.files, left_out, _TRAINED)
         records = len(connector.index)
+    if is_marked(out) and (link := read_link(out)) is not None:
+        print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")
     result = replace(result, skipped=[*result.skipped, *skipped])
     print_skipped(result.skipped, at_most=SKIPPED_SHOWN)
     if not records and unfinished is not None:
@@ -158,13 +161,15 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
     """Open an index that was interrupted while the same command made it; None if there is no such index."""
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import read_description, read_link
-    from semcut.indexes.storage.directory import MARK
+    from semcut.indexes.unfinished import is_marked, unfinished_works
 
     link = read_link(out)
     network = read_description(out if model is None else model)
     if link is None or network is None or (link.sha256, link.roots) != (network.sha256, tuple(roots)):
         return None
-    marked = (out / MARK).is_file()
+    marked, (works, making) = is_marked(out), unfinished_works(out)
+    if marked and not making:
+        raise IndexExistsError(f"{out} has been made, and {_other_work(out, link.root, works)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished, or empty, which is said below
         connector = Connector.open(out, model, device=device, engine="faiss")
@@ -173,6 +178,15 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
         return connector
     connector.close()
     return None
+
+
+def _other_work(out: Path, root: str | None, works: Sequence[str]) -> str:
+    """Say which command has to be called again, after `semcut index` has done its part."""
+    from semcut.indexes.unfinished import work_id
+
+    synced = root is not None and tuple(works) == (work_id("sync", [root]),)
+    command = f"`semcut sync {out}`" if synced else "another command, such as `semcut add` or `semcut sync`,"
+    return f"{command} was interrupted there, or is still running: call that again"
 
 
 def _without_training_images(files: Sequence[str], model: Path) -> tuple[list[str], list[str]]:

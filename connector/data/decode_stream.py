@@ -63,8 +63,28 @@ with suppress(ImportError):  # releases of Pillow before 11.3
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
+class PassingReason(str):
+    """A reason why an image was not decoded that may be gone the next time, and says little about the image."""
+
+    __slots__ = ()
+
+
 class UnreadableImage(Exception):
-    """The error for an image that cannot be decoded; the message is the reason, for the caller to report."""
+    """The error for an image that cannot be decoded; the message is the reason, for the caller to report.
+
+    Args:
+        reason: the reason.
+        passing: whether it is a `PassingReason`.
+    """
+
+    def __init__(self, reason: object = "", passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
+
+    @property
+    def reason(self) -> str:
+        """The reason."""
+        return PassingReason(self) if self.passing else str(self)
 
 
 class MoreMemory(UnreadableImage):

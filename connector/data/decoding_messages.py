@@ -55,18 +55,22 @@ class Outcome(IntEnum):
 
 
 class Answer(NamedTuple):
-    """An answer: the pixels are a `bytearray`, the reason is a text that came from outside."""
+    """An answer: the pixels are a `bytearray`, the reason is a text that came from outside.
+
+    `passing` is whether the reason may be gone the next time.
+    """
 
     outcome: Outcome
     width: int
     height: int
     pixels: bytearray
     reason: str = ""
+    passing: bool = False
 
 
-def refused(reason: str) -> Answer:
+def refused(reason: str, *, passing: bool = True) -> Answer:
     """Make the answer of a worker that could not give one."""
-    return Answer(Outcome.REFUSED, 0, 0, bytearray(), reason)
+    return Answer(Outcome.REFUSED, 0, 0, bytearray(), reason, passing)
 
 
 def is_possible(answer: tuple[int, int, int, int], wanted: Wanted, size: int) -> bool:

@@ -58,6 +58,8 @@ _LEAST_BYTES = 1 << 26
 _START_SECONDS, _LONGER, _LOOK_SECONDS, _END_SECONDS = 120, 6, 0.5, 5
 """Seconds to wait for the start of a process; how many times longer than its processor time an image may take, for a
 slow disk or a busy machine; how often to look whether Ctrl-C came just before a wait; and to wait for an end."""
+_NONSENSE = "its decoder gave an answer of a wrong size"
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
 
 class Limits(NamedTuple):
@@ -129,7 +131,7 @@ class _Worker:
             raise _Gone(str(error)) from None
         head = ANSWER.unpack(self._receive(ANSWER.size, deadline))
         if not is_possible(head, wanted, size):
-            raise _Gone("its decoder gave an answer of a wrong size")
+            raise _Gone(_NONSENSE)
         outcome, width, height, count = head
         content = self._receive(count, deadline)
         if outcome == Outcome.DECODED:
@@ -185,6 +187,12 @@ class _Worker:
         if status is None or status >= 0:
             return f"status {status}"
         return signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+
+    def crashed(self) -> bool:
+        """Return whether a process that is at its end has ended by itself, so that its image is to blame."""
+        self.why()
+        status = self.process.returncode
+        return status is not None and (status >= 0 or -status in _CRASHES)
 
     def end(self) -> None:
         """End the process, if it has not ended."""
@@ -270,7 +278,8 @@ class DecodingPool:
             if reason == signal.SIGPROF.name:
                 return refused(f"takes more than {limits.seconds:g} s of processor time to decode")
             reason = f"broken image: its decoder has ended ({reason}), with {memory:,} bytes of memory"
-            return refused(reason)._replace(outcome=Outcome.MORE_MEMORY)
+            answer = refused(reason, passing=str(gone) != _NONSENSE and not worker.crashed())
+            return answer._replace(outcome=Outcome.MORE_MEMORY)
         finally:
             if worker is not None:
                 self._end(worker)

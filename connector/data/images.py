@@ -26,6 +26,7 @@ from PIL import Image
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decode_stream import FORMATS as FORMATS
+from semcut.connector.data.decode_stream import PassingReason as PassingReason
 from semcut.connector.data.decode_stream import UnreadableImage as UnreadableImage
 from semcut.connector.data.decode_stream import check_pixels, fit, upright
 from semcut.connector.data.decoding_messages import MAX_PIXELS as MAX_PIXELS
@@ -110,7 +111,7 @@ def _ask(source: Source, wanted: Wanted, size: int = 0, limits: Limits | None = 
     with _descriptor_of(source) as descriptor:
         answer = POOL.ask(descriptor, wanted, size, limits)
     if answer.outcome != Outcome.DECODED:
-        raise UnreadableImage(answer.reason)
+        raise UnreadableImage(answer.reason, answer.passing)
     return answer
 
 
@@ -202,8 +203,8 @@ def read_batches(
             return fitted_pixels(file, size, limits)
         except UnicodeEncodeError:
             return "its name is not valid text"
-        except UnreadableImage as reason:
-            return str(reason)
+        except UnreadableImage as error:
+            return error.reason
 
     limits = Limits.for_callers(workers)
     starts = range(0, len(files), batch_size)

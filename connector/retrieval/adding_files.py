@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semcut.connector.data.image_folders import Skipped
-from semcut.connector.retrieval.file_changes import FileChanges, compare, same_contents
+from semcut.connector.retrieval.file_changes import FileChanges, compare, same_contents, why_missing
+from semcut.connector.retrieval.file_facts import FileFacts
 from semcut.connector.retrieval.file_records import encode_into, note_touched, note_unreadable, target_ids
-from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
+from semcut.connector.retrieval.indexed_files import IndexedFiles, observed, with_digest
 from semcut.connector.retrieval.model_link import add_root
 from semcut.indexes.progress import Progress
 from semcut.indexes.unfinished import adding, is_marked, work_id
@@ -64,7 +65,7 @@ def add_paths(
         paths: the files.
         encoder: loads the network of the index, if files have to be encoded.
         report: called with the number of files that were encoded or cannot be read.
-        resume: whether to leave out all files that have a record, and finish what was interrupted.
+        resume: whether to leave out all files that have a record, and go on with the making of the index.
         copies: whether to add files with the content of another file.
         roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
         work: what the files were found by, so that the same call is known again; None for the files themselves.
@@ -112,7 +113,7 @@ def _add(
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
         of = work_id("add", uris if work is None else work)
-        with adding(place, len(targets), len(files.index), resumes=resume, of=of, outside=outside):
+        with adding(place, len(targets), len(files.index), makes=resume, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
             unreadable = change()
@@ -134,6 +135,24 @@ def _different(files: IndexedFiles, found: FileChanges) -> list[str]:
     known = files.known()
     contents = same_contents(files, known, found.new, found.seen)
     changed = set(found.changed)
-    recorded = {fact.digest for uri, fact in known.facts.items() if uri not in changed}
+    recorded = {
+        fact.digest
+        for uri, fact in known.facts.items()
+        if fact.digest in contents and uri not in changed and _has_still(files.path_of(uri), fact)
+    }
     left_out = {uri for digest, uris in contents.items() for uri in (uris if digest in recorded else uris[1:])}
     return [*(uri for uri in found.new if uri not in left_out), *found.changed]
+
+
+def _has_still(path: str, fact: FileFacts) -> bool:
+    """Return whether a file has the content of its record; otherwise a sync would remove the record.
+
+    A file that the system does not show is taken to have it.
+    """
+    now = observed(path)
+    if now is None:
+        return why_missing(path) is not None
+    if now.size != fact.size or now.mtime_ns == fact.mtime_ns:
+        return now.size == fact.size
+    found = with_digest(path, now)
+    return found is not None and found.digest == fact.digest

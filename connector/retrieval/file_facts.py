@@ -16,11 +16,13 @@ leave a record of which nothing is known, which counts as changed, but never a r
 
 - a line of a later version than that of the index is of a change that the index does not have, and does not count;
 - a line of a record that the index does not have under this uri does not count;
-- a line that is torn, or cannot be understood, does not count, and the next line begins on a line of its own.
+- a line that is torn, or cannot be understood, does not count, and the next line begins on a line of its own; a file
+  with more than 1,000 lines that cannot be understood counts as empty.
 
 Lines that do not count are dropped before the next change, since a later version could make them count; all others
 that no longer matter are dropped when they are more than half of the file. A file of any content is read in bounded
-memory: only what is known of records and files that the caller names is kept.
+memory: only what is known of records and files that the caller names is kept. The last lines of all other files without
+a record, such as training images that were left out, stay in the file.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -45,6 +48,7 @@ _BLOCK = 1 << 20
 _LINE_BYTES = 1 << 16
 _REASON = 300
 _SPARE_LINES, _MOST_OUTDATED, _AT_ONCE = 1000, 100_000, 10_000
+_MOST_STRANGE, _MOST_WITHOUT_RECORD = 1000, 4_000_000
 _LARGEST = 2**63 - 1
 _HEX = frozenset("0123456789abcdef")
 
@@ -86,34 +90,44 @@ class KnownFiles:
         self._file = None if place is None else place / FACTS
         self.facts: dict[str, FileFacts] = {}
         self.unreadable: dict[str, Unreadable] = {}
-        self._lines, self._wrong = 0, False
-        self._outdated: set[str] = set()  # uris of lines that do not count, unless a later line voids them
+        self._lines, self._wrong, self._junk = 0, False, False
+        self._unnamed = 0  # lines of files without a record that are not in `others`
+        self._outdated: set[int] = set()  # hashes of uris of lines that do not count, unless a later line voids them
+        strange = 0
         for line in self._stored():
-            self._count(line, version, records, others)
-
-    def _count(self, line: Any, version: int, records: Mapping[str, int], others: Collection[str]) -> None:
-        self._lines += 1
-        if not _is_line(line) or line[0] > version:
+            self._lines += 1
+            if line is not None and line[0] <= version:
+                self._count(line, records, others)
+                continue
             self._wrong = True
-            return
+            strange += line is None
+            if strange > _MOST_STRANGE:
+                self._junk = True
+                self.facts.clear()
+                self.unreadable.clear()
+                break
+
+    def _count(self, line: list[Any], records: Mapping[str, int], others: Collection[str]) -> None:
         record, uri = line[1], line[2]
         self.facts.pop(uri, None)
         self.unreadable.pop(uri, None)
-        self._outdated.discard(uri)
+        self._outdated.discard(hash(uri))
         if len(line) == 3:
             return
         if record < 0:
             if uri in others:
                 self.unreadable[uri] = Unreadable(*line[3:])
+            else:
+                self._unnamed += 1
         elif records.get(uri) == record:
             self.facts[uri] = FileFacts(record, *line[3:])
         elif len(self._outdated) < _MOST_OUTDATED:
-            self._outdated.add(uri)
+            self._outdated.add(hash(uri))
         else:
             self._wrong = True
 
-    def _stored(self) -> Iterator[Any]:
-        """Yield all lines of the file; None for each that is no JSON, and nothing more behind one that is too long."""
+    def _stored(self) -> Iterator[list[Any] | None]:
+        """Yield all lines; None for each that is not understood, and nothing more behind one that is too long."""
         if self._file is None:
             return
         try:
@@ -136,7 +150,8 @@ class KnownFiles:
         Raises:
             StorageError: the disk refuses.
         """
-        if self._wrong or self._outdated or self._lines > 2 * (len(self.facts) + len(self.unreadable)) + _SPARE_LINES:
+        matter = len(self.facts) + len(self.unreadable) + self._unnamed
+        if self._wrong or self._outdated or self._lines > 2 * matter + _SPARE_LINES:
             self._rewrite(version)
 
     def void(self, version: int, uris: Iterable[str]) -> None:
@@ -194,14 +209,33 @@ class KnownFiles:
         self._lines += len(lines)
 
     def _rewrite(self, version: int) -> None:
-        lines: list[list[Any]] = [[version, found.record, uri, *found[1:]] for uri, found in self.facts.items()]
-        lines += [[version, -1, uri, *found] for uri, found in self.unreadable.items()]
+        count = 0
         if self._file is not None:
+            facts: Iterator[list[Any]] = ([version, found.record, uri, *found[1:]] for uri, found in self.facts.items())
+            lines = chain(facts, self._without_record(version))
             with _as_storage_error(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
-                for start in range(0, len(lines), _AT_ONCE):
-                    stream.write(_text(lines[start : start + _AT_ONCE]))
-        self._lines, self._wrong = len(lines), False
+                while part := list(islice(lines, _AT_ONCE)):
+                    stream.write(_text(part))
+                    count += len(part)
+        self._lines, self._wrong, self._junk = count, False, False
+        self._unnamed = count - len(self.facts) - len(self.unreadable)
         self._outdated.clear()
+
+    def _without_record(self, version: int) -> Iterator[list[Any]]:
+        """Yield the last line of each file without a record, as it is stored; none of a file that counts as empty."""
+        if self._junk:
+            return
+        last: dict[int, int] = {}  # numbers of lines, by hashes of uris: the lines themselves may not fit into memory
+        for number, line in enumerate(self._stored()):
+            if line is None or line[0] > version:
+                continue
+            of = hash(line[2])
+            last.pop(of, None)
+            if line[1] < 0 and len(line) > 3 and len(last) < _MOST_WITHOUT_RECORD:
+                last[of] = number
+        for number, line in enumerate(self._stored() if last else ()):
+            if line is not None and last.get(hash(line[2])) == number:
+                yield line
 
 
 @contextmanager
@@ -216,7 +250,7 @@ def _text(lines: Iterable[list[Any]]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines).encode()
 
 
-def _lines(stream: IO[bytes]) -> Iterator[Any]:
+def _lines(stream: IO[bytes]) -> Iterator[list[Any] | None]:
     rest = b""
     while True:
         try:
@@ -232,22 +266,20 @@ def _lines(stream: IO[bytes]) -> Iterator[Any]:
             return
 
 
-def _parsed(lines: list[bytes]) -> list[Any]:
-    """Parse lines at once if all are JSON, else each for itself."""
-    try:
-        found: list[Any] = json.loads(b"[%s]" % b",".join(lines))
-        if len(found) == len(lines):
-            return found
-    except (ValueError, RecursionError):
-        pass
-    return [_parsed_line(line) for line in lines]
+def _parsed(lines: list[bytes]) -> Iterator[list[Any] | None]:
+    """Parse lines at once if all are JSON, else each for itself when it is asked for."""
+    found: list[Any] = []
+    if all(line.startswith(b"[") for line in lines):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(b"[%s]" % b",".join(lines))
+    for line in found if len(found) == len(lines) else map(_parsed_line, lines):
+        yield line if _is_line(line) else None
 
 
 def _parsed_line(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    with suppress(ValueError, RecursionError):
+        return json.loads(line) if line.startswith(b"[") else None
+    return None
 
 
 def _is_line(line: Any) -> bool:
@@ -257,9 +289,15 @@ def _is_line(line: Any) -> bool:
         return False
     if not 0 <= line[0] <= _LARGEST or not -1 <= line[1] <= _LARGEST:
         return False
+    if not is_text(line[2]):
+        return False
     if len(line) == 3:
         return True
     size, mtime, last = line[3:]
     if type(size) is not int or size < 0 or not (mtime is None or type(mtime) is int) or type(last) is not str:
         return False
-    return len(last) <= _REASON if line[1] < 0 else len(last) == 2 * DIGEST_BYTES and _HEX.issuperset(last)
+    return (
+        (len(last) <= _REASON and is_text(last))
+        if line[1] < 0
+        else len(last) == 2 * DIGEST_BYTES and _HEX.issuperset(last)
+    )

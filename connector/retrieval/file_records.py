@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semcut.connector.data.images import PassingReason
 from semcut.connector.retrieval.file_changes import add_digests
 from semcut.connector.retrieval.file_facts import FileFacts, Unreadable
 from semcut.connector.retrieval.indexed_files import IndexedFiles, Observed, observed
@@ -126,16 +127,30 @@ def note_touched(files: IndexedFiles, uris: Sequence[str], seen: Mapping[str, Ob
 
 
 def note_left_out(files: IndexedFiles, paths: Sequence[str], reason: str) -> None:
-    """Note that files are left out for a reason, so that a sync leaves them out, too, until their content changes."""
-    reasons = {files.uri_of(path): reason for path in paths}
-    note_unreadable(files, reasons, {uri: observed(files.path_of(uri)) for uri in reasons})
+    """Note that files are left out for a reason, so that a sync leaves them out, too, until their content changes.
+
+    Files that were only just written are noted, too: leaving out a picture that changes in the same moment does less
+    harm than a training image that comes back.
+
+    Raises:
+        LockedError, StorageError: as for `IndexedFiles.begin`.
+    """
+    if paths:
+        files.begin()
+        seen = {files.uri_of(path): observed(path) for path in paths}
+        found = {uri: Unreadable(now.size, now.mtime_ns, reason) for uri, now in seen.items() if now is not None}
+        files.note({}, {uri: one for uri, one in found.items() if uri not in files.ids})
 
 
 def note_unreadable(files: IndexedFiles, reasons: Mapping[str, str], seen: Mapping[str, Observed | None]) -> None:
-    """Note which files without a record cannot be read, so that they need not be tried again until they change."""
+    """Note which files without a record cannot be read, so that they need not be tried again until they change.
+
+    A file whose decoder was killed, or ran out of time, is tried again.
+    """
     found = {
         uri: Unreadable(now.size, now.mtime_ns, reason)
         for uri, reason in reasons.items()
         if (now := seen[uri]) is not None and now.settled and uri not in files.ids
+        if not isinstance(reason, PassingReason)
     }
     files.note({}, found)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from semcut.connector.data.decoding_pool import Limits
 from semcut.connector.data.image_contents import digest_of, in_threads
 from semcut.connector.data.image_folders import Skipped
-from semcut.connector.data.images import UnreadableImage, check_image
+from semcut.connector.data.images import PassingReason, UnreadableImage, check_image
 from semcut.connector.retrieval.file_changes import why_missing
 from semcut.connector.retrieval.file_records import (
     copy_into,
@@ -148,9 +148,10 @@ def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, re
 def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     """Return which of the files that cannot be read have a record, and are certainly no images, or are gone.
 
-    A file that the system does not let semcut read may still be the image that the record is of.
+    A file that the system does not let semcut read, or whose decoder was killed, may still be an image.
     """
-    with_record = [uri for uri in unreadable if uri in files.ids]
+    certain = [uri for uri, reason in unreadable.items() if not isinstance(reason, PassingReason)]
+    with_record = [uri for uri in certain if uri in files.ids]
     return [
         uri
         for uri in with_record
@@ -166,7 +167,7 @@ def _unreadable(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
         try:
             check_image(files.path_of(uri), limits)
         except UnreadableImage as why:
-            return str(why)
+            return why.reason
         return ""
 
     return {uri: why for uri, why in zip(uris, in_threads(reason, uris), strict=True) if why}

@@ -218,7 +218,7 @@ class Connector:
             files: paths of the files. The uris of the records are these paths, relative to the root of the index if
                 they are below it.
             progress: called with the number of files that were encoded or skipped.
-            resume: leave out all files that the index has, by their paths, and finish what was interrupted.
+            resume: leave out all files that the index has, by their paths, and go on with the making of the index.
             copies: whether to add a file whose content another record, or an earlier file, has.
 
         Raises:

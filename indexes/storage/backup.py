@@ -16,10 +16,13 @@ from semcut.indexes.errors import DamagedIndexError, StorageError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.directory import lock_new_directory, new_index
+from semcut.indexes.storage.files_beside import Beside
 from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 
 
-def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Progress | None) -> None:
+def backup(
+    snapshot: Snapshot, source: Path | None, target: Path, progress: Progress | None, beside: Beside | None = None
+) -> None:
     """Write a snapshot to a new index, and copy all other files in the directory of the index.
 
     Args:
@@ -27,6 +30,7 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
         source: absolute path of the index that the snapshot belongs to, None for an index in memory.
         target: absolute path of the new index: a new or empty directory.
         progress: called with the number of records copied so far, and the total number of records.
+        beside: the small files beside the snapshot, as they were when it was the last one.
 
     Raises:
         IndexExistsError: the target exists and is not an empty directory.
@@ -41,7 +45,8 @@ def backup(snapshot: Snapshot, source: Path | None, target: Path, progress: Prog
     committed = snapshot.committed
     lock = lock_new_directory(target, source)
     try:
-        with new_index(target, snapshot.cells.config, committed.generation, source) as (catalogue, files):
+        config, generation, version = snapshot.cells.config, committed.generation, committed.version
+        with new_index(target, config, generation, source, version, beside) as (catalogue, files):
             extents = _copy_columns(snapshot, files, progress)
             catalogue.commit(catalogue.read(), committed._replace(extents=extents), np.arange(len(snapshot.cells)))
     finally:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from semcut.indexes.regular_files import open_binary, stored_bytes
 from semcut.indexes.storage.kept_modes import give_mode
+
+_LINE_BYTES = 1 << 17
+_VERSION = re.compile(rb"\[([0-9]{1,19}),")
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -24,16 +30,51 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         OSError: a file cannot be read or written, or is sparse.
     """
-    target.unlink(missing_ok=True)
+    with _opened(source) as (read, found), _created(target, found) as write:
+        shutil.copyfileobj(read, write)
+
+
+def copy_lines(source: Path, target: Path, version: int) -> None:
+    """Copy a file as `copy_file` does, but only the whole lines that begin with `[`, a version up to this, and a comma.
+
+    Raises:
+        OSError: as for `copy_file`.
+    """
+    with _opened(source) as (read, found), _created(target, found) as write:
+        whole = True
+        while line := read.readline(_LINE_BYTES):
+            begins_here, whole = whole, line.endswith(b"\n")
+            if begins_here and whole and (begin := _VERSION.match(line)) and int(begin[1]) <= version:
+                write.write(line)
+
+
+def write_copy(target: Path, content: bytes, state: os.stat_result) -> None:
+    """Write the content that a file had, as `copy_file` writes a file in this state.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with _created(target, state) as write:
+        write.write(content)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[tuple[IO[bytes], os.stat_result]]:
     with open_binary(source) as read:
         found = os.fstat(read.fileno())
         if stored_bytes(found) < found.st_size:
             raise OSError(errno.EFBIG, f"{source} is a sparse file of {found.st_size:,} bytes: move it away")
-        mode = (found.st_mode & 0o666) | 0o600
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as write:
-            give_mode(target, found, os.fstat(write.fileno()).st_mode & 0o777, owner=False)
-            shutil.copyfileobj(read, write)
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+        yield read, found
+
+
+@contextmanager
+def _created(target: Path, like: os.stat_result) -> Iterator[IO[bytes]]:
+    target.unlink(missing_ok=True)
+    mode = (like.st_mode & 0o666) | 0o600
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as write:
+        give_mode(target, like, os.fstat(write.fileno()).st_mode & 0o777, owner=False)
+        yield write
+    os.utime(target, ns=(like.st_atime_ns, like.st_mtime_ns))
 
 
 def begins(file: Path, other: Path) -> bool:

@@ -4,7 +4,7 @@
         catalogue.sqlite        which rows of the column files belong to the index (see `catalogue`)
         generation-<n>/         one file per column (see `column_files`)
         unfinished.json         there while a command adds records (see `indexes.unfinished`)
-        files.jsonl             of which files the records are (see `connector.retrieval.file_facts`); backups copy it
+        files.jsonl             of which files the records are (see `connector.retrieval.file_facts`)
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
@@ -12,7 +12,7 @@
 1. the directory is created, or an empty one is used, and it is locked;
 2. an empty catalogue is created under the name `catalogue.new`;
 3. the catalogue is filled, and the column files are written and synced;
-4. for a backup, the other files of the source directory are copied and synced;
+4. for a backup, the other files of the source directory are copied and synced (see `files_beside`);
 5. `catalogue.new` is renamed to `catalogue.sqlite`, and the directory is synced.
 
 Before the end of step 5 the directory is not an index. A crash leaves a directory that is recognised by its
@@ -23,7 +23,6 @@ lock file.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,7 +34,12 @@ from semcut.indexes.storage.atomic_write import sync_to_disk
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.column_files import Column
 from semcut.indexes.storage.column_specs import specs
-from semcut.indexes.storage.copied_files import begins, copy_file
+from semcut.indexes.storage.copied_files import begins
+from semcut.indexes.storage.files_beside import CATALOGUE as CATALOGUE
+from semcut.indexes.storage.files_beside import FACTS as FACTS
+from semcut.indexes.storage.files_beside import MARK as MARK
+from semcut.indexes.storage.files_beside import OF_CATALOGUE, OWN_SCRATCH, Beside, copy_others, other_files
+from semcut.indexes.storage.files_beside import UNFINISHED as UNFINISHED
 from semcut.indexes.storage.generation_folders import (
     GENERATION,
     delete_generation,
@@ -49,13 +53,6 @@ from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
 
-CATALOGUE = "catalogue.sqlite"
-UNFINISHED = "catalogue.new"
-MARK = "unfinished.json"
-FACTS = "files.jsonl"
-
-_OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
-
 
 def belongs_to_index(file: Path) -> bool:
     """Return whether a file or directory has the name and the kind of a part of an index, so that it may be deleted.
@@ -65,10 +62,10 @@ def belongs_to_index(file: Path) -> bool:
     """
     mode = os.lstat(file).st_mode
     generation = has_generation_name(file)
-    of_catalogue = file.name in (MARK, FACTS) or _OF_CATALOGUE.fullmatch(file.name) is not None
+    of_index = file.name in (MARK, FACTS) or bool(OF_CATALOGUE.fullmatch(file.name) or OWN_SCRATCH.fullmatch(file.name))
     if stat.S_ISDIR(mode):
         return generation and holds_only_columns(file)
-    return of_catalogue or (generation and not stat.S_ISREG(mode))
+    return of_index or (generation and not stat.S_ISREG(mode))
 
 
 def delete_index(path: Path) -> None:
@@ -183,14 +180,19 @@ def _clear(path: Path) -> None:
         if has_generation_name(file) and belongs_to_index(file):
             with suppress(OSError):
                 _delete_part(file)
-    for name in (f"{UNFINISHED}-journal", UNFINISHED):
+    for name in (MARK, FACTS, f"{UNFINISHED}-journal", UNFINISHED):
         with suppress(OSError):
             (path / name).unlink()
 
 
 @contextmanager
 def new_index(
-    path: Path, config: IndexConfig, generation: int = 0, source: Path | None = None
+    path: Path,
+    config: IndexConfig,
+    generation: int = 0,
+    source: Path | None = None,
+    version: int = 0,
+    beside: Beside | None = None,
 ) -> Iterator[tuple[Catalogue, dict[str, Column]]]:
     """Yield an empty catalogue and empty columns, and complete the index when the block ends.
 
@@ -202,6 +204,7 @@ def new_index(
         generation: number of the directory of column files.
         source: directory of the index that is backed up, or None. Files there that do not belong to the index, such as
             the link to its network, are copied.
+        version, beside: of the snapshot that is backed up, see `files_beside`.
 
     Raises:
         StorageError: the disk refuses.
@@ -221,10 +224,10 @@ def new_index(
             sync_columns(files)
             sync_path(folder)
         try:
-            for file in other_files(source):
-                copied.append(path / file.name)
-                copy_file(file, path / file.name)
-                sync_path(path / file.name)
+            if source is not None:
+                copy_others(source, path, version, beside or Beside(), copied)
+            for file in copied:
+                sync_path(file)
             sync_path(path)
             os.rename(path / UNFINISHED, path / CATALOGUE)
             sync_path(path)
@@ -238,12 +241,6 @@ def new_index(
                     file.unlink(missing_ok=True)
             _clear(path)
         raise
-
-
-def other_files(source: Path | None) -> list[Path]:
-    """List the regular files in the directory of an index that do not belong to the index, but to its backups."""
-    files = [] if source is None else [file for file in source.iterdir() if file.is_file() and not file.is_symlink()]
-    return [file for file in files if not _OF_CATALOGUE.fullmatch(file.name)]
 
 
 def open_columns(path: Path, config: IndexConfig, generation: int) -> dict[str, Column]:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from semcut.indexes.errors import IndexExistsError, StorageError, shown
 from semcut.indexes.progress import Progress
-from semcut.indexes.storage.directory import belongs_to_index, other_files, require_index, sync_path
+from semcut.indexes.storage.directory import belongs_to_index, require_index, sync_path
+from semcut.indexes.storage.files_beside import other_files
 from semcut.indexes.storage.generation_folders import delete_tree, take_modes_of_index
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK

@@ -20,6 +20,7 @@ from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.catalogue_connection import integrity_errors
 from semcut.indexes.storage.compaction import compact
 from semcut.indexes.storage.directory import CATALOGUE, lock_new_directory, new_index, require_index
+from semcut.indexes.storage.files_beside import Beside
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.transactions import NO_ROWS, Durability, Transactions
@@ -43,7 +44,9 @@ class Store:
         lock: WriterLock | None,
     ) -> None:
         self.path, self.config = path, config
+        self._beside = Beside.read(path)
         self._index = LoadedIndex(path, config, catalogue)
+        self._beside = self._beside.or_mark_of(Beside.read(path))
         self._transactions = Transactions(self._index, durability, lock)
 
     @staticmethod
@@ -110,7 +113,11 @@ class Store:
 
     def refresh(self) -> Snapshot:
         """Read the last commit and return its snapshot; see `LoadedIndex.refresh`."""
-        return self._index.refresh()
+        before, previous = Beside.read(self.path), self._index.snapshot
+        snapshot = self._index.refresh()
+        if snapshot is not previous:
+            self._beside = before.or_mark_of(Beside.read(self.path))
+        return snapshot
 
     def begin(self) -> None:
         """Prepare for changes: take the lock and recover from crashed writers; see `Transactions.begin`."""
@@ -129,9 +136,16 @@ class Store:
         self.flush()
         return compact(self._index, progress)
 
-    def backup(self, path: Path, snapshot: Snapshot, progress: Progress | None = None) -> None:
-        """Write a snapshot of this store to a new index; see `backup`. The store itself is only read."""
-        backup(snapshot, self.path, path.absolute(), progress)
+    def beside(self, snapshot: Snapshot) -> Beside:
+        """Return the small files beside a snapshot; while it is the last one of this object, nothing may change it."""
+        now = Beside.read(self.path)  # before the look at the last commit, so that they fit
+        return now if self.writing or self.unchanged(snapshot) else self._beside
+
+    def backup(
+        self, path: Path, snapshot: Snapshot, progress: Progress | None = None, beside: Beside | None = None
+    ) -> None:
+        """Write a snapshot of this store, and what was `beside` it, to a new index; the store itself is only read."""
+        backup(snapshot, self.path, path.absolute(), progress, beside or self.beside(snapshot))
 
     def unchanged(self, snapshot: Snapshot) -> bool:
         """Return whether this snapshot is still the last, in memory and on the disk; see `LoadedIndex.unchanged`."""

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from semcut.connector.retrieval import file_records, image_index
 from semcut.connector.retrieval.model_link import write_link
 from semcut.indexes import DataError, FaissIndex, IndexExistsError
 from semcut.indexes.errors import SemcutWarning
+from semcut.indexes.unfinished import adding, is_marked, unfinished_works
 from tests.command import semcut
 
 SENTENCE = "is unfinished: it has 256 of 1,442 records, because the command that fills it was interrupted"
@@ -227,3 +230,55 @@ def test_an_index_that_is_not_made_leaves_what_was_in_its_directory(model: Check
             Connector.create(place, model.path, roots=[f"/{'long' * 50}/{number}" for number in range(400)])
     assert sorted(file.name for file in album.rglob("*")) == ["catalogue.new", "photo.jpg", "thesis.txt", "trip"]
     assert not (tmp_path / "begun" / "catalogue.new").exists()
+
+
+def test_the_command_that_made_an_index_does_not_end_the_mark_of_another(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, files in (("photos", digits.files[:4]), ("more", digits.files[4:8])):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / folder / "a")
+    arguments = ["index", "photos", "--model", model.path, "--out", "index"]
+    semcut(*arguments, cwd=tmp_path)
+    more = sorted(map(str, (tmp_path / "more" / "a").iterdir()))
+
+    def call(work: str, progress: Callable[[int, int], None] | None = None) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SemcutWarning)
+            connector = Connector.open(tmp_path / "index")
+        with connector:
+            if work == "add":
+                connector.add_files(more, progress=progress)
+            else:
+                connector.sync(progress=progress)
+
+    for work in ("add", "sync"):
+        shutil.copy(digits.files[-1], tmp_path / "photos" / "a" / "new.png")
+        with pytest.raises(KeyboardInterrupt):
+            call(work, interrupt_at(1))
+        said = " ".join(semcut(*arguments, cwd=tmp_path, status=1).stderr.split())
+        assert ("`semcut sync index` was interrupted" if work == "sync" else "such as `semcut add`") in said
+        assert is_marked(tmp_path / "index")
+        call(work)
+        assert not is_marked(tmp_path / "index")
+
+
+def test_each_of_several_interrupted_works_is_done_again_by_itself(tmp_path: Path) -> None:
+    def work(of: str, *, stop: bool = False, makes: bool = False) -> bool:
+        with suppress(KeyboardInterrupt), adding(tmp_path, 1, 0, of=of, makes=makes):
+            if stop:
+                raise KeyboardInterrupt
+        return is_marked(tmp_path)
+
+    for of in "abc":
+        assert work(of, stop=True)
+    assert unfinished_works(tmp_path) == (("a", "b", "c"), True)
+    assert work("d")
+    assert work("b")
+    assert work("a with other files", makes=True)
+    assert unfinished_works(tmp_path)[0] == ("c",)
+    assert not work("c")
+    for of in "abcd":
+        work(of, stop=True)
+    assert all(map(work, "abcd"))

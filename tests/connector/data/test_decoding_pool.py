@@ -25,6 +25,7 @@ from semcut.connector.data import decoding_pool, images
 from semcut.connector.data.decoding_messages import ANSWER, HELLO, MAX_PIXELS, Outcome, Wanted, is_possible
 from semcut.connector.data.decoding_pool import DecodingPool, Limits
 from semcut.connector.data.images import (
+    PassingReason,
     UnreadableImage,
     check_image,
     fitted_pixels,
@@ -148,8 +149,9 @@ def test_a_process_that_dies_costs_one_image_a_reason(number: int, pool: Decodin
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(fitted_pixels, endless, 8, limits)
         os.kill(wait_until_busy(pool), number)
-        with pytest.raises(UnreadableImage, match=rf"its decoder has ended \({signal.Signals(number).name}\)"):
+        with pytest.raises(UnreadableImage, match=rf"its decoder has ended \({signal.Signals(number).name}\)") as error:
             future.result(30)
+    assert isinstance(error.value.reason, PassingReason) == (number == signal.SIGKILL)
     assert processes(pool) == []
     assert fitted_pixels(photo, 8).shape == (3, 8, 8)
 
@@ -165,8 +167,9 @@ def test_a_process_that_died_while_nothing_used_it_costs_no_image(pool: Decoding
 
 
 def test_an_image_that_takes_long_is_refused(pool: DecodingPool, photo: Path, endless: Path):
-    with pytest.raises(UnreadableImage, match=r"^takes more than 0\.2 s of processor time to decode$"):
+    with pytest.raises(UnreadableImage, match=r"^takes more than 0\.2 s of processor time to decode$") as error:
         fitted_pixels(endless, 8, Limits(seconds=0.2))
+    assert isinstance(error.value.reason, PassingReason)
     assert fitted_pixels(photo, 8).shape == (3, 8, 8)
 
 
@@ -175,8 +178,9 @@ def test_a_process_that_is_stopped_is_not_waited_for(pool: DecodingPool, photo: 
     open_image(photo)
     (pid,) = processes(pool)
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(UnreadableImage, match=r"^takes more than 0\.6 s to decode$"):
+    with pytest.raises(UnreadableImage, match=r"^takes more than 0\.6 s to decode$") as error:
         fitted_pixels(photo, 8, Limits(seconds=0.1))
+    assert isinstance(error.value.reason, PassingReason)
     wait_until_gone(pid)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.data.decoding_messages import Answer, refused
+from semcut.connector.data.decoding_pool import DecodingPool
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
@@ -633,3 +635,68 @@ def test_training_images_that_were_left_out_stay_left_out(
     new = next(file for file in digits.files if file not in set(digits.sample(600).files))
     shutil.copy(new, photos / "a" / "trained.png")
     assert figures(sync(index))["added"] == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
+    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    before = content(index)
+    for name, file in zip(("a/00.png", "a/new.png"), digits.files[-2:], strict=True):
+        shutil.copy(file, photos / name)
+    settle(photos)
+
+    def kill(self: DecodingPool, *arguments: object, **named: object) -> Answer:
+        return refused("its decoder has ended (SIGKILL)")
+
+    with monkeypatch.context() as patch, Connector.open(index) as connector:
+        patch.setattr(DecodingPool, "ask", kill)
+        done = connector.sync(dry_run=dry_run)
+    assert (done.added, done.replaced, done.removed) == (0, 0, 0)
+    assert content(index) == before
+    done = sync(index)
+    assert (done["added"], done["replaced"], done["removed"]) == (1, 1, 0)
+
+
+def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
+    index: Path, photos: Path, digits: ImageSet, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (photos / "a" / "00.png").rename(other / "moved.png")
+    shutil.copy2(photos / "b" / "01.png", other / "changed.png")
+    shutil.copy(digits.files[-1], photos / "b" / "01.png")
+    shutil.copy2(photos / "c" / "02.png", other / "touched.png")
+    os.utime(photos / "c" / "02.png", ns=(LONG_AGO, LONG_AGO + 10**9))
+    shutil.copy2(photos / "a" / "03.png", other / "copy.png")
+    with Connector.open(index) as connector:
+        added = connector.add_files(sorted(other.iterdir()), copies=False)
+        assert (added.added, added.known) == (2, 2)
+        connector.sync()
+        assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
+
+
+@pytest.mark.parametrize("case", ["other files", "times to come", "killed"])
+def test_training_images_that_were_left_out_never_come_back(
+    case: str, photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = photos / "a" / "trained.png"
+    shutil.copy(digits.sample(600).files[0], trained)
+    settle(photos)
+    if case == "times to come":
+        os.utime(trained, ns=(LONG_AGO, time.time_ns() + 10**15))
+    arguments = ["index", "photos", "--model", model.path, "--out", "index", "--exclude-training"]
+    with monkeypatch.context() as patch:
+        if case == "killed":
+            patch.setattr("semcut.connector.retrieval.file_records._put", lambda *arguments: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                semcut(*arguments, cwd=tmp_path)
+        else:
+            semcut(*arguments, cwd=tmp_path)
+    if case == "other files":  # a line that does not count has the file written anew by a command that asks for others
+        with (tmp_path / "index" / FACTS).open("a") as stream:
+            stream.write("torn\n")
+        with Connector.open(tmp_path / "index") as connector:
+            connector.add_files([next(file for file in digits.files if file not in set(digits.sample(600).files))])
+    sync(tmp_path / "index")
+    assert "a/trained.png" not in content(tmp_path / "index")

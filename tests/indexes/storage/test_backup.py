@@ -14,7 +14,10 @@ from semcut.indexes import (
     IndexExistsError,
     StorageError,
 )
-from semcut.indexes.storage.directory import delete_index
+from semcut.indexes.storage import backup as backup_module
+from semcut.indexes.storage import files_beside
+from semcut.indexes.storage.directory import FACTS, MARK, delete_index
+from semcut.indexes.unfinished import adding, is_marked
 from tests.indexes.storage.stored_index import (
     assert_holds,
     column,
@@ -116,3 +119,66 @@ def test_an_interrupted_backup_is_repeated_and_files_of_the_user_stay(path, tmp_
             index.backup(copy)
             assert_holds(copy, batch[:4])
     assert (copy / "notes.txt").read_text() == ("mine" if left == "mine" else "of the source")
+
+
+def test_a_backup_has_no_lines_of_files_of_a_later_version(path, tmp_path):
+    """They would become true in the backup with its next changes."""
+    with FaissIndex.open(path) as index:
+        version = index.version
+        lines = [b'[%d,1,"a"]\n' % number for number in (0, version, version + 1, 10**18)]
+        long = b'[0,"' + b"x" * (1 << 17) + b'[0,2,"b"]\n'
+        (path / FACTS).write_bytes(b"".join(lines) + b"junk\n\n[x,\n" + long + lines[0] + b'[0,1,"torn"]')
+        index.backup(tmp_path / "copy")
+    assert (tmp_path / "copy" / FACTS).read_bytes() == lines[0] + lines[1] + lines[0]
+
+
+@pytest.mark.parametrize("opened", ["before", "while"])
+def test_a_backup_of_records_that_are_being_added_is_marked(path, tmp_path, batch, opened, monkeypatch):
+    """Also if the command that adds them has ended when the other files are copied."""
+    copy_columns = backup_module._copy_columns
+    with FaissIndex.open(path, engine="faiss") as writer, adding(path, 5, len(writer)):
+        writer.remove(writer.ids()[:1])
+        with pytest.warns(Warning, match="unfinished"):
+            reader = FaissIndex.open(path, engine="faiss")
+        if opened == "before":
+            reader.close()
+            reader = writer
+        content = (path / MARK).read_bytes()
+
+        def slow(*arguments):
+            (path / MARK).unlink()
+            return copy_columns(*arguments)
+
+        if opened == "while":  # the command ends after the reader has opened the index, and before the backup begins
+            writer.remove(writer.ids()[:1])
+            (path / MARK).unlink()
+        else:
+            monkeypatch.setattr(backup_module, "_copy_columns", slow)
+        reader.backup(tmp_path / "copy")
+        reader.close()
+    assert (tmp_path / "copy" / MARK).read_bytes() == content
+    assert not is_marked(path)
+
+
+def test_a_backup_of_a_whole_index_is_not_marked(path, tmp_path):
+    with FaissIndex.open(path) as index:
+        with adding(path, 1, len(index)):
+            pass
+        index.backup(tmp_path / "copy")
+    assert not is_marked(tmp_path / "copy")
+
+
+def test_scratch_files_and_files_that_vanish_are_not_copied(path, tmp_path, monkeypatch):
+    for name in (f"{MARK}.0123456789abcdef.new", f"notes.{'a' * 16}.new", "gone.txt", "stays.txt"):
+        (path / name).write_text("{}")
+    copy_file = files_beside.copy_file
+
+    def slow(source, target):
+        (path / "gone.txt").unlink(missing_ok=True)
+        copy_file(source, target)
+
+    monkeypatch.setattr(files_beside, "copy_file", slow)
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "copy")
+    names = {file.name for file in (tmp_path / "copy").iterdir()}
+    assert names == {"stays.txt", "catalogue.sqlite", "generation-0", "lock"}

@@ -280,3 +280,13 @@ def test_a_backup_inside_of_what_is_deleted_is_refused(path, tmp_path, place):
     with pytest.raises(StorageError, match=reason):
         restore(backup, path)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["connector.json", "files.jsonl", "unfinished.json", "notes.txt"])
+def test_a_scratch_file_of_a_command_that_was_killed_is_replaced_with_the_index(path, backup, name):
+    (path / f"{name}.0123456789abcdef.new").write_text("")
+    if name == "notes.txt":
+        with pytest.raises(IndexExistsError, match="belongs neither"):
+            restore(backup, path)
+    else:
+        assert restore(backup, path) == 4
