@@ -8,6 +8,7 @@ import click
 
 from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import print_json, show_facts
+from semcut.indexes.errors import MissingDependencyError
 
 
 @click.command()
@@ -15,7 +16,6 @@ from semcut.connector.cli.terminal import print_json, show_facts
 @json_option
 def info(index: Path, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
-    from semcut.connector.retrieval.model_link import network_of, read_link
     from semcut.indexes.storage.store import Store
     from semcut.indexes.unfinished import unfinished
 
@@ -24,10 +24,7 @@ def info(index: Path, as_json: bool) -> None:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
     finally:
         store.close()
-    missing, link = unfinished(index, stats.records), read_link(index)
-    made: dict[str, object] = {}
-    if link is not None:
-        made = {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
+    missing, made = unfinished(index, stats.records), _network_facts(index)
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
@@ -49,3 +46,15 @@ def info(index: Path, as_json: bool) -> None:
         print_json({**content, "partitions": stats.partitions})
     else:
         show_facts(content, title=str(index))
+
+
+def _network_facts(index: Path) -> dict[str, object]:
+    """Describe the link to the network of an index; nothing without a link, or without the packages of networks."""
+    try:
+        from semcut.connector.retrieval.model_link import network_of, read_link
+    except MissingDependencyError:  # an index of encodings is also maintained where no network can run
+        return {}
+    link = read_link(index)
+    if link is None:
+        return {}
+    return {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
