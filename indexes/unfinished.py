@@ -86,18 +86,18 @@ def adding(
     elif earlier is not None:  # none of these works alone ends the others
         both = _AND.join([*works, of]) if works and of and len(works) < _MOST_WORKS else ""
         mark = _Mark(earlier.expected + expected, earlier.before, both, earlier.outside or outside)
-    with _as_storage_error(file):
+    with storage_errors(file):
         write_json(file, mark._asdict())
     try:
         yield
     except LockedError:  # raised by the first change, or never
-        with _as_storage_error(file):
+        with storage_errors(file):
             if earlier is None:
                 file.unlink(missing_ok=True)
             elif file.exists():
                 write_json(file, earlier._asdict())
         raise
-    with _as_storage_error(file):
+    with storage_errors(file):
         if ends:
             file.unlink(missing_ok=True)
             sync_to_disk(file.parent)
@@ -106,7 +106,8 @@ def adding(
 
 
 @contextmanager
-def _as_storage_error(file: Path) -> Iterator[None]:
+def storage_errors(file: Path) -> Iterator[None]:
+    """Turn what the disk refuses for a file into a `StorageError`."""
     try:
         yield
     except OSError as error:

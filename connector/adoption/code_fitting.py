@@ -74,12 +74,13 @@ def fit_projection(
         InvalidParameterError: the code would be longer than the features, or than the number of images allows.
     """
     count, width = features.shape
-    if how == "equation3" or (how == "itq" and bits > min(width, count)):
-        if bits > width or how == "itq":
-            raise InvalidParameterError(
-                f"bits = {bits}, expected at most {min(width, count) if how == 'itq' else width} for codes {how} of "
-                f"features of {width:,} and {count:,} images: give fewer bits or another kind of code"
-            )
+    most = {"itq": min(width, count), "equation3": width}.get(how, bits)
+    if bits > most:
+        raise InvalidParameterError(
+            f"bits = {bits}, expected at most {most} for codes {how} of features of {width:,} and {count:,} images: "
+            "give fewer bits or another kind of code"
+        )
+    if how == "equation3":
         return LinearMap(np.eye(bits, width, dtype=np.float32), np.zeros(bits, np.float32))
     if how == "itq":
         transform = faiss.ITQTransform(width, bits, width > bits)
@@ -88,9 +89,8 @@ def fit_projection(
         linear = _linear(transform.pca_then_itq)
         mean = faiss.vector_to_array(transform.mean)
         return LinearMap(linear.weight, linear.bias - linear.weight @ mean)
-    drawn = np.random.default_rng(seed).standard_normal((max(bits, width), bits if bits <= width else width))
-    weight = np.linalg.qr(drawn)[0].T[:bits, :width] if bits <= width else np.linalg.qr(drawn)[0][:bits, :width]
-    weight = weight.astype(np.float32)
+    orthogonal = np.linalg.qr(np.random.default_rng(seed).standard_normal((max(bits, width), min(bits, width))))[0]
+    weight = (orthogonal if bits > width else orthogonal.T).astype(np.float32)
     mean = features.mean(axis=0) if count else np.zeros(width, np.float32)
     return LinearMap(weight, -weight @ mean.astype(np.float32))
 

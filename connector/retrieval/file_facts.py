@@ -30,17 +30,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from semcut.connector.data.image_folders import is_text
 from semcut.connector.data.sources import DIGEST_BYTES
-from semcut.indexes.errors import StorageError
 from semcut.indexes.regular_files import open_binary, open_descriptor, stored_bytes
 from semcut.indexes.storage.atomic_write import replacing, sync_to_disk
 from semcut.indexes.storage.directory import FACTS
+from semcut.indexes.unfinished import storage_errors
 
 MOST_BYTES = 8 << 30
 """The largest file that is read: many times that of ten million records."""
@@ -194,7 +194,7 @@ class KnownFiles:
     def _append(self, lines: list[list[Any]]) -> None:
         if self._file is None or not lines:
             return
-        with _as_storage_error(self._file):
+        with storage_errors(self._file):
             new = not os.path.lexists(self._file)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
             with os.fdopen(open_descriptor(self._file, flags), "r+b", buffering=0) as stream:
@@ -213,7 +213,7 @@ class KnownFiles:
         if self._file is not None:
             facts: Iterator[list[Any]] = ([version, found.record, uri, *found[1:]] for uri, found in self.facts.items())
             lines = chain(facts, self._without_record(version))
-            with _as_storage_error(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
+            with storage_errors(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
                 while part := list(islice(lines, _AT_ONCE)):
                     stream.write(_text(part))
                     count += len(part)
@@ -236,14 +236,6 @@ class KnownFiles:
         for number, line in enumerate(self._stored() if last else ()):
             if line is not None and last.get(hash(line[2])) == number:
                 yield line
-
-
-@contextmanager
-def _as_storage_error(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _text(lines: Iterable[list[Any]]) -> bytes:
