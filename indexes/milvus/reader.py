@@ -137,19 +137,29 @@ class Reader:
             hidden |= (result >= first) & (result <= last)
         return result, hidden
 
-    def get(self, ids: NDArray[np.int64]) -> Encodings:
+    def get(self, ids: NDArray[np.int64], *, skip: bool = False) -> Encodings:
         """Return the records with these ids, in this order.
 
+        Args:
+            ids: (n,) int64.
+            skip: leave out ids that are not in the index.
+
         Raises:
-            UnknownIdError: ids are not in the index; the message names them.
+            UnknownIdError: ids are not in the index, and `skip` is off; the message names them.
             ServerError: other clients change these records faster than they can be read.
         """
-        if not len(ids):
-            return _joined([], self._schema.config)
         for attempt in range(ATTEMPTS):  # a record may be replaced between finding its row and fetching it
             strong = attempt > 0
             rows, hidden = self.rows_of(ids, strong=strong)
-            refuse_unknown(ids, np.where(hidden, -1, rows))
+            rows = np.where(hidden, -1, rows)
+            if (rows < 0).any():
+                if not strong:  # Milvus 2.3 may show a record that is being replaced as missing
+                    continue
+                if not skip:
+                    refuse_unknown(ids, rows)
+                ids, rows = ids[rows >= 0], rows[rows >= 0]
+            if not len(ids):
+                return _joined([], self._schema.config)
             keys = np.unique(rows if self._schema.record_key == "row" else to_keys(ids))
             found = self._fetch(keys, strong=strong)
             assert found.ids is not None
@@ -200,7 +210,7 @@ class Reader:
                 assert found.ids is not None
                 missing = ids[~np.isin(ids, found.ids)]  # removed or replaced since the page was read
                 if len(missing):
-                    found = _joined([found, self.get(missing[self.contains(missing)])], self._schema.config)
+                    found = _joined([found, self.get(missing, skip=True)], self._schema.config)
                 if found.ids is not None and len(found):
                     yield found[np.argsort(found.ids)]
 

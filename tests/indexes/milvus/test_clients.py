@@ -13,7 +13,7 @@ import pytest
 
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, NotAnIndexError, ServerError
 from semcut.indexes.milvus import MilvusIndex, schema
-from tests.indexes.generate import assert_same, classified
+from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.milvus.clients import (
     QUERIES,
     SEARCH,
@@ -118,6 +118,43 @@ def test_the_next_record_replaces_one_that_is_removed_between_being_found_and_fe
         assert not np.isin(best[:2], result.ids).any()
         assert_same(result, reader.search(QUERIES[:1], k=3, cutoff=0.0, shortlist=shortlist))
         assert (result.ids >= 0).all()
+    for client in (reader, writer):
+        client.close()
+
+
+def test_a_record_that_a_first_read_misses_is_found_by_a_second_one(backend, story):
+    (index,) = backend.clients(story)
+    index.add(written(0, 6))
+    expected, found = index.get(np.arange(6)), index._server.call
+    missed = []
+
+    def call(name, *args, **kwargs):
+        rows = found(name, *args, **kwargs)
+        if not missed and kwargs.get("output_fields") == ["id", "row"]:
+            missed.append(rows[:4])
+            return rows[4:]
+        return rows
+
+    index._server.call = call
+    assert_same_records(index.get(np.arange(6)), expected)
+    assert len(missed[0]) == 4
+    index.close()
+
+
+def test_iterating_leaves_out_what_is_removed_between_a_page_and_its_records(backend, story):
+    reader, writer = backend.clients(story, 2, strong=True)
+    writer.add(written(0, 6))
+    found, removed = reader._server.call, []
+
+    def call(name, *args, **kwargs):
+        rows = found(name, *args, **kwargs)
+        if not removed and "iterator" in kwargs and args[0] == story:
+            removed.append(np.array([1, 3]))
+            writer.remove(removed[0])
+        return rows
+
+    reader._server.call = call
+    assert [part.ids.tolist() for part in reader.iterate(4)] == [[0, 2], [4, 5]]
     for client in (reader, writer):
         client.close()
 
