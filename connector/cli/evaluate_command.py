@@ -134,13 +134,12 @@ def evaluate_encodings(
         classes: names of the labels.
         queries: n queries.
         labels: (n,) int64.
-        settings: k, cutoff, shortlist and ranking of the searches; a cutoff of None is that of the index.
+        settings: k, cutoff, shortlist and ranking of the searches; "own" are those of the index.
     """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
-    if settings.get("cutoff") is None:
-        settings["cutoff"] = connector.cutoff
-    return measure(connector.index, connector.labels(classes), queries, labels, classes, **settings)
+    chosen = connector.defaults.params(**settings).model_dump(exclude={"fill"})
+    return measure(connector.index, connector.labels(classes), queries, labels, classes, **chosen)
 
 
 def _rankings(

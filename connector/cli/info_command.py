@@ -57,4 +57,8 @@ def _network_facts(index: Path) -> dict[str, object]:
     link = read_link(index)
     if link is None:
         return {}
-    return {"network": str(network_of(index, link)), "cutoff of searches that name none": link.cutoff}
+    return {
+        "network": str(network_of(index, link)),
+        "cutoff of searches that name none": link.defaults.cutoff,
+        "ranking of searches that name none": link.defaults.ranking,
+    }

@@ -56,7 +56,7 @@ class Evaluation:
     """
 
     k: int
-    cutoff: float
+    cutoff: float | None
     shortlist: int | None
     ranking: str
     records: int
@@ -82,7 +82,7 @@ def evaluate(
     classes: tuple[str, ...],
     *,
     k: int = DEFAULT_K,
-    cutoff: float = DEFAULT_CUTOFF,
+    cutoff: float | None = DEFAULT_CUTOFF,
     shortlist: int | None = DEFAULT_SHORTLIST,
     ranking: Ranking = "distance",
 ) -> Evaluation:
@@ -118,13 +118,13 @@ def evaluate(
     queries, labels, total = queries[kept], query_labels[kept], total[kept]
 
     def search(part: Encodings) -> SearchResult:
-        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False)
 
     at_all = np.empty(len(labels))
     step = max(1, _PLACES // len(index))
     for start in range(0, len(labels), step):
         block = slice(start, start + step)
-        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking)
+        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
         at_all[block] = average_precision(_right(every, record_labels, labels[block]), total[block])
 
     search(queries[:1])  # not timed: the first search may have to prepare the index

@@ -15,7 +15,7 @@ const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
 const INITIAL = {
   view: "search", id: null, image: null, k: 12, cutoff: 0.2, shortlist: 100, ranking: "distance", compare: false,
-  partition: null, ambiguous: false,
+  only: false, partition: null, ambiguous: false,
 };
 const MARKS = { missed: "missed by the search", extra: "not found by brute force" };
 const FAILURES = {
@@ -159,11 +159,17 @@ function stateFromHash(hash) {
     k,
     cutoff: cutoff === null ? INITIAL.cutoff : clamp(Math.round(100 * Number(cutoff)) / 100, 0, 0.99),
     shortlist: given.get("shortlist") === "all" ? null : Math.max(k, shortlist),
-    ranking: given.get("ranking") === "fused" && stats.normalised ? "fused" : "distance",
+    ranking: rankingFrom(given.get("ranking")),
     compare: given.get("compare") === "1" && stats.comparable,
     partition: whole("partition", 0, 10_000),
     ambiguous: given.get("ambiguous") === "1",
+    only: given.get("only") === "1",
   };
+}
+
+function rankingFrom(given) {
+  const possible = ["distance", "relevance", ...(stats.normalised ? ["fused"] : [])];
+  return possible.includes(given) ? given : INITIAL.ranking;
 }
 
 /** Change the state, the address and the page. With `replace`, the browser's history gets no new entry. */
@@ -218,6 +224,7 @@ function showControls() {
   if (state.shortlist !== null) write("shortlist", state.shortlist);
   $("ranking").value = state.ranking;
   $("compare").checked = state.compare;
+  $("only").checked = state.only;
   $("ambiguous").checked = state.ambiguous;
 }
 
@@ -259,7 +266,9 @@ function hitCard(hit, query, mark, pictures) {
   }
   created.dataset.other = String(mostProbable.partition !== query.classes[0].partition);
   if (mark) created.dataset.mark = mark;
-  for (const note of [hit.record.id === query.id ? "the query" : null, MARKS[mark]]) {
+  created.dataset.filled = String(hit.filled);
+  const notes = [hit.record.id === query.id ? "the query" : null, hit.filled ? "not relevant" : null, MARKS[mark]];
+  for (const note of notes) {
     if (note) created.append(" ", node("span", { class: "note" }, note));
   }
   return created;
@@ -305,8 +314,8 @@ function addGridControls(grid) {
 
 // Search
 
-const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare }) =>
-  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare]);
+const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare, only }) =>
+  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare, only]);
 
 function showSearch() {
   if (state.id === null && state.image === null) searchRandom({ replace: true });
@@ -325,9 +334,10 @@ function searchRandom({ replace = false } = {}) {
 
 async function search(signal) {
   const settings = { ...state };
-  const { id, image, k, cutoff, shortlist, ranking, compare } = settings;
+  const { id, image, k, cutoff, shortlist, ranking, compare, only } = settings;
   const query = image === null ? { id } : { image: await inBase64(uploads[image - 1].file) };
-  const answer = await request("/search", signal, { ...query, k, cutoff, shortlist, ranking, compare, explain: true });
+  const asked = { ...query, k, cutoff, shortlist, ranking, fill: !only, compare, explain: true };
+  const answer = await request("/search", signal, asked);
   last = { answer, settings, key: searchKey(settings) };
   showAnswer();
   if (answer.version !== stats.version) runLatest("stats", readStats);
@@ -382,7 +392,9 @@ function summary({ hits, done, partitions }) {
   const work = done.codes === null
     ? `${scanned}, ${counted(done.cells, "cell")}`
     : `${count(done.codes)} of ${counted(done.records, "record")} (${share}) in ${scanned}`;
-  return `${count(hits.length)} found · scanned ${work} · ${milliseconds(done.milliseconds)}`;
+  const filled = hits.filter((hit) => hit.filled).length;
+  const found = filled ? `${count(hits.length - filled)} relevant, ${count(filled)} filled` : `${count(hits.length)} found`;
+  return `${found} · scanned ${work} · ${milliseconds(done.milliseconds)}`;
 }
 
 function comparison({ hits, same, missing, milliseconds: spent }, settings) {
@@ -505,8 +517,9 @@ function showPartition(partition, ambiguous) {
 
 async function readStats(signal) {
   stats = await request("/stats", signal);
-  const { records, partitions, bits, images, normalised, comparable, cutoff } = stats;
+  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking } = stats;
   INITIAL.cutoff = cutoff;
+  INITIAL.ranking = ranking;
   const inUse = `${counted(partitions, "partition")} in use`;
   $("facts").textContent = `${counted(records, "record")} · ${inUse} · ${bits} bits`;
   $("drop").hidden = !images;
@@ -556,6 +569,7 @@ function listen() {
     changeSetting({ shortlist: $("shortlist-all").checked ? null : Number($("shortlist").value) || INITIAL.shortlist });
   });
   $("ranking").addEventListener("change", () => changeSetting({ ranking: $("ranking").value }));
+  $("only").addEventListener("change", () => changeSetting({ only: $("only").checked }));
   $("compare").addEventListener("change", () => changeSetting({ compare: $("compare").checked }));
   $("ambiguous").addEventListener("change", () => navigate({ ambiguous: $("ambiguous").checked }, { replace: true }));
   $("random").addEventListener("click", () => searchRandom());

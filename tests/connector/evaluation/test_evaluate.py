@@ -32,8 +32,8 @@ def test_figures_follow_from_the_results_of_searches(ranking: str, cutoff: float
         return [int(i) >= 0 and bool(record_labels[i] == query_labels[query]) for i in ids]
 
     totals = [int((record_labels == label).sum()) for label in query_labels]
-    everything = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking)
-    short = index.search(queries, k=7, cutoff=cutoff, shortlist=50, ranking=ranking)
+    everything = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
+    short = index.search(queries, k=7, cutoff=cutoff, shortlist=50, ranking=ranking, fill=False)
     at_all = [slow_average_precision(right(everything.ids[q], q), totals[q]) for q in range(30)]
     at_k = [slow_average_precision(right(short.ids[q], q), min(7, totals[q])) for q in range(30)]
     precision = [sum(right(short.ids[q], q)) / 7 for q in range(30)]
