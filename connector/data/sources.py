@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,6 +211,15 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
         roots=(found.root,),
         skipped=tuple(skipped),
     )
+
+
+def digits(part: Literal["train", "test"]) -> ImageSet:
+    """Find the images of scikit-learn's digits; a folder of the user that is named `digits` is not looked at.
+
+    Raises:
+        DataError: the cache cannot be written to.
+    """
+    return load(_cached("digits-1", write_digits).absolute() / part)
 
 
 def _labelled(found: ImageList) -> ImageSet:
