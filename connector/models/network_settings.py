@@ -14,7 +14,7 @@ from semcut.indexes.errors import CheckpointError, shown
 
 _LOADING = re.compile(
     r"_|pretrained|backbone|use_timm|use_pretrained|auto_map|quantization|id2label|label2id|num_(labels|classes)$"
-    r"|(torch_)?dtype$|device|name_or_path|model_name$|checkpoint_path$|cache_dir$|scriptable$"
+    r"|(torch_)?dtype$|device|name_or_path|model_name$|checkpoint_path$|cache_dir$|scriptable$|transformers_weights$"
     r"|exportable$|features_only$|use_kernels$|(.*_)?implementation$"
 )
 """Names of settings that load something, say where or as what, or repeat what stands elsewhere."""

@@ -71,7 +71,8 @@ def test_settings_of_other_kinds_are_left_out_or_refused() -> None:
     plain = {"hidden_size": 32, "depths": [2, 2], "bias": True, "act": "gelu", "rate": 0.5, "nothing": None,
              "architectures": ["ViTForImageClassification"]}  # fmt: skip
     loading = {"id2label": {"0": "a"}, "auto_map": {"a": "b"}, "_name_or_path": "a/b", "torch_dtype": "float16",
-               "attn_implementation": "a/b", "pretrained_cfg": {}, "backbone": "x"}  # fmt: skip
+               "attn_implementation": "a/b", "pretrained_cfg": {}, "backbone": "x",
+               "transformers_weights": "x.bin"}  # fmt: skip
     assert used_settings({**plain, **loading}) == plain
     assert kept_settings({**plain, **loading, "nested": {"a": 1}, "path": "a/b", "lists": [[1]]}) == plain
     for value in ({"a": 1}, "a/b", "a:b", [[1]], "a" * 101):
