@@ -36,6 +36,8 @@ from semcut.indexes.errors import CheckpointError, InvalidParameterError, requir
 
 SourceName = Literal["torchvision", "efficientnet_lite", "timm", "transformers", "onnx", "python"]
 
+DESCRIBED = ("timm", "transformers")
+"""Libraries whose networks have settings that come from outside."""
 _OF_OTHERS = ("timm_wrapper", "timm_backbone")
 """Types of transformers that build a network of another library."""
 _REAL_BYTES = 128 << 20
