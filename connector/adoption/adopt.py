@@ -27,7 +27,6 @@ from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_n
 from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosines, left_out_cosines, unit
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
-from semcut.connector.data.model_file import read_model_file
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models import CodeName, HeadName
 from semcut.connector.models.adopted_network import AdoptedArchitecture
@@ -164,9 +163,9 @@ def adopt(
     weights["temperature"] = torch.tensor(temperature, dtype=torch.float64)
     named = getattr(network, "__qualname__", None) or str(network)
     about = {"network": named, "images": len(fitted_to), "codes": codes.head}
-    Checkpoint.save(place, architecture, weights, {"config": {}, "kept": {}, "start": {}, "adopted": about})
+    digest = Checkpoint.save(place, architecture, weights, {"config": {}, "kept": {}, "start": {}, "adopted": about})
     if needs_trust(found.source):
-        trust(read_model_file(place)["sha256"])
+        trust(digest)
     return Adopted(Checkpoint.load(place), len(fitted_to), found.assumed)
 
 

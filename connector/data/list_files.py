@@ -28,6 +28,8 @@ from semcut.indexes.regular_files import open_binary
 MAX_LIST_BYTES, MAX_ROWS, MAX_ROW_BYTES = 1 << 28, 2_000_000, 1 << 20
 """The largest list, its largest number of rows, and the most bytes of one row."""
 
+_MOST_PATH = 4096
+"""Bytes of the longest path that Linux opens."""
 _SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 10
 _Row = tuple[int, Any, Any]
@@ -210,9 +212,14 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
 
 
 def _absolute(folder: str, path: str) -> str:
-    """Return the absolute path of a file; of one with a part "..", which may lead through a link, the real path."""
+    """Return the absolute path of a file; of one with a part "..", which may lead through a link, the real path.
+
+    A path that no system opens is returned as it is: the time to resolve it would grow with the square of its length.
+    """
     whole = "/" + os.path.join(folder, path).lstrip("/")
     try:
+        if len(os.fsencode(whole)) > _MOST_PATH:
+            return whole
         return os.path.realpath(whole) if ".." in path.split("/") else os.path.normpath(whole)
     except (OSError, ValueError):
         return whole

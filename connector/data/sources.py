@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,10 @@ from semcut.connector.data.image_folders import ImageFolder, Skipped, list_folde
 from semcut.connector.data.image_folders import class_of as class_of
 from semcut.connector.data.library_datasets import torchvision_writer, write_digits
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
+from semcut.connector.data.user_folders import user_folder
 from semcut.indexes.argument_checks import integer_given, number_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
-from semcut.indexes.errors import DataError, InvalidParameterError, require, shown
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 from semcut.indexes.regular_files import open_binary
 
 DIGEST_BYTES = 16
@@ -213,6 +214,15 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
     )
 
 
+def digits(part: Literal["train", "test"]) -> ImageSet:
+    """Find the images of scikit-learn's digits; a folder of the user that is named `digits` is not looked at.
+
+    Raises:
+        DataError: the cache cannot be written to.
+    """
+    return load(_cached("digits-1", write_digits).absolute() / part)
+
+
 def _labelled(found: ImageList) -> ImageSet:
     """Return the images of a list that have a label."""
     require_labels(found)
@@ -281,13 +291,12 @@ def folder(source: str | os.PathLike[str]) -> Path:
 
 
 def cache() -> Path:
-    """Return the cache folder, for unpacked archives, written-out data sets and frozen features."""
-    if chosen := os.environ.get("SEMCUT_CACHE"):
-        return Path(chosen)
-    require({"platformdirs": "platformdirs"}, "find the cache folder", "train")
-    from platformdirs import user_cache_path
+    """Return the cache folder, for unpacked archives, written-out data sets and frozen features.
 
-    return user_cache_path("semcut")
+    Raises:
+        DataError: there is none.
+    """
+    return user_folder("cache", "SEMCUT_CACHE")
 
 
 def _inside(root: Path, inner: str, source: str) -> Path:

@@ -180,7 +180,7 @@ def digits(progress: Progress) -> IndexPair:
     from semcut.connector.training.loop import train
     from semcut.connector.training.train_config import TrainConfig
 
-    training, queries = sources.load("digits/train"), sources.load("digits/test")
+    training, queries = sources.digits("train"), sources.digits("test")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=6, augment="shift")
 

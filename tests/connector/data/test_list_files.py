@@ -111,6 +111,18 @@ def test_what_is_missing_or_repeated_is_named_and_skipped(place: Path) -> None:
     assert "expected text of 1 to 1,000 characters or an integer" in images.skipped[8][1]
 
 
+def test_a_path_that_no_system_opens_is_skipped_unresolved(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[str] = []
+    for name in ("realpath", "normpath"):
+        own = getattr(os.path, name)
+        monkeypatch.setattr(list_files.os.path, name, lambda path, own=own: resolved.append(path) or own(path))
+    listed = [*rows(1), ("../" * 300_000 + "x.png", "cat"), ("a/" * 300_000 + "x.png", "cat"), ("é" * 3000, "dog")]
+    found = read_list(write(place / "a.jsonl", listed))
+    assert len(found.files) == 1
+    assert [reason for _, reason in found.skipped] == ["File name too long"] * 3
+    assert max(map(len, resolved)) < 5000
+
+
 def test_values_of_json_that_are_no_paths_or_labels_are_skipped(place: Path) -> None:
     good = [{"path": file, "label": number % 2} for number, (file, _) in enumerate(rows(4))]
     bad = [{"path": 1}, {"path": None}, {"path": ["a"]}, {"label": 1}, {"path": "a\0b"}, {"path": "\ud800"}]
