@@ -148,14 +148,14 @@ def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, re
 def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     """Return which of the files that cannot be read have a record, and are certainly no images, or are gone.
 
-    A file that the system does not let semcut read, or whose decoder was killed, may still be an image.
+    A file of which no decoder has judged the bytes, or that cannot be read now, may still be an image.
     """
-    certain = [uri for uri, reason in unreadable.items() if not isinstance(reason, PassingReason)]
-    with_record = [uri for uri in certain if uri in files.ids]
     return [
         uri
-        for uri in with_record
-        if digest_of(files.path_of(uri)) is not None or why_missing(files.path_of(uri)) is None
+        for uri, reason in unreadable.items()
+        if uri in files.ids
+        if why_missing(path := files.path_of(uri)) is None
+        or (not isinstance(reason, PassingReason) and digest_of(path) is not None)
     ]
 
 

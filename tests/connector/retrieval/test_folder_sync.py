@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
-from semcut.connector.data.decoding_messages import Answer, refused
+from semcut.connector.data import images
+from semcut.connector.data.decoding_messages import Answer, Outcome, not_decoded
 from semcut.connector.data.decoding_pool import DecodingPool
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.data.sources import ImageSet
@@ -638,8 +640,9 @@ def test_training_images_that_were_left_out_stay_left_out(
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
-    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+@pytest.mark.parametrize("why", ["killed", "no memory", "permission"])
+def test_a_picture_of_which_no_decoder_has_judged_the_bytes_keeps_its_record_and_is_tried_again(
+    why: str, index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
     before = content(index)
     for name, file in zip(("a/00.png", "a/new.png"), digits.files[-2:], strict=True):
@@ -647,10 +650,16 @@ def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
     settle(photos)
 
     def kill(self: DecodingPool, *arguments: object, **named: object) -> Answer:
-        return refused("its decoder has ended (SIGKILL)")
+        answer = not_decoded("its decoder has ended (SIGKILL)")
+        return answer if why == "killed" else answer._replace(outcome=Outcome.MORE_MEMORY)
+
+    def forbid(*arguments: object, **named: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch, Connector.open(index) as connector:
         patch.setattr(DecodingPool, "ask", kill)
+        if why == "permission":
+            patch.setattr(images, "open_binary", forbid)
         done = connector.sync(dry_run=dry_run)
     assert (done.added, done.replaced, done.removed) == (0, 0, 0)
     assert content(index) == before
