@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from semcut.connector.retrieval.file_changes import why_missing
 from semcut.connector.retrieval.file_records import (
     copy_into,
     encode_into,
+    note_left_out,
     note_touched,
     note_unreadable,
     target_ids,
@@ -33,6 +35,7 @@ from semcut.connector.retrieval.file_records import (
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.model_link import add_root
+from semcut.connector.retrieval.trained_records import TRAINED, contents_left_out
 from semcut.indexes.progress import Progress
 from semcut.indexes.unfinished import adding, is_marked, work_id
 
@@ -82,6 +85,7 @@ def sync_folder(
     *,
     whole: bool,
     dry_run: bool = False,
+    network: Path | None = None,
 ) -> Synced:
     """Bring an index in step with a folder.
 
@@ -93,21 +97,23 @@ def sync_folder(
         report: called with the number of files that were encoded or cannot be read.
         whole: whether the folder has all images of the index, so that a command that filled it need not go on.
         dry_run: whether nothing is changed.
+        network: run directory of the network, if it is not where the link of the index says.
 
     Raises:
         DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed.
         LockedError, StorageError: the index cannot be changed.
-        CheckpointError: the network cannot be loaded; nothing was changed.
+        CheckpointError: the network, or what it was trained on, cannot be read; nothing was changed.
     """
     with files.changing:
-        return _sync(files, place, folder, encoder, report, whole, dry_run)
+        return _sync(files, place, folder, encoder, report, whole, dry_run, network)
 
 
 def _sync(
     files: IndexedFiles, place: Path | None, folder: str, encoder: Callable[[], Encoder], report: Progress,
-    whole: bool, dry_run: bool,
+    whole: bool, dry_run: bool, model: Path | None,
 ) -> Synced:  # fmt: skip
-    plan = folder_changes(files, folder)
+    left_out = partial(contents_left_out, place, model)
+    plan = folder_changes(files, folder, left_out)
     if dry_run:
         unreadable = _unreadable(files, plan.encoded)
         return _result(files, plan, unreadable, len(_no_images(files, unreadable)))
@@ -116,7 +122,7 @@ def _sync(
     version = files.index.version
     files.begin()
     if files.index.version != version:  # another process has changed it since it was opened
-        plan = folder_changes(files, folder)
+        plan = folder_changes(files, folder, left_out)
     network = encoder() if plan.encoded else None
     if place is None:
         return _apply(files, plan, network, report)
@@ -141,6 +147,7 @@ def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, re
         require_listable(plan.folder, filled=True)
         files.remove(gone | no_images)
     note_unreadable(files, unreadable, seen)
+    note_left_out(files, [files.path_of(uri) for uri in plan.trained], TRAINED)
     note_touched(files, [*plan.files.touched, *plan.files.settled], seen)
     return _result(files, replace(plan, gone=gone), unreadable, len(no_images))
 

@@ -21,11 +21,13 @@ from semcut.connector import Connector
 from semcut.connector.data import images
 from semcut.connector.data.decoding_messages import Answer, Outcome, not_decoded
 from semcut.connector.data.decoding_pool import DecodingPool
+from semcut.connector.data.image_contents import digest_of
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import file_facts, folder_changes, folder_sync
 from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.trained_records import TRAINED
 from semcut.indexes import DataError, DuplicateIdError, FaissIndex, LockedError
 from semcut.indexes.storage.directory import FACTS, MARK
 from tests.command import semcut
@@ -685,7 +687,9 @@ def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
         assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
 
 
-@pytest.mark.parametrize("case", ["other files", "times to come", "killed"])
+@pytest.mark.parametrize(
+    "case", ["other files", "times to come", "killed", "touched", "moved", "relocated", "nothing known", "imported"]
+)
 def test_training_images_that_were_left_out_never_come_back(
     case: str, photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -707,5 +711,38 @@ def test_training_images_that_were_left_out_never_come_back(
             stream.write("torn\n")
         with Connector.open(tmp_path / "index") as connector:
             connector.add_files([next(file for file in digits.files if file not in set(digits.sample(600).files))])
-    sync(tmp_path / "index")
-    assert "a/trained.png" not in content(tmp_path / "index")
+    if case == "touched":
+        os.utime(trained, ns=(LONG_AGO, LONG_AGO + 10**9))
+    elif case == "moved":
+        trained.rename(photos / "b" / "trained.png")
+    elif case == "relocated":
+        shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copy)
+        semcut("relocate", "index", "--images", "copy", cwd=tmp_path)
+    elif case == "nothing known":
+        (tmp_path / "index" / FACTS).unlink()
+    elif case == "imported":
+        pytest.importorskip("pyarrow")
+        semcut("export", "index", "index.parquet", cwd=tmp_path)
+        shutil.rmtree(tmp_path / "index")
+        semcut("import", "index.parquet", "--out", "index", cwd=tmp_path)
+    trained_on = model.training_digests().all
+    expected = {file.name for file in photos.rglob("*.png") if digest_of(str(file)) not in trained_on}
+    for _ in range(2):
+        done = sync(tmp_path / "index")
+        assert {Path(uri).name for uri in content(tmp_path / "index") if not uri.startswith("/")} == expected
+    skipped = [file for file, reason in done["skipped"] if reason == TRAINED]  # type: ignore[attr-defined]
+    assert len(skipped) == 25 - len(expected) > 0
+
+
+def test_a_training_image_that_was_added_keeps_its_record_when_it_is_moved(
+    photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    trained = photos / "a" / "trained.png"
+    shutil.copy(digits.sample(600).files[0], trained)
+    settle(photos)
+    semcut("index", "photos", "--model", model.path, "--out", "index", "--exclude-training", cwd=tmp_path)
+    semcut("add", "index", trained, cwd=tmp_path)
+    before = content(tmp_path / "index")["a/trained.png"]
+    trained.rename(photos / "b" / "trained.png")
+    assert sync(tmp_path / "index")["moved"] == 1
+    assert content(tmp_path / "index")["b/trained.png"] == before
