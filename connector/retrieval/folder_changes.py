@@ -41,6 +41,7 @@ class FolderChanges:
             id of that record, which stays as it is until it is copied.
         encoded: files that the network has to encode.
         gone: records whose file is gone, without those of moved files, with their uris, by id.
+        doubles: other records of files that are listed and have a record that is kept, with their uris, by id.
         others: number of records of other files, which are left alone.
         trained: files without a record that are left out, because the network was trained on them.
         skipped: what was left out, with reasons.
@@ -52,6 +53,7 @@ class FolderChanges:
     copied: list[tuple[str, int]] = field(default_factory=list)
     encoded: list[str] = field(default_factory=list)
     gone: dict[int, str] = field(default_factory=dict)
+    doubles: dict[int, str] = field(default_factory=dict)
     others: int = 0
     trained: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -60,7 +62,9 @@ class FolderChanges:
     def any(self) -> bool:
         """Whether there is anything to do."""
         files = self.files
-        return bool(files.new or files.changed or files.touched or files.settled or self.gone or self.trained)
+        return bool(
+            files.new or files.changed or files.touched or files.settled or self.gone or self.doubles or self.trained
+        )
 
 
 def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
@@ -142,6 +146,8 @@ def folder_changes(
     removed = {ids[uri]: uri for uri in missing if ids[uri] not in moved_ids}
     absent = set(missing)
     removed |= {record: str(uri) for uri, record in files.other_records if uri in absent}
+    kept = listed - absent - {files.uri_of(path) for path, _ in found.refused}
+    doubles = {record: str(uri) for uri, record in files.other_records if uri in kept}
     return FolderChanges(
         folder,
         found,
@@ -149,7 +155,8 @@ def folder_changes(
         copied,
         encoded,
         removed,
-        len(files.index) - len(removed) - len(moved) - len(listed & ids.keys()) + len(found.missing),
+        doubles,
+        len(files.index) - len(removed) - len(doubles) - len(moved) - len(listed & ids.keys()) + len(found.missing),
         trained,
         [
             *listing.skipped, *found.unreadable, *found.refused, *refused,

@@ -687,6 +687,31 @@ def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
         assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_file_keeps_one_record_and_that_is_the_true_one(
+    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    before = content(index)["a/00.png"][0]
+    copy = Path(shutil.copytree(photos, photos.parent / "copy"))
+    shutil.copy(digits.files[-1], copy / "a" / "00.png")
+    settle(copy)
+    semcut("add", "index", "copy", cwd=photos.parent)
+    (true,) = (found[1] for uri, found in content(index).items() if uri == str(copy / "a" / "00.png"))
+    semcut("relocate", "index", "--images", "copy", cwd=photos.parent)
+    if not readable:
+        monkeypatch.setattr(DecodingPool, "ask", lambda *arguments, **named: not_decoded("killed"))
+        with Connector.open(index) as connector:
+            done = connector.sync()
+            assert (done.removed, done.others, len(connector.index)) == (0, 2, 25)
+        monkeypatch.undo()
+    planned = sync(index, "--dry-run")
+    done = sync(index)
+    assert figures(planned) == figures(done) == {"replaced": 1, "removed": 1, "unchanged": 23, "encoded": 1}
+    assert content(index)["a/00.png"] == (before, true)
+    assert len(content(index)) == 24
+    assert figures(sync(index)) == {"unchanged": 24}
+
+
 @pytest.mark.parametrize(
     "case", ["other files", "times to come", "killed", "touched", "moved", "relocated", "nothing known", "imported"]
 )
