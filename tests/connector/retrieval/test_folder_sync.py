@@ -687,6 +687,32 @@ def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
         assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "the folder above"])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_copy_of_a_folder_that_is_not_mounted_is_known(left: str, added: bool, index: Path, photos: Path) -> None:
+    home = photos.parent / "home"
+    if added:  # of a folder that was added, too, whose uris are absolute
+        away = photos.parent / "usb" / "more"
+        shutil.copytree(photos, away, ignore=shutil.ignore_patterns("a"))
+        for number, file in enumerate(sorted(away.rglob("*.png"))):
+            file.write_bytes(file.read_bytes() + bytes(number + 1))
+        settle(away)
+        semcut("add", "index", away, cwd=photos.parent)
+        assert len(content(index)) == 40
+    else:
+        away = photos
+    shutil.copytree(away, home)
+    away.rename(away.parent / "elsewhere")
+    if left == "an empty folder":
+        away.mkdir()
+    elif left == "nothing" and added:
+        (away.parent / "elsewhere").rename(photos.parent / "elsewhere")
+        away.parent.rmdir()
+    before = content(index)
+    semcut("add", "index", "home", cwd=photos.parent)
+    assert content(index) == before
+
+
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_file_keeps_one_record_and_that_is_the_true_one(
     index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, readable: bool
