@@ -184,9 +184,9 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
 
 def _other_work(out: Path, root: str | None, works: Sequence[str]) -> str:
     """Say which command has to be called again, after `semcut index` has done its part."""
-    from semcut.indexes.unfinished import work_id
+    from semcut.connector.retrieval.folder_sync import sync_id
 
-    synced = root is not None and tuple(works) == (work_id("sync", [root]),)
+    synced = root is not None and tuple(works) == (sync_id(root, root),)
     command = f"`semcut sync {out}`" if synced else "another command, such as `semcut add` or `semcut sync`,"
     return f"{command} was interrupted there, or is still running: call that again"
 

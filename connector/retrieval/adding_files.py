@@ -118,7 +118,8 @@ def _add(
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
         of = work_id("add", uris if work is None else work)
-        with adding(place, len(targets), len(files.index), makes=resume, of=of, outside=outside):
+        new = files.index.version == 0
+        with adding(place, len(targets), len(files.index), makes=resume, new=new, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
             unreadable = change()

@@ -14,6 +14,7 @@ rest. No function here needs torch, unless the network has to encode something.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -127,11 +128,17 @@ def _sync(
     network = encoder() if plan.encoded else None
     if place is None:
         return _apply(files, plan, network, report)
-    work = work_id("sync", [folder])
+    work = sync_id(folder, files.root)
     outside = not whole and not f"{folder}/".startswith(f"{files.root}/")
     with adding(place, len(plan.files.new), len(files.index), whole=whole, of=work, outside=outside):
         add_root(place, folder)
         return _apply(files, plan, network, report)
+
+
+def sync_id(folder: str, root: str | None) -> str:
+    """Return what identifies the sync with a folder for a mark: the same after the folder was moved with its root."""
+    below = root is not None and f"{folder}/".startswith(f"{root}/")
+    return work_id("sync", [os.path.relpath(folder, root) if below else folder])
 
 
 def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, report: Progress) -> Synced:
