@@ -150,7 +150,7 @@ def _decoded(stream: IO[bytes], memory: int) -> Image.Image:
 
 
 def _is_there(count: int) -> bool:
-    """Return whether the system gives this process so many bytes of memory now."""
+    """Return whether the system gives this process this number of bytes now."""
     try:
         mmap.mmap(-1, max(1, count), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, ValueError, MemoryError):
