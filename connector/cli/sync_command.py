@@ -49,7 +49,7 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
         path = folder_given(given, link.folder)
         done = sync_folder(
             IndexedFiles(opened, index, link.root), index, path, lambda: network_encoder(index, link, model, device),
-            progress, whole=path == link.folder, dry_run=dry_run,
+            progress, whole=path == link.folder, dry_run=dry_run, network=model,
         )  # fmt: skip
         records = len(opened)
     print_skipped(done.skipped, at_most=SKIPPED_SHOWN)

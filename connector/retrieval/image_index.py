@@ -245,7 +245,7 @@ class Connector:
         path = folder_given(given, own)
         result = sync_folder(
             self.files, self._path, path, lambda: self.encoder, progress or silent,
-            whole=path == own, dry_run=flag_given("dry_run", dry_run),
+            whole=path == own, dry_run=flag_given("dry_run", dry_run), network=self.encoder.checkpoint.path,
         )  # fmt: skip
         link = None if self._path is None else read_link(self._path)
         self.roots = self.roots if link is None else link.roots

@@ -12,6 +12,7 @@ No other module reads or writes this file, which is in the directory of every st
     ranking       ranking of such searches, likewise
     root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
                   Older indexes have no root, and absolute uris
+    exclude_training    true if `semcut sync` adds no image that the network was trained on; missing otherwise
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
 `model` or elsewhere, is the network that made the index.
@@ -55,6 +56,7 @@ class ModelLink:
         root: the folder to which the uris of the records are relative; None if uris are paths.
         beside: where the network is if it was moved together with the index; None if that is not known.
         defaults: cutoff and ranking of searches that name none.
+        exclude_training: whether `semcut sync` adds no image that the network was trained on.
     """
 
     model: Path
@@ -63,6 +65,7 @@ class ModelLink:
     root: str | None = None
     beside: Path | None = field(default=None, compare=False)  # two links to one network are the same
     defaults: SearchDefaults = STANDARD
+    exclude_training: bool = False
 
     @property
     def folder(self) -> str | None:
@@ -94,6 +97,7 @@ def write_link(
     root: str | None = None,
     cutoff: float = DEFAULT_CUTOFF,
     ranking: Ranking = "distance",
+    exclude_training: bool = False,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
 
@@ -110,6 +114,7 @@ def write_link(
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
         **({} if root is None else {"root": root}),
         **SearchDefaults(cutoff, ranking).content(),
+        **({"exclude_training": True} if exclude_training else {}),
     }
     _write(Path(index), content)
 
@@ -166,6 +171,7 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         _root(content),
         Path(index) / str(beside) if named_beside else None,
         SearchDefaults.of(content),
+        content.get("exclude_training") is True,
     )
 
 
@@ -196,7 +202,8 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     root = _root(content)
     named = [one for one in roots if isinstance(one, str) and one]
-    others = {"root": root} if root is not None else {}
+    others: dict[str, Any] = {"root": root} if root is not None else {}
+    others |= {"exclude_training": True} if content.get("exclude_training") is True else {}
     return {**found, "roots": named, **others, **SearchDefaults.of(content).content()}
 
 

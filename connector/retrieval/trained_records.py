@@ -12,7 +12,11 @@ from typing import NamedTuple
 
 from semcut.connector.data.training_digests import read_digests
 from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.connector.retrieval.model_link import network_of, read_link, require_network
 from semcut.indexes.errors import CheckpointError
+
+TRAINED = "the network was trained on it"
+"""Why a file is left out."""
 
 
 class TrainedRecords(NamedTuple):
@@ -45,3 +49,21 @@ def training_of(network: Path) -> frozenset[bytes] | None:
         return read_digests(network).all
     except CheckpointError:
         return None
+
+
+def contents_left_out(index: Path | None, network: Path | None = None) -> frozenset[str]:
+    """Return the digests, in hex, of the images that `semcut sync` does not add: see `exclude_training` of a link.
+
+    Args:
+        index: directory of the index; None if it has none.
+        network: run directory of its network; None if it is where the link says.
+
+    Raises:
+        CheckpointError: there are such images, and the network, or what it was trained on, cannot be read.
+    """
+    link = None if index is None else read_link(index)
+    if index is None or link is None or not link.exclude_training:
+        return frozenset()
+    place = network or network_of(index, link)
+    require_network(place, link.sha256)
+    return frozenset(digest.hex() for digest in read_digests(place).all)
