@@ -200,7 +200,7 @@ class IndexSummary(_Message):
     dim: int = Field(description="Length of a feature.")
     normalised: bool = Field(description="Whether features have length 1, which the fused ranking requires.")
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
-    cutoff: float = Field(description="Cutoff of searches that name none.")
+    cutoff: float | None = Field(description="Cutoff of searches that name none; null for no cutoff.")
     ranking: Ranking = Field(description="Ranking of searches that name none.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str

@@ -8,7 +8,7 @@ No other module reads or writes this file, which is in the directory of every st
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
-    cutoff        cutoff of searches that name none; missing where it is the default of semcut
+    cutoff        cutoff of searches that name none; null for no cutoff, missing where it is the default of semcut
     ranking       ranking of such searches, likewise
     root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
                   Older indexes have no root, and absolute uris
@@ -95,7 +95,7 @@ def write_link(
     binarisation: str,
     roots: Sequence[str] = (),
     root: str | None = None,
-    cutoff: float = DEFAULT_CUTOFF,
+    cutoff: float | None = DEFAULT_CUTOFF,
     ranking: Ranking = "distance",
     exclude_training: bool = False,
 ) -> None:

@@ -22,11 +22,11 @@ class SearchDefaults:
     """The defaults of searches of one index.
 
     Attributes:
-        cutoff: t of Eq. 2, in [0, 1).
+        cutoff: t of Eq. 2, in [0, 1); None for no cutoff.
         ranking: what results are ordered by.
     """
 
-    cutoff: float = DEFAULT_CUTOFF
+    cutoff: float | None = DEFAULT_CUTOFF
     ranking: Ranking = "distance"
 
     def params(
@@ -58,9 +58,10 @@ class SearchDefaults:
     @staticmethod
     def of(content: Mapping[str, Any]) -> SearchDefaults:
         """Return the defaults in a link, which may come from anywhere; those of semcut where it has no valid ones."""
-        cutoff, ranking = content.get("cutoff"), content.get("ranking")
+        cutoff, ranking = content.get("cutoff", DEFAULT_CUTOFF), content.get("ranking")
+        number = float(cutoff) if isinstance(cutoff, int | float) and 0 <= cutoff < 1 else DEFAULT_CUTOFF
         return SearchDefaults(
-            float(cutoff) if isinstance(cutoff, int | float) and 0 <= cutoff < 1 else DEFAULT_CUTOFF,
+            None if cutoff is None else number,
             cast(Ranking, ranking) if isinstance(ranking, str) and ranking in get_args(Ranking) else "distance",
         )
 

@@ -13,10 +13,12 @@ const MAX_UPLOAD = 16 << 20; // bytes, the server's limit
 const FIRST_PARTITIONS = 12;
 const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
+const NO_CUTOFF = -0.01; // the leftmost place of the slider
 const INITIAL = {
   view: "search", id: null, image: null, k: 12, cutoff: 0.2, shortlist: 100, ranking: "distance", compare: false,
   only: false, partition: null, ambiguous: false,
 };
+const ABSENT = { shortlist: "all", cutoff: "none" }; // in the address, for null
 const MARKS = { missed: "missed by the search", extra: "not found by brute force" };
 const FAILURES = {
   stats: "The index could not be read",
@@ -134,7 +136,7 @@ const showBusy = () => (document.body.dataset.busy = String(timer !== 0 || runni
 function stateToHash() {
   const parts = new URLSearchParams();
   for (const name of Object.keys(INITIAL)) {
-    const value = name === "shortlist" ? (state.shortlist ?? "all") : state[name];
+    const value = state[name] ?? ABSENT[name] ?? null;
     if (value !== null && value !== false) parts.set(name, value === true ? "1" : String(value));
   }
   return `#${parts}`;
@@ -149,7 +151,7 @@ function stateFromHash(hash) {
     return digits === null ? null : clamp(Number(digits), least, most);
   };
   const k = whole("k", 1, MAX_K) ?? INITIAL.k;
-  const cutoff = text("cutoff", /^[01](\.\d{1,9})?$/);
+  const cutoff = text("cutoff", /^([01](\.\d{1,9})?|none)$/);
   const file = whole("image", 1, 1e6);
   const shortlist = whole("shortlist", 1, MAX_SHORTLIST) ?? INITIAL.shortlist;
   return {
@@ -157,7 +159,7 @@ function stateFromHash(hash) {
     id: text("id", /^\d{1,19}$/),
     image: uploads[file - 1] ? file : null, // a reloaded page has no files any more
     k,
-    cutoff: cutoff === null ? INITIAL.cutoff : clamp(Math.round(100 * Number(cutoff)) / 100, 0, 0.99),
+    cutoff: cutoff === null ? INITIAL.cutoff : cutoff === "none" ? null : clamp(Number(cutoff), 0, 0.99),
     shortlist: given.get("shortlist") === "all" ? null : Math.max(k, shortlist),
     ranking: rankingFrom(given.get("ranking")),
     compare: given.get("compare") === "1" && stats.comparable,
@@ -165,6 +167,12 @@ function stateFromHash(hash) {
     ambiguous: given.get("ambiguous") === "1",
     only: given.get("only") === "1",
   };
+}
+
+/** Write a cutoff; a small one, which a calibration may choose, with all its digits. */
+function cutoffText(cutoff) {
+  if (cutoff === null) return "none";
+  return cutoff > 0 && cutoff < 0.01 ? String(cutoff) : cutoff.toFixed(2);
 }
 
 function rankingFrom(given) {
@@ -216,8 +224,8 @@ function showControls() {
   const write = (id, value) => {
     if ($(id).value !== String(value)) $(id).value = value; // writing an equal value would move the cursor
   };
-  write("cutoff", state.cutoff);
-  $("cutoff-value").textContent = state.cutoff.toFixed(2);
+  write("cutoff", state.cutoff ?? NO_CUTOFF);
+  $("cutoff-value").textContent = cutoffText(state.cutoff);
   write("k", state.k);
   $("shortlist").min = state.k;
   $("shortlist").disabled = $("shortlist-all").checked = state.shortlist === null;
@@ -336,7 +344,8 @@ async function search(signal) {
   const settings = { ...state };
   const { id, image, k, cutoff, shortlist, ranking, compare, only } = settings;
   const query = image === null ? { id } : { image: await inBase64(uploads[image - 1].file) };
-  const asked = { ...query, k, cutoff, shortlist, ranking, fill: !only, compare, explain: true };
+  const limit = cutoff === null ? { no_cutoff: true } : { cutoff };
+  const asked = { ...query, ...limit, k, shortlist, ranking, fill: !only, compare, explain: true };
   const answer = await request("/search", signal, asked);
   last = { answer, settings, key: searchKey(settings) };
   showAnswer();
@@ -368,7 +377,7 @@ function showAnswer() {
   document.querySelector(".grids").dataset.compare = String(Boolean(compared));
   $("key").hidden = !document.querySelector(".grids [data-other=true]");
   $("none").hidden = hits.length > 0;
-  $("none").textContent = `No record has a relevance above ${settings.cutoff.toFixed(2)}.`;
+  $("none").textContent = `No record has a relevance above ${cutoffText(settings.cutoff ?? 0)}.`;
   showPruning();
 }
 
@@ -411,7 +420,7 @@ function showPruning() {
   const { answer: { partitions }, settings } = last;
   const scale = Math.max(1, partitions[0]?.bound ?? 0); // with a prior, relevance can be above 1
   const shown = allShown ? partitions : partitions.slice(0, FIRST_PARTITIONS);
-  $("partitions-of-query").style.setProperty("--cutoff", settings.cutoff / scale);
+  $("partitions-of-query").style.setProperty("--cutoff", (settings.cutoff ?? 0) / scale);
   $("partitions-of-query").replaceChildren(...shown.map((one) => pruningRow(one, scale)));
   const button = $("partitions-all");
   button.hidden = partitions.length <= FIRST_PARTITIONS;
@@ -562,7 +571,10 @@ function listenToNumber(id, least, most) {
 }
 
 function listen() {
-  $("cutoff").addEventListener("input", () => changeSetting({ cutoff: Number($("cutoff").value) }));
+  $("cutoff").addEventListener("input", () => {
+    const value = Number($("cutoff").value);
+    changeSetting({ cutoff: value < 0 ? null : value });
+  });
   listenToNumber("k", () => 1, MAX_K);
   listenToNumber("shortlist", () => state.k, MAX_SHORTLIST);
   $("shortlist-all").addEventListener("change", () => {

@@ -44,6 +44,7 @@ COMMANDS = (
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
+    "calibrate INDEX IMAGES --model NETWORK --miss 90%",
     "explore INDEX --model NETWORK --no-browser --port 0",
     "explore INDEX --images DIRECTORY --no-browser --port 0",
     "benchmark NEW --data INDEX INDEX --quick --methods nothing",
