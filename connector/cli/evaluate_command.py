@@ -61,10 +61,10 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
-    QUERIES is a folder or archive with one folder of images per class, at any depth below it, or a list with labels. A
-    record is right if it shares a label with the query. Prints mAP, precision and the share of the index that was
-    scanned. With --protocol, QUERIES is the data set that the network was trained on and the index was made from; the
-    command checks that, and also compares all rankings at several cutoffs.
+    QUERIES is a folder or archive with one folder of images per class, at any depth below it, or a list, Parquet files
+    or shards with labels. A record is right if it shares a label with the query. Prints mAP, precision and the share of
+    the index that was scanned. With --protocol, QUERIES is the data set that the network was trained on and the index
+    was made from; the command checks that, and also compares all rankings at several cutoffs.
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector

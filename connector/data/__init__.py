@@ -1,7 +1,9 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
     sources         find a data set (folder, archive, list, digits, torchvision), load it as an `ImageSet` with labels
-    source_folders  unpack an archive, or write out a data set of a library, into the cache
+    source_folders  unpack an archive, or write out another data set, into the cache
+    packed_files    find Parquet files (read by parquet_images) and shards of WebDataset (by webdataset_shards), whose
+                    images sample_folders writes as a folder
     image_folders   list the files and classes of a folder, by the one rule of all commands
     list_files      read lists of files and labels, .csv and .jsonl
     library_datasets    write data sets of scikit-learn and torchvision as folders
@@ -18,10 +20,10 @@
     label_sets      hold the labels of many images, any number of each
     class_names, file_arguments, image_arguments    check arguments of the public functions
 
-Other packages import from these modules directly. To add a kind of source, extend `source_folders.folder`; to add a
-protocol, extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is installed
-but does not load Pillow or numpy, so that the command line can list the names of protocols quickly. No module here
-loads torch, except to write out a torchvision data set.
+Other packages import from these modules directly. To add a kind of source, extend `source_folders.source_folder`; to
+add a protocol, extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is
+installed but does not load Pillow or numpy, so that the command line can list the names of protocols quickly. No module
+here loads torch, except to write out a torchvision data set.
 """
 
 from typing import Literal

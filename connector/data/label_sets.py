@@ -103,6 +103,6 @@ def require_one_label(files: Sequence[str], sets: LabelSets | None, purpose: str
     several = [] if sets is None else np.flatnonzero(sets.counts > 1).tolist()
     if several:
         raise DataError(
-            f"{len(several):,} of {len(files):,} images have several labels, the first is {files[several[0]]}: {purpose} "
-            "needs one label of each image"
+            f"{len(several):,} of {len(files):,} images have several labels, the first is {files[several[0]]}: "
+            f"{purpose} needs one label of each image"
         )

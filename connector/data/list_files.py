@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from semcut.connector.data.class_names import MAX_CLASSES, MAX_NAME, is_class_name
+from semcut.connector.data.class_names import label_names
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import open_binary
@@ -200,7 +200,7 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
             raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
         has_path = isinstance(given, str) and given and "\0" not in given
         path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
-        labels, wrong = _labels(label, several)
+        labels, wrong = label_names(label, several)
         size += sys.getsizeof(path)
         size += sum(sys.getsizeof(text) for text in labels if text not in known)
         size += 0 if labels in sets else sys.getsizeof(labels)
@@ -218,23 +218,6 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         found.files.append(path)
         kept = tuple(known.setdefault(text, text) for text in labels)
         found.labels.append(sets.setdefault(kept, kept))
-
-
-def _labels(label: Any, several: Any) -> tuple[tuple[str, ...], str | None]:
-    """Return the different labels of a row, and what is wrong with them; None if nothing is."""
-    if isinstance(several, str):
-        several = [part.strip() for part in several.split(";") if part.strip()]
-    single = () if label is None or label == "" else (("label", label),)
-    texts: dict[str, None] = {}
-    for column, value in (*single, *(("labels", one) for one in several or ())):
-        text = str(value) if type(value) is int else value
-        if not is_class_name(text):
-            expected = f"text of 1 to {MAX_NAME:,} characters or an integer"
-            return (), f"column {column} has {shown(value)}, expected {expected}"
-        texts[text] = None
-    if len(texts) > MAX_CLASSES:
-        return (), f"column labels has {len(texts):,} labels, expected at most {MAX_CLASSES:,}"
-    return tuple(texts), None
 
 
 def _absolute(folder: str, path: str) -> str:

@@ -5,11 +5,12 @@ A source is given as a string:
     animals/train               a folder with one folder of images per class
     cifar10.tar.gz/train        a folder inside a tar or zip archive, unpacked once into the cache
     photos.csv, photos.jsonl    a list of files, with labels or without, see `list_files`
+    'photos/*.parquet', shards  Parquet files or shards of WebDataset, unpacked once into the cache, see `packed_files`
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
-Archives and data sets of libraries are written to the cache by `source_folders`. The class of a file is the folder
-directly under the root that it is in, see `image_folders`, or its label in a list, which can give it several.
+What is no folder is written to the cache by `source_folders`. The class of a file is the folder directly under the root
+that it is in, see `image_folders`, or its label in a list, which can give it several.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from semcut.connector.data.image_folders import ImageFolder, Skipped, list_folde
 from semcut.connector.data.image_folders import class_of as class_of
 from semcut.connector.data.label_sets import LabelSets
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
-from semcut.connector.data.source_folders import folder
+from semcut.connector.data.source_folders import source_folder
 from semcut.indexes.argument_checks import instance_given, integer_given, number_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
@@ -192,7 +193,11 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
     source = possible_path_given("source", source)
     if is_list(source):
         return _labelled(read_list(source))
-    found = list_folder(folder(source))
+    place = source_folder(source)
+    if place.labels is not None:
+        listed = _labelled(replace(read_list(str(place.labels)), name=source))
+        return replace(listed, roots=(str(place.root),))
+    found = list_folder(place.root)
     classes = [name for name, members in found.classes.items() if members.files]
     only_parts = {name.lower() for name in classes} <= _PARTS
     if len(classes) < 2 or only_parts:
@@ -244,11 +249,11 @@ def list_images(source: str | os.PathLike[str]) -> ImageFolder:
     """List the files of a source, with or without classes; those of a list are in no class.
 
     Raises:
-        DataError: as for `folder`, `list_folder` and `read_list`.
+        DataError: as for `source_folder`, `list_folder` and `read_list`.
         InvalidParameterError: it is no path.
     """
     source = possible_path_given("source", source)
     if is_list(source):
         found = read_list(source)
         return ImageFolder(found.root, found.files, {}, found.skipped, [])
-    return list_folder(folder(source))
+    return list_folder(source_folder(source).root)

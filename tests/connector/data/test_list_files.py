@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data import list_files, sources
+from semcut.connector.data import class_names, list_files, sources
 from semcut.connector.data.list_files import read_list
 from semcut.indexes.errors import DataError
 from tests.command import semcut
@@ -288,7 +288,7 @@ def test_labels_that_are_none_are_named_by_line_and_column(place: Path, monkeypa
     assert images.skipped[1][1] == (
         f"line 6 of {place}/a.jsonl, column labels has 1.5, expected text of 1 to 1,000 characters or an integer"
     )
-    monkeypatch.setattr(list_files, "MAX_CLASSES", 3)
+    monkeypatch.setattr(class_names, "MAX_CLASSES", 3)
     images = sources.load(write(place / "b.csv", f"path,labels\n{rows()[0][0]},a;b\n{rows()[1][0]},a;b;c;d\n"))
     assert images.skipped[0][1].endswith(
         "line 3 of " + f"{place}/b.csv, column labels has 4 labels, expected at most 3"

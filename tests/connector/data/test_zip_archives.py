@@ -85,7 +85,7 @@ def test_a_source_can_be_a_folder_in_a_zip_archive(tmp_path: Path, cache: Path) 
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 1]
     assert Path(images.files[0]).is_relative_to(cache)
-    assert [path.name for path in source_folders.folder(tmp_path / "photos.zip").iterdir()] == ["train"]
+    assert [path.name for path in source_folders.source_folder(tmp_path / "photos.zip").root.iterdir()] == ["train"]
 
 
 def test_files_keep_their_time_and_lose_their_rights(tmp_path: Path) -> None:
