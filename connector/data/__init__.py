@@ -2,6 +2,7 @@
 
     sources         find a data set (folder, archive, list, digits, torchvision), load it as an `ImageSet` with labels
     source_folders  unpack an archive, or write out another data set, into the cache
+    remote_sources  fetch a source that has an address into the cache, by fsspec
     packed_files    find Parquet files (read by parquet_images) and shards of WebDataset (by webdataset_shards), whose
                     images sample_folders writes as a folder
     image_folders   list the files and classes of a folder, by the one rule of all commands

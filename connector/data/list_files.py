@@ -30,7 +30,7 @@ from semcut.indexes.regular_files import open_binary
 MAX_LIST_BYTES, MAX_ROWS, MAX_ROW_BYTES = 1 << 28, 2_000_000, 1 << 20
 """The largest list, its largest number of rows, and the most bytes of one row."""
 
-_SUFFIXES = (".csv", ".jsonl")
+SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 10
 _Row = tuple[int, Any, Any, Any]
 """Number of the line, path, label and labels of a row; None for what it does not have. A CSV file gives `labels` as
@@ -70,7 +70,7 @@ class ImageList:
 def is_list(source: str) -> bool:
     """Return whether a source is a list: a file with the name of one."""
     path = os.path.expanduser(source)
-    return source.lower().endswith(_SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
+    return source.lower().endswith(SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
 
 
 def read_list(source: str) -> ImageList:
@@ -84,8 +84,7 @@ def read_list(source: str) -> ImageList:
     try:
         with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
             lines = _Lines(source, stream)
-            rows = _csv_rows(found, lines) if source.lower().endswith(".csv") else _json_rows(found, lines)
-            _find_files(found, os.path.abspath(path.parent), rows)
+            _find_files(found, os.path.abspath(path.parent), _rows(found, lines))
     except OSError as error:
         raise DataError(f"cannot read the list {source}: {error.strerror or error}") from None
     if not found.files and found.skipped:
@@ -96,6 +95,23 @@ def read_list(source: str) -> ImageList:
     if not found.files:
         raise DataError(f"{source} names no files: expected a path in each row")
     return found
+
+
+def list_paths(source: str, stream: IO[bytes]) -> Iterator[str]:
+    """Yield the paths that a list names, as they are written, without looking for the files.
+
+    Args:
+        source: the name of the list.
+        stream: its content.
+
+    Raises:
+        DataError: as for `read_list`.
+    """
+    found = ImageList(source)
+    for count, (_, path, _, _) in enumerate(_rows(found, _Lines(source, stream))):
+        _require_rows(found, count)
+        if _is_path(path):
+            yield path
 
 
 class _Lines:
@@ -124,6 +140,10 @@ class _Lines:
     def error(self, what: str) -> DataError:
         """Return an error about the latest line."""
         return DataError(f"cannot read the list {self._name}: line {self.number:,} {what}")
+
+
+def _rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+    return _csv_rows(found, lines) if found.name.lower().endswith(".csv") else _json_rows(found, lines)
 
 
 def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
@@ -196,9 +216,8 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
     sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # each combination once
     size = 0
     for count, (line, given, label, several) in enumerate(rows):
-        if count == MAX_ROWS:
-            raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
-        has_path = isinstance(given, str) and given and "\0" not in given
+        _require_rows(found, count)
+        has_path = _is_path(given)
         path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
         labels, wrong = label_names(label, several)
         size += sys.getsizeof(path)
@@ -218,6 +237,15 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         found.files.append(path)
         kept = tuple(known.setdefault(text, text) for text in labels)
         found.labels.append(sets.setdefault(kept, kept))
+
+
+def _require_rows(found: ImageList, count: int) -> None:
+    if count == MAX_ROWS:
+        raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, str) and given != "" and "\0" not in given
 
 
 def _absolute(folder: str, path: str) -> str:

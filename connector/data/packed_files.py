@@ -41,7 +41,7 @@ def packed_files(source: str) -> list[Path] | None:
     if not _ends(path, PARQUET + SHARDS) or not re.search(r"[*?\[{]", source):
         return None
     files: list[Path] = []
-    for pattern in _without_braces(str(path), source):
+    for pattern in without_braces(str(path), source):
         found = sorted(glob.iglob(pattern)) if glob.has_magic(pattern) else [pattern]
         files += map(Path, found)
         if len(files) > MAX_FILES:
@@ -83,7 +83,7 @@ def _ends(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
 
 
-def _without_braces(pattern: str, source: str) -> list[str]:
+def without_braces(pattern: str, source: str) -> list[str]:
     """Return the patterns that one with braces stands for, in order."""
     waiting, found = [pattern], []
     while waiting:

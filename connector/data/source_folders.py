@@ -53,11 +53,11 @@ def _folder(source: str) -> Path:
     """Return the folder of a source that is not packed into few files."""
     name, _, inner = source.partition("/")
     if name == "digits" and not os.path.exists(source):
-        return _inside(_cached("digits-1", write_digits), inner, source)
+        return _inside(cached("digits-1", write_digits), inner, source)
     if source.startswith(_TORCHVISION):
         name, _, split = source.removeprefix(_TORCHVISION).partition("/")
         write = torchvision_writer(source, name, split, cache() / "torchvision")
-        return _cached(f"torchvision-{name}-{split or 'all'}", write)
+        return cached(f"torchvision-{name}-{split or 'all'}", write)
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         return path
@@ -73,7 +73,7 @@ def _folder(source: str) -> Path:
         raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or an archive") from None
     with opened as stream:
         key = _identity([(archive, os.fstat(stream.fileno()))])
-        root = _cached(f"{archive.name.split('.')[0]}-{key}", lambda target: unpack(stream, archive, target))
+        root = cached(f"{archive.name.split('.')[0]}-{key}", lambda target: unpack(stream, archive, target))
     return _inside(root, str(path.relative_to(archive)), source)
 
 
@@ -109,7 +109,7 @@ def _unpacked_samples(source: str, files: Sequence[Path]) -> SourceFolder:
         if _identity(facts()) != key:
             raise DataError(f"{source} has changed while it was read: run the command again")
 
-    root = _cached(f"{files[0].name.split('.')[0]}-images-{key}", fill)
+    root = cached(f"{files[0].name.split('.')[0]}-images-{key}", fill)
     labels = root / LABELS
     return SourceFolder(root / IMAGES, labels if os.path.lexists(labels) else None)
 
@@ -172,7 +172,7 @@ def _inside(root: Path, inner: str, source: str) -> Path:
     return path
 
 
-def _cached(name: str, fill: Callable[[Path], None]) -> Path:
+def cached(name: str, fill: Callable[[Path], None]) -> Path:
     """Return a folder of the cache, filled first if it does not exist; a crash never leaves a partly filled folder.
 
     Raises:

@@ -6,6 +6,7 @@ A source is given as a string:
     cifar10.tar.gz/train        a folder inside a tar or zip archive, unpacked once into the cache
     photos.csv, photos.jsonl    a list of files, with labels or without, see `list_files`
     'photos/*.parquet', shards  Parquet files or shards of WebDataset, unpacked once into the cache, see `packed_files`
+    s3://photos/train           any of these at an address, fetched into the cache by fsspec, see `remote_sources`
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
@@ -30,6 +31,7 @@ from semcut.connector.data.image_folders import ImageFolder, Skipped, list_folde
 from semcut.connector.data.image_folders import class_of as class_of
 from semcut.connector.data.label_sets import LabelSets
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
+from semcut.connector.data.remote_sources import fetched, is_remote
 from semcut.connector.data.source_folders import source_folder
 from semcut.indexes.argument_checks import instance_given, integer_given, number_given, possible_path_given
 from semcut.indexes.array_checks import integers_given
@@ -190,7 +192,7 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
         DataError: the source does not exist, cannot be unpacked, or has fewer than two classes with files.
         InvalidParameterError: it is no path.
     """
-    source = possible_path_given("source", source)
+    source = _local(possible_path_given("source", source))
     if is_list(source):
         return _labelled(read_list(source))
     place = source_folder(source)
@@ -245,6 +247,11 @@ def _labelled(found: ImageList) -> ImageSet:
     )
 
 
+def _local(source: str) -> str:
+    """Return a source on this machine: an address is fetched into the cache first."""
+    return fetched(source) if is_remote(source) else source
+
+
 def list_images(source: str | os.PathLike[str]) -> ImageFolder:
     """List the files of a source, with or without classes; those of a list are in no class.
 
@@ -252,7 +259,7 @@ def list_images(source: str | os.PathLike[str]) -> ImageFolder:
         DataError: as for `source_folder`, `list_folder` and `read_list`.
         InvalidParameterError: it is no path.
     """
-    source = possible_path_given("source", source)
+    source = _local(possible_path_given("source", source))
     if is_list(source):
         found = read_list(source)
         return ImageFolder(found.root, found.files, {}, found.skipped, [])
