@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 from semcut.connector.data.archive_members import (
@@ -48,7 +48,7 @@ _THREADS, _AT_ONCE = 8, 512
 _COPY_BYTES = 1 << 20
 
 _Facts = Mapping[str, Any]
-"""What a store says of a file."""
+"""What a store says of a file; its `name` is where it is fetched from, which is composed here, below the source."""
 
 
 class _Plan(NamedTuple):
@@ -93,7 +93,7 @@ def _errors_of_stores(source: str) -> Iterator[None]:
     """Raise `DataError` for any error: those of file systems are of many types."""
     try:
         yield
-    except DataError:
+    except (DataError, Warning):  # a user can have warnings raised
         raise
     except FileNotFoundError:
         raise DataError(
@@ -115,10 +115,10 @@ def _plan(system: Any, path: str, source: str) -> _Plan:
         return _in_archive(system, path)
     known = name.endswith(PARQUET + _ARCHIVES + SUFFIXES)
     if facts["type"] == "directory" or (not known and system.isdir(path)):
-        return _Plan(_below(system, path), "")
+        return _Plan(_below(system, path, source), "")
     if not known:
         raise DataError(f"{source} is no folder, and its name is not that of an archive, a list or a Parquet file")
-    file = _last(path)
+    file, facts = _last(path), {**facts, "name": path}
     if not name.endswith(SUFFIXES):
         return _Plan({file: facts}, file)
     content, files = _listed(system, path)
@@ -131,6 +131,7 @@ def _matching(system: Any, path: str, source: str) -> dict[str, _Facts]:
     for pattern in without_braces(path, source):
         matches = system.glob(pattern, detail=True) if glob.has_magic(pattern) else {pattern: system.info(pattern)}
         for match, facts in matches.items():
+            facts = {**facts, "name": match}
             if found.setdefault(_last(match), facts) is not facts:
                 raise RefusedArchiveError(f"the pattern names two files {shown(_last(match))}: give one folder")
         if len(found) > MAX_FILES:
@@ -147,24 +148,40 @@ def _in_archive(system: Any, path: str) -> _Plan:
         archive = "/".join(parts[:count])
         if archive.lower().endswith(_ARCHIVES) and system.isfile(archive):
             file = _last(archive)
-            return _Plan({file: system.info(archive)}, "/".join((file, *parts_of("/".join(parts[count:])))))
+            facts = {**system.info(archive), "name": archive}
+            return _Plan({file: facts}, "/".join((file, *parts_of("/".join(parts[count:])))))
     raise FileNotFoundError
 
 
-def _below(system: Any, path: str) -> dict[str, _Facts]:
-    """Return all files in a folder, at any depth."""
+def _below(system: Any, path: str, source: str) -> dict[str, _Facts]:
+    """Return all files in a folder, at any depth; warn of what is no file."""
     found: dict[str, _Facts] = {}
+    others: list[str] = []
     for folder, folders, files in system.walk(path, detail=True, on_error="raise"):
         folder = folder.rstrip("/")
         if folder != path and not folder.startswith(f"{path}/"):
             raise RefusedArchiveError(f"the folder {shown(folder)} is not in {shown(path)}")
-        for name, facts in files.items():
-            if facts["type"] == "file" and name:
-                found["/".join(parts_of(f"{folder[len(path) :].strip('/')}/{name}".lstrip("/")))] = facts
+        below = folder[len(path) :].strip("/")
         for name in folders:
-            parts_of(f"{folder[len(path) :].strip('/')}/{name}".lstrip("/"))  # a link to a folder above has no end
-        require_members(len(found), "files")
+            parts_of(f"{below}/{name}".lstrip("/"))  # links to a folder above would have no end
+        for name, facts in files.items():
+            if not name:
+                continue  # how some stores mark a folder
+            place = "/".join(parts_of(f"{below}/{name}".lstrip("/")))
+            if facts["type"] != "file":
+                others.append(place)
+            elif place in found:
+                raise RefusedArchiveError(f"it holds {shown(place)} twice")
+            else:
+                found[place] = {**facts, "name": f"{folder}/{name}"}
+        require_members(len(found) + len(others), "files")
+    if others:
+        _warn(f"{source}: left out {len(others):,} entries that are no files, the first is {shown(min(others))}")
     return found
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, SemcutWarning, stacklevel=5)
 
 
 def _listed(system: Any, path: str) -> tuple[bytes, dict[str, _Facts]]:
@@ -181,7 +198,7 @@ def _listed(system: Any, path: str) -> tuple[bytes, dict[str, _Facts]]:
             found = system.info(f"{above}/{name}")
         except FileNotFoundError:
             return name, None  # reading the list says so
-        return name, found if found["type"] == "file" else None
+        return name, {**found, "name": f"{above}/{name}"} if found["type"] == "file" else None
 
     with _threads() as pool:
         return content, {name: found for name, found in pool.map(look, sorted(names)) if found is not None}
@@ -191,6 +208,7 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
     """Copy the files of a source to a new folder."""
     target.mkdir()
     budget, lock, left_out = Budget(1 << 62, shutil.disk_usage(target).free), Lock(), list[str]()
+    stopped = Event()
 
     def charge(count: int) -> None:
         with lock:
@@ -201,7 +219,7 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
         most = None if name.lower().endswith(PARQUET + _ARCHIVES) else MAX_BYTES
         charge(DISK_BLOCK)
         with system.open(facts["name"], "rb") as stream, open(target / name, "xb") as file:
-            while block := stream.read(_COPY_BYTES):
+            while not stopped.is_set() and (block := stream.read(_COPY_BYTES)):
                 charge(len(block))
                 file.write(block)
                 if most is not None and file.tell() > most:
@@ -212,22 +230,21 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
     folders = UnpackedFolders(target, lambda: charge(DISK_BLOCK))
     items = [(name, facts) for name, facts in plan.files.items() if plan.content is None or name != plan.inside]
     with _errors_of_stores(source), _threads() as pool:
-        if plan.content is not None:
-            charge(len(plan.content))
-            (target / plan.inside).write_bytes(plan.content)
-        for start in range(0, len(items), _AT_ONCE):
-            part = items[start : start + _AT_ONCE]
-            for name, _ in part:
-                folders.make(name.split("/")[:-1])
-            for _ in pool.map(copy, part):
-                pass
+        try:
+            if plan.content is not None:
+                charge(len(plan.content))
+                (target / plan.inside).write_bytes(plan.content)
+            for start in range(0, len(items), _AT_ONCE):
+                part = items[start : start + _AT_ONCE]
+                for name, _ in part:
+                    folders.make(name.split("/")[:-1])
+                for _ in pool.map(copy, part):
+                    pass
+        finally:
+            stopped.set()
     if left_out:
-        warnings.warn(
-            f"{source}: left out {len(left_out):,} files of more than {MAX_BYTES:,} bytes, the first is "
-            f"{shown(min(left_out))}",
-            SemcutWarning,
-            stacklevel=2,
-        )
+        most, first = f"{MAX_BYTES:,} bytes", shown(min(left_out))
+        _warn(f"{source}: left out {len(left_out):,} files of more than {most}, the first is {first}")
 
 
 @contextmanager
