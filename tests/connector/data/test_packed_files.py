@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from semcut.connector.data import packed_files, sample_folders, sources
-from semcut.indexes import FaissIndex
+from semcut.connector.explore.thumbnails import thumbnail
+from semcut.connector.retrieval.image_index import Connector
 from semcut.indexes.errors import DataError
 from tests.command import semcut
 from tests.connector.adoption import networks
@@ -206,8 +207,10 @@ def test_all_commands(end: str, write: Writer, tmp_path: Path, cache: Path) -> N
     assert again["overall"] == measured["overall"]
     added = json.loads(semcut("add", "index", f"more.{end}", "--json", cwd=tmp_path).stdout)
     assert (added["added"], added["known"]) == (1, 1)
-    with FaissIndex.open(tmp_path / "index") as index:
-        uris = sorted(str(uri) for uri in index.uris(index.ids()))
+    with Connector.open(tmp_path / "index") as connector:
+        ids = connector.index.ids()
+        uris = sorted(map(str, connector.index.uris(ids)))
+        assert [thumbnail(path, 16).missing for path in connector.paths(ids)] == [None] * 9
     assert uris[0].startswith("/"), "the image of another data set"
     assert [uri.split("#")[0] for uri in uris[1:]] == [f"cat/0.{end}"] * 3 + [f"cat/1.{end}"] + [f"dog/0.{end}"] * 3 + [
         f"dog/1.{end}"
