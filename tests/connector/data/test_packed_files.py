@@ -184,6 +184,20 @@ def test_images_with_several_labels_are_in_a_list(end: str, write: Writer, tmp_p
 
 
 @FORMS
+def test_evaluation_by_several_labels(end: str, write: Writer, tmp_path: Path) -> None:
+    labels = [("cat", "pet"), ("dog", "pet"), ("cat",), ("dog",)]
+    write(tmp_path / f"several.{end}", [Row(picture(number), found) for number, found in enumerate(labels)])
+    write(tmp_path / f"single.{end}", [Row(picture(number), found[:1]) for number, found in enumerate(labels)])
+    semcut("train", f"single.{end}", "--out", "model", *TRAIN, cwd=tmp_path)
+    semcut("index", f"several.{end}", "--model", "model", "--out", "index", cwd=tmp_path)
+    arguments = ("evaluate", "index", f"several.{end}", "--labels", f"several.{end}", "-t", 0, "-k", 4, "--json")
+    measured = json.loads(semcut(*arguments, cwd=tmp_path).stdout)
+    assert {name: row["queries"] for name, row in measured["per_class"].items()} == {"cat": 2, "dog": 2, "pet": 2}
+    assert measured["overall"]["precision_k"] == (3 + 3 + 2 + 2) / 4 / 4
+    assert "several labels" in semcut("train", f"several.{end}", "--out", "no", cwd=tmp_path, status=1).stderr
+
+
+@FORMS
 def test_all_commands(end: str, write: Writer, tmp_path: Path, cache: Path) -> None:
     rows = [Row(picture(number), (("cat", "dog")[number % 2],)) for number in range(8)]
     (tmp_path / "photos").mkdir()
