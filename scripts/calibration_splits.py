@@ -32,7 +32,8 @@ def main() -> None:
     args = parser.parse_args()
     with Connector.open(args.index) as connector:
         images = sources.load(args.labelled).sample(args.limit, 0)
-        queries, labels, _ = encode_with_progress(connector, images)
+        queries, sets, _ = encode_with_progress(connector, images)
+        labels = sets.first()
         known = connector.labels(images.classes)
         totals = np.bincount(known.labels[known.labels >= 0], minlength=len(images.classes))
         kept = np.flatnonzero(totals[labels] > 0)

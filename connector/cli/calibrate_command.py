@@ -84,6 +84,7 @@ def calibrate(
     Without LABELLED, crops, mirrored and recoloured copies of images of the index are searched instead.
     """
     from semcut.connector.calibration import calibrate as calibration
+    from semcut.connector.data.label_sets import require_one_label
     from semcut.connector.retrieval.image_index import Connector
 
     skipped: list[Skipped] = []
@@ -92,9 +93,10 @@ def calibrate(
             raise DataError(f"{index} has no records: there is nothing to calibrate")
         if labelled is not None:
             chosen = select_images(labelled, limit, None, "queries", seed)
+            require_one_label(chosen.files, chosen.label_sets, "calibration")
             queries, labels, skipped = encode_with_progress(connector, chosen)
             found = calibration.calibrate_by_labels(
-                connector, queries, labels, chosen.classes, miss=miss or calibration.MISS_LABELLED,
+                connector, queries, labels.first(), chosen.classes, miss=miss or calibration.MISS_LABELLED,
                 confidence=confidence, seed=seed,
             )  # fmt: skip
         else:

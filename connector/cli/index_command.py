@@ -53,9 +53,10 @@ def index(
     Without --model, no training and no labels are needed: the network comes with the extra `pretrained`, and its codes
     are fitted to the images. `semcut adopt` makes a model directory of any other network that exists.
     If the command is interrupted, the same command goes on where it stopped.
-    The images may be in subfolders at any depth; a class is a folder directly in IMAGES, as for `semcut train`. Files
-    that cannot be read as images, and hidden ones, are skipped and listed. --exclude-training recognises an image by
-    its content.
+    IMAGES may also be Parquet files with images, or shards of WebDataset: a file, a folder of them, or a pattern in
+    quotes; and each of these may have an address such as s3://photos. The images may be in subfolders at any depth; a
+    class is a folder directly in IMAGES, as for `semcut train`. Files that cannot be read as images, and hidden ones,
+    are skipped and listed. --exclude-training recognises an image by its content.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import warn_of_folders_in_two_classes

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, Skipped, list_folder, warn_of_folders_in_two_classes
 from semcut.connector.data.image_uris import below_root, path_of
+from semcut.connector.data.packed_files import packed_files
 from semcut.connector.retrieval.file_changes import (
     THERE,
     FileChanges,
@@ -79,6 +80,8 @@ def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
             f"the folder of the index, {root}, is not there: give its new place with `semcut relocate --images FOLDER`"
         )
     require_listable(path)
+    if packed_files(path) is not None:
+        raise DataError(f"{path} has Parquet files or shards: give the folder of its images, or use `semcut add`")
     with suppress(OSError):
         if root is not None and os.path.samefile(path, root):
             return root

@@ -43,7 +43,7 @@ COMMANDS = (
     "sync INDEX DIRECTORY --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
-    "evaluate INDEX IMAGES --model NETWORK",
+    "evaluate INDEX IMAGES --labels IMAGES --model NETWORK",
     "calibrate INDEX IMAGES --model NETWORK --miss 90%",
     "explore INDEX --model NETWORK --no-browser --port 0",
     "explore INDEX --images DIRECTORY --no-browser --port 0",
