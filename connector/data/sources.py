@@ -34,7 +34,13 @@ from semcut.connector.data.library_datasets import write_digits
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
 from semcut.connector.data.remote_sources import fetched, is_remote
 from semcut.connector.data.source_folders import cached, source_folder
-from semcut.indexes.argument_checks import instance_given, integer_given, number_given, possible_path_given
+from semcut.indexes.argument_checks import (
+    instance_given,
+    integer_given,
+    number_given,
+    possible_path_given,
+    text_given,
+)
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
 
@@ -234,7 +240,10 @@ def digits(part: Literal["train", "test"]) -> ImageSet:
 
     Raises:
         DataError: the cache cannot be written to.
+        InvalidParameterError: there is no such part.
     """
+    if text_given("part", part) not in ("train", "test"):
+        raise InvalidParameterError(f"part = {shown(part)}, expected train or test")
     return load(cached("digits-1", write_digits).absolute() / part)
 
 

@@ -78,8 +78,8 @@ def test_several_labels_count_as_every_pair_that_shares_one() -> None:
     classes = ("a", "b", "c", "d")
     figures = evaluate(index, records, queries, LabelSets.of(query_sets), classes, k=7, cutoff=0.1, shortlist=50)
     asked = [q for q in range(30) if query_sets[q]]  # each label has a record, so only queries without one are left out
-    every = index.search(queries, k=200, cutoff=0.1, shortlist=None)
-    short = index.search(queries, k=7, cutoff=0.1, shortlist=50)
+    every = index.search(queries, k=200, cutoff=0.1, shortlist=None, fill=False)
+    short = index.search(queries, k=7, cutoff=0.1, shortlist=50, fill=False)
 
     def right(ids: np.ndarray, query: int) -> list[bool]:
         return [int(i) >= 0 and bool(set(record_sets[i]) & set(query_sets[query])) for i in ids]
