@@ -101,7 +101,7 @@ def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
         assert index.stats().cells == faiss.stats().cells
         for cutoff, ranking in list(each(world))[:3]:
             k = data.draw(st.sampled_from([1, 3, max(1, count), count + 3]))
-            arguments = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
+            arguments = {"k": k, "cutoff": cutoff, "shortlist": None, "ranking": ranking, "fill": False}
             found, expected = index.search(world.queries, **arguments), reference.search(world.queries, **arguments)
             assert_same(found, expected)
             same = faiss.search(world.queries, **arguments)
@@ -113,6 +113,11 @@ def test_the_same_records_give_the_same_answers(backend, world, tuning, data):
             assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=size, ranking=ranking)
             if size >= count:
                 assert_same(result, expected)
+            arguments |= {"cutoff": data.draw(st.sampled_from([cutoff, None])), "shortlist": size, "fill": True}
+            found, expected = index.search(world.queries, **arguments), reference.search(world.queries, **arguments)
+            assert_same(found, expected)
+            np.testing.assert_array_equal(found.filled, expected.filled)
+            assert np.count_nonzero(found.ids >= 0) == len(world.queries) * min(k, count)
 
 
 def test_a_large_batch_of_queries_gets_the_answers_of_brute_force(backend):
@@ -127,7 +132,7 @@ def test_a_large_batch_of_queries_gets_the_answers_of_brute_force(backend):
             index.search(world.queries, shortlist=90, **arguments),
             reference.search(world.queries, shortlist=None, **arguments),
         )
-        result = index.search(world.queries, shortlist=9, **arguments)
+        result = index.search(world.queries, shortlist=9, fill=False, **arguments)
         assert_shortlist(result, world, k=5, cutoff=0.3, shortlist=9, ranking="fused")
 
 
