@@ -2,12 +2,15 @@
 
 No other module reads or writes this file, which is in the directory of the index. Each line is a JSON array:
 
-    [version, id, uri, size, mtime, digest]   the record `id` is the encoding of a file with this content
-    [version, id, uri]                        this is no longer known: the record is about to be changed or removed
-    [version, -1, uri, size, mtime, reason]   a file that cannot be read as an image, and has no record
+    [version, id, uri, size, mtime, digest, trained]   the record `id` is the encoding of a file with this content
+    [version, id, uri]                                 this is no longer known: the record is about to be changed or
+                                                       removed
+    [version, -1, uri, size, mtime, reason]            a file that cannot be read as an image, and has no record
 
 `size` is in bytes; `mtime` is the time of the last modification in nanoseconds, or null if the file had only just been
-written, so that another change could leave it the same time; `digest` is that of `data.image_contents`, in hex.
+written, so that another change could leave it the same time; `digest` is that of `data.image_contents`, in hex;
+`trained` is whether the network of the index was trained or validated on this content, and left out if that is not
+known.
 
 The last line of a uri counts. What is known of a record is voided, on the disk, before the record is changed, and
 written again after the index has committed the change. `version` is the version of the index in which a line is true:
@@ -60,6 +63,7 @@ class FileFacts(NamedTuple):
     size: int
     mtime_ns: int | None
     digest: str
+    trained: bool | None = None
 
 
 class Unreadable(NamedTuple):
@@ -186,7 +190,7 @@ class KnownFiles:
         self.unreadable.update(shown)
         self._append(
             [
-                *([version, found.record, uri, *found[1:]] for uri, found in facts.items()),
+                *(_line_of(version, uri, found) for uri, found in facts.items()),
                 *([version, -1, uri, *found] for uri, found in shown.items()),
             ]
         )
@@ -211,7 +215,7 @@ class KnownFiles:
     def _rewrite(self, version: int) -> None:
         count = 0
         if self._file is not None:
-            facts: Iterator[list[Any]] = ([version, found.record, uri, *found[1:]] for uri, found in self.facts.items())
+            facts = (_line_of(version, uri, found) for uri, found in self.facts.items())
             lines = chain(facts, self._without_record(version))
             with storage_errors(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
                 while part := list(islice(lines, _AT_ONCE)):
@@ -236,6 +240,11 @@ class KnownFiles:
         for number, line in enumerate(self._stored() if last else ()):
             if line is not None and last.get(hash(line[2])) == number:
                 yield line
+
+
+def _line_of(version: int, uri: str, facts: FileFacts) -> list[Any]:
+    record, *others, trained = facts
+    return [version, record, uri, *others, *(() if trained is None else (trained,))]
 
 
 def _text(lines: Iterable[list[Any]]) -> bytes:
@@ -275,7 +284,7 @@ def _parsed_line(line: bytes) -> Any:
 
 
 def _is_line(line: Any) -> bool:
-    if type(line) is not list or len(line) not in (3, 6):
+    if type(line) is not list or len(line) not in (3, 6, 7):
         return False
     if type(line[0]) is not int or type(line[1]) is not int or type(line[2]) is not str:
         return False
@@ -285,7 +294,9 @@ def _is_line(line: Any) -> bool:
         return False
     if len(line) == 3:
         return True
-    size, mtime, last = line[3:]
+    size, mtime, last, *trained = line[3:]
+    if trained and (line[1] < 0 or type(trained[0]) is not bool):
+        return False
     if type(size) is not int or size < 0 or not (mtime is None or type(mtime) is int) or type(last) is not str:
         return False
     return (

@@ -1,17 +1,19 @@
 """Count the records of an index whose images its network was trained on, by the contents of their files.
 
-Results for such images are better than for others: a network that has learned them by heart finds them again. Where the
-contents are not known (an index of an earlier version, records that another program added), nothing is counted.
+Results for such images are better than for others: a network that has learned them by heart finds them again. The index
+knows this of each record, see `file_facts`, so the network need not be at hand. Where the contents are not known
+(records that another program added), or whether a network has seen them (an adopted network, an index of an earlier
+version), nothing is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from semcut.connector.data.training_digests import read_digests
-from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.connector.retrieval.file_facts import FileFacts
 from semcut.indexes.errors import CheckpointError
 
 
@@ -20,23 +22,26 @@ class TrainedRecords(NamedTuple):
 
     Attributes:
         trained: number of these records.
-        known: number of records whose contents are known, of which these are counted.
+        known: number of records of which it is known whether they do.
     """
 
     trained: int
     known: int
 
 
-def trained_records(files: IndexedFiles, digests: Collection[bytes]) -> TrainedRecords:
+def trained_records(facts: Iterable[FileFacts], digests: Collection[bytes] | None = None) -> TrainedRecords:
     """Count the records of an index that a network was trained on.
 
     Args:
-        files: the files of the index.
-        digests: digests of the images of the training, see `data.training_digests`.
+        facts: what is known of the file of each record.
+        digests: digests of the images of the training, see `data.training_digests`; None for what the index knows.
     """
-    facts = files.known().facts.values()
+    if digests is None:
+        flags = [fact.trained for fact in facts if fact.trained is not None]
+        return TrainedRecords(sum(flags), len(flags))
     contents = {digest.hex() for digest in digests}
-    return TrainedRecords(sum(fact.digest in contents for fact in facts), len(facts))
+    found = [fact.digest in contents for fact in facts]
+    return TrainedRecords(sum(found), len(found))
 
 
 def training_of(network: Path) -> frozenset[bytes] | None:
