@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from semcut.connector.retrieval.adding_files import Indexed
     from semcut.connector.retrieval.image_index import Connector
 
-_TRAINED = "the network was trained on it"
-
 
 @click.command()
 @click.argument("images", type=SOURCE)
@@ -73,7 +71,7 @@ def index(
             raise click.UsageError("--protocol determines which images are indexed: leave out --exclude-training")
         database = protocol_split(protocol, images, seed).database
         files, roots, skipped = list(database.files), database.roots, list(database.skipped)
-    left_out: list[str] = []
+    left_out: list[str] | None = None
     if exclude_training:
         if model is None:
             raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
@@ -93,7 +91,7 @@ def index_with_progress(
     *,
     roots: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
-    left_out: Sequence[str] = (),
+    left_out: Sequence[str] | None = None,
 ) -> Indexed:
     """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
@@ -104,7 +102,8 @@ def index_with_progress(
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
-        left_out: training images, which `semcut sync` does not add either.
+        left_out: training images, which `semcut sync` does not add either, wherever they are; None if training images
+            are not left out.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
@@ -112,7 +111,8 @@ def index_with_progress(
     """
     from semcut.connector.models.checkpoint import delete_network
     from semcut.connector.retrieval.file_records import note_left_out
-    from semcut.connector.retrieval.model_link import LINK, read_link
+    from semcut.connector.retrieval.model_link import LINK, change_link, read_link
+    from semcut.connector.retrieval.trained_records import LEFT_OUT
     from semcut.indexes.storage.directory import delete_index
     from semcut.indexes.unfinished import is_marked, unfinished_works
 
@@ -123,7 +123,9 @@ def index_with_progress(
     unfinished = _unfinished(out, model, device, roots)
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
-        note_left_out(connector.files, left_out, _TRAINED)  # first: an interrupted command must have noted them, too
+        if left_out is not None:  # first: an interrupted command must have noted it, too
+            change_link(out, exclude_training=True)
+            note_left_out(connector.files, left_out, LEFT_OUT)
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
         records = len(connector.index)
     if is_marked(out) and (link := read_link(out)) is not None:

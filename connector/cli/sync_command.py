@@ -37,6 +37,7 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
     from semcut.connector.retrieval.folder_sync import sync_folder
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
+    from semcut.connector.retrieval.trained_records import excluded_images
     from semcut.indexes import FaissIndex
 
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
@@ -49,7 +50,7 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
         path = folder_given(given, link.folder)
         done = sync_folder(
             IndexedFiles(opened, index, link.root), index, path, lambda: network_encoder(index, link, model, device),
-            progress, whole=path == link.folder, dry_run=dry_run,
+            progress, whole=path == link.folder, dry_run=dry_run, excluded=lambda: excluded_images(index, model),
         )  # fmt: skip
         records = len(opened)
     print_skipped(done.skipped, at_most=SKIPPED_SHOWN)

@@ -13,7 +13,7 @@ rest. No function here needs torch, unless the network has to encode something.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from semcut.connector.retrieval.file_records import (
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.model_link import add_root
+from semcut.connector.retrieval.trained_records import LEFT_OUT
 from semcut.indexes.progress import Progress
 from semcut.indexes.unfinished import adding, is_marked, work_id
 
@@ -49,7 +50,7 @@ class Synced:
         added: records of new files.
         replaced: records of files whose content has changed, or of which nothing was known.
         moved: records whose file was moved or renamed.
-        removed: records whose file is gone, or is no image any more.
+        removed: records whose file is gone, is no image any more, or became a training image that is left out.
         touched: records whose file has another time of modification, and the same content.
         unchanged: records of other files in the folder.
         others: records of files that are not in the folder, or cannot be looked at; they are left alone.
@@ -82,6 +83,7 @@ def sync_folder(
     *,
     whole: bool,
     dry_run: bool = False,
+    excluded: Callable[[], Collection[bytes]] = tuple,
 ) -> Synced:
     """Bring an index in step with a folder.
 
@@ -93,6 +95,7 @@ def sync_folder(
         report: called with the number of files that were encoded or cannot be read.
         whole: whether the folder has all images of the index, so that a command that filled it need not go on.
         dry_run: whether nothing is changed.
+        excluded: returns the digests of training images that are left out, if files have to be encoded.
 
     Raises:
         DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed.
@@ -100,16 +103,17 @@ def sync_folder(
         CheckpointError: the network cannot be loaded; nothing was changed.
     """
     with files.changing:
-        return _sync(files, place, folder, encoder, report, whole, dry_run)
+        return _sync(files, place, folder, encoder, report, whole, dry_run, excluded)
 
 
 def _sync(
     files: IndexedFiles, place: Path | None, folder: str, encoder: Callable[[], Encoder], report: Progress,
-    whole: bool, dry_run: bool,
+    whole: bool, dry_run: bool, excluded: Callable[[], Collection[bytes]],
 ) -> Synced:  # fmt: skip
     plan = folder_changes(files, folder)
     if dry_run:
-        unreadable = _unreadable(files, plan.encoded)
+        learned = _learned(files, plan, excluded)
+        unreadable = learned | _unreadable(files, [uri for uri in plan.encoded if uri not in learned])
         return _result(files, plan, unreadable, len(_no_images(files, unreadable)))
     if not plan.any and (place is None or not is_marked(place)):
         return _result(files, plan, {}, 0)
@@ -117,24 +121,37 @@ def _sync(
     files.begin()
     if files.index.version != version:  # another process has changed it since it was opened
         plan = folder_changes(files, folder)
-    network = encoder() if plan.encoded else None
+    learned = _learned(files, plan, excluded)
+    network = encoder() if len(plan.encoded) > len(learned) else None
     if place is None:
-        return _apply(files, plan, network, report)
+        return _apply(files, plan, learned, network, report)
     work = work_id("sync", [folder])
     outside = not whole and not f"{folder}/".startswith(f"{files.root}/")
     with adding(place, len(plan.files.new), len(files.index), whole=whole, of=work, outside=outside):
         add_root(place, folder)
-        return _apply(files, plan, network, report)
+        return _apply(files, plan, learned, network, report)
 
 
-def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, report: Progress) -> Synced:
+def _learned(files: IndexedFiles, plan: FolderChanges, excluded: Callable[[], Collection[bytes]]) -> dict[str, str]:
+    """Return which of the files to encode are training images that are left out, with the reason."""
+    digests = excluded() if plan.encoded else ()
+    if not digests:
+        return {}
+    found = in_threads(digest_of, [files.path_of(uri) for uri in plan.encoded])
+    return {uri: LEFT_OUT for uri, digest in zip(plan.encoded, found, strict=True) if digest in digests}
+
+
+def _apply(
+    files: IndexedFiles, plan: FolderChanges, learned: dict[str, str], encoder: Encoder | None, report: Progress
+) -> Synced:
     seen = plan.files.seen
     copy_into(files, [(target, target[1]) for target in plan.moved], seen)
     ids = target_ids(files, [*(uri for uri, _ in plan.copied), *plan.encoded])
     copy_into(files, [((uri, ids[uri]), source) for uri, source in plan.copied], seen)
-    unreadable: dict[str, str] = {}
+    unreadable = dict(learned)
     if encoder is not None:
-        unreadable = encode_into(files, encoder, [(uri, ids[uri]) for uri in plan.encoded], seen, report)
+        targets = [(uri, ids[uri]) for uri in plan.encoded if uri not in learned]
+        unreadable |= encode_into(files, encoder, targets, seen, report)
     no_images = {files.ids[uri]: uri for uri in _no_images(files, unreadable)}
     gone = {record: uri for record, uri in plan.gone.items() if why_missing(files.path_of(uri)) is None}
     if gone or no_images:

@@ -33,6 +33,7 @@ from semcut.connector.retrieval.folder_sync import Synced, sync_folder
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
 from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, read_link, required_link, write_link
+from semcut.connector.retrieval.trained_records import excluded_images
 from semcut.indexes import (
     FaissIndex,
     SearchResult,
@@ -257,6 +258,7 @@ class Connector:
         result = sync_folder(
             self.files, self._path, path, lambda: self.encoder, progress or silent,
             whole=path == own, dry_run=flag_given("dry_run", dry_run),
+            excluded=lambda: excluded_images(self._path, self.encoder.checkpoint.path),
         )  # fmt: skip
         link = None if self._path is None else read_link(self._path)
         self.roots = self.roots if link is None else link.roots

@@ -9,6 +9,8 @@ No other module reads or writes this file, which is in the directory of every st
     binarisation  how the head's outputs became bits, for people who read the file
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
     cutoff        relevance cutoff of searches that name none; missing where it is the default of semcut
+    exclude_training
+                  true if training images are left out of the index, by their contents; else missing
     root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
                   Older indexes have no root, and absolute uris
 
@@ -55,6 +57,7 @@ class ModelLink:
         root: the folder to which the uris of the records are relative; None if uris are paths.
         beside: where the network is if it was moved together with the index; None if that is not known.
         cutoff: relevance cutoff of searches that name none.
+        exclude_training: whether images that the network was trained on are left out of the index.
     """
 
     model: Path
@@ -63,6 +66,7 @@ class ModelLink:
     root: str | None = None
     beside: Path | None = field(default=None, compare=False)  # two links to one network are the same
     cutoff: float = DEFAULT_CUTOFF
+    exclude_training: bool = False
 
     @property
     def folder(self) -> str | None:
@@ -93,6 +97,7 @@ def write_link(
     roots: Sequence[str] = (),
     root: str | None = None,
     cutoff: float = DEFAULT_CUTOFF,
+    exclude_training: bool = False,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
 
@@ -109,6 +114,7 @@ def write_link(
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
         **({} if root is None else {"root": root}),
         **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff}),
+        **({"exclude_training": True} if exclude_training else {}),
     }
     _write(Path(index), content)
 
@@ -165,6 +171,7 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         _root(content),
         Path(index) / str(beside) if named_beside else None,
         _cutoff(content),
+        content.get("exclude_training") is True,
     )
 
 
@@ -196,7 +203,9 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
     root = _root(content)
     named = [one for one in roots if isinstance(one, str) and one]
     cutoff = _cutoff(content)
-    others = {"root": root} if root is not None else {}
+    others: dict[str, Any] = {"root": root} if root is not None else {}
+    if content.get("exclude_training") is True:
+        others["exclude_training"] = True
     return {**found, "roots": named, **others, **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff})}
 
 
