@@ -93,7 +93,7 @@ def test_summaries_are_not_cut_in_a_narrow_terminal() -> None:
     [
         (
             "torch",
-            {"adopt", "add", "demo", "evaluate", "index", "reproduce", "search", "sync", "train"},
+            {"adopt", "add", "demo", "evaluate", "index", "relink", "reproduce", "search", "sync", "train"},
             "train",
         ),
         ("fastapi", {"explore"}, "explore"),

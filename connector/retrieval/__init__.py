@@ -15,6 +15,7 @@ Keep an index in step with the files of its images:
     file_changes, folder_changes    compare files, and a folder, with the records; change nothing
     file_records   make the records of files: by the network, or as copies of records of the same content
     adding_files, folder_sync       `semcut add` and `semcut sync`
+    relinking      `semcut relink`: link an index to a later network with the same codes
     relocation     `semcut relocate`: record where images and network are now
     uri_patterns   find records by patterns of their uris
 

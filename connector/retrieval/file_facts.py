@@ -158,6 +158,21 @@ class KnownFiles:
         if self._wrong or self._outdated or self._lines > 2 * matter + _SPARE_LINES:
             self._rewrite(version)
 
+    def mark_trained(self, version: int, contents: Collection[str] | None) -> None:
+        """Note on the disk which records a network was trained on, after the index got this network.
+
+        Args:
+            version: the version of the index.
+            contents: digests of the images of its training in hex; None if they are not known.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        for uri, fact in self.facts.items():
+            self.facts[uri] = fact._replace(trained=None if contents is None else fact.digest in contents)
+        if self.facts:
+            self._rewrite(version)
+
     def void(self, version: int, uris: Iterable[str]) -> None:
         """Note on the disk that records are about to be changed or removed.
 

@@ -1,6 +1,6 @@
 """Exchange the directory of an index with another one, by one call of the system or by two renames.
 
-Whoever opens the index meanwhile finds one of the two. Where the file system cannot exchange directories, there is none
+A process that opens the index meanwhile finds one of the two. Where the file system cannot exchange directories, there is none
 for a moment, and a crash in that moment leaves the previous one as `NAME.replaced`.
 """
 

@@ -42,6 +42,7 @@ COMMANDS = (
     "add INDEX PHOTOS --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
+    "relink INDEX --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
     "evaluate INDEX IMAGES --model NETWORK",
     "explore INDEX --model NETWORK --no-browser --port 0",
