@@ -16,11 +16,13 @@ Keep an index in step with the files of its images:
     file_records   make the records of files: by the network, or as copies of records of the same content
     adding_files, folder_sync       `semcut add` and `semcut sync`
     relinking      `semcut relink`: link an index to a later network with the same codes
+    reencoding     `semcut sync --reencode`: encode all images again, with another network
     relocation     `semcut relocate`: record where images and network are now
     uri_patterns   find records by patterns of their uris
 
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
-about `connector.json`. `encoder`, `image_index` and `linked_network` need torch; the others do not.
+about `connector.json`. `encoder`, `image_index`, `linked_network`, `relinking` and `reencoding` need torch; the others
+do not.
 """
 
 import semcut.connector.data  # noqa: F401  # reports that Pillow is missing before a module here fails to import it

@@ -113,8 +113,8 @@ def _sync(
     plan = folder_changes(files, folder)
     if dry_run:
         learned = _learned(files, plan, excluded)
-        unreadable = learned | _unreadable(files, [uri for uri in plan.encoded if uri not in learned])
-        return _result(files, plan, unreadable, len(_no_images(files, unreadable)))
+        unreadable = learned | unreadable_files(files, [uri for uri in plan.encoded if uri not in learned])
+        return _result(files, plan, unreadable, len(no_images(files, unreadable)))
     if not plan.any and (place is None or not is_marked(place)):
         return _result(files, plan, {}, 0)
     version = files.index.version
@@ -152,17 +152,17 @@ def _apply(
     if encoder is not None:
         targets = [(uri, ids[uri]) for uri in plan.encoded if uri not in learned]
         unreadable |= encode_into(files, encoder, targets, seen, report)
-    no_images = {files.ids[uri]: uri for uri in _no_images(files, unreadable)}
+    no_image = {files.ids[uri]: uri for uri in no_images(files, unreadable)}
     gone = {record: uri for record, uri in plan.gone.items() if why_missing(files.path_of(uri)) is None}
-    if gone or no_images:
+    if gone or no_image:
         require_listable(plan.folder, filled=True)
-        files.remove(gone | no_images)
+        files.remove(gone | no_image)
     note_unreadable(files, unreadable, seen)
     note_touched(files, [*plan.files.touched, *plan.files.settled], seen)
-    return _result(files, replace(plan, gone=gone), unreadable, len(no_images))
+    return _result(files, replace(plan, gone=gone), unreadable, len(no_image))
 
 
-def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
+def no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     """Return which of the files that cannot be read have a record, and are certainly no images, or are gone.
 
     A file that the system does not let semcut read, or whose decoder was killed, may still be an image.
@@ -176,7 +176,7 @@ def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     ]
 
 
-def _unreadable(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
+def unreadable_files(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
     """Decode files, only to see which cannot be read, and why."""
     limits = Limits.for_callers(2)
 

@@ -1,7 +1,7 @@
 """Exchange the directory of an index with another one, by one call of the system or by two renames.
 
-A process that opens the index meanwhile finds one of the two. Where the file system cannot exchange directories, there is none
-for a moment, and a crash in that moment leaves the previous one as `NAME.replaced`.
+A process that opens the index meanwhile finds one of the two. Where the file system cannot exchange directories, there
+is none for a moment, and a crash in that moment leaves the previous one as `NAME.replaced`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,15 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.errors import IndexExistsError, InvalidParameterError, StorageError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.compaction import write_records
-from semcut.indexes.storage.directory import belongs_to_index, lock_new_directory, new_index
+from semcut.indexes.storage.copied_files import copy_file
+from semcut.indexes.storage.directory import (
+    FACTS,
+    MARK,
+    belongs_to_index,
+    lock_new_directory,
+    new_index,
+    sync_path,
+)
 from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import Beside, other_files
 from semcut.indexes.storage.generation_folders import delete_tree
@@ -34,7 +42,8 @@ from semcut.indexes.storage.snapshot import Snapshot
 def rebuilt(index: Path) -> Iterator[Path]:
     """Yield a path beside an index for the new one; when the block ends without an error, it replaces the index.
 
-    The block writes the directory, and forces all of it to the disk. An error leaves the index as it was.
+    The block writes the directory, and forces all of it to the disk. Files of the user beside the index that the block
+    has not copied are copied then. An error leaves the index as it was.
 
     Args:
         index: directory of the index, not a link; the caller holds its writer's lock.
@@ -54,6 +63,7 @@ def rebuilt(index: Path) -> Iterator[Path]:
             raise IndexExistsError(f"{scratch} is not what an interrupted command leaves: move it away")
         with _deleted_at_last(scratch):
             yield scratch
+            _copy_own_files(index, scratch)
             if others := _lost(index, scratch):  # again, because building takes a while
                 raise IndexExistsError(f"{index} has {shown(others[0])}, which came meanwhile: move it away")
             exchange_directories(index, scratch)
@@ -76,6 +86,20 @@ def _lost(folder: Path, kept: Path) -> list[str]:
     names = {file.name for file in other_files(kept)}
     files = (file for file in folder.iterdir() if not belongs_to_index(file))
     return sorted(file.name for file in files if file.is_symlink() or not file.is_file() or file.name not in names)
+
+
+def _copy_own_files(index: Path, scratch: Path) -> None:
+    """Copy the files of the user beside an index to the new one, which has the link, the mark and the facts of its own.
+
+    Raises:
+        OSError: a file cannot be read or written, or is sparse.
+        StorageError: the disk refuses.
+    """
+    for file in other_files(index):
+        if file.name not in (MARK, FACTS) and not (scratch / file.name).exists():
+            copy_file(file, scratch / file.name)
+            sync_path(scratch / file.name)
+    sync_path(scratch)
 
 
 def config_with_classes(config: IndexConfig, classes: int) -> IndexConfig:

@@ -41,6 +41,7 @@ COMMANDS = (
     "adopt GRAPH --images IMAGES --labelled IMAGES --classes NAMES --out NEW",
     "add INDEX PHOTOS --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --model NETWORK --dry-run",
+    "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "relink INDEX --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE",
