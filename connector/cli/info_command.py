@@ -57,8 +57,8 @@ def info(index: Path, as_json: bool) -> None:
 def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
     """Describe the link to the network of an index; nothing without a link, or without the packages of networks."""
     try:
-        from semcut.connector.retrieval.indexed_files import known_of_snapshot
         from semcut.connector.retrieval.model_link import network_of, read_link
+        from semcut.connector.retrieval.records_by_uri import known_of_snapshot
         from semcut.connector.retrieval.trained_records import trained_records
     except MissingDependencyError:  # an index of encodings is also maintained where no network can run
         return {}

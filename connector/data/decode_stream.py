@@ -19,10 +19,9 @@ from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
-from PIL.JpegImagePlugin import JpegImageFile
 
 from semcut.connector.data.decoding_messages import MAX_PIXELS, MAX_SIDE
+from semcut.connector.data.pillow import Image, ImageOps, JpegImageFile, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from semcut.connector.data.pixel_modes import to_rgb, transparent_key
 from semcut.indexes.errors import install_hint
 

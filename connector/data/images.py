@@ -22,7 +22,6 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decode_stream import FORMATS as FORMATS
@@ -32,6 +31,7 @@ from semcut.connector.data.decode_stream import check_pixels, fit, upright
 from semcut.connector.data.decoding_messages import MAX_PIXELS as MAX_PIXELS
 from semcut.connector.data.decoding_messages import Answer, Outcome, Wanted
 from semcut.connector.data.decoding_pool import POOL, Limits
+from semcut.connector.data.pillow import Image
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 

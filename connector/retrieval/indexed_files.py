@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from semcut.connector.data.image_contents import digest_of, in_threads
 from semcut.connector.data.image_uris import canonical_uri, path_of, paths_of, uri_of
 from semcut.connector.retrieval.file_facts import FileFacts, KnownFiles, Unreadable
+from semcut.connector.retrieval.records_by_uri import canonical_names, first_ids
 from semcut.indexes import Encodings, FaissIndex, SemanticIndex
-from semcut.indexes.storage.directory import FACTS
-from semcut.indexes.storage.snapshot import Snapshot
 
 _SETTLED_NS = 2_000_000_000
 """File systems round times of modification to up to two seconds. A file that was modified less than this ago could
@@ -78,36 +77,6 @@ def _since(pair: tuple[str, Observed | None]) -> Observed | None:
     return with_digest(path, before)
 
 
-def known_of_snapshot(place: Path, snapshot: Snapshot, root: str | None) -> KnownFiles:
-    """Return what is known of the files of a stored index, which needs no search engine.
-
-    Args:
-        place: directory of the index.
-        snapshot: its records.
-        root: folder to which uris are relative.
-
-    Raises:
-        DamagedIndexError: the uris of the records cannot be read.
-    """
-    if not os.path.lexists(place / FACTS):  # reading the uris of millions of records takes seconds
-        return KnownFiles(place, snapshot.committed.version, {})
-    ids = snapshot.columns.reading(lambda: snapshot.columns.ids[snapshot.live])
-    order = np.argsort(ids)
-    names = _canonical(snapshot.columns.uris(snapshot.live[order]), root)
-    return KnownFiles(place, snapshot.committed.version, _first_ids(ids[order].tolist(), names))
-
-
-def _canonical(uris: list[str | None], root: str | None) -> list[str | None]:
-    return uris if root is None else [uri and canonical_uri(uri, root) for uri in uris]
-
-
-def _first_ids(ids: list[int], names: list[str | None]) -> dict[str, int]:
-    """Return the id of the record of each uri: the lowest, if several records have it."""
-    found = dict(zip(reversed(names), reversed(ids), strict=True))
-    found.pop(None, None)
-    return found  # type: ignore[return-value]
-
-
 class IndexedFiles:
     """The files of an index.
 
@@ -148,8 +117,8 @@ class IndexedFiles:
         with self._lock:
             if self._version != self.index.version:
                 version, ids = self.index.version, self.index.ids().tolist()
-                names = _canonical(self.index.uris(ids), self.root)
-                found = _first_ids(ids, names)
+                names = canonical_names(self.index.uris(ids), self.root)
+                found = first_ids(ids, names)
                 pairs = zip(names, ids, strict=True) if len(found) < len(ids) else ()
                 self._others = [(name, record) for name, record in pairs if name is None or found[name] != record]
                 self._ids, self._version, self._known = found, version, None

@@ -18,7 +18,6 @@ from semcut.connector.data.model_file import MODEL
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.encoding_parts import different_part
 from semcut.connector.models.network import SemanticHashNet
-from semcut.connector.retrieval.indexed_files import known_of_snapshot
 from semcut.connector.retrieval.model_link import (
     ModelLink,
     change_link,
@@ -26,6 +25,7 @@ from semcut.connector.retrieval.model_link import (
     relative_place,
     required_link,
 )
+from semcut.connector.retrieval.records_by_uri import known_of_snapshot
 from semcut.connector.retrieval.trained_records import training_of
 from semcut.indexes.argument_checks import callback_given, path_given
 from semcut.indexes.errors import CheckpointError, StorageError
