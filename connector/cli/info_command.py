@@ -58,8 +58,7 @@ def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
     """Describe the link to the network of an index; nothing without a link, or without the packages of networks."""
     try:
         from semcut.connector.retrieval.model_link import network_of, read_link
-        from semcut.connector.retrieval.records_by_uri import known_of_snapshot
-        from semcut.connector.retrieval.trained_records import trained_records
+        from semcut.connector.retrieval.trained_records import recorded_training
     except MissingDependencyError:  # an index of encodings is also maintained where no network can run
         return {}
     link = read_link(index)
@@ -67,7 +66,7 @@ def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
         return {}
     seen: object = "not known"
     with suppress(DamagedIndexError):  # the size of a damaged index is shown, too
-        found = trained_records(known_of_snapshot(index, snapshot, link.root).facts.values())
+        found = recorded_training(index, snapshot, link.root)
         if found.known:
             seen = {"records": found.trained, "known records": found.known}
     return {

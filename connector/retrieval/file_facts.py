@@ -51,7 +51,7 @@ _BLOCK = 1 << 20
 _LINE_BYTES = 1 << 16
 _REASON = 300
 _SPARE_LINES, _MOST_OUTDATED, _AT_ONCE = 1000, 100_000, 10_000
-_MOST_STRANGE, _MOST_WITHOUT_RECORD = 1000, 4_000_000
+MOST_STRANGE, _MOST_WITHOUT_RECORD = 1000, 4_000_000
 _LARGEST = 2**63 - 1
 _HEX = frozenset("0123456789abcdef")
 
@@ -105,7 +105,7 @@ class KnownFiles:
                 continue
             self._wrong = True
             strange += line is None
-            if strange > _MOST_STRANGE:
+            if strange > MOST_STRANGE:
                 self._junk = True
                 self.facts.clear()
                 self.unreadable.clear()
@@ -131,22 +131,7 @@ class KnownFiles:
             self._wrong = True
 
     def _stored(self) -> Iterator[list[Any] | None]:
-        """Yield all lines; None for each that is not understood, and nothing more behind one that is too long."""
-        if self._file is None:
-            return
-        try:
-            stream = open_binary(self._file, max_bytes=MOST_BYTES)
-        except FileNotFoundError:
-            return
-        except OSError:  # nothing is known then, and the file is replaced before the next change
-            yield None
-            return
-        with stream:
-            found = os.fstat(stream.fileno())
-            if stored_bytes(found) < found.st_size:
-                yield None
-                return
-            yield from _lines(stream)
+        return iter(()) if self._file is None else stored_lines(self._file)
 
     def prepare(self, version: int) -> None:
         """Drop the lines that do not count, before a change of the index gives it a later version.
@@ -255,6 +240,23 @@ class KnownFiles:
         for number, line in enumerate(self._stored() if last else ()):
             if line is not None and last.get(hash(line[2])) == number:
                 yield line
+
+
+def stored_lines(file: Path) -> Iterator[list[Any] | None]:
+    """Yield all lines of the file; None for each that is not understood, and nothing behind one that is too long."""
+    try:
+        stream = open_binary(file, max_bytes=MOST_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError:  # nothing is known then, and the file is replaced before the next change
+        yield None
+        return
+    with stream:
+        found = os.fstat(stream.fileno())
+        if stored_bytes(found) < found.st_size:
+            yield None
+            return
+        yield from _lines(stream)
 
 
 def _line_of(version: int, uri: str, facts: FileFacts) -> list[Any]:

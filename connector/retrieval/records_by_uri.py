@@ -6,14 +6,12 @@ no image can be read.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from semcut.connector.data.image_uris import canonical_uri
 from semcut.connector.retrieval.file_facts import KnownFiles
-from semcut.indexes.storage.directory import FACTS
 from semcut.indexes.storage.snapshot import Snapshot
 
 
@@ -28,8 +26,6 @@ def known_of_snapshot(place: Path, snapshot: Snapshot, root: str | None) -> Know
     Raises:
         DamagedIndexError: the uris of the records cannot be read.
     """
-    if not os.path.lexists(place / FACTS):  # reading the uris of millions of records takes seconds
-        return KnownFiles(place, snapshot.committed.version, {})
     ids = snapshot.columns.reading(lambda: snapshot.columns.ids[snapshot.live])
     order = np.argsort(ids)
     names = canonical_names(snapshot.columns.uris(snapshot.live[order]), root)

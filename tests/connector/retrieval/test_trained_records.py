@@ -12,7 +12,8 @@ import pytest
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.retrieval.trained_records import trained_records, training_of
+from semcut.connector.retrieval.records_by_uri import known_of_snapshot
+from semcut.connector.retrieval.trained_records import recorded_training, trained_records, training_of
 from semcut.indexes import FaissIndex
 from tests.command import semcut
 from tests.connector.adoption import networks
@@ -89,6 +90,10 @@ def test_an_index_knows_its_training_images_after_any_change_and_without_its_net
     semcut("backup", "index", "copy", cwd=tmp_path)
     semcut("compact", "index", cwd=tmp_path)
     shutil.rmtree(tmp_path / "model")
+    with FaissIndex.open(index) as opened:
+        root = str(tmp_path / "elsewhere")
+        facts = known_of_snapshot(index, opened.snapshot, root).facts.values()
+        assert recorded_training(index, opened.snapshot, root) == trained_records(facts) == (4, 9)
     assert seen(index) == seen(tmp_path / "copy") == {"records": 4, "known records": 9}
     assert "records: 4" in semcut("info", "index", cwd=tmp_path).stdout
 
