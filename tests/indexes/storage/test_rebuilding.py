@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, IndexExistsError, InvalidParameterError, StorageError
-from semcut.indexes.storage import directory_exchange
+from semcut.indexes.storage import directory_exchange, loaded_index
 from semcut.indexes.storage.rebuilding import config_with_classes, rebuilt, write_with_more_classes
 from semcut.indexes.storage.store import Store
 from tests.indexes.generate import classified
@@ -121,6 +121,26 @@ def test_nothing_of_the_user_is_deleted(path, tmp_path):
     (path / "late").rmdir()
     assert {**contents(path), "lock": before["lock"]} == before  # names the last writer
     assert not scratch.exists()
+
+
+def test_a_reader_that_opens_the_index_while_it_is_replaced_gets_one_of_the_two(path, batch, monkeypatch):
+    opened = loaded_index.open_columns
+    calls = []
+
+    def replaced_before(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:  # the former catalogue was read
+            monkeypatch.setattr(loaded_index, "open_columns", opened)
+            grow(path, 9)
+            monkeypatch.setattr(loaded_index, "open_columns", replaced_before)
+        return opened(*arguments)
+
+    monkeypatch.setattr(loaded_index, "open_columns", replaced_before)
+    with FaissIndex.open(path) as index:
+        assert index.config.classes == 9
+        assert index.in_place
+        assert index.verify() == []
+    assert len(calls) == 2
 
 
 def test_a_file_that_comes_meanwhile_is_kept(path):
