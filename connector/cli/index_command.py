@@ -124,6 +124,7 @@ def index_with_progress(
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
         if left_out is not None:  # first: an interrupted command must have noted it, too
+            connector.files.begin()
             change_link(out, exclude_training=True)
             note_left_out(connector.files, left_out, LEFT_OUT)
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
