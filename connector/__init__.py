@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from semcut.connector.models.checkpoint import Checkpoint
     from semcut.connector.models.network import Architecture, SemanticHashNet
     from semcut.connector.retrieval.encoder import Encoder
-    from semcut.connector.retrieval.image_index import Connector, Hit
+    from semcut.connector.retrieval.hits import Hit
+    from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.training.loop import train
     from semcut.connector.training.train_config import TrainConfig
 
@@ -26,7 +27,7 @@ _MODULES = {
     "Checkpoint": "semcut.connector.models.checkpoint",
     "Connector": "semcut.connector.retrieval.image_index",
     "Encoder": "semcut.connector.retrieval.encoder",
-    "Hit": "semcut.connector.retrieval.image_index",
+    "Hit": "semcut.connector.retrieval.hits",
     "ImageSet": "semcut.connector.data.sources",
     "SemanticHashNet": "semcut.connector.models.network",
     "TrainConfig": "semcut.connector.training.train_config",

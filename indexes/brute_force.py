@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,25 +141,26 @@ class BruteForceIndex(SemanticIndex):
         result = SearchResult.empty(len(queries), params.k)
         for query in range(len(queries)):
             r = relevance(weights[query], records.probabilities)
-            relevant = np.flatnonzero(is_relevant(r, params.cutoff))
             h = hamming(queries.codes[query], records.codes)
-            chosen = relevant
-            if params.shortlist is not None:
-                own = weights[query, dominant]
-                level = levels(weights[query : query + 1], own[None], edges[None])[0]
-                order = in_order(h[relevant], level[relevant], records.ids[relevant])
-                chosen = relevant[order[: params.shortlist]]
-            d = distance(queries.features[query], records.features[chosen])
-            score = fused_score(r[chosen], d) if scored else np.full(len(chosen), np.nan, np.float32)
-            order = np.lexsort((records.ids[chosen], -score if params.ranking == "fused" else d))[: params.k]
-            best, places = chosen[order], slice(0, len(order))
+            d = distance(queries.features[query], records.features)
+            score = fused_score(r, d) if scored else np.full(len(records), np.nan, np.float32)
+            level = levels(weights[query : query + 1], weights[query, dominant][None], edges[None])[0]
+            costs = {"distance": (records.ids, d), "fused": (records.ids, -score), "relevance": (records.ids, d, -r)}
+            order = _Order(
+                by_code=in_order(h, level, records.ids),
+                by_distance=np.lexsort((records.ids, d)),
+                by_rank=np.lexsort(costs[params.ranking]),
+            )
+            relevant, best = order.best(r, params)
+            places = slice(0, len(best))
             result.ids[query, places] = records.ids[best]
-            result.distances[query, places] = d[order]
+            result.distances[query, places] = d[best]
             result.relevance[query, places] = r[best]
-            result.scores[query, places] = score[order]
+            result.scores[query, places] = score[best]
             result.hamming[query, places] = h[best]
+            result.filled[query, places] = ~relevant[best]
             result.codes[query] = len(records)
-            result.cut_off[query] = len(records) - len(relevant)
+            result.cut_off[query] = np.count_nonzero(~relevant) if params.cutoff is not None else 0
         return result
 
     def _cells(self) -> Cells:
@@ -174,3 +175,38 @@ class BruteForceIndex(SemanticIndex):
         if ambiguous:
             rows = rows[np.argsort(probabilities[rows, partition], kind="stable")]
         return self._records.ids[rows[:limit]]
+
+
+class _Order(NamedTuple):
+    """All records of an index in three orders for one query: (n,) int64 each, the best record first."""
+
+    by_code: NDArray[np.int64]
+    by_distance: NDArray[np.int64]
+    by_rank: NDArray[np.int64]
+
+    def best(self, r: NDArray[np.float32], params: SearchParams) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which records are relevant, (n,) bool, and the k best, (m,) int64: see `search.beyond_cutoff`.
+
+        Args:
+            r: (n,) float32, R of each record.
+            params: the parameters of the search.
+        """
+        every = np.ones(len(r), bool)
+        if params.cutoff is not None:
+            relevant = is_relevant(r, params.cutoff)
+            parts = [self._ranked(self.by_rank, relevant, params.shortlist)[: params.k]]
+        else:
+            relevant, parts = every if params.ranking == "distance" else r > 0, []
+        if params.cutoff is None or (params.fill and len(parts[0]) < params.k):
+            if params.ranking != "distance":
+                parts.append(self._ranked(self.by_rank, r > 0, None))
+            if params.ranking == "distance" or params.fill:
+                parts.append(self._ranked(self.by_distance, every, params.shortlist))
+        found, first = np.unique(np.concatenate(parts), return_index=True)
+        return relevant, found[np.argsort(first)][: params.k]
+
+    def _ranked(self, order: NDArray[np.int64], among: NDArray[np.bool_], size: int | None) -> NDArray[np.int64]:
+        """Return the first `size` of some records by code, in another order."""
+        shortlist = np.zeros(len(order), bool)
+        shortlist[self.by_code[among[self.by_code]][:size]] = True
+        return order[shortlist[order]]

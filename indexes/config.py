@@ -26,7 +26,7 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
-Ranking = Literal["distance", "fused"]
+Ranking = Literal["distance", "fused", "relevance"]
 
 FeatureType = Literal["float32", "float16", "int8"]
 
@@ -254,9 +254,10 @@ class SearchParams(Settings):
     """
 
     k: int = Field(default=DEFAULT_K, ge=1, le=MAX_RESULTS)
-    cutoff: float = Field(default=DEFAULT_CUTOFF, ge=0, lt=1)
+    cutoff: float | None = Field(default=DEFAULT_CUTOFF, ge=0, lt=1)
     shortlist: int | None = Field(default=DEFAULT_SHORTLIST, ge=1)
     ranking: Ranking = "distance"
+    fill: bool = True
 
     @model_validator(mode="after")
     def _shortlist_holds_k(self) -> SearchParams:
@@ -276,14 +277,16 @@ class SearchParams(Settings):
             )
 
 
-def search_params(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
+def search_params(
+    k: int, cutoff: float | None, shortlist: int | None, ranking: Ranking, fill: bool = True
+) -> SearchParams:
     """Return the `SearchParams` with these values. The last 64 are cached, so repeated values are not checked again."""
     try:
-        return _known(k, cutoff, shortlist, ranking)
+        return _known(k, cutoff, shortlist, ranking, fill)
     except TypeError:  # a value that cannot be hashed, so the cache cannot look it up
-        return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill)
 
 
 @lru_cache(maxsize=64, typed=True)  # typed: 1 and True are equal, but only 1 is a valid k
-def _known(k: int, cutoff: float, shortlist: int | None, ranking: Ranking) -> SearchParams:
-    return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+def _known(k: int, cutoff: float | None, shortlist: int | None, ranking: Ranking, fill: bool) -> SearchParams:
+    return SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill)

@@ -128,9 +128,10 @@ class SemanticIndex(ABC):
         queries: Encodings,
         *,
         k: int = DEFAULT_K,
-        cutoff: float = DEFAULT_CUTOFF,
+        cutoff: float | None = DEFAULT_CUTOFF,
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
+        fill: bool = True,
         trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Find the k best records for every query.
@@ -138,19 +139,23 @@ class SemanticIndex(ABC):
         Args:
             queries: nq queries with the classes, bits and feature length of this index; their ids and uris are ignored.
             k: number of records to return for each query, at least 1.
-            cutoff: t of Eq. 2, in [0, 1): only records with relevance strictly above t are considered.
+            cutoff: t of Eq. 2, in [0, 1): records with relevance strictly above t are relevant. None for no cutoff: see
+                `search.beyond_cutoff`.
             shortlist: number of relevant records, nearest by Hamming distance, to rank. A fixed rule (see
                 `search.tie_order`) chooses among records at the last distance, so the answer depends on the query and
                 the records alone. None ranks every relevant record.
             ranking: "distance" orders by Euclidean distance of features, ascending; "fused" by the score of Eq. 4,
-                descending. Ties are ordered by id.
+                descending; "relevance" by R of Eq. 1, descending, and records with the same R by distance. Ties are
+                ordered by id.
+            fill: whether the best of the other records fill the places that fewer than k relevant records leave, so
+                that every query has min(k, records) results. `SearchResult.filled` marks them.
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
             InvalidParameterError: an argument is out of range.
             InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
-        params = search_params(k, cutoff, shortlist, ranking)
+        params = search_params(k, cutoff, shortlist, ranking, fill)
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))
@@ -184,11 +189,7 @@ class SemanticIndex(ABC):
         return self._uris(self._ids_given(ids))
 
     def contains(self, ids: Any) -> NDArray[np.bool_]:
-        """Return for each id whether the index has a record with this id: (n,) bool.
-
-        Args:
-            ids: (n,) integers.
-        """
+        """Return for each of (n,) integer ids whether the index has a record with this id: (n,) bool."""
         return self._contains(self._ids_given(ids, must_exist=False))
 
     def iterate(self, batch_size: int | None = None, *, after: int = -1) -> Iterator[Records]:
@@ -214,21 +215,21 @@ class SemanticIndex(ABC):
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
 
-    def explain(self, queries: Encodings, *, cutoff: float = DEFAULT_CUTOFF) -> Explanation:
+    def explain(self, queries: Encodings, *, cutoff: float | None = DEFAULT_CUTOFF) -> Explanation:
         """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
 
         Args:
-            queries, cutoff: as for `search`.
+            queries, cutoff: as for `search`; no cutoff counts as 0.
 
         Raises:
             InvalidParameterError: as for `search`, or there are too many queries.
             InvalidEncodingsError: as for `search`.
         """
         self._check_open()
-        params = SearchParams(cutoff=cutoff)
+        limit = SearchParams(cutoff=cutoff).cutoff or 0.0
         self.config.check(queries)
         weights = self._similarity.weights(queries.probabilities)
-        return explain(self._cells(), weights, params.cutoff, self.capabilities.counts_codes)
+        return explain(self._cells(), weights, limit, self.capabilities.counts_codes)
 
     def members(self, partition: int, limit: int = 100, *, ambiguous: bool = False) -> NDArray[np.int64]:
         """Return ids of some records of a partition.
@@ -264,7 +265,7 @@ class SemanticIndex(ABC):
         return False
 
     def flush(self) -> None:
-        """Finish work that changes have postponed. By default changes postpone no work.
+        """Finish work that changes have postponed; by default there is none.
 
         Raises:
             StorageError: the work could not be finished.

@@ -19,10 +19,10 @@ from semcut.indexes.errors import InvalidParameterError, MissingDependencyError,
 UriReader = Callable[[NDArray[np.int64]], "list[str | None]"]
 """Reads the uris of (n,) ids that are in the index, in this order."""
 
-_FILL = {"ids": -1, "distances": np.inf, "hamming": -1}
-"""Fill values for empty result slots; other arrays use 0."""
+_EMPTY = {"ids": -1, "distances": np.inf, "hamming": -1}
+"""Values of empty result slots; other arrays have 0."""
 
-_PER_RECORD = ("ids", "distances", "relevance", "scores", "hamming")
+_PER_RECORD = ("ids", "distances", "relevance", "scores", "hamming", "filled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class SearchHit:
         relevance: R of Eq. 1.
         score: zeta of Eq. 4; NaN where features are not L2-normalised, since Eq. 4 does not apply.
         hamming: number of bits in which the codes differ.
+        filled: whether the record is not relevant, and only fills a place that no relevant record takes.
         uri: the address of the image, None if the record has no uri.
     """
 
@@ -43,6 +44,7 @@ class SearchHit:
     relevance: float
     score: float
     hamming: int
+    filled: bool
     uri: str | None
 
 
@@ -50,7 +52,8 @@ class SearchHit:
 class SearchResult:
     """The k best records of nq queries, best first, and what the search did to find them.
 
-    Empty slots (fewer than k records are relevant) have id -1, distance inf, relevance 0, score 0, hamming -1.
+    Empty slots have id -1, distance inf, relevance 0, score 0, hamming -1. There are some if the index has fewer than k
+    records, or if places are not filled and fewer than k records are relevant.
 
     `len(result)` is nq. `result[q]` is a list of the `SearchHit`s of query q, best first, without empty slots, and
     iterating over a result gives these lists.
@@ -61,7 +64,10 @@ class SearchResult:
         relevance: (nq, k) float32, Eq. 1.
         scores: (nq, k) float32, Eq. 4; NaN where features are not L2-normalised, since Eq. 4 does not apply.
         hamming: (nq, k) int32, differing bits of codes.
-        partitions: (nq,) int64; partitions scanned.
+        filled: (nq, k) bool, which records are not relevant and fill the places that relevant records leave. They come
+            after all relevant records.
+        partitions: (nq,) int64; partitions scanned for relevant records. Here, in `cells` and in `codes`, scans that
+            fill places do not count; of a search without a cutoff, its widest scan counts.
         cells: (nq,) int64; cells scanned.
         codes: (nq,) int64; records in these cells. -1 where the index does not count them, see
             `Capabilities.counts_codes`.
@@ -73,6 +79,7 @@ class SearchResult:
     relevance: NDArray[np.float32]
     scores: NDArray[np.float32]
     hamming: NDArray[np.int32]
+    filled: NDArray[np.bool_]
     partitions: NDArray[np.int64]
     cells: NDArray[np.int64]
     codes: NDArray[np.int64]
@@ -171,8 +178,8 @@ class SearchResult:
         return self
 
     @staticmethod
-    def unfilled(queries: int, k: int) -> SearchResult:
-        """Return a result whose arrays are not initialised: the caller fills every slot."""
+    def allocated(queries: int, k: int) -> SearchResult:
+        """Return a result whose arrays are not initialised, but for `filled`, which is False: the caller sets them."""
         result = object.__new__(SearchResult)
         result.__dict__.update(  # a third of the time of the initialiser of a frozen dataclass
             ids=np.empty((queries, k), np.int64),
@@ -180,6 +187,7 @@ class SearchResult:
             relevance=np.empty((queries, k), np.float32),
             scores=np.empty((queries, k), np.float32),
             hamming=np.empty((queries, k), np.int32),
+            filled=np.zeros((queries, k), np.bool_),
             partitions=np.empty(queries, np.int64),
             cells=np.empty(queries, np.int64),
             codes=np.empty(queries, np.int64),
@@ -191,9 +199,9 @@ class SearchResult:
     @staticmethod
     def empty(queries: int, k: int) -> SearchResult:
         """Return a result without records: every slot is empty."""
-        result = SearchResult.unfilled(queries, k)
+        result = SearchResult.allocated(queries, k)
         for name in _ARRAYS:
-            getattr(result, name).fill(_FILL.get(name, 0))
+            getattr(result, name).fill(_EMPTY.get(name, 0))
         return result
 
     def in_order(self, rows: NDArray[np.int64]) -> SearchResult:
@@ -204,6 +212,29 @@ class SearchResult:
         """Replace the results of the queries at these positions."""
         for name in _ARRAYS:
             getattr(self, name)[rows] = getattr(part, name)
+
+    def filled_up(self, more: SearchResult) -> SearchResult:
+        """Return this result with its empty slots filled with the records of another one, marked as `filled`.
+
+        Args:
+            more: the same queries and k; records that are in this result already are passed over.
+        """
+        ids = np.concatenate([self.ids, more.ids], axis=1)
+        order = np.argsort(ids, axis=1, kind="stable")  # of two equal ids, the one in this result comes first
+        by_id = np.take_along_axis(ids, order, axis=1)
+        left_out = np.zeros(ids.shape, bool)
+        np.put_along_axis(left_out, order[:, 1:], by_id[:, 1:] == by_id[:, :-1], axis=1)
+        left_out |= ids < 0
+        places = np.argsort(left_out, axis=1, kind="stable")[:, : self.ids.shape[1]]
+        empty = np.take_along_axis(left_out, places, axis=1)
+        joined = SearchResult.allocated(*self.ids.shape)
+        for name in _PER_RECORD:
+            both = np.concatenate([getattr(self, name), getattr(more, name)], axis=1)
+            getattr(joined, name)[:] = np.where(empty, _EMPTY.get(name, 0), np.take_along_axis(both, places, axis=1))
+        joined.filled[(places >= self.ids.shape[1]) & ~empty] = True
+        for name in ("partitions", "cells", "codes", "cut_off"):
+            getattr(joined, name)[:] = getattr(self, name)
+        return joined
 
     @staticmethod
     def concatenate(parts: list[SearchResult]) -> SearchResult:

@@ -21,6 +21,7 @@ from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_features, build_scanner, changed_rows
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.beyond_cutoff import search_beyond
 from semcut.indexes.search.choose_search import build_search
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.cut_files import require_frames
@@ -108,7 +109,7 @@ class Searchable:
                 return SearchResult.empty(len(queries), params.k)
             if params.shortlist is not None and params.shortlist >= len(snapshot):
                 chosen = params.model_copy(update={"shortlist": None})
-            return self._search.search(queries, chosen, with_scores, trace)
+            return search_beyond(self._search, queries, chosen, with_scores, lambda: len(snapshot), trace)
 
         return self.read(search)
 

@@ -6,7 +6,8 @@ records are added: it is on the disk before the first record, and deleted after 
 It holds two numbers, `expected`, how many records were to be added, and `before`, how many the index had; and `of`,
 which identifies the work, or up to three works, so that each of them, done again, ends its part of the mark; and
 `outside`, whether some of the images are outside of the folder of the index, so that going through this folder would
-not end it.
+not end it; and `makes`, whether the first of the works makes the index. Marks of earlier versions do not say that: it
+is so if the index had no records.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Mark(NamedTuple):
     before: int
     of: str = ""
     outside: bool = False
+    makes: bool = False
 
     @property
     def works(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ def adding(
     *,
     resumes: bool = False,
     makes: bool = False,
+    new: bool = False,
     whole: bool = False,
     of: str = "",
     outside: bool = False,
@@ -64,8 +67,8 @@ def adding(
         before: the number of records that the index has.
         resumes: whether the block adds all that is missing from an unfinished index. Otherwise such an index stays
             unfinished: other records do not replace those that are missing.
-        makes: whether the block goes on with the work that was begun when the index had no records, and may have been
-            given other files by now.
+        makes: whether the block goes on with the work that makes the index, and may have been given other files by now.
+        new: whether the index never had a record, so that the block makes it, if there is no mark.
         whole: whether the block adds all that is missing, except for images outside of the folder of the index.
         of: identifies the work: if it was interrupted, the same work ends it. Empty for work that is not done again.
         outside: whether images outside of the folder of the index are added.
@@ -77,15 +80,15 @@ def adding(
     file = Path(index) / MARK
     earlier = _read(file)
     works = () if earlier is None else earlier.works
-    others = tuple(work for work in works[makes and earlier is not None and earlier.before == 0 :] if work != of)
+    others = tuple(work for work in works[makes and earlier is not None and earlier.makes :] if work != of)
     same = len(others) < len(works)
     ends = earlier is None or (same and not others) or resumes or (whole and not earlier.outside)
-    mark = _Mark(expected, before, of, outside)
+    mark = _Mark(expected, before, of, outside, makes or new)
     if earlier is not None and (ends or same):
         mark = earlier._replace(outside=earlier.outside or outside)
     elif earlier is not None:  # none of these works alone ends the others
         both = _AND.join([*works, of]) if works and of and len(works) < _MOST_WORKS else ""
-        mark = _Mark(earlier.expected + expected, earlier.before, both, earlier.outside or outside)
+        mark = earlier._replace(expected=earlier.expected + expected, of=both, outside=earlier.outside or outside)
     with storage_errors(file):
         write_json(file, mark._asdict())
     try:
@@ -102,7 +105,9 @@ def adding(
             file.unlink(missing_ok=True)
             sync_to_disk(file.parent)
         elif earlier is not None:
-            write_json(file, mark._replace(of=_AND.join(others), outside=earlier.outside)._asdict())
+            makes = earlier.makes and others[:1] == works[:1]
+            left = mark._replace(of=_AND.join(others), outside=earlier.outside, makes=makes)
+            write_json(file, left._asdict())
 
 
 @contextmanager
@@ -128,9 +133,9 @@ def is_marked(index: str | os.PathLike[str]) -> bool:
 
 
 def unfinished_works(index: str | os.PathLike[str]) -> tuple[tuple[str, ...], bool]:
-    """Return what identifies each unfinished work, and whether the first of them began when there were no records."""
+    """Return what identifies each unfinished work, and whether the first of them makes the index."""
     found = _read(Path(index) / MARK)
-    return ((), False) if found is None else (found.works, found.before == 0 and found.of != "")
+    return ((), False) if found is None else (found.works, found.makes and found.of != "")
 
 
 def unfinished(index: str | os.PathLike[str], records: int) -> str | None:
@@ -185,5 +190,9 @@ def _read(file: Path) -> _Mark | None:
     expected, before = (number if type(number) is int and 0 <= number <= LARGEST else 0 for number in numbers)
     of = found.get("of")
     return _Mark(
-        expected, before, of if isinstance(of, str) and len(of) <= _OF else "", found.get("outside", False) is not False
+        expected,
+        before,
+        of if isinstance(of, str) and len(of) <= _OF else "",
+        found.get("outside", False) is not False,
+        found.get("makes", before == 0) is True,
     )

@@ -80,7 +80,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     time.sleep(10)  # the server indexes what was flushed
 
     def search(count: int = args.queries) -> SearchResult:
-        return index.search(queries[:count], cutoff=args.cutoff)
+        return index.search(queries[:count], cutoff=args.cutoff, fill=False)
 
     def search_unpruned() -> SearchResult:
         prune = ServerCells.prune
@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     with recording() as calls:
         pruned = search()
     few = queries[:8]
-    exact = [one.search(few, cutoff=args.cutoff, shortlist=None).ids for one in (index, source)]
+    exact = [one.search(few, cutoff=args.cutoff, shortlist=None, fill=False).ids for one in (index, source)]
     assert np.array_equal(*exact)
     server = ServerConnection(args.uri)
     schema = read_schema(server, COLLECTION)
@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 "concurrently": lambda: list(pool.map(repeat, calls)),
                 "plain": lambda: plain_search(client, schema, queries.codes),
                 "unpruned": search_unpruned,
-                "all": lambda: index.search(queries, cutoff=0.0),
+                "all": lambda: index.search(queries, cutoff=0.0, fill=False),
                 "single": lambda: search(1),
             },
             args.rounds,

@@ -123,13 +123,14 @@ def is_correct(name: str, device: str, bits: int) -> bool:
                 assert records.ids is not None
                 target.remove(records.ids[::7])
             for cutoff in (0.0, CUTOFF, 0.5):
-                exact = [target.search(queries, k=K, cutoff=cutoff, shortlist=None) for target in indexes]
+                exact = [target.search(queries, k=K, cutoff=cutoff, shortlist=None, fill=False) for target in indexes]
                 correct &= all(
                     np.array_equal(getattr(exact[0], field), getattr(exact[1], field))
                     for field in ("ids", "distances", "relevance")
                 )
                 shortlists = [
-                    target.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST) for target in indexes
+                    target.search(queries, k=SHORTLIST, cutoff=cutoff, shortlist=SHORTLIST, fill=False)
+                    for target in indexes
                 ]
                 # Shortlists are compared by their Hamming distances only.
                 distances, reference = (np.sort(result.hamming, axis=1) for result in shortlists)

@@ -117,14 +117,15 @@ def test_summaries_are_not_cut_in_a_narrow_terminal() -> None:
     [
         (
             "torch",
-            {"adopt", "add", "demo", "evaluate", "index", "relink", "reproduce", "search", "sync", "train"},
+            {"adopt", "add", "calibrate", "demo", "evaluate", "index", "relink", "reproduce", "search", "sync",
+             "train"},
             "train",
         ),
         ("fastapi", {"explore"}, "explore"),
         ("matplotlib", {"benchmark", "reproduce"}, "benchmark"),
         ("pymilvus", {"migrate"}, "milvus"),
     ],
-)
+)  # fmt: skip
 def test_a_command_without_its_packages_is_listed_and_reports_what_to_install(
     missing: str, names: set[str], extra: str
 ) -> None:

@@ -27,7 +27,7 @@ from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_n
 from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosines, left_out_cosines, unit
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
-from semcut.connector.data.model_file import read_model_file
+from semcut.connector.data.label_sets import require_one_label
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models import CodeName, HeadName
 from semcut.connector.models.adopted_network import AdoptedArchitecture
@@ -120,6 +120,7 @@ def adopt(
     choices = instance_given("choices", AdoptionChoices() if choices is None else choices, AdoptionChoices)
     if labelled is not None:
         instance_given("labelled", labelled, ImageSet)
+        require_one_label(labelled.files, labelled.label_sets, "adopting a network")
     place = Path(possible_path_given("path", path))
     with disk_errors(place):
         there = place.exists() and (not place.is_dir() or any(place.iterdir()))
@@ -164,9 +165,9 @@ def adopt(
     weights["temperature"] = torch.tensor(temperature, dtype=torch.float64)
     named = getattr(network, "__qualname__", None) or str(network)
     about = {"network": named, "images": len(fitted_to), "codes": codes.head}
-    Checkpoint.save(place, architecture, weights, {"config": {}, "kept": {}, "start": {}, "adopted": about})
+    digest = Checkpoint.save(place, architecture, weights, {"config": {}, "kept": {}, "start": {}, "adopted": about})
     if needs_trust(found.source):
-        trust(read_model_file(place)["sha256"])
+        trust(digest)
     return Adopted(Checkpoint.load(place), len(fitted_to), found.assumed)
 
 

@@ -28,6 +28,7 @@ from semcut.connector.models.classification_models import (
     remove_last_linear,
     set_weights,
 )
+from semcut.connector.models.forward_cost import image_bytes
 from semcut.connector.models.network_settings import kept_settings
 from semcut.connector.models.network_sources import SourceName, build_classifier, transformers_config
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, shown
@@ -123,6 +124,7 @@ def _loaded(
     else:
         classes, guessed = named_classes(count)
         assumed += guessed
+    image_bytes(model.eval(), size)
     network = checked_classifier(model, name or source, size)
     mean, std = (_channels(what, facts.get(what)) for what in ("mean", "std"))
     return NamedNetwork(source, name, settings, network, classes, size, mean, std, assumed)

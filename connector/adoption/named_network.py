@@ -6,6 +6,9 @@ timm:NAME                    a model of timm; its weights are a file
 a directory                  of timm or of transformers, as the Hugging Face hub has them; see `model_directories`
 a file .onnx                 see `onnx_outputs`
 module:function              a function of the user's own; see `models.function_network`
+
+EfficientNet-Lite and names with a colon are never looked for on the disk, and a name with weights is no directory: a
+directory or a file with such a name is given as ./NAME.
 """
 
 from __future__ import annotations
@@ -104,11 +107,12 @@ def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any
     if callable(network) and not isinstance(network, os.PathLike):
         return _function(name_of(network), hints)
     name = possible_path_given("network", network)
-    if os.path.isdir(name):
-        return network_in_directory(Path(name), hints)
-    if name.endswith(".onnx"):
-        return network_in_file(Path(name), hints)
     library, _, rest = name.partition(":")
+    fixed = name in LITES or (rest != "" and os.sep not in library)
+    if not fixed and os.path.isdir(name) and (hints.weights is None or os.sep in name):
+        return network_in_directory(Path(name), hints)
+    if not fixed and name.endswith(".onnx"):
+        return network_in_file(Path(name), hints)
     if hints.logits or hints.features:
         raise InvalidParameterError(f"logits and features name outputs of a file of ONNX, and {name} is none")
     if name in LITES:
@@ -211,7 +215,7 @@ def _torchvision(name: str, hints: Hints) -> NamedNetwork:
         )
     size = hints.image_size or _SIDE
     classes: tuple[str, ...] | None
-    if os.path.exists(hints.weights):
+    if hints.weights != "imagenet" and os.path.exists(hints.weights):
         with torch.device("meta"):
             last = remove_last_linear(torchvision_model(name), name)
         count = classes_in_weights(last, Path(hints.weights))

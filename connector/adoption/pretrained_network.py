@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semcut.connector.adoption.adopt import adopt
-from semcut.connector.data.sources import cache
+from semcut.connector.data.source_folders import cache
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 

@@ -26,9 +26,9 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None, device: str, as_json: bool) -> None:
     """Add IMAGES to an existing INDEX.
 
-    IMAGES are folders, archives, lists or single files. An image that the index has already, by its path or by its
-    content, is left out; if the content of its path has changed, its record is replaced. If the command is interrupted,
-    the same command adds the rest.
+    IMAGES are folders, archives, lists, Parquet files, shards or single images. An image that the index has already, by
+    its path or by its content, is left out; if the content of its path has changed, its record is replaced. If the
+    command is interrupted, the same command adds the rest.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import Skipped, warn_of_folders_in_two_classes

@@ -88,8 +88,9 @@ def adopt(
 
     NETWORK is efficientnet_lite0, 1 or 2; a classification model of torchvision with --weights; timm:NAME with
     --weights; a directory of timm or of transformers; a file .onnx; or a Python function as module:function, which
-    takes pixels and returns logits and features. The network stays as it is: what is added are shorter features, hash
-    codes and, for a network without classes, probabilities.
+    takes pixels and returns logits and features. A directory or a file that has one of these names is given as ./NAME.
+    The network stays as it is: what is added are shorter features, hash codes and, for a network without classes,
+    probabilities.
     """
     from semcut.connector.adoption.adopt import AdoptionChoices
     from semcut.connector.adoption.adopt import adopt as adopt_network

@@ -42,7 +42,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from semcut.indexes.storage.atomic_write import replacing, write_file
 
     demo_folder.require_own_directories(out)
-    training, queries = sources.load("digits/train"), sources.load("digits/test")
+    training, queries = sources.digits("train"), sources.digits("test")
     files = list(map(Path, queries.sample(6, seed).files))
     digits = {out / QUERIES / file.parent.name / file.name: file.read_bytes() for file in files}
     demo_folder.require_own_files(out, digits)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semcut.connector.data.image_folders import Skipped
+    from semcut.connector.data.label_sets import LabelSets
+    from semcut.connector.data.labels import RecordLabels
     from semcut.connector.data.sources import ImageSet
     from semcut.connector.evaluation.evaluate import Evaluation
     from semcut.connector.evaluation.rankings import RankingFigures
@@ -43,35 +45,43 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("index", type=PATH)
 @click.argument("queries", type=SOURCE)
+@click.option(
+    "--labels", type=SOURCE,
+    help="Labels of the records: a list, or other labelled images, with the paths that were indexed.  [default: the "
+    "class of a record is the folder of its file]",
+)  # fmt: skip
 @limit_option
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")
 @search_options(k=DEFAULT_K)
 @json_option
 def evaluate(
-    index: Path, queries: str, limit: int | None, protocol: ProtocolName | None, seed: int, model: Path | None,
-    device: str, as_json: bool, **settings: Any,
+    index: Path, queries: str, labels: str | None, limit: int | None, protocol: ProtocolName | None, seed: int,
+    model: Path | None, device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
-    QUERIES is a folder or archive with one folder of images per class, at any depth below it, or a
-    list with labels. Prints mAP, precision and the share of the index that was scanned. With --protocol, QUERIES is the
-    data set that the network was trained on and the index was made from; the command checks that, and also compares all
-    rankings at several cutoffs.
+    QUERIES is a folder or archive with one folder of images per class, at any depth below it, or a list, Parquet files
+    or shards with labels. A record is right if it shares a label with the query. Prints mAP, precision and the share of
+    the index that was scanned. With --protocol, QUERIES is the data set that the network was trained on and the index
+    was made from; the command checks that, and also compares all rankings at several cutoffs.
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
 
+    if protocol is not None and labels is not None:
+        raise click.UsageError("--protocol determines the labels of the records: leave out --labels")
     images = select_images(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
             uris = connector.paths(connector.index.ids())
             trained = connector.encoder.checkpoint.training_digests().all
             check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
-        encodings, labels, skipped = encode_with_progress(connector, images)
-        result = evaluate_encodings(connector, images.classes, encodings, labels, **settings)
+        records = None if labels is None else _record_labels(connector, images.classes, labels)
+        encodings, truth, skipped = encode_with_progress(connector, images)
+        result = evaluate_encodings(connector, images.classes, encodings, truth, records, **settings)
         learned = _trained(connector, images)
-        rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, labels, protocol)
+        rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, truth.first(), protocol)
     if as_json:
         more = {"rankings": [asdict(row) for row in rankings]} if rankings else {}
         print_json({**result.as_dict(), "trained": learned, **more, "skipped": [list(pair) for pair in skipped]})
@@ -87,11 +97,11 @@ def evaluate(
         _show_rankings(rankings, protocol)
 
 
-def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, NDArray[np.int64], list[Skipped]]:
+def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodings, LabelSets, list[Skipped]]:
     """Encode labelled images; show a progress bar, and print what cannot be read or was left out.
 
     Returns:
-        Encodings of the n images that can be read, their labels, (n,) int64, and what was skipped, with reasons.
+        Encodings of the n images that can be read, their labels, and what was skipped, with reasons.
 
     Raises:
         DataError: none of the images can be read.
@@ -113,12 +123,12 @@ def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodi
             skipped += batch.skipped
     if not sum(map(len, batches)):
         raise DataError(f"none of the {len(images):,} queries can be read, the first is {': '.join(skipped[0])}")
-    labels = images.labels[np.concatenate(positions)]
-    found = set(labels.tolist())
+    labels = images.all_labels[np.concatenate(positions)]
+    found, given = set(labels.labels.tolist()), set(images.all_labels.labels.tolist())
     skipped += [
         (name, "a class of which no image can be read, so it is no class")
         for number, name in enumerate(images.classes)
-        if number not in found and (images.labels == number).any()
+        if number in given - found
     ]
     skipped += images.skipped
     print_skipped(skipped, at_most=SKIPPED_SHOWN)
@@ -126,22 +136,36 @@ def encode_with_progress(connector: Connector, images: ImageSet) -> tuple[Encodi
 
 
 def evaluate_encodings(
-    connector: Connector, classes: tuple[str, ...], queries: Encodings, labels: NDArray[np.int64], **settings: Any
+    connector: Connector,
+    classes: tuple[str, ...],
+    queries: Encodings,
+    labels: LabelSets,
+    records: RecordLabels | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Measure how well an index answers encoded queries.
 
     Args:
-        connector: the index; the label of a record is the class folder of its file.
+        connector: the index.
         classes: names of the labels.
         queries: n queries.
-        labels: (n,) int64.
-        settings: k, cutoff, shortlist and ranking of the searches; a cutoff of None is that of the index.
+        labels: the labels of the n queries, one or several of each.
+        records: the labels of the records; None for the class folders of their files.
+        settings: k, cutoff, shortlist and ranking of the searches; "own" are those of the index.
     """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
-    if settings.get("cutoff") is None:
-        settings["cutoff"] = connector.cutoff
-    return measure(connector.index, connector.labels(classes), queries, labels, classes, **settings)
+    chosen = connector.defaults.params(**settings).model_dump(exclude={"fill"})
+    records = connector.labels(classes) if records is None else records
+    return measure(connector.index, records, queries, labels, classes, **chosen)
+
+
+def _record_labels(connector: Connector, classes: tuple[str, ...], source: str) -> RecordLabels:
+    """Look up the labels of the records in a list or other labelled images."""
+    from semcut.connector.data import sources
+    from semcut.connector.data.labels import labels_of_images
+
+    return labels_of_images(connector.index, classes, sources.load(source), connector.files.root)
 
 
 def _rankings(

@@ -72,7 +72,9 @@ def explore(
             opened = open_collection(uri, index, milvus_token, model, device, warn=print_message)
             stack.enter_context(opened.index)
             root = None if images is None else str(images.absolute())
-            source = ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff, root=root)
+            source = ExploreService(
+                opened.index, opened.class_names, opened.encode, defaults=opened.defaults, root=root
+            )
         else:
             opened = open_stored(Path(index), model, device, warn=print_message)
             source = stack.enter_context(FollowedIndex(Path(index), opened))

@@ -53,9 +53,10 @@ def index(
     Without --model, no training and no labels are needed: the network comes with the extra `pretrained`, and its codes
     are fitted to the images. `semcut adopt` makes a model directory of any other network that exists.
     If the command is interrupted, the same command goes on where it stopped.
-    The images may be in subfolders at any depth; a class is a folder directly in IMAGES, as for `semcut train`. Files
-    that cannot be read as images, and hidden ones, are skipped and listed. --exclude-training recognises an image by
-    its content.
+    IMAGES may also be Parquet files with images, or shards of WebDataset: a file, a folder of them, or a pattern in
+    quotes; and each of these may have an address such as s3://photos. The images may be in subfolders at any depth; a
+    class is a folder directly in IMAGES, as for `semcut train`. Files that cannot be read as images, and hidden ones,
+    are skipped and listed. --exclude-training recognises an image by its content.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import warn_of_folders_in_two_classes
@@ -102,8 +103,7 @@ def index_with_progress(
         device: device that runs the network.
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
-        left_out: training images, which `semcut sync` does not add either, wherever they are; None if training images
-            are not left out.
+        left_out: training images, which `semcut sync` does not add either, nor any other; None for all images.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
@@ -112,7 +112,7 @@ def index_with_progress(
     from semcut.connector.models.checkpoint import delete_network
     from semcut.connector.retrieval.file_records import note_left_out
     from semcut.connector.retrieval.model_link import LINK, change_link, read_link
-    from semcut.connector.retrieval.trained_records import LEFT_OUT
+    from semcut.connector.retrieval.trained_records import TRAINED
     from semcut.indexes.storage.directory import delete_index
     from semcut.indexes.unfinished import is_marked, unfinished_works
 
@@ -123,10 +123,10 @@ def index_with_progress(
     unfinished = _unfinished(out, model, device, roots)
     made = unfinished or _new_index(files, model, out, device, roots)
     with made as connector, progress_bar("Indexing") as progress:
-        if left_out is not None:  # first: an interrupted command must have noted it, too
+        if left_out is not None:  # first: an interrupted command must have noted them, too
             connector.files.begin()
             change_link(out, exclude_training=True)
-            note_left_out(connector.files, left_out, LEFT_OUT)
+            note_left_out(connector.files, left_out, TRAINED)
         result = connector.add_files(files, progress=progress, resume=unfinished is not None)
         records = len(connector.index)
     if is_marked(out) and (link := read_link(out)) is not None:
@@ -185,9 +185,9 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
 
 def _other_work(out: Path, root: str | None, works: Sequence[str]) -> str:
     """Say which command has to be called again, after `semcut index` has done its part."""
-    from semcut.indexes.unfinished import work_id
+    from semcut.connector.retrieval.folder_sync import sync_id
 
-    synced = root is not None and tuple(works) == (work_id("sync", [root]),)
+    synced = root is not None and tuple(works) == (sync_id(root, root),)
     command = f"`semcut sync {out}`" if synced else "another command, such as `semcut add` or `semcut sync`,"
     return f"{command} was interrupted there, or is still running: call that again"
 

@@ -71,6 +71,7 @@ def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
             seen = {"records": found.trained, "known records": found.known}
     return {
         "network": str(network_of(index, link)),
-        "cutoff of searches that name none": link.cutoff,
+        "cutoff of searches that name none": link.defaults.cutoff,
+        "ranking of searches that name none": link.defaults.ranking,
         "seen in training": seen,
     }

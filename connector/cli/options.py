@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -91,17 +91,37 @@ class ShortlistType(click.ParamType):  # type: ignore[type-arg]  # generic in ne
             self.fail(f"{value!r} is neither a number nor all", param, ctx)
 
 
+class CutoffType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """The type of --cutoff: a number, "none" for no cutoff, or "own" for that of the index."""
+
+    name = "t|none"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Literal["own"] | None:
+        """Return the number, None for none, or "own"."""
+        if value is None or value == "none":
+            return None
+        if value == "own":
+            return "own"
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
 def search_options(k: int) -> Callable[[_F], _F]:
     """Create a decorator that adds the options of a search; `k` is the default number of results."""
     options = (
         click.option("-k", default=k, show_default=True, help="Number of records to find for each image."),
-        click.option("--cutoff", "-t", type=float,
-                     help="Disregard records whose relevance is not above this value.  [default: that of the index: "
-                     f"{DEFAULT_CUTOFF}, or 0 if its network was adopted]"),
+        click.option("--cutoff", "-t", type=CutoffType(), metavar="T|none", default="own",
+                     help="Records whose relevance is above this value are relevant; none: all records are.  [default: "
+                     f"that of the index, shown by info: {DEFAULT_CUTOFF}, or 0 if its network was adopted]"),
         click.option("--shortlist", type=ShortlistType(), metavar="N|all", default=DEFAULT_SHORTLIST, show_default=True,
                      help="Number of records, nearest by hash code, to re-rank; all re-ranks every relevant record."),
-        click.option("--ranking", type=click.Choice(["distance", "fused"]), default="distance", show_default=True,
-                     help="Order of results: by distance of features, or by relevance and distance together (Eq. 4)."),
+        click.option("--ranking", type=click.Choice(["distance", "fused", "relevance", "own"]), default="own",
+                     help="Order of results: by distance of features, by relevance, or by both (fused, Eq. 4).  "
+                     "[default: that of the index, shown by info]"),
         moved_model_option,
         device_option,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from semcut.indexes.errors import DataError
 from semcut.indexes.storage.atomic_write import replacing_named
 
 if TYPE_CHECKING:
-    from semcut.connector.retrieval.image_index import Hit
+    from semcut.connector.retrieval.hits import Hit
     from semcut.indexes.scanners.engine_names import EngineName
 
 _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
@@ -38,6 +38,12 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 @click.argument("index", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @search_options(k=_DEFAULT_K)
+@click.option(
+    "--fill/--no-fill",
+    default=True,
+    show_default=True,
+    help="Fill places that relevant records leave with the best of the others.",
+)
 @click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
@@ -58,7 +64,6 @@ def search(
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
     with Connector.open(index, model, device=device, engine=engine) as connector:
         skipped: list[tuple[str, str]] = []
-        settings["cutoff"] = connector.cutoff if settings["cutoff"] is None else settings["cutoff"]
         found = connector.search(images, skipped=skipped, **settings)
         roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)
@@ -86,10 +91,19 @@ def _show_hits(image: str, hits: Sequence[Hit]) -> None:
     if not hits:
         print_line(f"{image}: no record has a relevance above the cutoff")
         return
+    filled = sum(hit.filled for hit in hits)
     table = new_table("id", "distance", "relevance", "score", "hamming", "uri", title=image, text=(5,))
-    for hit in hits:
+    for place, hit in enumerate(hits):
+        if filled and place == len(hits) - filled:
+            table.add_section()
         numbers = (f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming))
         table.add_row(str(hit.id), *numbers, hit.uri or "")
+    if filled:
+        table.caption = (
+            "no record is relevant: these are the best of all"
+            if filled == len(hits)
+            else ("below the line: not relevant, the best of the others")
+        )
     OUT.print(table)
 
 
@@ -126,7 +140,11 @@ def write_contact_sheet(
         label = next(classes)
         query = Tile(image, label, ("query", label or ""))
         results = [
-            Tile(hit.uri or "", name, (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}"))
+            Tile(
+                hit.uri or "",
+                name,
+                (f"d {hit.distance:.3f}", f"R {hit.relevance:.3f}{', filled' * hit.filled}"),
+            )
             for hit, name in zip(hits, itertools.islice(classes, len(hits)), strict=True)
         ]
         rows.append((query, results))

@@ -47,7 +47,6 @@ def sync(
     from semcut.connector.retrieval.folder_sync import sync_folder
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
-    from semcut.connector.retrieval.trained_records import excluded_images
     from semcut.indexes import FaissIndex
 
     if reencode and model is None:
@@ -67,7 +66,7 @@ def sync(
             done = sync_folder(
                 IndexedFiles(opened, index, link.root), index, path,
                 lambda: network_encoder(index, link, model, device), progress,
-                whole=path == link.folder, dry_run=dry_run, excluded=lambda: excluded_images(index, model),
+                whole=path == link.folder, dry_run=dry_run, network=model,
             )  # fmt: skip
         records = done.added + done.replaced + done.moved if reencode and not dry_run else len(opened)
     print_skipped(done.skipped, at_most=SKIPPED_SHOWN)

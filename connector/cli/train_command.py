@@ -130,8 +130,9 @@ def train(
     """Train a network on labelled IMAGES.
 
     IMAGES is a folder or archive with one folder of images per class, a .csv or .jsonl list with the columns path and
-    label, digits/train, or torchvision:NAME/train. The images of a class may be in subfolders at any depth. Every image
-    is decoded once before the training begins; what cannot be read is skipped and listed.
+    label, Parquet files with the columns image and label, shards of WebDataset, digits/train, or
+    torchvision:NAME/train. The images of a class may be in subfolders at any depth. Every image is decoded once before
+    the training begins; what cannot be read is skipped and listed.
     """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both set the initial weights: give only one of them")

@@ -1,6 +1,10 @@
 """Data sets of images: image files, their labels, and the division into training images, database and queries.
 
     sources         find a data set (folder, archive, list, digits, torchvision), load it as an `ImageSet` with labels
+    source_folders  unpack an archive, or write out another data set, into the cache
+    remote_sources  fetch a source that has an address into the cache, by fsspec
+    packed_files    find Parquet files (read by parquet_images) and shards of WebDataset (by webdataset_shards), whose
+                    images sample_folders writes as a folder
     image_folders   list the files and classes of a folder, by the one rule of all commands
     list_files      read lists of files and labels, .csv and .jsonl
     library_datasets    write data sets of scikit-learn and torchvision as folders
@@ -14,14 +18,15 @@
     pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
     protocols       divide a data set into training images, database and queries as published results do
     image_uris      turn the uri that an index stores into the path of a file, and back
-    labels          look up the label of every record of an index: the class folder of the record's file
+    labels          look up the labels of every record of an index: by the class folder of its file, or in a list
+    label_sets      hold the labels of many images, any number of each
     class_names, file_arguments, image_arguments    check arguments of the public functions
 
-Other packages import from these modules directly. To add a kind of source, extend `sources.folder`; to add a protocol,
-extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package loads neither Pillow nor numpy, so that
-the command line can list the names of protocols quickly. Modules that need Pillow import it from `pillow`; commands
-that maintain a stored index import none of them. No module here loads torch, except to write out a torchvision data
-set.
+Other packages import from these modules directly. To add a kind of source, extend `source_folders.source_folder`; to
+add a protocol, extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package loads neither Pillow nor
+numpy, so that the command line can list the names of protocols quickly. Modules that need Pillow import it from
+`pillow`; commands that maintain a stored index import none of them. No module here loads torch, except to write out a
+torchvision data set.
 """
 
 from typing import Literal

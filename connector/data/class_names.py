@@ -45,3 +45,28 @@ def classes_given(name: str, value: Any, *, least: int = 1) -> tuple[str, ...]:
 def is_class_name(name: Any) -> bool:
     """Check the name of a class; one with half of a surrogate pair could be neither printed nor sent."""
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME and not any("\ud800" <= one <= "\udfff" for one in name)
+
+
+def label_names(label: Any, several: Any) -> tuple[tuple[str, ...], str | None]:
+    """Read the labels that a data set gives an image in its columns `label` and `labels`.
+
+    Args:
+        label: a text or an integer; None and "" are no label.
+        several: a list of texts and integers, or a text in which `;` separates them; None for no labels.
+
+    Returns:
+        The different labels, that of `label` first, and what is wrong with them; None if nothing is.
+    """
+    if isinstance(several, str):
+        several = [part.strip() for part in several.split(";") if part.strip()]
+    single = () if label is None or label == "" else (("label", label),)
+    texts: dict[str, None] = {}
+    for column, value in (*single, *(("labels", one) for one in several or ())):
+        text = str(value) if type(value) is int and abs(value) < 2**64 else value
+        if not is_class_name(text):
+            expected = f"text of 1 to {MAX_NAME:,} characters or an integer"
+            return (), f"column {column} has {shown(value)}, expected {expected}"
+        texts[text] = None
+    if len(texts) > MAX_CLASSES:
+        return (), f"column labels has {len(texts):,} labels, expected at most {MAX_CLASSES:,}"
+    return tuple(texts), None

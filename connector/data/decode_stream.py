@@ -11,7 +11,9 @@ width and height.
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 import struct
 from contextlib import suppress
 from importlib.util import find_spec
@@ -38,6 +40,9 @@ _TURNED_BYTES = 8
 _SMALL_PART = 64
 """A file that fails to be decoded is broken if this many bytes for each pixel, and for its bytes, were there."""
 
+_NO_DECODER = re.compile(r"decoder \S+ not available")
+"""What Pillow says of a format that it was built without."""
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,7 +65,10 @@ with suppress(ImportError):  # releases of Pillow before 11.3
 
 
 class PassingReason(str):
-    """A reason why an image was not decoded that may be gone the next time, and says little about the image."""
+    """A reason why an image was not decoded that may be gone the next time, and says little about the image.
+
+    Every reason is one, unless a decoder has judged the bytes of the file.
+    """
 
     __slots__ = ()
 
@@ -96,12 +104,25 @@ def decode_stream(stream: IO[bytes], memory: int) -> Image.Image:
 
     Raises:
         MoreMemory: decoding has failed, and more memory may help.
-        UnreadableImage: it has none of the `FORMATS`, is broken, or has more pixels than are decoded.
+        UnreadableImage: it has none of the `FORMATS`, is broken, or has more pixels than are decoded; or, as a passing
+            reason, the disk fails, or what is installed cannot read its format.
     """
+    watched = _Unmapped(stream)
+    try:
+        result = _decoded(cast("IO[bytes]", watched), memory)
+    except Exception:
+        watched.check()
+        raise
+    watched.check()  # a decoder may make a picture of what it could read
+    return result
+
+
+def _decoded(stream: IO[bytes], memory: int) -> Image.Image:
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     # libwebp takes memory for pixels when a file is opened, other decoders when the pixels are loaded
     enough = stream.read(12)[8:] != b"WEBP" and size * _SMALL_PART <= memory
+    pixels = 0
     try:
         with read_header(stream) as image:
             _limit_pixels(image)
@@ -116,10 +137,21 @@ def decode_stream(stream: IO[bytes], memory: int) -> Image.Image:
         raise MoreMemory(_too_large(memory)) from None
     except Exception as error:  # on broken files, Pillow's decoders raise errors of many types
         reason = str(error) or type(error).__name__
-        if enough:
+        if isinstance(error, OSError) and _NO_DECODER.fullmatch(reason):
+            raise UnreadableImage(f"this Pillow cannot read it: {reason}", passing=True) from None
+        if enough and _is_there((pixels + size) * _SMALL_PART // 2):
             raise UnreadableImage(f"broken image: {reason}") from None
         # decoders written in C report that there was no memory like any other failure
         raise MoreMemory(f"broken image, or one that {_too_large(memory)}: {reason}") from None
+
+
+def _is_there(count: int) -> bool:
+    """Return whether the system gives this process this number of bytes now."""
+    try:
+        mmap.mmap(-1, max(1, count), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, ValueError, MemoryError):
+        return False
+    return True
 
 
 def _too_large(memory: int) -> str:
@@ -132,7 +164,7 @@ def read_header(stream: IO[bytes]) -> Image.Image:
     `Image.open` warns of large images, or refuses them, before a smaller version of a JPEG file can be asked for.
 
     Raises:
-        UnreadableImage: it has none of the `FORMATS`.
+        UnreadableImage: it has none of the `FORMATS`; as a passing reason, what is installed cannot read its format.
     """
     stream.seek(0)
     start = stream.read(16)
@@ -141,10 +173,14 @@ def read_header(stream: IO[bytes]) -> Image.Image:
         _register_heif()
     for name in FORMATS:
         if name not in Image.OPEN:
+            if name == "AVIF" and start[4:12] in (b"ftypavif", b"ftypavis"):
+                raise UnreadableImage("an AVIF picture, which needs Pillow 11.3 or later", passing=True)
             continue
         factory, accept = Image.OPEN[name]
         accepted = accept is None or accept(start)
-        if accepted and not isinstance(accepted, str):  # a text says that Pillow was built without the format
+        if isinstance(accepted, str):  # Pillow was built without the format
+            raise UnreadableImage(f"this Pillow cannot read it: {accepted}", passing=True)
+        if accepted:
             stream.seek(0)
             try:
                 return factory(cast("IO[bytes]", _Unmapped(stream)), "")
@@ -158,22 +194,43 @@ def _register_heif() -> None:
 
     Raises:
         UnreadableImage: pillow-heif is not installed.
+        MoreMemory: it cannot be loaded.
     """
     if "HEIF" in Image.OPEN:
         return
     if find_spec("pillow_heif") is None:
-        raise UnreadableImage(f"a HEIC picture, which needs pillow-heif: {install_hint('heif')}")
-    from pillow_heif import options, register_heif_opener
+        raise UnreadableImage(f"a HEIC picture, which needs pillow-heif: {install_hint('heif')}", passing=True)
+    try:
+        from pillow_heif import options, register_heif_opener
+    except ImportError as error:
+        raise MoreMemory(f"a HEIC picture, and pillow-heif cannot be loaded: {error}") from None
 
     options.DECODE_THREADS = 1
     register_heif_opener(thumbnails=False)
 
 
 class _Unmapped:
-    """A file without its descriptor: libtiff would map the file, and the process would end if it became shorter."""
+    """A file without its descriptor: libtiff would map the file, and the process would end if it became shorter.
+
+    It remembers whether the system has failed to read the file: decoders report that as a damage, or not at all.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.read, self.seek, self.tell, self.close = stream.read, stream.seek, stream.tell, stream.close
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+        self._read, self._failed = stream.read, ""
+
+    def read(self, count: int = -1) -> bytes:
+        """Read up to `count` bytes, or to the end."""
+        try:
+            return self._read(count)
+        except OSError as error:
+            self._failed = error.strerror or str(error)
+            raise
+
+    def check(self) -> None:
+        """Raise `UnreadableImage`, with a passing reason, if the file could not be read."""
+        if self._failed:
+            raise UnreadableImage(f"cannot be read: {self._failed}", passing=True)
 
 
 def _limit_pixels(image: Image.Image) -> None:

@@ -22,6 +22,9 @@ ANSWER = struct.Struct("<BIIQ")
 REASON_BYTES = 4096
 """The longest reason."""
 
+MAX_BYTES = 1 << 30
+"""Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
+
 MAX_PIXELS = 1 << 26
 """Images with more pixels than this (67 million) are not decoded."""
 
@@ -49,28 +52,31 @@ class Outcome(IntEnum):
 
     DECODED = 1
     REFUSED = 2
-    """The file cannot be decoded, for the reason that follows."""
+    """The decoder has judged the bytes of the file: it cannot be decoded, for the reason that follows."""
     MORE_MEMORY = 3
     """The file could not be decoded in the memory, for the reason that follows; it may be in more."""
+    PASSING = 4
+    """The file was not decoded, for the reason that follows, which is not in the file and may be gone the next time."""
 
 
 class Answer(NamedTuple):
-    """An answer: the pixels are a `bytearray`, the reason is a text that came from outside.
-
-    `passing` is whether the reason may be gone the next time.
-    """
+    """An answer: the pixels are a `bytearray`, the reason is a text that came from outside."""
 
     outcome: Outcome
     width: int
     height: int
     pixels: bytearray
     reason: str = ""
-    passing: bool = False
+
+    @property
+    def passing(self) -> bool:
+        """Whether the reason may be gone the next time: always, unless a decoder has judged the bytes of the file."""
+        return self.outcome != Outcome.REFUSED
 
 
-def refused(reason: str, *, passing: bool = True) -> Answer:
+def not_decoded(reason: str) -> Answer:
     """Make the answer of a worker that could not give one."""
-    return Answer(Outcome.REFUSED, 0, 0, bytearray(), reason, passing)
+    return Answer(Outcome.PASSING, 0, 0, bytearray(), reason)
 
 
 def is_possible(answer: tuple[int, int, int, int], wanted: Wanted, size: int) -> bool:
@@ -82,7 +88,7 @@ def is_possible(answer: tuple[int, int, int, int], wanted: Wanted, size: int) ->
         size: pixels per side that were asked for.
     """
     outcome, width, height, count = answer
-    if outcome in (Outcome.REFUSED, Outcome.MORE_MEMORY):
+    if outcome in (Outcome.REFUSED, Outcome.MORE_MEMORY, Outcome.PASSING):
         return count <= REASON_BYTES
     if outcome != Outcome.DECODED or not (width > 0 and height > 0):
         return False

@@ -42,7 +42,7 @@ from semcut.connector.data.decoding_messages import (
     Outcome,
     Wanted,
     is_possible,
-    refused,
+    not_decoded,
 )
 from semcut.indexes.errors import DataError
 
@@ -59,7 +59,6 @@ _START_SECONDS, _LONGER, _LOOK_SECONDS, _END_SECONDS = 120, 6, 0.5, 5
 """Seconds to wait for the start of a process; how many times longer than its processor time an image may take, for a
 slow disk or a busy machine; how often to look whether Ctrl-C came just before a wait; and to wait for an end."""
 _NONSENSE = "its decoder gave an answer of a wrong size"
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
 
 
 class Limits(NamedTuple):
@@ -188,12 +187,6 @@ class _Worker:
             return f"status {status}"
         return signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
 
-    def crashed(self) -> bool:
-        """Return whether a process that is at its end has ended by itself, so that its image is to blame."""
-        self.why()
-        status = self.process.returncode
-        return status is not None and (status >= 0 or -status in _CRASHES)
-
     def end(self) -> None:
         """End the process, if it has not ended."""
         with contextlib.suppress(OSError):
@@ -271,15 +264,14 @@ class DecodingPool:
             worker = None
             return answer
         except TimeoutError:
-            return refused(f"takes more than {_LONGER * limits.seconds:g} s to decode")
+            return not_decoded(f"takes more than {_LONGER * limits.seconds:g} s to decode")
         except _Gone as gone:
             assert worker is not None
             reason = str(gone) or worker.why()
             if reason == signal.SIGPROF.name:
-                return refused(f"takes more than {limits.seconds:g} s of processor time to decode")
+                return not_decoded(f"takes more than {limits.seconds:g} s of processor time to decode")
             reason = f"broken image: its decoder has ended ({reason}), with {memory:,} bytes of memory"
-            answer = refused(reason, passing=str(gone) != _NONSENSE and not worker.crashed())
-            return answer._replace(outcome=Outcome.MORE_MEMORY)
+            return not_decoded(reason)._replace(outcome=Outcome.MORE_MEMORY)
         finally:
             if worker is not None:
                 self._end(worker)

@@ -146,9 +146,9 @@ def _decode(descriptor: int, wanted: Wanted, size: int, memory: int) -> tuple[Ou
     except MemoryError:
         return Outcome.MORE_MEMORY, (0, 0), _text(f"takes more than {memory:,} bytes of memory to decode")
     except UnreadableImage as reason:
-        return Outcome.REFUSED, (0, 0), _text(reason)
-    except Exception as error:
-        return Outcome.REFUSED, (0, 0), _text(f"broken image: {error or type(error).__name__}")
+        return Outcome.PASSING if reason.passing else Outcome.REFUSED, (0, 0), _text(reason)
+    except Exception as error:  # in what is done with the pixels of a picture that was decoded
+        return Outcome.PASSING, (0, 0), _text(f"cannot be prepared: {error or type(error).__name__}")
 
 
 def _text(reason: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Identify images by their content, and check which images of a set can be read, before a command relies on them.
+"""Identify images by their content, and check which images of a set can be read, before a training relies on them.
 
 An image is identified by a digest of the bytes of its file, so neither its name, nor its folder, an archive, a link or
 the time of its modification matter. A copy under another name is the same image; one that was saved anew is not.
@@ -18,6 +18,7 @@ import numpy as np
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decoding_pool import Limits
 from semcut.connector.data.images import MAX_BYTES, UnreadableImage, check_image
+from semcut.connector.data.label_sets import require_one_label
 from semcut.connector.data.sources import DIGEST_BYTES as DIGEST_BYTES
 from semcut.connector.data.sources import ImageSet
 from semcut.indexes.errors import DataError
@@ -63,8 +64,9 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
         The images that can be read, with digests; what cannot be read is in `skipped` with the reason.
 
     Raises:
-        DataError: fewer than two classes are left.
+        DataError: fewer than two classes are left, or an image has several labels.
     """
+    require_one_label(images.files, images.label_sets, "training")
     report = progress or silent
     reasons: list[str] = []
     digests: list[bytes] = []
@@ -96,7 +98,9 @@ def readable_images(images: ImageSet, workers: int = 2, progress: Progress | Non
         )
     found = replace(images.subset(kept), digests=tuple(digests[position] for position in kept))
     new_label = np.cumsum(counts > 0) - 1
-    return replace(found, labels=new_label[found.labels], classes=left, skipped=(*images.skipped, *skipped))
+    return replace(
+        found, labels=new_label[found.labels], classes=left, skipped=(*images.skipped, *skipped), label_sets=None
+    )
 
 
 def _checked(file: str, limits: Limits) -> tuple[bytes, str]:

@@ -7,6 +7,7 @@ reason. `decode_stream` says what is read. A picture of Pillow that the caller h
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -28,6 +29,7 @@ from semcut.connector.data.decode_stream import FORMATS as FORMATS
 from semcut.connector.data.decode_stream import PassingReason as PassingReason
 from semcut.connector.data.decode_stream import UnreadableImage as UnreadableImage
 from semcut.connector.data.decode_stream import check_pixels, fit, upright
+from semcut.connector.data.decoding_messages import MAX_BYTES as MAX_BYTES
 from semcut.connector.data.decoding_messages import MAX_PIXELS as MAX_PIXELS
 from semcut.connector.data.decoding_messages import Answer, Outcome, Wanted
 from semcut.connector.data.decoding_pool import POOL, Limits
@@ -35,10 +37,9 @@ from semcut.connector.data.pillow import Image
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
 
-MAX_BYTES = 1 << 30
-"""Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
-
 _BLOCK = 1 << 20
+_LASTING = (errno.EFBIG, errno.EINVAL)
+"""Errors of `open_binary` that are about the file itself: it is too large, or no regular file."""
 
 Source = str | Path | IO[bytes]
 """A file, or the stream of one, which is read from its beginning; its position changes."""
@@ -128,9 +129,10 @@ def _descriptor_of(source: Source) -> Iterator[int]:
         else:
             opened = source if _is_regular(source) else _copied(source)
     except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
+        raise UnreadableImage("no such file", passing=True) from None
     except (OSError, ValueError) as error:  # ValueError: a name with a byte of zero
-        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from None
+        passing = getattr(error, "errno", None) not in _LASTING
+        raise UnreadableImage(getattr(error, "strerror", None) or str(error), passing) from None
     try:
         yield opened.fileno()
     finally:

@@ -4,8 +4,10 @@
     .jsonl   one JSON object in each line, with a field `path`
 
 A path is absolute, or relative to the folder of the list. A column or field `label` names the class of an image, as
-text or as an integer. Other columns are ignored. A list may come from someone else, so the file, its rows, and the
-memory of all paths are bounded; what a row names is a regular file, or is left out with the reason.
+text or as an integer. A column `labels` names several, separated by `;`; as a field it is an array of texts and
+integers. An image that has both has the one of `label` first. Other columns are ignored. A list may come from someone
+else, so the file, its rows, and the memory of all paths are bounded; what a row names is a regular file, or is left out
+with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from semcut.connector.data.class_names import MAX_NAME, is_class_name
+from semcut.connector.data.class_names import label_names
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import open_binary
@@ -28,10 +30,13 @@ from semcut.indexes.regular_files import open_binary
 MAX_LIST_BYTES, MAX_ROWS, MAX_ROW_BYTES = 1 << 28, 2_000_000, 1 << 20
 """The largest list, its largest number of rows, and the most bytes of one row."""
 
-_SUFFIXES = (".csv", ".jsonl")
+_MOST_PATH = 4096
+"""Bytes of the longest path that Linux opens."""
+SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 10
-_Row = tuple[int, Any, Any]
-"""Number of the line, path and label of a row; None for what it does not have."""
+_Row = tuple[int, Any, Any, Any]
+"""Number of the line, path, label and labels of a row; None for what it does not have. A CSV file gives `labels` as
+text."""
 
 
 @dataclass
@@ -41,14 +46,14 @@ class ImageList:
     Attributes:
         name: the list, for messages.
         files: absolute paths, in the order of the list; each exists, and is there once.
-        labels: the label of each file, None for one without.
+        labels: the different labels of each file, () for one without.
         columns: names of the columns, or of the fields of the first object.
         skipped: what is left out.
     """
 
     name: str
     files: list[str] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
+    labels: list[tuple[str, ...]] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -67,7 +72,7 @@ class ImageList:
 def is_list(source: str) -> bool:
     """Return whether a source is a list: a file with the name of one."""
     path = os.path.expanduser(source)
-    return source.lower().endswith(_SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
+    return source.lower().endswith(SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
 
 
 def read_list(source: str) -> ImageList:
@@ -81,8 +86,7 @@ def read_list(source: str) -> ImageList:
     try:
         with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
             lines = _Lines(source, stream)
-            rows = _csv_rows(found, lines) if source.lower().endswith(".csv") else _json_rows(found, lines)
-            _find_files(found, os.path.abspath(path.parent), rows)
+            _find_files(found, os.path.abspath(path.parent), _rows(found, lines))
     except OSError as error:
         raise DataError(f"cannot read the list {source}: {error.strerror or error}") from None
     if not found.files and found.skipped:
@@ -93,6 +97,23 @@ def read_list(source: str) -> ImageList:
     if not found.files:
         raise DataError(f"{source} names no files: expected a path in each row")
     return found
+
+
+def list_paths(source: str, stream: IO[bytes]) -> Iterator[str]:
+    """Yield the paths that a list names, as they are written, without looking for the files.
+
+    Args:
+        source: the name of the list.
+        stream: its content.
+
+    Raises:
+        DataError: as for `read_list`.
+    """
+    found = ImageList(source)
+    for count, (_, path, _, _) in enumerate(_rows(found, _Lines(source, stream))):
+        _require_rows(found, count)
+        if _is_path(path):
+            yield path
 
 
 class _Lines:
@@ -123,6 +144,10 @@ class _Lines:
         return DataError(f"cannot read the list {self._name}: line {self.number:,} {what}")
 
 
+def _rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+    return _csv_rows(found, lines) if found.name.lower().endswith(".csv") else _json_rows(found, lines)
+
+
 def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
     rows = csv.reader(iter(lines), strict=True)
     try:
@@ -131,7 +156,7 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         places = {name: place for place, name in enumerate(columns)}
         if len(places) < len(columns):
             raise lines.error(f"has a column twice: {_named(columns)}")
-        path, label = places["path"], places.get("label", len(columns))
+        wanted = [places.get(name, len(columns)) for name in ("path", "label", "labels")]
         lines.row_bytes = 0
         for row in rows:
             lines.row_bytes = 0
@@ -140,7 +165,8 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
                     f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
                 )
             if row:
-                yield lines.number, row[path] if path < len(row) else None, row[label] if label < len(row) else None
+                path, label, labels = (row[place] if place < len(row) else None for place in wanted)
+                yield lines.number, path, label, labels
     except csv.Error as error:
         raise lines.error(f"is no CSV ({error})") from None
 
@@ -160,7 +186,10 @@ def _json_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         if first:
             found.columns, first = list(row), False
             _require_path(found)
-        yield lines.number, row.get("path"), row.get("label")
+        labels = row.get("labels")
+        if labels is not None and not isinstance(labels, list):
+            raise lines.error(f'has labels {shown(labels)}, expected an array such as ["cat", "dog"]')
+        yield lines.number, row.get("path"), row.get("label"), labels
 
 
 def _require_path(found: ImageList) -> None:
@@ -175,9 +204,9 @@ def _named(columns: list[str]) -> str:
 
 def require_labels(found: ImageList) -> None:
     """Raise `DataError` if no file of a list has a label."""
-    if not any(label is not None for label in found.labels):
+    if not any(found.labels):
         raise DataError(
-            f"the list {found.name} has no labels, which name the classes: add a column label; it has "
+            f"the list {found.name} has no labels, which name the classes: add a column label or labels; it has "
             f"{_named(found.columns)}"
         )
 
@@ -185,20 +214,22 @@ def require_labels(found: ImageList) -> None:
 def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
     """Put the files of all rows in a list, and what is left out."""
     lines: dict[str, int] = {}
-    labels: dict[str, str] = {}  # each once
+    known: dict[str, str] = {}  # each label once
+    sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # each combination once
     size = 0
-    for count, (line, given, label) in enumerate(rows):
-        if count == MAX_ROWS:
-            raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
-        has_path = isinstance(given, str) and given and "\0" not in given
+    for count, (line, given, label, several) in enumerate(rows):
+        _require_rows(found, count)
+        has_path = _is_path(given)
         path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
-        text = str(label) if type(label) is int else None if label == "" else label
+        labels, wrong = label_names(label, several)
         size += sys.getsizeof(path)
-        if isinstance(text, str) and text not in labels:
-            size += sys.getsizeof(text)
+        size += sum(sys.getsizeof(text) for text in labels if text not in known)
+        size += 0 if labels in sets else sys.getsizeof(labels)
         if size > MOST_BYTES:
             raise DataError(f"the paths and labels in {found.name} take more than {MOST_BYTES:,} bytes: divide it")
-        reason = _unusable(path, text) if has_path else "it has no path"
+        reason = _unusable(path) if has_path else "it has no path"
+        if reason is None and wrong is not None:
+            reason = f"line {line:,} of {found.name}, {wrong}"
         if reason is None and path in lines:
             reason = f"line {lines[path]:,} of the list names it, too"
         if reason is not None:
@@ -206,24 +237,37 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
             continue
         lines[path] = line
         found.files.append(path)
-        found.labels.append(None if text is None else labels.setdefault(text, text))
+        kept = tuple(known.setdefault(text, text) for text in labels)
+        found.labels.append(sets.setdefault(kept, kept))
+
+
+def _require_rows(found: ImageList, count: int) -> None:
+    if count == MAX_ROWS:
+        raise DataError(f"the list {found.name} has more than {MAX_ROWS:,} rows: divide it")
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, str) and given != "" and "\0" not in given
 
 
 def _absolute(folder: str, path: str) -> str:
-    """Return the absolute path of a file; of one with a part "..", which may lead through a link, the real path."""
+    """Return the absolute path of a file; of one with a part "..", which may lead through a link, the real path.
+
+    A path that no system opens is returned as it is: the time to resolve it would grow with the square of its length.
+    """
     whole = "/" + os.path.join(folder, path).lstrip("/")
     try:
+        if len(os.fsencode(whole)) > _MOST_PATH:
+            return whole
         return os.path.realpath(whole) if ".." in path.split("/") else os.path.normpath(whole)
     except (OSError, ValueError):
         return whole
 
 
-def _unusable(path: str, label: Any) -> str | None:
+def _unusable(path: str) -> str | None:
     """Return why a row is left out, None if it is not."""
     if not is_text(path):
         return NOT_TEXT
-    if label is not None and not is_class_name(label):
-        return f"its label is {shown(label)}, expected text of 1 to {MAX_NAME:,} characters or an integer"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return "it is not a regular file"

@@ -5,45 +5,50 @@ A source is given as a string:
     animals/train               a folder with one folder of images per class
     cifar10.tar.gz/train        a folder inside a tar or zip archive, unpacked once into the cache
     photos.csv, photos.jsonl    a list of files, with labels or without, see `list_files`
+    'photos/*.parquet', shards  Parquet files or shards of WebDataset, unpacked once into the cache, see `packed_files`
+    s3://photos/train           any of these at an address, fetched into the cache by fsspec, see `remote_sources`
     digits/train, digits/test   scikit-learn's 1,797 scans of digits; every fifth scan of each digit is for testing
     torchvision:CIFAR10/train   a torchvision data set by name, downloaded once and written out as PNG files
 
-The cache is the folder `SEMCUT_CACHE`, or the user's cache folder; deleting it costs only the time to fill it again.
-The class of a file is the folder directly under the root that it is in, see `image_folders`, or its label in a list.
-Archives and their limits are described in `archives`.
+What is no folder is written to the cache by `source_folders`. The class of a file is the folder directly under the root
+that it is in, see `image_folders`, or its label in a list, which can give it several.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.connector.data.archives import unpack
 from semcut.connector.data.class_names import MAX_CLASSES, classes_given
 from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_folders import ImageFolder, Skipped, list_folder, warn_of_folders_in_two_classes
 from semcut.connector.data.image_folders import class_of as class_of
-from semcut.connector.data.library_datasets import torchvision_writer, write_digits
+from semcut.connector.data.label_sets import LabelSets
+from semcut.connector.data.library_datasets import write_digits
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
-from semcut.indexes.argument_checks import integer_given, number_given, possible_path_given
+from semcut.connector.data.remote_sources import fetched, is_remote
+from semcut.connector.data.source_folders import cached, source_folder
+from semcut.indexes.argument_checks import (
+    instance_given,
+    integer_given,
+    number_given,
+    possible_path_given,
+    text_given,
+)
 from semcut.indexes.array_checks import integers_given
-from semcut.indexes.errors import DataError, InvalidParameterError, require, shown
-from semcut.indexes.regular_files import open_binary
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 
 DIGEST_BYTES = 16
 """Length of the digest of an image, see `image_contents`."""
 
 _T = TypeVar("_T")
 
-_TORCHVISION = "torchvision:"
 _PARTS = {"train", "test", "val", "valid", "validation"}
 """Names of the parts of a data set; folders with these names alone are no classes."""
 
@@ -54,11 +59,12 @@ class ImageSet:
 
     Attributes:
         files: n absolute paths.
-        labels: (n,) int64; position of each file's class in `classes`.
+        labels: (n,) int64; position of each file's class in `classes`, of its first one if it has several.
         classes: class names, in order of the labels: sorted, or as a network has them that is trained further.
         roots: folders in which the class folders are.
         digests: n digests of the contents, see `image_contents`; None if they were not computed.
         skipped: files and folders that were left out when the set was made, with reasons.
+        label_sets: all labels of the n files; None if no file has several.
 
     Paths may be given as strings or as `os.PathLike`, and all values as any list; they are kept as above.
 
@@ -73,6 +79,7 @@ class ImageSet:
     roots: tuple[str, ...] = ()
     digests: tuple[bytes, ...] | None = None
     skipped: tuple[Skipped, ...] = ()
+    label_sets: LabelSets | None = None
 
     def __post_init__(self) -> None:
         files, classes = tuple(files_given("files", self.files)), classes_given("classes", self.classes)
@@ -82,6 +89,11 @@ class ImageSet:
             raise InvalidParameterError(
                 f"digests = {shown(self.digests)}, expected {DIGEST_BYTES} bytes for each of the {len(files):,} files"
             )
+        if self.label_sets is not None:
+            instance_given("label_sets", self.label_sets, LabelSets)
+            integers_given("label_sets", self.label_sets.labels, 0, len(classes) - 1)
+            if not np.array_equal(self.label_sets.first(), labels):
+                raise InvalidParameterError("label_sets do not fit labels: expected each label as the first of its set")
         for name, value in (
             ("files", files),
             ("labels", labels),
@@ -95,6 +107,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def all_labels(self) -> LabelSets:
+        """All labels of the n files, one or several of each."""
+        return LabelSets.single(self.labels) if self.label_sets is None else self.label_sets
+
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> ImageSet:
         """Select the images at these positions; `classes` stays the same.
 
@@ -107,6 +124,7 @@ class ImageSet:
             files=tuple(self.files[i] for i in positions),
             labels=self.labels[positions],
             digests=None if self.digests is None else tuple(self.digests[i] for i in positions),
+            label_sets=None if self.label_sets is None else self.label_sets[positions],
         )
 
     def sample(self, count: int, seed: int = 0) -> ImageSet:
@@ -186,10 +204,14 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
         DataError: the source does not exist, cannot be unpacked, or has fewer than two classes with files.
         InvalidParameterError: it is no path.
     """
-    source = possible_path_given("source", source)
+    source = _local(possible_path_given("source", source))
     if is_list(source):
         return _labelled(read_list(source))
-    found = list_folder(folder(source))
+    place = source_folder(source)
+    if place.labels is not None:
+        listed = _labelled(replace(read_list(str(place.labels)), name=source))
+        return replace(listed, roots=(str(place.root),))
+    found = list_folder(place.root)
     classes = [name for name, members in found.classes.items() if members.files]
     only_parts = {name.lower() for name in classes} <= _PARTS
     if len(classes) < 2 or only_parts:
@@ -218,111 +240,51 @@ def load(source: str | os.PathLike[str]) -> ImageSet:
     )
 
 
+def digits(part: Literal["train", "test"]) -> ImageSet:
+    """Find the images of scikit-learn's digits; a folder of the user that is named `digits` is not looked at.
+
+    Raises:
+        DataError: the cache cannot be written to.
+        InvalidParameterError: there is no such part.
+    """
+    if text_given("part", part) not in ("train", "test"):
+        raise InvalidParameterError(f"part = {shown(part)}, expected train or test")
+    return load(cached("digits-1", write_digits).absolute() / part)
+
+
 def _labelled(found: ImageList) -> ImageSet:
     """Return the images of a list that have a label."""
     require_labels(found)
-    classes = sorted({label for label in found.labels if label is not None})
+    classes = sorted({label for labels in found.labels for label in labels})
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise DataError(f"{found.name} has labels of {len(classes):,} classes, expected 2 to {MAX_CLASSES:,}")
-    label_of: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
+    label_of = {name: label for label, name in enumerate(classes)}
     pairs = list(zip(found.files, found.labels, strict=True))
+    sets = LabelSets.of([[label_of[label] for label in labels] for _, labels in pairs if labels])
     return ImageSet(
-        tuple(file for file, label in pairs if label is not None),
-        np.array([label_of[label] for _, label in pairs if label is not None], np.int64),
+        tuple(file for file, labels in pairs if labels),
+        sets.first(),
         tuple(classes),
         roots=found.roots,
-        skipped=(*((file, "it has no label") for file, label in pairs if label is None), *found.skipped),
+        skipped=(*((file, "it has no label") for file, labels in pairs if not labels), *found.skipped),
+        label_sets=sets if (sets.counts > 1).any() else None,
     )
+
+
+def _local(source: str) -> str:
+    """Return a source on this machine: an address is fetched into the cache first."""
+    return fetched(source) if is_remote(source) else source
 
 
 def list_images(source: str | os.PathLike[str]) -> ImageFolder:
     """List the files of a source, with or without classes; those of a list are in no class.
 
     Raises:
-        DataError: as for `folder`, `list_folder` and `read_list`.
+        DataError: as for `source_folder`, `list_folder` and `read_list`.
         InvalidParameterError: it is no path.
     """
-    source = possible_path_given("source", source)
+    source = _local(possible_path_given("source", source))
     if is_list(source):
         found = read_list(source)
         return ImageFolder(found.root, found.files, {}, found.skipped, [])
-    return list_folder(folder(source))
-
-
-def folder(source: str | os.PathLike[str]) -> Path:
-    """Return the folder on disk of a source; unpack an archive or write out a data set first if needed.
-
-    Raises:
-        DataError: the source does not exist, or cannot be unpacked.
-        InvalidParameterError: it is no path.
-    """
-    source = possible_path_given("source", source)
-    name, _, inner = source.partition("/")
-    if name == "digits" and not os.path.exists(source):
-        return _inside(_cached("digits-1", write_digits), inner, source)
-    if source.startswith(_TORCHVISION):
-        name, _, split = source.removeprefix(_TORCHVISION).partition("/")
-        write = torchvision_writer(source, name, split, cache() / "torchvision")
-        return _cached(f"torchvision-{name}-{split or 'all'}", write)
-    path = Path(os.path.expanduser(source))
-    if os.path.isdir(path):
-        return path
-    archive = next((parent for parent in (path, *path.parents) if os.path.lexists(parent)), path)
-    if os.path.isdir(archive) or not os.path.exists(archive):
-        raise DataError(
-            f"{source} does not exist: give a folder, an archive, a list, digits/train or torchvision:NAME/train"
-        )
-    try:
-        opened = open_binary(archive, follow=True)
-    except OSError as error:
-        raise DataError(f"cannot read {archive}: {error.strerror}; expected a folder or an archive") from None
-    with opened as stream:
-        facts = os.fstat(stream.fileno())
-        # a file made anew can have the size and time of the one before, but no program can set its ctime
-        facts_text = f"{archive.absolute()} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {facts.st_ctime_ns}"
-        key = hashlib.sha256(facts_text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        root = _cached(f"{archive.name.split('.')[0]}-{key}", lambda target: unpack(stream, archive, target))
-    return _inside(root, str(path.relative_to(archive)), source)
-
-
-def cache() -> Path:
-    """Return the cache folder, for unpacked archives, written-out data sets and frozen features."""
-    if chosen := os.environ.get("SEMCUT_CACHE"):
-        return Path(chosen)
-    require({"platformdirs": "platformdirs"}, "find the cache folder", "train")
-    from platformdirs import user_cache_path
-
-    return user_cache_path("semcut")
-
-
-def _inside(root: Path, inner: str, source: str) -> Path:
-    """Return a folder inside a data set; raise an error for a path that leads out of the data set."""
-    path = root / inner
-    if not os.path.isdir(path) or not path.resolve().is_relative_to(root.resolve()):
-        inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:8])
-        raise DataError(f"{source}: the data set has no folder {inner!r}, it holds {inside}")
-    return path
-
-
-def _cached(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache, filled first if it does not exist; a crash never leaves a partly filled folder.
-
-    Raises:
-        DataError: the cache cannot be written to.
-    """
-    target = cache() / name
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
-            complete = Path(scratch) / "complete"
-            fill(complete)
-            try:
-                os.replace(complete, target)
-            except OSError:
-                if not target.is_dir():  # otherwise another process has filled the folder first
-                    raise
-    except OSError as error:
-        raise DataError(f"cannot fill the cache {target}: {error}; set SEMCUT_CACHE to another folder") from None
-    return target
+    return list_folder(source_folder(source).root)

@@ -2,7 +2,8 @@
 
 Published results follow different conventions; these are used here:
 
-- A record is right for a query if both have the same label, which is the name of the folder of their file.
+- A record is right for a query if they share a label. The label of an image is the name of the folder of its file, or
+  what a list says; then it may have several.
 - AP@all divides by the number of all right records of the index, found or not. A right record that the cutoff drops
   counts as missed.
 - AP@k divides by min(k, number of all right records), the largest number of right records among k results.
@@ -20,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.data.class_names import classes_given
+from semcut.connector.data.label_sets import LabelSets
 from semcut.connector.data.labels import RecordLabels
 from semcut.connector.evaluation.metrics import average_precision
+from semcut.connector.evaluation.shared_labels import SharedLabels
 from semcut.indexes import Encodings, SearchResult, SemanticIndex
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, InvalidParameterError
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 _PLACES = 1 << 22
@@ -56,7 +59,7 @@ class Evaluation:
     """
 
     k: int
-    cutoff: float
+    cutoff: float | None
     shortlist: int | None
     ranking: str
     records: int
@@ -78,11 +81,11 @@ def evaluate(
     index: SemanticIndex,
     record_labels: RecordLabels,
     queries: Encodings,
-    query_labels: NDArray[np.int64],
+    query_labels: NDArray[np.int64] | LabelSets,
     classes: tuple[str, ...],
     *,
     k: int = DEFAULT_K,
-    cutoff: float = DEFAULT_CUTOFF,
+    cutoff: float | None = DEFAULT_CUTOFF,
     shortlist: int | None = DEFAULT_SHORTLIST,
     ranking: Ranking = "distance",
 ) -> Evaluation:
@@ -92,7 +95,7 @@ def evaluate(
         index: the index to search; one that counts the codes it scans, see `Capabilities.counts_codes`.
         record_labels: the labels of the records, see `labels_by_id`.
         queries: nq encodings.
-        query_labels: (nq,) int64, positions in `classes`.
+        query_labels: (nq,) int64, positions in `classes`; or sets of them, of queries that have several.
         classes: names of the labels, for the report.
         k, cutoff, shortlist, ranking: as in `search`. For mAP@all the shortlist is not used: all relevant records are
             ranked.
@@ -106,45 +109,44 @@ def evaluate(
     instance_given("record_labels", record_labels, RecordLabels, "labels_by_id makes them")
     index.config.check(queries)
     classes = classes_given("classes", classes)
-    query_labels = integers_given("query_labels", query_labels, 0, len(classes) - 1, (len(queries),))
+    query_sets = _sets_given(query_labels, len(classes), len(queries))
     k = SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking).k
     if not len(index):
         raise DataError("the index has no records: there is nothing to evaluate")
-    per_label = np.bincount(record_labels.labels[record_labels.labels >= 0], minlength=len(classes))
-    total = per_label[query_labels]
-    kept = np.flatnonzero(total > 0)
+    shared = SharedLabels(record_labels, query_sets)
+    kept = np.flatnonzero(shared.totals > 0)
     if not len(kept):
         raise DataError("no query has a record of its class in the index: the names of their folders do not match")
-    queries, labels, total = queries[kept], query_labels[kept], total[kept]
+    queries, sets, total = queries[kept], query_sets[kept], shared.totals[kept]
 
     def search(part: Encodings) -> SearchResult:
-        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False)
 
-    at_all = np.empty(len(labels))
+    at_all = np.empty(len(queries))
     step = max(1, _PLACES // len(index))
-    for start in range(0, len(labels), step):
+    for start in range(0, len(queries), step):
         block = slice(start, start + step)
-        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking)
-        at_all[block] = average_precision(_right(every, record_labels, labels[block]), total[block])
+        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
+        at_all[block] = average_precision(shared.right(every.ids, kept[block]), total[block])
 
     search(queries[:1])  # not timed: the first search may have to prepare the index
     start_time = time.perf_counter()
     result = search(queries)
     batch_seconds = time.perf_counter() - start_time
     single_seconds = []
-    for query in range(min(_TIMED_SINGLY, len(labels))):
+    for query in range(min(_TIMED_SINGLY, len(queries))):
         start_time = time.perf_counter()
         search(queries[query : query + 1])
         single_seconds.append(time.perf_counter() - start_time)
 
-    right = _right(result, record_labels, labels)
+    right = shared.right(result.ids, kept)
     at_k = average_precision(right, np.minimum(k, total))
     precision = right.sum(axis=1) / k
     stats = index.stats()
 
-    def figures(rows: NDArray[np.bool_]) -> ClassFigures:
+    def figures(rows: NDArray[np.int64]) -> ClassFigures:
         return ClassFigures(
-            queries=int(rows.sum()),
+            queries=len(rows),
             map_all=float(at_all[rows].mean()),
             map_k=float(at_k[rows].mean()),
             precision_k=float(precision[rows].mean()),
@@ -156,18 +158,24 @@ def evaluate(
         shortlist=shortlist,
         ranking=ranking,
         records=len(index),
-        overall=figures(np.ones(len(labels), bool)),
-        per_class={name: figures(labels == i) for i, name in enumerate(classes) if (labels == i).any()},
+        overall=figures(np.arange(len(queries))),
+        per_class={
+            name: figures(sets.images[sets.labels == i]) for i, name in enumerate(classes) if (sets.labels == i).any()
+        },
         partitions_scanned=float(result.partitions.mean() / max(1, np.count_nonzero(stats.partitions))),
         cells_scanned=float(result.cells.mean() / max(1, stats.cells)),
         codes_scanned=float(result.codes.mean() / len(index)),
         cut_off=float(result.cut_off.mean()),
-        ms_per_query_batch=1000 * batch_seconds / len(labels),
+        ms_per_query_batch=1000 * batch_seconds / len(queries),
         ms_per_query_single=1000 * float(np.median(single_seconds)),
     )
 
 
-def _right(result: SearchResult, record_labels: RecordLabels, query_labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the results that have the label of their query: (nq, k) bool."""
-    right: NDArray[np.bool_] = (record_labels[result.ids] == query_labels[:, None]) & (result.ids >= 0)
-    return right
+def _sets_given(labels: NDArray[np.int64] | LabelSets, classes: int, queries: int) -> LabelSets:
+    """Read the labels of queries, one or several of each."""
+    if not isinstance(labels, LabelSets):
+        return LabelSets.single(integers_given("query_labels", labels, 0, classes - 1, (queries,)))
+    integers_given("query_labels", labels.labels, 0, classes - 1)
+    if len(labels) != queries:
+        raise InvalidParameterError(f"query_labels are sets of {len(labels):,} queries, expected {queries:,}")
+    return labels

@@ -99,10 +99,10 @@ def import_encodings(
                     _require_few_cells(source, made)
                     report(len(made), shape.records)
                 made.flush()
-            link = link_content(shape.network or {})
-            if link is not None:
-                linked = not os.path.lexists(place / LINK)
-                write_link(place, **link)
+                link = link_content(shape.network or {})
+                if link is not None:  # before the mark is gone: an index that looks whole has its link
+                    linked = not os.path.lexists(place / LINK)
+                    write_link(place, **link)
             return shape.records
         except BaseException:
             if linked:

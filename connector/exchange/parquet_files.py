@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from semcut.connector.data.parquet_images import open_parquet
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,
@@ -42,8 +43,6 @@ _FORMAT_KEY, _CONFIG_KEY, _NETWORK_KEY = b"semcut.format", b"semcut.config", b"s
 _SPARSE = "classes"
 _FORMAT = b"1"
 _CONFIG_BYTES, _NETWORK_BYTES = 16 << 20, 64 << 10
-_HEADER_BYTES = 64 << 20
-"""Limit of every text and list in the metadata of a file."""
 
 
 def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] | None, progress: Progress) -> None:
@@ -141,9 +140,7 @@ class ParquetFile:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         try:
-            self._file = pq.ParquetFile(
-                stream, thrift_string_size_limit=_HEADER_BYTES, thrift_container_size_limit=_HEADER_BYTES
-            )
+            self._file = open_parquet(stream)
             names = self._file.schema_arrow.names
             missing_columns(self._path, set(names))
             if twice := [name for name in names if names.count(name) > 1][:1]:

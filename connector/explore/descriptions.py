@@ -78,6 +78,7 @@ class Descriptions:
                 relevance=float(result.relevance[0, slot]),
                 score=None if np.isnan(result.scores[0, slot]) else float(result.scores[0, slot]),
                 hamming=int(result.hamming[0, slot]),
+                filled=bool(result.filled[0, slot]),
             )
             for record, slot in zip(records, slots.tolist(), strict=True)
         ]
@@ -93,7 +94,7 @@ class Descriptions:
             milliseconds=1000 * seconds,
         )
 
-    def pruning(self, query: Encodings, cutoff: float, stats: IndexStats) -> list[PartitionPruning]:
+    def pruning(self, query: Encodings, cutoff: float | None, stats: IndexStats) -> list[PartitionPruning]:
         """Describe what pruning leaves of every partition that holds records, largest bound first."""
         found = self._index.explain(query, cutoff=cutoff)
         order = np.argsort(-found.bounds[0], kind="stable")

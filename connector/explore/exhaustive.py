@@ -36,17 +36,18 @@ def search_exhaustively(
     query: Encodings,
     *,
     k: int,
-    cutoff: float,
+    cutoff: float | None,
     ranking: Ranking,
+    fill: bool,
     scored: bool,
     stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
-    """Find the k best of all records that are relevant to one query.
+    """Find the k best of all records for one query, without a shortlist.
 
     Args:
         index: index to read; it is not closed here.
         query: one query.
-        k, cutoff, ranking: as for `SemanticIndex.search`.
+        k, cutoff, ranking, fill: as for `SemanticIndex.search`.
         scored: whether all records of the index have features of length 1, so that Eq. 4, the fused score, is defined.
             One batch does not show this.
         stop: called before every batch; if it returns True, the comparison ends without a result.
@@ -60,7 +61,7 @@ def search_exhaustively(
             raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:
             reference.add(batch)
-            found = reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
+            found = reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=fill)
         best = _merge([best, found], k, ranking)  # `found` would keep the records of its index in memory
     if not scored:
         best.scores[best.ids >= 0] = np.nan
@@ -68,13 +69,17 @@ def search_exhaustively(
 
 
 def _merge(parts: list[SearchResult], k: int, ranking: Ranking) -> SearchResult:
-    """Return the k best of several results of one query; ties are ordered by id, empty slots come last."""
+    """Return the k best of several results of one query, in the order of `search.beyond_cutoff`."""
     columns = {
         name: np.concatenate([getattr(part, name)[0] for part in parts])
-        for name in ("ids", "distances", "relevance", "scores", "hamming")
+        for name in ("ids", "distances", "relevance", "scores", "hamming", "filled")
     }
-    cost = columns["distances"] if ranking == "distance" else -columns["scores"]
-    order = np.lexsort((columns["ids"], cost, columns["ids"] < 0))[:k]
+    distances, relevance = columns["distances"], columns["relevance"]
+    cost = {"distance": distances, "fused": -columns["scores"], "relevance": -relevance}[ranking]
+    last = (relevance == 0) & (ranking != "distance")  # filled by distance
+    second = distances if ranking == "relevance" else np.zeros_like(distances)
+    keys = (columns["ids"], second, np.where(last, distances, cost), last, columns["filled"], columns["ids"] < 0)
+    order = np.lexsort(keys)[:k]
     best = SearchResult.empty(1, k)
     for name, values in columns.items():
         getattr(best, name)[0] = values[order]

@@ -31,7 +31,12 @@ class _Served:
     def __init__(self, opened: OpenedIndex, replaced: int = 0) -> None:
         self.opened, self.replaced, self.users = opened, replaced, 0
         self.service = ExploreService(
-            opened.index, opened.class_names, opened.encode, replaced=replaced, cutoff=opened.cutoff, root=opened.root
+            opened.index,
+            opened.class_names,
+            opened.encode,
+            replaced=replaced,
+            defaults=opened.defaults,
+            root=opened.root,
         )
 
     @property

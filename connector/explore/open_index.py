@@ -22,10 +22,10 @@ from semcut.connector.retrieval.model_link import (
     read_link,
     require_network,
 )
+from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaults
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 Warn = Callable[[str], None]
 
@@ -39,7 +39,7 @@ class OpenedIndex:
         class_names: names of its C classes; None if they are not known.
         encode: encodes images with the network; None if the network is not there.
         digest: SHA-256 of the weights of the network that made the index; None if that is not known.
-        cutoff: cutoff of searches that name none.
+        defaults: cutoff and ranking of searches that name none.
         root: folder to which the uris of the index are relative; None if they are paths.
     """
 
@@ -47,7 +47,7 @@ class OpenedIndex:
     class_names: Sequence[str] | None
     encode: Encode | None
     digest: str | None = None
-    cutoff: float = DEFAULT_CUTOFF
+    defaults: SearchDefaults = STANDARD
     root: str | None = None
 
 
@@ -105,7 +105,7 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         return OpenedIndex(index, *_find_network(model, None, device, warn), root=root)
     network = _find_network(model or network_of(path, link), link.sha256, device, warn)
     names = network.class_names or network_classes(path)
-    return OpenedIndex(index, names, network.encode, link.sha256, link.cutoff, link.root)
+    return OpenedIndex(index, names, network.encode, link.sha256, link.defaults, link.root)
 
 
 def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:

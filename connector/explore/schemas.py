@@ -48,15 +48,17 @@ class SearchRequest(_Message):
         default=None,
         ge=0,
         lt=1,
-        description="Disregard records whose relevance is not above this value; by default that of the index.",
+        description="Records whose relevance is above this value are relevant; by default that of the index.",
     )
+    no_cutoff: bool = Field(default=False, description="Search without a cutoff: every record counts.")
     shortlist: int | None = Field(
         default=DEFAULT_SHORTLIST,
         ge=1,
         le=MAX_SHORTLIST,
         description="Number of records, nearest by hash code, to re-rank; null re-ranks every relevant record.",
     )
-    ranking: Ranking = "distance"
+    ranking: Ranking | None = Field(default=None, description="Order of the records; by default that of the index.")
+    fill: bool = Field(default=True, description="Fill places that relevant records leave with the best of the others.")
     explain: bool = Field(default=False, description="Also return what pruning left of each partition.")
     compare: bool = Field(default=False, description="Also compare the query with every record, which is slow.")
 
@@ -64,6 +66,8 @@ class SearchRequest(_Message):
     def _check(self) -> SearchRequest:
         if (self.id is None) == (self.image is None):
             raise ValueError("give an id or an image, one of the two")
+        if self.no_cutoff and self.cutoff is not None:
+            raise ValueError("give a cutoff or no_cutoff, not both")
         if self.shortlist is not None and self.shortlist < self.k:
             raise ValueError(f"a shortlist of {self.shortlist} cannot give k = {self.k} records")
         return self
@@ -101,6 +105,7 @@ class FoundRecord(_Message):
     relevance: float = Field(description="Probability that record and query have the same class, Eq. 1.")
     score: float | None = Field(description="Fused score, Eq. 4; null if the features do not have length 1.")
     hamming: int = Field(description="Hamming distance of hash codes, in bits.")
+    filled: bool = Field(description="Whether the record is not relevant, and only fills a place.")
 
 
 class SearchWork(_Message):
@@ -195,7 +200,8 @@ class IndexSummary(_Message):
     dim: int = Field(description="Length of a feature.")
     normalised: bool = Field(description="Whether features have length 1, which the fused ranking requires.")
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
-    cutoff: float = Field(description="Cutoff of searches that name none.")
+    cutoff: float | None = Field(description="Cutoff of searches that name none; null for no cutoff.")
+    ranking: Ranking = Field(description="Ranking of searches that name none.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str
 

@@ -29,9 +29,10 @@ from semcut.connector.explore.schemas import (
     SearchResponse,
 )
 from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
+from semcut.connector.retrieval.search_defaults_of import STANDARD, Own, SearchDefaults
 from semcut.indexes import Encodings, InvalidParameterError, SearchResult
+from semcut.indexes.config import SearchParams
 from semcut.indexes.index import SemanticIndex
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
 _T = TypeVar("_T")
 _MEMBERS_DRAWN_FROM = 1000  # records of a partition from which a random sample is drawn, at most
@@ -52,7 +53,7 @@ class ExploreService:
         class_names: names of its classes; None if the classes are to be numbered.
         encode: encodes images with the network that made the index; None if the network is not there.
         replaced: as for `IndexState`.
-        cutoff: cutoff of searches that name none.
+        defaults: cutoff and ranking of searches that name none.
         root: folder to which uris are relative, see `data.image_uris`.
     """
 
@@ -63,10 +64,10 @@ class ExploreService:
         encode: Encode | None,
         *,
         replaced: int = 0,
-        cutoff: float = DEFAULT_CUTOFF,
+        defaults: SearchDefaults = STANDARD,
         root: str | None = None,
     ) -> None:
-        self._index, self._cutoff, self._root = index, cutoff, root
+        self._index, self._defaults, self._root = index, defaults, root
         self._state = IndexState(index, replaced)
         self._describe = Descriptions(index, class_names, root)
         self._images = ImageEncoder(encode)
@@ -106,7 +107,8 @@ class ExploreService:
             dim=config.dim,
             normalised=stats.normalised,
             images=self._images.available,
-            cutoff=self._cutoff,
+            cutoff=self._defaults.cutoff,
+            ranking=self._defaults.ranking,
             comparable=is_feasible(self._index, stats.records),
             version=version,
         )
@@ -214,14 +216,17 @@ class ExploreService:
             raise InvalidParameterError(
                 f"comparing with every one of {stats.records:,} records would take too long: search without compare"
             )
-        if request.cutoff is None:
-            request = request.model_copy(update={"cutoff": self._cutoff})
-        assert request.cutoff is not None
+        cutoff: float | Own = "own" if request.cutoff is None else request.cutoff
+        params = self._defaults.params(
+            k=request.k,
+            cutoff=None if request.no_cutoff else cutoff,
+            shortlist=request.shortlist,
+            ranking=request.ranking or "own",
+            fill=request.fill,
+        )
         query, uri = self._query(request)
         start = time.perf_counter()
-        result = self._index.search(
-            query, k=request.k, cutoff=request.cutoff, shortlist=request.shortlist, ranking=request.ranking
-        )
+        result = self._index.search(query, **params.model_dump())
         seconds = time.perf_counter() - start
         return SearchResponse(
             query=QueryRecord(
@@ -232,8 +237,8 @@ class ExploreService:
             hits=self._describe.hits(result),
             done=self._describe.work(result, stats, seconds),
             version=version,
-            partitions=self._describe.pruning(query, request.cutoff, stats) if request.explain else None,
-            compared=self._compare(query, result, request, stop) if request.compare else None,
+            partitions=self._describe.pruning(query, params.cutoff, stats) if request.explain else None,
+            compared=self._compare(query, result, params, stop) if request.compare else None,
         )
 
     def _query(self, request: SearchRequest) -> tuple[Encodings, str | None]:
@@ -245,17 +250,17 @@ class ExploreService:
         return self._images.encode(request.image), None
 
     def _compare(
-        self, query: Encodings, result: SearchResult, request: SearchRequest, stop: Callable[[], bool]
+        self, query: Encodings, result: SearchResult, params: SearchParams, stop: Callable[[], bool]
     ) -> ExhaustiveResults:
         """Compare the results of a search with the best of all records."""
         start = time.perf_counter()
-        assert request.cutoff is not None
         best = search_exhaustively(
             self._index,
             query,
-            k=request.k,
-            cutoff=request.cutoff,
-            ranking=request.ranking,
+            k=params.k,
+            cutoff=params.cutoff,
+            ranking=params.ranking,
+            fill=params.fill,
             scored=not np.isnan(result.scores).any(),
             stop=stop,
         )

@@ -154,7 +154,8 @@ class _AlexNet(nn.Module):
 
 def _without_classes(name: str, size: int, weights: str | None) -> Backbone:
     """Build a classification model without its last linear layer."""
-    file = None if weights is None or not os.path.isfile(weights) else Path(weights)
+    is_file = weights is not None and weights != "imagenet" and os.path.isfile(weights)
+    file = Path(str(weights)) if is_file else None
     if name in LITES:
         model = lite_model(name, size)
         if weights is not None and file is None:

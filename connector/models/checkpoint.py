@@ -96,8 +96,10 @@ class Checkpoint:
         architecture: ImageArchitecture,
         weights: dict[str, torch.Tensor],
         training: dict[str, Any],
-    ) -> None:
+    ) -> str:
         """Write a checkpoint; replace the checkpoint that the directory had before, if any.
+
+        Returns the digest of the network that was given, whatever the directory has afterwards.
 
         Args:
             path: directory of the checkpoint; created if it does not exist.
@@ -124,7 +126,9 @@ class Checkpoint:
                 "weights": digest,
                 "training": training,
             }
-            write_json(path / MODEL, {**content, "sha256": encoding_digest(content)})
+            own = encoding_digest(content)
+            write_json(path / MODEL, {**content, "sha256": own})
+        return own
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from semcut.connector.models.adopted_network import AdoptedArchitecture
 from semcut.connector.models.device import device_named
 from semcut.connector.models.hashing import binarise, pack
 from semcut.connector.models.image_network import ImageNetwork, outline_of
 from semcut.connector.models.layer_shapes import outputs_of
 from semcut.connector.models.network import Output, SemanticHashNet
-from semcut.connector.models.network_sources import Classifier
+from semcut.connector.models.network_sources import DESCRIBED, Classifier
 from semcut.indexes.errors import CheckpointError
 
 # The threads that torch has used do not exist in a forked child, which would wait for them for ever.
@@ -69,7 +70,11 @@ class NetworkRunner:
 
         A layer needs its input and its output at once. The library of the convolutions, and memory that was freed in
         other sizes, about double that: measured with the backbones small, resnet18 and efficientnet_lite0 on a CPU.
-        The layers of a file of ONNX and of a function cannot be seen; for these it is a number for each pixel.
+        The layers of a file of ONNX and of a function cannot be seen; for these it is a number for each pixel. A
+        network of timm or transformers is not run for this, see `forward_cost`.
+
+        Raises:
+            CheckpointError: an image takes more than any network needs, or the network cannot take its images.
         """
         largest = 0
 
@@ -83,6 +88,11 @@ class NetworkRunner:
         if part is None:
             return _BYTES_PER_PIXEL * size * size
         outline = part.to("meta").eval()
+        architecture = self.net.architecture
+        if isinstance(architecture, AdoptedArchitecture) and architecture.source in DESCRIBED:
+            from semcut.connector.models.forward_cost import image_bytes  # loads parts of torch that others do not need
+
+            return 2 * image_bytes(outline, size)
         for layer in outline.modules():
             if not list(layer.children()):
                 layer.register_forward_hook(look)

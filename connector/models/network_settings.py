@@ -14,12 +14,17 @@ from semcut.indexes.errors import CheckpointError, shown
 
 _LOADING = re.compile(
     r"_|pretrained|backbone|use_timm|use_pretrained|auto_map|quantization|id2label|label2id|num_(labels|classes)$"
-    r"|(torch_)?dtype$|device|name_or_path|model_name$|checkpoint_path$|cache_dir$|scriptable$"
+    r"|(torch_)?dtype$|device|name_or_path|model_name$|checkpoint_path$|cache_dir$|scriptable$|transformers_weights$"
     r"|exportable$|features_only$|use_kernels$|(.*_)?implementation$"
 )
 """Names of settings that load something, say where or as what, or repeat what stands elsewhere."""
 _LAYERS = re.compile(r"(.*_)?(layers|depths?|blocks|repeats)$")
 """Names of settings that count layers."""
+_SIDES = (
+    (re.compile(r".*(window|resolution)(?!.*ind)"), 64),
+    (re.compile(r"(.*_)?(image|img|input)_?(sizes?|sides?)$"), 1024),
+)
+"""Names of settings that are sides of windows and images, and the longest; some networks loop over pairs of points."""
 _MOST, _MOST_LAYERS, _MOST_VALUES, _MOST_TEXT = 65_536, 256, 1_000, 100
 
 
@@ -73,6 +78,9 @@ def _check_limits(settings: dict[str, Any]) -> None:
         numbers = [one for one in values if isinstance(one, int | float)]
         if any(not abs(one) <= _MOST for one in numbers):
             raise _beyond(name, shown(value), _MOST)
+        for sides, most in _SIDES:
+            if sides.match(name) and any(abs(one) > most for one in numbers):
+                raise _beyond(name, shown(value), most)
         if _LAYERS.match(name) and sum(map(abs, numbers)) > _MOST_LAYERS:
             raise _beyond(name, shown(value), _MOST_LAYERS)
 

@@ -30,11 +30,14 @@ from semcut.connector.models.classification_models import lite_model, remove_las
 from semcut.connector.models.function_network import FunctionNetwork
 from semcut.connector.models.network_settings import used_settings
 from semcut.connector.models.onnx_network import OnnxNetwork
+from semcut.connector.models.outline_limits import OutlineLimits
 from semcut.connector.models.source import Source
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, require, shown
 
 SourceName = Literal["torchvision", "efficientnet_lite", "timm", "transformers", "onnx", "python"]
 
+DESCRIBED = ("timm", "transformers")
+"""Libraries whose networks have settings that come from outside."""
 _OF_OTHERS = ("timm_wrapper", "timm_backbone")
 """Types of transformers that build a network of another library."""
 _REAL_BYTES = 128 << 20
@@ -104,7 +107,7 @@ def build_classifier(source: SourceName, name: str, settings: dict[str, Any], cl
         if type(size) is not int or not 8 <= size <= 1024:
             raise CheckpointError(f"image_size = {shown(size)} in the settings of {shown(name)}, expected 8 to 1,024")
         return lite_model(name, size)
-    with _SmallTensorsOnCpu():
+    with OutlineLimits(), _SmallTensorsOnCpu():
         if source == "timm":
             return _timm(name, settings, classes)
         return _transformers(settings, classes)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from semcut.indexes.errors import CheckpointError, require
+from semcut.connector.data.user_folders import user_folder
+from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.regular_files import read_bytes
 
 TRUSTED, ALSO, FOLDER = "trusted-networks", "SEMCUT_TRUST", "SEMCUT_DATA"
@@ -33,13 +34,14 @@ def trust(digest: str) -> None:
 
     Raises:
         CheckpointError: the note cannot be written.
+        DataError: there is no folder for it.
     """
     file = _folder() / TRUSTED
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if digest not in _noted():
-            with open(file, "a", encoding="ascii") as stream:  # one line at once, whatever others write meanwhile
-                stream.write(f"{digest}\n")
+            with open(file, "a", encoding="ascii") as stream:  # in one call, whatever others write meanwhile
+                stream.write(f"\n{digest}\n")  # the last line may have no end
     except OSError as error:
         raise CheckpointError(
             f"cannot note that the network is trusted in {file}: {error.strerror}; set {FOLDER} to another folder"
@@ -67,14 +69,9 @@ def require_trust(digest: str, source: str, path: Path) -> None:
 def _noted() -> list[str]:
     try:
         return read_bytes(_folder() / TRUSTED, _BYTES).decode("ascii").split()
-    except (OSError, ValueError):
+    except (OSError, ValueError, DataError):
         return []
 
 
 def _folder() -> Path:
-    if chosen := os.environ.get(FOLDER):
-        return Path(chosen)
-    require({"platformdirs": "platformdirs"}, "find the folder of the user's data", "train")
-    from platformdirs import user_data_path
-
-    return user_data_path("semcut")
+    return user_folder("data", FOLDER)

@@ -6,8 +6,10 @@ the content of another one is skipped, too. No function here needs torch, unless
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,10 @@ from semcut.connector.data.image_folders import Skipped
 from semcut.connector.retrieval.file_changes import FileChanges, compare, same_contents, why_missing
 from semcut.connector.retrieval.file_facts import FileFacts
 from semcut.connector.retrieval.file_records import encode_into, note_touched, note_unreadable, target_ids
+from semcut.connector.retrieval.folder_changes import require_listable
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed, with_digest
-from semcut.connector.retrieval.model_link import add_root
+from semcut.connector.retrieval.model_link import add_root, read_link
+from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.unfinished import adding, is_marked, work_id
 
@@ -93,7 +97,8 @@ def _add(
     found = _without_records(files, uris) if resume else compare(files, uris, retry=True)
     wanted = [*found.new, *found.changed]
     if not copies:
-        wanted = _different(files, found)
+        link = None if place is None else read_link(place)
+        wanted = _different(files, found, [] if link is None else [link.root or "", *link.roots])
     skipped = [*((files.path_of(uri), _NO_FILE) for uri in found.missing), *found.refused]
     changed = set(found.changed)
     replaced = sum(uri in changed for uri in wanted)
@@ -113,7 +118,8 @@ def _add(
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
         of = work_id("add", uris if work is None else work)
-        with adding(place, len(targets), len(files.index), makes=resume, of=of, outside=outside):
+        new = files.index.version == 0
+        with adding(place, len(targets), len(files.index), makes=resume, new=new, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
             unreadable = change()
@@ -130,28 +136,47 @@ def _without_records(files: IndexedFiles, uris: Sequence[str]) -> FileChanges:
     return FileChanges(new, unchanged=len(uris) - len(new), seen={uri: observed(files.path_of(uri)) for uri in new})
 
 
-def _different(files: IndexedFiles, found: FileChanges) -> list[str]:
+def _different(files: IndexedFiles, found: FileChanges, roots: Sequence[str]) -> list[str]:
     """Select the new and changed files, without new ones whose content has a record, or is that of an earlier one."""
     known = files.known()
     contents = same_contents(files, known, found.new, found.seen)
-    changed = set(found.changed)
+    changed, is_there = set(found.changed), cache(_is_there)
+
+    def is_mounted(path: str) -> bool:
+        return is_there(_root_of(path, roots))
+
     recorded = {
         fact.digest
         for uri, fact in known.facts.items()
-        if fact.digest in contents and uri not in changed and _has_still(files.path_of(uri), fact)
+        if fact.digest in contents and uri not in changed and _has_still(files.path_of(uri), fact, is_mounted)
     }
     left_out = {uri for digest, uris in contents.items() for uri in (uris if digest in recorded else uris[1:])}
     return [*(uri for uri in found.new if uri not in left_out), *found.changed]
 
 
-def _has_still(path: str, fact: FileFacts) -> bool:
+def _root_of(path: str, roots: Sequence[str]) -> str:
+    """Return the deepest of these folders that has a file at any depth, or else its own folder."""
+    folders = [root for root in roots if root and path.startswith(f"{root.rstrip('/')}/")]
+    return max(folders, key=len, default=os.path.dirname(path))
+
+
+def _is_there(folder: str) -> bool:
+    """Return whether a folder can be listed and is not empty, as one that is not mounted is."""
+    try:
+        require_listable(folder, filled=True)
+    except DataError:
+        return False
+    return True
+
+
+def _has_still(path: str, fact: FileFacts, is_mounted: Callable[[str], bool]) -> bool:
     """Return whether a file has the content of its record; otherwise a sync would remove the record.
 
-    A file that the system does not show is taken to have it.
+    A file that the system does not show, or whose folder may not be mounted, is taken to have it.
     """
     now = observed(path)
     if now is None:
-        return why_missing(path) is not None
+        return why_missing(path) is not None or not is_mounted(path)
     if now.size != fact.size or now.mtime_ns == fact.mtime_ns:
         return now.size == fact.size
     found = with_digest(path, now)

@@ -156,7 +156,7 @@ def note_left_out(files: IndexedFiles, paths: Sequence[str], reason: str) -> Non
 def note_unreadable(files: IndexedFiles, reasons: Mapping[str, str], seen: Mapping[str, Observed | None]) -> None:
     """Note which files without a record cannot be read, so that they need not be tried again until they change.
 
-    A file whose decoder was killed, or ran out of time, is tried again.
+    A file of which no decoder has judged the bytes is tried again.
     """
     found = {
         uri: Unreadable(now.size, now.mtime_ns, reason)

@@ -7,16 +7,18 @@ listed or has become empty, nor below a subfolder that cannot be listed, nor for
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semcut.connector.data.image_folders import HIDDEN, NOT_TEXT, Skipped, list_folder, warn_of_folders_in_two_classes
 from semcut.connector.data.image_uris import below_root, path_of
+from semcut.connector.data.packed_files import packed_files
 from semcut.connector.retrieval.file_changes import (
     THERE,
     FileChanges,
+    add_digests,
     compare,
     records_by_content,
     same_contents,
@@ -24,6 +26,7 @@ from semcut.connector.retrieval.file_changes import (
 )
 from semcut.connector.retrieval.file_records import Target
 from semcut.connector.retrieval.indexed_files import IndexedFiles
+from semcut.connector.retrieval.trained_records import TRAINED
 from semcut.indexes.errors import DataError
 
 
@@ -39,7 +42,10 @@ class FolderChanges:
             id of that record, which stays as it is until it is copied.
         encoded: files that the network has to encode.
         gone: records whose file is gone, without those of moved files, with their uris, by id.
+        doubles: other records of files that are listed and have a record that is kept, with their uris, by id.
+        learned: records of files whose content has become one of `trained`, with their uris, by id.
         others: number of records of other files, which are left alone.
+        trained: new and changed files that are left out, because the network was trained on them.
         skipped: what was left out, with reasons.
     """
 
@@ -49,14 +55,19 @@ class FolderChanges:
     copied: list[tuple[str, int]] = field(default_factory=list)
     encoded: list[str] = field(default_factory=list)
     gone: dict[int, str] = field(default_factory=dict)
+    doubles: dict[int, str] = field(default_factory=dict)
+    learned: dict[int, str] = field(default_factory=dict)
     others: int = 0
+    trained: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
         files = self.files
-        return bool(files.new or files.changed or files.touched or files.settled or self.gone)
+        return bool(
+            files.new or files.changed or files.touched or files.settled or self.gone or self.doubles or self.trained
+        )
 
 
 def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
@@ -71,6 +82,8 @@ def folder_given(folder: str | os.PathLike[str], root: str | None) -> str:
             f"the folder of the index, {root}, is not there: give its new place with `semcut relocate --images FOLDER`"
         )
     require_listable(path)
+    if packed_files(path) is not None:
+        raise DataError(f"{path} has Parquet files or shards: give the folder of its images, or use `semcut add`")
     with suppress(OSError):
         if root is not None and os.path.samefile(path, root):
             return root
@@ -94,12 +107,16 @@ def require_listable(path: str, *, filled: bool = False) -> None:
         raise DataError(f"{path} is empty, and nothing was removed for it: is it where its files are?")
 
 
-def folder_changes(files: IndexedFiles, folder: str) -> FolderChanges:
+def folder_changes(
+    files: IndexedFiles, folder: str, left_out: Callable[[], Collection[str]] = frozenset
+) -> FolderChanges:
     """Compare a folder with the records of an index.
 
     Args:
         files: the files of the index.
         folder: absolute path, from `folder_given`.
+        left_out: returns the digests, in hex, of contents that are not added; it is asked if there are new or changed
+            files.
 
     Raises:
         DataError: the folder cannot be listed, or has no files any more though there are records of files in it.
@@ -127,9 +144,20 @@ def folder_changes(files: IndexedFiles, folder: str) -> FolderChanges:
     refused = [(gone[uri], reason) for uri, reason in why.items() if reason is not None and reason != THERE]
     moved, copied, encoded = _by_content(files, found, missing)
     moved_ids = {record for _, record in moved}
+    trained = _trained(files, found, {uri for uri, _ in moved}, left_out)
+    if trained:
+        no = set(trained)
+        found = replace(
+            found,
+            new=[uri for uri in found.new if uri not in no],
+            changed=[uri for uri in found.changed if uri not in no],
+        )
+        copied, encoded = [pair for pair in copied if pair[0] not in no], [uri for uri in encoded if uri not in no]
     removed = {ids[uri]: uri for uri in missing if ids[uri] not in moved_ids}
     absent = set(missing)
     removed |= {record: str(uri) for uri, record in files.other_records if uri in absent}
+    kept = listed - absent - {files.uri_of(path) for path, _ in found.refused}
+    doubles = {record: str(uri) for uri, record in files.other_records if uri in kept}
     return FolderChanges(
         folder,
         found,
@@ -137,9 +165,27 @@ def folder_changes(files: IndexedFiles, folder: str) -> FolderChanges:
         copied,
         encoded,
         removed,
-        len(files.index) - len(removed) - len(moved) - len(listed & ids.keys()) + len(found.missing),
-        [*listing.skipped, *found.unreadable, *found.refused, *refused],
-    )
+        doubles,
+        {ids[uri]: uri for uri in trained if uri in ids},
+        len(files.index) - len(removed) - len(doubles) - len(moved) - len(listed & ids.keys()) + len(found.missing),
+        trained,
+        [
+            *listing.skipped, *found.unreadable, *found.refused, *refused,
+            *((files.path_of(uri), TRAINED) for uri in trained),
+        ],
+    )  # fmt: skip
+
+
+def _trained(
+    files: IndexedFiles, found: FileChanges, moved: Collection[str], left_out: Callable[[], Collection[str]]
+) -> list[str]:
+    """Return the new and changed files that are left out for their content; a file that was moved keeps its record."""
+    wanted = [uri for uri in (*found.new, *found.changed) if uri not in moved]
+    contents = left_out() if wanted else ()
+    if not contents:
+        return []
+    add_digests(files, wanted, found.seen)
+    return [uri for uri in wanted if (now := found.seen[uri]) is not None and now.digest in contents]
 
 
 def _is_in(path: str, folders: set[str]) -> bool:

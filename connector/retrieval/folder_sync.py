@@ -4,7 +4,8 @@
 2. The index is marked as unfinished, see `indexes.unfinished`.
 3. Files that were moved or copied get the encodings of the records that have their content.
 4. The network encodes the files that are new or have changed.
-5. Records whose file is gone, or is no image any more, are removed, after another look at the folder and the files.
+5. Records whose file is gone, is no image any more, has become a training image that is left out, or has another
+   record, are removed, after another look at the folder and the files.
 6. The mark is deleted.
 
 If the process ends in between, each record is that of its file before or after the change, and the next call does the
@@ -13,8 +14,10 @@ rest. No function here needs torch, unless the network has to encode something.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,7 @@ from semcut.connector.retrieval.file_changes import why_missing
 from semcut.connector.retrieval.file_records import (
     copy_into,
     encode_into,
+    note_left_out,
     note_touched,
     note_unreadable,
     target_ids,
@@ -33,7 +37,7 @@ from semcut.connector.retrieval.file_records import (
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.model_link import add_root
-from semcut.connector.retrieval.trained_records import LEFT_OUT
+from semcut.connector.retrieval.trained_records import TRAINED, contents_left_out
 from semcut.indexes.progress import Progress
 from semcut.indexes.unfinished import adding, is_marked, work_id
 
@@ -50,7 +54,8 @@ class Synced:
         added: records of new files.
         replaced: records of files whose content has changed, or of which nothing was known.
         moved: records whose file was moved or renamed.
-        removed: records whose file is gone, is no image any more, or became a training image that is left out.
+        removed: records whose file is gone, is no image any more, became a training image that is left out, or has
+            another record.
         touched: records whose file has another time of modification, and the same content.
         unchanged: records of other files in the folder.
         others: records of files that are not in the folder, or cannot be looked at; they are left alone.
@@ -83,7 +88,7 @@ def sync_folder(
     *,
     whole: bool,
     dry_run: bool = False,
-    excluded: Callable[[], Collection[bytes]] = tuple,
+    network: Path | None = None,
 ) -> Synced:
     """Bring an index in step with a folder.
 
@@ -95,85 +100,86 @@ def sync_folder(
         report: called with the number of files that were encoded or cannot be read.
         whole: whether the folder has all images of the index, so that a command that filled it need not go on.
         dry_run: whether nothing is changed.
-        excluded: returns the digests of training images that are left out, if files have to be encoded.
+        network: run directory of the network, if it is not where the link of the index says.
 
     Raises:
         DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed.
         LockedError, StorageError: the index cannot be changed.
-        CheckpointError: the network cannot be loaded; nothing was changed.
+        CheckpointError: the network, or what it was trained on, cannot be read; nothing was changed.
     """
     with files.changing:
-        return _sync(files, place, folder, encoder, report, whole, dry_run, excluded)
+        return _sync(files, place, folder, encoder, report, whole, dry_run, network)
 
 
 def _sync(
     files: IndexedFiles, place: Path | None, folder: str, encoder: Callable[[], Encoder], report: Progress,
-    whole: bool, dry_run: bool, excluded: Callable[[], Collection[bytes]],
+    whole: bool, dry_run: bool, model: Path | None,
 ) -> Synced:  # fmt: skip
-    plan = folder_changes(files, folder)
+    left_out = partial(contents_left_out, place, model)
+    plan = folder_changes(files, folder, left_out)
     if dry_run:
-        learned = _learned(files, plan, excluded)
-        unreadable = learned | unreadable_files(files, [uri for uri in plan.encoded if uri not in learned])
-        return _result(files, plan, unreadable, len(no_images(files, unreadable)))
+        unreadable = unreadable_files(files, plan.encoded)
+        return _result(files, plan, unreadable, no_images(files, unreadable))
     if not plan.any and (place is None or not is_marked(place)):
-        return _result(files, plan, {}, 0)
+        return _result(files, plan, {}, [])
     version = files.index.version
     files.begin()
     if files.index.version != version:  # another process has changed it since it was opened
-        plan = folder_changes(files, folder)
-    learned = _learned(files, plan, excluded)
-    network = encoder() if len(plan.encoded) > len(learned) else None
+        plan = folder_changes(files, folder, left_out)
+    network = encoder() if plan.encoded else None
     if place is None:
-        return _apply(files, plan, learned, network, report)
-    work = work_id("sync", [folder])
+        return _apply(files, plan, network, report)
+    work = sync_id(folder, files.root)
     outside = not whole and not f"{folder}/".startswith(f"{files.root}/")
     with adding(place, len(plan.files.new), len(files.index), whole=whole, of=work, outside=outside):
         add_root(place, folder)
-        return _apply(files, plan, learned, network, report)
+        return _apply(files, plan, network, report)
 
 
-def _learned(files: IndexedFiles, plan: FolderChanges, excluded: Callable[[], Collection[bytes]]) -> dict[str, str]:
-    """Return which of the files to encode are training images that are left out, with the reason."""
-    digests = excluded() if plan.encoded else ()
-    if not digests:
-        return {}
-    found = in_threads(digest_of, [files.path_of(uri) for uri in plan.encoded])
-    return {uri: LEFT_OUT for uri, digest in zip(plan.encoded, found, strict=True) if digest in digests}
+def sync_id(folder: str, root: str | None) -> str:
+    """Return what identifies the sync with a folder for a mark: the same after the folder was moved with its root."""
+    below = root is not None and f"{folder}/".startswith(f"{root}/")
+    return work_id("sync", [os.path.relpath(folder, root) if below else folder])
 
 
-def _apply(
-    files: IndexedFiles, plan: FolderChanges, learned: dict[str, str], encoder: Encoder | None, report: Progress
-) -> Synced:
+def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, report: Progress) -> Synced:
     seen = plan.files.seen
     copy_into(files, [(target, target[1]) for target in plan.moved], seen)
     ids = target_ids(files, [*(uri for uri, _ in plan.copied), *plan.encoded])
     copy_into(files, [((uri, ids[uri]), source) for uri, source in plan.copied], seen)
-    unreadable = dict(learned)
+    unreadable: dict[str, str] = {}
     if encoder is not None:
-        targets = [(uri, ids[uri]) for uri in plan.encoded if uri not in learned]
-        unreadable |= encode_into(files, encoder, targets, seen, report)
-    no_image = {files.ids[uri]: uri for uri in no_images(files, unreadable)}
+        unreadable = encode_into(files, encoder, [(uri, ids[uri]) for uri in plan.encoded], seen, report)
+    no_image = no_images(files, unreadable)
     gone = {record: uri for record, uri in plan.gone.items() if why_missing(files.path_of(uri)) is None}
-    if gone or no_image:
+    doubles = _doubles(plan, unreadable, no_image)
+    removed = gone | plan.learned | doubles | {files.ids[uri]: uri for uri in no_image}
+    if removed:
         require_listable(plan.folder, filled=True)
-        files.remove(gone | no_image)
+        files.remove(removed)
     note_unreadable(files, unreadable, seen)
+    note_left_out(files, [files.path_of(uri) for uri in plan.trained], TRAINED)
     note_touched(files, [*plan.files.touched, *plan.files.settled], seen)
-    return _result(files, replace(plan, gone=gone), unreadable, len(no_image))
+    return _result(files, replace(plan, gone=gone), unreadable, no_image)
 
 
 def no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     """Return which of the files that cannot be read have a record, and are certainly no images, or are gone.
 
-    A file that the system does not let semcut read, or whose decoder was killed, may still be an image.
+    A file of which no decoder has judged the bytes, or that cannot be read now, may still be an image.
     """
-    certain = [uri for uri, reason in unreadable.items() if not isinstance(reason, PassingReason)]
-    with_record = [uri for uri in certain if uri in files.ids]
     return [
         uri
-        for uri in with_record
-        if digest_of(files.path_of(uri)) is not None or why_missing(files.path_of(uri)) is None
+        for uri, reason in unreadable.items()
+        if uri in files.ids
+        if why_missing(path := files.path_of(uri)) is None
+        or (not isinstance(reason, PassingReason) and digest_of(path) is not None)
     ]
+
+
+def _doubles(plan: FolderChanges, unreadable: Collection[str], no_image: Collection[str]) -> dict[int, str]:
+    """Return the other records to remove; that of a file that could not be encoded now may be the true one."""
+    return {record: uri for record, uri in plan.doubles.items() if uri not in unreadable or uri in no_image}
 
 
 def unreadable_files(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
@@ -190,18 +196,19 @@ def unreadable_files(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
     return {uri: why for uri, why in zip(uris, in_threads(reason, uris), strict=True) if why}
 
 
-def _result(files: IndexedFiles, plan: FolderChanges, unreadable: dict[str, str], no_images: int) -> Synced:
+def _result(files: IndexedFiles, plan: FolderChanges, unreadable: dict[str, str], no_image: list[str]) -> Synced:
     found, changed = plan.files, set(plan.files.changed)
     not_replaced = sum(uri in changed for uri in unreadable)
+    doubles = len(_doubles(plan, unreadable, no_image))
     return Synced(
         plan.folder,
         added=len(found.new) - len(plan.moved) - (len(unreadable) - not_replaced),
         replaced=len(found.changed) - not_replaced,
         moved=len(plan.moved),
-        removed=len(plan.gone) + no_images,
+        removed=len(plan.gone) + len(plan.learned) + doubles + len(no_image),
         touched=len(found.touched),
         unchanged=found.unchanged + len(found.settled),
-        others=plan.others + not_replaced - no_images,
+        others=plan.others + not_replaced - len(no_image) + len(plan.doubles) - doubles,
         encoded=len(plan.encoded) - len(unreadable),
         skipped=[*plan.skipped, *((files.path_of(uri), why) for uri, why in unreadable.items())],
     )

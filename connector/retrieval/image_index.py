@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +29,11 @@ from semcut.connector.retrieval.empty_index import create_empty
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.folder_changes import folder_given
 from semcut.connector.retrieval.folder_sync import Synced, sync_folder
+from semcut.connector.retrieval.hits import Hit, hits_of
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
-from semcut.connector.retrieval.model_link import ADOPTED_CUTOFF, read_link, required_link, write_link
-from semcut.connector.retrieval.trained_records import excluded_images
+from semcut.connector.retrieval.model_link import read_link, required_link, write_link
+from semcut.connector.retrieval.search_defaults_of import ADOPTED, STANDARD, Own
 from semcut.indexes import (
     FaissIndex,
     SearchResult,
@@ -46,25 +46,13 @@ from semcut.indexes.argument_checks import (
     path_given,
     possible_path_given,
 )
-from semcut.indexes.config import Ranking, SearchParams
+from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.unfinished import unfinished
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A record that a search found: its id, the path of its file, and its distance, relevance and score."""
-
-    id: int
-    uri: str | None
-    distance: float
-    relevance: float
-    score: float
-    hamming: int
 
 
 class Connector:
@@ -85,7 +73,7 @@ class Connector:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
-        self.cutoff = ADOPTED_CUTOFF if isinstance(encoder.checkpoint.net, AdoptedNet) else DEFAULT_CUTOFF
+        self.defaults = ADOPTED if isinstance(encoder.checkpoint.net, AdoptedNet) else STANDARD
         self._path: Path | None = None  # of an index that `create` or `open` has stored
         self.files = IndexedFiles(index, None, None if root is None else possible_path_given("root", root))
 
@@ -139,7 +127,7 @@ class Connector:
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.binarisation,
                 roots=folders,
-                cutoff=connector.cutoff,
+                **connector.defaults.content(),
                 root=root,
             )
         except BaseException:  # without the link, the index could not be opened again
@@ -183,7 +171,7 @@ class Connector:
             link = required_link(path)
             connector = cls(linked_encoder(path, link, model, device), index, link.roots)
             connector._path, connector.files = Path(path), IndexedFiles(index, Path(path), link.root)
-            connector.cutoff = link.cutoff
+            connector.defaults = link.defaults
             if not len(index) and unfinished(path, 0) is None:  # of an unfinished one, opening it has warned
                 warnings.warn(f"{path} has no records", SemcutWarning, stacklevel=2)
             return connector
@@ -257,8 +245,7 @@ class Connector:
         path = folder_given(given, own)
         result = sync_folder(
             self.files, self._path, path, lambda: self.encoder, progress or silent,
-            whole=path == own, dry_run=flag_given("dry_run", dry_run),
-            excluded=lambda: excluded_images(self._path, self.encoder.checkpoint.path),
+            whole=path == own, dry_run=flag_given("dry_run", dry_run), network=self.encoder.checkpoint.path,
         )  # fmt: skip
         link = None if self._path is None else read_link(self._path)
         self.roots = self.roots if link is None else link.roots
@@ -287,17 +274,18 @@ class Connector:
         images: Iterable[str | os.PathLike[str] | Image.Image],
         *,
         k: int = DEFAULT_K,
-        cutoff: float | Literal["own"] = "own",
+        cutoff: float | Own | None = "own",
         shortlist: int | None = DEFAULT_SHORTLIST,
-        ranking: Ranking = "distance",
+        ranking: Ranking | Own = "own",
+        fill: bool = True,
         skipped: list[tuple[str, str]] | None = None,
     ) -> list[list[Hit]]:
-        """Find the k best records for each image, best first; fewer than k if fewer records are relevant.
+        """Find the k best records for each image, best first.
 
         See `SemanticIndex.search` for the meaning of each other argument.
 
         Args:
-            cutoff: "own" is that of the index: 0.2, and 0 for an adopted network.
+            cutoff, ranking: "own" are those of the index, which `semcut info` shows.
             skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
                 it such an image is an error.
 
@@ -308,15 +296,14 @@ class Connector:
         images = images_given("images", images)
         if skipped is not None:
             instance_given("skipped", skipped, list)
-        cutoff = self.cutoff if isinstance(cutoff, str) and cutoff == "own" else cutoff
-        SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)  # raises errors before the slow encoding
+        params = self.defaults.params(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill)
         k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
         readable = list(range(len(images)))
         if skipped is None:
             queries = self.encoder.encode(images)
         else:
             queries, readable = self.encoder.encode_readable(images, skipped)
-        result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+        result = self.index.search(queries, **{**params.model_dump(), "k": k})
         found: list[list[Hit]] = [[] for _ in images]
         for position, hits in zip(readable, self.hits(result), strict=True):
             found[position] = hits
@@ -336,15 +323,4 @@ class Connector:
         Raises:
             UnknownIdError: a record was removed since, or is of another index.
         """
-        instance_given("result", result, SearchResult)
-        found = np.unique(result.ids[result.ids >= 0])
-        uris = dict(zip(found.tolist(), self.paths(found), strict=True))
-        columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming)
-        return [
-            [
-                Hit(record, uris[record], distance, relevance, score, hamming)
-                for record, distance, relevance, score, hamming in zip(*(c[row].tolist() for c in columns), strict=True)
-                if record >= 0
-            ]
-            for row in range(len(result))
-        ]
+        return hits_of(instance_given("result", result, SearchResult), self.paths)

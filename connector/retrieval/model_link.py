@@ -8,11 +8,11 @@ No other module reads or writes this file, which is in the directory of every st
     head          name of the head that was trained, for people who read the file
     binarisation  how the head's outputs became bits, for people who read the file
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
-    cutoff        relevance cutoff of searches that name none; missing where it is the default of semcut
-    exclude_training
-                  true if training images are left out of the index, by their contents; else missing
+    cutoff        cutoff of searches that name none; null for no cutoff, missing where it is the default of semcut
+    ranking       ranking of such searches, likewise
     root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
                   Older indexes have no root, and absolute uris
+    exclude_training    true if `semcut sync` adds no image that the network was trained on; missing otherwise
 
 Codes and features of different networks cannot be compared. The digest shows whether a network, in the directory
 `model` or elsewhere, is the network that made the index.
@@ -32,6 +32,8 @@ from typing import Any
 from semcut.connector.data.image_folders import is_text
 from semcut.connector.data.image_uris import common_root
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
+from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaults
+from semcut.indexes.config import Ranking
 from semcut.indexes.errors import CheckpointError, DataError, NotAnIndexError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
@@ -39,9 +41,6 @@ from semcut.indexes.storage.atomic_write import write_json
 
 LINK = "connector.json"
 """Name of the file with the link, in the directory of an index."""
-
-ADOPTED_CUTOFF = 0.0
-"""Cutoff of an index whose network was adopted: the probabilities of classes that do not fit the images say little."""
 _LINK_BYTES = 64 << 10
 """The largest file, so that there are at most some thousands of roots."""
 
@@ -56,8 +55,8 @@ class ModelLink:
         roots: folders whose folders are the classes of the images.
         root: the folder to which the uris of the records are relative; None if uris are paths.
         beside: where the network is if it was moved together with the index; None if that is not known.
-        cutoff: relevance cutoff of searches that name none.
-        exclude_training: whether images that the network was trained on are left out of the index.
+        defaults: cutoff and ranking of searches that name none.
+        exclude_training: whether `semcut sync` adds no image that the network was trained on.
     """
 
     model: Path
@@ -65,7 +64,7 @@ class ModelLink:
     roots: tuple[str, ...] = ()
     root: str | None = None
     beside: Path | None = field(default=None, compare=False)  # two links to one network are the same
-    cutoff: float = DEFAULT_CUTOFF
+    defaults: SearchDefaults = STANDARD
     exclude_training: bool = False
 
     @property
@@ -96,7 +95,8 @@ def write_link(
     binarisation: str,
     roots: Sequence[str] = (),
     root: str | None = None,
-    cutoff: float = DEFAULT_CUTOFF,
+    cutoff: float | None = DEFAULT_CUTOFF,
+    ranking: Ranking = "distance",
     exclude_training: bool = False,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
@@ -113,7 +113,7 @@ def write_link(
         "binarisation": binarisation,
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
         **({} if root is None else {"root": root}),
-        **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff}),
+        **SearchDefaults(cutoff, ranking).content(),
         **({"exclude_training": True} if exclude_training else {}),
     }
     _write(Path(index), content)
@@ -170,7 +170,7 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         tuple(dict.fromkeys(named)),
         _root(content),
         Path(index) / str(beside) if named_beside else None,
-        _cutoff(content),
+        SearchDefaults.of(content),
         content.get("exclude_training") is True,
     )
 
@@ -202,11 +202,9 @@ def link_content(content: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     root = _root(content)
     named = [one for one in roots if isinstance(one, str) and one]
-    cutoff = _cutoff(content)
     others: dict[str, Any] = {"root": root} if root is not None else {}
-    if content.get("exclude_training") is True:
-        others["exclude_training"] = True
-    return {**found, "roots": named, **others, **({} if cutoff == DEFAULT_CUTOFF else {"cutoff": cutoff})}
+    others |= {"exclude_training": True} if content.get("exclude_training") is True else {}
+    return {**found, "roots": named, **others, **SearchDefaults.of(content).content()}
 
 
 def network_of(index: str | os.PathLike[str], link: ModelLink) -> Path:
@@ -267,12 +265,6 @@ def _root(content: Mapping[str, Any]) -> str | None:
     root = content.get("root")
     possible = isinstance(root, str) and os.path.isabs(root) and "\0" not in root and is_text(root)
     return os.path.normpath(str(root)) if possible and str(root).strip("/") else None
-
-
-def _cutoff(content: Mapping[str, Any]) -> float:
-    """Return the cutoff in a link; the default if there is none, or something else."""
-    cutoff = content.get("cutoff")
-    return float(cutoff) if isinstance(cutoff, int | float) and 0 <= cutoff < 1 else DEFAULT_CUTOFF
 
 
 def _digest(content: dict[str, Any]) -> str | None:

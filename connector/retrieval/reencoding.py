@@ -23,7 +23,6 @@ from semcut.connector.retrieval.folder_changes import FolderChanges, folder_chan
 from semcut.connector.retrieval.folder_sync import Synced, no_images, unreadable_files
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
 from semcut.connector.retrieval.model_link import (
-    ADOPTED_CUTOFF,
     ModelLink,
     add_root,
     change_link,
@@ -32,11 +31,11 @@ from semcut.connector.retrieval.model_link import (
     write_link,
 )
 from semcut.connector.retrieval.relinking import require_finished
-from semcut.connector.retrieval.trained_records import LEFT_OUT
+from semcut.connector.retrieval.search_defaults_of import ADOPTED, STANDARD
+from semcut.connector.retrieval.trained_records import TRAINED
 from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 from semcut.indexes.storage.rebuilding import config_with_classes, rebuilt
 
 
@@ -118,7 +117,7 @@ def _planned(files: IndexedFiles, folder: str, link: ModelLink, network: Encoder
     moved = {uri for uri, _ in changes.moved}
     left = {uri: record for uri, record in files.ids.items() if record not in changes.gone and record not in moved_ids}
     outside = [files.path_of(uri) for uri in left if not files.path_of(uri).startswith(f"{folder}/")]
-    outside += [str(uri) for uri, record in files.other_records if record not in changes.gone]
+    outside += [str(uri) for uri, record in files.other_records if record not in changes.gone | changes.doubles]
     if outside:
         raise DataError(
             f"the index has {len(outside):,} records of files that are not in {folder}, such as {outside[0]}, and all "
@@ -133,7 +132,7 @@ def _planned(files: IndexedFiles, folder: str, link: ModelLink, network: Encoder
     if link.exclude_training:
         digests = read_digests(network.checkpoint.path).all
         found = in_threads(digest_of, [files.path_of(uri) for uri, _ in targets])
-        learned = {uri: LEFT_OUT for (uri, _), digest in zip(targets, found, strict=True) if digest in digests}
+        learned = {uri: TRAINED for (uri, _), digest in zip(targets, found, strict=True) if digest in digests}
     return _Plan(changes, [pair for pair in targets if pair[0] not in learned], set(new), learned)
 
 
@@ -147,8 +146,8 @@ def _write_link(scratch: Path, place: Path, folder: str, link: ModelLink, networ
         binarisation=checkpoint.net.binarisation,
         roots=link.roots,
         root=link.root,
-        cutoff=ADOPTED_CUTOFF if isinstance(checkpoint.net, AdoptedNet) else DEFAULT_CUTOFF,
         exclude_training=link.exclude_training,
+        **(ADOPTED if isinstance(checkpoint.net, AdoptedNet) else STANDARD).content(),
     )
     change_link(scratch, beside=relative_place(os.path.abspath(checkpoint.path), place))
     add_root(scratch, folder)

@@ -20,14 +20,14 @@ import numpy as np
 
 from semcut.connector.data.training_digests import read_digests
 from semcut.connector.retrieval.file_facts import MOST_STRANGE, FileFacts, stored_lines
-from semcut.connector.retrieval.model_link import network_of, read_link
+from semcut.connector.retrieval.model_link import network_of, read_link, require_network
 from semcut.connector.retrieval.records_by_uri import canonical_names
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.storage.directory import FACTS
 from semcut.indexes.storage.snapshot import Snapshot
 
-LEFT_OUT = "the network was trained on it"
-"""Why an image is left out of an index."""
+TRAINED = "the network was trained on it"
+"""Why a file is left out of an index."""
 _AT_ONCE = 10_000
 
 
@@ -103,17 +103,19 @@ def training_of(network: Path) -> frozenset[bytes] | None:
         return None
 
 
-def excluded_images(index: Path | None, model: Path | None = None) -> frozenset[bytes]:
-    """Return the digests of the images that are left out of an index; empty unless training images are.
+def contents_left_out(index: Path | None, network: Path | None = None) -> frozenset[str]:
+    """Return the digests, in hex, of the images that `semcut sync` leaves out: see `exclude_training` of a link.
 
     Args:
-        index: directory of the index; None for one in memory, of which nothing is left out.
-        model: run directory of the network; None looks for it, see `network_of`.
+        index: directory of the index; None if it has none.
+        network: run directory of its network; None if it is where the link says.
 
     Raises:
-        CheckpointError: the network does not record its training images, or is not there.
+        CheckpointError: there are such images, and the network, or what it was trained on, cannot be read.
     """
     link = None if index is None else read_link(index)
     if index is None or link is None or not link.exclude_training:
         return frozenset()
-    return read_digests(model or network_of(index, link)).all
+    place = network or network_of(index, link)
+    require_network(place, link.sha256)
+    return frozenset(digest.hex() for digest in read_digests(place).all)

@@ -57,7 +57,8 @@ def continued(images: ImageSet, start: str | os.PathLike[str]) -> ImageSet:
     classes = (*before, *new)
     number = {name: place for place, name in enumerate(classes)}
     places = np.array([number[name] for name in images.classes], np.int64)
-    return replace(images, classes=classes, labels=places[images.labels])
+    sets = None if images.label_sets is None else images.label_sets.renumbered(places)
+    return replace(images, classes=classes, labels=places[images.labels], label_sets=sets)
 
 
 def divided(

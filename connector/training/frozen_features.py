@@ -22,8 +22,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from semcut.connector.data import sources
 from semcut.connector.data.image_contents import DIGEST_BYTES, digests_of
+from semcut.connector.data.source_folders import cache
+from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.network import SemanticHashNet
 from semcut.connector.training.batches import NumberedFiles
 from semcut.indexes.errors import DataError
@@ -112,7 +113,7 @@ def compute_features(
 
 def cached_features(
     net: SemanticHashNet,
-    parts: Sequence[sources.ImageSet | NumberedFiles],
+    parts: Sequence[ImageSet | NumberedFiles],
     read: Callable[[NumberedFiles], LabelledBatches],
     device: torch.device,
     *,
@@ -137,7 +138,7 @@ def cached_features(
     """
     files = sorted(file for part in parts for file in part.files)
     images = NumberedFiles(tuple(files))
-    file = sources.cache() / f"frozen-{_key(net, files, device, mirror)}.safetensors"
+    file = cache() / f"frozen-{_key(net, files, device, mirror)}.safetensors"
     features = _read(file) if use_cache else None
     if features is None:
         features = compute_features(net, read(images), device, mirror=mirror)

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semcut.connector.data.label_sets import require_one_label
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.data.training_digests import TrainingDigests
 from semcut.connector.models.checkpoint import METRICS, Checkpoint, disk_errors
@@ -98,13 +99,14 @@ def train(
             of all epochs together, and a task such as "epoch 3/30, loss 0.123".
 
     Raises:
-        DataError: the directory is not empty, the path of an image has a line break, no image can be read, the device
-            cannot be used, or the loss is not finite.
+        DataError: the directory is not empty, the path of an image has a line break, no image can be read, one has
+            several labels, the device cannot be used, or the loss is not finite.
         CheckpointError: the disk refuses; `path` has the state or the network of a training with other settings or
             images; or the network to start from has another architecture or was trained on other images.
         InvalidParameterError: what is frozen comes from neither `weights` nor `start`; an argument is of another type.
     """
     instance_given("images", images, ImageSet, "semcut.connector.data.sources.load(folder) makes one")
+    require_one_label(images.files, images.label_sets, "training")
     instance_given("architecture", architecture, Architecture)
     instance_given("config", config, TrainConfig)
     path = Path(possible_path_given("path", path))
@@ -317,13 +319,8 @@ class _Run:
     def _save_state(self) -> None:
         """Write the state after an epoch, then the metrics of all epochs."""
         groups = {"net": self._net.state_dict(), "best": self._best, "optimiser": optimiser_tensors(self._optimiser)}
-        content = {
-            "settings": self._settings,
-            "metrics": self._metrics,
-            "best": self._best_metrics,
-            "scaler": self._scaler.state_dict(),
-        }
-        write_state(self._path / STATE, groups, content)
+        content = {"settings": self._settings, "metrics": self._metrics, "best": self._best_metrics}
+        write_state(self._path / STATE, groups, {**content, "scaler": self._scaler.state_dict()})
         self._save_metrics()
 
     def _save_metrics(self) -> None:

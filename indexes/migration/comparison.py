@@ -129,7 +129,9 @@ def _unequal_answers(
         The number of queries that were compared, and (n,) int64: the positions of the queries with different results.
     """
     try:
-        expected, found = (index.search(queries, shortlist=None, ranking=ranking) for index in (source, target))
+        expected, found = (
+            index.search(queries, shortlist=None, ranking=ranking, fill=False) for index in (source, target)
+        )
     except TooManyRecordsError:
         if len(queries) == 1:
             return 0, np.empty(0, np.int64)

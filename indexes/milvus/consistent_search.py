@@ -15,12 +15,13 @@ import numpy as np
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.milvus.connection import ConcurrentMap, ServerConnection
-from semcut.indexes.milvus.reader import ATTEMPTS, contention_error
+from semcut.indexes.milvus.reader import ATTEMPTS, EVERY_ID, contention_error
 from semcut.indexes.milvus.schema import UNNORMALISED, WITH_URI, Schema
 from semcut.indexes.milvus.server_scanner import ServerScanner, TooManyRecordsError
 from semcut.indexes.milvus.shared_state import SharedState, SharedView
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.beyond_cutoff import search_beyond
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
 
@@ -115,9 +116,13 @@ class ConsistentSearch:
             The results, and the number of records that had vanished before they were fetched.
         """
         scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
+
+        def records() -> int:
+            return max(1, self._server.count(self._schema.name, view.visible(EVERY_ID), strong=strong))
+
         try:
-            search = VectorisedSearch(scanner, view.cells, scanner, self._similarity, split=False)
-            return search.search(queries, params, eq4_applies, trace), scanner.missed
+            engine = VectorisedSearch(scanner, view.cells, scanner, self._similarity, split=False)
+            return search_beyond(engine, queries, params, eq4_applies, records, trace), scanner.missed
         except TooManyRecordsError:
             if len(queries) == 1:
                 raise

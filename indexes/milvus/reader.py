@@ -23,7 +23,8 @@ ATTEMPTS = 5
 """The largest number of attempts to read records that other clients replace in the meantime."""
 
 _CELLS_PER_FILTER = 100
-_EVERY_ID = "id >= -1"
+EVERY_ID = "id >= -1"
+"""The condition that every record meets."""
 
 
 class Reader:
@@ -46,7 +47,7 @@ class Reader:
         self._server, self._schema, self._shared = server, schema, shared
         self._concurrently, self._strong = concurrently, strong
 
-    def count(self, condition: str = _EVERY_ID) -> int:
+    def count(self, condition: str = EVERY_ID) -> int:
         """Return the number of records that meet a filter."""
         visible = self._shared.view().visible(condition)
         return self._server.count(self._schema.name, visible, strong=self._strong)
@@ -102,7 +103,7 @@ class Reader:
 
     def _column(self, field: str) -> NDArray[np.int64]:
         """Return an integer field of all records."""
-        visible = self._shared.view().visible(_EVERY_ID)
+        visible = self._shared.view().visible(EVERY_ID)
         pages = self._server.pages(self._schema.name, "id", visible, [field], strong=self._strong)
         return np.concatenate([np.empty(0, np.int64), *(page[field] for page in pages)])
 

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
-from semcut.indexes.config import SearchParams
-from semcut.indexes.encodings import Encodings
-from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner
 from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search.beyond_cutoff import Search
 from semcut.indexes.search.vectorised import VectorisedSearch
 from semcut.indexes.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from semcut.indexes.scanners.gpu_features import GpuFeatures
     from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
-
-
-class Search(Protocol):
-    """A search of one snapshot of an index."""
-
-    def search(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
-    ) -> SearchResult:
-        """Return the k best records for every query, see `VectorisedSearch.search`."""
-        ...
 
 
 def build_search(

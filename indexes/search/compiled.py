@@ -24,8 +24,12 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import relative_error
+from semcut.indexes.search.beyond_cutoff import EVERY
 from semcut.indexes.search.numba_arrays import (
     ANSWERED,
+    BY_DISTANCE,
+    BY_RELEVANCE,
+    BY_SCORE,
     UNCHECKED,
     QueryArrays,
     RecordArrays,
@@ -41,6 +45,7 @@ from semcut.indexes.storage.mapped_columns import Columns
 
 _ROUNDS = 4  # calls of the kernel for a query that needs rows of blocks that were not compared yet
 _AROUND = 4  # blocks before and after such a block that are compared as well
+_RANKINGS = {"distance": BY_DISTANCE, "fused": BY_SCORE, "relevance": BY_RELEVANCE}
 _DOUBT = 1.0  # factor on the error bounds of sums; tests raise it, see `SearchSettings.doubt`
 
 
@@ -59,26 +64,31 @@ class CompiledSearch:
         self._vectorised = VectorisedSearch(columns, cells, scanner, similarity)
 
     def search(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        scored: bool,
+        cutoffs: NDArray[np.float64],
+        trace: SearchTrace | None = None,
     ) -> SearchResult:
-        """Find the k best records for every query, see `VectorisedSearch.search`, which also runs traced searches."""
+        """Find the k best relevant records, see `VectorisedSearch.search`, which also runs traced searches."""
         if params.k > TUNING.most_compiled or trace is not None:
-            return self._vectorised.search(queries, params, scored, trace)
+            return self._vectorised.search(queries, params, scored, cutoffs, trace)
         split, order = len(queries) >= TUNING.split_compiled, None
         if split:
             # Queries of one class read the same records, which are then in the processor's cache.
             order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
-            queries = queries[order]
+            queries, cutoffs = queries[order], cutoffs[order]
         settings = SearchSettings(
-            cutoff=float(params.cutoff),
+            cutoff=EVERY,
             shortlist=-1 if params.shortlist is None else params.shortlist,
             slack=relative_error(self._cells.config.classes),
-            fused=params.ranking == "fused",
+            ranking=_RANKINGS[params.ranking],
             scored=scored,
             doubt=_DOUBT,
             mass=self._cells.largest_mass,
         )
-        result, reasons = self._answers(queries, params.k, settings)
+        result, reasons = self._answers(queries, cutoffs, params.k, settings)
         for _ in range(_ROUNDS if np.count_nonzero(reasons) else 0):
             unchecked = np.flatnonzero(reasons >= UNCHECKED)
             if not len(unchecked):
@@ -86,38 +96,41 @@ class CompiledSearch:
             rows = reasons[unchecked] - UNCHECKED
             for name in ("probabilities", "features"):
                 self._columns.sources[name].compare_around(self._columns.extents[name], rows, _AROUND)
-            again, reasons[unchecked] = self._answers(queries[unchecked], params.k, settings)
+            again, reasons[unchecked] = self._answers(queries[unchecked], cutoffs[unchecked], params.k, settings)
             result.put(unchecked, again)
         if np.count_nonzero(reasons):
             left = np.flatnonzero(reasons != ANSWERED)
-            result.put(left, self._vectorised.answer(queries[left], params, scored))
+            result.put(left, self._vectorised.answer(queries[left], params, scored, cutoffs[left]))
         self._columns.release_pages(min_interval=1 if split else 0.001)
         return result if order is None else result.in_order(np.argsort(order))
 
-    def _answers(self, queries: Encodings, k: int, settings: SearchSettings) -> tuple[SearchResult, NDArray[np.int64]]:
+    def _answers(
+        self, queries: Encodings, cutoffs: NDArray[np.float64], k: int, settings: SearchSettings
+    ) -> tuple[SearchResult, NDArray[np.int64]]:
         """Call the kernel for a batch; return the results, and for each query `ANSWERED` or why it is not answered."""
-        result, reasons = SearchResult.unfilled(len(queries), k), np.empty(len(queries), np.int64)
+        result, reasons = SearchResult.allocated(len(queries), k), np.empty(len(queries), np.int64)
         bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
         found = ResultArrays(
             result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
             result.cells, result.codes, result.cut_off, reasons,
         )  # fmt: skip
 
-        def answer(part: Encodings, to: ResultArrays) -> None:
+        def answer(part: Encodings, limits: NDArray[np.float64], to: ResultArrays) -> None:
             arrays = QueryArrays(
                 self._scanner.words(part.codes),
                 read_only(self._similarity.weights(part.probabilities)),
                 read_only(part.features),
+                read_only(limits),
             )
             search(arrays, settings, bounds, lists, rows, bits, to)
 
         def answer_slice(part: slice) -> None:
-            answer(queries[part], ResultArrays._make(array[part] for array in found))
+            answer(queries[part], cutoffs[part], ResultArrays._make(array[part] for array in found))
 
         if len(queries) >= TUNING.split_compiled:
             split_over_threads(answer_slice, len(queries), thread_count())
         else:
-            answer(queries, found)
+            answer(queries, cutoffs, found)
         return result, reasons
 
     def _rows(self) -> RecordArrays:

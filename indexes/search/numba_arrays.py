@@ -14,6 +14,10 @@ ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
 """The query is answered, or the reason why it is not, see `search_numba`. The number of a row is added to the last."""
 
 
+BY_DISTANCE, BY_SCORE, BY_RELEVANCE = 0, 1, 2
+"""What records are ranked by."""
+
+
 class RecordArrays(NamedTuple):
     """The columns that a search reads by row.
 
@@ -49,21 +53,23 @@ class QueryArrays(NamedTuple):
         codes: (nq, words) uint64.
         weights: (nq, C) float64, s = S p.
         features: (nq, D) float32.
+        cutoffs: (nq,) float64, t of Eq. 2; -1 if every record is relevant.
     """
 
     codes: NDArray[np.uint64]
     weights: NDArray[np.float64]
     features: NDArray[np.float32]
+    cutoffs: NDArray[np.float64]
 
 
 class SearchSettings(NamedTuple):
     """The parameters of a search.
 
     Attributes:
-        cutoff: t of Eq. 2.
+        cutoff: t of Eq. 2 for one query: the kernel sets it to `QueryArrays.cutoffs` of each query.
         shortlist: the number of nearest relevant records to rank; -1 to rank all relevant records.
         slack: `relative_error` of C terms.
-        fused: whether records are ranked by Eq. 4, not by distance.
+        ranking: `BY_DISTANCE`, `BY_SCORE` (Eq. 4) or `BY_RELEVANCE` (Eq. 1).
         scored: whether Eq. 4 applies: features are L2-normalised.
         doubt: a factor on the error bounds of sums: 1, except in tests, which raise it so that kernels leave more
             queries to the vectorised search.
@@ -73,7 +79,7 @@ class SearchSettings(NamedTuple):
     cutoff: float
     shortlist: int
     slack: float
-    fused: bool
+    ranking: int
     scored: bool
     doubt: float
     mass: float

@@ -1,4 +1,4 @@
-"""The last step of a search: from relevant candidates to the k best, by exact distance or fused score.
+"""The last step of a search: from relevant candidates to the k best, by exact distance, fused score or relevance.
 
 `scoring.rounding` gives float32 distances of all candidates and bounds their error. The bound shows which candidates
 can be among the k best: k of them, and sometimes a few that are almost tied with the last. Exact values of
@@ -98,8 +98,12 @@ def rank(
         here = slice(start, start + size)
         features, at = records.features(row[here])
         exact[here] = distance(queries.features[query[here]], features[at])
-    cost = exact if params.ranking == "distance" else -fused_score(_relevance(weights, records, query, row), exact)
-    order = np.lexsort((ids, cost, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
+    cost = exact
+    if params.ranking != "distance":
+        r = _relevance(weights, records, query, row)
+        cost = -r if params.ranking == "relevance" else -fused_score(r, exact)
+    keys = (ids, exact, cost) if params.ranking == "relevance" else (ids, cost)
+    order = np.lexsort((*keys, query.astype(np.min_scalar_type(len(queries)))))  # small integers sort fast
     starts = np.searchsorted(query, np.arange(len(queries)))
     place = np.arange(len(order)) - starts[query]
     order, place = order[place < params.k], place[place < params.k]
@@ -134,10 +138,10 @@ def _contenders(
     """Find pairs of a query and a row that include the k best rows of every query, in order of queries."""
     present = rows >= 0
     if rows.shape[1] > params.k:
-        squared = None if distances is None else distances(queries.features, rows)
-        if squared is None:
-            squared = _squared_distances(queries.features, records, rows)
-        dim = queries.features.shape[1]
+        dim, squared = queries.features.shape[1], np.zeros((1, 1), np.float32)
+        if params.ranking != "relevance":
+            computed = None if distances is None else distances(queries.features, rows)
+            squared = _squared_distances(queries.features, records, rows) if computed is None else computed
         if params.ranking == "distance":
             cost = squared
             limit = _smallest(cost, params.k) * np.float32(1 + 4 * relative_error(dim))
@@ -145,7 +149,8 @@ def _contenders(
         else:
             probabilities, at = records.stored_probabilities(rows)
             r = relevance_products(weights, probabilities, at).astype(np.float64)
-            squared[~present] = 0
+            if params.ranking == "fused":
+                squared[~present] = 0
             scaled = np.minimum(np.sqrt(squared, dtype=np.float64) / 2, 1)
             cost = np.where(present, -r * (1 - scaled), np.inf)
             slack = relative_error(dim) + relevance_error(weights, probabilities)

@@ -17,6 +17,9 @@ from semcut.indexes.scoring.equations_numba import fused_score
 from semcut.indexes.scoring.rounding import SUM_ERROR, UNDERFLOW
 from semcut.indexes.search.numba_arrays import (
     ANSWERED,
+    BY_DISTANCE,
+    BY_RELEVANCE,
+    BY_SCORE,
     DOUBTFUL,
     UNCHECKED,
     QueryArrays,
@@ -38,10 +41,10 @@ _ROWS_AHEAD = 2
 
 
 class Best(NamedTuple):
-    """The best candidates of a query so far, by cost and then id.
+    """The best candidates of a query so far, by cost, then distance if they are ranked by R, then id.
 
     Attributes:
-        cost: (k,) float32, the distance, or minus the fused score.
+        cost: (k,) float32, the distance, or minus the fused score, or minus R.
         ids: (k,) int64.
         places: (k,) int32, the positions of their codes.
         distances: (k,) float32.
@@ -91,25 +94,33 @@ def rank(
     rough_error = (feature.shape[0] + 8) * 2.0**-23
     for candidate in range(taken):
         row = lists.rows[near[candidate]]
-        if not rows.features_compared[row >> rows.shift]:
-            return UNCHECKED + int(row)
-        most = np.float64(0)
-        if task.fused:
+        most, r = np.float64(0), np.float32(0)
+        sure = True
+        if task.ranking != BY_DISTANCE:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return UNCHECKED + int(row)
             most = largest_relevance(weights, classes, tail, limits, task.mass, rows, row) * (1 + relevance_rounding)
-        if count == k:
+            if count == k and -np.float32(most) > best.cost[k - 1]:  # no score is above R
+                continue
+        if task.ranking == BY_RELEVANCE:
+            smallest, r = rounded_relevance(weights, rows, row, task.doubt)
+            if count == k and -r > best.cost[k - 1]:
+                continue
+            sure = smallest == r
+        if not rows.features_compared[row >> rows.shift]:
+            return UNCHECKED + int(row)
+        if count == k and task.ranking != BY_RELEVANCE:
             rough = np.float64(rough_feature_distance(feature, rows, row))
             least = np.float32(0)
             if np.isfinite(rough):
                 least = np.float32(np.sqrt(max(0.0, rough * (1 - rough_error) - UNDERFLOW)) * (1 - rounding))
-            if (-fused_score(np.float32(most), least) if task.fused else least) > best.cost[k - 1]:
+            if (-fused_score(np.float32(most), least) if task.ranking == BY_SCORE else least) > best.cost[k - 1]:
                 continue
         length = np.sqrt(feature_distance(feature, rows, row))
         nearest = np.float32(length * (1 - rounding))
-        sure = nearest == np.float32(length * (1 + rounding))
-        cost = nearest
-        if task.fused:
+        sure &= nearest == np.float32(length * (1 + rounding))
+        cost = -r if task.ranking == BY_RELEVANCE else nearest
+        if task.ranking == BY_SCORE:
             if count == k and -fused_score(np.float32(most), nearest) > best.cost[k - 1]:
                 continue
             smallest, r = rounded_relevance(weights, rows, row, task.doubt)
@@ -119,7 +130,7 @@ def rank(
             continue
         if not sure:
             return DOUBTFUL
-        count = _insert(best, count, cost, rows.ids[row], near[candidate], nearest)
+        count = _insert(best, count, cost, rows.ids[row], near[candidate], nearest, task.ranking)
     for place in range(-_ROWS_AHEAD, count):
         if place + _ROWS_AHEAD < count:
             prefetch_all_probabilities(rows, lists.rows[best.places[place + _ROWS_AHEAD]])
@@ -141,13 +152,23 @@ def rank(
 
 
 @compiled
-def _insert(best: Best, count: int, cost: np.float32, number: int, at: int, length: np.float32) -> int:
-    """Insert a candidate among the best, by cost and then id; return the new number of candidates."""
+def _before(cost: np.float32, length: np.float32, number: int, ranking: int, best: Best, place: int) -> bool:
+    """Return whether a candidate comes before the one at a place of the best."""
+    if cost != best.cost[place]:
+        return bool(cost < best.cost[place])
+    if ranking == BY_RELEVANCE and length != best.distances[place]:
+        return bool(length < best.distances[place])
+    return bool(number < best.ids[place])
+
+
+@compiled
+def _insert(best: Best, count: int, cost: np.float32, number: int, at: int, length: np.float32, ranking: int) -> int:
+    """Insert a candidate among the best in their order; return the new number of candidates."""
     k = len(best.cost)
     place = min(count, k - 1)
-    if count == k and (cost, number) > (best.cost[place], best.ids[place]):
+    if count == k and not _before(cost, length, number, ranking, best, place):
         return count
-    while place > 0 and (cost, number) < (best.cost[place - 1], best.ids[place - 1]):
+    while place > 0 and _before(cost, length, number, ranking, best, place - 1):
         best.cost[place], best.ids[place] = best.cost[place - 1], best.ids[place - 1]
         best.places[place], best.distances[place] = best.places[place - 1], best.distances[place - 1]
         place -= 1

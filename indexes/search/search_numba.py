@@ -38,7 +38,7 @@ _FIRST_RADIUS, _DEEPER = TUNING.first_radius, TUNING.deeper
 @kernel
 def search(
     queries: QueryArrays,
-    task: SearchSettings,
+    settings: SearchSettings,
     bounds: CellBounds,
     lists: CodeLists,
     rows: RecordArrays,
@@ -49,7 +49,7 @@ def search(
 
     Args:
         queries: the batch.
-        task: the parameters of the search.
+        settings: the parameters of the search.
         bounds: the bounds of the cells.
         lists: the codes.
         rows: the records.
@@ -64,6 +64,10 @@ def search(
     near, keys = np.empty(0, np.int32), np.empty(0, np.uint64)
     for query in range(queries.weights.shape[0]):
         weights = queries.weights[query]
+        task = SearchSettings(
+            queries.cutoffs[query], settings.shortlist, settings.slack, settings.ranking, settings.scored,
+            settings.doubt, settings.mass,
+        )  # fmt: skip
         _clear_result(query, found)
         large, tail = large_weights(weights, task.cutoff, pruned.large)
         kept, codes, partitions = prune(weights, task.cutoff, task.slack, bounds, query, large, tail, pruned)

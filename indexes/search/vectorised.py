@@ -55,24 +55,47 @@ class VectorisedSearch:
         self._similarity, self._split, self._distances = similarity, split, distances
 
     def search(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        scored: bool,
+        cutoffs: NDArray[np.float64],
+        trace: SearchTrace | None = None,
     ) -> SearchResult:
-        """Find the k best records for every query. There must be at least one query and one record.
+        """Find the k best relevant records for every query. There must be at least one query and one record.
 
         Args:
             queries: nq queries.
-            params: k, cutoff, shortlist and ranking.
+            params: k, shortlist and ranking.
             scored: whether Eq. 4 applies (features are L2-normalised).
+            cutoffs: (nq,) float64, t of Eq. 2 for each query; see `search.beyond_cutoff`, which calls this.
             trace: collects times and counts; the search then runs in one thread.
         """
-        result = self.answer(queries, params, scored, trace)
+        result = self.answer(queries, params, scored, cutoffs, trace)
         self._records.release_pages(min_interval=1 if len(queries) >= TUNING.split_vectorised else 0)
         return result
 
     def answer(
-        self, queries: Encodings, params: SearchParams, scored: bool, trace: SearchTrace | None = None
+        self,
+        queries: Encodings,
+        params: SearchParams,
+        scored: bool,
+        cutoffs: NDArray[np.float64],
+        trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Find the k best records as `search` does, but leave it to the caller to release mapped pages."""
+        if (cutoffs == cutoffs[0]).all():
+            return self._answer(queries, params, scored, float(cutoffs[0]), trace)
+        result = SearchResult.allocated(len(queries), params.k)
+        for cutoff in np.unique(cutoffs).tolist():
+            same = np.flatnonzero(cutoffs == cutoff)
+            result.put(same, self._answer(queries[same], params, scored, cutoff, trace))
+        return result
+
+    def _answer(
+        self, queries: Encodings, params: SearchParams, scored: bool, cutoff: float, trace: SearchTrace | None
+    ) -> SearchResult:
+        """Answer queries that have the same cutoff."""
         weights = self._similarity.weights(queries.probabilities)
         widest = max(len(self._cells), self._cells.config.classes, params.shortlist or 1, params.k)
         split = self._split and trace is None and len(queries) >= TUNING.split_vectorised
@@ -83,7 +106,7 @@ class VectorisedSearch:
 
         def search(start: int) -> SearchResult:
             here = order[start : start + chunk]
-            return self._chunk(queries[here], weights[here], params, scored, trace)
+            return self._chunk(queries[here], weights[here], params, scored, cutoff, trace)
 
         starts = range(0, len(queries), chunk)
         if threads == 1:
@@ -100,13 +123,14 @@ class VectorisedSearch:
         weights: NDArray[np.float64],
         params: SearchParams,
         scored: bool,
+        cutoff: float,
         trace: SearchTrace | None,
     ) -> SearchResult:
         """Search for one chunk of queries, whose number `TUNING.chunk_elements` limits."""
         records, size = self._records, params.shortlist
         step = nullcontext if trace is None else trace.step
         with step("prune"):
-            kept = self._cells.prune(weights, params.cutoff)
+            kept = self._cells.prune(weights, cutoff)
         shortlister = Shortlister(records, self._cells, self._scanner, trace)
         cut_off = np.zeros(len(queries), np.int64)
         if size is None:
@@ -114,14 +138,12 @@ class VectorisedSearch:
             result = SearchResult.empty(len(queries), params.k)
         else:
             with step("shortlist"):
-                rows, cut_off, unfinished = shortlister.by_scanning(queries.codes, weights, kept, params.cutoff, size)
+                rows, cut_off, unfinished = shortlister.by_scanning(queries.codes, weights, kept, cutoff, size)
             with step("rank"):
                 result = rank(queries, weights, records, rows, params, scored, self._distances)
         for some in _parts(unfinished, kept.codes[unfinished]):
             with step("shortlist"):
-                rows, cut_off[some] = shortlister.from_all(
-                    queries.codes[some], weights[some], kept, some, params.cutoff, size
-                )
+                rows, cut_off[some] = shortlister.from_all(queries.codes[some], weights[some], kept, some, cutoff, size)
             with step("rank"):
                 found = rank(queries[some], weights[some], records, rows, params, scored, self._distances)
             result.put(some, found)

@@ -197,8 +197,9 @@ class World:
         """Return all relevant records of each query, best first, as the reference finds them."""
         if (cutoff, ranking) not in self._all_relevant:
             self._all_relevant[cutoff, ranking] = self.reference.search(
-                self.queries, k=max(1, len(self.records)), cutoff=cutoff, shortlist=None, ranking=ranking
-            )
+                self.queries, k=max(1, len(self.records)), cutoff=cutoff, shortlist=None, ranking=ranking,
+                fill=False,
+            )  # fmt: skip
         return self._all_relevant[cutoff, ranking]
 
     @cached_property
@@ -366,11 +367,11 @@ def assert_shortlist(
     """Assert that a result is valid, and bit for bit that of brute force, which breaks ties by the rule."""
     parameters = {"k": k, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking}
     assert_valid_shortlist(result, world, **parameters)
-    assert_same(result, world.reference.search(world.queries, **parameters))
+    assert_same(result, world.reference.search(world.queries, fill=False, **parameters))
 
 
 def each(world: World) -> Iterator[tuple[float, str]]:
     """Yield some cutoffs and rankings for searches of a world."""
-    rankings = ["distance", "fused"] if world.normalised else ["distance"]
+    rankings = ["distance", "fused", "relevance"] if world.normalised else ["distance", "relevance"]
     for place, cutoff in enumerate(world.cutoffs()[:5]):
         yield cutoff, rankings[place % len(rankings)]

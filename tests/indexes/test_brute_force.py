@@ -16,7 +16,7 @@ from tests.indexes.generate import PROPERTY, classified, each, worlds
 def test_the_nearest_relevant_records_come_first(config, batch):
     index = BruteForceIndex(config)
     index.add(batch)
-    result = index.search(batch[[0]], k=4, cutoff=0.2)  # relevances 1, 0.5, 0, 0.25, 0, 0.25
+    result = index.search(batch[[0]], k=4, cutoff=0.2, fill=False)  # relevances 1, 0.5, 0, 0.25, 0, 0.25
     assert result.ids.tolist() == [[10, 20, 40, 60]]
     np.testing.assert_allclose(result.distances, [[0, 2**0.5, 2**0.5, 2**0.5]], rtol=1e-6)
     assert result.relevance.tolist() == [[1, 0.5, 0.25, 0.25]]
@@ -29,7 +29,7 @@ def test_the_nearest_relevant_records_come_first(config, batch):
 def test_places_without_a_record_are_marked(config, batch):
     index = BruteForceIndex(config)
     index.add(batch)
-    result = index.search(batch[[0]], k=8, cutoff=0.5)
+    result = index.search(batch[[0]], k=8, cutoff=0.5, fill=False)
     assert result.ids.tolist() == [[10, *[-1] * 7]]
     assert result.distances.tolist() == [[0, *[math.inf] * 7]]
     assert result.relevance.tolist() == [[1, *[0] * 7]]
@@ -43,7 +43,7 @@ def test_every_result_is_the_sorted_list_of_relevant_records(world, k):
     index, records = world.brute_force(), world.records
     weights = Similarity(world.config).weights(world.queries.probabilities)
     for cutoff, ranking in each(world):
-        result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
+        result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
         for query in range(len(world.queries)):
             expected = []
             for row in range(len(records)):
@@ -51,8 +51,8 @@ def test_every_result_is_the_sorted_list_of_relevant_records(world, k):
                 d = distance(world.queries.features[query], records.features[row])
                 if r > np.float32(cutoff):
                     score = fused_score(r, d)
-                    key = -float(score) if ranking == "fused" else float(d)
-                    expected.append((key, int(records.ids[row]), float(d), float(r)))
+                    key = {"distance": (float(d),), "fused": (-float(score),), "relevance": (-float(r), float(d))}
+                    expected.append((key[ranking], int(records.ids[row]), float(d), float(r)))
             expected.sort()
             columns = (result.ids, result.distances, result.relevance)
             found = zip(*(column[query].tolist() for column in columns), strict=True)

@@ -70,7 +70,7 @@ def test_a_configuration_that_makes_no_sense_is_refused(settings, message):
         (lambda: IndexConfig(classes=2, bits=64, dim=3, prior=(1, 2, 3)), "the prior has 3 entries, expected one"),
         (lambda: IndexConfig(classes=2, bits=64, dim=3, prior=(1, -1)), "prior.1 = -1: expected greater than 0"),
         (lambda: SearchParams(k=1.5), "k = 1.5: expected a valid integer, got a number with a fractional part"),
-        (lambda: SearchParams(ranking="x"), "ranking = 'x': expected 'distance' or 'fused'"),
+        (lambda: SearchParams(ranking="x"), "ranking = 'x': expected 'distance', 'fused' or 'relevance'"),
         (lambda: IndexConfig(), "classes is required; bits is required; dim is required"),
     ],
 )
@@ -132,8 +132,8 @@ def test_the_default_number_of_groups_keeps_the_number_of_cells_reasonable(class
         ({"cutoff": float("nan")}, "cutoff = nan"),
         ({"cutoff": float("inf")}, "cutoff = inf"),
         ({"cutoff": "x"}, "cutoff = 'x'.*number"),
-        ({"cutoff": None}, "cutoff = None"),
-        ({"ranking": "best"}, "ranking = 'best'.*'distance' or 'fused'"),
+        ({"fill": "maybe"}, "fill = 'maybe'"),
+        ({"ranking": "best"}, "ranking = 'best'.*'distance', 'fused' or 'relevance'"),
         ({"ranking": None}, "ranking = None"),
     ],
 )

@@ -73,7 +73,7 @@ def test_shortlists_are_those_of_brute_force(digits, indexes, cutoff, n):
     assert_same(found, expected)
     k = max(1, n // 10)
     for ranking in ("distance", "fused"):
-        result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
+        result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking, fill=False)
         assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
 
 

@@ -151,7 +151,7 @@ BAD_SEARCHES = [
     ({"cutoff": 1.0}, "cutoff = 1.0"),
     ({"cutoff": float("nan")}, "cutoff = nan"),
     ({"cutoff": "x"}, "cutoff = 'x'"),
-    ({"cutoff": None}, "cutoff = None"),
+    ({"fill": "maybe"}, "fill = 'maybe'"),
     ({"ranking": "best"}, "ranking = 'best'"),
     ({"ranking": 1}, "ranking = 1"),
     (

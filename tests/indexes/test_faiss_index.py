@@ -156,7 +156,7 @@ def test_a_large_batch_of_queries_on_several_threads_gives_what_brute_force_give
         for cutoff, ranking in list(each(world))[:3]:
             options = {"k": 5, "cutoff": cutoff, "shortlist": None, "ranking": ranking}
             assert_same(index.search(world.queries, **options), reference.search(world.queries, **options))
-            result = index.search(world.queries, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
+            result = index.search(world.queries, k=5, cutoff=cutoff, shortlist=6, ranking=ranking, fill=False)
             assert_shortlist(result, world, k=5, cutoff=cutoff, shortlist=6, ranking=ranking)
 
 
@@ -185,7 +185,7 @@ def test_the_best_of_a_shortlist_are_those_of_brute_force(world, moved, n, share
     with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff, ranking in each(world):
-            result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
+            result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking, fill=False)
             assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
 
 
@@ -193,7 +193,7 @@ def test_the_best_of_a_shortlist_are_those_of_brute_force(world, moved, n, share
 @given(world=worlds(rows=(1, 60)), n=st.sampled_from([1, 3, 10]))
 def test_brute_force_itself_gives_the_best_of_the_nearest_relevant_records(world, n):
     for cutoff, ranking in each(world):
-        result = world.brute_force().search(world.queries, k=n, cutoff=cutoff, shortlist=n, ranking=ranking)
+        result = world.brute_force().search(world.queries, k=n, cutoff=cutoff, shortlist=n, ranking=ranking, fill=False)
         assert_valid_shortlist(result, world, k=n, cutoff=cutoff, shortlist=n, ranking=ranking)
 
 
@@ -201,7 +201,7 @@ def test_the_check_of_shortlists_notices_a_record_that_is_left_out():
     world = confusing(seed=3, rows=200, queries=2)
     without_best = [world.records[world.records.ids != best_of(world, cutoff=0.1)]]
     with threads(1), FaissIndex.create(None, world.config) as index:
-        result = filled(index, without_best).search(world.queries, k=5, cutoff=0.1, shortlist=5)
+        result = filled(index, without_best).search(world.queries, k=5, cutoff=0.1, shortlist=5, fill=False)
     with pytest.raises(AssertionError):
         assert_valid_shortlist(result, world, k=5, cutoff=0.1, shortlist=5, ranking="distance")
 
@@ -215,7 +215,7 @@ def confusing(*, seed: int, rows: int, queries: int, classes: int = 4, bits: int
 
 
 def best_of(world: World, *, cutoff: float) -> int:
-    result = world.brute_force().search(world.queries, k=1, cutoff=cutoff, shortlist=5)
+    result = world.brute_force().search(world.queries, k=1, cutoff=cutoff, shortlist=5, fill=False)
     return int(result.ids[0, 0])
 
 
@@ -253,7 +253,7 @@ def test_relevant_records_with_far_codes_are_found_however_many_irrelevant_ones_
     world = rare(seed=n)
     with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
-        result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n)
+        result = index.search(world.queries, k=n, cutoff=0.1, shortlist=n, fill=False)
     relevant = (world.relevances() > np.float32(0.1)).sum(axis=1)
     assert (relevant < 100).all()
     assert (relevant > 25).all()
@@ -275,7 +275,7 @@ def test_thousands_of_records_with_codes_independent_of_their_classes(moved, ran
     with tuned(moved), FaissIndex.create(None, world.config) as index:
         filled(index, world.batches)
         for cutoff in (0.05, 0.3):
-            result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
+            result = index.search(world.queries, k=k, cutoff=cutoff, shortlist=n, ranking=ranking, fill=False)
             assert_shortlist(result, world, k=k, cutoff=cutoff, shortlist=n, ranking=ranking)
             exact = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
             expected = world.reference.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
@@ -306,8 +306,10 @@ def test_a_record_whose_relevance_is_the_cutoff_is_dropped_and_one_just_above_is
     index.add(batch)
     query = batch[[1]]
     r = 0.375  # of the query with itself: 0.5^2 + 2 * 0.25^2
-    at = index.search(query, k=6, cutoff=r, shortlist=shortlist)
-    below = index.search(query, k=6, cutoff=float(np.nextafter(np.float32(r), np.float32(0))), shortlist=shortlist)
+    at = index.search(query, k=6, cutoff=r, shortlist=shortlist, fill=False)
+    below = index.search(
+        query, k=6, cutoff=float(np.nextafter(np.float32(r), np.float32(0))), shortlist=shortlist, fill=False
+    )
     assert 20 not in at.ids
     assert 20 in below.ids
 
@@ -319,7 +321,7 @@ def test_equal_records_come_in_order_of_their_ids(make, config, batch, shortlist
     same = batch[np.zeros(6, int)]
     numbers = np.array([2**62, 5, 17, 0, 2**63 - 1, 16])
     index.add(Encodings(probabilities=same.probabilities, codes=same.codes, features=same.features, ids=numbers))
-    result = index.search(batch[[0]], k=4, cutoff=0.5, shortlist=shortlist, ranking=ranking)
+    result = index.search(batch[[0]], k=4, cutoff=0.5, shortlist=shortlist, ranking=ranking, fill=False)
     assert result.ids.tolist() == [[0, 5, 16, 17]]
 
 
@@ -327,8 +329,8 @@ def test_a_probability_so_small_that_the_relevance_is_zero_does_not_make_a_recor
     index = make(IndexConfig(classes=4, bits=32, dim=1))
     index.add(single([0, 0.49, 0.48, 0.03], number=1))
     query = single([1, 1.4e-45, 0, 0])  # R = 6.9e-46, which is 0 in float32
-    assert index.search(query, k=1, cutoff=0.0, shortlist=None).ids.tolist() == [[-1]]
-    assert index.search(query, k=1, cutoff=0.0, shortlist=1).ids.tolist() == [[-1]]
+    assert index.search(query, k=1, cutoff=0.0, shortlist=None, fill=False).ids.tolist() == [[-1]]
+    assert index.search(query, k=1, cutoff=0.0, shortlist=1, fill=False).ids.tolist() == [[-1]]
 
 
 @pytest.mark.parametrize("shortlist", [None, 10])
@@ -347,7 +349,7 @@ def test_opposite_features_score_zero_and_are_ordered_by_id_even_if_slightly_lon
         codes=np.zeros((1, 4), np.uint8),
         features=np.array([[1.0009, 0]], np.float32),
     )
-    result = index.search(query, k=1, cutoff=0.2, shortlist=shortlist, ranking="fused")
+    result = index.search(query, k=1, cutoff=0.2, shortlist=shortlist, ranking="fused", fill=False)
     assert result.scores.tolist() == [[0]]
     assert result.ids.tolist() == [[0]]
 
@@ -442,7 +444,7 @@ def test_cells_may_be_more_than_the_lists_that_an_empty_index_starts_with():
         filled(index, batches)
         assert index.stats().cells > 256
         for shortlist in (10, 300):
-            result = index.search(world.queries, k=10, cutoff=0.1, shortlist=shortlist)
+            result = index.search(world.queries, k=10, cutoff=0.1, shortlist=shortlist, fill=False)
             assert_shortlist(result, world, k=10, cutoff=0.1, shortlist=shortlist, ranking="distance")
 
 

@@ -66,7 +66,7 @@ def test_adding_no_records_does_nothing(make, config, batch):
 def test_nothing_relevant_gives_empty_places_but_tells_what_was_scanned(make, config, batch):
     index = make(config)
     index.add(batch[:2])  # class 0
-    result = index.search(batch[[2]], k=3, cutoff=0.3)  # class 1
+    result = index.search(batch[[2]], k=3, cutoff=0.3, fill=False)  # class 1
     assert result.ids.tolist() == [[-1, -1, -1]]
     assert result.codes[0] - result.cut_off[0] == 0
 
@@ -178,7 +178,7 @@ def test_the_best_come_first_and_places_without_a_record_last(world, k, shortlis
         filled(index, world.batches)
         for one in (index, world.brute_force()):
             for ranking in rankings:
-                result = one.search(world.queries, k=k, cutoff=0.1, shortlist=shortlist, ranking=ranking)
+                result = one.search(world.queries, k=k, cutoff=0.1, shortlist=shortlist, ranking=ranking, fill=False)
                 present = result.ids >= 0
                 assert (np.diff(present.astype(int), axis=1) <= 0).all()
                 key = result.distances if ranking == "distance" else -result.scores

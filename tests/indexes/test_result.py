@@ -49,7 +49,7 @@ def index(request: pytest.FixtureRequest, records: Encodings):
 @pytest.fixture
 def result(index, records) -> SearchResult:
     """Return the result of 5 queries. Some queries have fewer than 200 relevant records."""
-    result = index.search(records[:5], k=200, cutoff=0.3, shortlist=None)
+    result = index.search(records[:5], k=200, cutoff=0.3, shortlist=None, fill=False)
     assert (result.ids < 0).any()
     return result
 
@@ -62,8 +62,8 @@ def test_a_query_gives_the_records_that_were_found_best_first(result, records):
         assert len(hits) == np.count_nonzero(result.ids[query] >= 0)
         for rank, hit in enumerate(hits):
             assert isinstance(hit, SearchHit)
-            expected = (result.ids, result.distances, result.relevance, result.scores, result.hamming)
-            found = (hit.id, hit.distance, hit.relevance, hit.score, hit.hamming)
+            expected = (result.ids, result.distances, result.relevance, result.scores, result.hamming, result.filled)
+            found = (hit.id, hit.distance, hit.relevance, hit.score, hit.hamming, hit.filled)
             assert found == tuple(array[query, rank].item() for array in expected)
             assert hit.uri == uris[hit.id]
 
@@ -75,7 +75,7 @@ def test_there_is_no_query_beyond_the_last(result):
 
 
 def test_a_query_without_relevant_records_is_an_empty_list(index, records):
-    (hits,) = index.search(records[:1], k=3, cutoff=0.9999, shortlist=None)
+    (hits,) = index.search(records[:1], k=3, cutoff=0.9999, shortlist=None, fill=False)
     assert hits == []
 
 

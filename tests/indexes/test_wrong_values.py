@@ -69,6 +69,7 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
     ]
     valid = {
         "queries": batch, "encodings": batch[:0], "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance",
+        "fill": True,
         "trace": None, "ids": [], "batch_size": 10, "after": -1, "partition": 0, "limit": 3, "ambiguous": False,
         "progress": None, "path": path.with_name("backup"),
     }  # fmt: skip

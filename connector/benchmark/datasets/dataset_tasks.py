@@ -20,7 +20,7 @@ from semcut.connector.benchmark.datasets.fitted_records import Fit, fitted_datas
 from semcut.connector.benchmark.datasets.from_indexes import dataset_from_indexes
 from semcut.connector.benchmark.datasets.run_folders import delete_dataset
 from semcut.connector.benchmark.methods.grids import Grid
-from semcut.connector.data import sources
+from semcut.connector.data import source_folders, sources
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.catalogue_format import FORMAT_VERSION
@@ -171,7 +171,7 @@ def digits(progress: Progress) -> IndexPair:
     The first call trains a small network, as `semcut demo` does, and encodes the digits with it. Only this first call
     needs torch.
     """
-    place = sources.cache() / f"benchmark-digits-{FORMAT_VERSION}"
+    place = source_folders.cache() / f"benchmark-digits-{FORMAT_VERSION}"
     pair = IndexPair("digits", place / "index", place / "queries", _DIGITS)
     if place.is_dir():
         return pair
@@ -180,7 +180,7 @@ def digits(progress: Progress) -> IndexPair:
     from semcut.connector.training.loop import train
     from semcut.connector.training.train_config import TrainConfig
 
-    training, queries = sources.load("digits/train"), sources.load("digits/test")
+    training, queries = sources.digits("train"), sources.digits("test")
     architecture = Architecture(backbone="small", classes=training.classes, image_size=16)
     config = TrainConfig(epochs=6, augment="shift")
 

@@ -198,7 +198,7 @@ def answers(index: FaissIndex, queries: Encodings, cutoff: float, ranking: Ranki
     done, size, start = 0, _FIRST, time.perf_counter()
     while done < len(queries) and (not parts or time.perf_counter() - start < seconds):
         part = queries[done : done + size]
-        parts.append(index.search(part, k=k, cutoff=cutoff, shortlist=None, ranking=ranking))
+        parts.append(index.search(part, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False))
         done += len(part)
         rate = done / (time.perf_counter() - start)
         size = max(1, min(256, int(rate * seconds / 8)))

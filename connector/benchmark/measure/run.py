@@ -148,7 +148,7 @@ def _build(structure: Structure, data: Data, queries: Encodings) -> StructureFac
         return facts
     with MemoryGrowth() as reading:
         reader = FaissIndex.open(data.path, engine=structure.engine)
-        reader.search(queries, k=1, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST)
+        reader.search(queries, k=1, cutoff=DEFAULT_CUTOFF, shortlist=DEFAULT_SHORTLIST, fill=False)
     reader.close()
     return replace(facts, reader_memory_bytes=reading.grown, reader_mapped_bytes=reading.mapped)
 

@@ -117,13 +117,13 @@ class Semcut:
         cutoff, shortlist, ranking = point.cutoff, point.shortlist, point.ranking
 
         def search(queries: Encodings, k: int) -> Ids:
-            return self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking).ids
+            return self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False).ids
 
         def rank_all(queries: Encodings) -> Ids:
             return search(queries, len(self.index))
 
         def count_steps(queries: Encodings, k: int) -> StepCounts:
-            result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking)
+            result = self.index.search(queries, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False)
             return {
                 "partitions": result.partitions,
                 "cells": result.cells,

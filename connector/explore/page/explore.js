@@ -13,10 +13,12 @@ const MAX_UPLOAD = 16 << 20; // bytes, the server's limit
 const FIRST_PARTITIONS = 12;
 const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
+const NO_CUTOFF = -0.01; // the leftmost place of the slider
 const INITIAL = {
   view: "search", id: null, image: null, k: 12, cutoff: 0.2, shortlist: 100, ranking: "distance", compare: false,
-  partition: null, ambiguous: false,
+  only: false, partition: null, ambiguous: false,
 };
+const ABSENT = { shortlist: "all", cutoff: "none" }; // in the address, for null
 const MARKS = { missed: "missed by the search", extra: "not found by brute force" };
 const FAILURES = {
   stats: "The index could not be read",
@@ -134,7 +136,7 @@ const showBusy = () => (document.body.dataset.busy = String(timer !== 0 || runni
 function stateToHash() {
   const parts = new URLSearchParams();
   for (const name of Object.keys(INITIAL)) {
-    const value = name === "shortlist" ? (state.shortlist ?? "all") : state[name];
+    const value = state[name] ?? ABSENT[name] ?? null;
     if (value !== null && value !== false) parts.set(name, value === true ? "1" : String(value));
   }
   return `#${parts}`;
@@ -149,7 +151,7 @@ function stateFromHash(hash) {
     return digits === null ? null : clamp(Number(digits), least, most);
   };
   const k = whole("k", 1, MAX_K) ?? INITIAL.k;
-  const cutoff = text("cutoff", /^[01](\.\d{1,9})?$/);
+  const cutoff = text("cutoff", /^([01](\.\d{1,9})?|none)$/);
   const file = whole("image", 1, 1e6);
   const shortlist = whole("shortlist", 1, MAX_SHORTLIST) ?? INITIAL.shortlist;
   return {
@@ -157,13 +159,25 @@ function stateFromHash(hash) {
     id: text("id", /^\d{1,19}$/),
     image: uploads[file - 1] ? file : null, // a reloaded page has no files any more
     k,
-    cutoff: cutoff === null ? INITIAL.cutoff : clamp(Math.round(100 * Number(cutoff)) / 100, 0, 0.99),
+    cutoff: cutoff === null ? INITIAL.cutoff : cutoff === "none" ? null : clamp(Number(cutoff), 0, 0.99),
     shortlist: given.get("shortlist") === "all" ? null : Math.max(k, shortlist),
-    ranking: given.get("ranking") === "fused" && stats.normalised ? "fused" : "distance",
+    ranking: rankingFrom(given.get("ranking")),
     compare: given.get("compare") === "1" && stats.comparable,
     partition: whole("partition", 0, 10_000),
     ambiguous: given.get("ambiguous") === "1",
+    only: given.get("only") === "1",
   };
+}
+
+/** Write a cutoff; a small one, which a calibration may choose, with all its digits. */
+function cutoffText(cutoff) {
+  if (cutoff === null) return "none";
+  return cutoff > 0 && cutoff < 0.01 ? String(cutoff) : cutoff.toFixed(2);
+}
+
+function rankingFrom(given) {
+  const possible = ["distance", "relevance", ...(stats.normalised ? ["fused"] : [])];
+  return possible.includes(given) ? given : INITIAL.ranking;
 }
 
 /** Change the state, the address and the page. With `replace`, the browser's history gets no new entry. */
@@ -210,14 +224,15 @@ function showControls() {
   const write = (id, value) => {
     if ($(id).value !== String(value)) $(id).value = value; // writing an equal value would move the cursor
   };
-  write("cutoff", state.cutoff);
-  $("cutoff-value").textContent = state.cutoff.toFixed(2);
+  write("cutoff", state.cutoff ?? NO_CUTOFF);
+  $("cutoff-value").textContent = cutoffText(state.cutoff);
   write("k", state.k);
   $("shortlist").min = state.k;
   $("shortlist").disabled = $("shortlist-all").checked = state.shortlist === null;
   if (state.shortlist !== null) write("shortlist", state.shortlist);
   $("ranking").value = state.ranking;
   $("compare").checked = state.compare;
+  $("only").checked = state.only;
   $("ambiguous").checked = state.ambiguous;
 }
 
@@ -259,7 +274,9 @@ function hitCard(hit, query, mark, pictures) {
   }
   created.dataset.other = String(mostProbable.partition !== query.classes[0].partition);
   if (mark) created.dataset.mark = mark;
-  for (const note of [hit.record.id === query.id ? "the query" : null, MARKS[mark]]) {
+  created.dataset.filled = String(hit.filled);
+  const notes = [hit.record.id === query.id ? "the query" : null, hit.filled ? "not relevant" : null, MARKS[mark]];
+  for (const note of notes) {
     if (note) created.append(" ", node("span", { class: "note" }, note));
   }
   return created;
@@ -305,8 +322,8 @@ function addGridControls(grid) {
 
 // Search
 
-const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare }) =>
-  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare]);
+const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare, only }) =>
+  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare, only]);
 
 function showSearch() {
   if (state.id === null && state.image === null) searchRandom({ replace: true });
@@ -325,9 +342,11 @@ function searchRandom({ replace = false } = {}) {
 
 async function search(signal) {
   const settings = { ...state };
-  const { id, image, k, cutoff, shortlist, ranking, compare } = settings;
+  const { id, image, k, cutoff, shortlist, ranking, compare, only } = settings;
   const query = image === null ? { id } : { image: await inBase64(uploads[image - 1].file) };
-  const answer = await request("/search", signal, { ...query, k, cutoff, shortlist, ranking, compare, explain: true });
+  const limit = cutoff === null ? { no_cutoff: true } : { cutoff };
+  const asked = { ...query, ...limit, k, shortlist, ranking, fill: !only, compare, explain: true };
+  const answer = await request("/search", signal, asked);
   last = { answer, settings, key: searchKey(settings) };
   showAnswer();
   if (answer.version !== stats.version) runLatest("stats", readStats);
@@ -358,7 +377,7 @@ function showAnswer() {
   document.querySelector(".grids").dataset.compare = String(Boolean(compared));
   $("key").hidden = !document.querySelector(".grids [data-other=true]");
   $("none").hidden = hits.length > 0;
-  $("none").textContent = `No record has a relevance above ${settings.cutoff.toFixed(2)}.`;
+  $("none").textContent = `No record has a relevance above ${cutoffText(settings.cutoff ?? 0)}.`;
   showPruning();
 }
 
@@ -382,7 +401,9 @@ function summary({ hits, done, partitions }) {
   const work = done.codes === null
     ? `${scanned}, ${counted(done.cells, "cell")}`
     : `${count(done.codes)} of ${counted(done.records, "record")} (${share}) in ${scanned}`;
-  return `${count(hits.length)} found · scanned ${work} · ${milliseconds(done.milliseconds)}`;
+  const filled = hits.filter((hit) => hit.filled).length;
+  const found = filled ? `${count(hits.length - filled)} relevant, ${count(filled)} filled` : `${count(hits.length)} found`;
+  return `${found} · scanned ${work} · ${milliseconds(done.milliseconds)}`;
 }
 
 function comparison({ hits, same, missing, milliseconds: spent }, settings) {
@@ -399,7 +420,7 @@ function showPruning() {
   const { answer: { partitions }, settings } = last;
   const scale = Math.max(1, partitions[0]?.bound ?? 0); // with a prior, relevance can be above 1
   const shown = allShown ? partitions : partitions.slice(0, FIRST_PARTITIONS);
-  $("partitions-of-query").style.setProperty("--cutoff", settings.cutoff / scale);
+  $("partitions-of-query").style.setProperty("--cutoff", (settings.cutoff ?? 0) / scale);
   $("partitions-of-query").replaceChildren(...shown.map((one) => pruningRow(one, scale)));
   const button = $("partitions-all");
   button.hidden = partitions.length <= FIRST_PARTITIONS;
@@ -505,8 +526,9 @@ function showPartition(partition, ambiguous) {
 
 async function readStats(signal) {
   stats = await request("/stats", signal);
-  const { records, partitions, bits, images, normalised, comparable, cutoff } = stats;
+  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking } = stats;
   INITIAL.cutoff = cutoff;
+  INITIAL.ranking = ranking;
   const inUse = `${counted(partitions, "partition")} in use`;
   $("facts").textContent = `${counted(records, "record")} · ${inUse} · ${bits} bits`;
   $("drop").hidden = !images;
@@ -549,13 +571,17 @@ function listenToNumber(id, least, most) {
 }
 
 function listen() {
-  $("cutoff").addEventListener("input", () => changeSetting({ cutoff: Number($("cutoff").value) }));
+  $("cutoff").addEventListener("input", () => {
+    const value = Number($("cutoff").value);
+    changeSetting({ cutoff: value < 0 ? null : value });
+  });
   listenToNumber("k", () => 1, MAX_K);
   listenToNumber("shortlist", () => state.k, MAX_SHORTLIST);
   $("shortlist-all").addEventListener("change", () => {
     changeSetting({ shortlist: $("shortlist-all").checked ? null : Number($("shortlist").value) || INITIAL.shortlist });
   });
   $("ranking").addEventListener("change", () => changeSetting({ ranking: $("ranking").value }));
+  $("only").addEventListener("change", () => changeSetting({ only: $("only").checked }));
   $("compare").addEventListener("change", () => changeSetting({ compare: $("compare").checked }));
   $("ambiguous").addEventListener("change", () => navigate({ ambiguous: $("ambiguous").checked }, { replace: true }));
   $("random").addEventListener("click", () => searchRandom());

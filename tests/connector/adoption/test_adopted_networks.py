@@ -90,7 +90,7 @@ def test_a_network_of_any_library_is_adopted_and_used(
 
     opened = open_stored(tmp_path / "index", None, "cpu", pytest.fail)
     with opened.index:
-        client = client_of(ExploreService(opened.index, opened.class_names, opened.encode, cutoff=opened.cutoff))
+        client = client_of(ExploreService(opened.index, opened.class_names, opened.encode, defaults=opened.defaults))
         stats = client.get("/stats").json()
         assert (stats["cutoff"], stats["classes"]) == (0, list(CLASSES))
         image = base64.b64encode(Path(query).read_bytes()).decode()

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save, save_file
+from torch.nn.modules import module
 
 from semcut.connector.adoption.adopt import adopt
 from semcut.connector.cli.adopt_command import _array
 from semcut.connector.data.model_file import encoding_digest
+from semcut.connector.models import outline_limits
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network_settings import kept_settings, used_settings
 from semcut.connector.models.network_sources import build_classifier
@@ -50,13 +52,16 @@ def forge(
         ("transformers", "", {"model_type": "vit", "hidden_act": "a/b"}, "no path"),
         ("transformers", "", {"model_type": "vit", "num_hidden_layers": 257}, "at most 256"),
         ("transformers", "", {"model_type": "swin", "depths": [200, 100]}, "at most 256"),
-        ("transformers", "", {"model_type": "vit", "image_size": 65_537}, "at most 65,536"),
+        ("transformers", "", {"model_type": "vit", "hidden_size": 65_537}, "at most 65,536"),
         ("transformers", "", {"model_type": "vit", "layer_norm_eps": float("inf")}, "at most 65,536"),
         ("transformers", "", {"model_type": "vit", "num_labels": 10**9}, "is missing"),
         ("transformers", "", {"model_type": "vit", "attn_implementation": "a/b:c"}, "is missing"),
         ("timm", "resnet18", {"layers": [100_000, 1, 1, 1]}, "at most 65,536"),
         ("timm", "resnet18", {"checkpoint_path": "x.pth", "device": "cpu"}, "is missing"),
-        ("timm", SWIN, {"img_size": 40_000, "window_size": 10_000}, "more than 128 MiB"),
+        ("timm", SWIN, {"img_size": 1024, "window_size": 64}, "more than 128 MiB"),
+        ("timm", SWIN, {"img_size": 1024, "window_size": 65}, "at most 64"),
+        ("timm", "tiny_vit_5m_224", {"window_sizes": [200] * 4}, "at most 64"),
+        ("transformers", "", {"model_type": "levit", "image_size": 65_536}, "at most 1,024"),
     ],
 )
 def test_a_stored_description_has_only_plain_settings_within_limits(
@@ -67,11 +72,39 @@ def test_a_stored_description_has_only_plain_settings_within_limits(
         Checkpoint.load(forge(tmp_path, library, name, settings))
 
 
+@pytest.mark.parametrize(
+    ("library", "name", "settings"),
+    [
+        ("timm", "dla34", {"levels": [1, 1, 1, 22, 1, 1]}),
+        ("timm", "densenet121", {"block_config": [65_536, 1, 1, 1], "growth_rate": 1}),
+        ("timm", "rexnet_100", {"depth_mult": 65_536}),
+        ("transformers", "", {"model_type": "imagegpt", "n_layer": 65_536, "n_embd": 8, "n_head": 1}),
+    ],
+)
+def test_layers_are_counted_whatever_setting_makes_them(
+    library: str, name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    monkeypatch.setattr(outline_limits, "_PARTS", 1_000)
+    with pytest.raises(CheckpointError, match="more than 1,000 layers and tensors"):
+        Checkpoint.load(forge(tmp_path, library, name, settings))
+    assert not module._global_module_registration_hooks
+    assert not module._global_parameter_registration_hooks
+
+
+def test_an_outline_that_takes_too_long_to_build_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setattr(outline_limits, "_SECONDS", -1)
+    with pytest.raises(CheckpointError, match="s to build: it is described wrongly"):
+        Checkpoint.load(forge(tmp_path, "timm", "resnet18", {}))
+
+
 def test_settings_of_other_kinds_are_left_out_or_refused() -> None:
     plain = {"hidden_size": 32, "depths": [2, 2], "bias": True, "act": "gelu", "rate": 0.5, "nothing": None,
              "architectures": ["ViTForImageClassification"]}  # fmt: skip
     loading = {"id2label": {"0": "a"}, "auto_map": {"a": "b"}, "_name_or_path": "a/b", "torch_dtype": "float16",
-               "attn_implementation": "a/b", "pretrained_cfg": {}, "backbone": "x"}  # fmt: skip
+               "attn_implementation": "a/b", "pretrained_cfg": {}, "backbone": "x",
+               "transformers_weights": "x.bin"}  # fmt: skip
     assert used_settings({**plain, **loading}) == plain
     assert kept_settings({**plain, **loading, "nested": {"a": 1}, "path": "a/b", "lists": [[1]]}) == plain
     for value in ({"a": 1}, "a/b", "a:b", [[1]], "a" * 101):
@@ -83,7 +116,7 @@ def test_tensors_that_no_file_has_are_bounded_by_the_file(tmp_path: Path) -> Non
     pytest.importorskip("timm")
     from semcut.connector.models.adopted_network import AdoptedArchitecture, AdoptedNet
 
-    settings = {"img_size": 3584, "embed_dim": 8, "depths": [2, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+    settings = {"img_size": 1024, "embed_dim": 8, "depths": [20, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
     channels = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     architecture = AdoptedArchitecture(
         source="timm", name=SWIN, settings=settings, classes=NAMES, image_size=32, width=64, **channels

@@ -104,7 +104,7 @@ def test_a_folder_of_photos_is_searched_in_two_commands(tmp_path: Path) -> None:
     again = json.loads(semcut("search", "copy", "query.png", "-k", "5", "--json", cwd=tmp_path).stdout)[0]["hits"]
     assert again == hits
     with Connector.open(tmp_path / "copy") as connector:
-        assert connector.cutoff == 0
+        assert connector.defaults.cutoff == 0
         assert len(connector.encoder.architecture.classes) == 1000
 
 

@@ -66,6 +66,19 @@ def test_search_finds_records_and_draws_them(place: Path, digits_test: ImageSet)
     assert "relevance" in semcut("search", "index", images[0], "--shortlist", "all", "-t", 0, cwd=place).stdout
 
 
+def test_places_that_relevant_records_leave_are_filled(place: Path, digits_test: ImageSet) -> None:
+    few = ("search", "index", digits_test.files[0], "-k", 6, "-t", 0.9999)
+    hits = json.loads(semcut(*few, "--json", cwd=place).stdout)[0]["hits"]
+    assert [hit["filled"] for hit in hits] == [True] * 6
+    assert "no record is relevant" in semcut(*few, cwd=place).stdout
+    assert json.loads(semcut(*few, "--no-fill", "--json", cwd=place).stdout)[0]["hits"] == []
+    assert "no record has a relevance above the cutoff" in semcut(*few, "--no-fill", cwd=place).stdout
+    few = ("search", "index", digits_test.files[0], "-k", 6, "-t", "none", "--ranking", "relevance", "--json")
+    values = [hit["relevance"] for hit in json.loads(semcut(*few, cwd=place).stdout)[0]["hits"]]
+    assert len(values) == 6
+    assert values == sorted(values, reverse=True)
+
+
 def test_search_loads_neither_training_nor_the_compiled_engine(place: Path, digits_test: ImageSet) -> None:
     """Loading either of the two takes longer than a search with one image."""
     script = (

@@ -22,6 +22,7 @@ from semcut.connector.retrieval import file_records, image_index
 from semcut.connector.retrieval.model_link import write_link
 from semcut.indexes import DataError, FaissIndex, IndexExistsError
 from semcut.indexes.errors import SemcutWarning
+from semcut.indexes.storage.directory import MARK
 from semcut.indexes.unfinished import adding, is_marked, unfinished_works
 from tests.command import semcut
 
@@ -265,20 +266,76 @@ def test_the_command_that_made_an_index_does_not_end_the_mark_of_another(
 
 
 def test_each_of_several_interrupted_works_is_done_again_by_itself(tmp_path: Path) -> None:
-    def work(of: str, *, stop: bool = False, makes: bool = False) -> bool:
-        with suppress(KeyboardInterrupt), adding(tmp_path, 1, 0, of=of, makes=makes):
+    def work(of: str, *, stop: bool = False, makes: bool = False, new: bool = False) -> bool:
+        with suppress(KeyboardInterrupt), adding(tmp_path, 1, 0, of=of, makes=makes, new=new):
             if stop:
                 raise KeyboardInterrupt
         return is_marked(tmp_path)
 
     for of in "abc":
-        assert work(of, stop=True)
+        assert work(of, stop=True, new=True)
     assert unfinished_works(tmp_path) == (("a", "b", "c"), True)
     assert work("d")
     assert work("b")
     assert work("a with other files", makes=True)
-    assert unfinished_works(tmp_path)[0] == ("c",)
+    assert unfinished_works(tmp_path) == (("c",), False)
+    assert work("a with other files", makes=True)
     assert not work("c")
     for of in "abcd":
         work(of, stop=True)
     assert all(map(work, "abcd"))
+
+
+def test_the_mark_of_an_earlier_version_says_by_its_numbers_what_makes_the_index(tmp_path: Path) -> None:
+    mark = {"expected": 3, "before": 0, "of": "a+b", "outside": False}
+    for before in (0, 2):
+        (tmp_path / MARK).write_text(json.dumps(mark | {"before": before}))
+        assert unfinished_works(tmp_path) == (("a", "b"), before == 0)
+
+
+def test_making_an_index_does_not_end_what_was_added_after_it_was_emptied(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    for folder, files in (("photos", digits.files[:6]), ("more", digits.files[6:12])):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / folder / "a")
+    arguments = ["index", "photos", "--model", model.path, "--out", "index"]
+    semcut(*arguments, cwd=tmp_path)
+    semcut("remove", "index", "--uri", "*", cwd=tmp_path)
+    more = sorted(map(str, (tmp_path / "more" / "a").iterdir()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SemcutWarning)
+        with Connector.open(tmp_path / "index") as connector, pytest.raises(KeyboardInterrupt):
+            connector.add_files(more, progress=interrupt_at(1))
+        semcut(*arguments, cwd=tmp_path, status=1)
+        assert is_marked(tmp_path / "index")
+        with Connector.open(tmp_path / "index") as connector:
+            connector.add_files(more)
+    assert not is_marked(tmp_path / "index")
+
+
+def test_an_interrupted_sync_is_done_again_after_the_folder_was_moved(
+    model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    for folder, files in (("photos", digits.files[:6]), ("more", digits.files[6:12])):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / folder / "a")
+    semcut("index", "photos", "--model", model.path, "--out", "index", cwd=tmp_path)
+    shutil.copy(digits.files[-1], tmp_path / "photos" / "a" / "new.png")
+    more = sorted(map(str, (tmp_path / "more" / "a").iterdir()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SemcutWarning)
+        with Connector.open(tmp_path / "index") as connector:
+            with pytest.raises(KeyboardInterrupt):
+                connector.add_files(more, progress=interrupt_at(1))
+            with pytest.raises(KeyboardInterrupt):
+                connector.sync(progress=interrupt_at(1))
+        (tmp_path / "photos").rename(tmp_path / "moved")
+        semcut("relocate", "index", "--images", "moved", cwd=tmp_path)
+        with Connector.open(tmp_path / "index") as connector:
+            connector.sync()
+            assert is_marked(tmp_path / "index")
+            connector.add_files(more)
+    assert not is_marked(tmp_path / "index")

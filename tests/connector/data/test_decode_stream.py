@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from semcut.connector.data import decode_stream
-from semcut.connector.data.decode_stream import MoreMemory, UnreadableImage
+from semcut.connector.data.decode_stream import MoreMemory, PassingReason, UnreadableImage
 from semcut.connector.data.images import open_image, stated_size
 
 SIDE = 512
@@ -87,6 +89,64 @@ def test_more_memory_is_asked_for_where_it_may_help() -> None:
         decoded(io.BytesIO(cut), 10_000_000)
     with pytest.raises(MoreMemory, match=r"^takes more than 2,000,000 bytes of memory to decode$"):
         decoded(jpeg(), 2_000_000)
+
+
+def test_a_failure_while_the_machine_has_no_memory_says_nothing_about_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_stream, "_is_there", lambda count: False)
+    with pytest.raises(MoreMemory, match="broken image, or one that"):
+        decoded(io.BytesIO(jpeg().getvalue()[:3000]))
+
+
+@pytest.mark.parametrize("good", [0, 1, 2, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF"])
+def test_a_disk_that_fails_says_nothing_about_the_file(kind: str, good: int, tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        left = good
+
+        def read(self, count: int | None = -1) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    PICTURE.save(tmp_path / "picture", kind)
+    with pytest.raises(UnreadableImage, match="cannot be read: Input/output error") as error:
+        decoded(Failing((tmp_path / "picture").read_bytes()))
+    assert isinstance(error.value.reason, PassingReason)
+
+
+def test_a_disk_whose_failure_a_decoder_passes_over_gives_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def read(self, count: int | None = -1) -> bytes:
+            if count == 77:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    def passed_over(image: Image.Image, *, own: bool) -> Image.Image:
+        with suppress(OSError):
+            image.fp.read(77)  # type: ignore[attr-defined]
+        return PICTURE
+
+    monkeypatch.setattr(decode_stream, "upright", passed_over)
+    with pytest.raises(UnreadableImage, match="cannot be read"):
+        decoded(Failing(jpeg().getvalue()))
+
+
+@pytest.mark.parametrize("missing", ["plugin", "library", "decoder"])
+def test_a_format_that_pillow_was_built_without_says_nothing_about_the_file(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"\0\0\0\x1cftypavif" + bytes(40)
+    if missing == "plugin":
+        monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    elif missing == "library":
+        monkeypatch.setitem(Image.OPEN, "AVIF", (Image.Image, lambda start: "AVIF support not installed"))
+    else:
+        content = jpeg().getvalue()
+        monkeypatch.delattr(Image.core, "jpeg_decoder")
+    with pytest.raises(UnreadableImage, match=r"this Pillow cannot read it|needs Pillow") as error:
+        decoded(io.BytesIO(content))
+    assert isinstance(error.value.reason, PassingReason)
 
 
 def test_memory_that_ends_while_exif_data_are_read_does_not_leave_the_picture_lying(

@@ -6,10 +6,11 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from semcut.connector.data import list_files, sources
+from semcut.connector.data import class_names, list_files, sources
 from semcut.connector.data.list_files import read_list
 from semcut.indexes.errors import DataError
 from tests.command import semcut
@@ -71,7 +72,7 @@ def test_paths_are_absolute_or_relative_to_the_list(place: Path, monkeypatch: py
     found = read_list("a.jsonl")
     day = f"{place.resolve()}/photos/day "
     assert found.files == [f"{place}/photos/day 1/1.png", f"{day}0/0.png", f"{day}2/2.png", f"{place}/link/3.png"]
-    assert found.labels == [None] * 4
+    assert found.labels == [()] * 4
     assert found.skipped == []
 
 
@@ -109,6 +110,18 @@ def test_what_is_missing_or_repeated_is_named_and_skipped(place: Path) -> None:
         (str(place / "pipe.png/x"), "Not a directory"),
     )
     assert "expected text of 1 to 1,000 characters or an integer" in images.skipped[8][1]
+
+
+def test_a_path_that_no_system_opens_is_skipped_unresolved(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[str] = []
+    for name in ("realpath", "normpath"):
+        own = getattr(os.path, name)
+        monkeypatch.setattr(list_files.os.path, name, lambda path, own=own: resolved.append(path) or own(path))
+    listed = [*rows(1), ("../" * 300_000 + "x.png", "cat"), ("a/" * 300_000 + "x.png", "cat"), ("é" * 3000, "dog")]
+    found = read_list(write(place / "a.jsonl", listed))
+    assert len(found.files) == 1
+    assert [reason for _, reason in found.skipped] == ["File name too long"] * 3
+    assert max(map(len, resolved)) < 5000
 
 
 def test_values_of_json_that_are_no_paths_or_labels_are_skipped(place: Path) -> None:
@@ -161,7 +174,9 @@ def test_a_list_that_cannot_be_used_is_one_error(name: str, content: str | bytes
 
 
 def test_a_list_without_labels_is_no_set_for_training(place: Path) -> None:
-    with pytest.raises(DataError, match=r"has no labels, .*: add a column label; it has the columns 'path', 'day'"):
+    with pytest.raises(
+        DataError, match=r"has no labels, .*: add a column label or labels; it has the columns 'path', 'day'"
+    ):
         sources.load(write(place / "a.csv", "path,day\n" + "".join(f"{file},1\n" for file, _ in rows())))
     with pytest.raises(DataError, match="has labels of 1 classes, expected 2 to 10,000"):
         sources.load(write(place / "b.csv", [(file, "cat") for file, _ in rows()]))
@@ -242,3 +257,85 @@ def test_uris_are_relative_as_for_a_folder(place: Path) -> None:
             found.append(sorted(index.uris(index.ids())))
     assert found[0] == found[1]
     assert found[0][0] == "day 0/0.png"
+
+
+def write_several(place: Path, name: str) -> str:
+    """Write a list in which every third image has two labels, and one image has none."""
+    labels = [["cat", "pet"] if number % 3 == 0 else ["dog"] if number % 3 == 1 else ["cat"] for number in range(12)]
+    labels[11] = []
+    files = [file for file, _ in rows()]
+    if name.endswith(".csv"):
+        lines = [f"{file},{' ; '.join(found)}" for file, found in zip(files, labels, strict=True)]
+        return write(place / name, "\n".join(["path,labels", *lines]))
+    pairs = zip(files, labels, strict=True)
+    return write(place / name, "\n".join(json.dumps({"path": file, "labels": found}) for file, found in pairs))
+
+
+@pytest.mark.parametrize("name", ["several.csv", "several.jsonl"])
+def test_a_list_can_give_several_labels(name: str, place: Path) -> None:
+    images = sources.load(write_several(place, name))
+    assert images.classes == ("cat", "dog", "pet")
+    assert images.labels.tolist() == [0, 1, 0] * 3 + [0, 1]
+    assert images.label_sets is not None
+    assert [images.label_sets[np.array([at])].labels.tolist() for at in range(3)] == [[0, 2], [1], [0]]
+    assert images.skipped == ((str(place / rows()[11][0]), "it has no label"),)
+    part = images.subset([3, 1])
+    assert part.label_sets is not None
+    assert (part.label_sets.starts.tolist(), part.label_sets.labels.tolist()) == ([0, 2, 3], [0, 2, 1])
+
+
+def test_label_comes_before_labels_and_none_counts_twice(place: Path) -> None:
+    files = [file for file, _ in rows()]
+    found = read_list(write(place / "a.csv", f"path,labels,label\n{files[0]},b;a;b,a\n{files[1]},;;,\n{files[2]},c,\n"))
+    assert found.labels == [("a", "b"), (), ("c",)]
+    found = read_list(write(place / "a.jsonl", json.dumps({"path": files[0], "labels": [3, "b", 3], "label": "b"})))
+    assert found.labels == [("b", "3")]
+
+
+def test_labels_that_are_none_are_named_by_line_and_column(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = [{"path": file, "label": number % 2} for number, (file, _) in enumerate(rows(4))]
+    bad = [{"path": rows()[5][0], "labels": labels} for labels in ([None], ["a", 1.5], [""], ["x" * 2000])]
+    images = sources.load(write(place / "a.jsonl", "\n".join(map(json.dumps, [*good, *bad]))))
+    assert len(images.skipped) == len(bad)
+    assert images.skipped[1][1] == (
+        f"line 6 of {place}/a.jsonl, column labels has 1.5, expected text of 1 to 1,000 characters or an integer"
+    )
+    monkeypatch.setattr(class_names, "MAX_CLASSES", 3)
+    images = sources.load(write(place / "b.csv", f"path,labels\n{rows()[0][0]},a;b\n{rows()[1][0]},a;b;c;d\n"))
+    assert images.skipped[0][1].endswith(
+        "line 3 of " + f"{place}/b.csv, column labels has 4 labels, expected at most 3"
+    )
+    with pytest.raises(DataError, match=r"line 1 has labels 'a', expected an array such as \[\"cat\", \"dog\"\]"):
+        read_list(write(place / "c.jsonl", json.dumps({"path": rows()[0][0], "labels": "a"})))
+
+
+def test_commands_with_several_labels(place: Path) -> None:
+    write_several(place, "several.csv")
+    write(place / "single.csv", rows())
+    refused = semcut("train", "several.csv", "--out", "model", *TRAIN, cwd=place, status=1)
+    assert refused.stderr.strip().endswith(
+        f"4 of 11 images have several labels, the first is {place}/{rows()[0][0]}: training needs one label of each "
+        "image"
+    )
+    semcut("train", "single.csv", "--out", "model", *TRAIN, cwd=place)
+    indexed = semcut("index", "several.csv", "--model", "model", "--out", "index", "--json", cwd=place)
+    assert json.loads(indexed.stdout)["added"] == 12
+    arguments = ("evaluate", "index", "several.csv", "-t", 0, "--json")
+    measured = json.loads(semcut(*arguments, "--labels", "several.csv", "-k", 12, cwd=place).stdout)
+    assert {name: row["queries"] for name, row in measured["per_class"].items()} == {"cat": 7, "dog": 4, "pet": 4}
+    assert measured["overall"]["queries"] == 11
+    # 7 images share a label with each that has the label cat, which all with the label pet have, and 4 with each dog
+    assert measured["overall"]["precision_k"] == pytest.approx((7 * 7 + 4 * 4) / 11 / 12)
+    assert "do not match" in semcut(*arguments, cwd=place, status=1).stderr  # the folders are days, not labels
+    for label in ("cat", "dog"):
+        (place / "other" / label).mkdir(parents=True)
+        Image.effect_noise((16, 16), 98).save(place / "other" / label / "new.png")
+    refused = semcut(*arguments, "--labels", "other", cwd=place, status=1)
+    assert "none of the 12 records of the index is one of the 2 labelled images" in refused.stderr
+    refused = semcut(*arguments, "--labels", "several.csv", "--protocol", "cifar10", cwd=place, status=2)
+    assert "leave out --labels" in refused.stderr
+    names, graph = networks.write_names(place), networks.write_onnx(place)
+    refused = semcut(
+        "adopt", graph, "--classes", names, "--labelled", "several.csv", "--out", "adopted", cwd=place, status=1
+    )
+    assert "adopting a network needs one label of each image" in refused.stderr

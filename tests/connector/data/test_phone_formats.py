@@ -64,5 +64,9 @@ def test_a_heic_picture_without_pillow_heif_names_what_to_install(monkeypatch: p
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(decode_stream, "find_spec", lambda name: None)
-    with pytest.raises(UnreadableImage, match="a HEIC picture, which needs pillow-heif: "):
+    with pytest.raises(UnreadableImage, match="a HEIC picture, which needs pillow-heif: ") as error:
+        decode_stream.read_header(io.BytesIO(content))
+    assert error.value.passing
+    monkeypatch.setattr(decode_stream, "find_spec", lambda name: "found")
+    with pytest.raises(decode_stream.MoreMemory, match="pillow-heif cannot be loaded"):
         decode_stream.read_header(io.BytesIO(content))

@@ -180,3 +180,13 @@ def test_without_leaves_out_the_given_files(digits: ImageSet) -> None:
     left = digits.without(digits.files[:100])
     assert left.files == digits.files[100:]
     assert left.labels.tolist() == digits.labels[100:].tolist()
+
+
+def test_the_digits_of_semcut_itself_are_not_looked_for_in_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "digits" / "train", {"cat": 2, "dog": 2})
+    monkeypatch.chdir(tmp_path)
+    assert sources.load("digits/train").classes == ("cat", "dog")
+    assert sources.digits("train").classes == tuple("0123456789")
+    assert len(sources.digits("test")) == 355

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from semcut.connector.data import archive_members, archives, sources, zip_archives
+from semcut.connector.data import archive_members, archives, source_folders, sources, zip_archives
 from semcut.connector.data.archives import unpack
 from semcut.indexes.errors import DataError, SemcutWarning
 from tests.command import semcut
@@ -85,7 +85,7 @@ def test_a_source_can_be_a_folder_in_a_zip_archive(tmp_path: Path, cache: Path) 
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 1]
     assert Path(images.files[0]).is_relative_to(cache)
-    assert [path.name for path in sources.folder(tmp_path / "photos.zip").iterdir()] == ["train"]
+    assert [path.name for path in source_folders.source_folder(tmp_path / "photos.zip").root.iterdir()] == ["train"]
 
 
 def test_files_keep_their_time_and_lose_their_rights(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_an_index_gives_the_same_figures(name, ranking, cutoff, data, comparison
     records, labels, queries, query_labels = data
     index = FaissIndex.create(None, CONFIG)
     index.add(records)
-    result = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking)
+    result = index.search(queries, k=300, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
     right = (result.ids >= 0) & (labels[result.ids] == query_labels[:, None])
     at = RANKING_NAMES.index(name), CUTOFFS.index(cutoff)
     total = np.bincount(labels)[query_labels]

@@ -15,6 +15,7 @@ from semcut.connector.exchange import copies, parquet_files
 from semcut.connector.exchange.copies import export_encodings, import_encodings
 from semcut.connector.exchange.encoding_columns import FileShape
 from semcut.connector.retrieval.model_link import read_content, write_link
+from semcut.indexes.unfinished import is_marked
 from tests.command import semcut
 from tests.indexes.generate import PROPERTY, World, worlds
 
@@ -76,6 +77,20 @@ def test_the_command_copies_the_link_to_the_network_and_all_uris(tmp_path):
     with FaissIndex.open(tmp_path / "index") as index, FaissIndex.open(tmp_path / "again") as again:
         assert_same(index, again)
     assert "unfinished" not in semcut("info", "again", cwd=tmp_path).stdout
+
+
+def test_an_imported_index_is_unfinished_until_it_has_its_link(tmp_path, monkeypatch):
+    with FaissIndex.create(tmp_path / "index", IndexConfig(classes=CLASSES, bits=BITS, dim=DIM)) as index:
+        index.add(records())
+        write_link(tmp_path / "index", model="/m", sha256="0" * 64, head="h", binarisation="b", exclude_training=True)
+    export_encodings(tmp_path / "index", tmp_path / "x.parquet")
+    marked = []
+    monkeypatch.setattr(copies, "write_link", lambda place, **link: marked.append((is_marked(place), link)))
+    import_encodings(tmp_path / "x.parquet", tmp_path / "again")
+    ((before, link),) = marked
+    assert before
+    assert link["exclude_training"] is True
+    assert not is_marked(tmp_path / "again")
 
 
 def test_a_file_of_semcut_is_what_other_programs_read(tmp_path):

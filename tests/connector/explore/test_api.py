@@ -45,17 +45,19 @@ def test_health_and_stats_describe_the_index(client, connector, digits):
     assert stats["partitions"] == np.count_nonzero(connector.index.stats().partitions)
 
 
-@pytest.mark.parametrize("ranking", ["distance", "fused"])
-@pytest.mark.parametrize("shortlist", [None, 20])
-def test_a_search_by_record_agrees_with_the_index(ranking, shortlist, client, connector):
+@pytest.mark.parametrize("ranking", ["distance", "fused", "relevance"])
+@pytest.mark.parametrize(("shortlist", "cutoff", "fill"), [(None, 0.3, False), (20, 0.3, True), (20, None, True)])
+def test_a_search_by_record_agrees_with_the_index(ranking, shortlist, cutoff, fill, client, connector):
     for one in (0, 700, 1441):
-        settings = {"k": 7, "cutoff": 0.3, "shortlist": shortlist, "ranking": ranking}
-        answer = client.post("/search", json={"id": one, **settings}).json()
+        settings = {"k": 7, "cutoff": cutoff, "shortlist": shortlist, "ranking": ranking, "fill": fill}
+        answer = client.post("/search", json={"id": one, "no_cutoff": cutoff is None, **settings}).json()
         result = connector.index.search(connector.index.get([one]), **settings)
         found = result.ids[0][result.ids[0] >= 0]
         assert [hit["record"]["id"] for hit in answer["hits"]] == list(map(str, found))
-        for field, values in (("distance", result.distances), ("relevance", result.relevance),
-                              ("score", result.scores), ("hamming", result.hamming)):  # fmt: skip
+        for field, values in (
+            ("distance", result.distances), ("relevance", result.relevance), ("score", result.scores),
+            ("hamming", result.hamming), ("filled", result.filled),
+        ):  # fmt: skip
             assert [hit[field] for hit in answer["hits"]] == pytest.approx(values[0][: len(found)].tolist())
         records = connector.index.get(found)
         partitions = [hit["record"]["classes"][0]["partition"] for hit in answer["hits"]]
@@ -94,10 +96,12 @@ def test_explain_returns_what_pruning_left_of_each_partition(client, connector, 
     assert wide["done"]["codes"] > answer["done"]["codes"]
 
 
-@pytest.mark.parametrize("ranking", ["distance", "fused"])
-def test_compare_agrees_with_a_search_without_a_shortlist(ranking, client, monkeypatch):
+@pytest.mark.parametrize("ranking", ["distance", "fused", "relevance"])
+@pytest.mark.parametrize("cutoff", [0.2, 0.99, None])
+def test_compare_agrees_with_a_search_without_a_shortlist(ranking, cutoff, client, monkeypatch):
     monkeypatch.setattr(exhaustive, "BATCH_VALUES", 100)
-    whole = {"k": 20, "cutoff": 0.2, "shortlist": None, "ranking": ranking, "compare": True}
+    whole = {"k": 20, "cutoff": cutoff, "no_cutoff": cutoff is None, "shortlist": None, "ranking": ranking}
+    whole["compare"] = True
     for one in range(0, 1400, 200):
         answer = client.post("/search", json={"id": one, **whole}).json()
         compared = answer["compared"]
@@ -279,8 +283,9 @@ def test_a_change_of_the_writer_is_visible(writer_and_reader, digits):
         ({"id": 1, "k": 10**9}, 422, "k: expected less than or equal to 500"),
         ({"id": 1, "cutoff": 1}, 422, "cutoff: expected less than 1, got 1"),
         ({"id": 1, "cutoff": "NaN"}, 422, "cutoff: expected"),
+        ({"id": 1, "cutoff": 0.2, "no_cutoff": True}, 422, "give a cutoff or no_cutoff, not both"),
         ({"id": 1, "k": 20, "shortlist": 10}, 422, "a shortlist of 10 cannot give k = 20 records"),
-        ({"id": 1, "ranking": "best"}, 422, "ranking: expected 'distance' or 'fused', got 'best'"),
+        ({"id": 1, "ranking": "best"}, 422, "ranking: expected 'distance', 'fused' or 'relevance', got 'best'"),
         ({"id": 1, "colour": "red"}, 422, "colour: there is no such setting"),
         ({"image": "@@@"}, 400, "not an image (expected one of JPEG, PNG"),
         ({"image": base64.b64encode(b"no image").decode()}, 400, "not an image (expected one of JPEG, PNG"),

@@ -28,7 +28,7 @@ def test_a_comparison_takes_memory_for_one_batch(monkeypatch):
         index.add(records)
         query = index.get([7])
         tracemalloc.start()
-        best = search_exhaustively(index, query, k=5, cutoff=0.0, ranking="distance", scored=True)
+        best = search_exhaustively(index, query, k=5, cutoff=0.0, ranking="distance", fill=True, scored=True)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert best.ids[0].tolist() == [0, 1, 2, 3, 4]

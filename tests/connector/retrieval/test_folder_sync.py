@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -17,13 +18,16 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
-from semcut.connector.data.decoding_messages import Answer, refused
+from semcut.connector.data import images
+from semcut.connector.data.decoding_messages import Answer, Outcome, not_decoded
 from semcut.connector.data.decoding_pool import DecodingPool
+from semcut.connector.data.image_contents import digest_of
 from semcut.connector.data.model_file import encoding_digest
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import file_facts, folder_changes, folder_sync
 from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.trained_records import TRAINED
 from semcut.indexes import DataError, DuplicateIdError, FaissIndex, LockedError
 from semcut.indexes.storage.directory import FACTS, MARK
 from tests.command import semcut
@@ -638,8 +642,9 @@ def test_training_images_that_were_left_out_stay_left_out(
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
-    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+@pytest.mark.parametrize("why", ["killed", "no memory", "permission"])
+def test_a_picture_of_which_no_decoder_has_judged_the_bytes_keeps_its_record_and_is_tried_again(
+    why: str, index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
     before = content(index)
     for name, file in zip(("a/00.png", "a/new.png"), digits.files[-2:], strict=True):
@@ -647,10 +652,16 @@ def test_a_picture_whose_decoder_was_killed_keeps_its_record_and_is_tried_again(
     settle(photos)
 
     def kill(self: DecodingPool, *arguments: object, **named: object) -> Answer:
-        return refused("its decoder has ended (SIGKILL)")
+        answer = not_decoded("its decoder has ended (SIGKILL)")
+        return answer if why == "killed" else answer._replace(outcome=Outcome.MORE_MEMORY)
+
+    def forbid(*arguments: object, **named: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch, Connector.open(index) as connector:
         patch.setattr(DecodingPool, "ask", kill)
+        if why == "permission":
+            patch.setattr(images, "open_binary", forbid)
         done = connector.sync(dry_run=dry_run)
     assert (done.added, done.replaced, done.removed) == (0, 0, 0)
     assert content(index) == before
@@ -714,7 +725,60 @@ def test_a_network_that_lost_its_record_lets_no_training_image_in(
     assert content(tmp_path / "index") == before
 
 
-@pytest.mark.parametrize("case", ["other files", "times to come", "killed"])
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "the folder above"])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_copy_of_a_folder_that_is_not_mounted_is_known(left: str, added: bool, index: Path, photos: Path) -> None:
+    home = photos.parent / "home"
+    if added:  # of a folder that was added, too, whose uris are absolute
+        away = photos.parent / "usb" / "more"
+        shutil.copytree(photos, away, ignore=shutil.ignore_patterns("a"))
+        for number, file in enumerate(sorted(away.rglob("*.png"))):
+            file.write_bytes(file.read_bytes() + bytes(number + 1))
+        settle(away)
+        semcut("add", "index", away, cwd=photos.parent)
+        assert len(content(index)) == 40
+    else:
+        away = photos
+    shutil.copytree(away, home)
+    away.rename(away.parent / "elsewhere")
+    if left == "an empty folder":
+        away.mkdir()
+    elif left == "nothing" and added:
+        (away.parent / "elsewhere").rename(photos.parent / "elsewhere")
+        away.parent.rmdir()
+    before = content(index)
+    semcut("add", "index", "home", cwd=photos.parent)
+    assert content(index) == before
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_file_keeps_one_record_and_that_is_the_true_one(
+    index: Path, photos: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    before = content(index)["a/00.png"][0]
+    copy = Path(shutil.copytree(photos, photos.parent / "copy"))
+    shutil.copy(digits.files[-1], copy / "a" / "00.png")
+    settle(copy)
+    semcut("add", "index", "copy", cwd=photos.parent)
+    (true,) = (found[1] for uri, found in content(index).items() if uri == str(copy / "a" / "00.png"))
+    semcut("relocate", "index", "--images", "copy", cwd=photos.parent)
+    if not readable:
+        monkeypatch.setattr(DecodingPool, "ask", lambda *arguments, **named: not_decoded("killed"))
+        with Connector.open(index) as connector:
+            done = connector.sync()
+            assert (done.removed, done.others, len(connector.index)) == (0, 2, 25)
+        monkeypatch.undo()
+    planned = sync(index, "--dry-run")
+    done = sync(index)
+    assert figures(planned) == figures(done) == {"replaced": 1, "removed": 1, "unchanged": 23, "encoded": 1}
+    assert content(index)["a/00.png"] == (before, true)
+    assert len(content(index)) == 24
+    assert figures(sync(index)) == {"unchanged": 24}
+
+
+@pytest.mark.parametrize(
+    "case", ["other files", "times to come", "killed", "touched", "moved", "relocated", "nothing known", "imported"]
+)
 def test_training_images_that_were_left_out_never_come_back(
     case: str, photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -736,5 +800,45 @@ def test_training_images_that_were_left_out_never_come_back(
             stream.write("torn\n")
         with Connector.open(tmp_path / "index") as connector:
             connector.add_files([next(file for file in digits.files if file not in set(digits.sample(600).files))])
-    sync(tmp_path / "index")
-    assert "a/trained.png" not in content(tmp_path / "index")
+    if case == "touched":
+        os.utime(trained, ns=(LONG_AGO, LONG_AGO + 10**9))
+    elif case == "moved":
+        trained.rename(photos / "b" / "trained.png")
+    elif case == "relocated":
+        shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copy)
+        semcut("relocate", "index", "--images", "copy", cwd=tmp_path)
+    elif case == "nothing known":
+        (tmp_path / "index" / FACTS).unlink()
+    elif case == "imported":
+        pytest.importorskip("pyarrow")
+        semcut("export", "index", "index.parquet", cwd=tmp_path)
+        shutil.rmtree(tmp_path / "index")
+        semcut("import", "index.parquet", "--out", "index", cwd=tmp_path)
+    trained_on = model.training_digests().all
+    expected = {file.name for file in photos.rglob("*.png") if digest_of(str(file)) not in trained_on}
+    for _ in range(2):
+        done = sync(tmp_path / "index")
+        assert {Path(uri).name for uri in content(tmp_path / "index") if not uri.startswith("/")} == expected
+    skipped = [file for file, reason in done["skipped"] if reason == TRAINED]  # type: ignore[attr-defined]
+    assert len(skipped) == 25 - len(expected) > 0
+
+
+def test_a_training_image_that_was_added_keeps_its_record_when_it_is_moved(
+    photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    trained = photos / "a" / "trained.png"
+    shutil.copy(digits.sample(600).files[0], trained)
+    settle(photos)
+    semcut("index", "photos", "--model", model.path, "--out", "index", "--exclude-training", cwd=tmp_path)
+    semcut("add", "index", trained, cwd=tmp_path)
+    before = content(tmp_path / "index")["a/trained.png"]
+    os.utime(trained, ns=(LONG_AGO, LONG_AGO + 10**9))
+    assert sync(tmp_path / "index")["touched"] == 1
+    trained.rename(photos / "b" / "trained.png")
+    assert sync(tmp_path / "index")["moved"] == 1
+    assert content(tmp_path / "index")["b/trained.png"] == before
+    (tmp_path / "index" / FACTS).unlink()  # then nothing says that it was added, and is no file that has become one
+    planned, done = sync(tmp_path / "index", "--dry-run"), sync(tmp_path / "index")
+    assert figures(planned) == figures(done)
+    assert done["removed"] == 1
+    assert "b/trained.png" not in content(tmp_path / "index")

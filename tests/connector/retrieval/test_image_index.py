@@ -16,6 +16,7 @@ from semcut.connector.data.sources import ImageSet, class_of
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture
 from semcut.connector.retrieval.model_link import LINK
+from semcut.connector.retrieval.search_defaults_of import SearchDefaults
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import FaissIndex, IndexExistsError, NotAnIndexError, StorageError
@@ -33,6 +34,18 @@ def test_an_indexed_image_finds_itself_first(stored: Path, digits: ImageSet) -> 
         assert found[0].distance < 1e-3
         assert found[0].hamming == 0
         assert [hit.distance for hit in found] == sorted(hit.distance for hit in found)
+
+
+def test_a_search_that_names_no_cutoff_and_ranking_has_those_of_the_index(stored: Path, digits: ImageSet) -> None:
+    with Connector.open(stored) as connector:
+        connector.defaults = SearchDefaults(cutoff=0.5, ranking="relevance")
+        (own,), (same,), (other,) = (
+            connector.search(digits.files[:1], k=30, fill=False, **settings)
+            for settings in ({}, {"cutoff": 0.5, "ranking": "relevance"}, {"cutoff": None, "ranking": "distance"})
+        )
+    assert own == same
+    assert [hit.relevance for hit in own] == sorted((hit.relevance for hit in own), reverse=True)
+    assert [hit.distance for hit in other] == sorted(hit.distance for hit in other)
 
 
 def test_most_of_what_is_found_has_the_class_of_the_query(stored: Path, digits_test: ImageSet) -> None:

@@ -18,13 +18,16 @@ from semcut.connector.retrieval.model_link import (
     LINK,
     ModelDescription,
     ModelLink,
+    change_link,
     network_classes,
     network_of,
+    read_content,
     read_description,
     read_link,
     required_link,
     write_link,
 )
+from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaults
 from semcut.indexes import NotAnIndexError
 
 DIGEST = "ab" * 32
@@ -47,6 +50,21 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     write_link(tmp_path, model="model", sha256="ab", head="paper", binarisation="mean")
     assert read_link(tmp_path) == ModelLink(tmp_path / "model", "ab")
+
+
+def test_an_index_keeps_the_defaults_of_its_searches(tmp_path: Path) -> None:
+    named = {"model": "model", "sha256": "ab", "head": "paper", "binarisation": "mean"}
+    write_link(tmp_path, **named, cutoff=0.03, ranking="fused")
+    link = read_link(tmp_path)
+    assert link is not None
+    assert link.defaults == SearchDefaults(0.03, "fused")
+    content = read_content(tmp_path)
+    assert content is not None
+    write_link(tmp_path, **content)
+    assert read_link(tmp_path) == link
+    for wrong in ({"cutoff": 1, "ranking": "best"}, {"cutoff": -0.1, "ranking": ["fused"]}, {"cutoff": "x"}):
+        change_link(tmp_path, **{"ranking": None, **wrong})
+        assert required_link(tmp_path).defaults == STANDARD
 
 
 def test_an_index_of_a_connector_names_its_network(stored: Path, model: Checkpoint) -> None:

@@ -118,6 +118,18 @@ def test_training_images_that_are_left_out_are_those_of_the_other_network(place:
     assert json.loads(semcut("info", "without", "--json", cwd=place).stdout)["seen in training"]["records"] == 0
 
 
+def test_a_file_with_two_records_keeps_one(place: Path) -> None:
+    count = len(ids(place / "index"))
+    shutil.copytree(place / "photos", place / "again")
+    (place / "again" / "a" / "00.png").write_bytes((place / "photos" / "b" / "01.png").read_bytes() + b"other")
+    semcut("add", "index", "again", cwd=place)
+    semcut("relocate", "index", "--images", "again", cwd=place)
+    assert len(ids(place / "index")) == count + 1
+    planned, done = (json.loads(reencode(place, *options).stdout) for options in (("--dry-run",), ()))
+    assert (planned["removed"], done["removed"], done["records"]) == (1, 1, count)
+    assert len(ids(place / "index")) == count
+
+
 def test_what_cannot_be_encoded_again_ends_the_command(
     place: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from semcut.connector.data.image_contents import digests_of
+from semcut.connector.data.label_sets import LabelSets
 from semcut.connector.data.sources import ImageSet, load
 from semcut.connector.models import HeadName
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.heads import make_head
 from semcut.connector.models.heads.codewords import codewords, further_codewords
 from semcut.connector.models.network import Architecture, SemanticHashNet
-from semcut.connector.training.class_growth import grown, new_classes
+from semcut.connector.training.class_growth import continued, grown, new_classes
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes.errors import CheckpointError, InvalidParameterError
@@ -43,6 +44,15 @@ def place(digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder_of(digits, place / "first", 30, bee="0", cat="1", dog="2")
     semcut("train", "first", "--out", "model", *TRAIN, "--calibrate", cwd=place)
     return place
+
+
+def test_sets_of_labels_get_the_numbers_of_the_network(place: Path) -> None:
+    labels = np.array([0, 2, 1])
+    images = ImageSet(("/1", "/2", "/3"), labels, ("ant", "bee", "dog"), label_sets=LabelSets.single(labels))
+    found = continued(images, place / "model")
+    assert found.classes == ("bee", "cat", "dog", "ant")
+    assert found.label_sets is not None
+    assert found.label_sets.labels.tolist() == found.labels.tolist() == [3, 2, 0]
 
 
 def test_new_classes_follow_the_old_ones_and_a_missing_one_keeps_its_place(

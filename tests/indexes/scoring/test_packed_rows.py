@@ -96,7 +96,7 @@ def test_a_search_at_the_cutoff_takes_memory_for_what_is_stored(engine, ranking,
         index.add(batch)
         index.search(query, k=3, cutoff=0.1)
         tracemalloc.start()
-        found = index.search(query, k=3, cutoff=cutoff, shortlist=None, ranking=ranking)
+        found = index.search(query, k=3, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert found.ids[0].tolist() == [0, 1, 2][:hits] + [-1] * (3 - hits)

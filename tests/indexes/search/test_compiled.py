@@ -136,7 +136,7 @@ def test_queries_in_doubt_are_answered_all_the_same(world: World, doubt: float):
                 expected = brute_force.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
                 found = index.search(world.queries, k=k, cutoff=cutoff, shortlist=None, ranking=ranking)
                 assert_same(found, expected)
-            found = index.search(world.queries, k=3, cutoff=cutoff, shortlist=5, ranking=ranking)
+            found = index.search(world.queries, k=3, cutoff=cutoff, shortlist=5, ranking=ranking, fill=False)
             assert_shortlist(found, world, k=3, cutoff=cutoff, shortlist=5, ranking=ranking)
 
 
@@ -223,7 +223,9 @@ def test_cells_that_contradict_the_lists_of_the_scanner_are_an_error_before_the_
             sizes[3] += change
             cells = replace(snapshot.cells, sizes=sizes)
             with pytest.raises(DamagedIndexError, match="do not have the records"):
-                CompiledSearch(snapshot.columns, cells, scanner, Similarity(CONFIG)).search(queries, params, True)
+                CompiledSearch(snapshot.columns, cells, scanner, Similarity(CONFIG)).search(
+                    queries, params, True, np.full(len(queries), 0.1)
+                )
 
 
 def test_kernels_are_compiled_once_whatever_the_arrays_are_like(tmp_path):

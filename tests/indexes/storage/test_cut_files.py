@@ -47,7 +47,7 @@ def search_while_cut(index: FaissIndex, path: Path, name: str) -> None:
     columns, chosen = index.snapshot.columns, index._searchable._search
     params = search_params(10, 0.1, None, "fused")
     os.truncate(column(path, name), 0)
-    columns.reading(lambda: chosen.search(batch(ROWS)[:64], params, True))
+    columns.reading(lambda: chosen.search(batch(ROWS)[:64], params, True, np.full(64, 0.1)))
 
 
 @pytest.mark.parametrize("name", ["probabilities", "features", "ids"])

@@ -1,0 +1,132 @@
+"""Write the images of a data set that is packed into few files as a folder, for the commands that read folders.
+
+A reader of a format yields a `Sample` for each image; `parquet_images` and `webdataset_shards` are such readers. An
+image with one label is written to the folder of its class; any other one is in no class. Where an image has several
+labels, the labels of all images are written to a list, `labels.jsonl`, beside the folder `images`.
+
+Labels and names may come from someone else. A label that cannot be the name of a folder is refused, except that "/"
+becomes U+2215, which looks like it: two labels never get the same folder. Every file is created new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from semcut.connector.data.archive_members import DISK_BLOCK, Budget, RefusedArchiveError, require_members
+from semcut.connector.data.class_names import MAX_CLASSES
+from semcut.connector.data.list_files import MAX_LIST_BYTES
+from semcut.connector.data.unpacked_folders import UnpackedFolders, refused_name
+from semcut.indexes.errors import shown
+
+IMAGES, LABELS = "images", "labels.jsonl"
+"""The folder of the images, and the list of their labels, which is there if an image has several."""
+
+_SLASH = "\u2215"
+_MAX_FOLDER_BYTES = 255
+
+
+class Sample(NamedTuple):
+    """An image of a packed data set.
+
+    Attributes:
+        folders: names of the folders that its own name begins with; () for none.
+        name: name of the file to write.
+        content: bytes of the image.
+        labels: its different labels; () for none.
+    """
+
+    folders: tuple[str, ...]
+    name: str
+    content: bytes
+    labels: tuple[str, ...]
+
+
+class SampleFolder:
+    """Writes samples to a new directory, which the caller deletes after an error.
+
+    Args:
+        target: the directory to create.
+        budget: counts what is written beside the contents, which the readers count.
+
+    Raises:
+        OSError: the directory cannot be made.
+    """
+
+    def __init__(self, target: Path, budget: Budget) -> None:
+        self._images, self._list = target / IMAGES, target / LABELS
+        self._images.mkdir(parents=True)
+        self._budget = budget
+        self._folders = UnpackedFolders(self._images, self._charge)
+        self._label_of: dict[str, str] = {}
+        self._labelled: list[tuple[str, tuple[str, ...]]] = []
+        self._several = False
+        self.written = 0
+
+    def write(self, samples: Iterable[Sample], seconds: float) -> None:
+        """Write the samples of one file, with the time of its change.
+
+        Raises:
+            RefusedArchiveError: there are too many, one is there twice, or a name cannot be written.
+            OSError: the disk refuses.
+        """
+        for sample in samples:
+            self.written += 1
+            require_members(self.written + self._folders.made, "images and folders")
+            self._charge()
+            parents = [*([self._folder_of(sample.labels[0])] if len(sample.labels) == 1 else []), *sample.folders]
+            self._folders.make(parents)
+            self._write_file(self._images.joinpath(*parents, sample.name), sample, seconds)
+            if sample.labels:
+                self._several = self._several or len(sample.labels) > 1
+                self._labelled.append(("/".join((IMAGES, *parents, sample.name)), sample.labels))
+
+    def finish(self) -> None:
+        """Write the list of labels, if an image has several; call this once, after the last sample.
+
+        Raises:
+            RefusedArchiveError: the list would be too large to be read.
+            OSError: the disk refuses.
+        """
+        if not self._several:
+            return
+        size = 0
+        with open(self._list, "x", encoding="ascii") as file:
+            for path, labels in self._labelled:
+                line = json.dumps({"path": path, "labels": labels}) + "\n"
+                size += len(line)
+                if size > MAX_LIST_BYTES:
+                    raise RefusedArchiveError(f"its labels take more than {MAX_LIST_BYTES:,} bytes: give a part of it")
+                file.write(line)
+        self._budget.charge(size)
+
+    def _folder_of(self, label: str) -> str:
+        name = label.replace("/", _SLASH)
+        if name.startswith(".") or "\0" in name or len(name.encode()) > _MAX_FOLDER_BYTES:
+            raise RefusedArchiveError(
+                f"the label {shown(label)} cannot be the name of a folder: expected at most {_MAX_FOLDER_BYTES} bytes, "
+                "and no dot at its beginning"
+            )
+        if self._label_of.setdefault(name, label) != label:
+            raise RefusedArchiveError(f"the labels {shown(label)} and {shown(self._label_of[name])} look the same")
+        if len(self._label_of) > MAX_CLASSES:
+            raise RefusedArchiveError(f"it has more than {MAX_CLASSES:,} labels")
+        return name
+
+    def _write_file(self, path: Path, sample: Sample, seconds: float) -> None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            raise RefusedArchiveError(f"it holds {shown(sample.name)} twice") from None
+        except OSError as error:
+            raise refused_name(sample.name, error) from None
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(sample.content)
+            file.flush()
+            os.utime(file.fileno(), (seconds, seconds))
+
+    def _charge(self) -> None:
+        self._budget.charge(DISK_BLOCK)

@@ -1,0 +1,115 @@
+"""Calibration with labels and with copies, by functions and by the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semcut.connector import Connector
+from semcut.connector.calibration.calibrate import (
+    calibrate_by_copies,
+    calibrate_by_labels,
+    keep_defaults,
+    losses_of_classes,
+)
+from semcut.connector.calibration.risk_bounds import CUTOFFS
+from semcut.connector.data.sources import ImageSet
+from semcut.indexes import DataError, InvalidParameterError
+from semcut.indexes.scoring.equations import relevance
+from tests.command import semcut
+
+
+@pytest.fixture(scope="module")
+def connector(stored: Path):
+    with Connector.open(stored) as connector:
+        yield connector
+
+
+@pytest.fixture
+def copied_index(stored: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stored, tmp_path / "index"))
+
+
+def test_losses_are_shares_of_the_records_of_the_class(connector, digits_test: ImageSet):
+    queries = connector.encoder.encode(digits_test.files[:30])
+    labels = digits_test.labels[:30]
+    known = connector.labels(digits_test.classes)
+    losses = losses_of_classes(connector.index, known, queries, labels)
+    weights = connector.index.similarity.weights(queries.probabilities)
+    for query, label in enumerate(labels.tolist()):
+        right = connector.index.get(known.ids[known.labels == label]).probabilities
+        values = relevance(weights[query], right)
+        for place in (0, 100, 300, 450):
+            expected = np.mean(values <= np.float32(CUTOFFS[place]))
+            assert losses[query, place] == pytest.approx(expected, abs=1 / len(right))
+
+
+def test_labels_choose_a_cutoff_that_keeps_the_level_and_the_best_ranking(connector, digits_test: ImageSet):
+    queries = connector.encoder.encode(digits_test.files)
+    settings = {"miss": 0.2, "confidence": 0.9}
+    found = calibrate_by_labels(connector, queries, digits_test.labels, digits_test.classes, **settings)
+    assert found.cutoff is not None
+    assert 0 < found.lost <= 0.2
+    assert 0 < found.scanned < 1
+    assert found.fits
+    assert set(found.quality) == {"distance", "fused", "relevance"}
+    assert found.quality[found.ranking] == max(found.quality.values())
+    strict = calibrate_by_labels(connector, queries, digits_test.labels, digits_test.classes, miss=0.1, confidence=0.9)
+    assert strict.cutoff is None or strict.cutoff < found.cutoff
+
+
+def test_copies_choose_a_cutoff_at_which_images_are_found(connector):
+    found = calibrate_by_copies(connector, images=80, miss=0.2, confidence=0.9)
+    assert found.by == "copies"
+    assert found.images == 80
+    assert found.quality["distance"] > 5 * 10 / len(connector.index)  # by chance, 10 of all
+    assert found.ranking == "distance" or found.quality[found.ranking] > found.quality["distance"] + 0.01
+    assert (found.cutoff is None) == (not found.fits) or found.lost <= 0.2
+
+
+def test_without_semantics_there_is_no_cutoff(connector, monkeypatch):
+    monkeypatch.setattr("semcut.connector.calibration.calibrate._MOST_SCANNED", 0.0)
+    found = calibrate_by_copies(connector, images=40, miss=0.3, confidence=0.8)
+    assert (found.cutoff, found.ranking, found.fits, found.lost, found.scanned) == (None, "distance", False, 0.0, 1.0)
+
+
+def test_what_cannot_be_shown_is_refused(connector, digits_test: ImageSet):
+    with pytest.raises(DataError, match=r"at least 325 are needed to show with 95% confidence that at most 1\.0%"):
+        calibrate_by_copies(connector, images=25)
+    queries = connector.encoder.encode(digits_test.files[:10])
+    with pytest.raises(DataError, match="0 of the 10 images have records of their class"):
+        calibrate_by_labels(connector, queries, np.zeros(10, np.int64), ["no digit"])
+    for miss in (0, 1, -1, "x", True, None):
+        with pytest.raises(InvalidParameterError, match=r"miss = .*expected a number between 0 and 1"):
+            calibrate_by_copies(connector, miss=miss)
+
+
+def test_defaults_are_kept_with_the_index(copied_index: Path, digits_test: ImageSet):
+    with Connector.open(copied_index) as connector:
+        queries = connector.encoder.encode(digits_test.files)
+        found = calibrate_by_labels(
+            connector, queries, digits_test.labels, digits_test.classes, miss=0.2, confidence=0.9
+        )  # fmt: skip
+        assert connector.defaults != found.defaults
+    keep_defaults(copied_index, found.defaults)
+    with Connector.open(copied_index) as connector:
+        assert connector.defaults == found.defaults
+
+
+def test_the_command_shows_what_it_chose_and_keeps_it(copied_index: Path, digits_test: ImageSet):
+    folder = Path(digits_test.files[0]).parents[1]
+    before = (copied_index / "connector.json").read_bytes()
+    shown = semcut("calibrate", copied_index, folder, "--miss", "20%", "--dry-run", cwd=copied_index).stdout
+    assert "not kept: --dry-run" in shown
+    assert "mAP@10" in shown
+    assert (copied_index / "connector.json").read_bytes() == before
+    done = json.loads(semcut("calibrate", copied_index, folder, "--miss", 0.2, "--json", cwd=copied_index).stdout)
+    info = json.loads(semcut("info", copied_index, "--json", cwd=copied_index).stdout)
+    assert info["cutoff of searches that name none"] == done["cutoff"]
+    assert info["ranking of searches that name none"] == done["ranking"]
+    refused = semcut("calibrate", copied_index, folder, "--miss", "120%", cwd=copied_index, status=2)
+    assert "'120%' is no share: give a percentage such as 5%" in refused.stderr
