@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -73,6 +74,29 @@ def test_info_and_verify_load_no_engine(tmp_path: Path) -> None:
     assert not loaded & HEAVY
 
 
+def test_an_index_of_images_is_maintained_without_pillow(tmp_path: Path) -> None:
+    config = IndexConfig(classes=3, bits=32, dim=4)
+    with FaissIndex.create(tmp_path / "index", config) as index:
+        index.add(
+            replace(classified(np.random.default_rng(0), config, 5), uris=[f"{number}.png" for number in range(5)])
+        )
+        ids = index.ids().tolist()
+    link = {"model": "/gone", "sha256": "0" * 64, "root": str(tmp_path)}
+    (tmp_path / "index" / "connector.json").write_text(json.dumps(link))
+    facts = [[1, record, f"{number}.png", 9, 9, "00" * 16, number < 2] for number, record in enumerate(ids)]
+    (tmp_path / "index" / "files.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in facts))
+    place = str(tmp_path / "index")
+    commands = ["remove", place, "--uri", "0.png"], ["info", place], ["compact", place], ["verify", place]
+    shown, loaded = run(*commands, without=("PIL", "torch"))
+    assert "1 records removed, 4 records in" in shown
+    assert "records: 1" in shown  # of 4 records, one was seen in training
+    assert "known records: 4" in shown
+    assert "is sound" in shown
+    assert "PIL" not in loaded
+    said, _ = run(["explore", place], ["sync", place], ["train", place, "--out", place], without=("PIL",))
+    assert said.count("pillow not installed") == 3
+
+
 def test_summaries_fit_on_a_line_of_80_columns() -> None:
     shown, _ = run(["--help"])
     found = summaries(shown)
@@ -93,14 +117,15 @@ def test_summaries_are_not_cut_in_a_narrow_terminal() -> None:
     [
         (
             "torch",
-            {"adopt", "add", "calibrate", "demo", "evaluate", "index", "reproduce", "search", "sync", "train"},
+            {"adopt", "add", "calibrate", "demo", "evaluate", "index", "relink", "reproduce", "search", "sync",
+             "train"},
             "train",
         ),
         ("fastapi", {"explore"}, "explore"),
         ("matplotlib", {"benchmark", "reproduce"}, "benchmark"),
         ("pymilvus", {"migrate"}, "milvus"),
     ],
-)
+)  # fmt: skip
 def test_a_command_without_its_packages_is_listed_and_reports_what_to_install(
     missing: str, names: set[str], extra: str
 ) -> None:

@@ -89,7 +89,8 @@ def evaluate(
     show_evaluation(result)
     if learned is not None:
         counts = f"{learned['records']:,} of {learned['known_records']:,}"
-        show_facts({"records": counts, "queries": learned["queries"]}, title="Seen in training")
+        queries_seen = "not known" if learned["queries"] is None else learned["queries"]
+        show_facts({"records": counts, "queries": queries_seen}, title="Seen in training")
         if learned["queries"]:
             print_message("the network has learned some of the queries, so the figures are better than for new images")
     if protocol is not None:
@@ -195,15 +196,15 @@ def _rankings(
         return compared.figures(k)
 
 
-def _trained(connector: Connector, images: ImageSet) -> dict[str, int] | None:
-    """Count the records and queries that the network was trained on; None if it does not record its images."""
+def _trained(connector: Connector, images: ImageSet) -> dict[str, int | None] | None:
+    """Count the records and queries that the network was trained on; None where that is not known."""
     from semcut.connector.data.image_contents import digests_of
-    from semcut.connector.retrieval.trained_records import trained_records, training_of
+    from semcut.connector.retrieval.trained_records import trained_records
 
-    digests = training_of(connector.encoder.checkpoint.path)
+    digests = connector.encoder.trained_on
+    found = trained_records(connector.files.known().facts.values(), digests)
     if digests is None:
-        return None
-    found = trained_records(connector.files, digests)
+        return {"records": found.trained, "known_records": found.known, "queries": None} if found.known else None
     queries = sum(digest in digests for digest in digests_of(images.files))
     return {"records": found.trained, "known_records": found.known, "queries": queries}
 

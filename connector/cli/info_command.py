@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from semcut.connector.cli.options import PATH, json_option
 from semcut.connector.cli.terminal import print_json, show_facts
-from semcut.indexes.errors import MissingDependencyError
+from semcut.indexes.errors import DamagedIndexError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from semcut.indexes.storage.snapshot import Snapshot
 
 
 @click.command()
@@ -22,9 +27,10 @@ def info(index: Path, as_json: bool) -> None:
     store = Store.open(index)  # opening a `FaissIndex` would also load its search engine
     try:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
+        made = _network_facts(index, store.snapshot)
     finally:
         store.close()
-    missing, made = unfinished(index, stats.records), _network_facts(index)
+    missing = unfinished(index, stats.records)
     sizes = [size for size in stats.partitions if size]
     content = {
         "records": stats.records,
@@ -48,17 +54,24 @@ def info(index: Path, as_json: bool) -> None:
         show_facts(content, title=str(index))
 
 
-def _network_facts(index: Path) -> dict[str, object]:
+def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
     """Describe the link to the network of an index; nothing without a link, or without the packages of networks."""
     try:
         from semcut.connector.retrieval.model_link import network_of, read_link
+        from semcut.connector.retrieval.trained_records import recorded_training
     except MissingDependencyError:  # an index of encodings is also maintained where no network can run
         return {}
     link = read_link(index)
     if link is None:
         return {}
+    seen: object = "not known"
+    with suppress(DamagedIndexError):  # the size of a damaged index is shown, too
+        found = recorded_training(index, snapshot, link.root)
+        if found.known:
+            seen = {"records": found.trained, "known records": found.known}
     return {
         "network": str(network_of(index, link)),
         "cutoff of searches that name none": link.defaults.cutoff,
         "ranking of searches that name none": link.defaults.ranking,
+        "seen in training": seen,
     }

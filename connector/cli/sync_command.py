@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ from semcut.indexes.errors import DataError
 
 if TYPE_CHECKING:
     from semcut.connector.retrieval.encoder import Encoder
+    from semcut.connector.retrieval.folder_sync import Synced
     from semcut.connector.retrieval.model_link import ModelLink
+    from semcut.indexes import FaissIndex
+    from semcut.indexes.progress import Progress
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 
@@ -23,15 +27,21 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 @click.argument("index", type=PATH)
 @click.argument("folder", type=PATH, required=False)
 @dry_run_option
+@click.option("--reencode", is_flag=True, help="Encode all images again, with the network of --model.")
 @moved_model_option
 @device_option
 @json_option
-def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, device: str, as_json: bool) -> None:
+def sync(
+    index: Path, folder: Path | None, dry_run: bool, reencode: bool, model: Path | None, device: str, as_json: bool
+) -> None:
     """Bring INDEX in step with the FOLDER of its images.
 
     Adds new images, replaces those that have changed, moves the records of renamed ones, and removes records whose
     image is gone. FOLDER is the folder that was indexed, unless another one is given. If the command is interrupted,
     the same command does the rest. If nothing has changed, no network is loaded.
+
+    With --reencode, --model may be another network, with codes and features of the same lengths. All images are encoded
+    by it, in a new index that replaces INDEX at the end, in one step; records keep their ids.
     """
     from semcut.connector.retrieval.folder_changes import folder_given
     from semcut.connector.retrieval.folder_sync import sync_folder
@@ -39,26 +49,33 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
     from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
 
+    if reencode and model is None:
+        raise click.UsageError("--reencode encodes all images again: give the network with --model")
+    index = Path(os.path.realpath(index)) if reencode else index
     with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
         link = required_link(index)
         if model is not None:
-            require_network(model, link.sha256)
+            require_network(model, None if reencode else link.sha256)
         given = link.folder if folder is None else str(folder)
         if given is None:
             raise DataError(f"{index} does not record the folder of its images: give FOLDER")
         path = folder_given(given, link.folder)
-        done = sync_folder(
-            IndexedFiles(opened, index, link.root), index, path, lambda: network_encoder(index, link, model, device),
-            progress, whole=path == link.folder, dry_run=dry_run, network=model,
-        )  # fmt: skip
-        records = len(opened)
+        if reencode and model is not None:
+            done = _reencoded(opened, index, path, model, device, progress, dry_run)
+        else:
+            done = sync_folder(
+                IndexedFiles(opened, index, link.root), index, path,
+                lambda: network_encoder(index, link, model, device), progress,
+                whole=path == link.folder, dry_run=dry_run, network=model,
+            )  # fmt: skip
+        records = done.added + done.replaced + done.moved if reencode and not dry_run else len(opened)
     print_skipped(done.skipped, at_most=SKIPPED_SHOWN)
     if as_json:
         print_json({"index": str(index), **done.as_dict(), "dry_run": dry_run, "records": records})
         return
     facts = {
         "added": done.added,
-        "replaced, because the file has changed": done.replaced,
+        "encoded again" if reencode else "replaced, because the file has changed": done.replaced,
         "moved with their file": done.moved,
         "removed, because the file is gone": done.removed,
         "unchanged": done.unchanged,
@@ -69,6 +86,21 @@ def sync(index: Path, folder: Path | None, dry_run: bool, model: Path | None, de
     }
     what = "would be in step with" if dry_run else "is in step with"
     show_facts(facts, title=f"{index} {what} {done.folder}: records")
+
+
+def _reencoded(
+    opened: FaissIndex, index: Path, folder: str, model: Path, device: str, progress: Progress, dry_run: bool
+) -> Synced:
+    """Encode all images of a folder with another network; errors as for `reencode_folder`."""
+    from semcut.connector.models.checkpoint import Checkpoint
+    from semcut.connector.models.device import keep_freed_memory
+    from semcut.connector.retrieval.encoder import Encoder
+    from semcut.connector.retrieval.reencoding import reencode_folder
+
+    keep_freed_memory()
+    return reencode_folder(
+        opened, index, folder, lambda: Encoder(Checkpoint.load(model), device), progress, dry_run=dry_run
+    )
 
 
 def network_encoder(index: Path, link: ModelLink, model: Path | None, device: str) -> Encoder:

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     "--start",
     type=PATH,
     help="Warm start: initialise from this trained network, for example one trained with --freeze or on smaller "
-    "images. It must have the same backbone, bits, dim and head, and the same images, --seed and --validation.",
+    "images. It must have the same backbone, bits, dim and head, and the same images, --seed and --validation; or "
+    "IMAGES may have new classes, which follow those of the network.",
 )
 @click.option(
     "--image-size",
@@ -98,6 +99,12 @@ if TYPE_CHECKING:
     "Needs --weights or --start. Of --augment, only the mirroring is used.",
 )
 @click.option(
+    "--freeze-codes",
+    is_flag=True,
+    help="Also keep the layers of features and codes fixed, and train only the classifiers: `semcut relink` then gives "
+    "an index the new classes, without encoding its images again. Needs --start.",
+)
+@click.option(
     "--calibrate",
     is_flag=True,
     help="Fit a temperature on the validation images, so that the probabilities match the accuracy.",
@@ -129,12 +136,14 @@ def train(
     """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both set the initial weights: give only one of them")
+    settings["freeze"] |= settings["freeze_codes"]
     from semcut.connector.models.network import Architecture
+    from semcut.connector.training.class_growth import new_classes
     from semcut.connector.training.default_network import choose_network, require_trained_backbone
     from semcut.connector.training.train_config import TrainConfig
 
-    if settings["freeze"] and backbone is not None:
-        require_trained_backbone(weights, start)
+    if settings["freeze"] and (backbone is not None or settings["freeze_codes"]):
+        require_trained_backbone(weights, start, codes=settings["freeze_codes"])
     selected = select_images(images, limit, protocol, "training", settings["seed"])
     choice = choose_network(selected, backbone=backbone, weights=weights, start=start, image_size=image_size)
     weights = choice.weights
@@ -158,12 +167,16 @@ def train(
         print_message(choice.sentence)
     training = _readable_with_progress(selected, protocol, config.workers)
     architecture = architecture.model_copy(update={"classes": training.classes})
+    added = () if start is None else new_classes(start, training.classes)
+    if added:
+        print_message(f"{len(added):,} new class{'es' if len(added) > 1 else ''}: {', '.join(added)}")
     checkpoint = train_with_progress(training, architecture, config, out, weights=weights, start=start, resume=resume)
     kept = checkpoint.training["kept"]
     network = {"backbone": choice.backbone, "weights": weights, "image_size": choice.image_size}
     if as_json:
         skipped = [list(pair) for pair in training.skipped]
-        print_json({"model": str(out), "images": len(training), **network, **kept, "skipped": skipped})
+        more = {} if start is None else {"new_classes": list(added)}
+        print_json({"model": str(out), "images": len(training), **network, **more, **kept, "skipped": skipped})
         return
     show_facts(
         {

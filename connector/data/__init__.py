@@ -14,6 +14,7 @@
     images          read image files as arrays of pixels, and skip broken files with a reason
     decoding_pool, decoding_worker, decoding_messages    decode them in processes with limits of memory and time
     decode_stream   decode one image file to RGB, in such a process
+    pillow          Pillow, or an error that says what to install
     pixel_modes     convert pictures of any mode and depth to RGB, as a viewer shows them
     protocols       divide a data set into training images, database and queries as published results do
     image_uris      turn the uri that an index stores into the path of a file, and back
@@ -22,16 +23,13 @@
     class_names, file_arguments, image_arguments    check arguments of the public functions
 
 Other packages import from these modules directly. To add a kind of source, extend `source_folders.source_folder`; to
-add a protocol, extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package checks that Pillow is
-installed but does not load Pillow or numpy, so that the command line can list the names of protocols quickly. No module
-here loads torch, except to write out a torchvision data set.
+add a protocol, extend `ProtocolName` below and `protocols.PROTOCOLS`. Importing this package loads neither Pillow nor
+numpy, so that the command line can list the names of protocols quickly. Modules that need Pillow import it from
+`pillow`; commands that maintain a stored index import none of them. No module here loads torch, except to write out a
+torchvision data set.
 """
 
 from typing import Literal
 
-from semcut.indexes.errors import require as _require
-
 ProtocolName = Literal["cifar10", "cifar10-1", "cifar10-2", "tin200"]
 """Names of the protocols; `protocols` describes each."""
-
-_require({"PIL": "pillow"}, "read images", "train")

@@ -21,19 +21,15 @@ from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401
-from PIL.JpegImagePlugin import JpegImageFile
 
 from semcut.connector.data.decoding_messages import MAX_PIXELS, MAX_SIDE
+from semcut.connector.data.pillow import FORMATS as FORMATS
+from semcut.connector.data.pillow import Image, ImageOps, JpegImageFile, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from semcut.connector.data.pixel_modes import to_rgb, transparent_key
 from semcut.indexes.errors import install_hint
 
 SCALED_PIXELS = 1 << 28
 """The most pixels of a JPEG file that is decoded at a smaller scale (268 million); phones write 200 million."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
-"""Formats that are read: those that Pillow decodes itself, AVIF where it was built with it, and HEIF (HEIC, of phones)
-with pillow-heif. For some others (EPS), Pillow starts external programs."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """What stands behind `ftyp` at the beginning of a HEIF file, or of a general one that AVIF files are, too."""

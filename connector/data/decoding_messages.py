@@ -22,6 +22,9 @@ ANSWER = struct.Struct("<BIIQ")
 REASON_BYTES = 4096
 """The longest reason."""
 
+MAX_BYTES = 1 << 30
+"""Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
+
 MAX_PIXELS = 1 << 26
 """Images with more pixels than this (67 million) are not decoded."""
 

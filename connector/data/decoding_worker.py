@@ -22,10 +22,9 @@ import socket
 import warnings
 from contextlib import suppress
 
-from PIL import Image
-
 from semcut.connector.data.decode_stream import MoreMemory, UnreadableImage, decode_stream, fit, read_header
 from semcut.connector.data.decoding_messages import ANSWER, HELLO, REASON_BYTES, REQUEST, Outcome, Wanted
+from semcut.connector.data.pillow import Image
 
 _FILES, _SMALL_BYTES = 16, 1 << 16
 _STANDARD = (0, 1, 2)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image
-
 from semcut.connector.data.file_arguments import items_given, path_text
+from semcut.connector.data.pillow import Image
 from semcut.indexes.errors import DataError, shown
 
 

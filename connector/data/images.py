@@ -23,21 +23,19 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.decode_stream import FORMATS as FORMATS
 from semcut.connector.data.decode_stream import PassingReason as PassingReason
 from semcut.connector.data.decode_stream import UnreadableImage as UnreadableImage
 from semcut.connector.data.decode_stream import check_pixels, fit, upright
+from semcut.connector.data.decoding_messages import MAX_BYTES as MAX_BYTES
 from semcut.connector.data.decoding_messages import MAX_PIXELS as MAX_PIXELS
 from semcut.connector.data.decoding_messages import Answer, Outcome, Wanted
 from semcut.connector.data.decoding_pool import POOL, Limits
+from semcut.connector.data.pillow import Image
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import open_binary
-
-MAX_BYTES = 1 << 30
-"""Files with more bytes than this are not decoded; 67 million pixels of four 16-bit channels have half as many."""
 
 _BLOCK = 1 << 20
 _LASTING = (errno.EFBIG, errno.EINVAL)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from semcut.indexes.errors import DataError, install_hint, shown
 
 
 def write_digits(target: Path) -> None:
     """Write scikit-learn's digits as PNG files to the folders `train` and `test`."""
+    from semcut.connector.data.pillow import Image
+
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -54,6 +55,8 @@ def torchvision_writer(source: str, name: str, split: str, downloads: Path) -> C
     settings: dict[str, Any] = {parameter: value for parameter, value in possible.items() if parameter in accepted}
 
     def write(target: Path) -> None:
+        from semcut.connector.data.pillow import Image
+
         try:
             images: Any = data_set(**settings)
             len(images)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from semcut.connector.data.archive_members import MAX_MEMBERS, Budget, RefusedArchiveError
 from semcut.connector.data.class_names import MAX_CLASSES, is_class_name, label_names
-from semcut.connector.data.images import MAX_BYTES
+from semcut.connector.data.decoding_messages import MAX_BYTES
 from semcut.connector.data.sample_folders import Sample
 from semcut.indexes.errors import shown
 

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from semcut.connector.data.pillow import Image
 
 STRIP_PIXELS = 1 << 18
 """Pixels that are converted at a time; the arrays of a strip take a few megabytes."""

@@ -33,7 +33,7 @@ from semcut.connector.data.archive_members import (
     parts_of,
     require_members,
 )
-from semcut.connector.data.images import MAX_BYTES
+from semcut.connector.data.decoding_messages import MAX_BYTES
 from semcut.connector.data.list_files import MAX_LIST_BYTES, SUFFIXES, list_paths
 from semcut.connector.data.packed_files import MAX_FILES, PARQUET, SHARDS, without_braces
 from semcut.connector.data.source_folders import cached

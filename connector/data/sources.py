@@ -60,7 +60,7 @@ class ImageSet:
     Attributes:
         files: n absolute paths.
         labels: (n,) int64; position of each file's class in `classes`, of its first one if it has several.
-        classes: class names, sorted.
+        classes: class names, in order of the labels: sorted, or as a network has them that is trained further.
         roots: folders in which the class folders are.
         digests: n digests of the contents, see `image_contents`; None if they were not computed.
         skipped: files and folders that were left out when the set was made, with reasons.
@@ -146,6 +146,11 @@ class ImageSet:
         Raises:
             InvalidParameterError: the fraction is not from 0 to 1, or the seed is no integer of at least 0.
         """
+        held_out = self.held_out(fraction, seed)
+        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
+
+    def held_out(self, fraction: float, seed: int = 0) -> NDArray[np.bool_]:
+        """Return which images `split` holds out: (n,) bool; errors as for `split`."""
         fraction, seed = number_given("fraction", fraction, 0, 1), integer_given("seed", seed, 0)
         rank = np.empty(len(self), np.int64)
         rng = np.random.default_rng(seed)
@@ -154,7 +159,7 @@ class ImageSet:
             members = np.flatnonzero(self.labels == label)
             rank[members] = rng.permutation(len(members))
             held_out[members] = rank[members] < max(1, round(fraction * len(members)))
-        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
+        return held_out
 
     def without(self, files: Iterable[str | os.PathLike[str]]) -> ImageSet:
         """Select all images except these files.

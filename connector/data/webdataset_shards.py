@@ -29,7 +29,7 @@ from semcut.connector.data.archive_members import (
     require_members,
 )
 from semcut.connector.data.class_names import label_names
-from semcut.connector.data.images import MAX_BYTES
+from semcut.connector.data.decoding_messages import MAX_BYTES
 from semcut.connector.data.sample_folders import Sample
 from semcut.connector.data.tar_archives import TarArchive
 from semcut.indexes.errors import shown

@@ -30,4 +30,8 @@ files from other servers. Paths and JSON fields are public: programs depend on t
 
 from semcut.indexes.errors import require as _require
 
-_require({"fastapi": "fastapi", "fastapi_offline": "fastapi-offline", "uvicorn": "uvicorn"}, "serve a page", "explore")
+_require(
+    {"fastapi": "fastapi", "fastapi_offline": "fastapi-offline", "uvicorn": "uvicorn", "PIL": "pillow"},
+    "serve a page",
+    "explore",
+)

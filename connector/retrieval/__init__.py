@@ -11,15 +11,17 @@ In reading order:
 Keep an index in step with the files of its images:
 
     file_facts     read and write `files.jsonl`: of which file, in which state, each record is the encoding
+    records_by_uri which record has each uri
     indexed_files  `IndexedFiles`: which record is of which file, and all changes of these records
     file_changes, folder_changes    compare files, and a folder, with the records; change nothing
     file_records   make the records of files: by the network, or as copies of records of the same content
     adding_files, folder_sync       `semcut add` and `semcut sync`
+    relinking      `semcut relink`: link an index to a later network with the same codes
+    reencoding     `semcut sync --reencode`: encode all images again, with another network
     relocation     `semcut relocate`: record where images and network are now
     uri_patterns   find records by patterns of their uris
 
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
-about `connector.json`. `encoder`, `image_index` and `linked_network` need torch; the others do not.
+about `connector.json`. `encoder`, `image_index`, `linked_network`, `relinking` and `reencoding` need torch; the others
+do not.
 """
-
-import semcut.connector.data  # noqa: F401  # reports that Pillow is missing before a module here fails to import it

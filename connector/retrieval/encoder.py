@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.images import UnreadableImage, fitted_pixels, load_pixels, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
+from semcut.connector.retrieval.trained_records import training_of
 from semcut.indexes import Encodings, IndexConfig
 from semcut.indexes.argument_checks import instance_given, integer_given
 from semcut.indexes.array_checks import array_of
@@ -71,6 +72,11 @@ class Encoder:
         memory = _BYTES_ON_CPU if self._network.device.type == "cpu" else _BYTES_ON_GPU
         most = memory // max(1, self._network.bytes_per_image())
         self._batch_size = max(1, min(batch_size, most))
+
+    @cached_property
+    def trained_on(self) -> frozenset[bytes] | None:
+        """Digests of the images that the network was trained and validated on; None if they are not recorded."""
+        return training_of(self.checkpoint.path)
 
     def index_config(self) -> IndexConfig:
         """Return the configuration of an index for the encodings of this network."""

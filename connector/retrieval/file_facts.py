@@ -2,12 +2,15 @@
 
 No other module reads or writes this file, which is in the directory of the index. Each line is a JSON array:
 
-    [version, id, uri, size, mtime, digest]   the record `id` is the encoding of a file with this content
-    [version, id, uri]                        this is no longer known: the record is about to be changed or removed
-    [version, -1, uri, size, mtime, reason]   a file that cannot be read as an image, and has no record
+    [version, id, uri, size, mtime, digest, trained]   the record `id` is the encoding of a file with this content
+    [version, id, uri]                                 this is no longer known: the record is about to be changed or
+                                                       removed
+    [version, -1, uri, size, mtime, reason]            a file that cannot be read as an image, and has no record
 
 `size` is in bytes; `mtime` is the time of the last modification in nanoseconds, or null if the file had only just been
-written, so that another change could leave it the same time; `digest` is that of `data.image_contents`, in hex.
+written, so that another change could leave it the same time; `digest` is that of `data.image_contents`, in hex;
+`trained` is whether the network of the index was trained or validated on this content, and left out if that is not
+known.
 
 The last line of a uri counts. What is known of a record is voided, on the disk, before the record is changed, and
 written again after the index has committed the change. `version` is the version of the index in which a line is true:
@@ -48,7 +51,7 @@ _BLOCK = 1 << 20
 _LINE_BYTES = 1 << 16
 _REASON = 300
 _SPARE_LINES, _MOST_OUTDATED, _AT_ONCE = 1000, 100_000, 10_000
-_MOST_STRANGE, _MOST_WITHOUT_RECORD = 1000, 4_000_000
+MOST_STRANGE, _MOST_WITHOUT_RECORD = 1000, 4_000_000
 _LARGEST = 2**63 - 1
 _HEX = frozenset("0123456789abcdef")
 
@@ -60,6 +63,7 @@ class FileFacts(NamedTuple):
     size: int
     mtime_ns: int | None
     digest: str
+    trained: bool | None = None
 
 
 class Unreadable(NamedTuple):
@@ -101,7 +105,7 @@ class KnownFiles:
                 continue
             self._wrong = True
             strange += line is None
-            if strange > _MOST_STRANGE:
+            if strange > MOST_STRANGE:
                 self._junk = True
                 self.facts.clear()
                 self.unreadable.clear()
@@ -127,22 +131,7 @@ class KnownFiles:
             self._wrong = True
 
     def _stored(self) -> Iterator[list[Any] | None]:
-        """Yield all lines; None for each that is not understood, and nothing more behind one that is too long."""
-        if self._file is None:
-            return
-        try:
-            stream = open_binary(self._file, max_bytes=MOST_BYTES)
-        except FileNotFoundError:
-            return
-        except OSError:  # nothing is known then, and the file is replaced before the next change
-            yield None
-            return
-        with stream:
-            found = os.fstat(stream.fileno())
-            if stored_bytes(found) < found.st_size:
-                yield None
-                return
-            yield from _lines(stream)
+        return iter(()) if self._file is None else stored_lines(self._file)
 
     def prepare(self, version: int) -> None:
         """Drop the lines that do not count, before a change of the index gives it a later version.
@@ -152,6 +141,21 @@ class KnownFiles:
         """
         matter = len(self.facts) + len(self.unreadable) + self._unnamed
         if self._wrong or self._outdated or self._lines > 2 * matter + _SPARE_LINES:
+            self._rewrite(version)
+
+    def mark_trained(self, version: int, contents: Collection[str] | None) -> None:
+        """Note on the disk which records a network was trained on, after the index got this network.
+
+        Args:
+            version: the version of the index.
+            contents: digests of the images of its training in hex; None if they are not known.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        for uri, fact in self.facts.items():
+            self.facts[uri] = fact._replace(trained=None if contents is None else fact.digest in contents)
+        if self.facts:
             self._rewrite(version)
 
     def void(self, version: int, uris: Iterable[str]) -> None:
@@ -186,7 +190,7 @@ class KnownFiles:
         self.unreadable.update(shown)
         self._append(
             [
-                *([version, found.record, uri, *found[1:]] for uri, found in facts.items()),
+                *(_line_of(version, uri, found) for uri, found in facts.items()),
                 *([version, -1, uri, *found] for uri, found in shown.items()),
             ]
         )
@@ -211,7 +215,7 @@ class KnownFiles:
     def _rewrite(self, version: int) -> None:
         count = 0
         if self._file is not None:
-            facts: Iterator[list[Any]] = ([version, found.record, uri, *found[1:]] for uri, found in self.facts.items())
+            facts = (_line_of(version, uri, found) for uri, found in self.facts.items())
             lines = chain(facts, self._without_record(version))
             with storage_errors(self._file), replacing(self._file) as scratch, scratch.open("wb") as stream:
                 while part := list(islice(lines, _AT_ONCE)):
@@ -236,6 +240,28 @@ class KnownFiles:
         for number, line in enumerate(self._stored() if last else ()):
             if line is not None and last.get(hash(line[2])) == number:
                 yield line
+
+
+def stored_lines(file: Path) -> Iterator[list[Any] | None]:
+    """Yield all lines of the file; None for each that is not understood, and nothing behind one that is too long."""
+    try:
+        stream = open_binary(file, max_bytes=MOST_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError:  # nothing is known then, and the file is replaced before the next change
+        yield None
+        return
+    with stream:
+        found = os.fstat(stream.fileno())
+        if stored_bytes(found) < found.st_size:
+            yield None
+            return
+        yield from _lines(stream)
+
+
+def _line_of(version: int, uri: str, facts: FileFacts) -> list[Any]:
+    record, *others, trained = facts
+    return [version, record, uri, *others, *(() if trained is None else (trained,))]
 
 
 def _text(lines: Iterable[list[Any]]) -> bytes:
@@ -275,7 +301,7 @@ def _parsed_line(line: bytes) -> Any:
 
 
 def _is_line(line: Any) -> bool:
-    if type(line) is not list or len(line) not in (3, 6):
+    if type(line) is not list or len(line) not in (3, 6, 7):
         return False
     if type(line[0]) is not int or type(line[1]) is not int or type(line[2]) is not str:
         return False
@@ -285,7 +311,9 @@ def _is_line(line: Any) -> bool:
         return False
     if len(line) == 3:
         return True
-    size, mtime, last = line[3:]
+    size, mtime, last, *trained = line[3:]
+    if trained and (line[1] < 0 or type(trained[0]) is not bool):
+        return False
     if type(size) is not int or size < 0 or not (mtime is None or type(mtime) is int) or type(last) is not str:
         return False
     return (

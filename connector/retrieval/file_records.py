@@ -6,7 +6,7 @@ what is known of their files fits them: see `indexed_files`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,11 @@ def encode_into(
     """
     uris = [uri for uri, _ in targets]
     ids = np.array([record for _, record in targets], np.int64)
+    learned = encoder.trained_on
+
+    def trained(digest: str) -> bool | None:
+        return None if learned is None else bytes.fromhex(digest) in learned
+
     # a file that was only just written can change while it is read and keep its time
     add_digests(files, [uri for uri in uris if (now := seen[uri]) is not None and not now.settled], seen)
     paths = {files.path_of(uri): uri for uri in uris}
@@ -83,7 +88,7 @@ def encode_into(
         unreadable |= {paths[path]: reason for path, reason in batch.skipped}
         done += len(encoded) + len(batch.skipped)
         if sum(map(len, pending)) >= size or done == len(targets):
-            _put(files, Encodings.concatenate(pending), seen, replaced)
+            _put(files, Encodings.concatenate(pending), seen, replaced, trained)
             pending = []
         report(done, len(targets))
     return unreadable
@@ -98,21 +103,27 @@ def copy_into(files: IndexedFiles, copies: Sequence[tuple[Target, int]], seen: M
         seen: what was seen of each file, with digest.
     """
     size = min(RECORDS_PER_COMMIT, files.index.config.batch_records())
+    wanted = {now.digest for (uri, _), _ in copies if (now := seen[uri]) is not None}
+    trained = {fact.digest: fact.trained for fact in files.known().facts.values() if fact.digest in wanted}
     for start in range(0, len(copies), size):
         part = copies[start : start + size]
         found = files.index.get(np.array([source for _, source in part], np.int64))
         ids = np.array([record for (_, record), _ in part], np.int64)
         uris = [uri for (uri, _), _ in part]
         replaced = {record for (uri, record), source in part if source == record or files.ids.get(uri) == record}
-        _put(files, replace(found, ids=ids, uris=uris, any_mass=True), seen, replaced)
+        _put(files, replace(found, ids=ids, uris=uris, any_mass=True), seen, replaced, trained.get)
 
 
 def _put(
-    files: IndexedFiles, encodings: Encodings, seen: Mapping[str, Observed | None], replaced: Collection[int]
+    files: IndexedFiles,
+    encodings: Encodings,
+    seen: Mapping[str, Observed | None],
+    replaced: Collection[int],
+    trained: Callable[[str], bool | None],
 ) -> None:
     uris = [str(uri) for uri in encodings.uris or ()]
     if uris:
-        files.put(encodings, uris, [seen[uri] for uri in uris], replaced)
+        files.put(encodings, uris, [seen[uri] for uri in uris], replaced, trained)
 
 
 def note_touched(files: IndexedFiles, uris: Sequence[str], seen: Mapping[str, Observed | None]) -> None:

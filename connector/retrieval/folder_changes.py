@@ -43,8 +43,9 @@ class FolderChanges:
         encoded: files that the network has to encode.
         gone: records whose file is gone, without those of moved files, with their uris, by id.
         doubles: other records of files that are listed and have a record that is kept, with their uris, by id.
+        learned: records of files whose content has become one of `trained`, with their uris, by id.
         others: number of records of other files, which are left alone.
-        trained: files without a record that are left out, because the network was trained on them.
+        trained: new and changed files that are left out, because the network was trained on them.
         skipped: what was left out, with reasons.
     """
 
@@ -55,6 +56,7 @@ class FolderChanges:
     encoded: list[str] = field(default_factory=list)
     gone: dict[int, str] = field(default_factory=dict)
     doubles: dict[int, str] = field(default_factory=dict)
+    learned: dict[int, str] = field(default_factory=dict)
     others: int = 0
     trained: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -113,7 +115,8 @@ def folder_changes(
     Args:
         files: the files of the index.
         folder: absolute path, from `folder_given`.
-        left_out: returns the digests, in hex, of contents that are not added; it is asked if there are new files.
+        left_out: returns the digests, in hex, of contents that are not added; it is asked if there are new or changed
+            files.
 
     Raises:
         DataError: the folder cannot be listed, or has no files any more though there are records of files in it.
@@ -144,7 +147,11 @@ def folder_changes(
     trained = _trained(files, found, {uri for uri, _ in moved}, left_out)
     if trained:
         no = set(trained)
-        found = replace(found, new=[uri for uri in found.new if uri not in no])
+        found = replace(
+            found,
+            new=[uri for uri in found.new if uri not in no],
+            changed=[uri for uri in found.changed if uri not in no],
+        )
         copied, encoded = [pair for pair in copied if pair[0] not in no], [uri for uri in encoded if uri not in no]
     removed = {ids[uri]: uri for uri in missing if ids[uri] not in moved_ids}
     absent = set(missing)
@@ -159,6 +166,7 @@ def folder_changes(
         encoded,
         removed,
         doubles,
+        {ids[uri]: uri for uri in trained if uri in ids},
         len(files.index) - len(removed) - len(doubles) - len(moved) - len(listed & ids.keys()) + len(found.missing),
         trained,
         [
@@ -171,13 +179,13 @@ def folder_changes(
 def _trained(
     files: IndexedFiles, found: FileChanges, moved: Collection[str], left_out: Callable[[], Collection[str]]
 ) -> list[str]:
-    """Return the new files that are left out for their content; the record of a file that was moved goes with it."""
-    new = [uri for uri in found.new if uri not in moved]
-    contents = left_out() if new else ()
+    """Return the new and changed files that are left out for their content; a file that was moved keeps its record."""
+    wanted = [uri for uri in (*found.new, *found.changed) if uri not in moved]
+    contents = left_out() if wanted else ()
     if not contents:
         return []
-    add_digests(files, new, found.seen)
-    return [uri for uri in new if (now := found.seen[uri]) is not None and now.digest in contents]
+    add_digests(files, wanted, found.seen)
+    return [uri for uri in wanted if (now := found.seen[uri]) is not None and now.digest in contents]
 
 
 def _is_in(path: str, folders: set[str]) -> bool:

@@ -4,8 +4,8 @@
 2. The index is marked as unfinished, see `indexes.unfinished`.
 3. Files that were moved or copied get the encodings of the records that have their content.
 4. The network encodes the files that are new or have changed.
-5. Records whose file is gone, is no image any more, or has another record, are removed, after another look at the
-   folder and the files.
+5. Records whose file is gone, is no image any more, has become a training image that is left out, or has another
+   record, are removed, after another look at the folder and the files.
 6. The mark is deleted.
 
 If the process ends in between, each record is that of its file before or after the change, and the next call does the
@@ -54,7 +54,8 @@ class Synced:
         added: records of new files.
         replaced: records of files whose content has changed, or of which nothing was known.
         moved: records whose file was moved or renamed.
-        removed: records whose file is gone, is no image any more, or has another record.
+        removed: records whose file is gone, is no image any more, became a training image that is left out, or has
+            another record.
         touched: records whose file has another time of modification, and the same content.
         unchanged: records of other files in the folder.
         others: records of files that are not in the folder, or cannot be looked at; they are left alone.
@@ -117,8 +118,8 @@ def _sync(
     left_out = partial(contents_left_out, place, model)
     plan = folder_changes(files, folder, left_out)
     if dry_run:
-        unreadable = _unreadable(files, plan.encoded)
-        return _result(files, plan, unreadable, _no_images(files, unreadable))
+        unreadable = unreadable_files(files, plan.encoded)
+        return _result(files, plan, unreadable, no_images(files, unreadable))
     if not plan.any and (place is None or not is_marked(place)):
         return _result(files, plan, {}, [])
     version = files.index.version
@@ -149,19 +150,20 @@ def _apply(files: IndexedFiles, plan: FolderChanges, encoder: Encoder | None, re
     unreadable: dict[str, str] = {}
     if encoder is not None:
         unreadable = encode_into(files, encoder, [(uri, ids[uri]) for uri in plan.encoded], seen, report)
-    no_images = _no_images(files, unreadable)
+    no_image = no_images(files, unreadable)
     gone = {record: uri for record, uri in plan.gone.items() if why_missing(files.path_of(uri)) is None}
-    removed = gone | _doubles(plan, unreadable, no_images) | {files.ids[uri]: uri for uri in no_images}
+    doubles = _doubles(plan, unreadable, no_image)
+    removed = gone | plan.learned | doubles | {files.ids[uri]: uri for uri in no_image}
     if removed:
         require_listable(plan.folder, filled=True)
         files.remove(removed)
     note_unreadable(files, unreadable, seen)
     note_left_out(files, [files.path_of(uri) for uri in plan.trained], TRAINED)
     note_touched(files, [*plan.files.touched, *plan.files.settled], seen)
-    return _result(files, replace(plan, gone=gone), unreadable, no_images)
+    return _result(files, replace(plan, gone=gone), unreadable, no_image)
 
 
-def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
+def no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     """Return which of the files that cannot be read have a record, and are certainly no images, or are gone.
 
     A file of which no decoder has judged the bytes, or that cannot be read now, may still be an image.
@@ -175,12 +177,12 @@ def _no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
     ]
 
 
-def _doubles(plan: FolderChanges, unreadable: Collection[str], no_images: Collection[str]) -> dict[int, str]:
+def _doubles(plan: FolderChanges, unreadable: Collection[str], no_image: Collection[str]) -> dict[int, str]:
     """Return the other records to remove; that of a file that could not be encoded now may be the true one."""
-    return {record: uri for record, uri in plan.doubles.items() if uri not in unreadable or uri in no_images}
+    return {record: uri for record, uri in plan.doubles.items() if uri not in unreadable or uri in no_image}
 
 
-def _unreadable(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
+def unreadable_files(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
     """Decode files, only to see which cannot be read, and why."""
     limits = Limits.for_callers(2)
 
@@ -194,19 +196,19 @@ def _unreadable(files: IndexedFiles, uris: list[str]) -> dict[str, str]:
     return {uri: why for uri, why in zip(uris, in_threads(reason, uris), strict=True) if why}
 
 
-def _result(files: IndexedFiles, plan: FolderChanges, unreadable: dict[str, str], no_images: list[str]) -> Synced:
+def _result(files: IndexedFiles, plan: FolderChanges, unreadable: dict[str, str], no_image: list[str]) -> Synced:
     found, changed = plan.files, set(plan.files.changed)
     not_replaced = sum(uri in changed for uri in unreadable)
-    doubles = len(_doubles(plan, unreadable, no_images))
+    doubles = len(_doubles(plan, unreadable, no_image))
     return Synced(
         plan.folder,
         added=len(found.new) - len(plan.moved) - (len(unreadable) - not_replaced),
         replaced=len(found.changed) - not_replaced,
         moved=len(plan.moved),
-        removed=len(plan.gone) + doubles + len(no_images),
+        removed=len(plan.gone) + len(plan.learned) + doubles + len(no_image),
         touched=len(found.touched),
         unchanged=found.unchanged + len(found.settled),
-        others=plan.others + not_replaced - len(no_images) + len(plan.doubles) - doubles,
+        others=plan.others + not_replaced - len(no_image) + len(plan.doubles) - doubles,
         encoded=len(plan.encoded) - len(unreadable),
         skipped=[*plan.skipped, *((files.path_of(uri), why) for uri, why in unreadable.items())],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from semcut.connector.data.image_contents import digest_of, in_threads
 from semcut.connector.data.image_uris import canonical_uri, path_of, paths_of, uri_of
 from semcut.connector.retrieval.file_facts import FileFacts, KnownFiles, Unreadable
+from semcut.connector.retrieval.records_by_uri import canonical_names, first_ids
 from semcut.indexes import Encodings, FaissIndex, SemanticIndex
 
 _SETTLED_NS = 2_000_000_000
@@ -116,14 +117,11 @@ class IndexedFiles:
         with self._lock:
             if self._version != self.index.version:
                 version, ids = self.index.version, self.index.ids().tolist()
-                uris = self.index.uris(ids)
-                root = self.root
-                names = uris if root is None else [uri and canonical_uri(uri, root) for uri in uris]
-                found = dict(zip(reversed(names), reversed(ids), strict=True))
-                found.pop(None, None)
+                names = canonical_names(self.index.uris(ids), self.root)
+                found = first_ids(ids, names)
                 pairs = zip(names, ids, strict=True) if len(found) < len(ids) else ()
                 self._others = [(name, record) for name, record in pairs if name is None or found[name] != record]
-                self._ids, self._version, self._known = found, version, None  # type: ignore[assignment]
+                self._ids, self._version, self._known = found, version, None
             return self._ids
 
     @property
@@ -166,6 +164,7 @@ class IndexedFiles:
         uris: Sequence[str],
         seen: Sequence[Observed | None],
         replaced: Collection[int] = (),
+        trained: Callable[[str], bool | None] = lambda digest: None,
     ) -> None:
         """Add records of files, and replace records, in one change.
 
@@ -174,6 +173,7 @@ class IndexedFiles:
             uris: n uris.
             seen: each file before its content was read; None if nothing may be known of it.
             replaced: the ids that records may have already.
+            trained: says of a digest whether the network was trained on this content, None if that is not known.
 
         Raises:
             DuplicateIdError: records have other ids already.
@@ -196,9 +196,9 @@ class IndexedFiles:
             self._version = self.index.version
         pairs = [(self.path_of(uri), found) for uri, found in zip(uris, seen, strict=True)]
         facts = {
-            uri: FileFacts(record, found.size, found.mtime_ns if found.settled else None, str(found.digest))
+            uri: FileFacts(record, found.size, found.mtime_ns if found.settled else None, digest, trained(digest))
             for uri, record, found in zip(uris, given, in_threads(_since, pairs), strict=True)
-            if found is not None
+            if found is not None and (digest := found.digest) is not None
         }
         known.note(self._number, facts, {})
 

@@ -74,12 +74,16 @@ def choose_network(
     )
 
 
-def require_trained_backbone(weights: str | None, start: str | os.PathLike[str] | None) -> None:
-    """Refuse to freeze a backbone that nothing has trained.
+def require_trained_backbone(weights: str | None, start: str | os.PathLike[str] | None, *, codes: bool = False) -> None:
+    """Refuse to freeze a backbone that nothing has trained, or codes that are not those of a network.
 
     Raises:
-        InvalidParameterError: there are neither weights nor a network to start from.
+        InvalidParameterError: there are neither weights nor a network to start from; or codes need the latter.
     """
+    if codes and start is None:
+        raise InvalidParameterError(
+            "freeze_codes keeps the codes of a trained network: give that network with --start (in Python start)"
+        )
     if weights is None and start is None:
         raise InvalidParameterError(
             "freeze keeps the backbone as it is, but without weights or a network to start from it is random and would "

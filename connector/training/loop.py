@@ -37,6 +37,7 @@ from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
 from semcut.connector.training.batches import NumberedFiles, augment, checked_images, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
+from semcut.connector.training.class_growth import digests_with, divided, freeze_codes
 from semcut.connector.training.default_network import require_trained_backbone
 from semcut.connector.training.frozen_features import FrozenFeatures, Layers, cached_features, has_shared_backbone
 from semcut.connector.training.run_directory import (
@@ -83,15 +84,15 @@ def train(
     """Train a network and write its checkpoint.
 
     Args:
-        images: images to train on; some of them are held out for validation. Unless they have digests, as those of
-            `readable_images` have, they are checked first; what cannot be read is left out with a `SemcutWarning`.
-        architecture: architecture of the network, with the classes of `images`.
+        images: images to train on; some are held out for validation. Unless they have digests, as those of
+            `readable_images`, they are checked first; what cannot be read is left out with a `SemcutWarning`.
+        architecture: architecture of the network, with the classes of `images`; `start` changes their order.
         config: settings of the training.
         path: the run directory: new, empty, or with `resume` the directory of an unfinished training.
         weights: weights of the backbone to start from, see `backbones`.
         start: run directory of a trained network to start from (warm start) in place of `weights`. The network must
-            have the same architecture; only the image size may differ. It must have been trained on the same images,
-            with the same images held out for validation, so that neither network is trained on validation images.
+            have the same architecture; only the image size may differ, and there may be new classes (`class_growth`).
+            Else it must have been trained on the same images, with the same ones held out for validation.
         resume: continue a stopped training in `path` with the same settings and images; start a new training if `path`
             has none. A finished network stays as it is.
         progress: called after every step with the number of images processed in all epochs so far, the number of images
@@ -102,8 +103,7 @@ def train(
             several labels, the device cannot be used, or the loss is not finite.
         CheckpointError: the disk refuses; `path` has the state or the network of a training with other settings or
             images; or the network to start from has another architecture or was trained on other images.
-        InvalidParameterError: the backbone is frozen, but has neither `weights` nor a network to `start` from; or an
-            argument is of another type.
+        InvalidParameterError: what is frozen comes from neither `weights` nor `start`; an argument is of another type.
     """
     instance_given("images", images, ImageSet, "semcut.connector.data.sources.load(folder) makes one")
     require_one_label(images.files, images.label_sets, "training")
@@ -115,7 +115,7 @@ def train(
     resume = flag_given("resume", resume)
     callback_given("progress", progress)
     if config.freeze:
-        require_trained_backbone(weights, start)
+        require_trained_backbone(weights, start, codes=config.freeze_codes)
     has_state = require_place(path, resume)
     require_one_line_each(images.files)
     if images.digests is None:
@@ -124,7 +124,8 @@ def train(
         raise DataError(
             f"the images and the network have different classes ({len(images.classes)} and {len(architecture.classes)})"
         )
-    training, validation = images.split(config.validation, config.seed)
+    training, validation = divided(images, start, config.validation, config.seed)
+    architecture = architecture.model_copy(update={"classes": training.classes})
     if len(training) < 2:
         raise DataError(f"only {len(training)} images are left for training after validation, expected at least 2")
     run = _Run(training, validation, architecture, config, path, weights, start, progress)
@@ -155,7 +156,9 @@ class _Run:
         assert training.digests is not None
         assert validation.digests is not None
         self.digests = TrainingDigests(frozenset(training.digests), frozenset(validation.digests))
+        torch.manual_seed(config.seed)
         warm = None if start is None else load_start(start, self.digests, architecture)
+        self.digests = self.digests if warm is None else digests_with(warm.training_digests(), self.digests)
         self._settings = {
             "config": config.model_dump(mode="json", exclude={"workers", "device"}),
             "architecture": architecture.model_dump(mode="json"),
@@ -164,10 +167,10 @@ class _Run:
             "images": len(training) + len(validation),
             "image_contents": contents_of(training, validation),
         }
-        torch.manual_seed(config.seed)
         self._device = device_named(config.device)
         net = SemanticHashNet(architecture, weights) if warm is None else trained_net(warm)
         net.temperature.fill_(1)
+        self._fixed = freeze_codes(net) if config.freeze_codes else ()
         self._net = net.to(self._device).to(memory_format=torch.channels_last)
         backbone = list(self._net.backbone.parameters())
         backbone_ids = {id(parameter) for parameter in backbone}
@@ -234,6 +237,8 @@ class _Run:
         total, seen, rate = 0.0, 0, 0.0
         if self._frozen is not None:
             net.backbone.eval()
+        for layer in self._fixed:
+            layer.eval()
         for step, (inputs, labels) in enumerate(self._inputs(order, generator)):
             if len(labels) < 2:  # batch normalisation cannot learn from one image
                 continue
@@ -314,13 +319,8 @@ class _Run:
     def _save_state(self) -> None:
         """Write the state after an epoch, then the metrics of all epochs."""
         groups = {"net": self._net.state_dict(), "best": self._best, "optimiser": optimiser_tensors(self._optimiser)}
-        content = {
-            "settings": self._settings,
-            "metrics": self._metrics,
-            "best": self._best_metrics,
-            "scaler": self._scaler.state_dict(),
-        }
-        write_state(self._path / STATE, groups, content)
+        content = {"settings": self._settings, "metrics": self._metrics, "best": self._best_metrics}
+        write_state(self._path / STATE, groups, {**content, "scaler": self._scaler.state_dict()})
         self._save_metrics()
 
     def _save_metrics(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from semcut.indexes.argument_checks import integer_given
 from semcut.indexes.config import Settings
@@ -24,6 +24,8 @@ class TrainConfig(Settings):
         label_smoothing: label smoothing of both losses; see `heads`.
         hash_weight: weight of the loss of the hash branch; see `heads.total_loss`.
         freeze: leave the backbone unchanged, and compute its outputs for each image once; see `frozen_features`.
+        freeze_codes: leave unchanged all that features and codes are computed by, and train only what tells the classes
+            apart; needs `freeze` and a network to start from. An index can then be linked to the new network as it is.
         calibrate: fit a temperature on the validation images; see `calibration`.
         augment: "none"; "shift" moves, scales and rotates images a little; "flip" also mirrors them; "strong" also
             changes colours and covers squares, for few images and many epochs. With `freeze`, only the mirroring is
@@ -43,12 +45,19 @@ class TrainConfig(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     hash_weight: float = Field(default=1.0, ge=0)
     freeze: bool = False
+    freeze_codes: bool = False
     calibrate: bool = False
     augment: Literal["none", "shift", "flip", "strong"] = "flip"
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=2, ge=1, le=256)
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _backbone_frozen_with_codes(self) -> TrainConfig:
+        if self.freeze_codes and not self.freeze:
+            raise ValueError("freeze_codes also needs freeze: codes change with the backbone")
+        return self
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Compute the learning rate of the two branches at a step, counted from 0, of `steps` steps in all.

@@ -1,9 +1,9 @@
 """Warm start: load the trained network whose weights a new training starts from.
 
-A warm start has two uses: train all layers of a network whose backbone was frozen so far, or train a network further on
-larger versions of its images. The loaded network must have been trained on the same images, with the same images held
-out for validation. Otherwise it could have been trained on validation images of the new training, and the choice of the
-epoch would be biased.
+A warm start has three uses: train all layers of a network whose backbone was frozen so far, train a network further on
+larger versions of its images, or give it more classes, see `class_growth`. Without new classes, the loaded network must
+have been trained on the same images, with the same images held out for validation. Otherwise it could have been trained
+on validation images of the new training, and the choice of the epoch would be biased.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from semcut.connector.data.training_digests import TrainingDigests
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network import Architecture, SemanticHashNet
+from semcut.connector.training.class_growth import grown
 from semcut.indexes.errors import CheckpointError, shown
 
 
@@ -29,12 +30,18 @@ def load_start(start: str | os.PathLike[str], images: TrainingDigests, architect
         The checkpoint, with its weights in a network of `architecture`.
 
     Raises:
-        CheckpointError: the directory holds no usable checkpoint, its architecture differs in more than the image size,
-            or it was trained on other images, or does not record on which.
+        CheckpointError: the directory holds no usable checkpoint, its architecture differs in more than the image size
+            and new classes, or it was trained on other images though there are no new classes, or does not record on
+            which.
     """
     checkpoint = Checkpoint.load(start)
     trained_net(checkpoint)
     found, expected = checkpoint.net.architecture.model_dump(), architecture.model_dump()
+    more = len(expected["classes"]) > len(found["classes"])
+    if more and expected["classes"][: len(found["classes"])] == found["classes"]:
+        found["classes"] = expected["classes"]
+    else:
+        more = False
     different = [
         f"{name} {shown(found[name])}, expected {shown(expected[name])}"
         for name in expected
@@ -43,7 +50,7 @@ def load_start(start: str | os.PathLike[str], images: TrainingDigests, architect
     if different:
         raise CheckpointError(f"start = {start}: that network has another architecture ({'; '.join(different)})")
     split = {name: checkpoint.training.get("config", {}).get(name) for name in ("seed", "validation")}
-    if checkpoint.training_digests() != images:
+    if not more and _without_doubles(checkpoint.training_digests()) != _without_doubles(images):
         raise CheckpointError(
             f"start = {start}: that network was trained on other images, or held out others for validation "
             f"(seed {split['seed']}, validation {split['validation']}): start from a network with the same images, "
@@ -51,9 +58,12 @@ def load_start(start: str | os.PathLike[str], images: TrainingDigests, architect
         )
     if checkpoint.net.architecture == architecture:
         return checkpoint
-    net = SemanticHashNet(architecture)
-    net.load_state_dict(checkpoint.net.state_dict())
-    return replace(checkpoint, net=net)
+    return replace(checkpoint, net=grown(trained_net(checkpoint), architecture))
+
+
+def _without_doubles(digests: TrainingDigests) -> TrainingDigests:
+    """Count an image that is in both parts, under two names, as trained on."""
+    return digests._replace(validation=digests.validation - digests.training)
 
 
 def trained_net(checkpoint: Checkpoint) -> SemanticHashNet:

@@ -7,6 +7,8 @@ Modules, in reading order:
     compaction           write the records that were not removed to new files
     backup               write a copy of an index to another directory
     restore              replace an index by a backup in one step
+    rebuilding           replace an index by one that is built beside it, such as one with more classes
+    directory_exchange   exchange two directories in one step, for both
     verify               find all damage, and the ids of the records that are damaged
     loaded_index         load an index from the disk, and refresh it after another process has changed it
     snapshot             `Snapshot`, an index after one change, immutable
@@ -24,8 +26,9 @@ Modules, in reading order:
     shared_lock          many reading threads or one writing thread
     id_map               from ids to row numbers
 
-Other packages use `Store`, `Durability`, `Snapshot`, `Columns`, `verify`, `restore`, `IdMap`, `SharedLock`, `specs`,
-`FORMAT_VERSION` and `atomic_write`, and no other part. A change of the files on the disk needs a new `FORMAT_VERSION`.
-Every write of records goes through `transactions`, `compaction`, `backup` or `directory`. The tests
+Other packages use `Store`, `Durability`, `Snapshot`, `Columns`, `verify`, `restore`, `rebuilding`, `IdMap`,
+`SharedLock`, `specs`, `FORMAT_VERSION` and `atomic_write`, and no other part. A change of the files on the disk needs
+a new `FORMAT_VERSION`.
+Every write of records goes through `transactions`, `compaction`, `backup`, `rebuilding` or `directory`. The tests
 (`tests/indexes/storage/faults.py`) make each of their calls to the disk fail, or end the process there.
 """

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import count_unnormalised
 from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
+from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import Extent
@@ -70,7 +72,7 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
             files = create_columns(folder, index.config, like, replaced=True)
         on_error.callback(close_columns, files)
         unchanged = _times(before)
-        after = _write_records(before, generation, files, progress)
+        after = write_records(before, generation, files, progress)
         if _times(before) != unchanged:
             raise DamagedIndexError(
                 f"another program has changed files of {index.path} during the compaction, which was not made: restore "
@@ -90,24 +92,50 @@ def compact(index: LoadedIndex, progress: Progress | None) -> Snapshot:
     return snapshot
 
 
-def _write_records(before: Snapshot, generation: int, files: ColumnFiles, progress: Progress | None) -> Committed:
-    """Append the records of a snapshot to empty columns and return what to commit."""
-    config = before.cells.config
+def write_records(
+    before: Snapshot,
+    generation: int,
+    files: ColumnFiles,
+    progress: Progress | None,
+    wider: IndexConfig | None = None,
+) -> Committed:
+    """Append the records of a snapshot to empty columns and return what to commit.
+
+    Args:
+        before: the snapshot.
+        generation: number of the new generation.
+        files: the columns.
+        progress: called with the number of records written so far, and the total number of records.
+        wider: the configuration of the columns, if it has more classes than the snapshot; they get probabilities of 0.
+
+    Raises:
+        DamagedIndexError: a record is damaged.
+        StorageError: the disk refuses.
+    """
+    former = before.cells.config
+    config = wider or former
     extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(config), 0
     parts, rows = tee(before.row_batches(progress))
     for batch, part in zip(before.stored_batches(parts), rows, strict=True):
         features = decoded_features(batch.features, config.feature_step)
-        if not batch.possible(config, features):
+        if not batch.possible(former, features):
             raise DamagedIndexError(
                 "the index has records that it cannot have stored: restore it from a backup, or remove the records "
                 "that `semcut verify` names"
             )
-        cells, positions = cells.extended(batch.by_class(config))
+        if wider is None:
+            cells, positions = cells.extended(batch.by_class(config))
+            numbers = cells.numbers[positions]
+        else:
+            numbers, _ = cell_numbers(former, batch.by_class(former))
         # Compared batch by batch: forged records could belong to far more cells than the catalogue has.
-        if not np.array_equal(cells.numbers[positions], before.cells.numbers[before.columns.cells[part]]):
+        if not np.array_equal(numbers, before.cells.numbers[before.columns.cells[part]]):
             raise DamagedIndexError(
                 "records are outside of their cell: `semcut verify` names them; restore the index from a backup"
             )
+        if wider is not None:
+            batch = batch.widened(former, wider)
+            cells, positions = cells.extended(batch.by_class(wider))
         unnormalised += count_unnormalised(
             decoded_features(batch.features, config.feature_step), norm_tolerance(config)
         )

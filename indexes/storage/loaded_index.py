@@ -44,7 +44,7 @@ class LoadedIndex:
 
     def __init__(self, path: Path | None, config: IndexConfig, catalogue: Catalogue | None) -> None:
         self.path, self.config, self.catalogue = path, config, catalogue
-        self._identity = self._current_identity()
+        self._identity = catalogue_identity(path)
         self.snapshot: Snapshot
         self.committed: Snapshot
         if catalogue is None:
@@ -133,17 +133,7 @@ class LoadedIndex:
 
     def in_same_directory(self) -> bool:
         """Return whether the catalogue at the path is still the file that was opened; True for an index in memory."""
-        return self._current_identity() == self._identity
-
-    def _current_identity(self) -> tuple[int, int] | None:
-        """Return the device and inode of the catalogue at the path, which distinguish it from every other file."""
-        if self.path is None:
-            return None
-        try:
-            found = os.stat(self.path / CATALOGUE)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+        return catalogue_identity(self.path) == self._identity
 
     def unchanged(self, snapshot: Snapshot) -> bool:
         """Return whether this snapshot is still the last one, in this process and in the catalogue.
@@ -161,6 +151,17 @@ class LoadedIndex:
         if self.catalogue is not None:
             self.catalogue.close()
         close_columns(self.files)
+
+
+def catalogue_identity(path: Path | None) -> tuple[int, int] | None:
+    """Return the device and inode of the catalogue in a directory, which distinguish it from every other file."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path / CATALOGUE)
+    except (OSError, ValueError):  # a ValueError means a zero byte in the path
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _continues(committed: Committed, before: Committed) -> bool:

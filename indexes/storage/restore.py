@@ -5,7 +5,7 @@ files into its memory, and would read a mixture, or be killed by the system wher
 
 1. writes a checked copy of the backup beside the index;
 2. takes the writer's lock of the index, so that no writer is at work, and gives the copy the modes of the index;
-3. exchanges the two directories by one call of the system, or, where the file system cannot do that, by two renames;
+3. exchanges the two directories, see `directory_exchange`;
 4. deletes the previous directory. Processes that have it open still read the previous state, until they open the index
    again.
 
@@ -15,21 +15,18 @@ A crash leaves the previous index or the restored one at the path, and perhaps t
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 from pathlib import Path
 
 from semcut.indexes.errors import IndexExistsError, StorageError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.directory import belongs_to_index, require_index, sync_path
+from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import other_files
-from semcut.indexes.storage.generation_folders import delete_tree, take_modes_of_index
+from semcut.indexes.storage.generation_folders import delete_tree
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
-
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
@@ -118,29 +115,6 @@ def _replace(path: Path, scratch: Path) -> None:
     try:
         lock.acquire()  # Ctrl-C can come when it returns
         _require_replaceable(path, scratch)  # again, because the copy takes a while
-        take_modes_of_index(scratch, path)
-        if not _exchange(path, scratch):
-            previous = path.with_name(f"{path.name}.replaced")
-            os.rename(path, previous)
-            try:
-                os.rename(scratch, path)
-            except OSError:
-                os.rename(previous, path)
-                raise
-            os.rename(previous, scratch)
-        sync_path(path.parent)
+        exchange_directories(path, scratch)
     finally:
         lock.release()
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two directories by one call, and return whether the file system can do that."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):  # glibc before 2.28
-        return False
-    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), os.fspath(one))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import StorageError
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.backup import backup
 from semcut.indexes.storage.catalogue import Catalogue
@@ -21,7 +22,7 @@ from semcut.indexes.storage.catalogue_connection import integrity_errors
 from semcut.indexes.storage.compaction import compact
 from semcut.indexes.storage.directory import CATALOGUE, lock_new_directory, new_index, require_index
 from semcut.indexes.storage.files_beside import Beside
-from semcut.indexes.storage.loaded_index import LoadedIndex
+from semcut.indexes.storage.loaded_index import LoadedIndex, catalogue_identity
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.transactions import NO_ROWS, Durability, Transactions
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -93,6 +94,20 @@ class Store:
                 message says why.
         """
         path = path.absolute()
+        while True:
+            found = catalogue_identity(path)
+            try:
+                store = Store._opened(path, durability)
+            except StorageError:
+                if catalogue_identity(path) == found:
+                    raise
+                continue  # another index replaced it, and its files would be mixed with those of the former one
+            if catalogue_identity(path) == found:
+                return store
+            store.close()
+
+    @staticmethod
+    def _opened(path: Path, durability: Durability) -> Store:
         require_index(path)
         catalogue = Catalogue(path / CATALOGUE)
         try:

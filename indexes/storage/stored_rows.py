@@ -66,6 +66,13 @@ class StoredRows(NamedTuple):
         features = coded_features(config, encodings.features) if encodings.coded is None else encodings.coded
         return StoredRows(encodings.ids, encodings.codes, probabilities, features, encodings.uris)
 
+    def widened(self, config: IndexConfig, wider: IndexConfig) -> StoredRows:
+        """Return the records as an index with more classes stores them, all of whose new probabilities are 0."""
+        more = wider.classes - config.classes
+        if not more or config.stored_probabilities < config.classes:  # packed rows name the classes of their values
+            return self
+        return self._replace(probabilities=np.pad(self.probabilities, ((0, 0), (0, more))))
+
     def by_class(self, config: IndexConfig) -> NDArray[np.float32] | PackedRows:
         """Return the probabilities, (n, C) or packed."""
         small = config.stored_probabilities < config.classes

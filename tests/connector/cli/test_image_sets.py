@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,11 @@ def test_train_index_and_evaluate_see_the_same_images_and_classes(place: Path) -
     assert {os.path.basename(name) for name, _ in measured["skipped"]} >= {"broken.png", "notes.txt", "ant", "loop"}
 
 
-@pytest.mark.parametrize("case", ["another way to write the path", "moved", "copied flat", "linked", "in an archive"])
+@pytest.mark.parametrize(
+    "case",
+    ["another way to write the path", "moved", "copied flat", "linked", "links", "strange names", "in an archive",
+     "in a zip", "in a list"],
+)  # fmt: skip
 def test_training_images_are_left_out_by_their_content(place: Path, case: str, tmp_path: Path) -> None:
     source: object = "../photos"
     cwd = place / "photos"
@@ -79,6 +84,25 @@ def test_training_images_are_left_out_by_their_content(place: Path, case: str, t
     elif case == "linked":
         (tmp_path / "link").symlink_to(place / "photos" / "cat")
         source = tmp_path / "link"
+    elif case == "links":
+        for number, file in enumerate(sorted((place / "dogs").glob("[0-9]*.png"))):
+            (os.link if number % 2 else os.symlink)(file, tmp_path / f"link{number}")
+        source = picture(tmp_path / "new.png", 778).parent
+    elif case == "strange names":
+        for number, file in enumerate(sorted((place / "dogs").glob("[0-9]*.png"))):
+            shutil.copyfile(file, tmp_path / f"-\x1b[1m {number}%20\u0301\\.PNG.txt")
+        source = picture(tmp_path / "new.png", 778).parent
+    elif case == "in a zip":
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted((place / "dogs").glob("[0-9]*.png")):
+                archive.write(file, f"other/{file.stem}.jpg")
+            archive.write(picture(tmp_path / "new.png", 778), "other/new.png")
+        os.utime(tmp_path / "a.zip", (5, 5))
+        source = tmp_path / "a.zip"
+    elif case == "in a list":
+        files = [*sorted((place / "dogs").glob("[0-9]*.png")), picture(tmp_path / "new.png", 778)]
+        (tmp_path / "a.csv").write_text("path\n" + "".join(f"{file}\n" for file in files))
+        source = tmp_path / "a.csv"
     elif case == "in an archive":
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             tar.add(place / "dogs", "dogs", filter=lambda member: member if "\udcff" not in member.name else None)
@@ -146,3 +170,14 @@ def test_index_names_a_folder_that_is_in_two_classes(place: Path, tmp_path: Path
     added, printed = index(place, tmp_path / "photos")
     assert added == 24
     assert "are in two classes, and their images count for both" in " ".join(printed.split())
+
+
+def test_evaluate_counts_copies_of_training_images_as_queries(place: Path, tmp_path: Path) -> None:
+    index(place, place / "photos")
+    made = max(place.glob("index *"), key=os.path.getmtime)
+    for number in range(3):
+        (tmp_path / "queries" / "dog").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / "dogs" / f"{number}.png", tmp_path / "queries" / "dog" / f"new{number}.jpg")
+    picture(tmp_path / "queries" / "cat" / "new.png", 779)
+    measured = json.loads(semcut("evaluate", made, tmp_path / "queries", "-t", 0, "--json", cwd=place).stdout)
+    assert measured["trained"] == {"records": 24, "known_records": 24, "queries": 3}

@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 
 from semcut.connector.adoption.adopt import AdoptionChoices, adopt
-from semcut.connector.data import sources
+from semcut.connector.data import source_folders
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.trusted_networks import TRUSTED, require_trust, trust
 from semcut.indexes.errors import CheckpointError, DataError
@@ -46,7 +46,7 @@ def test_an_account_without_a_home_has_no_folder(library: str, tmp_path: Path, m
     with pytest.raises(DataError, match="no home folder for the data of semcut: set SEMCUT_DATA to a folder"):
         trust(OTHER)
     with pytest.raises(DataError, match="set SEMCUT_CACHE to a folder"):
-        sources.cache()
+        source_folders.cache()
 
 
 def test_a_network_that_takes_the_place_of_an_adopted_one_is_not_trusted(

@@ -687,6 +687,44 @@ def test_a_picture_that_was_moved_out_of_the_folder_and_added_there_is_not_lost(
         assert (connector.ids_of([other / "moved.png", other / "changed.png"]) >= 0).all()
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_training_images_stay_out_by_their_content_wherever_they_are(
+    dry_run: bool, photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    first, second, third = digits.sample(600).files[:3]
+    shutil.copy(first, photos / "a" / "trained.png")
+    settle(photos)
+    arguments = ["index", "photos", "--model", model.path, "--out", "index", "--exclude-training", "--json"]
+    records = json.loads(semcut(*arguments, cwd=tmp_path).stdout)["added"]
+    os.utime(photos / "a" / "trained.png", ns=(LONG_AGO, LONG_AGO + 10**9))  # touched
+    shutil.copy(second, photos / "b" / "later.png")
+    (photos / "b" / "link.png").symlink_to(third)
+    replaced = sorted(content(tmp_path / "index"))[0]
+    shutil.copy(third, photos / replaced)
+    new = next(file for file in digits.files if file not in set(digits.sample(600).files))
+    (photos / "c" / "new.png").write_bytes(Path(new).read_bytes() + b"not compared with it")
+    settle(photos)
+    done = sync(tmp_path / "index", *(["--dry-run"] if dry_run else []))
+    assert figures(done) == {"added": 1, "removed": 1, "unchanged": records - 1, "encoded": 1}
+    reasons = {Path(name).name: reason for name, reason in done["skipped"]}
+    names = {"trained.png", "later.png", "link.png", Path(replaced).name}
+    assert {name for name, reason in reasons.items() if reason == "the network was trained on it"} >= names
+    if not dry_run:
+        assert figures(sync(tmp_path / "index")) == {"unchanged": records}
+
+
+def test_a_network_that_lost_its_record_lets_no_training_image_in(
+    photos: Path, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    shutil.copytree(model.path, tmp_path / "model")
+    semcut("index", "photos", "--model", "model", "--out", "index", "--exclude-training", cwd=tmp_path)
+    before = content(tmp_path / "index")
+    (tmp_path / "model" / "training-images.safetensors").unlink()
+    shutil.copy(digits.sample(600).files[0], photos / "a" / "trained.png")
+    assert "does not record the contents" in semcut("sync", "index", cwd=tmp_path, status=1).stderr
+    assert content(tmp_path / "index") == before
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "the folder above"])
 @pytest.mark.parametrize("added", [False, True])
 def test_a_copy_of_a_folder_that_is_not_mounted_is_known(left: str, added: bool, index: Path, photos: Path) -> None:
@@ -794,6 +832,13 @@ def test_a_training_image_that_was_added_keeps_its_record_when_it_is_moved(
     semcut("index", "photos", "--model", model.path, "--out", "index", "--exclude-training", cwd=tmp_path)
     semcut("add", "index", trained, cwd=tmp_path)
     before = content(tmp_path / "index")["a/trained.png"]
+    os.utime(trained, ns=(LONG_AGO, LONG_AGO + 10**9))
+    assert sync(tmp_path / "index")["touched"] == 1
     trained.rename(photos / "b" / "trained.png")
     assert sync(tmp_path / "index")["moved"] == 1
     assert content(tmp_path / "index")["b/trained.png"] == before
+    (tmp_path / "index" / FACTS).unlink()  # then nothing says that it was added, and is no file that has become one
+    planned, done = sync(tmp_path / "index", "--dry-run"), sync(tmp_path / "index")
+    assert figures(planned) == figures(done)
+    assert done["removed"] == 1
+    assert "b/trained.png" not in content(tmp_path / "index")

@@ -50,7 +50,7 @@ def test_a_failed_compaction_deletes_only_its_columns(path, batch, monkeypatch):
         keep(path / "generation-1" / "photo.jpg")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compaction, "_write_records", fail)
+    monkeypatch.setattr(compaction, "write_records", fail)
     with FaissIndex.open(path) as index, pytest.raises(OSError, match="No space"):
         index.compact()
     assert [file.name for file in (path / "generation-1").iterdir()] == ["photo.jpg"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex, IndexExistsError, LockedError, NotAnIndexError, StorageError
-from semcut.indexes.storage import restore as restoring
+from semcut.indexes.storage import directory_exchange
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.restore import restore
 from tests.indexes.storage.stored_index import assert_holds, column, contents, python
@@ -25,7 +25,7 @@ def backup(path, tmp_path) -> Path:
 @pytest.mark.parametrize("exchange", [True, False], ids=["by exchange", "by renames"])
 def test_an_index_is_replaced_while_it_is_read(path, backup, batch, exchange, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(restoring, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(directory_exchange, "_exchange", lambda one, other: False)
     with FaissIndex.open(path) as index:
         index.add(batch[4:])
     before = contents(backup)
