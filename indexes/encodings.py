@@ -228,8 +228,8 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
     Raises:
         InvalidEncodingsError: it cannot be read, has masked values, or has other dimensions.
     """
-    ma = sys.modules.get("numpy.ma")  # loaded if there is a masked array
-    if ma is not None and ma.is_masked(value):
+    is_masked = _loaded("numpy.ma", "is_masked")
+    if is_masked is not None and is_masked(value):
         raise InvalidEncodingsError(f"{name} have masked values, which no index can hold: fill or drop them")
     try:
         array = np.asarray(_readable(value))
@@ -244,23 +244,28 @@ def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
     return array
 
 
+def _loaded(module: str, name: str) -> Any:
+    """Return an object of a module; None if the module was not imported, or another thread is importing it."""
+    return getattr(sys.modules.get(module), name, None)
+
+
 def _readable(value: Any) -> Any:
     """Return a tensor of torch, lists of them, or a sparse matrix of scipy as what numpy can read.
 
     Neither torch nor scipy is imported for that.
     """
-    sparse = sys.modules.get("scipy.sparse")
-    if sparse is not None and sparse.issparse(value):
+    issparse, tensor = _loaded("scipy.sparse", "issparse"), _loaded("torch", "Tensor")
+    if issparse is not None and issparse(value):
         return value.toarray()
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if tensor is None:
         return value
-    if isinstance(value, list | tuple) and _holds_tensors(value, torch.Tensor):
+    torch = sys.modules["torch"]
+    if isinstance(value, list | tuple) and _holds_tensors(value, tensor):
         parts = [np.asarray(_readable(part)) for part in value]
         if shapes := sorted({part.shape for part in parts[1:]} - {parts[0].shape}):
             raise ValueError(f"it is a list of tensors of shapes {parts[0].shape} and {shapes[0]}, expected one shape")
         return parts
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, tensor):
         return value
     value = value.detach()
     if value.layout != torch.strided:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import FrozenInstanceError
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -148,6 +150,14 @@ def test_probabilities_just_below_zero_become_zero():
     assert given[0, 1] == -1e-9
     with pytest.raises(InvalidEncodingsError, match=r"go down to -0\.01"):
         Encodings(**arrays(1) | {"probabilities": np.array([[1.01, -0.01]])})
+
+
+def test_a_package_that_another_thread_is_importing_is_not_looked_into(monkeypatch):
+    for name in ("torch", "scipy.sparse", "numpy.ma"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    probabilities = np.full((2, 4), 0.25, np.float32)
+    batch = Encodings(probabilities=probabilities, codes=np.zeros((2, 4), np.uint8), features=[[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(batch.probabilities, probabilities)
 
 
 def test_lists_of_tensors_are_read_as_whole_tensors_are():
