@@ -87,6 +87,7 @@ class CompiledSearch:
             scored=scored,
             doubt=_DOUBT,
             mass=self._cells.largest_mass,
+            only_above=params.cutoff is None and params.shortlist is None and params.ranking != "distance",
         )
         result, reasons = self._answers(queries, cutoffs, params.k, settings)
         for _ in range(_ROUNDS if np.count_nonzero(reasons) else 0):

@@ -74,6 +74,7 @@ class SearchSettings(NamedTuple):
         doubt: a factor on the error bounds of sums: 1, except in tests, which raise it so that kernels leave more
             queries to the vectorised search.
         mass: the largest mass of all records.
+        only_above: whether records with a score of at most the cutoff are no results, see `beyond_cutoff`.
     """
 
     cutoff: float
@@ -83,6 +84,7 @@ class SearchSettings(NamedTuple):
     scored: bool
     doubt: float
     mass: float
+    only_above: bool
 
 
 class ResultArrays(NamedTuple):

@@ -92,41 +92,43 @@ def rank(
     rounding = (feature.shape[0] + 8) * SUM_ERROR * task.doubt
     relevance_rounding = (weights.shape[0] + 8) * SUM_ERROR * task.doubt
     rough_error = (feature.shape[0] + 8) * 2.0**-23
+    largest = np.float32(-task.cutoff) if task.only_above else np.float32(np.inf)
     for candidate in range(taken):
         row = lists.rows[near[candidate]]
+        limit = best.cost[k - 1] if count == k else largest
         most, r = np.float64(0), np.float32(0)
         sure = True
         if task.ranking != BY_DISTANCE:
             if not rows.probabilities_compared[row >> rows.shift]:
                 return UNCHECKED + int(row)
             most = largest_relevance(weights, classes, tail, limits, task.mass, rows, row) * (1 + relevance_rounding)
-            if count == k and -np.float32(most) > best.cost[k - 1]:  # no score is above R
+            if -np.float32(most) > limit:  # no score is above R
                 continue
         if task.ranking == BY_RELEVANCE:
             smallest, r = rounded_relevance(weights, rows, row, task.doubt)
-            if count == k and -r > best.cost[k - 1]:
+            if -r > limit:
                 continue
             sure = smallest == r
         if not rows.features_compared[row >> rows.shift]:
             return UNCHECKED + int(row)
-        if count == k and task.ranking != BY_RELEVANCE:
+        if limit < np.inf and task.ranking != BY_RELEVANCE:
             rough = np.float64(rough_feature_distance(feature, rows, row))
             least = np.float32(0)
             if np.isfinite(rough):
                 least = np.float32(np.sqrt(max(0.0, rough * (1 - rough_error) - UNDERFLOW)) * (1 - rounding))
-            if (-fused_score(np.float32(most), least) if task.ranking == BY_SCORE else least) > best.cost[k - 1]:
+            if (-fused_score(np.float32(most), least) if task.ranking == BY_SCORE else least) > limit:
                 continue
         length = np.sqrt(feature_distance(feature, rows, row))
         nearest = np.float32(length * (1 - rounding))
         sure &= nearest == np.float32(length * (1 + rounding))
         cost = -r if task.ranking == BY_RELEVANCE else nearest
         if task.ranking == BY_SCORE:
-            if count == k and -fused_score(np.float32(most), nearest) > best.cost[k - 1]:
+            if -fused_score(np.float32(most), nearest) > limit:
                 continue
             smallest, r = rounded_relevance(weights, rows, row, task.doubt)
             sure &= smallest == r
             cost = -fused_score(r, nearest)  # the lowest cost that rounding allows
-        if count == k and cost > best.cost[k - 1]:
+        if cost > limit:
             continue
         if not sure:
             return DOUBTFUL

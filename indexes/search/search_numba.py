@@ -66,7 +66,7 @@ def search(
         weights = queries.weights[query]
         task = SearchSettings(
             queries.cutoffs[query], settings.shortlist, settings.slack, settings.ranking, settings.scored,
-            settings.doubt, settings.mass,
+            settings.doubt, settings.mass, settings.only_above,
         )  # fmt: skip
         _clear_result(query, found)
         large, tail = large_weights(weights, task.cutoff, pruned.large)
