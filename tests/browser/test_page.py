@@ -153,6 +153,29 @@ def test_moving_the_cutoff_changes_what_is_scanned(page: Page, address: str, con
     expect(page.locator("#partitions-of-query li").last).to_contain_text("pruned")
 
 
+def test_places_are_filled_and_marked_unless_only_relevant_records_are_wanted(
+    page: Page, address: str, connector: Connector
+) -> None:
+    settings = {"k": 12, "cutoff": 0.99}
+    relevant = found(connector, 700, fill=False, **settings)
+    open_page(page, address, f"#id=700&{'&'.join(f'{name}={value}' for name, value in settings.items())}")
+    assert ids(page) == found(connector, 700, **settings)
+    assert len(page.query_selector_all("#hits [data-filled=true]")) == 12 - len(relevant) > 0
+    expect(page.locator("#hits")).to_contain_text("not relevant")
+    expect(page.locator("#status")).to_contain_text(f"{len(relevant)} relevant, {12 - len(relevant)} filled")
+    page.check("#only")
+    expect(page.locator("#hits [data-filled=true]")).to_have_count(0)
+    assert ids(page) == relevant
+    page.uncheck("#only")
+    page.locator("#cutoff").evaluate("one => { one.value = one.min; one.dispatchEvent(new Event('input')); }")
+    expect(page.locator("#cutoff-value")).to_have_text("none")
+    page.select_option("#ranking", "relevance")
+    expect(page.locator("#hits [data-filled=true]")).to_have_count(0)
+    wait_until_idle(page)
+    assert ids(page) == found(connector, 700, k=12, cutoff=None, ranking="relevance")
+    assert "cutoff=none" in page.url
+
+
 def test_brute_force_is_shown_next_to_the_search_and_agrees(page: Page, address: str, connector: Connector) -> None:
     open_page(page, address, "#id=10&shortlist=all&compare=1")
     assert ids(page) == ids(page, "#brute") == found(connector, 10, k=12, shortlist=None)
