@@ -13,8 +13,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from semcut.indexes.errors import InvalidParameterError, shown
 from semcut.indexes.kernels import kernel_cache
 from semcut.indexes.scanners.choose import apply_changes, build_scanner, changed_rows
+from semcut.indexes.scanners.engine_names import choose_engine
 
 if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
@@ -108,3 +110,21 @@ class EngineSwitch:
                     return
                 del index
             time.sleep(_RETRY_SECONDS)
+
+
+def engine_given(given: str, device: str) -> str:
+    """Return the name of the engine for an index, see `choose_engine`; compile its kernels if it was named.
+
+    Raises:
+        InvalidParameterError, MissingDependencyError: as for `choose_engine`.
+    """
+    if not isinstance(given, str):
+        raise InvalidParameterError(f"engine = {shown(given)}, expected a name")
+    if not isinstance(device, str):
+        raise InvalidParameterError(f"device = {shown(device)}, expected cpu, cuda or cuda with a number")
+    name = choose_engine(given, device)
+    if name == "compiled":
+        from semcut.indexes.warmup import compile_if_missing
+
+        compile_if_missing()
+    return name

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,13 @@ from semcut.indexes.changes import Changes
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.engine_switch import EngineSwitch
-from semcut.indexes.errors import InvalidParameterError, shown
+from semcut.indexes.engine_switch import EngineSwitch, engine_given
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, device_names
-from semcut.indexes.scanners.engine_names import EngineName, choose_engine
+from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.snapshot import Snapshot
@@ -96,9 +96,9 @@ class FaissIndex(SemanticIndex):
         """
         place = None if path is None else path_given("path", path)
         instance_given("config", config, IndexConfig)
-        name = _engine(engine, device)
+        name = engine_given(engine, device)
         device_names(name, device)  # raises before the directory is created
-        return cls(Store.create(place, config, durability_given(durability)), name, device)
+        return cls(Store.create(place, config, durability_given(durability)), name, device)._with(durability, engine)
 
     @classmethod
     def open(
@@ -127,10 +127,21 @@ class FaissIndex(SemanticIndex):
             SemcutWarning: records are known to be missing, see `unfinished`.
         """
         place = path_given("path", path)
-        name = _engine(engine, device)
-        opened = cls(Store.open(place, durability_given(durability)), name, device)
+        name = engine_given(engine, device)
+        opened = cls(Store.open(place, durability_given(durability)), name, device)._with(durability, engine)
         warn_if_unfinished(place, len(opened), stacklevel=2)
         return opened
+
+    def _with(self, durability: Durability, engine: EngineName) -> Self:
+        self._options: dict[str, Any] = {"durability": durability, "engine": engine, "device": self._searchable.device}
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return how `pickle` and `copy` open a stored index again, at its last commit; refuse an index in memory."""
+        if self._store.path is None:
+            return super().__reduce_ex__(protocol)
+        self.flush()
+        return partial(type(self).open, **self._options), (str(self._store.path),)
 
     def __len__(self) -> int:
         self._changes.settle()
@@ -333,16 +344,3 @@ class FaissIndex(SemanticIndex):
         if switch is not None and not switch.look():
             self._switch = None
         return self._searchable.search(queries, params, self._scored, trace)
-
-
-def _engine(given: str, device: str) -> str:
-    if not isinstance(given, str):
-        raise InvalidParameterError(f"engine = {shown(given)}, expected a name")
-    if not isinstance(device, str):
-        raise InvalidParameterError(f"device = {shown(device)}, expected cpu, cuda or cuda with a number")
-    name = choose_engine(given, device)
-    if name == "compiled":
-        from semcut.indexes.warmup import compile_if_missing
-
-        compile_if_missing()
-    return name

@@ -100,12 +100,9 @@ class SemanticIndex(ABC):
         self.upsert(encodings)
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
-        """Delete remains of these records that crashed writers have left, in backends where that can happen.
+        """Delete remains of the records with (n,) int64 ids that crashed writers have left, where that can happen.
 
         No other writer may be active. By default there are no such remains.
-
-        Args:
-            ids: (n,) int64.
         """
         self._ids_given(ids)
 
@@ -163,6 +160,12 @@ class SemanticIndex(ABC):
             return self._search(queries, params, None).reading_uris_with(self.uris)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
             return self._search(queries, params, trace).reading_uris_with(self.uris)
+
+    async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
+        """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
+        import asyncio
+
+        return await asyncio.to_thread(self.search, queries, **settings)
 
     def get(self, ids: Any) -> Records:
         """Return the records with these ids, with all their arrays, in the order of the ids.
@@ -232,16 +235,13 @@ class SemanticIndex(ABC):
         return explain(self._cells(), weights, limit, self.capabilities.counts_codes)
 
     def members(self, partition: int, limit: int = 100, *, ambiguous: bool = False) -> NDArray[np.int64]:
-        """Return ids of some records of a partition.
+        """Return ids of some records of a partition: (n,) int64, n at most `limit`.
 
         Args:
             partition: its dominant class.
             limit: the largest number of ids to return, from 1 to `MAX_MEMBERS`.
             ambiguous: whether to prefer records with a low probability of the dominant class; the order may be
                 approximate. Otherwise any records of the partition are returned.
-
-        Returns:
-            (n,) int64, n at most `limit`.
 
         Raises:
             InvalidParameterError: an argument is out of range.
@@ -284,7 +284,7 @@ class SemanticIndex(ABC):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse `pickle` and `copy`, which cannot copy open files, locks and mapped memory."""
-        raise InvalidParameterError("an index cannot be pickled or copied: open it by its path in each process")
+        raise InvalidParameterError("an index in memory or on a server cannot be pickled or copied")
 
     def _checked(self, encodings: Encodings) -> Encodings:
         """Check a batch as far as possible without reading records, and return it with the values that are stored."""

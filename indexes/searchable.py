@@ -50,7 +50,7 @@ class Searchable:
     """
 
     def __init__(self, snapshot: Snapshot, similarity: Similarity, engine: str, device: str) -> None:
-        self._similarity, self._engine, self._device = similarity, engine, device
+        self._similarity, self._engine, self.device = similarity, engine, device
         self.snapshot = snapshot
         self.scanner = build_scanner(snapshot, engine, device)
         self._features = build_gpu_features(snapshot, device)
@@ -145,8 +145,8 @@ class Searchable:
 
     def _replace(self, after: Snapshot) -> None:
         """Make searches see a snapshot, with a new scanner and a new map from ids to rows."""
-        scanner = build_scanner(after, self._engine, self._device)
-        features = build_gpu_features(after, self._device)
+        scanner = build_scanner(after, self._engine, self.device)
+        features = build_gpu_features(after, self.device)
         search = build_search(after, scanner, self._similarity, features)
 
         def replace() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from semcut.indexes.search.trace import SearchTrace
 from tests.indexes.generate import PROPERTY, World, assert_same, classified, each, filled, threads, worlds
 
 CONFIG = IndexConfig(classes=6, bits=32, dim=8, stored_probabilities=3)
-ENGINES = [*available_engines(), "torch", "flat"]
+ENGINES = [*available_engines(), *(["torch"] if find_spec("torch") else []), "flat"]
 RANKINGS = ["distance", "fused", "relevance"]
 
 
