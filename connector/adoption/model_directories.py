@@ -124,10 +124,10 @@ def _loaded(
     else:
         classes, guessed = named_classes(count)
         assumed += guessed
-    image_bytes(model.eval(), size)
-    network = checked_classifier(model, name or source, size)
+    taken = 2 * image_bytes(model.eval(), size)  # as `NetworkRunner.bytes_per_image` says
+    network = checked_classifier(model, name or source, size, taken)
     mean, std = (_channels(what, facts.get(what)) for what in ("mean", "std"))
-    return NamedNetwork(source, name, settings, network, classes, size, mean, std, assumed)
+    return NamedNetwork(source, name, settings, network, classes, size, mean, std, assumed, taken)
 
 
 def _model_of_timm(name: str, settings: dict[str, Any], count: int, file: Path) -> nn.Module:

@@ -35,6 +35,7 @@ from semcut.connector.models.classification_models import (
     remove_last_linear,
     torchvision_model,
 )
+from semcut.connector.models.device import images_at_once
 from semcut.connector.models.function_network import FunctionNetwork, name_of
 from semcut.connector.models.network_sources import Classifier, SourceName, plain_output
 from semcut.connector.models.source import Source
@@ -57,6 +58,7 @@ class NamedNetwork:
         image_size: pixels per side of its images.
         mean, std: mean and standard deviation of each channel.
         assumed: what of these is a guess, for the user to know; a sentence each.
+        image_bytes: memory that one image takes in the network; 0 if its layers are not followed.
     """
 
     source: SourceName
@@ -68,6 +70,7 @@ class NamedNetwork:
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     assumed: tuple[str, ...] = ()
+    image_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,22 @@ def named_network(network: str | os.PathLike[str] | Callable[[torch.Tensor], Any
     return _torchvision(name, hints)
 
 
-def checked_classifier(network: torch.nn.Module, name: str, image_size: int) -> Classifier:
-    """Take a classifier apart, and check that it computes the same logits as before.
+def checked_classifier(network: torch.nn.Module, name: str, image_size: int, image_bytes: int = 0) -> Classifier:
+    """Take a classifier apart, and check that it computes the same logits as before, of two images if they fit.
+
+    Args:
+        network: the classifier, on the CPU.
+        name: its name, for messages.
+        image_size: pixels per side of its images.
+        image_bytes: as in `NamedNetwork`.
 
     Raises:
         InvalidParameterError: it does not end in a linear layer, or does more after it.
         CheckpointError: it cannot take images of this size.
     """
     network.eval()
-    images = torch.randn((2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    count = images_at_once(torch.device("cpu"), image_bytes, 2)
+    images = torch.randn((count, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
             expected = plain_output(network(images))

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from semcut.connector.adoption.named_network import NamedNetwork
 from semcut.connector.data.images import read_batches
-from semcut.connector.models.device import device_named
+from semcut.connector.models.device import device_named, images_at_once
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
 
 _BATCH = 6
-"""Larger batches are not faster on a CPU, and take more memory."""
+"""Larger batches are not faster on a CPU, and take more memory. They are smaller where an image takes much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ class Sampler:
     def __init__(self, found: NamedNetwork, device: str, progress: Progress) -> None:
         self._device = device_named(device)
         self._found, self._progress = found, progress
+        self._batch = images_at_once(self._device, found.image_bytes, _BATCH)
         self._network = found.network.to(self._device).eval()
         self._mean, self._std = (
             torch.tensor(channels, device=self._device).view(3, 1, 1) * 255 for channels in (found.mean, found.std)
@@ -77,7 +78,7 @@ class Sampler:
             logits, directions = self._run(np.full((1, 3, size, size), 127, np.uint8))
             return Sample([], logits[:0], directions[:0], None if labels is None else labels[:0])
         parts, positions = [], []
-        for batch in read_batches(files, size, _BATCH):
+        for batch in read_batches(files, size, self._batch):
             if len(batch.positions):
                 parts.append(self._run(batch.pixels[..., ::-1].copy() if mirror else batch.pixels))
                 positions.append(batch.positions)

@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 
 from semcut.connector.data.archive_members import MAX_MEMBERS, Budget, RefusedArchiveError
 from semcut.connector.data.class_names import MAX_CLASSES, is_class_name, label_names
-from semcut.connector.data.decoding_messages import MAX_BYTES
-from semcut.connector.data.sample_folders import Sample
+from semcut.connector.data.sample_folders import MAX_SAMPLE_BYTES, Sample
 from semcut.indexes.errors import shown
 
 MAX_GROUP_BYTES = 1 << 30
@@ -68,7 +67,7 @@ def parquet_samples(stream: IO[bytes], name: str, budget: Budget, left_out: Coun
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns.names):
             for place in range(batch.num_rows):
                 content, given = columns.image(batch, place)
-                if content is None or len(content) > MAX_BYTES:
+                if content is None or len(content) > MAX_SAMPLE_BYTES:
                     left_out["row without the bytes of an image, or with too many"] += 1
                 else:
                     budget.charge(len(content))
@@ -116,14 +115,15 @@ class _Columns:
         self._names_of = {name: self._class_names(name) for name in (self._single, self._several) if name is not None}
         self.names = [name for name in (self._image, self._single, self._several, self._uri) if name is not None]
 
-    def image(self, batch: Any, place: int) -> tuple[bytes | None, str]:
-        """Return the bytes of an image, None if there are none; and what its name ends with."""
-        value = batch.column(self._image)[place].as_py()
+    def image(self, batch: Any, place: int) -> tuple[memoryview | None, str]:
+        """Return the bytes of an image, not copied, None if there are none; and what its name ends with."""
+        value = batch.column(self._image)[place]
         path = batch.column(self._uri)[place].as_py() if self._uri is not None else None
-        content = value
-        if isinstance(value, dict):
-            content, path = value["bytes"], path or value.get("path")
+        if pa.types.is_struct(value.type) and value.is_valid:
+            path = path or (value["path"].as_py() if "path" in value else None)
+            value = value["bytes"]
         last = path.rpartition("/")[2] if isinstance(path, str) else ""
+        content = memoryview(value.as_buffer()) if value.is_valid else None
         return content or None, f"-{last}" if _PLAIN.fullmatch(last) else ""
 
     def labels(self, batch: Any, place: int, row: int) -> tuple[str, ...]:

@@ -19,13 +19,14 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
+from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.archive_members import (
     DISK_BLOCK,
     Budget,
@@ -47,6 +48,8 @@ _ARCHIVES = (*SHARDS, ".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _THREADS, _AT_ONCE = 8, 512
 _COPY_BYTES = 1 << 20
 
+_S = TypeVar("_S")
+_T = TypeVar("_T")
 _Facts = Mapping[str, Any]
 """What a store says of a file; its `name` is where it is fetched from, which is composed here, below the source."""
 
@@ -190,18 +193,19 @@ def _listed(system: Any, path: str) -> tuple[bytes, dict[str, _Facts]]:
         content = stream.read(MAX_LIST_BYTES + 1)
     if len(content) > MAX_LIST_BYTES:
         raise RefusedArchiveError(f"the list has more than {MAX_LIST_BYTES:,} bytes: divide it")
-    names = {"/".join(parts_of(name)) for name in list_paths(_last(path), io.BytesIO(content))}
+    names = sorted({"/".join(parts_of(name)) for name in list_paths(_last(path), io.BytesIO(content))})
     above = path.rpartition("/")[0]
 
-    def look(name: str) -> tuple[str, _Facts | None]:
+    def look(name: str) -> _Facts | None:
         try:
             found = system.info(f"{above}/{name}")
         except FileNotFoundError:
-            return name, None  # reading the list says so
-        return name, {**found, "name": f"{above}/{name}"} if found["type"] == "file" else None
+            return None  # reading the list says so
+        return {**found, "name": f"{above}/{name}"} if found["type"] == "file" else None
 
-    with _threads() as pool:
-        return content, {name: found for name, found in pool.map(look, sorted(names)) if found is not None}
+    with _threads() as threads:
+        found = zip(names, _results(threads, look, names), strict=True)
+        return content, {name: facts for name, facts in found if facts is not None}
 
 
 def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
@@ -209,6 +213,11 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
     target.mkdir()
     budget, lock, left_out = Budget(1 << 62, shutil.disk_usage(target).free), Lock(), list[str]()
     stopped = Event()
+
+    def create(name: str) -> IO[bytes] | None:
+        """Open a new file; None after an error or Ctrl-C, since the folder is then being deleted."""
+        with lock:
+            return None if stopped.is_set() else open(target / name, "xb")
 
     def charge(count: int) -> None:
         with lock:
@@ -218,18 +227,22 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
         name, facts = item
         most = None if name.lower().endswith(PARQUET + _ARCHIVES) else MAX_BYTES
         charge(DISK_BLOCK)
-        with system.open(facts["name"], "rb") as stream, open(target / name, "xb") as file:
-            while not stopped.is_set() and (block := stream.read(_COPY_BYTES)):
-                charge(len(block))
-                file.write(block)
-                if most is not None and file.tell() > most:
-                    (target / name).unlink()
-                    left_out.append(name)
-                    return
+        with system.open(facts["name"], "rb") as stream:
+            file = create(name)
+            if file is None:
+                return
+            with file:
+                while (block := stream.read(_COPY_BYTES)) and not stopped.is_set():
+                    charge(len(block))
+                    file.write(block)
+                    if most is not None and file.tell() > most:
+                        (target / name).unlink()
+                        left_out.append(name)
+                        return
 
     folders = UnpackedFolders(target, lambda: charge(DISK_BLOCK))
     items = [(name, facts) for name, facts in plan.files.items() if plan.content is None or name != plan.inside]
-    with _errors_of_stores(source), _threads() as pool:
+    with _errors_of_stores(source), _threads() as threads:
         try:
             if plan.content is not None:
                 charge(len(plan.content))
@@ -238,23 +251,31 @@ def _fetch(system: Any, plan: _Plan, target: Path, source: str) -> None:
                 part = items[start : start + _AT_ONCE]
                 for name, _ in part:
                     folders.make(name.split("/")[:-1])
-                for _ in pool.map(copy, part):
+                for _ in _results(threads, copy, part):
                     pass
         finally:
-            stopped.set()
+            with lock:
+                stopped.set()
     if left_out:
         most, first = f"{MAX_BYTES:,} bytes", shown(min(left_out))
         _warn(f"{source}: left out {len(left_out):,} files of more than {most}, the first is {first}")
 
 
 @contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Yield threads that begin nothing new after an error or Ctrl-C."""
-    pool = ThreadPoolExecutor(_THREADS, "fetch")
+def _threads() -> Iterator[DaemonThreads]:
+    """Yield threads that begin nothing new after an error or Ctrl-C; neither waits for a store that does not answer."""
+    threads = DaemonThreads(_THREADS, "fetch")
     try:
-        yield pool
+        yield threads
     finally:
-        pool.shutdown(cancel_futures=True)
+        threads.stop()
+
+
+def _results(threads: DaemonThreads, work: Callable[[_S], _T], items: Sequence[_S]) -> Iterator[_T]:
+    """Yield the results for all items in order; few calls wait at once, since a list can have millions."""
+    for start in range(0, len(items), _AT_ONCE):
+        futures = [threads.submit(partial(work, item)) for item in items[start : start + _AT_ONCE]]
+        yield from map(result_of, futures)
 
 
 def _last(path: str) -> str:

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from semcut.connector.data.archive_members import DISK_BLOCK, Budget, RefusedArchiveError, require_members
 from semcut.connector.data.class_names import MAX_CLASSES
@@ -24,6 +24,9 @@ from semcut.indexes.errors import shown
 
 IMAGES, LABELS = "images", "labels.jsonl"
 """The folder of the images, and the list of their labels, which is there if an image has several."""
+
+MAX_SAMPLE_BYTES = 1 << 28
+"""The most that an image may have: it is in memory until its labels are known, which may follow it."""
 
 _SLASH = "\u2215"
 _MAX_FOLDER_BYTES = 255
@@ -41,12 +44,14 @@ class Sample(NamedTuple):
 
     folders: tuple[str, ...]
     name: str
-    content: bytes
+    content: bytes | bytearray | memoryview
     labels: tuple[str, ...]
 
 
 class SampleFolder:
-    """Writes samples to a new directory, which the caller deletes after an error.
+    """Writes samples to a new directory, which the caller deletes after an error; a context manager.
+
+    The labels of an image can take a megabyte, so they are written at once and not kept.
 
     Args:
         target: the directory to create.
@@ -62,15 +67,22 @@ class SampleFolder:
         self._budget = budget
         self._folders = UnpackedFolders(self._images, self._charge)
         self._label_of: dict[str, str] = {}
-        self._labelled: list[tuple[str, tuple[str, ...]]] = []
-        self._several = False
+        self._lines = open(self._list, "x", encoding="ascii")  # noqa: SIM115  # closed at the exit
+        self._line_bytes, self._several = 0, False
         self.written = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lines.close()
 
     def write(self, samples: Iterable[Sample], seconds: float) -> None:
         """Write the samples of one file, with the time of its change.
 
         Raises:
-            RefusedArchiveError: there are too many, one is there twice, or a name cannot be written.
+            RefusedArchiveError: there are too many, one is there twice, a name cannot be written, or the list of labels
+                would be too large to be read.
             OSError: the disk refuses.
         """
         for sample in samples:
@@ -81,27 +93,29 @@ class SampleFolder:
             self._folders.make(parents)
             self._write_file(self._images.joinpath(*parents, sample.name), sample, seconds)
             if sample.labels:
-                self._several = self._several or len(sample.labels) > 1
-                self._labelled.append(("/".join((IMAGES, *parents, sample.name)), sample.labels))
+                self._write_line("/".join((IMAGES, *parents, sample.name)), sample.labels)
+            del sample  # before the next one is read, so that only one image is in memory
 
     def finish(self) -> None:
-        """Write the list of labels, if an image has several; call this once, after the last sample.
+        """Complete the list of labels, or delete it if no image has several; call this once, after the last sample.
 
         Raises:
-            RefusedArchiveError: the list would be too large to be read.
             OSError: the disk refuses.
         """
+        self._lines.close()
         if not self._several:
-            return
-        size = 0
-        with open(self._list, "x", encoding="ascii") as file:
-            for path, labels in self._labelled:
-                line = json.dumps({"path": path, "labels": labels}) + "\n"
-                size += len(line)
-                if size > MAX_LIST_BYTES:
-                    raise RefusedArchiveError(f"its labels take more than {MAX_LIST_BYTES:,} bytes: give a part of it")
-                file.write(line)
-        self._budget.charge(size)
+            self._list.unlink()
+
+    def _write_line(self, path: str, labels: tuple[str, ...]) -> None:
+        self._several = self._several or len(labels) > 1
+        if self._line_bytes <= MAX_LIST_BYTES:
+            line = json.dumps({"path": path, "labels": labels}) + "\n"
+            self._line_bytes += len(line)
+            if self._line_bytes <= MAX_LIST_BYTES:
+                self._budget.charge(len(line))
+                self._lines.write(line)
+        if self._several and self._line_bytes > MAX_LIST_BYTES:  # without several, no list is needed
+            raise RefusedArchiveError(f"its labels take more than {MAX_LIST_BYTES:,} bytes: give a part of it")
 
     def _folder_of(self, label: str) -> str:
         name = label.replace("/", _SLASH)

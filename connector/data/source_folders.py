@@ -121,15 +121,15 @@ def _write_samples(source: str, files: Sequence[tuple[Path, os.stat_result]], ta
     if is_parquet(files[0][0]):
         from semcut.connector.data.parquet_images import parquet_samples as samples_of
     budget = Budget(sum(facts.st_size for _, facts in files), shutil.disk_usage(target.parent).free)
-    folder, left_out = SampleFolder(target, budget), Counter[str]()
-    for file, facts in files:
-        with _reading(str(file)):
-            stream = open_binary(file, follow=True)
-        # the name of a file that begins with a dot would hide its images
-        with stream, _unpacking(str(file)):
-            samples = samples_of(stream, file.name.lstrip("."), budget, left_out)
-            folder.write(samples, facts.st_mtime)
-    with _unpacking(source):
+    left_out = Counter[str]()
+    with SampleFolder(target, budget) as folder:
+        for file, facts in files:
+            with _reading(str(file)):
+                stream = open_binary(file, follow=True)
+            # the name of a file that begins with a dot would hide its images
+            with stream, _unpacking(str(file)):
+                samples = samples_of(stream, file.name.lstrip("."), budget, left_out)
+                folder.write(samples, facts.st_mtime)
         folder.finish()
     what = ", ".join(f"{count:,} x {reason}" for reason, count in left_out.items())
     if not folder.written:

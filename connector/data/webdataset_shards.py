@@ -30,7 +30,7 @@ from semcut.connector.data.archive_members import (
 )
 from semcut.connector.data.class_names import label_names
 from semcut.connector.data.decoding_messages import MAX_BYTES
-from semcut.connector.data.sample_folders import Sample
+from semcut.connector.data.sample_folders import MAX_SAMPLE_BYTES, Sample
 from semcut.connector.data.tar_archives import TarArchive
 from semcut.indexes.errors import shown
 from semcut.indexes.regular_files import open_binary
@@ -51,8 +51,8 @@ class _Group:
     """What was read of one sample."""
 
     key: tuple[str, ...] = ()
-    images: list[tuple[str, bytes]] = field(default_factory=list)
-    texts: dict[str, bytes] = field(default_factory=dict)
+    images: list[tuple[str, bytearray]] = field(default_factory=list)
+    texts: dict[str, bytearray] = field(default_factory=dict)
     size: int = 0
 
 
@@ -84,8 +84,8 @@ def shard_samples(stream: IO[bytes], name: str, budget: Budget, left_out: Counte
             group = _Group((*folders, stem))
         if end in SUFFIXES:
             group.size += member.size
-            if group.size > MAX_BYTES:
-                left_out[f"image of more than {MAX_BYTES:,} bytes"] += 1
+            if group.size > MAX_SAMPLE_BYTES:
+                left_out[f"image of more than {MAX_SAMPLE_BYTES:,} bytes"] += 1
             else:
                 group.images.append((end, _content(archive, member.size)))
         elif end in (_CLASS, _OBJECT):
@@ -152,9 +152,12 @@ def _labels(group: _Group) -> tuple[str, ...]:
     return labels
 
 
-def _content(archive: TarArchive, size: int) -> bytes:
+def _content(archive: TarArchive, size: int) -> bytearray:
     """Read the data of a member, in blocks: a header can state more than there is."""
-    return b"".join(archive.read(min(_COPY_BYTES, size - start)) for start in range(0, size, _COPY_BYTES))
+    content = bytearray()
+    for start in range(0, size, _COPY_BYTES):
+        content += archive.read(min(_COPY_BYTES, size - start))
+    return content
 
 
 def _bounded(member: Member, most: int) -> int:

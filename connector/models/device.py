@@ -1,4 +1,4 @@
-"""Find the device for a network, and keep freed memory in the process so that networks run faster on a CPU.
+"""Find the device for a network and the size of its batches, and keep freed memory so that networks run faster.
 
 Importing this module does not load torch, because commands import it before they know whether they need a network.
 """
@@ -13,6 +13,8 @@ from semcut.indexes.errors import DataError, shown
 if TYPE_CHECKING:
     import torch
 
+_BYTES_ON_CPU, _BYTES_ON_GPU = 1 << 27, 1 << 32
+"""Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
@@ -38,6 +40,18 @@ def device_named(name: str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise DataError(f"device = {shown(name)} cannot be used here ({reason[:200]}): use cpu") from None
     return device
+
+
+def images_at_once(device: torch.device, image_bytes: int, most: int) -> int:
+    """Return how many images are run at once: at least 1, since an image cannot be divided.
+
+    Args:
+        device: where the network runs.
+        image_bytes: memory that an image takes; 0 if that is not known.
+        most: the largest number.
+    """
+    memory = _BYTES_ON_CPU if device.type == "cpu" else _BYTES_ON_GPU
+    return max(1, min(most, memory // max(1, image_bytes)))
 
 
 def keep_freed_memory() -> None:

@@ -19,6 +19,7 @@ from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.images import UnreadableImage, fitted_pixels, load_pixels, read_batches
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.device import images_at_once
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
 from semcut.connector.retrieval.trained_records import training_of
 from semcut.indexes import Encodings, IndexConfig
@@ -27,8 +28,6 @@ from semcut.indexes.array_checks import array_of
 from semcut.indexes.errors import InvalidParameterError, shown
 
 MAX_WORKERS = 256
-_BYTES_ON_CPU, _BYTES_ON_GPU = 1 << 27, 1 << 32
-"""Memory that the network may take for a batch. On a CPU larger batches are not faster."""
 
 
 class EncodedFiles(NamedTuple):
@@ -69,9 +68,7 @@ class Encoder:
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
-        memory = _BYTES_ON_CPU if self._network.device.type == "cpu" else _BYTES_ON_GPU
-        most = memory // max(1, self._network.bytes_per_image())
-        self._batch_size = max(1, min(batch_size, most))
+        self._batch_size = images_at_once(self._network.device, self._network.bytes_per_image(), batch_size)
 
     @cached_property
     def trained_on(self) -> frozenset[bytes] | None:

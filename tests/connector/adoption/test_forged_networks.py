@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save, save_file
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import module
 
 from semcut.connector.adoption.adopt import adopt
 from semcut.connector.cli.adopt_command import _array
 from semcut.connector.data.model_file import encoding_digest
-from semcut.connector.models import outline_limits
+from semcut.connector.models import device, outline_limits
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.network_settings import kept_settings, used_settings
 from semcut.connector.models.network_sources import build_classifier
 from semcut.indexes.errors import CheckpointError, DataError
+from tests.connector.adoption import networks
+from tests.connector.data.packed import picture
 
 NAMES = [f"kind {place}" for place in range(7)]
 LABELS = {"id2label": dict(enumerate(NAMES))}
@@ -149,6 +152,28 @@ def test_a_directory_is_compared_with_its_weights_before_the_network_is_built(li
     save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="does not hold weights of this network"):
         adopt(tmp_path, tmp_path / "network")
+
+
+@pytest.mark.parametrize(("batch_bytes", "taken_apart", "adopted"), [(1 << 30, 2, 6), (2, 1, 1)])
+def test_adoption_runs_as_many_images_at_once_as_fit(
+    batch_bytes: int, taken_apart: int, adopted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(device, "_BYTES_ON_CPU", batch_bytes)
+    files = [tmp_path / f"{number}.png" for number in range(7)]
+    for number, file in enumerate(files):
+        file.write_bytes(picture(number))
+    batches: list[int] = []
+    called = torch.nn.Conv2d.forward
+
+    def count(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        if not isinstance(images, FakeTensor):
+            batches.append(len(images))
+        return called(layer, images)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", count)
+    assert adopt(networks.write_transformers(tmp_path), tmp_path / "new", files).images == 7
+    assert (batches[0], max(batches[2:])) == (taken_apart, adopted)
 
 
 @pytest.mark.parametrize("size", ["abc", float("inf"), 0, -5, 10**9, [1], True, None])

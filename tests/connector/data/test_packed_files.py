@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,6 +182,30 @@ def test_images_with_several_labels_are_in_a_list(end: str, write: Writer, tmp_p
         for at, file in enumerate(images.files)
     } == ({"": [0, 2], "1": [1], "3": [0]})
     assert len(sources.list_images(path).files) == 4
+
+
+@FORMS
+def test_labels_beyond_the_limit_of_a_list_end_the_reading_at_once(
+    end: str, write: Writer, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_folders, "MAX_LIST_BYTES", 300)
+    single = write(
+        tmp_path / f"single.{end}", [Row(picture(number), ("a", "b")[number % 2 :][:1]) for number in range(9)]
+    )
+    assert len(sources.load(single)) == 9  # the folders say their labels
+    several = [Row(picture(number), ("a", "b") if number else ("a",)) for number in range(9)]
+    path, written = write(tmp_path / f"several.{end}", several), []
+    write_file = sample_folders.SampleFolder._write_file
+
+    def count(folder: sample_folders.SampleFolder, *arguments: Any) -> None:
+        written.append(arguments)
+        write_file(folder, *arguments)
+
+    monkeypatch.setattr(sample_folders.SampleFolder, "_write_file", count)
+    with pytest.raises(DataError, match="its labels take more than 300 bytes: give a part of it"):
+        sources.load(path)
+    assert len(written) < 9
+    assert len(list(cache.iterdir())) == 1
 
 
 @FORMS

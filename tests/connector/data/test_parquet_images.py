@@ -102,6 +102,13 @@ def test_rows_without_bytes_are_counted(tmp_path: Path) -> None:
         sources.load(path)
 
 
+def test_images_above_the_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_images, "MAX_SAMPLE_BYTES", 3)
+    samples, left_out = read(write(tmp_path / "a.parquet", {"image": BYTES}))
+    assert [sample.content for sample in samples] == [b"one", b"two"]
+    assert left_out == {"row without the bytes of an image, or with too many": 1}
+
+
 @pytest.mark.parametrize(
     ("columns", "features", "reason"),
     [

@@ -7,15 +7,21 @@ import json
 import os
 import re
 import shutil
+import signal
 import tarfile
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from semcut.connector.daemon_threads import DaemonThreads
 from semcut.connector.data import remote_sources, sources
 from semcut.connector.data.remote_sources import is_remote
 from semcut.connector.explore.thumbnails import thumbnail
@@ -236,6 +242,67 @@ def test_sizes_are_bounded(store: MemoryFileSystem, monkeypatch: pytest.MonkeyPa
         sources.list_images("memory://photos")
     monkeypatch.setattr(remote_sources.shutil, "disk_usage", usage)
     assert len(list(cache.iterdir())) == 1
+
+
+def test_few_files_of_a_list_are_asked_for_at_once(store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(DaemonThreads):
+        futures: ClassVar[list[Future[Any]]] = []
+        most = 0
+
+        def submit(self, call: Callable[[], Any]) -> Future[Any]:
+            self.futures.append(super().submit(call))
+            Counted.most = max(self.most, sum(not future.done() for future in self.futures))
+            return self.futures[-1]
+
+    monkeypatch.setattr(remote_sources, "DaemonThreads", Counted)
+    monkeypatch.setattr(remote_sources, "_AT_ONCE", 5)
+    names = "".join(f"{number}.png\n" for number in range(100))
+    put(store, "photos", {"7.png": picture(0), "list.csv": f"path\n{names}".encode()})
+    assert len(sources.list_images("memory://photos/list.csv").files) == 1
+    assert len(Counted.futures) == 101
+    assert Counted.most <= 5
+
+
+class Stalled(MemoryFileSystem):
+    """A store that answers nothing, and whose user then presses Ctrl-C."""
+
+    protocol = "stalled"
+    end: ClassVar[Event]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("stalled://", "memory://"))
+
+    def info(self, path: str, **more: Any) -> Any:
+        return super().info(path, **more) if path != "/photos/late.png" else self.wait()
+
+    def open(self, path: str, *more: Any, **settings: Any) -> Any:
+        return super().open(path, *more, **settings) if path.endswith("csv") else self.wait()
+
+    def wait(self) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.end.wait(30)
+        return io.BytesIO(b"late")
+
+
+@pytest.mark.parametrize("source", ["stalled://photos", "stalled://photos/list.csv"])
+def test_ctrl_c_does_not_wait_for_a_store(
+    source: str, store: MemoryFileSystem, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "photos", {"cat/0.png": picture(0)} | ({"list.csv": b"path\nlate.png\n"} if "csv" in source else {}))
+    fsspec.register_implementation("stalled", Stalled, clobber=True)
+    end = Event()
+    monkeypatch.setattr(Stalled, "end", end, raising=False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sources.list_images(source)
+        assert not end.is_set()
+    finally:
+        end.set()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "fetch"]:
+        assert thread.daemon
+        thread.join(30)
+    assert not cache.exists() or list(cache.iterdir()) == []
 
 
 def test_all_commands(store: MemoryFileSystem, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 
 from semcut.connector.data import sources, webdataset_shards
 from semcut.connector.data.archive_members import Budget
-from semcut.connector.data.sample_folders import Sample
+from semcut.connector.data.sample_folders import Sample, SampleFolder
 from semcut.connector.data.webdataset_shards import is_shard, shard_samples
 from semcut.indexes.errors import DataError, SemcutWarning
 from tests.connector.data.packed import picture, write_tar
 
 Members = list[tuple[str, "bytes | str"]]
+ENDS = ("jpg", "cls")
 
 
 @pytest.fixture(autouse=True)
@@ -92,11 +94,30 @@ def test_harm_is_one_sentence(members: Members, reason: str, tmp_path: Path, cac
 
 
 def test_sizes_are_bounded_before_the_content_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webdataset_shards, "MAX_BYTES", 100)
+    monkeypatch.setattr(webdataset_shards, "MAX_SAMPLE_BYTES", 100)
     members: Members = [("0.jpg", b"x" * 60), ("0.png", b"x" * 60), ("1.jpg", b"x" * 100), ("2.jpg", b"x" * 101)]
     samples, left_out = read(write_tar(tmp_path / "x.tar", members))
     assert [sample.name for sample in samples] == ["x.tar#0.jpg", "x.tar#1.jpg"]
     assert left_out == {"image of more than 100 bytes": 2}
+
+
+def test_an_image_is_in_memory_once(tmp_path: Path) -> None:
+    size = 8 << 20
+    members: Members = [
+        (f"{number}.{end}", bytes(size) if end == "jpg" else "1") for number in range(3) for end in ENDS
+    ]
+    path = write_tar(tmp_path / "x.tar", members)
+    del members
+    folder = SampleFolder(tmp_path / "new", Budget(1 << 20, 1 << 30))
+    with folder, open(path, "rb") as stream:
+        tracemalloc.start()
+        try:
+            folder.write(shard_samples(stream, path.name, Budget(1 << 20, 1 << 30), Counter()), 0)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert folder.written == 3
+    assert most < 1.7 * size
 
 
 @pytest.mark.parametrize(
