@@ -177,7 +177,7 @@ def no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
 
 
 def is_no_image(path: str, reason: str) -> bool:
-    """Return whether a file is there and is certainly no image: a decoder has judged its bytes, and gave this reason."""
+    """Return whether a file is there and is certainly no image: a decoder gave the reason, by its bytes."""
     return not isinstance(reason, PassingReason) and digest_of(path) is not None
 
 
