@@ -90,18 +90,16 @@ def reencode_folder(
         unreadable = unreadable_files(files, [uri for uri, _ in plan.targets])
         _require_readable(files, plan, unreadable)
         return _result(files, plan, plan.learned | unreadable)
-    with rebuilt(place) as scratch:
-        scratch.mkdir(0o700)  # nobody else reads it before it has the modes of the index
-        with FaissIndex.create(scratch, config, engine="faiss") as new:
-            _write_link(scratch, place, folder, link, network)
-            written = IndexedFiles(new, scratch, link.root)
-            unreadable = encode_into(written, network, plan.targets, seen, report)
-            _require_gone(files, plan.changes)
-            _require_readable(files, plan, unreadable)
-            if not len(new):
-                raise DataError(f"none of the {len(plan.targets):,} images in {folder} can be encoded")
-            learned = {uri: observed(files.path_of(uri)) for uri in plan.learned}
-            note_unreadable(written, plan.learned | unreadable, seen | learned)
+    with rebuilt(place) as scratch, FaissIndex.create(scratch, config, engine="faiss") as new:
+        _write_link(scratch, place, folder, link, network)
+        written = IndexedFiles(new, scratch, link.root)
+        unreadable = encode_into(written, network, plan.targets, seen, report)
+        _require_gone(files, plan.changes)
+        _require_readable(files, plan, unreadable)
+        if not len(new):
+            raise DataError(f"none of the {len(plan.targets):,} images in {folder} can be encoded")
+        learned = {uri: observed(files.path_of(uri)) for uri in plan.learned}
+        note_unreadable(written, plan.learned | unreadable, seen | learned)
     return _result(files, plan, plan.learned | unreadable)
 
 
