@@ -5,7 +5,7 @@
         generation-<n>/         one file per column (see `column_files`)
         unfinished.json         there while a command adds records (see `indexes.unfinished`)
         files.jsonl             of which files the records are (see `connector.retrieval.file_facts`)
-        semcut.rebuilding       there while the index is replaced (see `rebuilding`)
+        semcut.rebuilding       there while the index is replaced (see `marked_scratch`)
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:

@@ -8,16 +8,14 @@ read the previous state, until they open the index again.
 
 A crash leaves the previous index or the new one at the path, and perhaps the other one beside it, under the name
 `NAME.rebuilding`, which the next rebuilding deletes, or, between two renames, the previous one as `NAME.replaced`.
-A user may have an own index with such a name. So both directories have an empty file `semcut.rebuilding` when they are
-exchanged, and only a directory with that file is deleted; the file is the last that is deleted there.
+An own index of the user with such a name is not deleted, see `marked_scratch`.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +34,8 @@ from semcut.indexes.storage.directory import (
     sync_path,
 )
 from semcut.indexes.storage.directory_exchange import exchange_directories
-from semcut.indexes.storage.files_beside import REBUILDING, Beside, other_files
-from semcut.indexes.storage.generation_folders import delete_tree
+from semcut.indexes.storage.files_beside import Beside, other_files
+from semcut.indexes.storage.marked_scratch import created, is_left, marked, unmark
 from semcut.indexes.storage.snapshot import Snapshot
 
 
@@ -59,70 +57,22 @@ def rebuilt(index: Path) -> Iterator[Path]:
     """
     scratch = index.with_name(f"{index.name}.rebuilding")
     try:
-        _unmark(index)  # a crash may have left it there
+        unmark(index)  # a crash may have left it there
         if others := _lost(index, index):
             raise IndexExistsError(
                 f"{index} has what belongs to no index and would be deleted, such as {shown(others[0])}: move it away"
             )
-        if os.path.lexists(scratch) and (not _is_left(scratch) or _lost(scratch, index)):
+        if os.path.lexists(scratch) and (not is_left(scratch) or _lost(scratch, index)):
             raise IndexExistsError(f"{scratch} is not what an interrupted command leaves: move it away")
-        with _created(scratch):
+        with created(scratch):
             yield scratch
             _copy_own_files(index, scratch)
             if others := _lost(index, scratch):  # again, because building takes a while
                 raise IndexExistsError(f"{index} has {shown(others[0])}, which came meanwhile: move it away")
-            try:
-                _mark(index)
+            with marked(index):
                 exchange_directories(index, scratch)
-            finally:
-                _unmark(index)
     except OSError as error:
         raise StorageError(f"cannot replace {error.filename or index}: {error.strerror}") from None
-
-
-@contextmanager
-def _created(scratch: Path) -> Iterator[None]:
-    """Create a directory in place of one that was left, and delete what has its name after the block."""
-    _delete(scratch)
-    scratch.mkdir(0o700)
-    try:
-        _mark(scratch)
-        yield
-    finally:
-        _delete(scratch)
-
-
-def _mark(folder: Path) -> None:
-    (folder / REBUILDING).touch()
-    sync_path(folder)
-
-
-def _unmark(folder: Path) -> None:
-    with suppress(OSError):
-        (folder / REBUILDING).unlink()
-
-
-def _is_left(scratch: Path) -> bool:
-    """Return whether a path is a directory that semcut has marked, or one with nothing in it."""
-    if scratch.is_symlink() or not scratch.is_dir():
-        return False
-    mark = scratch / REBUILDING
-    return stat.S_ISREG(os.lstat(mark).st_mode) if os.path.lexists(mark) else not os.listdir(scratch)
-
-
-def _delete(scratch: Path) -> None:
-    """Delete a directory that is marked, and the mark last, as far as that is possible; or an empty one."""
-    with suppress(OSError):
-        if not _is_left(scratch):
-            return
-        for file in scratch.iterdir():
-            if file.name != REBUILDING:
-                delete_tree(file)
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
-        if os.listdir(scratch) == [REBUILDING]:
-            _unmark(scratch)
-        scratch.rmdir()
 
 
 def _lost(folder: Path, kept: Path) -> list[str]:
