@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,15 @@ from semcut.connector.data.images import image_within
 from semcut.connector.data.labels import RecordLabels
 from semcut.connector.evaluation.metrics import average_precision
 from semcut.connector.retrieval.image_index import Connector
-from semcut.connector.retrieval.model_link import change_link
+from semcut.connector.retrieval.model_link import change_link, required_link
 from semcut.connector.retrieval.search_defaults_of import SearchDefaults
 from semcut.indexes import Encodings, SemanticIndex
-from semcut.indexes.argument_checks import callback_given, instance_given, integer_given
+from semcut.indexes.argument_checks import callback_given, instance_given, integer_given, path_given
 from semcut.indexes.config import Ranking
-from semcut.indexes.errors import DataError, InvalidParameterError, shown
+from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, StorageError, shown
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import relevance
+from semcut.indexes.storage.store import Store
 
 MISS_LABELLED, MISS_COPIES = 0.05, 0.01
 """Default shares of right records that a cutoff may lose: of the records of a class, and of copies of one image."""
@@ -215,13 +217,33 @@ def calibrate_by_copies(
     )  # fmt: skip
 
 
-def keep_defaults(path: str | os.PathLike[str], defaults: SearchDefaults) -> None:
-    """Make cutoff and ranking the defaults of the index in a directory.
+def keep_defaults(path: str | os.PathLike[str], defaults: SearchDefaults, sha256: str) -> None:
+    """Make cutoff and ranking the defaults of the index in a directory; no other process changes it meanwhile.
+
+    Args:
+        path: directory of the index.
+        defaults: what was chosen, `Calibration.defaults`.
+        sha256: digest of the network that it was chosen with, `Checkpoint.digest`.
 
     Raises:
-        OSError, DataError: the link of the index cannot be written.
+        CheckpointError: by now, another network has made the index.
+        NotAnIndexError: there is no index of images any more.
+        LockedError, StorageError: the index is being changed, or cannot be; nothing was changed.
     """
-    change_link(path, cutoff=defaults.cutoff, ranking=defaults.ranking)
+    place = Path(os.path.realpath(path_given("path", path)))
+    store = Store.open(place)
+    try:
+        store.begin()
+        if required_link(place).sha256 != sha256:
+            raise CheckpointError(
+                f"{place} got another network while it was calibrated; nothing was changed: calibrate again"
+            )
+        try:
+            change_link(place, cutoff=defaults.cutoff, ranking=defaults.ranking)
+        except OSError as error:
+            raise StorageError(f"cannot write {error.filename or place}: {error.strerror}") from None
+    finally:
+        store.close()
 
 
 def share_given(name: str, value: Any) -> float:

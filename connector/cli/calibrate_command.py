@@ -89,6 +89,7 @@ def calibrate(
 
     skipped: list[Skipped] = []
     with Connector.open(index, model, device=device) as connector:
+        network = connector.encoder.checkpoint.digest
         if not len(connector.index):
             raise DataError(f"{index} has no records: there is nothing to calibrate")
         if labelled is not None:
@@ -109,7 +110,7 @@ def calibrate(
                 )  # fmt: skip
             print_skipped(skipped, at_most=SKIPPED_SHOWN)
     if not dry_run:
-        calibration.keep_defaults(index, found.defaults)
+        calibration.keep_defaults(index, found.defaults, network)
     if as_json:
         print_json({**found.as_dict(), "kept": not dry_run, "skipped": [list(pair) for pair in skipped]})
         return

@@ -172,9 +172,13 @@ def no_images(files: IndexedFiles, unreadable: dict[str, str]) -> list[str]:
         uri
         for uri, reason in unreadable.items()
         if uri in files.ids
-        if why_missing(path := files.path_of(uri)) is None
-        or (not isinstance(reason, PassingReason) and digest_of(path) is not None)
+        if why_missing(path := files.path_of(uri)) is None or is_no_image(path, reason)
     ]
+
+
+def is_no_image(path: str, reason: str) -> bool:
+    """Return whether a file is there and is certainly no image: a decoder gave the reason, by its bytes."""
+    return not isinstance(reason, PassingReason) and digest_of(path) is not None
 
 
 def _doubles(plan: FolderChanges, unreadable: Collection[str], no_image: Collection[str]) -> dict[int, str]:

@@ -3,7 +3,8 @@
 The new index is built beside the index, and replaces it in one step, see `indexes.storage.rebuilding`: until the last
 image is encoded, every search answers with the former network, and after an interruption the same command begins again.
 Records of files that are still there, or were moved, keep their ids. Nothing is lost in silence: records that FOLDER
-does not account for, and images that cannot be read at the moment, end the command.
+does not account for, and images that cannot be read at the moment, end the command. A record is removed only if its
+file was gone before the first image was encoded and still is, or is certainly no image.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from semcut.connector.data.image_uris import uri_of
 from semcut.connector.data.training_digests import read_digests
 from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.retrieval.encoder import Encoder
+from semcut.connector.retrieval.file_changes import why_missing
 from semcut.connector.retrieval.file_records import Target, encode_into, note_unreadable
-from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes
-from semcut.connector.retrieval.folder_sync import Synced, no_images, unreadable_files
+from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
+from semcut.connector.retrieval.folder_sync import Synced, is_no_image, unreadable_files
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
 from semcut.connector.retrieval.model_link import (
     ModelLink,
@@ -68,8 +70,9 @@ def reencode_folder(
         dry_run: whether nothing is changed.
 
     Raises:
-        DataError: the folder cannot be listed, records are of files that are not in it, images with a record cannot be
-            read at the moment, or none can; the index is as it was, as after every other error.
+        DataError: the folder cannot be listed or vanished meanwhile, records are of files that are not in it or came
+            back meanwhile, images with a record cannot be read at the moment, or none can; the index is as it was, as
+            after every other error.
         CheckpointError: codes or features of the network have other lengths, or training images are left out of the
             index and the network does not record its own.
         LockedError, StorageError, IndexExistsError: the index is being changed, is unfinished, or cannot be replaced.
@@ -85,19 +88,18 @@ def reencode_folder(
     seen = {uri: observed(files.path_of(uri)) for uri, _ in plan.targets}
     if dry_run:
         unreadable = unreadable_files(files, [uri for uri, _ in plan.targets])
-        _require_readable(files, unreadable)
+        _require_readable(files, plan, unreadable)
         return _result(files, plan, plan.learned | unreadable)
-    with rebuilt(place) as scratch:
-        scratch.mkdir(0o700)  # nobody else reads it before it has the modes of the index
-        with FaissIndex.create(scratch, config, engine="faiss") as new:
-            _write_link(scratch, place, folder, link, network)
-            written = IndexedFiles(new, scratch, link.root)
-            unreadable = encode_into(written, network, plan.targets, seen, report)
-            _require_readable(files, unreadable)
-            if not len(new):
-                raise DataError(f"none of the {len(plan.targets):,} images in {folder} can be encoded")
-            learned = {uri: observed(files.path_of(uri)) for uri in plan.learned}
-            note_unreadable(written, plan.learned | unreadable, seen | learned)
+    with rebuilt(place) as scratch, FaissIndex.create(scratch, config, engine="faiss") as new:
+        _write_link(scratch, place, folder, link, network)
+        written = IndexedFiles(new, scratch, link.root)
+        unreadable = encode_into(written, network, plan.targets, seen, report)
+        _require_gone(files, plan.changes)
+        _require_readable(files, plan, unreadable)
+        if not len(new):
+            raise DataError(f"none of the {len(plan.targets):,} images in {folder} can be encoded")
+        learned = {uri: observed(files.path_of(uri)) for uri in plan.learned}
+        note_unreadable(written, plan.learned | unreadable, seen | learned)
     return _result(files, plan, plan.learned | unreadable)
 
 
@@ -153,10 +155,21 @@ def _write_link(scratch: Path, place: Path, folder: str, link: ModelLink, networ
     add_root(scratch, folder)
 
 
-def _require_readable(files: IndexedFiles, unreadable: dict[str, str]) -> None:
-    """Raise `DataError` if an image with a record cannot be read, and is not certainly no image any more."""
-    gone = set(no_images(files, unreadable))
-    if lost := [uri for uri in unreadable if uri in files.ids and uri not in gone]:
+def _require_gone(files: IndexedFiles, changes: FolderChanges) -> None:
+    """Raise `DataError` if the folder vanished since it was listed, or files that were gone then may be there now."""
+    require_listable(changes.folder, filled=True)
+    paths = [files.path_of(uri) for uri in changes.gone.values()]
+    if back := [path for path in paths if why_missing(path) is not None]:
+        raise DataError(
+            f"{len(back):,} files with a record were gone when the command began, and may be back, such as {back[0]}; "
+            "nothing was changed: begin again"
+        )
+
+
+def _require_readable(files: IndexedFiles, plan: _Plan, unreadable: dict[str, str]) -> None:
+    """Raise `DataError` if an image with a record, also of a moved file, cannot be read, and may still be an image."""
+    kept = [uri for uri in unreadable if uri not in plan.new]
+    if lost := [uri for uri in kept if not is_no_image(files.path_of(uri), unreadable[uri])]:
         raise DataError(
             f"{len(lost):,} images with a record cannot be read at the moment, such as {files.path_of(lost[0])}: "
             f"{unreadable[lost[0]]}; nothing was changed"

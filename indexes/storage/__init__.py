@@ -7,6 +7,7 @@ Modules, in reading order:
     compaction           write the records that were not removed to new files
     backup               write a copy of an index to another directory
     restore              replace an index by a backup in one step
+    marked_scratch       directories in which an index is built that replaces another, and which semcut may delete
     rebuilding           replace an index by one that is built beside it, such as one with more classes
     directory_exchange   exchange two directories in one step, for both
     verify               find all damage, and the ids of the records that are damaged

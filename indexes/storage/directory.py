@@ -5,6 +5,7 @@
         generation-<n>/         one file per column (see `column_files`)
         unfinished.json         there while a command adds records (see `indexes.unfinished`)
         files.jsonl             of which files the records are (see `connector.retrieval.file_facts`)
+        semcut.rebuilding       there while the index is replaced (see `marked_scratch`)
         lock                    locked by the process that may write (see `writer_lock`)
 
 `lock_new_directory` and `new_index` create a directory, for an empty index or for a backup:
@@ -38,7 +39,7 @@ from semcut.indexes.storage.copied_files import begins
 from semcut.indexes.storage.files_beside import CATALOGUE as CATALOGUE
 from semcut.indexes.storage.files_beside import FACTS as FACTS
 from semcut.indexes.storage.files_beside import MARK as MARK
-from semcut.indexes.storage.files_beside import OF_CATALOGUE, OWN_SCRATCH, Beside, copy_others, other_files
+from semcut.indexes.storage.files_beside import OF_CATALOGUE, OWN_SCRATCH, REBUILDING, Beside, copy_others, other_files
 from semcut.indexes.storage.files_beside import UNFINISHED as UNFINISHED
 from semcut.indexes.storage.generation_folders import (
     GENERATION,
@@ -161,7 +162,7 @@ def require_free(path: Path, source: Path | None = None) -> None:
 
     A backup that was interrupted may also have copied other files of its source, perhaps not to their end.
     """
-    files = [file for file in path.iterdir() if file.name != LOCK]
+    files = [file for file in path.iterdir() if file.name not in (LOCK, REBUILDING)]
     names = {file.name for file in files}
     if names and (UNFINISHED not in names or CATALOGUE in names):
         raise _exists(path)

@@ -26,9 +26,12 @@ CATALOGUE = "catalogue.sqlite"
 UNFINISHED = "catalogue.new"
 MARK = "unfinished.json"
 FACTS = "files.jsonl"
+REBUILDING = "semcut.rebuilding"
 _LINK = "connector.json"
 
-OF_CATALOGUE = re.compile(rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}")
+OF_CATALOGUE = re.compile(
+    rf"{re.escape(CATALOGUE)}(-journal|-wal|-shm)?|{re.escape(UNFINISHED)}(-journal)?|{LOCK}|{re.escape(REBUILDING)}"
+)
 _SCRATCH = r"\.[0-9a-f]{16}\.new"
 _ANY_SCRATCH = re.compile(rf".*{_SCRATCH}", re.DOTALL)
 OWN_SCRATCH = re.compile(rf"({re.escape(_LINK)}|{re.escape(FACTS)}|{re.escape(MARK)}){_SCRATCH}")

@@ -8,6 +8,7 @@ read the previous state, until they open the index again.
 
 A crash leaves the previous index or the new one at the path, and perhaps the other one beside it, under the name
 `NAME.rebuilding`, which the next rebuilding deletes, or, between two renames, the previous one as `NAME.replaced`.
+An own index of the user with such a name is not deleted, see `marked_scratch`.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ from semcut.indexes.storage.directory import (
 )
 from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import Beside, other_files
-from semcut.indexes.storage.generation_folders import delete_tree
+from semcut.indexes.storage.marked_scratch import created, is_left, marked, unmark
 from semcut.indexes.storage.snapshot import Snapshot
 
 
 @contextmanager
 def rebuilt(index: Path) -> Iterator[Path]:
-    """Yield a path beside an index for the new one; when the block ends without an error, it replaces the index.
+    """Yield a directory beside an index for the new one; when the block ends without an error, it replaces the index.
 
-    The block writes the directory, and forces all of it to the disk. Files of the user beside the index that the block
+    The block creates the index there, and forces all of it to the disk. Nobody else can read it before it has the modes
+    of the former. Files of the user beside the index that the block
     has not copied are copied then. An error leaves the index as it was.
 
     Args:
@@ -55,30 +57,22 @@ def rebuilt(index: Path) -> Iterator[Path]:
     """
     scratch = index.with_name(f"{index.name}.rebuilding")
     try:
+        unmark(index)  # a crash may have left it there
         if others := _lost(index, index):
             raise IndexExistsError(
                 f"{index} has what belongs to no index and would be deleted, such as {shown(others[0])}: move it away"
             )
-        if os.path.lexists(scratch) and (scratch.is_symlink() or not scratch.is_dir() or _lost(scratch, index)):
+        if os.path.lexists(scratch) and (not is_left(scratch) or _lost(scratch, index)):
             raise IndexExistsError(f"{scratch} is not what an interrupted command leaves: move it away")
-        with _deleted_at_last(scratch):
+        with created(scratch):
             yield scratch
             _copy_own_files(index, scratch)
             if others := _lost(index, scratch):  # again, because building takes a while
                 raise IndexExistsError(f"{index} has {shown(others[0])}, which came meanwhile: move it away")
-            exchange_directories(index, scratch)
+            with marked(index):
+                exchange_directories(index, scratch)
     except OSError as error:
         raise StorageError(f"cannot replace {error.filename or index}: {error.strerror}") from None
-
-
-@contextmanager
-def _deleted_at_last(scratch: Path) -> Iterator[None]:
-    """Delete what is left of a directory before the block and after it."""
-    delete_tree(scratch)
-    try:
-        yield
-    finally:
-        delete_tree(scratch)
 
 
 def _lost(folder: Path, kept: Path) -> list[str]:

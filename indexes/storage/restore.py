@@ -23,7 +23,8 @@ from semcut.indexes.progress import Progress
 from semcut.indexes.storage.directory import belongs_to_index, require_index, sync_path
 from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import other_files
-from semcut.indexes.storage.generation_folders import delete_tree
+from semcut.indexes.storage.kept_modes import take_mode
+from semcut.indexes.storage.marked_scratch import created, is_left, marked, unmark
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -58,26 +59,26 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
             raise StorageError(
                 f"{backup} is {place} itself or inside of it, which is deleted: move the backup away first"
             )
-    if os.path.lexists(scratch) and (not _is_directory(scratch) or _others(scratch, backup)):
+    if os.path.lexists(scratch) and (not is_left(scratch) or _others(scratch, backup)):
         raise IndexExistsError(f"{scratch} is not what an interrupted `semcut restore` leaves: move it away")
     require_index(backup)
     store = Store.open(backup)
     try:
-        delete_tree(scratch)  # a restoration that was interrupted left it
-        store.backup(scratch, store.snapshot, progress)
-        records = len(store.snapshot)
-    finally:
-        store.close()
-    try:
-        if present:
-            _replace(path, scratch)
-        else:
-            os.rename(scratch, path)
-            sync_path(path.parent)
+        with created(scratch):
+            store.backup(scratch, store.snapshot, progress)
+            records = len(store.snapshot)
+            store.close()
+            if present:
+                _replace(path, scratch)
+            else:
+                take_mode(scratch, backup)
+                os.rename(scratch, path)
+                sync_path(path.parent)
+                unmark(path)
     except OSError as error:
         raise StorageError(f"cannot replace {path}: {error.strerror}") from None
     finally:
-        delete_tree(scratch)
+        store.close()
     return records
 
 
@@ -115,6 +116,7 @@ def _replace(path: Path, scratch: Path) -> None:
     try:
         lock.acquire()  # Ctrl-C can come when it returns
         _require_replaceable(path, scratch)  # again, because the copy takes a while
-        exchange_directories(path, scratch)
+        with marked(path):
+            exchange_directories(path, scratch)
     finally:
         lock.release()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.calibration import calibrate
 from semcut.connector.calibration.calibrate import (
     calibrate_by_copies,
     calibrate_by_labels,
@@ -18,7 +19,10 @@ from semcut.connector.calibration.calibrate import (
 )
 from semcut.connector.calibration.risk_bounds import CUTOFFS
 from semcut.connector.data.sources import ImageSet
-from semcut.indexes import DataError, InvalidParameterError
+from semcut.connector.retrieval.model_link import change_link, required_link
+from semcut.connector.retrieval.search_defaults_of import SearchDefaults
+from semcut.indexes import DataError, FaissIndex, InvalidParameterError
+from semcut.indexes.errors import CheckpointError, LockedError, NotAnIndexError
 from semcut.indexes.scoring.equations import relevance
 from tests.command import semcut
 
@@ -95,9 +99,37 @@ def test_defaults_are_kept_with_the_index(copied_index: Path, digits_test: Image
             connector, queries, digits_test.labels, digits_test.classes, miss=0.2, confidence=0.9
         )  # fmt: skip
         assert connector.defaults != found.defaults
-    keep_defaults(copied_index, found.defaults)
+        network = connector.encoder.checkpoint.digest
+    keep_defaults(copied_index, found.defaults, network)
     with Connector.open(copied_index) as connector:
         assert connector.defaults == found.defaults
+
+
+def test_defaults_are_kept_only_by_the_writer_and_for_the_network_that_was_measured(copied_index: Path, monkeypatch):
+    link = copied_index / "connector.json"
+    before, defaults = link.read_bytes(), SearchDefaults(0.7, "relevance")
+    network = json.loads(before)["sha256"]
+    with FaissIndex.open(copied_index) as writer:
+        writer.begin()
+        with pytest.raises(LockedError, match="is being written to"):
+            keep_defaults(copied_index, defaults, network)
+    change_link(copied_index, sha256="b" * 64)  # as `sync --reencode` does while an index is calibrated
+    with pytest.raises(CheckpointError, match="got another network while it was calibrated"):
+        keep_defaults(copied_index, defaults, network)
+    assert json.loads(link.read_bytes()) == {**json.loads(before), "sha256": "b" * 64}
+    link.write_bytes(before)
+
+    def replaced(place: Path):
+        with pytest.raises(LockedError), FaissIndex.open(place) as writer:
+            writer.begin()
+        return required_link(place)
+
+    monkeypatch.setattr(calibrate, "required_link", replaced)
+    keep_defaults(copied_index, defaults, network)
+    assert json.loads(link.read_bytes()) == {**json.loads(before), "cutoff": 0.7, "ranking": "relevance"}
+    link.unlink()
+    with pytest.raises(NotAnIndexError, match="does not record which network made it"):
+        keep_defaults(copied_index, defaults, network)
 
 
 def test_the_command_shows_what_it_chose_and_keeps_it(copied_index: Path, digits_test: ImageSet):

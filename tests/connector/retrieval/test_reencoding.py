@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.data.decode_stream import PassingReason
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import reencoding
@@ -151,7 +154,7 @@ def test_what_cannot_be_encoded_again_ends_the_command(
     semcut("remove", "index", "--uri", "*elsewhere.png", cwd=place)
     before = contents(index)
     with monkeypatch.context() as patch:
-        patch.setattr(reencoding, "no_images", lambda files, unreadable: [])  # as if the system did not let it be read
+        patch.setattr(reencoding, "is_no_image", lambda path, reason: False)  # as if the system did not let it be read
         (place / "photos" / "a" / "00.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         assert "1 images with a record cannot be read at the moment" in reencode(place, status=1).stderr
     assert contents(index) == before
@@ -159,6 +162,48 @@ def test_what_cannot_be_encoded_again_ends_the_command(
         writer.begin()
         assert "is being written to by" in reencode(place, status=1).stderr
     assert not (place / "index.rebuilding").exists()
+
+
+@pytest.mark.parametrize(
+    ("during", "reason"),
+    [
+        (lambda photos: photos.rename(photos.with_name("away")), "photos is not there, and nothing was removed for it"),
+        (lambda photos: (photos / "b").rename(photos.with_name("away")), "images with a record cannot be read at the"),
+        (lambda photos: (photos / "b" / "01.png").unlink(), "1 images with a record cannot be read at the moment"),
+        (
+            lambda photos: shutil.copy(photos / "b" / "01.png", photos / "a" / "00.png"),
+            "1 files with a record were gone",
+        ),
+    ],
+)
+def test_what_changes_while_images_are_encoded_removes_no_record(
+    place: Path, monkeypatch: pytest.MonkeyPatch, during: Callable[[Path], object], reason: str
+) -> None:
+    (place / "photos" / "a" / "00.png").unlink()
+    before = contents(place / "index")
+    encode_into = reencoding.encode_into
+
+    def changed(*arguments: Any) -> dict[str, str]:
+        during(place / "photos")
+        return encode_into(*arguments)
+
+    monkeypatch.setattr(reencoding, "encode_into", changed)
+    assert reason in " ".join(reencode(place, status=1).stderr.split())
+    assert contents(place / "index") == before
+    assert not (place / "index.rebuilding").exists()
+
+
+def test_a_moved_image_that_cannot_be_read_at_the_moment_ends_the_command(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "photos" / "a" / "02.png").rename(place / "photos" / "b" / "moved.png")
+    before = contents(place / "index")
+    why = {"b/moved.png": PassingReason("no decoder")}
+    for options, name in ((("--dry-run",), "unreadable_files"), ((), "encode_into")):
+        monkeypatch.setattr(reencoding, name, lambda *arguments: why)
+        done = reencode(place, *options, status=1)
+        assert "1 images with a record cannot be read at the moment" in " ".join(done.stderr.split())
+    assert contents(place / "index") == before
 
 
 def test_a_killed_command_leaves_the_index_and_the_next_one_begins_again(place: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, IndexExistsError, InvalidParameterError, StorageError
 from semcut.indexes.storage import directory_exchange, loaded_index
+from semcut.indexes.storage.files_beside import REBUILDING
 from semcut.indexes.storage.rebuilding import config_with_classes, rebuilt, write_with_more_classes
 from semcut.indexes.storage.store import Store
 from tests.indexes.generate import classified
@@ -94,8 +97,7 @@ def test_the_configuration_stays_but_for_the_classes():
 
 
 def build(path: Path, interfere: Callable[[], object]) -> None:
-    with rebuilt(path) as scratch:
-        scratch.mkdir()
+    with rebuilt(path):
         interfere()
 
 
@@ -113,6 +115,9 @@ def test_nothing_of_the_user_is_deleted(path, tmp_path):
     with pytest.raises(IndexExistsError, match="is not what an interrupted command leaves"):
         grow(path, 9)
     assert (scratch / "photo.jpg").exists()
+    (scratch / REBUILDING).touch()
+    with pytest.raises(IndexExistsError, match="is not what an interrupted command leaves"):
+        grow(path, 9)
     (scratch / "photo.jpg").rename(tmp_path / "photo.jpg")
     with pytest.raises(ZeroDivisionError):
         build(path, lambda: 1 / 0)
@@ -121,6 +126,48 @@ def test_nothing_of_the_user_is_deleted(path, tmp_path):
     (path / "late").rmdir()
     assert {**contents(path), "lock": before["lock"]} == before  # names the last writer
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("mark", ["none", "link", "directory"])
+def test_an_index_of_the_user_with_the_name_of_a_rebuilding_is_kept(path, tmp_path, mark):
+    mine = Path(shutil.copytree(path, tmp_path / "index.rebuilding"))
+    if mark != "none":
+        (mine / REBUILDING).mkdir() if mark == "directory" else (mine / REBUILDING).symlink_to(path / "lock")
+    before = contents(mine)
+    with pytest.raises(IndexExistsError, match="is not what an interrupted command leaves: move it away"):
+        grow(path, 9)
+    assert contents(mine) == before
+    shutil.rmtree(mine)
+    with pytest.raises(StorageError), patched_mkdir(lambda: shutil.copytree(path, mine)):
+        grow(path, 9)
+    assert (mine / "catalogue.sqlite").exists()
+
+
+@contextmanager
+def patched_mkdir(before: Callable[[], object]) -> Iterator[None]:
+    """Let something happen right before a directory for a new index is created."""
+    original = os.mkdir
+
+    def late(*arguments, **options):
+        os.mkdir = original
+        before()
+        return original(*arguments, **options)
+
+    os.mkdir = late
+    try:
+        yield
+    finally:
+        os.mkdir = original
+
+
+def test_a_mark_that_a_crash_left_is_neither_copied_nor_kept(path, tmp_path):
+    (path / REBUILDING).touch()
+    with FaissIndex.open(path) as index:
+        index.backup(tmp_path / "backup")
+    assert not (tmp_path / "backup" / REBUILDING).exists()
+    with pytest.raises(ZeroDivisionError):
+        build(path, lambda: 1 / 0)
+    assert not (path / REBUILDING).exists()
 
 
 def test_a_reader_that_opens_the_index_while_it_is_replaced_gets_one_of_the_two(path, batch, monkeypatch):
@@ -204,6 +251,7 @@ for mode in ("kill", "error", "late", "stop"):
         assert store.config.classes == 11, (mode, at)
         store.close()
         assert [file.name for file in path.parent.iterdir()] == ["index"], (mode, at)
+        assert not (path / "semcut.rebuilding").exists(), (mode, at)
         calls = max(calls, at)
         if not reached:
             break

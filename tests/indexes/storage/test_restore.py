@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,26 @@ def test_what_has_the_name_of_the_copy_stays_unless_an_interrupted_restore_left_
     with pytest.raises(IndexExistsError, match=r"index\.restoring is not what an interrupted .* leaves: move it away"):
         restore(backup, path)
     assert listed(path.parent) == before
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_an_index_of_the_user_with_the_name_of_the_copy_stays_and_a_marked_one_is_replaced(
+    path, backup, batch, present
+):
+    mine = Path(shutil.copytree(path, path.with_name("index.restoring")))
+    mode = stat.S_IMODE((path if present else backup).stat().st_mode)
+    if not present:
+        shutil.rmtree(path)
+    before = contents(mine)
+    with pytest.raises(IndexExistsError, match=r"index\.restoring is not what an interrupted .* leaves: move it away"):
+        restore(backup, path)
+    assert contents(mine) == before
+    (mine / "semcut.rebuilding").touch()
+    assert restore(backup, path) == 4
+    assert_holds(path, batch[:4])
+    assert not mine.exists()
+    assert not (path / "semcut.rebuilding").exists()
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_copy_that_an_interrupted_restore_left_is_no_backup_before_it_is_renamed(path, backup, batch):
