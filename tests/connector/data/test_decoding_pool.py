@@ -409,6 +409,7 @@ def children():
 # one that was being started ends when it has started
 while not children() == len(POOL._all) == len(POOL._idle) and time.monotonic() < deadline:
     time.sleep(0.05)
+    fitted_pixels({str(photo)!r}, 8)  # waits for processes that have ended
 print(children() == len(POOL._all) == len(POOL._idle))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)

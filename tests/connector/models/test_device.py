@@ -25,7 +25,7 @@ def faults(after):
 
 before = faults(after=2)
 keep_freed_memory()
-print(before, faults(after=12))  # until the freed blocks are large enough for a batch
+print(before, faults(after=30))  # until the freed blocks are large enough for a batch
 """
 
 

@@ -73,7 +73,7 @@ def test_searches_name_the_partitions(backend, monkeypatch):
             return call(self, method, *args, **kwargs)
 
         monkeypatch.setattr(ServerConnection, "call", recorded)
-        index.search(classified(np.random.default_rng(3), CONFIG, 1), cutoff=0.5)
+        index.search(classified(np.random.default_rng(3), CONFIG, 1), cutoff=0.5, fill=False)
     searches = [condition for method, condition in calls if method == "search"]
     assert searches
     assert all(condition.startswith("(dominant in [") and is_in("cell", [])[:7] in condition for condition in searches)
