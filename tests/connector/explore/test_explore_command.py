@@ -78,7 +78,7 @@ def test_an_index_without_its_network_is_searched_by_record(stored: Path, model:
     for place, reason in ((tmp_path / "nowhere", "no network in"), (other, "did not make this index")):
         moved = shutil.copytree(stored, tmp_path / f"made by {place.name}")
         link = json.loads((moved / LINK).read_text())
-        (moved / LINK).write_text(json.dumps({**link, "model": str(place)}))
+        (moved / LINK).write_text(json.dumps({**link, "model": str(place), "beside": "missing"}))
         stats, warnings = stats_of(moved, None)
         assert not stats["images"]
         assert [reason in warning for warning in warnings] == [True]

@@ -96,7 +96,7 @@ def test_a_moved_network_is_given_by_its_new_path(stored: Path, model: Checkpoin
     shutil.copytree(stored, index)
     shutil.copytree(model.path, moved)
     link = json.loads((index / LINK).read_text())
-    (index / LINK).write_text(json.dumps({**link, "model": str(tmp_path / "missing")}))
+    (index / LINK).write_text(json.dumps({**link, "model": str(tmp_path / "missing"), "beside": "../missing"}))
     with pytest.raises(CheckpointError, match=r"holds no model any more.*--model"):
         Connector.open(index)
     with Connector.open(index, moved) as connector:
