@@ -32,7 +32,7 @@ from semcut.connector.data.archive_members import (
     require_members,
 )
 from semcut.connector.data.tar_archives import TarArchive
-from semcut.connector.data.unpacked_folders import UnpackedFolders, refused_name
+from semcut.connector.data.unpacked_folders import UnpackedFolders, new_file
 from semcut.connector.data.zip_archives import STARTS, ZipFiles
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
@@ -86,13 +86,7 @@ def unpack(archive: IO[bytes], name: Path, target: Path) -> None:
 
 
 def _write_file(source: Archive, member: Member, path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except FileExistsError:
-        raise RefusedArchiveError(f"it holds {shown(member.name)} twice") from None
-    except OSError as error:
-        raise refused_name(member.name, error) from None
-    with os.fdopen(descriptor, "wb") as file:
+    with new_file(path, member.name) as file:
         left = member.size
         while left:
             block = source.read(min(_COPY_BYTES, left))

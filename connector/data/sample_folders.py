@@ -14,12 +14,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from typing_extensions import Self
 
 from semcut.connector.data.archive_members import DISK_BLOCK, Budget, RefusedArchiveError, require_members
 from semcut.connector.data.class_names import MAX_CLASSES
 from semcut.connector.data.list_files import MAX_LIST_BYTES
-from semcut.connector.data.unpacked_folders import UnpackedFolders, refused_name
+from semcut.connector.data.unpacked_folders import UnpackedFolders, new_file
 from semcut.indexes.errors import shown
 
 IMAGES, LABELS = "images", "labels.jsonl"
@@ -131,13 +133,7 @@ class SampleFolder:
         return name
 
     def _write_file(self, path: Path, sample: Sample, seconds: float) -> None:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
-            raise RefusedArchiveError(f"it holds {shown(sample.name)} twice") from None
-        except OSError as error:
-            raise refused_name(sample.name, error) from None
-        with os.fdopen(descriptor, "wb") as file:
+        with new_file(path, sample.name) as file:
             file.write(sample.content)
             file.flush()
             os.utime(file.fileno(), (seconds, seconds))

@@ -7,8 +7,10 @@ are not tried again.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from semcut.connector.data.archive_members import RefusedArchiveError
 from semcut.indexes.errors import shown
@@ -59,6 +61,25 @@ class UnpackedFolders:
         except OSError as error:
             raise refused_name("/".join(parts), error) from None
         return True
+
+
+def new_file(path: Path, name: str) -> IO[bytes]:
+    """Create a file that is not there yet, and open it for writing; a link is not followed.
+
+    Args:
+        path: the file.
+        name: its name in the archive, for errors.
+
+    Raises:
+        RefusedArchiveError: the archive holds the file twice, or its name cannot be created.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        raise RefusedArchiveError(f"it holds {shown(name)} twice") from None
+    except OSError as error:
+        raise refused_name(name, error) from None
+    return os.fdopen(descriptor, "wb")
 
 
 def refused_name(name: str, error: OSError) -> Exception:
