@@ -26,7 +26,9 @@ NEW = r"(\.[0-9a-f]{16}\.new)?"
 
 INDEX: Parts = {
     r"(catalogue\.sqlite|catalogue\.new)(-journal|-wal|-shm)?|lock": None,
-    r"generation-[0-9]+": {r"ids|codes|probabilities|features|cells|uri_ends|uri_bytes|removed": None},
+    r"generation-[0-9]+": {
+        r"ids|codes|probabilities|features|cells|uri_ends|uri_bytes|removed|attributes|vocabulary": None
+    },
 }
 """An index of encodings."""
 

@@ -34,6 +34,8 @@ from semcut.indexes.errors import (
 )
 
 if TYPE_CHECKING:
+    from semcut.indexes.attributes.expressions import Expression, attribute
+    from semcut.indexes.attributes.selections import Among
     from semcut.indexes.brute_force import BruteForceIndex
     from semcut.indexes.config import IndexConfig, SearchParams
     from semcut.indexes.description import Capabilities, IndexStats
@@ -46,10 +48,12 @@ if TYPE_CHECKING:
 
 
 _MODULES = {
+    "Among": "semcut.indexes.attributes.selections",
     "BruteForceIndex": "semcut.indexes.brute_force",
     "Capabilities": "semcut.indexes.description",
     "Encodings": "semcut.indexes.encodings",
     "Explanation": "semcut.indexes.pruning.explanation",
+    "Expression": "semcut.indexes.attributes.expressions",
     "FaissIndex": "semcut.indexes.faiss_index",
     "IndexConfig": "semcut.indexes.config",
     "IndexStats": "semcut.indexes.description",
@@ -59,9 +63,11 @@ _MODULES = {
     "SearchResult": "semcut.indexes.result",
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
+    "attribute": "semcut.indexes.attributes.expressions",
 }
 
 __all__ = [
+    "Among",
     "BruteForceIndex",
     "Capabilities",
     "CheckpointError",
@@ -73,6 +79,7 @@ __all__ = [
     "DuplicateIdError",
     "Encodings",
     "Explanation",
+    "Expression",
     "FaissIndex",
     "FormatVersionError",
     "IndexConfig",
@@ -93,6 +100,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "UnknownIdError",
+    "attribute",
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name, even a misspelt one

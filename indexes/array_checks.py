@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import array_given
+from semcut.indexes.array_reading import array_given
 from semcut.indexes.errors import InvalidParameterError
 
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.bound_filters import matches
+from semcut.indexes.attributes.selections import Selection
+from semcut.indexes.batch_checks import is_scored
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
@@ -44,7 +47,8 @@ class BruteForceIndex(SemanticIndex):
             "features": np.empty((0, config.dim), np.float32),
             "ids": np.empty(0, np.int64),
         }
-        self._records = Encodings(**columns, uris=[])
+        attributes: dict[str, list[Any]] | None = {name: [] for name in config.attributes} or None
+        self._records = Encodings(**columns, uris=[], attributes=attributes)
         self._ids = IdMap()
 
     def __len__(self) -> int:
@@ -81,6 +85,7 @@ class BruteForceIndex(SemanticIndex):
             codes=encodings.codes,
             features=encodings.features,
             uris=uris,
+            attributes=encodings.attributes,
             any_mass=True,
         )
         self._replace(Encodings.concatenate([self._records[kept], batch]))
@@ -132,10 +137,27 @@ class BruteForceIndex(SemanticIndex):
         for start in range(0, len(order), batch_size):
             yield records[order[start : start + batch_size]]
 
-    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
-        scored = self._scored(queries, params, self._records.normalised(norm_tolerance(self.config)))
+    def _matching(self, selection: Selection) -> NDArray[np.int64]:
+        assert self._records.ids is not None
+        return np.sort(self._records.ids[self._selected(selection)])
+
+    def _selected(self, selection: Selection) -> NDArray[np.int64]:
+        """Return the rows of the records of a selection: (n,) int64."""
+        records, where, among = self._records, selection.where, selection.among
+        assert records.ids is not None
+        attributes, rows = records.attributes or {}, []
+        for row, number in enumerate(records.ids.tolist()):
+            record = {name: values[row] for name, values in attributes.items()}
+            if (where is None or matches(where, record)) and (among is None or number in among.ids):
+                rows.append(row)
+        return np.array(rows, np.int64)
+
+    def _search(
+        self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
+    ) -> SearchResult:
+        scored = is_scored(self.config, queries, params, self._records.normalised(norm_tolerance(self.config)))
         weights = self._similarity.weights(queries.probabilities)
-        records = self._records
+        records = self._records if selection is None else self._records[self._selected(selection)]
         assert records.ids is not None
         dominant, edges = records.probabilities.argmax(axis=1), edges_of(records.probabilities)
         result = SearchResult.empty(len(queries), params.k)

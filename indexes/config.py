@@ -7,7 +7,7 @@ An `IndexConfig` is fixed when an index is created, and stored with it. Code tha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from semcut.indexes.attributes.attribute_types import MAX_ATTRIBUTES, TYPES, AttributeType, is_attribute_name
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
@@ -114,6 +115,8 @@ class IndexConfig(Settings):
         stored_features: the type in which features are stored: "float16" (the default), "float32" or "int8".
         feature_step: the step between the values of int8 features; values go up to 127 steps. Features of length 1 fit
             with the default, 1 / 127; a smaller step is more precise if all values are smaller.
+        attributes: the type of each attribute that records have, by its name: "bool", "int", "float", "datetime",
+            "category" or "categories", see `attributes.attribute_types`. Default: none.
 
     Raises:
         InvalidParameterError: a value is out of range; the message names the field, the value and the range.
@@ -128,6 +131,32 @@ class IndexConfig(Settings):
     stored_probabilities: int = Field(default=0, ge=0)
     stored_features: FeatureType = "float16"
     feature_step: float = Field(default=1 / 127, gt=1e-30, lt=1e30)
+    attributes: dict[str, AttributeType] = Field(default={}, max_length=MAX_ATTRIBUTES)
+
+    def __hash__(self) -> int:
+        return hash(self.written())
+
+    def written(self) -> str:
+        """Return the configuration as JSON, as an index stores it; earlier versions of semcut know no attributes."""
+        return self.model_dump_json(exclude=None if self.attributes else {"attributes"})
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _attribute_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError('expected the types of attributes by name, such as {"price": "float"}')
+        for name in value:
+            if not is_attribute_name(name):
+                raise ValueError(
+                    f"{shown(name)} is no name of an attribute: a name has letters, digits and _, at most 63, and is "
+                    "no word of filters or columns, such as in or id"
+                )
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("two attributes have the same name but for capital letters")
+        for name, kind in value.items():
+            if not isinstance(kind, str) or kind not in TYPES:
+                raise ValueError(f"the attribute {name} is of type {shown(kind)}, expected one of {', '.join(TYPES)}")
+        return dict(value)
 
     @field_validator("prior", "similarity", mode="before")
     @classmethod
@@ -226,8 +255,8 @@ def refuse_many_values(text: str) -> None:
     stated = re.search(r'"classes"\s*:\s*([0-9]{1,5})', text)
     classes = min(int(stated[1]), MAX_CLASSES) if stated else 0
     rows = classes if classes <= MAX_SIMILARITY_CLASSES else 1
-    numbers = rows * (classes + 1) + _MOST_QUOTES
-    for mark, most in (("[", classes + 2), ("{", 1), ('"', _MOST_QUOTES), (",", numbers)):
+    numbers = rows * (classes + 1) + _MOST_QUOTES + MAX_ATTRIBUTES
+    for mark, most in (("[", classes + 2), ("{", 2), ('"', _MOST_QUOTES + 4 * MAX_ATTRIBUTES), (",", numbers)):
         if (count := text.count(mark)) > most:
             raise ValueError(f"it has {mark!r} {count:,} times, expected at most {most:,} for {classes:,} classes")
 

@@ -7,8 +7,7 @@ allowed; features are finite. Code that receives an `Encodings` does not check t
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields
 from os import PathLike, fspath
 from typing import Any, ClassVar, TypeVar
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
+from semcut.indexes.array_reading import array_given
+from semcut.indexes.attributes.attribute_columns import attributes_given, joined_attributes
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.probability_rows import SUM_TOLERANCE as SUM_TOLERANCE
 from semcut.indexes.probability_rows import checked_probabilities
@@ -47,6 +48,8 @@ class Encodings:
         features: (n, D) float32. Other float types are converted.
         ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
         uris: the address of each image: n values, each a string, a path or None; or None for all images.
+        attributes: of each attribute, by its name, n values; None for no attributes. An index checks them when they are
+            added, see `attributes.attribute_types`.
 
     Raises:
         InvalidEncodingsError: an array is invalid; the message names the array, what is wrong, and what was expected.
@@ -57,6 +60,7 @@ class Encodings:
     features: NDArray[np.float32]
     ids: NDArray[np.int64] | None = None
     uris: Sequence[str | None] | None = None
+    attributes: Mapping[str, list[Any]] | None = None
     any_mass: InitVar[bool] = False
     packed: ClassVar[NDArray[np.uint16] | None] = None  # of an instance: its probabilities as an index stores them
     coded: ClassVar[NDArray[Any] | None] = None  # of an instance: its features as an index stores them
@@ -74,6 +78,7 @@ class Encodings:
         rows = len(probabilities)
         ids = None if self.ids is None else _ids(self.ids)
         uris = None if self.uris is None else _uris(self.uris)
+        attributes = None if self.attributes is None else attributes_given(self.attributes, rows)
         for name, column in (("codes", codes), ("features", features), ("ids", ids), ("uris", uris)):
             if column is not None and len(column) != rows:
                 raise InvalidEncodingsError(
@@ -87,6 +92,7 @@ class Encodings:
             ("features", features),
             ("ids", ids),
             ("uris", uris),
+            ("attributes", attributes),
         ):
             object.__setattr__(self, name, value)
 
@@ -117,9 +123,12 @@ class Encodings:
             raise InvalidParameterError(
                 f"rows = {shown(rows)}, expected a slice, integers, or one boolean for each of the {len(self)} rows"
             ) from None
-        uris = self.uris
-        if uris is not None:
-            uris = uris[picked] if isinstance(picked, slice) else [uris[i] for i in np.arange(len(self))[picked]]
+        uris, attributes = self.uris, self.attributes
+        if uris is not None or attributes is not None:
+            places = range(len(self))[picked] if isinstance(picked, slice) else np.arange(len(self))[picked].tolist()
+            uris = None if uris is None else [uris[place] for place in places]
+            if attributes is not None:
+                attributes = {name: [values[place] for place in places] for name, values in attributes.items()}
         return _trusted(
             type(self),
             probabilities=probabilities,
@@ -127,11 +136,14 @@ class Encodings:
             features=self.features[picked],
             ids=None if self.ids is None else self.ids[picked],
             uris=uris,
+            attributes=attributes,
         )
 
     @staticmethod
     def concatenate(batches: Sequence[Encodings]) -> Encodings:
         """Join batches into one, rows in order. Ids and uris are kept if every batch has them.
+
+        Attributes that a batch does not have are missing in its rows.
 
         Raises:
             InvalidEncodingsError: there are no batches, something else is among them, or their widths differ.
@@ -153,6 +165,7 @@ class Encodings:
             features=np.concatenate([batch.features for batch in batches]),
             ids=np.concatenate(all_ids) if len(all_ids) == len(batches) else None,
             uris=[uri for uris in all_uris for uri in uris] if len(all_uris) == len(batches) else None,
+            attributes=joined_attributes([(batch.attributes, len(batch)) for batch in batches]),
         )
 
     def with_values(
@@ -161,10 +174,12 @@ class Encodings:
         features: NDArray[np.float32],
         packed: NDArray[np.uint16] | None,
         coded: NDArray[Any] | None,
+        attributes: Mapping[str, list[Any]] | None,
     ) -> Encodings:
-        """Return the same batch with other probabilities and features, which are valid for `any_mass`."""
+        """Return the same ids, codes and uris with other values, which are valid for `any_mass`."""
         columns = {name: getattr(self, name) for name in _NAMES}
         columns |= {"probabilities": probabilities, "features": features, "packed": packed, "coded": coded}
+        columns["attributes"] = attributes
         return _trusted(Encodings, **columns)
 
     def normalised(self, tolerance: float = NORM_TOLERANCE) -> bool:
@@ -220,69 +235,6 @@ def _trusted(kind: type[_Batch], **columns: Any) -> _Batch:
         contiguous = np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column
         object.__setattr__(batch, name, contiguous)
     return batch
-
-
-def array_given(name: str, value: Any, ndim: int | None) -> NDArray[Any]:
-    """Read an array, or a tensor, of this number of dimensions; None for any.
-
-    Raises:
-        InvalidEncodingsError: it cannot be read, has masked values, or has other dimensions.
-    """
-    is_masked = _loaded("numpy.ma", "is_masked")
-    if is_masked is not None and is_masked(value):
-        raise InvalidEncodingsError(f"{name} have masked values, which no index can hold: fill or drop them")
-    try:
-        array = np.asarray(_readable(value))
-        added = array.dtype.isbuiltin != 1  # a type that a package adds to numpy
-        if added and array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
-            array = array.astype(np.float32)
-    except Exception as error:  # what other libraries raise in `__array__`
-        reason = str(error).partition("\n")[0]
-        raise InvalidEncodingsError(f"{name} cannot be read as an array: {reason or type(error).__name__}") from None
-    if ndim is not None and array.ndim != ndim:
-        raise InvalidEncodingsError(f"{name} have shape {array.shape}, expected {ndim} dimension(s)")
-    return array
-
-
-def _loaded(module: str, name: str) -> Any:
-    """Return an object of a module; None if the module was not imported, or another thread is importing it."""
-    return getattr(sys.modules.get(module), name, None)
-
-
-def _readable(value: Any) -> Any:
-    """Return a tensor of torch, lists of them, or a sparse matrix of scipy as what numpy can read.
-
-    Neither torch nor scipy is imported for that.
-    """
-    issparse, tensor = _loaded("scipy.sparse", "issparse"), _loaded("torch", "Tensor")
-    if issparse is not None and issparse(value):
-        return value.toarray()
-    if tensor is None:
-        return value
-    torch = sys.modules["torch"]
-    if isinstance(value, list | tuple) and _holds_tensors(value, tensor):
-        parts = [np.asarray(_readable(part)) for part in value]
-        if shapes := sorted({part.shape for part in parts[1:]} - {parts[0].shape}):
-            raise ValueError(f"it is a list of tensors of shapes {parts[0].shape} and {shapes[0]}, expected one shape")
-        return parts
-    if not isinstance(value, tensor):
-        return value
-    value = value.detach()
-    if value.layout != torch.strided:
-        value = value.to_dense()
-    if value.is_quantized:
-        value = value.dequantize()
-    value = value.cpu().resolve_conj().resolve_neg()
-    if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
-        value = value.float()
-    return value
-
-
-def _holds_tensors(value: Any, kind: type) -> bool:
-    """Return whether the first item of nested lists is a tensor."""
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return isinstance(value, kind)
 
 
 def _floats(name: str, value: Any) -> NDArray[np.float32]:

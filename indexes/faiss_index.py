@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from semcut.indexes.argument_checks import callback_given, instance_given, path_given
+from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.changes import Changes
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
@@ -162,7 +163,7 @@ class FaissIndex(SemanticIndex):
     def snapshot(self) -> Snapshot:
         """The snapshot that searches see now: records by row, their columns, and their cells.
 
-        A snapshot never changes. It can be read as long as the index is open, even after later changes of the index.
+        A snapshot never changes, and can be read as long as the index is open.
         """
         self._check_open()
         return self._searchable.snapshot
@@ -326,10 +327,7 @@ class FaissIndex(SemanticIndex):
 
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]:
         snapshot = self._searchable.snapshot
-        columns, live = snapshot.columns, snapshot.live
-        ids = columns.reading(lambda: columns.ids[live])
-        wanted = np.flatnonzero(ids > after)
-        rows = live[wanted[np.argsort(ids[wanted])]]
+        rows = snapshot.rows_by_id(after)
         return snapshot.batches(rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
     def _cells(self) -> Cells:
@@ -338,9 +336,15 @@ class FaissIndex(SemanticIndex):
     def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
         return self._reading(lambda: self._searchable.members(partition, limit, ambiguous))
 
-    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
+    def _matching(self, selection: Selection) -> NDArray[np.int64]:
+        found = self._searchable
+        return self._reading(lambda: np.sort(found.snapshot.columns.ids[found.selected_rows(selection)]))
+
+    def _search(
+        self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
+    ) -> SearchResult:
         self._check_open()
         switch = self._switch
         if switch is not None and not switch.look():
             self._switch = None
-        return self._searchable.search(queries, params, self._scored, trace)
+        return self._searchable.search(queries, params, selection, trace)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.encodings import array_given
+from semcut.indexes.array_reading import array_given
 from semcut.indexes.errors import DuplicateIdError, InvalidEncodingsError, InvalidParameterError, UnknownIdError
 
 _LARGEST = np.iinfo(np.int64).max

@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from semcut.indexes.argument_checks import instance_given, integer_given
+from semcut.indexes.attributes.expressions import Expression
+from semcut.indexes.attributes.selections import Among, Selection, selection_given
+from semcut.indexes.batch_checks import checked_batch
 from semcut.indexes.config import IndexConfig, Ranking, SearchParams, search_params
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings, Records
-from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, InvalidParameterError
-from semcut.indexes.id_checks import ids_given, refuse_duplicates
+from semcut.indexes.errors import ClosedIndexError, InvalidParameterError
+from semcut.indexes.id_checks import ids_given
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
-from semcut.indexes.stored_values import norm_tolerance, stored_values
 
 MAX_MEMBERS = 10_000
 """The largest number of ids that `SemanticIndex.members` returns."""
@@ -49,7 +51,7 @@ class SemanticIndex(ABC):
 
     @property
     def similarity(self) -> Similarity:
-        """The S of Eq. 1, which turns probabilities of queries into weights: `similarity.weights(probabilities)`."""
+        """The S of Eq. 1, which turns probabilities into weights: `similarity.weights(probabilities)`."""
         return self._similarity
 
     @property
@@ -69,7 +71,8 @@ class SemanticIndex(ABC):
             LockedError: the index has another writer.
             StorageError: the batch could not be stored. The index is unchanged, as after every error.
         """
-        if len(batch := self._checked(encodings)):
+        self._check_open()
+        if len(batch := checked_batch(self.config, encodings)):
             self._add(batch, replace=False)
 
     def upsert(self, encodings: Encodings) -> None:
@@ -83,7 +86,8 @@ class SemanticIndex(ABC):
             DuplicateIdError: an id occurs twice in the batch.
             LockedError, StorageError: as for `add`.
         """
-        if len(batch := self._checked(encodings)):
+        self._check_open()
+        if len(batch := checked_batch(self.config, encodings)):
             self._add(batch, replace=True)
 
     def load(self, encodings: Encodings) -> None:
@@ -129,6 +133,8 @@ class SemanticIndex(ABC):
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
         fill: bool = True,
+        where: Expression | str | None = None,
+        among: Among | Any = None,
         trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Find the k best records for every query.
@@ -146,20 +152,25 @@ class SemanticIndex(ABC):
                 ordered by id.
             fill: whether the best of the other records fill the places that fewer than k relevant records leave, so
                 that every query has min(k, records) results. `SearchResult.filled` marks them.
+            where: searches as if the index had only the records that match: `attribute("price") < 20`, or text such as
+                'price < 20', see `attributes.where_text`.
+            among: searches as if the index had only these records: ids, an `Among`, which is prepared once for many
+                searches, or (records,) bool in ascending order of ids.
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
-            InvalidParameterError: an argument is out of range.
+            InvalidParameterError: an argument is out of range, or `where` is no filter for this index.
             InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
         params = search_params(k, cutoff, shortlist, ranking, fill)
         self._check_open()
         self.config.check(queries)
         params.check(len(queries))
+        selection = selection_given(where, among, self.config.attributes, self.ids)
         if trace is None:
-            return self._search(queries, params, None).reading_uris_with(self.uris)
+            return self._search(queries, params, selection, None).reading_uris_with(self.uris)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
-            return self._search(queries, params, trace).reading_uris_with(self.uris)
+            return self._search(queries, params, selection, trace).reading_uris_with(self.uris)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
@@ -167,11 +178,14 @@ class SemanticIndex(ABC):
 
         return await asyncio.to_thread(self.search, queries, **settings)
 
-    def get(self, ids: Any) -> Records:
-        """Return the records with these ids, with all their arrays, in the order of the ids.
+    def matching(self, where: Expression | str | None = None, *, among: Among | Any = None) -> NDArray[np.int64]:
+        """Return the ids of the records that match, ascending: (n,) int64. Arguments and errors as for `search`."""
+        self._check_open()
+        selection = selection_given(where, among, self.config.attributes, self.ids)
+        return self.ids() if selection is None else self._matching(selection)
 
-        Args:
-            ids: (n,) integers.
+    def get(self, ids: Any) -> Records:
+        """Return the records with these (n,) integer ids, with all their arrays, in the order of the ids.
 
         Raises:
             UnknownIdError: as for `remove`.
@@ -179,12 +193,9 @@ class SemanticIndex(ABC):
         return Records.of(self._get(self._ids_given(ids)))
 
     def uris(self, ids: Any) -> list[str | None]:
-        """Return the uris of the records with these ids, in the order of the ids; None for a record without a uri.
+        """Return the uris of records in the order of their (n,) ids; None for a record without a uri.
 
         Only uris are read, so this costs much less than `get`.
-
-        Args:
-            ids: (n,) integers.
 
         Raises:
             UnknownIdError: as for `remove`.
@@ -286,28 +297,10 @@ class SemanticIndex(ABC):
         """Refuse `pickle` and `copy`, which cannot copy open files, locks and mapped memory."""
         raise InvalidParameterError("an index in memory or on a server cannot be pickled or copied")
 
-    def _checked(self, encodings: Encodings) -> Encodings:
-        """Check a batch as far as possible without reading records, and return it with the values that are stored."""
-        self._check_open()
-        self.config.check(encodings)
-        if encodings.ids is None:
-            raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
-        refuse_duplicates(encodings.ids)
-        return stored_values(self.config, encodings)
-
     def _ids_given(self, ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
         """Check that the index is open, and read ids as a caller passes them; see `ids_given`."""
         self._check_open()
         return ids_given(ids, must_exist=must_exist)
-
-    def _scored(self, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
-        """Return whether Eq. 4 applies; raise `InvalidEncodingsError` if it does not and the search ranks by it."""
-        both = normalised and queries.normalised(norm_tolerance(self.config))
-        if params.ranking == "fused" and not both:
-            owner = "the queries" if normalised else "the index"
-            advice = 'so Eq. 4 does not apply: divide every feature by its length, or use ranking="distance"'
-            raise InvalidEncodingsError(f"the features of {owner} are not L2-normalised, {advice}")
-        return both
 
     def _check_open(self) -> None:
         if self._closed:
@@ -340,7 +333,12 @@ class SemanticIndex(ABC):
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...
 
     @abstractmethod
-    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult: ...
+    def _matching(self, selection: Selection) -> NDArray[np.int64]: ...
+
+    @abstractmethod
+    def _search(
+        self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
+    ) -> SearchResult: ...
 
     @abstractmethod
     def _cells(self) -> Cells: ...

@@ -14,6 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.selections import Selection
+from semcut.indexes.batch_checks import is_scored
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError
@@ -21,8 +23,9 @@ from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_features, build_scanner, changed_rows
 from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.search.beyond_cutoff import search_beyond
+from semcut.indexes.search.beyond_cutoff import Search, search_beyond
 from semcut.indexes.search.choose_search import build_search
+from semcut.indexes.search.prepared_selections import PreparedSelections
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.cut_files import require_frames
 from semcut.indexes.storage.id_map import IdMap
@@ -59,6 +62,7 @@ class Searchable:
         self.lock, self.closed = SharedLock(), False
         self.whole = True
         self._mapping = threading.Lock()
+        self._selections = PreparedSelections()
 
     def check_open(self) -> None:
         """Raise `ClosedIndexError` if the index was closed."""
@@ -91,27 +95,53 @@ class Searchable:
         self,
         queries: Encodings,
         params: SearchParams,
-        scored: Callable[[Encodings, SearchParams, bool], bool],
+        selection: Selection | None,
         trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Search the snapshot.
 
         Args:
             queries, params, trace: as for `SemanticIndex.search`.
-            scored: `SemanticIndex._scored`, which says whether scores are computed.
+            selection: the records that are searched; None for all.
         """
 
         def search() -> SearchResult:
-            snapshot, chosen = self.snapshot, params
+            snapshot, engine, chosen = self.snapshot, self._search, params
             snapshot.columns.require_searchable()
-            with_scores = scored(queries, params, snapshot.normalised)
+            scored = is_scored(snapshot.cells.config, queries, params, snapshot.normalised)
+            if selection is not None:
+                snapshot, engine = self._limited(selection)
             if not len(queries) or not len(snapshot):
                 return SearchResult.empty(len(queries), params.k)
             if params.shortlist is not None and params.shortlist >= len(snapshot):
                 chosen = params.model_copy(update={"shortlist": None})
-            return search_beyond(self._search, queries, chosen, with_scores, lambda: len(snapshot), trace)
+            return search_beyond(engine, queries, chosen, scored, lambda: len(snapshot), trace)
 
         return self.read(search)
+
+    def _limited(self, selection: Selection) -> tuple[Snapshot, Search]:
+        """Return the snapshot with the records of a selection alone, and its search."""
+        with self._mapping:
+            found = self._selections.get(self.snapshot, selection)
+        if found is not None:
+            return found
+        snapshot = self.snapshot.limited_to(self.selected_rows(selection))
+        scanner = build_scanner(snapshot, self._engine, self.device)
+        limited = snapshot, build_search(snapshot, scanner, self._similarity)
+        with self._mapping:
+            self._selections.put(self.snapshot, selection, limited)
+        return limited
+
+    def selected_rows(self, selection: Selection) -> NDArray[np.int64]:
+        """Return the rows of the records of a selection, ascending, in a function that `read` calls: (n,) int64."""
+        snapshot = self.snapshot
+        rows = snapshot.live
+        if selection.among is not None:
+            found = self.id_map().rows(selection.among.ids)
+            rows = np.sort(found[found >= 0])
+        if selection.where is not None:
+            rows = rows[snapshot.attributes.matching(selection.where)[rows]]
+        return rows
 
     def publish(self, after: Snapshot) -> None:
         """Make searches see another snapshot. If this raises, only `restore` makes the index usable again."""
@@ -168,6 +198,8 @@ class Searchable:
         """
         search = build_search(self.snapshot, scanner, self._similarity, self._features)
         self._engine, self.scanner, self._search = "compiled", scanner, search
+        with self._mapping:
+            self._selections = PreparedSelections()
 
     def id_map(self) -> IdMap:
         """Return the map from ids to rows, built when first needed, in a function that `read` calls or in a change."""

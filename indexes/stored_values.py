@@ -13,6 +13,8 @@ each, the largest probability first; unused places are class 0 and multiple 0.
 steps, and a row is the multiples. Values out of range are refused, as are features so small that float16 would lose
 most of them.
 
+**Attributes** become values of the types that the config names, see `attributes.attribute_types`.
+
 docs/storage.md has the quality that other choices cost.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.attribute_types import columns_of
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import MAX_SQUARED_NORM, NORM_TOLERANCE, Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
@@ -43,18 +46,22 @@ def stored_values(config: IndexConfig, encodings: Encodings) -> Encodings:
         encodings: the batch, with the widths of the index.
 
     Raises:
-        InvalidEncodingsError: a feature is out of the range of the type in which the index stores it.
+        InvalidEncodingsError: a feature is out of the range of the type in which the index stores it, or an attribute
+            cannot have one of its values.
     """
     probabilities, features, rows, coded = encodings.probabilities, encodings.features, None, None
+    attributes = None
+    if config.attributes or encodings.attributes:
+        attributes = columns_of(config.attributes, encodings.attributes, len(encodings))
     if config.stored_probabilities < config.classes:
         rows = packed(probabilities, config.stored_probabilities)
         probabilities = PackedRows(rows, config.classes).dense()
     if config.stored_features != "float32":
         coded = coded_features(config, features)
         features = decoded_features(coded, config.feature_step)
-    if probabilities is encodings.probabilities and features is encodings.features:
+    if probabilities is encodings.probabilities and features is encodings.features and attributes is None:
         return encodings
-    return encodings.with_values(probabilities, features, rows, coded)
+    return encodings.with_values(probabilities, features, rows, coded, attributes)
 
 
 def coded_features(config: IndexConfig, features: NDArray[np.float32]) -> NDArray[Any]:

@@ -41,7 +41,7 @@ def load_kernels() -> None:
     searchable = Searchable(store.snapshot, Similarity(_CONFIG), "compiled", "cpu")
     searchable.publish(store.write(records))
     searchable.publish(store.write(None, np.array([0])))
-    searchable.search(records, SearchParams(k=1, shortlist=2), lambda *_: True)
+    searchable.search(records, SearchParams(k=1, shortlist=2), None)
     searchable.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
     uncalled = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
     if uncalled:

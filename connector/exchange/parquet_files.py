@@ -58,7 +58,7 @@ def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] |
         DataError: the file cannot be written.
     """
     config, total, done = index.config, len(index), 0
-    written = config.model_dump_json().encode()
+    written = config.written().encode()
     if len(written) > _CONFIG_BYTES:
         raise DataError(
             f"the similarity of the index takes {len(written):,} bytes, and a Parquet file has room for "

@@ -160,7 +160,7 @@ def _write_config(server: ServerConnection, schema: Schema) -> None:
         "format": FORMAT_VERSION,
         "kind": schema.kind,
         "partition_key": schema.partition_key,
-        "config": schema.config.model_dump(mode="json"),
+        "config": json.loads(schema.config.written()),
     }
     text, classes = json.dumps(content), schema.config.classes
     parts = [text[start : start + _TEXT_PART] for start in range(0, len(text), _TEXT_PART)]

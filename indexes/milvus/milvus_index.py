@@ -36,10 +36,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from semcut.indexes.attributes.selections import Selection
+from semcut.indexes.batch_checks import checked_batch, is_scored
 from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, SemcutWarning, ServerError
+from semcut.indexes.errors import (
+    ClosedIndexError,
+    DamagedIndexError,
+    InvalidParameterError,
+    NotAnIndexError,
+    SemcutWarning,
+    ServerError,
+)
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.milvus.address import require_embedded_file
 from semcut.indexes.milvus.connection import ServerConnection
@@ -126,6 +135,8 @@ class MilvusIndex(SemanticIndex):
             ServerError: the server does not answer, or refuses.
             InvalidParameterError: an argument is malformed, or the server cannot store such records.
         """
+        if config.attributes:
+            raise InvalidParameterError("an index on Milvus cannot have attributes, expected a configuration without")
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
             schema = Schema(check_name(collection), choose_kind(server), config, bool(partition_key))
@@ -272,14 +283,11 @@ class MilvusIndex(SemanticIndex):
     def load(self, encodings: Encodings) -> None:
         """Add many records fast: as `upsert`, but without a request for the ids that exist already.
 
-        Args:
-            encodings: records with ids, of this index's classes, bits and feature length. Records that are in the index
-                already are replaced, but a Milvus 2.3 server does not free their space.
-
-        Raises:
-            InvalidEncodingsError, DuplicateIdError, ServerError: as for `upsert`.
+        Records that are in the index already are replaced, but a Milvus 2.3 server does not free their space. Arguments
+        and errors as for `upsert`.
         """
-        batch = self._checked(encodings)
+        self._check_open()
+        batch = checked_batch(self.config, encodings)
         if len(batch):
             self._write(batch, replace=True, known=True)
 
@@ -332,8 +340,16 @@ class MilvusIndex(SemanticIndex):
         numbers = cells.numbers[cells.of_partition(partition, ambiguous=ambiguous)]
         return self._reader.members(numbers, limit, in_order=ambiguous)
 
-    def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
+    def _matching(self, selection: Selection) -> NDArray[np.int64]:
+        raise InvalidParameterError("where and among are not supported on Milvus")
+
+    def _search(
+        self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
+    ) -> SearchResult:
+        if selection is not None:
+            self._matching(selection)
+
         def scored(normalised: bool) -> bool:
-            return self._scored(queries, params, normalised)
+            return is_scored(self.config, queries, params, normalised)
 
         return self._searcher.search(queries, params, scored, trace)

@@ -32,21 +32,22 @@ from semcut.indexes.errors import (
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
-    FORMAT_VERSION,
     LARGEST,
     READ_VERSIONS,
-    SCHEMA,
+    WITH_ATTRIBUTES,
     Committed,
     cell_rows,
     checksum_rows,
     committed_of,
+    format_of,
+    schema,
     state_reading,
     state_row,
     table_readings,
     version_reading,
 )
 from semcut.indexes.storage.catalogue_guard import catalogue_bytes, expected_schema, schema_of
-from semcut.indexes.storage.column_specs import NAMES
+from semcut.indexes.storage.column_specs import names_of
 
 _VERSION_SHOWN = 100
 
@@ -92,8 +93,8 @@ class Catalogue:
             raise StorageError(f"cannot create {path}: {error.strerror}") from None
         catalogue = cls.__new__(cls)
         catalogue._path, catalogue._connection = path, CatalogueConnection(path, new=True)
-        catalogue.config, catalogue._config_json = config, config.model_dump_json()
-        catalogue._format = FORMAT_VERSION
+        catalogue.config, catalogue._config_json = config, config.written()
+        catalogue._format = format_of(config)
         try:
             catalogue._fill()
         except BaseException:
@@ -106,11 +107,11 @@ class Catalogue:
         db = self._connection.db
 
         def write() -> None:
-            for statement in SCHEMA.split(";\n"):
+            for statement in schema(self._format).split(";\n"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.executemany(
-                "INSERT INTO meta VALUES (?, ?)", [("format", str(FORMAT_VERSION)), ("config", self._config_json)]
+                "INSERT INTO meta VALUES (?, ?)", [("format", str(self._format)), ("config", self._config_json)]
             )
             self._put_state(Committed.empty(self.config))
 
@@ -136,13 +137,13 @@ class Catalogue:
             version, others = shown(found[0]).strip("'"), ", ".join(map(str, READ_VERSIONS[:-1]))
             raise FormatVersionError(
                 f"{self._path} has format version {version} but this version of semcut reads the versions "
-                f"{others} and {FORMAT_VERSION}: open the index with the version of semcut that wrote it, or "
+                f"{others} and {READ_VERSIONS[-1]}: open the index with the version of semcut that wrote it, or "
                 "build the index again"
             )
         self._format = known[found[0]]
 
     def _check_schema(self) -> None:
-        if schema_of(self._connection.db) != expected_schema():
+        if schema_of(self._connection.db) != expected_schema(self._format):
             raise self._connection.damaged("its tables are not those of an index")
 
     def _parsed_config(self) -> IndexConfig:
@@ -151,7 +152,10 @@ class Catalogue:
             values = from_json(self._config_json)
             if not isinstance(values, dict):
                 raise ValueError("it is no object")
-            return written_config(values)
+            config = written_config(values)
+            if (format_of(config) == WITH_ATTRIBUTES) != (self._format == WITH_ATTRIBUTES):
+                raise ValueError(f"it does not belong to format {self._format}")
+            return config
         except (ValueError, InvalidParameterError) as error:
             raise DamagedIndexError(f"the configuration in {self._path} is not valid: {error}") from None
 
@@ -202,15 +206,15 @@ class Catalogue:
         """Read the rows of `state`, of `checksums` for every column, and of `cells`, no more than fit into the file."""
         try:
             self._connection.begin("DEFERRED")
-            self._check_schema()
             self._read_format()
-            states = self._connection.db.execute(state_reading()).fetchall()
+            self._check_schema()
+            states = self._connection.db.execute(state_reading(self.config)).fetchall()
             size = catalogue_bytes(self._path)
             *checksums, cells = (
                 self._connection.db.execute(query, limits).fetchall()
                 for query, limits in table_readings(self.config, size)
             )
-            return states, dict(zip(NAMES, checksums, strict=True)), cells
+            return states, dict(zip(names_of(self.config), checksums, strict=True)), cells
         finally:
             if self._connection.db.in_transaction:  # no call of Python here, into which Ctrl-C could come
                 self._connection.db.execute("ROLLBACK")
@@ -245,12 +249,12 @@ class Catalogue:
                 raise ConcurrentWriteError(
                     f"another process has changed {self._path} in spite of the lock: open the index again"
                 )
-            if self._format != FORMAT_VERSION:
-                db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(FORMAT_VERSION),))
+            if self._format != (version := format_of(self.config)):
+                db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(version),))
             if new_generation:
                 db.execute("DELETE FROM checksums")
                 db.execute("DELETE FROM cells")
-            for name in NAMES:
+            for name in names_of(self.config):
                 # The last block may have been partly filled: its checksum changes with every append.
                 unchanged = 0 if new_generation else max(0, len(before.extents[name].crcs) - 1)
                 db.executemany(
@@ -271,9 +275,8 @@ class Catalogue:
             raise
 
     def _put_state(self, committed: Committed) -> None:
-        self._connection.db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", state_row(committed, self._config_json)
-        )
+        row = state_row(committed, self._config_json)
+        self._connection.db.execute(f"INSERT OR REPLACE INTO state VALUES (1, {', '.join('?' * len(row))})", row)
 
     def close(self) -> None:
         """Close the database."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from semcut.indexes.errors import DamagedIndexError, StorageError
+from semcut.indexes.storage.catalogue_format import READ_VERSIONS
 from semcut.indexes.storage.catalogue_guard import (
     Steps,
     catalogue_bytes,
@@ -245,7 +246,7 @@ def integrity_errors(path: Path) -> list[str]:
     """Run SQLite's integrity check on a catalogue and return what it reports, one sentence each; empty if sound."""
 
     def check(db: sqlite3.Connection) -> list[tuple[object]]:
-        if schema_of(db) != expected_schema():
+        if schema_of(db) not in map(expected_schema, READ_VERSIONS):
             raise _damaged(path, "its tables are not those of an index")
         limit_lengths(db, catalogue_bytes(path))
         return db.execute("PRAGMA integrity_check(20)").fetchall()

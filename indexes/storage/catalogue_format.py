@@ -2,7 +2,8 @@
 
     meta        format version and configuration
     state       one row: version (number of commits), generation, rows of the columns, number of records whose feature
-                is not L2-normalised (`loose`), CRC-32 of these values and of the configuration
+                is not L2-normalised (`loose`), bytes of the column `vocabulary` if the records have attributes, CRC-32
+                of these values and of the configuration
     checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
     cells       one row per cell: position, number, lower bound, envelope and largest mass, CRC-32 of these. The mass
                 is a float32; the envelope is C x float32, or C x uint16 if the index stores probabilities as multiples
@@ -11,6 +12,8 @@
 **Formats 3 and 4** are read too. In format 4, every envelope is float32. Format 3 has no masses either: its records
 have a mass of at most `LARGEST_UNIT_MASS`. The first change of such an index makes it one of format 5: the cells that
 change are written as format 5 has them, the others stay as they are, and their length shows what they are.
+
+**Format 6** is that of an index whose records have attributes, and format 5 that of every other one.
 
 The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
 change of these tables needs a new `FORMAT_VERSION`.
@@ -33,10 +36,10 @@ from semcut.indexes.pruning.cell_table import cell_count
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.scoring.packed_rows import STEP
 from semcut.indexes.storage.column_files import Extent
-from semcut.indexes.storage.column_specs import NAMES, PER_RECORD, specs
+from semcut.indexes.storage.column_specs import PER_RECORD, names_of, specs
 
-FORMAT_VERSION = 5
-READ_VERSIONS = (3, 4, FORMAT_VERSION)
+FORMAT_VERSION, WITH_ATTRIBUTES = 5, 6
+READ_VERSIONS = (3, 4, FORMAT_VERSION, WITH_ATTRIBUTES)
 """The versions of catalogues that are read."""
 APPLICATION_ID = 0x53454D43
 """SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
@@ -52,6 +55,9 @@ CREATE TABLE cells (
     cell INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, low REAL NOT NULL, envelope BLOB NOT NULL,
     crc INTEGER NOT NULL);
 """
+SCHEMA_WITH_ATTRIBUTES = SCHEMA.replace(
+    "loose INTEGER NOT NULL,", "loose INTEGER NOT NULL, vocabulary INTEGER NOT NULL,"
+)
 _CHECKSUMS_PER_ROW = 1024
 LARGEST = 1 << 48
 """The largest number in the table `state`; none gets there by real commits, and a larger one is damage."""
@@ -78,7 +84,17 @@ class Committed(NamedTuple):
     @staticmethod
     def empty(config: IndexConfig) -> Committed:
         """Return the content of the catalogue of an empty index."""
-        return Committed(0, 0, dict.fromkeys(NAMES, Extent()), 0, Cells.empty(config))
+        return Committed(0, 0, dict.fromkeys(names_of(config), Extent()), 0, Cells.empty(config))
+
+
+def format_of(config: IndexConfig) -> int:
+    """Return the version in which an index of this configuration is written."""
+    return WITH_ATTRIBUTES if config.attributes else FORMAT_VERSION
+
+
+def schema(version: int) -> str:
+    """Return the definitions of the tables of a catalogue of this version."""
+    return SCHEMA_WITH_ATTRIBUTES if version == WITH_ATTRIBUTES else SCHEMA
 
 
 def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
@@ -91,8 +107,9 @@ def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
         rows["uri_bytes"],
         rows["removed"],
         committed.unnormalised,
+        *((rows["vocabulary"],) if "vocabulary" in rows else ()),
     )
-    return (*values, _state_crc(values, config_json))
+    return (*values, _state_crc(values, config_json, format_of(committed.cells.config)))
 
 
 def checksum_rows(name: str, crcs: NDArray[np.uint32], unchanged: int) -> list[tuple[str, int, bytes]]:
@@ -159,13 +176,14 @@ def _lengths(config: IndexConfig) -> tuple[int, int]:
     return (width // 2 + 4, width + 4) if _small(config) else (width + 4, width)
 
 
-_STATE = ("one", "version", "generation", "records", "uri_bytes", "removed", "loose", "crc")
+_STATE = ("one", "version", "generation", "records", "uri_bytes", "removed", "loose")
 _INTEGER = "CASE WHEN typeof({0}) = 'integer' THEN {0} END"
 
 
-def state_reading() -> str:
+def state_reading(config: IndexConfig) -> str:
     """Return the query for the rows of `state` that `committed_of` needs; a value of another type is read as NULL."""
-    return f"SELECT {', '.join(map(_INTEGER.format, _STATE))} FROM state LIMIT 2"
+    names = (*_STATE, *(("vocabulary",) if config.attributes else ()), "crc")
+    return f"SELECT {', '.join(map(_INTEGER.format, names))} FROM state LIMIT 2"
 
 
 def version_reading() -> str:
@@ -174,7 +192,7 @@ def version_reading() -> str:
 
 
 def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the queries, with parameters, for the checksums of every column in order of `NAMES`, and for the cells.
+    """Return the queries, with parameters, for the checksums of every column, in their order, and for the cells.
 
     In a forged catalogue, many rows can refer to the same bytes, and any value can be long. So no value is read before
     its type and its length are known, and no more rows than fit into the file; one row too many shows.
@@ -195,7 +213,7 @@ def table_readings(config: IndexConfig, size: int) -> list[tuple[str, tuple[Any,
         "FROM cells ORDER BY cell LIMIT ?"
     )
     return [
-        *((checksums, (name, size // chunk + 2)) for name in NAMES),
+        *((checksums, (name, size // chunk + 2)) for name in names_of(config)),
         (cells, (min(cell_count(config), size // min(lengths)) + 1,)),
     ]
 
@@ -224,15 +242,17 @@ def committed_of(
     """
     if len(states) != 1 or any(type(value) is not int for value in states[0]):
         raise ValueError("it has no state")
-    _, version, generation, records, uri_bytes, removed, unnormalised, crc = states[0]
+    _, version, generation, records, uri_bytes, removed, unnormalised, *vocabulary, crc = states[0]
     expected = _state_crc(states[0][1:-1], config_json, format_version)
     if crc != expected or min(states[0]) < 0 or max(states[0][:-1]) > LARGEST:
         raise ValueError("its state does not match its checksum")
     if removed > records or unnormalised > records - removed:
         raise ValueError("its state contradicts itself")
     rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
+    if vocabulary:
+        rows["vocabulary"] = vocabulary[0]
     blocks = {name: spec.block for name, spec in specs(config).items()}
-    extents = {name: _extent(name, rows[name], blocks[name], checksums[name]) for name in NAMES}
+    extents = {name: _extent(name, rows[name], block, checksums[name]) for name, block in blocks.items()}
     return Committed(version, generation, extents, unnormalised, _cells(config, cells))
 
 
@@ -299,7 +319,7 @@ def _bounds(config: IndexConfig, rows: tuple[bytes, ...]) -> tuple[NDArray[np.fl
     return envelopes, masses
 
 
-def _state_crc(values: tuple[int, ...], config_json: str, version: int = FORMAT_VERSION) -> int:
+def _state_crc(values: tuple[int, ...], config_json: str, version: int) -> int:
     return zlib.crc32(f"{values} {version} {config_json}".encode())
 
 

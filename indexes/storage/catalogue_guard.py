@@ -26,7 +26,7 @@ from pathlib import Path
 
 from semcut.indexes.errors import DamagedIndexError, NotAnIndexError, StorageError
 from semcut.indexes.regular_files import open_binary, stored_bytes
-from semcut.indexes.storage.catalogue_format import APPLICATION_ID, SCHEMA
+from semcut.indexes.storage.catalogue_format import APPLICATION_ID, schema
 from semcut.indexes.storage.fork_waits import lock
 
 _JOURNAL_HEADER, _SUPER_JOURNAL = 28, 16
@@ -211,12 +211,12 @@ def schema_of(db: sqlite3.Connection) -> list[SchemaRow]:
 
 
 @cache
-def expected_schema() -> list[SchemaRow]:
-    """Return what `schema_of` reads in a catalogue."""
+def expected_schema(version: int) -> list[SchemaRow]:
+    """Return what `schema_of` reads in a catalogue of a format version."""
     with lock():
         db = sqlite3.connect(":memory:")
         try:
-            db.executescript(SCHEMA)
+            db.executescript(schema(version))
             return schema_of(db)
         finally:
             db.close()

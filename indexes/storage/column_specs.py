@@ -12,24 +12,32 @@ of their cells (`compaction`), so that a search reads contiguous rows. Rows are 
     uri_ends        int64, where the record's uri ends in uri_bytes                          128
     uri_bytes       one byte of the uris: UTF-8, each followed by a zero byte                65,536
     removed         int64, row of a removed record (a tombstone), in order of removal        128
+    attributes      the attributes of the record, see `attributes.attribute_rows`            128
+    vocabulary      one byte of the values of categories, see `attributes.vocabulary`        65,536
 
-A record without a uri has no bytes in `uri_bytes`, not even the zero byte.
+A record without a uri has no bytes in `uri_bytes`, not even the zero byte. An index whose records have no attributes
+has neither of the last two columns.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from semcut.indexes.attributes.attribute_rows import row_dtype
+from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.scoring.packed_rows import are_packed
 from semcut.indexes.stored_values import feature_dtype
 
-NAMES = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
-PER_RECORD = NAMES[:6]
-"""The columns with one row per record; the lengths of `uri_bytes` and `removed` differ from the number of records."""
+_ALWAYS = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
+NAMES = (*_ALWAYS, "attributes", "vocabulary")
+"""The columns that an index can have; `names_of` has those of one index."""
+PER_RECORD = (*NAMES[:6], "attributes")
+"""The columns with one row per record; the lengths of the others differ from the number of records."""
 
 
 class Spec(NamedTuple):
@@ -42,6 +50,7 @@ class Spec(NamedTuple):
             0 for all other columns.
         step: what an integer of a row is multiplied with.
         pairs: whether rows are pairs of a class and a multiple.
+        types: the attributes of the index, of the columns of attributes.
     """
 
     dtype: np.dtype[Any]
@@ -50,6 +59,7 @@ class Spec(NamedTuple):
     values: int = 0
     step: float = 1.0
     pairs: bool = False
+    types: Mapping[str, AttributeType] | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -61,9 +71,14 @@ class Spec(NamedTuple):
         return not self.pairs or are_packed(np.frombuffer(data, self.dtype).reshape(-1, *self.shape), self.values)
 
 
+def names_of(config: IndexConfig) -> tuple[str, ...]:
+    """Return the names of the columns of an index, in the order of `NAMES`."""
+    return NAMES if config.attributes else _ALWAYS
+
+
 def specs(config: IndexConfig) -> dict[str, Spec]:
     """Return the spec of every column of an index, in the order of `NAMES`."""
-    return {
+    found = {
         "ids": Spec(np.dtype("<i8"), ()),
         "codes": Spec(np.dtype("u1"), (config.bits // 8,)),
         "probabilities": _probabilities(config),
@@ -78,6 +93,10 @@ def specs(config: IndexConfig) -> dict[str, Spec]:
         "uri_bytes": Spec(np.dtype("u1"), (), 1 << 16),
         "removed": Spec(np.dtype("<i8"), ()),
     }
+    if types := config.attributes:
+        found["attributes"] = Spec(np.dtype("u1"), (row_dtype(types).itemsize,), types=types)
+        found["vocabulary"] = Spec(np.dtype("u1"), (), 1 << 16, types=types)
+    return found
 
 
 def _probabilities(config: IndexConfig) -> Spec:

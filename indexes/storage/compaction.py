@@ -27,7 +27,6 @@ from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
 from semcut.indexes.storage.column_files import Extent
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import (
     close_columns,
     create_columns,
@@ -36,6 +35,7 @@ from semcut.indexes.storage.directory import (
     sync_path,
 )
 from semcut.indexes.storage.generation_folders import GENERATION, delete_generation, free_generation
+from semcut.indexes.storage.kept_categories import KeptCategories
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import ColumnFiles, Columns
 from semcut.indexes.storage.snapshot import Snapshot
@@ -114,7 +114,10 @@ def write_records(
     """
     former = before.cells.config
     config = wider or former
-    extents, cells, unnormalised = dict.fromkeys(NAMES, Extent()), Cells.empty(config), 0
+    extents, cells, unnormalised = dict.fromkeys(files, Extent()), Cells.empty(config), 0
+    categories = KeptCategories.of(before)
+    if len(categories.lines):
+        extents["vocabulary"] = files["vocabulary"].append(extents["vocabulary"], categories.lines)
     parts, rows = tee(before.row_batches(progress))
     for batch, part in zip(before.stored_batches(parts), rows, strict=True):
         features = decoded_features(batch.features, config.feature_step)
@@ -139,6 +142,7 @@ def write_records(
         unnormalised += count_unnormalised(
             decoded_features(batch.features, config.feature_step), norm_tolerance(config)
         )
+        batch = batch._replace(attributes=categories.renumbered(batch.attributes))
         for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
             extents[name] = files[name].append(extents[name], added)
     return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)

@@ -13,11 +13,13 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.vocabulary import Vocabulary
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, SemcutError
 from semcut.indexes.scoring.packed_rows import PackedRows
@@ -25,6 +27,8 @@ from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, require_frames
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
+from semcut.indexes.storage.stored_attributes import read_attributes, read_vocabulary
+from semcut.indexes.storage.stored_uris import read_uris
 from semcut.indexes.stored_values import decoded_features, read_from_index
 
 _T = TypeVar("_T")
@@ -34,7 +38,6 @@ _FEW_ROWS = 1024  # up to this number of rows, reading them from the file is fas
 _LARGE = ("probabilities", "features")
 _COMPARED = ("ids", "codes", "cells", "removed")  # when the columns are opened
 _SEARCHED = ("ids", "probabilities", "features")
-OVERLAP = "the uri_ends of the index overlap: restore it from a backup"
 
 ColumnFiles = dict[str, Column] | dict[str, MemoryColumn]
 """The columns of an index by name: stored in files, or in memory."""
@@ -225,7 +228,7 @@ class Columns:
 
     def rows_of(self, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Read probabilities or features as they are stored: as `probabilities` does, in the form of their column."""
-        array, file = self._checked(name, rows), self.sources[name]
+        array, file = self.checked(name, rows), self.sources[name]
         if rows.ndim == 1 and len(rows) and isinstance(file, Column):
             first, span = int(rows[0]), int(rows[-1] - rows[0]) + 1
             if first >= 0 and len(rows) <= span < 2 * len(rows) and (rows[1:] > rows[:-1]).all():
@@ -267,33 +270,7 @@ class Columns:
         Raises:
             DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
         """
-        return self.reading(lambda: self._uris(rows))
-
-    def _uris(self, rows: NDArray[np.int64]) -> list[str | None]:
-        ends = self._checked("uri_ends", np.concatenate([rows, rows - 1]))
-        stops = ends[rows]
-        starts = np.where(rows > 0, ends[rows - 1], 0) if len(rows) else stops
-        block = self.sources["uri_bytes"].spec.block
-        text = self._arrays["uri_bytes"]
-        if len(rows) and (starts.min() < 0 or (stops < starts).any() or stops.max() > len(text)):
-            raise DamagedIndexError("the uri_ends of the index are damaged: restore it from a backup")
-        if int((stops - starts).sum()) > len(text):  # uris that share bytes, unless rows are asked for repeatedly
-            distinct = np.unique(rows, return_index=True)[1]
-            if int((stops - starts)[distinct].sum()) > len(text):
-                raise DamagedIndexError(OVERLAP)
-        present = stops > starts
-        first, last = starts[present] // block, (stops[present] - 1) // block
-        self.require_whole("uri_bytes")
-        long = last > first + 1  # uris that also cover blocks between their first and their last
-        between = [np.arange(a + 1, b) for a, b in zip(first[long], last[long], strict=True)]
-        self.sources["uri_bytes"].check(self.extents["uri_bytes"], np.concatenate([first, last, *between]) * block)
-        try:
-            return [
-                text[start : stop - 1].tobytes().decode() if stop > start else None
-                for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-            ]
-        except UnicodeDecodeError:
-            raise DamagedIndexError("the uri_bytes of the index are damaged: restore it from a backup") from None
+        return self.reading(lambda: read_uris(self, rows))
 
     def records(self, rows: NDArray[np.int64]) -> Encodings:
         """Read all columns of the records in (n,) rows.
@@ -305,7 +282,7 @@ class Columns:
             return self.reading(lambda: self._records(rows))
 
     def _records(self, rows: NDArray[np.int64]) -> Encodings:
-        uris = self._uris(rows)
+        uris = read_uris(self, rows)
         probabilities, probability_places = self.probabilities(rows)
         features, feature_places = self.features(rows)
         self.release_pages()
@@ -315,8 +292,18 @@ class Columns:
             features=features[feature_places],
             ids=self.ids[rows],
             uris=uris if any(uri is not None for uri in uris) else None,
+            attributes=read_attributes(self, rows),
             any_mass=True,
         )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The values of categories.
+
+        Raises:
+            DamagedIndexError: they are not as semcut writes them.
+        """
+        return read_vocabulary(self)
 
     def raw(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of all columns; their rows were not necessarily compared with their checksums."""
@@ -326,7 +313,12 @@ class Columns:
         """Return the column files; empty for an index in memory."""
         return {name: file for name, file in self.sources.items() if isinstance(file, Column)}
 
-    def _checked(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def checked(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Return the array of a column after some of its rows, or all, were compared with their checksums.
+
+        Raises:
+            DamagedIndexError: a row does not match.
+        """
         array = self._present(name)
         self.sources[name].check(self.extents[name], rows)
         return array

@@ -13,15 +13,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.attribute_table import AttributeTable
 from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_specs import NAMES, specs
-from semcut.indexes.storage.mapped_columns import OVERLAP, Columns
+from semcut.indexes.storage.column_specs import names_of, specs
+from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.storage.stored_attributes import attribute_table
 from semcut.indexes.storage.stored_rows import StoredRows
+from semcut.indexes.storage.stored_uris import OVERLAP, uri_size
 
 _Batch = TypeVar("_Batch", Encodings, StoredRows)
 
@@ -36,12 +39,16 @@ class Snapshot:
     Attributes:
         committed: the content of the catalogue, or its content once the change is committed; the cells have sizes.
         columns: the arrays, including the rows of removed records.
+        selected: (n,) int64, ascending: the rows of some records, to which the snapshot is limited; None for all.
     """
 
     committed: Committed
     columns: Columns
+    selected: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
+        if self.selected is not None:
+            return len(self.selected)
         return len(self.columns) - self.columns.extents["removed"].rows
 
     @property
@@ -57,11 +64,27 @@ class Snapshot:
     @cached_property
     def live(self) -> NDArray[np.int64]:
         """(records,) int64: rows of the records that were not removed, ascending."""
+        if self.selected is not None:
+            return self.selected
         if not len(self.columns.removed):
             return np.arange(len(self.columns))
         alive = np.ones(len(self.columns), bool)
         alive[self.columns.removed] = False
         return np.flatnonzero(alive)
+
+    @cached_property
+    def attributes(self) -> AttributeTable:
+        """The attributes of all rows, for filters."""
+        return attribute_table(self.columns)
+
+    def limited_to(self, rows: NDArray[np.int64]) -> Snapshot:
+        """Return the same snapshot with some of its records alone: their rows, ascending.
+
+        Its cells keep their bounds, which hold for fewer records too, and have other sizes. So a search skips a cell
+        that has none of these records.
+        """
+        sizes = np.bincount(self.columns.cells[rows], minlength=len(self.cells))
+        return replace(self, committed=self.committed._replace(cells=replace(self.cells, sizes=sizes)), selected=rows)
 
     def stats(self) -> IndexStats:
         """Count the records, partitions, cells and bytes of the index."""
@@ -86,6 +109,13 @@ class Snapshot:
             yield rows[start : start + size]
             if progress is not None:
                 progress(min(start + size, len(self)), len(self))
+
+    def rows_by_id(self, after: int) -> NDArray[np.int64]:
+        """Return the rows of all records with larger ids than `after`, in order of ids: (n,) int64."""
+        columns, live = self.columns, self.live
+        ids = columns.reading(lambda: columns.ids[live])
+        wanted = np.flatnonzero(ids > after)
+        return live[wanted[np.argsort(ids[wanted])]]
 
     def _rows_by_cell(self) -> NDArray[np.int64]:
         """Return the rows of all records sorted by the numbers of their cells, and by row within a cell."""
@@ -125,12 +155,6 @@ class Snapshot:
             yield batch
 
 
-def uri_size(columns: Columns, rows: NDArray[np.int64]) -> int:
-    """Sum up the bytes of the uris of the records in (n,) rows, which were read before."""
-    ends = columns.raw()["uri_ends"]
-    return int((ends[rows] - np.where(rows > 0, ends[rows - 1], 0)).sum())
-
-
 def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | None) -> Snapshot:
     """Count the sizes of cells and return the snapshot.
 
@@ -144,7 +168,10 @@ def load_snapshot(committed: Committed, columns: Columns, before: Snapshot | Non
             file was cut meanwhile.
     """
     if before is not None and (
-        any(committed.extents[name].rows < before.columns.extents[name].rows for name in NAMES)
+        any(
+            committed.extents[name].rows < before.columns.extents[name].rows
+            for name in names_of(committed.cells.config)
+        )
         or not np.array_equal(committed.cells.numbers[: len(before.cells)], before.cells.numbers)
     ):
         raise DamagedIndexError("the index has lost records or cells that it had: restore it from a backup")

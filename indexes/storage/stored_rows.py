@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.attribute_rows import written_rows
+from semcut.indexes.attributes.vocabulary import Vocabulary
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.probability_rows import possible_rows
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
 from semcut.indexes.storage.mapped_columns import Columns
+from semcut.indexes.storage.stored_attributes import attribute_rows
 from semcut.indexes.stored_values import coded_features, storable_features
 
 
@@ -28,6 +31,8 @@ class StoredRows(NamedTuple):
         codes: (n, bits / 8) uint8.
         probabilities, features: (n, ...) rows of their columns.
         uris: n uris; None if no record has one.
+        attributes: (n, bytes of a row) uint8, numbers of categories in the vocabulary of the index; None if the index
+            has no attributes.
     """
 
     ids: NDArray[np.int64]
@@ -35,6 +40,7 @@ class StoredRows(NamedTuple):
     probabilities: NDArray[Any]
     features: NDArray[Any]
     uris: Sequence[str | None] | None
+    attributes: NDArray[np.uint8] | None
 
     @staticmethod
     def read(columns: Columns, rows: NDArray[np.int64]) -> StoredRows:
@@ -48,23 +54,39 @@ class StoredRows(NamedTuple):
             uris = columns.uris(rows)
             probabilities, at = columns.rows_of("probabilities", rows)
             features, places = columns.rows_of("features", rows)
-            found = uris if any(uri is not None for uri in uris) else None
-            return StoredRows(columns.ids[rows], columns.codes[rows], probabilities[at], features[places], found)
+            return StoredRows(
+                ids=columns.ids[rows],
+                codes=columns.codes[rows],
+                probabilities=probabilities[at],
+                features=features[places],
+                uris=uris if any(uri is not None for uri in uris) else None,
+                attributes=attribute_rows(columns, rows),
+            )
 
         batch = columns.reading(read)
         columns.release_pages()
         return batch
 
     @staticmethod
-    def of(config: IndexConfig, encodings: Encodings) -> StoredRows:
-        """Convert a batch, with ids and with the values that an index of this configuration stores."""
+    def of(config: IndexConfig, encodings: Encodings, vocabulary: Vocabulary) -> StoredRows:
+        """Convert a batch, with ids and with the values that an index of this configuration stores.
+
+        Args:
+            config: the configuration of the index.
+            encodings: the batch.
+            vocabulary: has the categories of the batch.
+        """
         assert encodings.ids is not None
         probabilities: NDArray[Any] = encodings.probabilities
         if config.stored_probabilities < config.classes:
             stored = config.stored_probabilities
             probabilities = packed(probabilities, stored) if encodings.packed is None else encodings.packed
         features = coded_features(config, encodings.features) if encodings.coded is None else encodings.coded
-        return StoredRows(encodings.ids, encodings.codes, probabilities, features, encodings.uris)
+        attributes = None
+        if config.attributes:
+            assert encodings.attributes is not None
+            attributes = written_rows(config.attributes, encodings.attributes, vocabulary, len(encodings))
+        return StoredRows(encodings.ids, encodings.codes, probabilities, features, encodings.uris, attributes)
 
     def widened(self, config: IndexConfig, wider: IndexConfig) -> StoredRows:
         """Return the records as an index with more classes stores them, all of whose new probabilities are 0."""
@@ -91,7 +113,7 @@ class StoredRows(NamedTuple):
 
 
 def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
-    """Return the rows of every column except `removed` for a batch, in order of cells.
+    """Return the rows of every column except `removed` and `vocabulary` for a batch, in order of cells.
 
     Args:
         rows: n records.
@@ -102,6 +124,7 @@ def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) ->
     uris = rows.uris or ()
     texts = [b"" if uri is None else uri.encode() + b"\0" for uri in (uris[row] for row in order[: len(uris)].tolist())]
     lengths = [len(text) for text in texts] if texts else np.zeros(len(rows.ids), np.int64)
+    attributes = {} if rows.attributes is None else {"attributes": rows.attributes[order]}
     return {
         "ids": rows.ids[order],
         "codes": rows.codes[order],
@@ -110,4 +133,5 @@ def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) ->
         "cells": cells[order],
         "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
         "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
+        **attributes,
     }

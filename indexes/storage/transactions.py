@@ -52,7 +52,7 @@ from semcut.indexes.errors import (
     shown,
 )
 from semcut.indexes.storage.catalogue_format import Committed
-from semcut.indexes.storage.column_specs import NAMES
+from semcut.indexes.storage.column_specs import names_of
 from semcut.indexes.storage.generation_folders import GENERATION, delete_generation, generations
 from semcut.indexes.storage.loaded_index import LoadedIndex
 from semcut.indexes.storage.mapped_columns import Columns
@@ -113,7 +113,7 @@ class Transactions:
             self._index.require_same_directory()
             generation = self._index.refresh().committed.generation
             current = path / f"{GENERATION}{generation}"
-            if not all(os.access(current / name, os.W_OK) for name in NAMES):
+            if not all(os.access(current / name, os.W_OK) for name in names_of(self._index.config)):
                 raise StorageError(f"files of {path} may not be written to: the index can be read, not changed")
             for folder in generations(path):
                 if folder != current:
@@ -146,13 +146,17 @@ class Transactions:
         before, columns = index.snapshot.committed, index.snapshot.columns
         cells, unnormalised = before.cells, before.unnormalised
         values: dict[str, NDArray[Any]] = {}
+        vocabulary = None
         changed_cells = NO_ROWS
         if encodings is not None:
-            rows = StoredRows.of(index.config, encodings)
+            vocabulary, new_values = columns.vocabulary.extended(encodings.attributes or {})
+            rows = StoredRows.of(index.config, encodings, vocabulary)
             cells, positions = cells.extended(rows.by_class(index.config))
             changed_cells = np.unique(positions).astype(np.int64)
             unnormalised += count_unnormalised(encodings.features, norm_tolerance(index.config))
             values = column_values(rows, positions, before.extents["uri_bytes"].rows)
+            if len(new_values):
+                values["vocabulary"] = new_values
         if len(removed):
             values["removed"], present = removed, cells
             cells = columns.reading(lambda: present.without(columns.cells[removed]))
@@ -165,6 +169,8 @@ class Transactions:
         unnormalised = max(0, min(unnormalised, extents["ids"].rows - extents["removed"].rows))
         after = Committed(before.version + 1, before.generation, extents, unnormalised, cells)
         snapshot = Snapshot(after, Columns(index.files, extents))
+        if vocabulary is not None:
+            snapshot.columns.vocabulary = vocabulary  # which is not read from the column again
         self._unsynced |= set(values)
         earlier = self._changed_cells
         self._changed_cells = [*earlier, changed_cells]
@@ -196,7 +202,7 @@ class Transactions:
     def _commit(self, snapshot: Snapshot) -> None:
         """Sync the columns that were written to, then commit the snapshot to the catalogue."""
         index = self._index
-        for name in NAMES:
+        for name in names_of(index.config):
             if name in self._unsynced:
                 index.files[name].sync()
         changed_cells = np.unique(np.concatenate([NO_ROWS, *self._changed_cells]))

@@ -31,10 +31,11 @@ from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.column_specs import PER_RECORD, specs
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.generation_folders import GENERATION
-from semcut.indexes.storage.mapped_columns import OVERLAP
-from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot, uri_size
+from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
+from semcut.indexes.storage.stored_attributes import read_attributes
+from semcut.indexes.storage.stored_uris import OVERLAP, uri_size
 from semcut.indexes.stored_values import norm_tolerance, storable_features
 
 _ROWS = 1 << 14  # records compared per step, fewer if their features and probabilities are large
@@ -192,6 +193,10 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
             outside = outside_cells(cells, given[places], columns.cells[rows])
         report("records outside of their cell", rows[outside])
         columns.release_pages()
+        try:
+            read_attributes(columns, rows)
+        except DamagedIndexError as error:
+            report(f"values of attributes that it cannot have stored ({error})", rows)
         try:
             if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
                 columns.uris(rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 
 import faiss
@@ -139,6 +140,7 @@ def encodings(
         features=features(rng, rows, config.dim, normalised=normalised),
         ids=numbers if records else None,
         uris=uris if records and rng.random() < 0.5 else None,
+        attributes=attributes(rng, config, rows) if records else None,
         any_mass=any_mass,
     )
 
@@ -151,7 +153,33 @@ def classified(rng: np.random.Generator, config: IndexConfig, rows: int, *, firs
         codes=rng.integers(0, 256, (rows, config.bits // 8), np.uint8),
         features=(values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32),
         ids=np.arange(first_id, first_id + rows),
+        attributes=attributes(rng, config, rows),
     )
+
+
+ATTRIBUTES = {
+    "price": "float", "stars": "int", "camera": "category", "tags": "categories", "taken": "datetime", "sold": "bool",
+}  # fmt: skip
+"""An attribute of each type."""
+
+
+def attributes(rng: np.random.Generator, config: IndexConfig, rows: int) -> dict[str, list] | None:
+    """Draw values of few kinds for each attribute of an index, a tenth of them missing; None if it has none."""
+    if not config.attributes:
+        return None
+    first = datetime(2020, 2, 28, 23, tzinfo=timezone.utc)
+    values = {
+        "float": [0.0, -0.0, 1.5, 20, -1e300, 5e-324],
+        "int": [0, 1, 2, 3, -5, 2**63 - 1],
+        "category": ["a", "b", '\u00e9 "x"\n', "a" * 1000],
+        "categories": [[], ["sea"], ["sea", "sun"], ["sun", "sea", "a\\b"]],
+        "datetime": [first, first + timedelta(days=1), datetime(1, 1, 1, tzinfo=timezone.utc)],
+        "bool": [True, False],
+    }
+    return {
+        name: [None if rng.random() < 0.1 else values[kind][rng.integers(len(values[kind]))] for _ in range(rows)]
+        for name, kind in config.attributes.items()
+    }
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -265,6 +293,7 @@ def configs(draw: st.DrawFn) -> IndexConfig:
         stored_probabilities=draw(st.sampled_from([0, 0, *{1, min(3, classes), min(16, classes)}])),
         stored_features=draw(st.sampled_from(["float32", "float32", "float16", "int8"])),
         feature_step=draw(st.sampled_from([1 / 127, 0.01])),
+        attributes=draw(st.sampled_from([{}, ATTRIBUTES])),
     )
 
 
@@ -324,6 +353,15 @@ def assert_same_records(found: Encodings, expected: Encodings) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
     uris = [[None] * len(batch) if batch.uris is None else list(batch.uris) for batch in (found, expected)]
     assert uris[0] == uris[1]
+    assert _plain(found.attributes) == _plain(expected.attributes)
+
+
+def _plain(attributes: dict[str, list] | None) -> dict[str, list]:
+    """Return attributes with categories in order, as an index returns them."""
+    return {
+        name: [tuple(sorted(value)) if isinstance(value, list) else value for value in values]
+        for name, values in (attributes or {}).items()
+    }
 
 
 def assert_valid_shortlist(

@@ -25,12 +25,14 @@ from semcut.indexes import (
     SearchTrace,
     SemcutError,
 )
+from semcut.indexes.attributes.expressions import attribute
+from semcut.indexes.attributes.selections import Among
 from semcut.indexes.encodings import SUM_TOLERANCE
 from tests.indexes.generate import assert_same, classified
 
 torch = pytest.importorskip("torch")
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=4)
+CONFIG = IndexConfig(classes=4, bits=32, dim=4, attributes={"price": "float"})
 
 WRONG = [
     None, True, np.True_, np.int64(3), np.float32(3), 3.5, "3", "", b"3", "a\0b", "\udcff", float("nan"), float("inf"),
@@ -51,14 +53,19 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
     index.add(batch)
     reference.add(batch)
     result = index.search(batch)
-    arrays = {name: getattr(batch, name) for name in ("probabilities", "codes", "features", "ids", "uris")}
+    arrays = {
+        name: getattr(batch, name) for name in ("probabilities", "codes", "features", "ids", "uris", "attributes")
+    }
     how = {"durability": "batch", "engine": "faiss", "device": "cpu"}
     functions: list[tuple[Callable[..., Any], dict[str, Any]]] = [
         (Encodings, arrays),
         (Encodings.concatenate, {"batches": [batch]}),
         (Records.of, {"encodings": batch}),
         (batch.__getitem__, {"rows": [1]}),
-        (IndexConfig, {"classes": 4, "bits": 32, "dim": 4, "prior": None, "similarity": None, "groups": 0}),
+        (
+            IndexConfig,
+            {"classes": 4, "bits": 32, "dim": 4, "prior": None, "similarity": None, "groups": 0, "attributes": {}},
+        ),
         (SearchParams, {"k": 1, "cutoff": 0.2, "shortlist": 10, "ranking": "fused"}),
         (FaissIndex.create, {"path": None, "config": CONFIG, **how}),
         (FaissIndex.open, {"path": path, **how}),
@@ -66,10 +73,15 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
         (index.similarity.weights, {"probabilities": batch.probabilities}),
         (result.__getitem__, {"query": 0}),
         (result.to_frame, {"library": None}),
+        (attribute, {"name": "price"}),
+        (attribute("price").__lt__, {"value": 3}),
+        (attribute("price").isin, {"values": [3]}),
+        (attribute("price").contains_any, {"categories": ["x"]}),
+        (Among, {"ids": [1]}),
     ]
     valid = {
         "queries": batch, "encodings": batch[:0], "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance",
-        "fill": True,
+        "fill": True, "where": "price < 3", "among": [1, 2],
         "trace": None, "ids": [], "batch_size": 10, "after": -1, "partition": 0, "limit": 3, "ambiguous": False,
         "progress": None, "path": path.with_name("backup"),
     }  # fmt: skip

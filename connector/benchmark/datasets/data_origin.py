@@ -51,7 +51,7 @@ def with_bits(origin: str, bits: int | None) -> str:
 
 def _described(path: Path, snapshot: Snapshot) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(snapshot.cells.config.model_dump_json().encode())
+    digest.update(snapshot.cells.config.written().encode())
     for name, extent in sorted(snapshot.committed.extents.items()):
         digest.update(f" {name} {extent.rows} ".encode())
         digest.update(extent.crcs.astype("<u4").tobytes())

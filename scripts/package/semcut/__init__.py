@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         train,
     )
     from semcut.indexes import (
+        Among,
         BruteForceIndex,
         Capabilities,
         CheckpointError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         DuplicateIdError,
         Encodings,
         Explanation,
+        Expression,
         FaissIndex,
         FormatVersionError,
         IndexConfig,
@@ -59,10 +61,12 @@ if TYPE_CHECKING:
         ServerError,
         StorageError,
         UnknownIdError,
+        attribute,
     )
 
 __all__ = [
     "AdoptionChoices",
+    "Among",
     "Architecture",
     "BruteForceIndex",
     "Capabilities",
@@ -78,6 +82,7 @@ __all__ = [
     "Encoder",
     "Encodings",
     "Explanation",
+    "Expression",
     "FaissIndex",
     "FormatVersionError",
     "Hit",
@@ -103,6 +108,7 @@ __all__ = [
     "TrainConfig",
     "UnknownIdError",
     "adopt",
+    "attribute",
     "train",
 ]
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from semcut.indexes import (
-    FaissIndex,
-)
+from semcut.indexes import Encodings, FaissIndex, IndexConfig
+from tests.indexes.storage.stored_index import CONFIG
+
+
+@pytest.fixture
+def config() -> IndexConfig:
+    """A configuration with attributes, so that the index has every column."""
+    return CONFIG
+
+
+@pytest.fixture
+def batch(batch) -> Encodings:
+    """The six records of other tests, with attributes."""
+    tags = [["sea"], ["sea", "sun"], None, [], ["sun"], ["sea"]]
+    return replace(batch, attributes={"price": [1.0, 2.5, None, 0.0, 1e9, -1.0], "tags": tags})
 
 
 @pytest.fixture

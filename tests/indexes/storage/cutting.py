@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from semcut.indexes import Encodings, FaissIndex, IndexConfig, StorageError
-from tests.indexes.generate import assert_same, assert_same_records, classified
+from tests.indexes.generate import ATTRIBUTES, assert_same, assert_same_records, classified
 
-CONFIG = IndexConfig(classes=10, bits=64, dim=32, stored_features="float32")
+CONFIG = IndexConfig(classes=10, bits=64, dim=32, stored_features="float32", attributes=ATTRIBUTES)
 
 
 def batch(rows: int) -> Encodings:

@@ -14,18 +14,20 @@ import struct
 import sys
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from semcut.indexes import Encodings, FaissIndex, IndexConfig, SemcutError
+from semcut.indexes import FaissIndex, IndexConfig, SemcutError
+from semcut.indexes.storage.catalogue_format import WITH_ATTRIBUTES as FORMAT
 from semcut.indexes.storage.catalogue_format import _cell_crc, _state_crc
 from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
-from tests.indexes.generate import classified
+from tests.indexes.generate import ATTRIBUTES, classified
 
-CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3)
+CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3, attributes=ATTRIBUTES)
 RECORDS = 300
 INTEGERS = (0, 1, -1, 2, 127, 255, 299, 300, 2**31 - 1, -(2**31), 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -0.5, 1.5, 0.95, 5e-324, 1e-30, 1e30, 3e38, 1e308, float("inf"), float("-inf"), float("nan"))
@@ -35,16 +37,8 @@ def sound_index(path: Path) -> None:
     """Create the index whose copies are forged."""
     rng = np.random.default_rng(0)
     with FaissIndex.create(path, CONFIG) as index:
-        batch = classified(rng, CONFIG, RECORDS)
-        index.add(
-            Encodings(
-                probabilities=batch.probabilities,
-                codes=batch.codes,
-                features=batch.features,
-                ids=np.arange(RECORDS),
-                uris=[f"image {number}" if number % 3 else None for number in range(RECORDS)],
-            )
-        )
+        uris = [f"image {number}" if number % 3 else None for number in range(RECORDS)]
+        index.add(replace(classified(rng, CONFIG, RECORDS), uris=uris))
         index.remove(np.arange(0, RECORDS, 7))
 
 
@@ -75,10 +69,10 @@ def forge_tables(path: Path, rng: random.Random) -> None:
         if table == "state":
             config = db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()[0]
             values = list(db.execute("SELECT * FROM state").fetchone())
-            values[rng.randrange(1, 7)] = rng.choice(INTEGERS)
-            values[7] = _state_crc(tuple(values[1:-1]), config)
-            db.execute("UPDATE state SET version=?, generation=?, records=?, uri_bytes=?, removed=?, loose=?, crc=?",
-                       values[1:])  # fmt: skip
+            values[rng.randrange(1, len(values) - 1)] = rng.choice(INTEGERS)
+            values[-1] = _state_crc(tuple(values[1:-1]), config, FORMAT)
+            names = [row[1] for row in db.execute("PRAGMA table_info(state)")][1:]
+            db.execute(f"UPDATE state SET {'=?, '.join(names)}=?", values[1:])
         elif table == "cells":
             cell, number, low, envelope, _ = rng.choice(db.execute("SELECT * FROM cells").fetchall())
             if rng.random() < 0.3:
@@ -150,18 +144,13 @@ def use(path: Path, engine: str) -> bool:
         lambda: [index.search(queries, k=5, cutoff=t, shortlist=n) for t in (0.0, 0.2, 0.6) for n in (5, 50, None)],
         lambda: index.search(queries[:1], k=3, ranking="fused"),
         lambda: index.get(index.ids()),
+        lambda: index.matching('price < 20 or tags is null or camera in ["a", "b"]'),
+        lambda: index.search(queries, where='array_contains(tags, "sea") and not (stars > 1)'),
         lambda: index.uris(index.ids()),
         lambda: [index.members(partition) for partition in range(config.classes)],
         index.next_id,
         index.stats,
-        lambda: index.upsert(
-            Encodings(
-                probabilities=queries.probabilities,
-                codes=queries.codes,
-                features=queries.features,
-                ids=np.arange(3, 9),
-            )
-        ),
+        lambda: index.upsert(replace(queries, ids=np.arange(3, 9))),
         lambda: index.remove(index.ids()[:5]),
         index.compact,
         lambda: index.search(queries, k=5),

@@ -21,10 +21,14 @@ import numpy as np
 from semcut.indexes import (
     Encodings,
     FaissIndex,
+    IndexConfig,
 )
 from semcut.indexes.storage.directory import CATALOGUE
-from tests.indexes.conftest import CONFIG
+from tests.indexes.conftest import CONFIG as PLAIN
 from tests.indexes.generate import assert_same, assert_same_records
+
+CONFIG = IndexConfig(**{**PLAIN.model_dump(), "attributes": {"price": "float", "tags": "categories"}})
+"""As for other tests, with attributes, so that the index has every column."""
 
 ROOT = Path(__file__).parents[3]
 
@@ -67,8 +71,7 @@ HEAD = """
 import errno, os, resource, signal, sys
 import numpy as np
 from semcut.indexes import *
-from tests.indexes.conftest import CONFIG
-from tests.indexes.storage.stored_index import allowing, six_records
+from tests.indexes.storage.stored_index import CONFIG, allowing, six_records
 batch = six_records()
 """
 
@@ -146,6 +149,7 @@ def six_records() -> Encodings:
         features=rng.standard_normal((6, CONFIG.dim)).astype(np.float32),
         ids=np.array([5, 2**62, 3, 8, 0, 77]),
         uris=["a", None, "c", None, "e", "f"],
+        attributes={"price": [1.5, None, 0.0, -2.0, 1e300, 7.0], "tags": [["x"], ["y", "x"], [], None, ["x"], ["z"]]},
     )
 
 
@@ -157,6 +161,7 @@ def moved(batch: Encodings, by: int) -> Encodings:
         features=batch.features,
         ids=batch.ids + by,
         uris=batch.uris,
+        attributes=batch.attributes,
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from semcut.indexes import ClosedIndexError, DamagedIndexError, IndexConfig, StorageError
 from semcut.indexes.storage import column_files
 from semcut.indexes.storage.column_files import Column, Extent
-from semcut.indexes.storage.column_specs import NAMES, Spec, specs
+from semcut.indexes.storage.column_specs import NAMES, Spec, names_of, specs
 from semcut.indexes.storage.memory_column import MemoryColumn
 from tests.indexes.generate import PROPERTY
 
@@ -306,8 +306,12 @@ def test_every_column_has_a_type_and_a_shape():
         "removed": ("<i8", ()),
     }
     assert found == every
-    assert tuple(found) == NAMES
+    assert tuple(found) == names_of(config) == NAMES[:8]
     config = IndexConfig(classes=40, bits=72, dim=5)
     found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
     assert found == every | {"probabilities": ("<u2", (48,)), "features": ("<f2", (5,))}
     assert specs(config.model_copy(update={"stored_features": "int8"}))["features"].dtype.str == "|i1"
+    config = IndexConfig(classes=7, bits=72, dim=5, stored_features="float32", attributes={"a": "bool", "b": "float"})
+    found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
+    assert found == every | {"attributes": ("|u1", (9,)), "vocabulary": ("|u1", ())}
+    assert tuple(found) == names_of(config) == NAMES

@@ -20,9 +20,9 @@ from semcut.indexes import (
     StorageError,
 )
 from semcut.indexes.storage.directory import CATALOGUE
-from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.stored_index import (
+    CONFIG,
     HEAD,
     assert_holds,
     contents,

@@ -21,7 +21,7 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.storage import mapped_columns
 from semcut.indexes.storage.catalogue import Catalogue
 from semcut.indexes.storage.catalogue_format import _cell_crc, _cells, cell_rows
-from semcut.indexes.storage.column_specs import NAMES, specs
+from semcut.indexes.storage.column_specs import names_of, specs
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.verify import verify_path
 from semcut.indexes.stored_values import stored_values
@@ -30,6 +30,7 @@ from tests.indexes.storage.stored_index import forge_column
 from tests.indexes.story import CONFIG, records
 from tests.thorough import examples
 
+COLUMNS = names_of(CONFIG)
 QUERIES = records(np.arange(20), np.full(20, 5))
 OPTIONS = {"k": 30, "cutoff": 0.2, "shortlist": None}
 HELD = records(np.concatenate([np.arange(3, 300), np.arange(400, 600)]), np.repeat([0, 1], [297, 200]))
@@ -98,7 +99,12 @@ def sample() -> list[tuple[int, int]]:
 
 
 @settings(PROPERTY, max_examples=examples(40))
-@given(name=st.sampled_from(NAMES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), small=st.booleans())
+@given(
+    name=st.sampled_from(names_of(CONFIG)),
+    place=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    small=st.booleans(),
+)
 def test_a_flipped_bit_in_a_column_is_never_a_wrong_answer(sound, tmp_path_factory, name, place, bit, small):
     path = Path(shutil.copytree(sound, tmp_path_factory.mktemp("flipped") / "index"))
     file = path / "generation-0" / name
@@ -123,7 +129,7 @@ def test_a_flipped_bit_in_the_catalogue_is_never_a_wrong_answer(sound, tmp_path_
     shutil.rmtree(path.parent)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_that_has_become_too_short_is_refused(path, name):
     file = path / "generation-0" / name
     os.truncate(file, file.stat().st_size - 1)

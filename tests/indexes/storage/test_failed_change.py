@@ -17,9 +17,9 @@ from semcut.indexes import (
     InvalidParameterError,
     StorageError,
 )
-from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.storage.stored_index import (
+    CONFIG,
     assert_holds,
     moved,
 )

@@ -12,7 +12,7 @@ import pytest
 
 from semcut.indexes import DamagedIndexError, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.storage import snapshot, sparse_files, verify
-from semcut.indexes.storage.catalogue_format import _state_crc
+from semcut.indexes.storage.catalogue_format import FORMAT_VERSION, _state_crc
 from semcut.indexes.storage.column_files import Column, Extent
 from semcut.indexes.storage.column_specs import Spec
 from semcut.indexes.storage.sparse_files import require_stored
@@ -130,7 +130,7 @@ def forge_shared_uris(path: Path) -> None:
             "SELECT version, generation, records, uri_bytes, removed, loose FROM state"
         ).fetchone()
         state = (version, generation, records, len(text), removed, loose)
-        db.execute("UPDATE state SET uri_bytes = ?, crc = ?", (len(text), _state_crc(state, config)))
+        db.execute("UPDATE state SET uri_bytes = ?, crc = ?", (len(text), _state_crc(state, config, FORMAT_VERSION)))
 
 
 def test_uris_that_share_bytes_are_not_multiplied_by_a_copy(tmp_path, monkeypatch):

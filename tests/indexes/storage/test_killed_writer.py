@@ -12,8 +12,8 @@ from semcut.indexes import (
     FaissIndex,
 )
 from semcut.indexes.storage.column_specs import NAMES
-from tests.indexes.conftest import CONFIG
 from tests.indexes.storage.stored_index import (
+    CONFIG,
     assert_holds,
     column,
     python,

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_copied_directory_is_an_index(path, tmp_path, batch):
 def test_a_configuration_is_kept_exactly(tmp_path, batch, settings):
     config = IndexConfig(classes=3, bits=32, dim=4, **settings)
     with FaissIndex.create(tmp_path / "index", config) as index:
-        index.add(batch)
+        index.add(replace(batch, attributes=None))
         expected = index.search(batch, k=6, cutoff=0.0)
     with FaissIndex.open(tmp_path / "index") as index:
         assert index.config == config

@@ -131,9 +131,9 @@ def test_what_is_not_an_index_is_not_opened(tmp_path, make):
     assert (tmp_path / "index").exists() == (make is not missing)
 
 
-@pytest.mark.parametrize("version", ["0", "2", "6", "3.0", ""])
+@pytest.mark.parametrize("version", ["0", "2", "7", "3.0", ""])
 def test_another_format_version_is_not_opened(path, version):
     with catalogue(path) as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
-    with pytest.raises(FormatVersionError, match=rf"version {version} but .* reads the versions 3, 4 and 5: open"):
+    with pytest.raises(FormatVersionError, match=rf"version {version} but .* reads the versions 3, 4, 5 and 6: open"):
         FaissIndex.open(path)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tests.indexes.story  # noqa: F401
 from semcut.indexes import FaissIndex
-from tests.indexes.conftest import CONFIG
-from tests.indexes.storage.stored_index import six_records
+from tests.indexes.storage.stored_index import CONFIG, six_records
 
 with FaissIndex.create(None, CONFIG) as index:
     index.add(six_records())

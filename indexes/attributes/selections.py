@@ -1,0 +1,89 @@
+"""What a search is limited to: records that match a filter (`where`), records with given ids (`among`), or both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.array_reading import array_given
+from semcut.indexes.attributes.attribute_types import AttributeType
+from semcut.indexes.attributes.bound_filters import Filter, bound_filter
+from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
+from semcut.indexes.id_checks import ids_given
+
+
+class Among:
+    """A set of ids, prepared once for any number of searches: `index.search(queries, among=Among(ids))`.
+
+    Args:
+        ids: (n,) integers; an id that occurs twice counts once. Ids that an index does not have are allowed.
+
+    Attributes:
+        ids: (n,) int64, ascending and different, read-only.
+        key: a digest of the ids, equal for equal sets.
+
+    Raises:
+        InvalidParameterError: the ids are no integers.
+    """
+
+    def __init__(self, ids: Any) -> None:
+        self.ids: NDArray[np.int64] = np.unique(ids_given(ids, must_exist=False))
+        self.ids.flags.writeable = False
+        self.key = hashlib.blake2b(self.ids.tobytes(), digest_size=16).digest()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Selection(NamedTuple):
+    """A filter, ids, or both; a record must match all that is given.
+
+    Attributes:
+        where: the filter, or None.
+        among: the ids, or None.
+    """
+
+    where: Filter | None
+    among: Among | None
+
+    @property
+    def key(self) -> tuple[Filter | None, bytes | None]:
+        """Equal for selections that mean the same."""
+        return self.where, None if self.among is None else self.among.key
+
+
+def selection_given(
+    where: Any, among: Any, types: Mapping[str, AttributeType], ids: Callable[[], NDArray[np.int64]]
+) -> Selection | None:
+    """Return what `where` and `among` of a search mean for an index; None if both are None.
+
+    Args:
+        where: a filter, see `bound_filter`.
+        among: an `Among`, ids, or a boolean for every record in ascending order of ids.
+        types: the attributes of the index.
+        ids: returns all ids of the index in ascending order, for booleans.
+
+    Raises:
+        InvalidParameterError: one of the two is not what it must be.
+    """
+    if where is None and among is None:
+        return None
+    chosen = None if where is None else bound_filter(where, types)
+    return Selection(chosen, among if among is None or isinstance(among, Among) else _among(among, ids))
+
+
+def _among(given: Any, ids: Callable[[], NDArray[np.int64]]) -> Among:
+    try:
+        array = array_given("among", given, 1)
+    except InvalidEncodingsError:
+        raise InvalidParameterError(f"among = {shown(given)}, expected ids, or one boolean for each record") from None
+    if array.dtype.kind != "b":
+        return Among(array)
+    known = ids()
+    if len(array) != len(known):
+        raise InvalidParameterError(f"among has {len(array):,} booleans but the index has {len(known):,} records")
+    return Among(known[array])

@@ -1,0 +1,157 @@
+"""The values of categories, which records store as numbers: the position of a value among those of its attribute.
+
+The column `vocabulary` holds them in the order in which records first had them, one after the other as lines of JSON:
+
+    [0,"Lumix"]                 the first attribute has a category Lumix
+    [3,["beach","sunset"]]      a record has these two categories in the fourth attribute
+
+Values are only added; a compaction leaves out those that no record has any more. The text of all of them is limited,
+since a process has it in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semcut.indexes.attributes.attribute_types import (
+    MAX_CATEGORIES,
+    AttributeType,
+    has_vocabulary,
+    is_category,
+)
+from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
+
+MAX_VOCABULARY_BYTES = 1 << 28
+"""The largest text of all values of an index, in bytes: a process takes about ten times as much memory for it."""
+
+_LINES_AT_ONCE = 10_000
+
+
+class Vocabulary:
+    """The values of every attribute that has categories; it never changes.
+
+    Args:
+        types: the attributes of the index.
+        values: of each attribute with categories, its values by number.
+        size: bytes of the column.
+
+    Attributes:
+        values: as given.
+        numbers: of each of these attributes, the number of every value.
+        size: as given.
+    """
+
+    def __init__(self, types: Mapping[str, AttributeType], values: dict[str, list[Any]], size: int) -> None:
+        self._types, self.values, self.size = types, values, size
+        self.numbers = {name: dict(zip(found, range(len(found)), strict=True)) for name, found in values.items()}
+
+    @staticmethod
+    def empty(types: Mapping[str, AttributeType]) -> Vocabulary:
+        """Return a vocabulary without values."""
+        return Vocabulary(types, {name: [] for name, kind in types.items() if has_vocabulary(kind)}, 0)
+
+    @staticmethod
+    def read(types: Mapping[str, AttributeType], data: NDArray[np.uint8]) -> Vocabulary:
+        """Read the column.
+
+        Raises:
+            DamagedIndexError: it is not as semcut writes it.
+        """
+        if len(data) > MAX_VOCABULARY_BYTES:
+            raise _damaged()
+        values = Vocabulary.empty(types).values
+        names = tuple(types)
+        for line in _lines(data):
+            position, value = _value_of(line)
+            name = names[position] if 0 <= position < len(names) else ""
+            if not _possible(types.get(name), value) or line != _line(position, value):
+                raise _damaged()
+            values[name].append(value)
+        vocabulary = Vocabulary(types, values, len(data))
+        if any(len(vocabulary.numbers[name]) != len(found) for name, found in values.items()):
+            raise _damaged()
+        return vocabulary
+
+    def extended(self, columns: Mapping[str, list[Any]]) -> tuple[Vocabulary, NDArray[np.uint8]]:
+        """Return a vocabulary that also has the values of some records, and the bytes to append to the column.
+
+        Args:
+            columns: the attributes of the records, as an index returns them.
+
+        Raises:
+            InvalidEncodingsError: the values take more than `MAX_VOCABULARY_BYTES`.
+        """
+        values, lines = dict(self.values), []
+        for position, name in enumerate(self._types):
+            if name not in self.values:
+                continue
+            known = self.numbers[name]
+            fresh = [value for value in dict.fromkeys(columns[name]) if value is not None and value not in known]
+            values[name] = values[name] + fresh if fresh else values[name]
+            lines += [_line(position, value) for value in fresh]
+        added = b"".join(lines)
+        if self.size + len(added) > MAX_VOCABULARY_BYTES:
+            raise InvalidEncodingsError(
+                f"the different categories of the index take more than {MAX_VOCABULARY_BYTES >> 20} MiB: keep texts "
+                "that differ from record to record outside of the index, such as in its uris"
+            )
+        if not added:
+            return self, np.empty(0, np.uint8)
+        return Vocabulary(self._types, values, self.size + len(added)), np.frombuffer(added, np.uint8)
+
+    def kept(self, used: Mapping[str, NDArray[np.int64]]) -> tuple[Vocabulary, NDArray[np.uint8]]:
+        """Return a vocabulary of some of the values, and the bytes of its column.
+
+        Args:
+            used: of each attribute, the (n,) numbers of the values to keep, in their new order.
+        """
+        columns = {
+            name: [self.values[name][number] for number in used[name].tolist()] if name in used else []
+            for name in self._types
+        }
+        return Vocabulary.empty(self._types).extended(columns)
+
+
+def _lines(data: NDArray[np.uint8]) -> Iterator[bytes]:
+    """Yield the lines of the column, a few at a time in memory."""
+    ends = np.flatnonzero(data == ord("\n"))
+    if len(data) and (not len(ends) or ends[-1] != len(data) - 1):
+        raise _damaged()
+    for first in range(0, len(ends), _LINES_AT_ONCE):
+        start = ends[first - 1] + 1 if first else 0
+        yield from (
+            data[start : ends[min(first + _LINES_AT_ONCE, len(ends)) - 1] + 1].tobytes().splitlines(keepends=True)
+        )
+
+
+def _value_of(line: bytes) -> tuple[int, Any]:
+    """Return the attribute and the value of a line, which may be wrong; the attribute is -1 where it says none."""
+    try:
+        position, value = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return -1, None
+    return position if type(position) is int else -1, tuple(value) if isinstance(value, list) else value
+
+
+def _line(position: int, value: Any) -> bytes:
+    return json.dumps([position, value], separators=(",", ":")).encode() + b"\n"
+
+
+def _possible(kind: AttributeType | None, value: Any) -> bool:
+    """Return whether an attribute can have a value."""
+    if kind == "category":
+        return isinstance(value, str) and is_category(value)
+    if kind != "categories" or not isinstance(value, tuple) or len(value) > MAX_CATEGORIES:
+        return False
+    texts = all(isinstance(item, str) and is_category(item) for item in value)
+    return texts and all(first < second for first, second in pairwise(value))
+
+
+def _damaged() -> DamagedIndexError:
+    return DamagedIndexError("the vocabulary of the index is damaged: restore the index from a backup")

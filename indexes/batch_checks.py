@@ -1,0 +1,42 @@
+"""Checks of a batch for one index: of records that are added, and of queries that are ranked."""
+
+from __future__ import annotations
+
+from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import InvalidEncodingsError
+from semcut.indexes.id_checks import refuse_duplicates
+from semcut.indexes.stored_values import norm_tolerance, stored_values
+
+
+def checked_batch(config: IndexConfig, encodings: Encodings) -> Encodings:
+    """Check records as far as possible without reading an index, and return them with the values that are stored.
+
+    Raises:
+        InvalidEncodingsError: the records have no ids, other widths than the index, or values that it cannot store.
+        DuplicateIdError: an id occurs twice.
+    """
+    config.check(encodings)
+    if encodings.ids is None:
+        raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
+    refuse_duplicates(encodings.ids)
+    return stored_values(config, encodings)
+
+
+def is_scored(config: IndexConfig, queries: Encodings, params: SearchParams, normalised: bool) -> bool:
+    """Return whether Eq. 4 applies to a search.
+
+    Args:
+        config: the configuration of the index.
+        queries, params: the search.
+        normalised: whether the feature of every record has length 1.
+
+    Raises:
+        InvalidEncodingsError: it does not apply, and the search ranks by it.
+    """
+    both = normalised and queries.normalised(norm_tolerance(config))
+    if params.ranking == "fused" and not both:
+        owner = "the queries" if normalised else "the index"
+        advice = 'so Eq. 4 does not apply: divide every feature by its length, or use ranking="distance"'
+        raise InvalidEncodingsError(f"the features of {owner} are not L2-normalised, {advice}")
+    return both
