@@ -33,8 +33,9 @@ def attributes_given(given: Any, rows: int) -> dict[str, list[Any]]:
 
 
 def _listed(name: str, values: Any) -> list[Any]:
-    if hasattr(values, "to_numpy"):  # a column of pandas or polars
-        values = values.to_numpy()
+    for method in ("to_list", "to_pylist"):  # of a column of pandas or polars, and of pyarrow
+        if not isinstance(values, Mapping) and callable(listed := getattr(values, method, None)):
+            return list(listed())
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return list(values) if values.dtype.kind == "M" else list(values.tolist())
     if not isinstance(values, Sequence) or isinstance(values, str | bytes | memoryview):

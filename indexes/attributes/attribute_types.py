@@ -8,13 +8,15 @@
     "category"    one text                                          str                 int32, its number; -1: missing
     "categories"  any number of different texts                     tuple of str        int32, the number of the tuple
 
-None is a missing value of every type, and so is NaN of "float". A datetime without a time zone counts as UTC. The order
-of categories is not kept: they are returned sorted. No categories (an empty list) is a value, and not a missing one.
+None is a missing value of every type, and so is NaN, by which columns of other libraries mark one. A datetime without a
+time zone counts as UTC. The order of categories is not kept: they are returned sorted. No categories (an empty list) is
+a value, and not a missing one.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Literal, get_args
@@ -78,6 +80,8 @@ def value_of(kind: AttributeType, given: Any) -> Any:
     """
     if given is None or type(given).__name__ in ("NaTType", "NAType"):  # those of pandas
         return None
+    if isinstance(given, float | np.floating) and np.isnan(given):
+        return None
     return _READERS[kind](given)
 
 
@@ -94,11 +98,10 @@ def _int(given: Any) -> int:
     return int(given)
 
 
-def _float(given: Any) -> float | None:
-    is_number = isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
-    if is_number and isinstance(given, float | np.floating) and np.isnan(given):
-        return None
-    if not is_number or not abs(given) <= np.finfo(np.float64).max:
+def _float(given: Any) -> float:
+    given = given.item() if isinstance(given, np.integer | np.floating) else given
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not is_number or not abs(given) <= sys.float_info.max:
         raise ValueError("a finite number")
     return float(given) + 0.0  # -0.0 becomes 0.0, so that equal values are the same
 

@@ -236,7 +236,7 @@ def _meaning(token: _Token) -> str:
 
 def _value_of(kind: str, text: str) -> Any:
     if kind == "number":
-        return float(text) if re.search(r"[.eE]", text) else int(text) if len(text) < 400 else float(text)
+        return float(text) if re.search(r"[.eE]", text) else int(text) if len(text) < 4000 else float(text)
     if kind == "text":
         return re.sub(r"\\(.)", lambda match: _ESCAPED.get(match[1], match[1]), text[1:-1], flags=re.DOTALL)
     return text

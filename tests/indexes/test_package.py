@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_names_that_are_exported():
     assert sorted(indexes.__all__) == [
+        "Among",
         "BruteForceIndex",
         "Capabilities",
         "CheckpointError",
@@ -26,6 +27,7 @@ def test_the_names_that_are_exported():
         "DuplicateIdError",
         "Encodings",
         "Explanation",
+        "Expression",
         "FaissIndex",
         "FormatVersionError",
         "IndexConfig",
@@ -46,6 +48,7 @@ def test_the_names_that_are_exported():
         "ServerError",
         "StorageError",
         "UnknownIdError",
+        "attribute",
     ]
     assert all(hasattr(indexes, name) for name in indexes.__all__)
 

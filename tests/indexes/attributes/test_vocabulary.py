@@ -1,0 +1,54 @@
+"""The column of categories: read as it was written, and refused as damaged otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semcut.indexes import DamagedIndexError, InvalidEncodingsError
+from semcut.indexes.attributes import vocabulary as module
+from semcut.indexes.attributes.vocabulary import Vocabulary
+
+TYPES = {"price": "float", "camera": "category", "tags": "categories"}
+
+
+def column(text: bytes) -> np.ndarray:
+    return np.frombuffer(text, np.uint8)
+
+
+def test_values_get_numbers_in_the_order_in_which_they_come():
+    first, lines = Vocabulary.empty(TYPES).extended({"camera": ["b", None, "a", "b"], "tags": [(), ("x", "y"), None]})
+    assert first.values == {"camera": ["b", "a"], "tags": [(), ("x", "y")]}
+    second, more = first.extended({"camera": ["a", "\n\u00e9"], "tags": [("x",)]})
+    assert first.values["camera"] == ["b", "a"]
+    assert second.numbers["camera"] == {"b": 0, "a": 1, "\n\u00e9": 2}
+    written = np.concatenate([lines, more])
+    assert written.tobytes().decode().splitlines()[:3] == ['[1,"b"]', '[1,"a"]', "[2,[]]"]
+    found = Vocabulary.read(TYPES, written)
+    assert (found.values, found.numbers, found.size) == (second.values, second.numbers, len(written))
+    kept, lines = found.kept({"camera": np.array([2]), "tags": np.array([1])})
+    assert kept.values == {"camera": ["\n\u00e9"], "tags": [("x", "y")]}
+    assert Vocabulary.read(TYPES, lines).values == kept.values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'[1,"a"]', b'[0,"a"]\n', b'[3,"a"]\n', b'[-1,"a"]\n', b'[true,"a"]\n', b'[1,""]\n', b'[1,3]\n', b'[1,["a"]]\n',
+        b'[2,"a"]\n', b'[2,["b","a"]]\n', b'[2,["a","a"]]\n', b'[2,[""]]\n', b'[2,[["a"]]]\n', b'[1, "a"]\n',
+        b'[1,"a"]\n[1,"a"]\n', b"\n", b"[1]\n", b"{}\n", b"\xff\n", b'[1,"\\ud800"]\n', b"[" * 100_000 + b"\n",
+        b"[1," + b"9" * 5000 + b"]\n", b'[1,"a"]\n\n', b'[1,"\xc3\xa9"]\n',
+    ],
+)  # fmt: skip
+def test_what_semcut_does_not_write_is_damage(text):
+    with pytest.raises(DamagedIndexError, match="vocabulary of the index is damaged"):
+        Vocabulary.read(TYPES, column(text))
+
+
+def test_too_many_values_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MAX_VOCABULARY_BYTES", 30)
+    few, _ = Vocabulary.empty(TYPES).extended({"camera": ["a", "b"], "tags": []})
+    with pytest.raises(InvalidEncodingsError, match="different categories of the index take more than"):
+        few.extended({"camera": ["another one"], "tags": []})
+    with pytest.raises(DamagedIndexError):
+        Vocabulary.read(TYPES, column(b'[1,"a"]\n' * 5))
