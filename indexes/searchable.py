@@ -135,13 +135,14 @@ class Searchable:
     def selected_rows(self, selection: Selection) -> NDArray[np.int64]:
         """Return the rows of the records of a selection, ascending, in a function that `read` calls: (n,) int64."""
         snapshot = self.snapshot
-        rows = snapshot.live
+        matching = None if selection.where is None else snapshot.attributes.matching(selection.where)
         if selection.among is not None:
             found = self.id_map().rows(selection.among.ids)
             rows = np.sort(found[found >= 0])
-        if selection.where is not None:
-            rows = rows[snapshot.attributes.matching(selection.where)[rows]]
-        return rows
+            return rows if matching is None else rows[matching[rows]]
+        assert matching is not None
+        matching[snapshot.columns.removed] = False
+        return np.flatnonzero(matching)
 
     def publish(self, after: Snapshot) -> None:
         """Make searches see another snapshot. If this raises, only `restore` makes the index usable again."""

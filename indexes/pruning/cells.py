@@ -75,6 +75,10 @@ class KeptCells:
     partitions: NDArray[np.int64]
 
 
+_KEPT = ("_dominant", "largest_mass", "edges", "_scan_order", "_scan_place", "_sums", "peaks")
+"""What is computed of the bounds of cells alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cells:
     """The cells of an index that have, or once had, records. Immutable: methods return changed cells as a new object.
@@ -188,6 +192,14 @@ class Cells:
                 "a cell has fewer records than were removed from it: restore the index from a backup"
             )
         return replace(self, sizes=sizes)
+
+    def limited_to(self, sizes: NDArray[np.int64]) -> Cells:
+        """Return the same cells with (cells,) int64 smaller sizes, and everything that was computed of them."""
+        limited = replace(self, sizes=sizes)
+        limited.__dict__.update({name: self.__dict__[name] for name in _KEPT if name in self.__dict__})
+        used = sizes > 0
+        limited.__dict__["lists"] = self.lists if 2 * used.sum() > len(self) else self.lists.limited_to(used)
+        return limited
 
     def prune(self, weights: NDArray[np.float64], cutoff: float) -> KeptCells:
         """Find the cells that can have a record with R > cutoff: all that have one, and few others.
@@ -303,7 +315,7 @@ class Cells:
 
     @cached_property
     def _scan_order(self) -> NDArray[np.int64]:
-        """Positions of cells by kind: a scan of sure cells first finds near codes early and drops others fast."""
+        """Positions of cells by kind: a scan of sure cells first finds near codes early."""
         return np.argsort(self.numbers % kinds_per_class(self.config), kind="stable")
 
     @cached_property

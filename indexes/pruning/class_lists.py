@@ -76,6 +76,12 @@ class ClassLists:
             lengths[first + 1 : first + 1 + part.shape[1]] = np.bincount(m, minlength=part.shape[1])
         return ClassLists(np.cumsum(lengths), np.concatenate(cells), np.concatenate(values))
 
+    def limited_to(self, used: NDArray[np.bool_]) -> ClassLists:
+        """Return the lists with some of the cells alone: (cells,) bool."""
+        kept = used[self.cells]
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
+        return ClassLists(starts, self.cells[kept], self.values[kept])
+
     def pairs(
         self, large: LargeWeights, limit: float, mass: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -188,6 +188,7 @@ def bounds_of(cells: Cells) -> CellBounds:
         peaks=read_only(cells.peaks),
         edges=read_only(cells.edges),
         sizes=read_only(cells.sizes),
+        used=read_only(np.flatnonzero(cells.sizes > 0).astype(np.int32)),
         masses=read_only(cells.masses),
         mass=cells.largest_mass,
     )

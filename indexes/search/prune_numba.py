@@ -36,6 +36,7 @@ class CellBounds(NamedTuple):
         peaks: (cells,) float32, the largest p(dominant) of the records.
         edges: (cells,) float64, the fixed edge that `tie_order` uses for p(dominant).
         sizes: (cells,) int64, the number of records.
+        used: (n,) int32, the cells that have records, ascending.
         masses: (cells,) float32, the largest mass of the records.
         mass: the largest of `masses`.
     """
@@ -49,6 +50,7 @@ class CellBounds(NamedTuple):
     peaks: NDArray[np.float32]
     edges: NDArray[np.float64]
     sizes: NDArray[np.int64]
+    used: NDArray[np.int32]
     masses: NDArray[np.float32]
     mass: float
 
@@ -195,9 +197,11 @@ def prune(
                     break
                 cell = np.int64(bounds.cells[entry])
                 workspace.found[cell >> 6] |= np.uint64(1) << np.uint64(cell & 63)
+        count = _list_set_bits(workspace.found, bounds.sizes.shape[0], workspace.spare)
     else:
-        workspace.found[:] = ~np.uint64(0)
-    count = _list_set_bits(workspace.found, bounds.sizes.shape[0], workspace.spare)
+        count = bounds.used.shape[0]
+        for place in range(count):
+            workspace.spare[place] = bounds.used[place]
     if limit >= 0:
         count = _drop_below(weights, limit, bounds, workspace.large[:large], tail, count, workspace)
     kept = codes = partitions = 0

@@ -84,7 +84,7 @@ class Snapshot:
         that has none of these records.
         """
         sizes = np.bincount(self.columns.cells[rows], minlength=len(self.cells))
-        return replace(self, committed=self.committed._replace(cells=replace(self.cells, sizes=sizes)), selected=rows)
+        return replace(self, committed=self.committed._replace(cells=self.cells.limited_to(sizes)), selected=rows)
 
     def stats(self) -> IndexStats:
         """Count the records, partitions, cells and bytes of the index."""
