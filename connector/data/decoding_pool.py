@@ -223,7 +223,7 @@ class DecodingPool:
         # from both the idle ones and the call that wanted it is collected, which closes its socket
         self._all: WeakSet[_Worker] = WeakSet()
         self._idle: deque[_Worker] = deque()
-        self._started: list[subprocess.Popen[bytes]] = []  # waited for here: Ctrl-C may end a finaliser that would
+        self._started: set[subprocess.Popen[bytes]] = set()  # waited for here: Ctrl-C may end a finaliser that would
         self._large = threading.Lock()
         self._closed = False
 
@@ -282,7 +282,9 @@ class DecodingPool:
 
     def _take(self) -> _Worker:
         """Return a process that nothing else uses."""
-        self._started = [process for process in self._started if process.poll() is None]
+        for process in list(self._started):  # the set itself stays, since another thread may be adding to it
+            if process.poll() is not None:
+                self._started.discard(process)
         while True:
             with contextlib.suppress(IndexError):
                 worker = self._idle.pop()
@@ -307,7 +309,7 @@ class DecodingPool:
             raise DataError(
                 f"cannot start the process that decodes images ({sys.executable}): {error.strerror or error}"
             ) from None
-        self._started.append(worker.process)
+        self._started.add(worker.process)
         self._all.add(worker)
         self._idle.append(worker)
 
@@ -334,7 +336,7 @@ class DecodingPool:
         """Begin anew in a forked child."""
         for worker in self._all:
             worker.forget()
-        for process in self._started:
+        for process in list(self._started):
             process.returncode = 0  # not a child of this process: nothing to wait for
         self._reset()
 

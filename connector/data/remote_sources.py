@@ -1,8 +1,8 @@
 """Fetch a source that has an address, such as `s3://photos/train`, into the cache, where it is a source like any other.
 
 fsspec opens the address: a folder, an archive or a folder in one, a list, a Parquet file, or a pattern of Parquet files
-or shards. All its files are fetched once; when the store says that one has another size, time or digest, all of them
-are fetched again, into another folder.
+or shards. All its files are fetched once; when the store says that one has another size, version, digest or time of
+change, all of them are fetched again, into another folder.
 
 So an index has only paths in the cache, no addresses: nothing that an index says makes semcut open one. Only a user
 does, by naming it in a command. What a store answers may mean harm: names that lead out of the folder are refused,
@@ -44,6 +44,16 @@ from semcut.indexes.errors import DataError, SemcutWarning, require, shown
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 _REFUSED = re.compile(r"::|\A(reference|blockcache|filecache|simplecache|cached)://", re.IGNORECASE)
 """Chains of addresses, and file systems whose content names files of others, or is stored as a pickle."""
+_IDENTITY = frozenset(
+    "size length contentlength etag version versionid generation revision rev sha sha1 sha256 md5 md5hash md5checksum "  # noqa: SIM905  # easier to read
+    "contentmd5 crc crc32 crc32c crc64 checksum chksum filechecksum digest hash contenthash xethash blobid oid lfs hex "
+    "mtime ctime modify modified lastmodified modifiedtime modificationtime servermodified clientmodified datetime "
+    "created createdtime creationtime timecreated updated updatedat".split()
+)
+"""What stores call a size, a version, a digest and a time of change, in small letters without signs.
+
+Other facts may change when a file is only read, as its time of access does: `time`, at sftp:// and smb://.
+"""
 _ARCHIVES = (*SHARDS, ".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _THREADS, _AT_ONCE = 8, 512
 _COPY_BYTES = 1 << 20
@@ -85,10 +95,15 @@ def fetched(source: str) -> str:
     with _errors_of_stores(source):
         system, path = url_to_fs(source)
         plan = _plan(system, path.rstrip("/"), source)
-        facts = sorted((name, sorted(map(str, found.items()))) for name, found in plan.files.items())
+        facts = sorted((name, _identity(found)) for name, found in plan.files.items())
     key = hashlib.sha256(f"{source} {facts}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
     root = cached(f"remote-{key}", lambda target: _fetch(system, plan, target, source))
     return str(root / plan.inside)
+
+
+def _identity(facts: _Facts) -> list[str]:
+    """Return what a store says of the content of a file, in a fixed order."""
+    return sorted(str(fact) for fact in facts.items() if re.sub("[^a-z0-9]", "", str(fact[0]).lower()) in _IDENTITY)
 
 
 @contextmanager

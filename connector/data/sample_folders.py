@@ -1,8 +1,8 @@
 """Write the images of a data set that is packed into few files as a folder, for the commands that read folders.
 
 A reader of a format yields a `Sample` for each image; `parquet_images` and `webdataset_shards` are such readers. An
-image with one label is written to the folder of its class; any other one is in no class. Where an image has several
-labels, the labels of all images are written to a list, `labels.jsonl`, beside the folder `images`.
+image with one label is written to the folder of its class; any other one is in no class, so it is in no folder. Where
+an image has several labels, the labels of all images are written to a list, `labels.jsonl`, beside the folder `images`.
 
 Labels and names may come from someone else. A label that cannot be the name of a folder is refused, except that "/"
 becomes U+2215, which looks like it: two labels never get the same folder. Every file is created new.
@@ -30,15 +30,18 @@ IMAGES, LABELS = "images", "labels.jsonl"
 MAX_SAMPLE_BYTES = 1 << 28
 """The most that an image may have: it is in memory until its labels are known, which may follow it."""
 
-_SLASH = "\u2215"
-_MAX_FOLDER_BYTES = 255
+SLASH = "\u2215"
+"""What "/" becomes in a name."""
+
+MAX_NAME_BYTES = 255
 
 
 class Sample(NamedTuple):
     """An image of a packed data set.
 
     Attributes:
-        folders: names of the folders that its own name begins with; () for none.
+        folders: names of the folders below that of its class; () for none. Without a class it gets none of them: the
+            first would be its class.
         name: name of the file to write.
         content: bytes of the image.
         labels: its different labels; () for none.
@@ -91,7 +94,7 @@ class SampleFolder:
             self.written += 1
             require_members(self.written + self._folders.made, "images and folders")
             self._charge()
-            parents = [*([self._folder_of(sample.labels[0])] if len(sample.labels) == 1 else []), *sample.folders]
+            parents = [self._folder_of(sample.labels[0]), *sample.folders] if len(sample.labels) == 1 else []
             self._folders.make(parents)
             self._write_file(self._images.joinpath(*parents, sample.name), sample, seconds)
             if sample.labels:
@@ -120,10 +123,10 @@ class SampleFolder:
             raise RefusedArchiveError(f"its labels take more than {MAX_LIST_BYTES:,} bytes: give a part of it")
 
     def _folder_of(self, label: str) -> str:
-        name = label.replace("/", _SLASH)
-        if name.startswith(".") or "\0" in name or len(name.encode()) > _MAX_FOLDER_BYTES:
+        name = label.replace("/", SLASH)
+        if name.startswith(".") or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
             raise RefusedArchiveError(
-                f"the label {shown(label)} cannot be the name of a folder: expected at most {_MAX_FOLDER_BYTES} bytes, "
+                f"the label {shown(label)} cannot be the name of a folder: expected at most {MAX_NAME_BYTES} bytes, "
                 "and no dot at its beginning"
             )
         if self._label_of.setdefault(name, label) != label:

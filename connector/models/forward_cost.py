@@ -18,6 +18,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from semcut.connector.models.call_limits import CallLimits
+from semcut.connector.models.convolution_workspace import convolution_workspace
 from semcut.indexes.errors import CheckpointError, SemcutError
 
 _BYTES, _MULTIPLICATIONS, _AT_ONCE, _OPERATIONS = 3 << 30, 4 * 10**12, 2 * 10**11, 200_000
@@ -25,6 +27,9 @@ _BYTES, _MULTIPLICATIONS, _AT_ONCE, _OPERATIONS = 3 << 30, 4 * 10**12, 2 * 10**1
 
 The largest of timm, for images of 1,024 pixels, takes 2.2 GB and 1.3e12. Ctrl-C waits for the end of an operation.
 """
+_SECONDS = 60
+"""Processor time to follow the operations."""
+_CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten._convolution)
 
 
 def image_bytes(network: nn.Module, size: int) -> int:
@@ -39,7 +44,11 @@ def image_bytes(network: nn.Module, size: int) -> int:
             this size; or what it computes cannot be known before it runs.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    meter = _Meter()
+    limits = CallLimits(
+        _SECONDS,
+        "to follow an image through the network takes more than {}: its settings or its image size are too large",
+    )
+    meter = _Meter(limits)
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             image = torch.empty((1, 3, size, size), device="cpu")
@@ -49,7 +58,7 @@ def image_bytes(network: nn.Module, size: int) -> int:
             }
             meter.leave_out([image, *kept.values()])
             with meter:
-                functional_call(network, kept, (image,))
+                limits.run(lambda: functional_call(network, kept, (image,)))
     except SemcutError:
         raise
     except Exception as error:  # networks and torch raise errors of many types
@@ -64,11 +73,12 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch it
     """Follows the operations of a block; the tensors have no content.
 
     Attributes:
-        most: bytes of all tensors that existed at once.
+        most: bytes of all tensors that existed at once, and of what an operation takes beside them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: CallLimits) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._limits = limits
         self.most = self._bytes = self._multiplications = self._operations = 0
         self._storages: dict[int, Any] = {}
 
@@ -79,6 +89,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch it
             self._storages[storage._cdata] = storage
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._limits.check()
         kwargs = kwargs or {}
         if func._overloadpacket not in flop_registry and func is not torch.ops.prim.device.default:
             with self:
@@ -90,6 +101,8 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch it
         tensors = [one for one in several if isinstance(one, torch.Tensor)]
         for one in tensors:
             self._add(one.untyped_storage())
+        if func._overloadpacket in _CONVOLUTIONS:
+            self._look(convolution_workspace(found, *args, **kwargs))
         self._count(_multiplications(func, args, kwargs, found, tensors))
         return found
 
@@ -104,7 +117,10 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch it
 
         self._storages[key] = weakref.ref(storage, gone)
         self._bytes += size
-        self.most = max(self.most, self._bytes)
+        self._look()
+
+    def _look(self, workspace: int = 0) -> None:
+        self.most = max(self.most, self._bytes + workspace)
         if self.most > _BYTES:
             raise CheckpointError(
                 f"an image takes more than {_BYTES >> 20:,} MiB of memory in the network: its settings or its image "

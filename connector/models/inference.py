@@ -105,11 +105,21 @@ class NetworkRunner:
 
         Args:
             pixels: (n, 3, size, size) uint8, RGB; n may be 0.
+
+        Raises:
+            CheckpointError: the network cannot be run, for example because it takes more memory than there is.
         """
         if not len(pixels):
             return self._empty()
-        images = torch.from_numpy(pixels).to(self.device)
-        return self._outputs(self.net(images.contiguous(memory_format=torch.channels_last)))
+        try:
+            images = torch.from_numpy(pixels).to(self.device)
+            return self._outputs(self.net(images.contiguous(memory_format=torch.channels_last)))
+        except (RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CheckpointError(
+                f"the network cannot be run on {len(pixels):,} images of {pixels.shape[-1]} pixels ({reason}): free "
+                "memory, or adopt the network again with a smaller image size"
+            ) from None
 
     @torch.inference_mode()
     def run_branches(self, layers: Sequence[NDArray[np.float32]]) -> NetworkOutputs:

@@ -107,13 +107,13 @@ def build_classifier(source: SourceName, name: str, settings: dict[str, Any], cl
         if type(size) is not int or not 8 <= size <= 1024:
             raise CheckpointError(f"image_size = {shown(size)} in the settings of {shown(name)}, expected 8 to 1,024")
         return lite_model(name, size)
-    with OutlineLimits(), _SmallTensorsOnCpu():
+    with OutlineLimits() as limits, _SmallTensorsOnCpu():
         if source == "timm":
-            return _timm(name, settings, classes)
-        return _transformers(settings, classes)
+            return _timm(name, settings, classes, limits)
+        return _transformers(settings, classes, limits)
 
 
-def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
+def _timm(name: str, settings: dict[str, Any], classes: int, limits: OutlineLimits) -> nn.Module:
     require({"timm": "timm"}, "build a network of timm", "timm")
     import timm
 
@@ -121,7 +121,7 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
         raise InvalidParameterError(f"timm has no network {shown(name)}")
     known = used_settings(settings)
     try:
-        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **known)
+        network: nn.Module = limits.run(lambda: timm.create_model(name, pretrained=False, num_classes=classes, **known))
     except Exception as error:  # settings that the network does not have
         raise CheckpointError(
             f"timm cannot build {name} with {shown(settings)}: {' '.join(str(error).split())}"
@@ -129,10 +129,10 @@ def _timm(name: str, settings: dict[str, Any], classes: int) -> nn.Module:
     return network
 
 
-def _transformers(settings: dict[str, Any], classes: int) -> nn.Module:
-    kind, config = transformers_config(settings, classes)
+def _transformers(settings: dict[str, Any], classes: int, limits: OutlineLimits) -> nn.Module:
+    kind, config = limits.run(lambda: transformers_config(settings, classes))
     with _transformers_errors(settings):
-        network: nn.Module = kind.from_config(config)
+        network: nn.Module = limits.run(lambda: kind.from_config(config))
     return network
 
 

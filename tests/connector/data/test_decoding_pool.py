@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -472,3 +473,22 @@ def test_the_two_ends_are_sockets_that_no_other_program_inherits(pool: DecodingP
     (worker,) = pool._all
     assert not os.get_inheritable(worker.socket.fileno())
     assert worker.socket.family == socket.AF_UNIX
+
+
+def test_a_process_that_another_thread_starts_meanwhile_is_not_lost(pool: DecodingPool) -> None:
+    class Process:
+        def __init__(self, ended: bool) -> None:
+            self.ended = ended
+
+        def poll(self) -> int | None:
+            if self.ended:
+                pool._started.add(new)  # as another thread does between two steps of this one
+            return 0 if self.ended else None
+
+    new: Any = Process(False)
+    ended: Any = Process(True)
+    pool._started.add(ended)
+    pool._end(pool._take())
+    assert new in pool._started
+    assert ended not in pool._started
+    pool._started.discard(new)

@@ -125,6 +125,26 @@ def test_files_are_fetched_once_and_again_when_one_has_changed(store: MemoryFile
     assert second.roots != first.roots
 
 
+def test_a_time_of_access_fetches_nothing_again(
+    store: MemoryFileSystem, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "photos", KINDS)
+    facts: dict[str, Any] = {"time": 1, "accessTime": 1, "ETag": "a"}
+    listed = MemoryFileSystem.ls
+
+    def with_facts(system: MemoryFileSystem, path: str, **more: Any) -> Any:
+        found = listed(system, path, **more)
+        return [{**one, **facts} if isinstance(one, dict) else one for one in found]
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", with_facts)
+    first = sources.load("memory://photos")
+    facts |= {"time": 2, "accessTime": 2}
+    assert sources.load("memory://photos").files == first.files
+    assert len(list(cache.iterdir())) == 1
+    facts["ETag"] = "b"
+    assert sources.load("memory://photos").roots != first.roots
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -52,6 +52,28 @@ def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
     assert not left_out
 
 
+def test_an_image_without_one_label_is_in_no_class_whatever_its_key(tmp_path: Path) -> None:
+    long = "/".join(("long" * 20,) * 3)
+    members: Members = [
+        ("a/0.jpg", b"0"), ("a/0.cls", "cat"), ("1.jpg", b"1"), ("1.cls", "dog"), ("cat/2.jpg", b"2"),
+        ("dog/2.jpg", b"3"), ("dog/3.jpg", b"4"), ("dog/3.json", '{"label": null}'), (f"{long}/4.jpg", b"5"),
+    ]  # fmt: skip
+    path = write_tar(tmp_path / "x.tar", members)
+    images = sources.load(path)
+    assert images.classes == ("cat", "dog")
+    assert [Path(file).read_bytes() for file in images.files] == [b"0", b"1"]
+    assert [reason for _, reason in images.skipped] == ["it is in no class folder"] * 4
+    listed = sources.list_images(path)
+    assert sorted(listed.classes) == ["cat", "dog"]
+    assert sorted(Path(file).name for file in listed.loose)[1:] == [
+        "x.tar#cat∕2.jpg", "x.tar#dog∕2.jpg", "x.tar#dog∕3.jpg"
+    ]  # fmt: skip
+    several: Members = [*members[:4], ("cat/5.jpg", b"6"), ("cat/5.json", '{"labels": ["cat", "dog"]}')]
+    listed = sources.list_images(write_tar(tmp_path / "y.tar", several))
+    assert [Path(file).name for file in listed.loose] == ["y.tar#cat∕5.jpg"]
+    assert len(sources.load(tmp_path / "y.tar")) == 3
+
+
 def test_what_is_neither_an_image_nor_a_label_is_counted(tmp_path: Path) -> None:
     members: Members = [
         ("0.jpg", picture(0)), ("0.cls", "1"), ("0.npy", b"x"), ("0.seg.png", b"x"), ("1.cls", "1"), ("._1.jpg", b"x"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -13,6 +14,8 @@ from torch import nn
 from semcut.connector.models.adopted_network import AdoptedArchitecture, AdoptedNet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.forward_cost import image_bytes
+from semcut.connector.models.inference import NetworkRunner
+from semcut.connector.models.network import Architecture, SemanticHashNet
 from semcut.connector.models.network_sources import build_classifier
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes.errors import CheckpointError
@@ -61,6 +64,52 @@ def test_usual_networks_are_far_below_the_limits(name: str) -> None:
 def test_the_memory_is_that_of_tensors_that_exist_at_once() -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 1), *(nn.Conv2d(16, 16, 1) for _ in range(5)))
     assert image_bytes(network, 32) == 2 * 16 * 32 * 32 * 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "numbers"),
+    [
+        (nn.Conv2d(3, 1, 3, padding=100), 3 * 9 * 206**2),
+        (nn.Conv2d(3, 1, 1, padding=100), 3 * 208**2),
+        (nn.Conv2d(3, 1, (3, 5), padding=100, stride=2), 3 * 15 * 103 * 102),
+        (nn.Conv2d(3, 1, 3, padding=100, dilation=2), 3 * 9 * 204**2),
+        (nn.ConvTranspose2d(3, 8, 3), 8 * 9 * 8**2),
+        (nn.Conv1d(3, 1, 3, padding=100), 3 * 3 * 206),
+        (nn.Conv3d(3, 1, 3, padding=10), 3 * 27 * 26**3),
+    ],
+)
+@pytest.mark.parametrize("says", [True, False])
+def test_what_a_convolution_writes_out_is_counted(
+    layer: nn.Module, numbers: int, says: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            side = (1, 1, *[8] * (layer.weight.dim() - 2))
+            found: torch.Tensor = self.layer(images[:, :, :1, :1].flatten(1).view(1, 3, *[1] * len(side[2:])) + one)
+            return found
+
+    one = torch.zeros(1, 1, *[8] * (layer.weight.dim() - 2))
+    if not says:
+        monkeypatch.delattr(torch._C, "_select_conv_backend")
+    network = Network()
+    output = layer(torch.zeros(1, 3, *one.shape[2:])).numel()
+    least = 4 * (numbers + output)
+    assert least <= image_bytes(network, 8) < least + 4 * 3 * 8 ** len(one.shape[2:]) * 3 + 4000
+
+
+def test_a_network_that_does_not_fit_into_memory_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117]\n. DefaultCPUAllocator: can't allocate memory")
+
+    network = SemanticHashNet(Architecture(backbone="small", classes=("a", "b"), image_size=32)).eval()
+    runner = NetworkRunner(network)
+    monkeypatch.setattr(SemanticHashNet, "forward", no_memory)
+    with pytest.raises(CheckpointError, match=r"cannot be run on 1 images of 32 pixels \(.* allocate memory\): free"):
+        runner.run(np.zeros((1, 3, 32, 32), np.uint8))
 
 
 def test_what_depends_on_the_pixels_is_one_error() -> None:
