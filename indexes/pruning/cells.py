@@ -30,8 +30,7 @@ check of its own.
 **Rounding.** Bounds are compared with the cutoff minus `relative_error`, which also covers the rounding of R and t to
 float32, and masses are rounded up. So float errors can only make a search scan more cells, never fewer.
 
-Source: the bounds are semcut's own, on Eq. 1 and 2 of Varga and Szirányi. `search/prune_numba` repeats `Cells.prune`
-as a numba kernel.
+Source: the bounds are semcut's own, on Eq. 1 and 2. `search/prune_numba` repeats `Cells.prune` as a numba kernel.
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ class KeptCells:
     partitions: NDArray[np.int64]
 
 
-_KEPT = ("_dominant", "largest_mass", "edges", "_scan_order", "_scan_place", "_sums", "peaks")
-"""What is computed of the bounds of cells alone."""
+_OF_BOUNDS = ("_dominant", "largest_mass", "edges", "_scan_order", "_scan_place", "_sums", "peaks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,10 +192,9 @@ class Cells:
         return replace(self, sizes=sizes)
 
     def limited_to(self, sizes: NDArray[np.int64]) -> Cells:
-        """Return the same cells with (cells,) int64 smaller sizes, and everything that was computed of them."""
-        limited = replace(self, sizes=sizes)
-        limited.__dict__.update({name: self.__dict__[name] for name in _KEPT if name in self.__dict__})
-        used = sizes > 0
+        """Return the same cells with (cells,) int64 smaller sizes, and what was computed of their bounds."""
+        limited, used = replace(self, sizes=sizes), sizes > 0
+        limited.__dict__.update({name: self.__dict__[name] for name in _OF_BOUNDS if name in self.__dict__})
         limited.__dict__["lists"] = self.lists if 2 * used.sum() > len(self) else self.lists.limited_to(used)
         return limited
 
@@ -349,5 +346,5 @@ class Cells:
         return found[np.argsort(self.peaks[found], kind="stable")] if ambiguous else found
 
     def partition_sizes(self) -> NDArray[np.int64]:
-        """Return the number of records in each partition: (C,) int64."""
+        """Count the records of each partition: (C,) int64."""
         return np.bincount(self.dominant(), weights=self.sizes, minlength=self.config.classes).astype(np.int64)
