@@ -19,7 +19,7 @@ def read_uris(columns: Columns, rows: NDArray[np.int64]) -> list[str | None]:
     """Read the uris of the records in (n,) rows, None for a record without a uri; for `Columns.uris`.
 
     Raises:
-    DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
+        DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
     """
     ends = columns.checked("uri_ends", np.concatenate([rows, rows - 1]))
     stops = ends[rows]
