@@ -27,7 +27,8 @@ NEW = r"(\.[0-9a-f]{16}\.new)?"
 INDEX: Parts = {
     r"(catalogue\.sqlite|catalogue\.new)(-journal|-wal|-shm)?|lock": None,
     r"generation-[0-9]+": {
-        r"ids|codes|probabilities|features|cells|uri_ends|uri_bytes|removed|attributes|vocabulary": None
+        r"ids|codes|probabilities|features|cells|uri_ends|uri_bytes|removed": None,
+        r"attributes|vocabulary|key_ends|key_bytes": None,
     },
 }
 """An index of encodings."""

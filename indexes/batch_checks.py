@@ -6,19 +6,31 @@ from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError
 from semcut.indexes.id_checks import refuse_duplicates
+from semcut.indexes.keys import KeyReader, refuse_duplicate_keys, refuse_keys
 from semcut.indexes.stored_values import norm_tolerance, stored_values
 
 
-def checked_batch(config: IndexConfig, encodings: Encodings) -> Encodings:
-    """Check records as far as possible without reading an index, and return them with the values that are stored.
+def checked_batch(config: IndexConfig, encodings: Encodings, read_keys: KeyReader, *, replace: bool) -> Encodings:
+    """Check records, and return them with the values that are stored. Integer ids are not compared with the index's.
+
+    Args:
+        config: the configuration of the index.
+        encodings: the records.
+        read_keys: reads the keys of the index, if it has some.
+        replace: whether keys may be in the index already.
 
     Raises:
-        InvalidEncodingsError: the records have no ids, other widths than the index, or values that it cannot store.
-        DuplicateIdError: an id occurs twice.
+        InvalidEncodingsError: the records have no ids, other widths than the index, or values that it cannot store; or
+            a record has the id, but not the key, of another.
+        DuplicateIdError: an id occurs twice, or a key is in the index and not replaced.
     """
     config.check(encodings)
     if encodings.ids is None:
         raise InvalidEncodingsError("the batch has no ids: records need one unique id each")
+    config.check_keys(encodings)
+    if encodings.keys is not None:
+        refuse_duplicate_keys(encodings.keys)
+        refuse_keys(encodings.ids, encodings.keys, read_keys(encodings.ids), replace=replace)
     refuse_duplicates(encodings.ids)
     return stored_values(config, encodings)
 

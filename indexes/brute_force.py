@@ -48,7 +48,8 @@ class BruteForceIndex(SemanticIndex):
             "ids": np.empty(0, np.int64),
         }
         attributes: dict[str, list[Any]] | None = {name: [] for name in config.attributes} or None
-        self._records = Encodings(**columns, uris=[], attributes=attributes)
+        keys: list[str] | None = [] if config.keys else None
+        self._records = Encodings(**columns, uris=[], attributes=attributes, keys=keys)
         self._ids = IdMap()
 
     def __len__(self) -> int:
@@ -86,6 +87,7 @@ class BruteForceIndex(SemanticIndex):
             features=encodings.features,
             uris=uris,
             attributes=encodings.attributes,
+            keys=encodings.keys,
             any_mass=True,
         )
         self._replace(Encodings.concatenate([self._records[kept], batch]))
@@ -114,6 +116,10 @@ class BruteForceIndex(SemanticIndex):
 
     def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         return self._ids.rows(ids) >= 0
+
+    def _keys(self, ids: NDArray[np.int64]) -> list[str | None]:
+        assert self._records.keys is not None
+        return [None if row < 0 else self._records.keys[row] for row in self._ids.rows(ids).tolist()]
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         assert self._records.uris is not None

@@ -19,6 +19,7 @@ from typing_extensions import Self
 from semcut.indexes.array_reading import array_given
 from semcut.indexes.attributes.attribute_columns import attributes_given, joined_attributes
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
+from semcut.indexes.keys import ids_of, keys_of
 from semcut.indexes.probability_rows import SUM_TOLERANCE as SUM_TOLERANCE
 from semcut.indexes.probability_rows import checked_probabilities
 
@@ -46,10 +47,12 @@ class Encodings:
             of each image, images that may show none of the classes, or several labels for an image.
         codes: (n, bits / 8) uint8, packed hash codes (`numpy.packbits`).
         features: (n, D) float32. Other float types are converted.
-        ids: (n,) int64, not negative, or None for queries. Other integer types are converted.
+        ids: (n,) int64, not negative, or None for queries. Other integer types are converted. Strings become `keys`,
+            and ids that follow from them.
         uris: the address of each image: n values, each a string, a path or None; or None for all images.
         attributes: of each attribute, by its name, n values; None for no attributes. An index checks them when they are
             added, see `attributes.attribute_types`.
+        keys: n different strings, for an index with keys (see `keys`), None otherwise. To be given as `ids`.
 
     Raises:
         InvalidEncodingsError: an array is invalid; the message names the array, what is wrong, and what was expected.
@@ -61,6 +64,7 @@ class Encodings:
     ids: NDArray[np.int64] | None = None
     uris: Sequence[str | None] | None = None
     attributes: Mapping[str, list[Any]] | None = None
+    keys: Sequence[str] | None = None
     any_mass: InitVar[bool] = False
     packed: ClassVar[NDArray[np.uint16] | None] = None  # of an instance: its probabilities as an index stores them
     coded: ClassVar[NDArray[Any] | None] = None  # of an instance: its features as an index stores them
@@ -76,7 +80,8 @@ class Encodings:
             )
         features = _floats("features", self.features)
         rows = len(probabilities)
-        ids = None if self.ids is None else _ids(self.ids)
+        keys = keys_of(self.ids, self.keys)
+        ids = ids_of(keys) if keys is not None else None if self.ids is None else _ids(self.ids)
         uris = None if self.uris is None else _uris(self.uris)
         attributes = None if self.attributes is None else attributes_given(self.attributes, rows)
         for name, column in (("codes", codes), ("features", features), ("ids", ids), ("uris", uris)):
@@ -93,6 +98,7 @@ class Encodings:
             ("ids", ids),
             ("uris", uris),
             ("attributes", attributes),
+            ("keys", keys),
         ):
             object.__setattr__(self, name, value)
 
@@ -123,10 +129,11 @@ class Encodings:
             raise InvalidParameterError(
                 f"rows = {shown(rows)}, expected a slice, integers, or one boolean for each of the {len(self)} rows"
             ) from None
-        uris, attributes = self.uris, self.attributes
-        if uris is not None or attributes is not None:
+        uris, attributes, keys = self.uris, self.attributes, self.keys
+        if uris is not None or attributes is not None or keys is not None:
             places = range(len(self))[picked] if isinstance(picked, slice) else np.arange(len(self))[picked].tolist()
             uris = None if uris is None else [uris[place] for place in places]
+            keys = None if keys is None else [keys[place] for place in places]
             if attributes is not None:
                 attributes = {name: [values[place] for place in places] for name, values in attributes.items()}
         return _trusted(
@@ -137,11 +144,12 @@ class Encodings:
             ids=None if self.ids is None else self.ids[picked],
             uris=uris,
             attributes=attributes,
+            keys=keys,
         )
 
     @staticmethod
     def concatenate(batches: Sequence[Encodings]) -> Encodings:
-        """Join batches into one, rows in order. Ids and uris are kept if every batch has them.
+        """Join batches into one, rows in order. Ids, keys and uris are kept if every batch has them.
 
         Attributes that a batch does not have are missing in its rows.
 
@@ -158,6 +166,7 @@ class Encodings:
                 raise InvalidEncodingsError(f"{name} of the batches have different widths: {sorted(widths)}")
         all_ids = [batch.ids for batch in batches if batch.ids is not None]
         all_uris = [batch.uris for batch in batches if batch.uris is not None]
+        all_keys = [batch.keys for batch in batches if batch.keys is not None]
         return _trusted(
             Encodings,
             probabilities=np.concatenate([batch.probabilities for batch in batches]),
@@ -166,6 +175,7 @@ class Encodings:
             ids=np.concatenate(all_ids) if len(all_ids) == len(batches) else None,
             uris=[uri for uris in all_uris for uri in uris] if len(all_uris) == len(batches) else None,
             attributes=joined_attributes([(batch.attributes, len(batch)) for batch in batches]),
+            keys=[key for keys in all_keys for key in keys] if len(all_keys) == len(batches) else None,
         )
 
     def with_values(

@@ -163,7 +163,7 @@ class FaissIndex(SemanticIndex):
     def snapshot(self) -> Snapshot:
         """The snapshot that searches see now: records by row, their columns, and their cells.
 
-        A snapshot never changes, and can be read as long as the index is open.
+        It never changes, and can be read as long as the index is open.
         """
         self._check_open()
         return self._searchable.snapshot
@@ -182,8 +182,7 @@ class FaissIndex(SemanticIndex):
     def refresh(self) -> bool:
         """Move to the last state that a writer in another process has committed, and return whether it is a new one.
 
-        Takes a fraction of a millisecond if there are no changes. After changes, it reads the catalogue and the added
-        records; after a compaction, it takes as long as `open`. Without a refresh a reader sees no changes.
+        Without it a reader sees no changes. It reads the added records; after a compaction, it takes as long as `open`.
 
         Raises:
             DamagedIndexError: the new state is damaged; the previous state stays in use.
@@ -211,8 +210,8 @@ class FaissIndex(SemanticIndex):
     def compact(self, progress: Progress | None = None) -> None:
         """Free the space of removed records and tighten the bounds of cells. Searches continue meanwhile.
 
-        Needs space on the disk for a copy of the remaining records until the compaction is finished. Other processes
-        that have the index open keep their snapshot, and see the compacted one after a refresh.
+        Needs space on the disk for a copy of the remaining records meanwhile. Other processes keep their snapshot, and
+        see the compacted one after a refresh.
 
         Args:
             progress: called with the number of records copied so far and in all.
@@ -317,6 +316,9 @@ class FaissIndex(SemanticIndex):
     def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         return self._reading(lambda: self._searchable.id_map().rows(ids) >= 0)
 
+    def _keys(self, ids: NDArray[np.int64]) -> list[str | None]:
+        return self._reading(lambda: self._searchable.keys(ids))
+
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         snapshot, rows = self._rows(ids)
         return snapshot.columns.uris(rows)
@@ -337,14 +339,12 @@ class FaissIndex(SemanticIndex):
         return self._reading(lambda: self._searchable.members(partition, limit, ambiguous))
 
     def _matching(self, selection: Selection) -> NDArray[np.int64]:
-        found = self._searchable
-        return self._reading(lambda: np.sort(found.snapshot.columns.ids[found.selected_rows(selection)]))
+        return self._reading(lambda: self._searchable.selected_ids(selection))
 
     def _search(
         self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
     ) -> SearchResult:
         self._check_open()
-        switch = self._switch
-        if switch is not None and not switch.look():
+        if self._switch is not None and not self._switch.look():
             self._switch = None
         return self._searchable.search(queries, params, selection, trace)

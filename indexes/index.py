@@ -1,12 +1,11 @@
 """`SemanticIndex`: the whole contract of an index, the same for every backend.
 
 Arguments are checked here alone, so every index raises the same error for the same mistake before anything changes.
-Backends implement the methods that begin with an underscore, which do not check their arguments.
+Backends implement the methods of `backend`, which do not check their arguments.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -16,14 +15,15 @@ from typing_extensions import Self
 
 from semcut.indexes.argument_checks import instance_given, integer_given
 from semcut.indexes.attributes.expressions import Expression
-from semcut.indexes.attributes.selections import Among, Selection, selection_given
+from semcut.indexes.attributes.selections import Among, selection_given
+from semcut.indexes.backend import Backend
 from semcut.indexes.batch_checks import checked_batch
 from semcut.indexes.config import IndexConfig, Ranking, SearchParams, search_params
-from semcut.indexes.description import Capabilities, IndexStats
+from semcut.indexes.description import Capabilities
 from semcut.indexes.encodings import Encodings, Records
 from semcut.indexes.errors import ClosedIndexError, InvalidParameterError
-from semcut.indexes.id_checks import ids_given
-from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.id_checks import refuse_unknown
+from semcut.indexes.keys import ids_or_keys
 from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
@@ -34,7 +34,7 @@ MAX_MEMBERS = 10_000
 """The largest number of ids that `SemanticIndex.members` returns."""
 
 
-class SemanticIndex(ABC):
+class SemanticIndex(Backend):
     """An index of encodings: `create` or `open` one, `add` records, `search` it.
 
     Any number of threads may use an index at the same time. Changes are made one after the other; every search, `get`
@@ -54,11 +54,6 @@ class SemanticIndex(ABC):
         """The S of Eq. 1, which turns probabilities into weights: `similarity.weights(probabilities)`."""
         return self._similarity
 
-    @property
-    @abstractmethod
-    def version(self) -> int | str:
-        """Identifies the state that searches see. It differs after every change; compare versions for equality only."""
-
     def add(self, encodings: Encodings) -> None:
         """Add records, all or none of them. A batch without records is allowed and does nothing.
 
@@ -72,7 +67,7 @@ class SemanticIndex(ABC):
             StorageError: the batch could not be stored. The index is unchanged, as after every error.
         """
         self._check_open()
-        if len(batch := checked_batch(self.config, encodings)):
+        if len(batch := checked_batch(self.config, encodings, self._keys, replace=False)):
             self._add(batch, replace=False)
 
     def upsert(self, encodings: Encodings) -> None:
@@ -87,7 +82,7 @@ class SemanticIndex(ABC):
             LockedError, StorageError: as for `add`.
         """
         self._check_open()
-        if len(batch := checked_batch(self.config, encodings)):
+        if len(batch := checked_batch(self.config, encodings, self._keys, replace=True)):
             self._add(batch, replace=True)
 
     def load(self, encodings: Encodings) -> None:
@@ -167,10 +162,11 @@ class SemanticIndex(ABC):
         self.config.check(queries)
         params.check(len(queries))
         selection = selection_given(where, among, self.config.attributes, self.ids)
+        keys = self.keys if self.config.keys else None
         if trace is None:
-            return self._search(queries, params, selection, None).reading_uris_with(self.uris)
+            return self._search(queries, params, selection, None).reading_with(self.uris, keys)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
-            return self._search(queries, params, selection, trace).reading_uris_with(self.uris)
+            return self._search(queries, params, selection, trace).reading_with(self.uris, keys)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
@@ -202,6 +198,20 @@ class SemanticIndex(ABC):
         """
         return self._uris(self._ids_given(ids))
 
+    def keys(self, ids: Any) -> list[str]:
+        """Return the keys of records, which are their ids as strings, in the order of their (n,) ids.
+
+        Raises:
+            InvalidParameterError: the index has no keys.
+            UnknownIdError: as for `remove`.
+        """
+        if not self.config.keys:
+            raise InvalidParameterError("the index has no keys: its ids are integers")
+        wanted = self._ids_given(ids)
+        found = self._keys(wanted)
+        refuse_unknown(wanted, np.array([-1 if key is None else 0 for key in found]))
+        return [key for key in found if key is not None]
+
     def contains(self, ids: Any) -> NDArray[np.bool_]:
         """Return for each of (n,) integer ids whether the index has a record with this id: (n,) bool."""
         return self._contains(self._ids_given(ids, must_exist=False))
@@ -220,14 +230,6 @@ class SemanticIndex(ABC):
         size = integer_given("batch_size", self.config.batch_records() if batch_size is None else batch_size, 1)
         after = integer_given("after", after, -1)
         return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
-
-    @abstractmethod
-    def ids(self) -> NDArray[np.int64]:
-        """Return all ids in ascending order: (records,) int64."""
-
-    @abstractmethod
-    def next_id(self) -> int:
-        """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
 
     def explain(self, queries: Encodings, *, cutoff: float | None = DEFAULT_CUTOFF) -> Explanation:
         """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
@@ -298,50 +300,10 @@ class SemanticIndex(ABC):
         raise InvalidParameterError("an index in memory or on a server cannot be pickled or copied")
 
     def _ids_given(self, ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
-        """Check that the index is open, and read ids as a caller passes them; see `ids_given`."""
+        """Check that the index is open, and read ids or keys as a caller passes them; see `ids_or_keys`."""
         self._check_open()
-        return ids_given(ids, must_exist=must_exist)
+        return ids_or_keys(self.config.keys, ids, self._keys, must_exist=must_exist)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedIndexError
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of records in the index."""
-
-    @abstractmethod
-    def stats(self) -> IndexStats:
-        """Return the size of the index."""
-
-    @abstractmethod
-    def _add(self, encodings: Encodings, *, replace: bool) -> None: ...
-
-    @abstractmethod
-    def _remove(self, ids: NDArray[np.int64]) -> None: ...
-
-    @abstractmethod
-    def _contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]: ...
-
-    @abstractmethod
-    def _get(self, ids: NDArray[np.int64]) -> Encodings: ...
-
-    @abstractmethod
-    def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
-
-    @abstractmethod
-    def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...
-
-    @abstractmethod
-    def _matching(self, selection: Selection) -> NDArray[np.int64]: ...
-
-    @abstractmethod
-    def _search(
-        self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
-    ) -> SearchResult: ...
-
-    @abstractmethod
-    def _cells(self) -> Cells: ...
-
-    @abstractmethod
-    def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]: ...

@@ -6,7 +6,7 @@ iteration leave empty slots out. A search does not read uris: they are read from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import InvalidParameterError, MissingDependencyError, shown
+from semcut.indexes.keys import KeyReader
 
 UriReader = Callable[[NDArray[np.int64]], "list[str | None]"]
 """Reads the uris of (n,) ids that are in the index, in this order."""
@@ -37,6 +38,7 @@ class SearchHit:
         hamming: number of bits in which the codes differ.
         filled: whether the record is not relevant, and only fills a place that no relevant record takes.
         uri: the address of the image, None if the record has no uri.
+        key: the id as a string, None if the index has integer ids alone.
     """
 
     id: int
@@ -46,6 +48,7 @@ class SearchHit:
     hamming: int
     filled: bool
     uri: str | None
+    key: str | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +88,7 @@ class SearchResult:
     codes: NDArray[np.int64]
     cut_off: NDArray[np.int64]
     _read_uris: UriReader | None = field(default=None, repr=False)
+    _read_keys: KeyReader | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,7 +108,8 @@ class SearchResult:
             raise IndexError(f"there is no query {query} in a result of {len(self)} queries")
         found = int(np.count_nonzero(self.ids[query] >= 0))
         columns = (getattr(self, name)[query, :found].tolist() for name in _PER_RECORD)
-        return [SearchHit(*values) for values in zip(*columns, self._uris(self.ids[query, :found]), strict=True)]
+        texts = self._uris(self.ids[query, :found]), self._keys(self.ids[query, :found])
+        return [SearchHit(*values) for values in zip(*columns, *texts, strict=True)]
 
     def __iter__(self) -> Iterator[list[SearchHit]]:
         return (self[query] for query in range(len(self)))
@@ -157,10 +162,29 @@ class SearchResult:
             "rank": rank.tolist(),
             **{names.get(name, name): getattr(self, name)[query, rank].tolist() for name in _PER_RECORD},
             "uri": self._uris(self.ids[query, rank]),
+            **({} if self._read_keys is None else {"key": self._keys(self.ids[query, rank])}),
         }
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         return [None] * len(ids) if self._read_uris is None or not len(ids) else self._read_uris(ids)
+
+    def _keys(self, ids: NDArray[np.int64]) -> Sequence[str | None]:
+        return [None] * len(ids) if self._read_keys is None or not len(ids) else self._read_keys(ids)
+
+    @property
+    def keys(self) -> NDArray[np.object_]:
+        """The ids as strings, (nq, k) objects, None in empty slots; read from the index when this is used.
+
+        Raises:
+            InvalidParameterError: the index has integer ids alone.
+            UnknownIdError, ClosedIndexError: as for `result[q]`.
+        """
+        if self._read_keys is None:
+            raise InvalidParameterError("the index has no keys: its ids are integers, see `ids`")
+        found = np.full(self.ids.shape, None, object)
+        present = self.ids >= 0
+        found[present] = self._keys(self.ids[present])
+        return found
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse `pickle` and `copy` of a result that reads its uris from an open index."""
@@ -172,9 +196,10 @@ class SearchResult:
 
     # the methods below are for searches, which assemble results
 
-    def reading_uris_with(self, reader: UriReader) -> SearchResult:
-        """Set the function that reads the uris of records when they are used, and return this result."""
-        object.__setattr__(self, "_read_uris", reader)
+    def reading_with(self, uris: UriReader, keys: KeyReader | None) -> SearchResult:
+        """Set the functions that read uris and keys of records when they are used, and return this result."""
+        object.__setattr__(self, "_read_uris", uris)
+        object.__setattr__(self, "_read_keys", keys)
         return self
 
     @staticmethod
@@ -193,6 +218,7 @@ class SearchResult:
             codes=np.empty(queries, np.int64),
             cut_off=np.empty(queries, np.int64),
             _read_uris=None,
+            _read_keys=None,
         )
         return result
 

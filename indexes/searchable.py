@@ -132,6 +132,10 @@ class Searchable:
             self._selections.put(self.snapshot, selection, limited)
         return limited
 
+    def selected_ids(self, selection: Selection) -> NDArray[np.int64]:
+        """Return the ids of a selection, ascending, in a function that `read` calls: (n,) int64."""
+        return np.sort(self.snapshot.columns.ids[self.selected_rows(selection)])
+
     def selected_rows(self, selection: Selection) -> NDArray[np.int64]:
         """Return the rows of the records of a selection, ascending, in a function that `read` calls: (n,) int64."""
         snapshot = self.snapshot
@@ -223,6 +227,12 @@ class Searchable:
         rows = self.id_map().rows(ids)
         refuse_unknown(ids, rows)
         return self.snapshot, rows
+
+    def keys(self, ids: NDArray[np.int64]) -> list[str | None]:
+        """Return the keys of records, in a function that `read` calls; None for an id that is not in the snapshot."""
+        rows = self.id_map().rows(ids)
+        found = iter(self.snapshot.columns.keys(rows[rows >= 0]) or ())
+        return [next(found) if row >= 0 else None for row in rows.tolist()]
 
     def members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]:
         """Return ids of some records of a partition, see `SemanticIndex.members`."""

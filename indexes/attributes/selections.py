@@ -14,13 +14,14 @@ from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.attributes.bound_filters import Filter, bound_filter
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.id_checks import ids_given
+from semcut.indexes.keys import are_keys, ids_of, keys_given
 
 
 class Among:
     """A set of ids, prepared once for any number of searches: `index.search(queries, among=Among(ids))`.
 
     Args:
-        ids: (n,) integers; an id that occurs twice counts once. Ids that an index does not have are allowed.
+        ids: (n,) integers, or keys; an id that occurs twice counts once. Ids that an index does not have are allowed.
 
     Attributes:
         ids: (n,) int64, ascending and different, read-only.
@@ -31,7 +32,8 @@ class Among:
     """
 
     def __init__(self, ids: Any) -> None:
-        self.ids: NDArray[np.int64] = np.unique(ids_given(ids, must_exist=False))
+        given = ids_of(keys_given(ids)) if are_keys(ids) else ids_given(ids, must_exist=False)
+        self.ids: NDArray[np.int64] = np.unique(given)
         self.ids.flags.writeable = False
         self.key = hashlib.blake2b(self.ids.tobytes(), digest_size=16).digest()
 
@@ -82,7 +84,7 @@ def _among(given: Any, ids: Callable[[], NDArray[np.int64]]) -> Among:
     except InvalidEncodingsError:
         raise InvalidParameterError(f"among = {shown(given)}, expected ids, or one boolean for each record") from None
     if array.dtype.kind != "b":
-        return Among(array)
+        return Among(given)
     known = ids()
     if len(array) != len(known):
         raise InvalidParameterError(f"among has {len(array):,} booleans but the index has {len(known):,} records")

@@ -135,8 +135,8 @@ class MilvusIndex(SemanticIndex):
             ServerError: the server does not answer, or refuses.
             InvalidParameterError: an argument is malformed, or the server cannot store such records.
         """
-        if config.attributes:
-            raise InvalidParameterError("an index on Milvus cannot have attributes, expected a configuration without")
+        if config.attributes or config.keys:
+            raise InvalidParameterError("an index on Milvus can have neither attributes nor keys")
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
             schema = Schema(check_name(collection), choose_kind(server), config, bool(partition_key))
@@ -287,7 +287,7 @@ class MilvusIndex(SemanticIndex):
         and errors as for `upsert`.
         """
         self._check_open()
-        batch = checked_batch(self.config, encodings)
+        batch = checked_batch(self.config, encodings, self._keys, replace=True)
         if len(batch):
             self._write(batch, replace=True, known=True)
 
@@ -324,6 +324,9 @@ class MilvusIndex(SemanticIndex):
 
     def _get(self, ids: NDArray[np.int64]) -> Encodings:
         return self._reader.get(ids)
+
+    def _keys(self, ids: NDArray[np.int64]) -> list[str | None]:
+        raise InvalidParameterError("an index on Milvus has no keys")
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         uris = self._reader.get(ids).uris

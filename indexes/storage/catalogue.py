@@ -32,9 +32,9 @@ from semcut.indexes.errors import (
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import (
     APPLICATION_ID,
+    EXTENDED,
     LARGEST,
     READ_VERSIONS,
-    WITH_ATTRIBUTES,
     Committed,
     cell_rows,
     checksum_rows,
@@ -153,7 +153,7 @@ class Catalogue:
             if not isinstance(values, dict):
                 raise ValueError("it is no object")
             config = written_config(values)
-            if (format_of(config) == WITH_ATTRIBUTES) != (self._format == WITH_ATTRIBUTES):
+            if (format_of(config) == EXTENDED) != (self._format == EXTENDED):
                 raise ValueError(f"it does not belong to format {self._format}")
             return config
         except (ValueError, InvalidParameterError) as error:

@@ -2,8 +2,8 @@
 
     meta        format version and configuration
     state       one row: version (number of commits), generation, rows of the columns, number of records whose feature
-                is not L2-normalised (`loose`), bytes of the column `vocabulary` if the records have attributes, CRC-32
-                of these values and of the configuration
+                is not L2-normalised (`loose`), in format 6 bytes of the columns `vocabulary` and `key_bytes`, CRC-32 of
+                these values and of the configuration
     checksums   CRC-32 of every block of every column, 1,024 blocks (uint32, little-endian) per row
     cells       one row per cell: position, number, lower bound, envelope and largest mass, CRC-32 of these. The mass
                 is a float32; the envelope is C x float32, or C x uint16 if the index stores probabilities as multiples
@@ -13,7 +13,7 @@
 have a mass of at most `LARGEST_UNIT_MASS`. The first change of such an index makes it one of format 5: the cells that
 change are written as format 5 has them, the others stay as they are, and their length shows what they are.
 
-**Format 6** is that of an index whose records have attributes, and format 5 that of every other one.
+**Format 6** is that of an index whose records have attributes or keys, and format 5 that of every other one.
 
 The sizes of cells are not stored, because they follow from the columns `cells` and `removed` (see `snapshot`). Every
 change of these tables needs a new `FORMAT_VERSION`.
@@ -38,8 +38,8 @@ from semcut.indexes.scoring.packed_rows import STEP
 from semcut.indexes.storage.column_files import Extent
 from semcut.indexes.storage.column_specs import PER_RECORD, names_of, specs
 
-FORMAT_VERSION, WITH_ATTRIBUTES = 5, 6
-READ_VERSIONS = (3, 4, FORMAT_VERSION, WITH_ATTRIBUTES)
+FORMAT_VERSION, EXTENDED = 5, 6
+READ_VERSIONS = (3, 4, FORMAT_VERSION, EXTENDED)
 """The versions of catalogues that are read."""
 APPLICATION_ID = 0x53454D43
 """SQLite's application_id, "SEMC": it distinguishes a catalogue from every other database."""
@@ -55,9 +55,9 @@ CREATE TABLE cells (
     cell INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, low REAL NOT NULL, envelope BLOB NOT NULL,
     crc INTEGER NOT NULL);
 """
-SCHEMA_WITH_ATTRIBUTES = SCHEMA.replace(
-    "loose INTEGER NOT NULL,", "loose INTEGER NOT NULL, vocabulary INTEGER NOT NULL,"
-)
+_EXTRA = ("vocabulary", "key_bytes")
+_CRC = "crc INTEGER NOT NULL);"
+EXTENDED_SCHEMA = SCHEMA.replace(_CRC, f"vocabulary INTEGER NOT NULL, key_bytes INTEGER NOT NULL, {_CRC}", 1)
 _CHECKSUMS_PER_ROW = 1024
 LARGEST = 1 << 48
 """The largest number in the table `state`; none gets there by real commits, and a larger one is damage."""
@@ -89,12 +89,17 @@ class Committed(NamedTuple):
 
 def format_of(config: IndexConfig) -> int:
     """Return the version in which an index of this configuration is written."""
-    return WITH_ATTRIBUTES if config.attributes else FORMAT_VERSION
+    return EXTENDED if config.attributes or config.keys else FORMAT_VERSION
 
 
 def schema(version: int) -> str:
     """Return the definitions of the tables of a catalogue of this version."""
-    return SCHEMA_WITH_ATTRIBUTES if version == WITH_ATTRIBUTES else SCHEMA
+    return EXTENDED_SCHEMA if version == EXTENDED else SCHEMA
+
+
+def _extra(config: IndexConfig) -> tuple[str, ...]:
+    """Return the columns whose lengths the state has in addition, if the index is of format 6."""
+    return _EXTRA if format_of(config) == EXTENDED else ()
 
 
 def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
@@ -107,7 +112,7 @@ def state_row(committed: Committed, config_json: str) -> tuple[int, ...]:
         rows["uri_bytes"],
         rows["removed"],
         committed.unnormalised,
-        *((rows["vocabulary"],) if "vocabulary" in rows else ()),
+        *(rows.get(name, 0) for name in _extra(committed.cells.config)),
     )
     return (*values, _state_crc(values, config_json, format_of(committed.cells.config)))
 
@@ -182,7 +187,7 @@ _INTEGER = "CASE WHEN typeof({0}) = 'integer' THEN {0} END"
 
 def state_reading(config: IndexConfig) -> str:
     """Return the query for the rows of `state` that `committed_of` needs; a value of another type is read as NULL."""
-    names = (*_STATE, *(("vocabulary",) if config.attributes else ()), "crc")
+    names = (*_STATE, *_extra(config), "crc")
     return f"SELECT {', '.join(map(_INTEGER.format, names))} FROM state LIMIT 2"
 
 
@@ -242,15 +247,16 @@ def committed_of(
     """
     if len(states) != 1 or any(type(value) is not int for value in states[0]):
         raise ValueError("it has no state")
-    _, version, generation, records, uri_bytes, removed, unnormalised, *vocabulary, crc = states[0]
+    _, version, generation, records, uri_bytes, removed, unnormalised, *extra, crc = states[0]
     expected = _state_crc(states[0][1:-1], config_json, format_version)
     if crc != expected or min(states[0]) < 0 or max(states[0][:-1]) > LARGEST:
         raise ValueError("its state does not match its checksum")
     if removed > records or unnormalised > records - removed:
         raise ValueError("its state contradicts itself")
     rows = {**dict.fromkeys(PER_RECORD, records), "uri_bytes": uri_bytes, "removed": removed}
-    if vocabulary:
-        rows["vocabulary"] = vocabulary[0]
+    rows |= dict(zip(_extra(config), extra, strict=True))
+    if any(rows.get(name) for name in _EXTRA if name not in specs(config)):
+        raise ValueError("its state contradicts its configuration")
     blocks = {name: spec.block for name, spec in specs(config).items()}
     extents = {name: _extent(name, rows[name], block, checksums[name]) for name, block in blocks.items()}
     return Committed(version, generation, extents, unnormalised, _cells(config, cells))

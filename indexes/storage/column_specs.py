@@ -14,9 +14,11 @@ of their cells (`compaction`), so that a search reads contiguous rows. Rows are 
     removed         int64, row of a removed record (a tombstone), in order of removal        128
     attributes      the attributes of the record, see `attributes.attribute_rows`            128
     vocabulary      one byte of the values of categories, see `attributes.vocabulary`        65,536
+    key_ends        int64, where the record's key ends in key_bytes                          128
+    key_bytes       one byte of the keys: UTF-8, each followed by a zero byte                65,536
 
 A record without a uri has no bytes in `uri_bytes`, not even the zero byte. An index whose records have no attributes
-has neither of the last two columns.
+has neither `attributes` nor `vocabulary`, and one without keys neither of the last two columns.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from semcut.indexes.scoring.packed_rows import are_packed
 from semcut.indexes.stored_values import feature_dtype
 
 _ALWAYS = ("ids", "codes", "probabilities", "features", "cells", "uri_ends", "uri_bytes", "removed")
-NAMES = (*_ALWAYS, "attributes", "vocabulary")
+_OF_ATTRIBUTES, _OF_KEYS = ("attributes", "vocabulary"), ("key_ends", "key_bytes")
+NAMES = (*_ALWAYS, *_OF_ATTRIBUTES, *_OF_KEYS)
 """The columns that an index can have; `names_of` has those of one index."""
-PER_RECORD = (*NAMES[:6], "attributes")
+PER_RECORD = (*NAMES[:6], "attributes", "key_ends")
 """The columns with one row per record; the lengths of the others differ from the number of records."""
 
 
@@ -73,7 +76,7 @@ class Spec(NamedTuple):
 
 def names_of(config: IndexConfig) -> tuple[str, ...]:
     """Return the names of the columns of an index, in the order of `NAMES`."""
-    return NAMES if config.attributes else _ALWAYS
+    return (*_ALWAYS, *(_OF_ATTRIBUTES if config.attributes else ()), *(_OF_KEYS if config.keys else ()))
 
 
 def specs(config: IndexConfig) -> dict[str, Spec]:
@@ -96,6 +99,9 @@ def specs(config: IndexConfig) -> dict[str, Spec]:
     if types := config.attributes:
         found["attributes"] = Spec(np.dtype("u1"), (row_dtype(types).itemsize,), types=types)
         found["vocabulary"] = Spec(np.dtype("u1"), (), 1 << 16, types=types)
+    if config.keys:
+        found["key_ends"] = Spec(np.dtype("<i8"), ())
+        found["key_bytes"] = Spec(np.dtype("u1"), (), 1 << 16)
     return found
 
 

@@ -143,7 +143,7 @@ def write_records(
             decoded_features(batch.features, config.feature_step), norm_tolerance(config)
         )
         batch = batch._replace(attributes=categories.renumbered(batch.attributes))
-        for name, added in column_values(batch, positions, extents["uri_bytes"].rows).items():
+        for name, added in column_values(batch, positions, extents).items():
             extents[name] = files[name].append(extents[name], added)
     return Committed(before.committed.version + 1, generation, extents, unnormalised, cells)
 

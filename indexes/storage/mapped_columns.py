@@ -28,7 +28,7 @@ from semcut.indexes.storage.cut_files import cuts, mapping_of, raise_interrupt, 
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.memory_column import MemoryColumn
 from semcut.indexes.storage.stored_attributes import read_attributes, read_vocabulary
-from semcut.indexes.storage.stored_uris import read_uris
+from semcut.indexes.storage.stored_texts import read_keys, read_texts
 from semcut.indexes.stored_values import decoded_features, read_from_index
 
 _T = TypeVar("_T")
@@ -270,7 +270,11 @@ class Columns:
         Raises:
             DamagedIndexError: the stored bytes do not match their checksums, or are not uris.
         """
-        return self.reading(lambda: read_uris(self, rows))
+        return self.reading(lambda: read_texts(self, "uri", rows))
+
+    def keys(self, rows: NDArray[np.int64]) -> list[str] | None:
+        """Read the keys of the records in (n,) rows, as `read_keys`."""
+        return self.reading(lambda: read_keys(self, rows))
 
     def records(self, rows: NDArray[np.int64]) -> Encodings:
         """Read all columns of the records in (n,) rows.
@@ -282,7 +286,7 @@ class Columns:
             return self.reading(lambda: self._records(rows))
 
     def _records(self, rows: NDArray[np.int64]) -> Encodings:
-        uris = read_uris(self, rows)
+        uris = read_texts(self, "uri", rows)
         probabilities, probability_places = self.probabilities(rows)
         features, feature_places = self.features(rows)
         self.release_pages()
@@ -293,6 +297,7 @@ class Columns:
             ids=self.ids[rows],
             uris=uris if any(uri is not None for uri in uris) else None,
             attributes=read_attributes(self, rows),
+            keys=read_keys(self, rows),
             any_mass=True,
         )
 

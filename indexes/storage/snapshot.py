@@ -24,7 +24,7 @@ from semcut.indexes.storage.column_specs import names_of, specs
 from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.stored_attributes import attribute_table
 from semcut.indexes.storage.stored_rows import StoredRows
-from semcut.indexes.storage.stored_uris import OVERLAP, uri_size
+from semcut.indexes.storage.stored_texts import overlap, text_kinds, text_size
 
 _Batch = TypeVar("_Batch", Encodings, StoredRows)
 
@@ -145,13 +145,13 @@ class Snapshot:
         self, rows: Iterable[NDArray[np.int64]], read: Callable[[NDArray[np.int64]], _Batch]
     ) -> Iterator[_Batch]:
         columns = self.columns
-        left = columns.extents["uri_bytes"].rows
+        left = {kind: columns.extents[f"{kind}_bytes"].rows for kind in text_kinds(columns)}
         for part in rows:
             batch = read(part)
-            if batch.uris is not None:
-                left -= columns.reading(partial(uri_size, columns, part))
-            if left < 0:
-                raise DamagedIndexError(OVERLAP)
+            for kind in left:
+                left[kind] -= columns.reading(partial(text_size, columns, kind, part))
+                if left[kind] < 0:
+                    raise overlap(kind)
             yield batch
 
 

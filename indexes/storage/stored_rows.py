@@ -6,7 +6,7 @@ packed stay packed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.probability_rows import possible_rows
 from semcut.indexes.scoring.packed_rows import PackedRows, packed
+from semcut.indexes.storage.column_files import Extent
 from semcut.indexes.storage.mapped_columns import Columns
 from semcut.indexes.storage.stored_attributes import attribute_rows
+from semcut.indexes.storage.stored_texts import TextKind, read_keys
 from semcut.indexes.stored_values import coded_features, storable_features
 
 
@@ -33,6 +35,7 @@ class StoredRows(NamedTuple):
         uris: n uris; None if no record has one.
         attributes: (n, bytes of a row) uint8, numbers of categories in the vocabulary of the index; None if the index
             has no attributes.
+        keys: n keys; None if the index has none.
     """
 
     ids: NDArray[np.int64]
@@ -41,6 +44,7 @@ class StoredRows(NamedTuple):
     features: NDArray[Any]
     uris: Sequence[str | None] | None
     attributes: NDArray[np.uint8] | None
+    keys: Sequence[str] | None
 
     @staticmethod
     def read(columns: Columns, rows: NDArray[np.int64]) -> StoredRows:
@@ -61,6 +65,7 @@ class StoredRows(NamedTuple):
                 features=features[places],
                 uris=uris if any(uri is not None for uri in uris) else None,
                 attributes=attribute_rows(columns, rows),
+                keys=read_keys(columns, rows),
             )
 
         batch = columns.reading(read)
@@ -86,7 +91,15 @@ class StoredRows(NamedTuple):
         if config.attributes:
             assert encodings.attributes is not None
             attributes = written_rows(config.attributes, encodings.attributes, vocabulary, len(encodings))
-        return StoredRows(encodings.ids, encodings.codes, probabilities, features, encodings.uris, attributes)
+        return StoredRows(
+            ids=encodings.ids,
+            codes=encodings.codes,
+            probabilities=probabilities,
+            features=features,
+            uris=encodings.uris,
+            attributes=attributes,
+            keys=encodings.keys,
+        )
 
     def widened(self, config: IndexConfig, wider: IndexConfig) -> StoredRows:
         """Return the records as an index with more classes stores them, all of whose new probabilities are 0."""
@@ -112,18 +125,15 @@ class StoredRows(NamedTuple):
         return bool(whole)
 
 
-def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) -> dict[str, NDArray[Any]]:
+def column_values(rows: StoredRows, cells: NDArray[np.int32], extents: Mapping[str, Extent]) -> dict[str, NDArray[Any]]:
     """Return the rows of every column except `removed` and `vocabulary` for a batch, in order of cells.
 
     Args:
         rows: n records.
         cells: (n,) position of each record's cell.
-        uri_start: number of bytes that `uri_bytes` has before the batch.
+        extents: of the columns before the batch.
     """
     order = np.argsort(cells, kind="stable")
-    uris = rows.uris or ()
-    texts = [b"" if uri is None else uri.encode() + b"\0" for uri in (uris[row] for row in order[: len(uris)].tolist())]
-    lengths = [len(text) for text in texts] if texts else np.zeros(len(rows.ids), np.int64)
     attributes = {} if rows.attributes is None else {"attributes": rows.attributes[order]}
     return {
         "ids": rows.ids[order],
@@ -131,7 +141,20 @@ def column_values(rows: StoredRows, cells: NDArray[np.int32], uri_start: int) ->
         "probabilities": rows.probabilities[order],
         "features": rows.features[order],
         "cells": cells[order],
-        "uri_ends": uri_start + np.cumsum(lengths, dtype=np.int64),
-        "uri_bytes": np.frombuffer(b"".join(texts), np.uint8),
+        **_text_columns("uri", rows.uris, order, extents),
         **attributes,
+        **({} if rows.keys is None else _text_columns("key", rows.keys, order, extents)),
+    }
+
+
+def _text_columns(
+    kind: TextKind, texts: Sequence[str | None] | None, order: NDArray[np.int64], extents: Mapping[str, Extent]
+) -> dict[str, NDArray[Any]]:
+    """Return the rows of the columns of n texts, in another order."""
+    found = [texts[row] for row in order.tolist()] if texts is not None else []
+    written = [b"" if text is None else text.encode() + b"\0" for text in found]
+    lengths = list(map(len, written)) if written else np.zeros(len(order), np.int64)
+    return {
+        f"{kind}_ends": extents[f"{kind}_bytes"].rows + np.cumsum(lengths, dtype=np.int64),
+        f"{kind}_bytes": np.frombuffer(b"".join(written), np.uint8),
     }

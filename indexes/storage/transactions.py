@@ -154,7 +154,7 @@ class Transactions:
             cells, positions = cells.extended(rows.by_class(index.config))
             changed_cells = np.unique(positions).astype(np.int64)
             unnormalised += count_unnormalised(encodings.features, norm_tolerance(index.config))
-            values = column_values(rows, positions, before.extents["uri_bytes"].rows)
+            values = column_values(rows, positions, before.extents)
             if len(new_values):
                 values["vocabulary"] = new_values
         if len(removed):

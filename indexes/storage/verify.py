@@ -35,7 +35,7 @@ from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.stored_attributes import read_attributes
-from semcut.indexes.storage.stored_uris import OVERLAP, uri_size
+from semcut.indexes.storage.stored_texts import overlap, read_keys, read_texts, text_kinds, text_size
 from semcut.indexes.stored_values import norm_tolerance, storable_features
 
 _ROWS = 1 << 14  # records compared per step, fewer if their features and probabilities are large
@@ -78,7 +78,7 @@ def verify(store: Store, snapshot: Snapshot, progress: Progress | None = None) -
     for name, file in files.items():
         extent = columns.extents[name]
         for first, stop, what in _bad_blocks(file, extent):
-            rows = slice(first, stop + 1 if name == "uri_ends" else stop)  # a uri begins where the one before ends
+            rows = slice(first, stop + name.endswith("_ends"))  # a text begins where the one before ends
             ids = columns.ids[rows][alive[rows]] if name in PER_RECORD else _NO_IDS
             damage.append(Damage(str(file.path), f"rows {first} to {stop - 1} {what}", ids))
         done += extent.rows * file.spec.row_bytes
@@ -175,10 +175,12 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
     ids, first = np.unique(columns.ids[live], return_index=True)
     report("ids that occur more than once", np.delete(live, first) if len(ids) < len(live) else live[:0])
     report("negative ids", live[columns.ids[live] < 0])
-    columns.require_whole("uri_ends")
-    overlapping = np.flatnonzero(np.diff(columns.raw()["uri_ends"]) < 0) + 1
-    report("uris that overlap", np.intersect1d(overlapping, live))
-    uri_bytes_left = columns.extents["uri_bytes"].rows
+    bytes_left = {}
+    for kind in text_kinds(columns):
+        columns.require_whole(f"{kind}_ends")
+        overlapping = np.flatnonzero(np.diff(columns.raw()[f"{kind}_ends"]) < 0) + 1
+        report(f"{kind}s that overlap", np.intersect1d(overlapping, live))
+        bytes_left[kind] = columns.extents[f"{kind}_bytes"].rows
     size = max(1, min(_ROWS, COPY_BYTES // sum(spec.row_bytes for spec in specs(cells.config).values())))
     for start in range(0, len(live), size):
         rows = live[start : start + size]
@@ -197,15 +199,17 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
             read_attributes(columns, rows)
         except DamagedIndexError as error:
             report(f"values of attributes that it cannot have stored ({error})", rows)
-        try:
-            if uri_bytes_left >= 0:  # uris that share bytes are not decoded again and again
-                columns.uris(rows)
-                uri_bytes_left -= uri_size(columns, rows)
-                if uri_bytes_left < 0:
-                    raise DamagedIndexError(OVERLAP)
-        except DamagedIndexError as error:
-            uri_bytes_left = -1
-            damage.append(Damage("columns", str(error)))
+        for kind, left in bytes_left.items():
+            if left < 0:  # texts that share bytes are not decoded again and again
+                continue
+            try:
+                read_keys(columns, rows) if kind == "key" else read_texts(columns, kind, rows)
+                bytes_left[kind] = left - text_size(columns, kind, rows)
+                if bytes_left[kind] < 0:
+                    raise overlap(kind)
+            except DamagedIndexError as error:
+                bytes_left[kind] = -1
+                damage.append(Damage("columns", str(error)))
     stored = snapshot.committed.unnormalised
     if unnormalised != stored:
         what = f"counts {stored} features that are not of length 1, there are {unnormalised}: compact the index"

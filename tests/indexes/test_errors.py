@@ -122,7 +122,7 @@ BAD_IDS_AND_URIS = [
     ({"ids": [1, 2, 2**64]}, "ids have dtype object, expected int64"),
     ({"ids": np.array([1.0, 2.0, 3.0])}, "ids have dtype float64, expected int64"),
     ({"ids": np.array([True, False, True])}, "ids have dtype bool, expected int64"),
-    ({"ids": ["a", "b", "c"]}, "ids have dtype <U1, expected int64"),
+    ({"ids": ["a", "b", "c"]}, "ids are strings but those of the index are integers"),
     ({"uris": ["a", "b"]}, "uris have 2 rows but probabilities have 3"),
     ({"uris": []}, "uris have 0 rows but probabilities have 3"),
     ({"uris": "abc"}, "str, expected one string, path or None per image"),
@@ -285,7 +285,7 @@ def test_ids_that_are_not_in_the_index_are_named(index, ids, message):
     ("ids", "message"),
     [
         ([1.5], "float64"),
-        (["10"], "<U2"),
+        (["10"], "the index has integer ids"),
         (None, "object"),
         ([[10, 20]], "(1, 2)"),
         ([True], "bool"),

@@ -13,7 +13,7 @@ from tests.indexes.storage.stored_index import CONFIG
 
 @pytest.fixture
 def config() -> IndexConfig:
-    """A configuration with attributes, so that the index has every column."""
+    """A configuration with attributes, so that the index has more columns."""
     return CONFIG
 
 

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from semcut.indexes import FaissIndex, IndexConfig, SemcutError
-from semcut.indexes.storage.catalogue_format import WITH_ATTRIBUTES as FORMAT
+from semcut.indexes.storage.catalogue_format import EXTENDED as FORMAT
 from semcut.indexes.storage.catalogue_format import _cell_crc, _state_crc
 from semcut.indexes.storage.column_specs import NAMES, specs
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.generate import ATTRIBUTES, classified
 
-CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3, attributes=ATTRIBUTES)
+CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3, attributes=ATTRIBUTES, keys=True)
 RECORDS = 300
 INTEGERS = (0, 1, -1, 2, 127, 255, 299, 300, 2**31 - 1, -(2**31), 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -0.5, 1.5, 0.95, 5e-324, 1e-30, 1e30, 3e38, 1e308, float("inf"), float("-inf"), float("nan"))
@@ -38,8 +38,9 @@ def sound_index(path: Path) -> None:
     rng = np.random.default_rng(0)
     with FaissIndex.create(path, CONFIG) as index:
         uris = [f"image {number}" if number % 3 else None for number in range(RECORDS)]
-        index.add(replace(classified(rng, CONFIG, RECORDS), uris=uris))
-        index.remove(np.arange(0, RECORDS, 7))
+        keys = [f"key {number}" for number in range(RECORDS)]
+        index.add(replace(classified(rng, CONFIG, RECORDS), uris=uris, ids=keys))
+        index.remove(keys[::7])
 
 
 def forge_bytes(path: Path, rng: random.Random) -> None:
@@ -147,10 +148,12 @@ def use(path: Path, engine: str) -> bool:
         lambda: index.matching('price < 20 or tags is null or camera in ["a", "b"]'),
         lambda: index.search(queries, where='array_contains(tags, "sea") and not (stars > 1)'),
         lambda: index.uris(index.ids()),
+        lambda: index.keys(index.ids()),
+        lambda: index.get(["key 1", "key 2"]),
         lambda: [index.members(partition) for partition in range(config.classes)],
         index.next_id,
         index.stats,
-        lambda: index.upsert(replace(queries, ids=np.arange(3, 9))),
+        lambda: index.upsert(replace(queries, ids=[f"key {number}" for number in range(3, 9)])),
         lambda: index.remove(index.ids()[:5]),
         index.compact,
         lambda: index.search(queries, k=5),

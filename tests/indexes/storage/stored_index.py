@@ -23,12 +23,14 @@ from semcut.indexes import (
     FaissIndex,
     IndexConfig,
 )
+from semcut.indexes.storage.column_specs import names_of
 from semcut.indexes.storage.directory import CATALOGUE
 from tests.indexes.conftest import CONFIG as PLAIN
 from tests.indexes.generate import assert_same, assert_same_records
 
 CONFIG = IndexConfig(**{**PLAIN.model_dump(), "attributes": {"price": "float", "tags": "categories"}})
-"""As for other tests, with attributes, so that the index has every column."""
+"""As for other tests, with attributes, so that the index has every column but those of keys."""
+COLUMNS = names_of(CONFIG)
 
 ROOT = Path(__file__).parents[3]
 

@@ -314,4 +314,4 @@ def test_every_column_has_a_type_and_a_shape():
     config = IndexConfig(classes=7, bits=72, dim=5, stored_features="float32", attributes={"a": "bool", "b": "float"})
     found = {name: (spec.dtype.str, spec.shape) for name, spec in specs(config).items()}
     assert found == every | {"attributes": ("|u1", (9,)), "vocabulary": ("|u1", ())}
-    assert tuple(found) == names_of(config) == NAMES
+    assert tuple(found) == names_of(config) == NAMES[:10]

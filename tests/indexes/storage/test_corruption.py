@@ -12,9 +12,9 @@ from semcut.indexes import (
     FaissIndex,
     StorageError,
 )
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from tests.indexes.storage.stored_index import (
+    COLUMNS,
     catalogue,
     column,
     forge_column,
@@ -22,14 +22,14 @@ from tests.indexes.storage.stored_index import (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_a_missing_column_is_damage(path, name):
     column(path, name).unlink()
     with pytest.raises(DamagedIndexError, match=rf"{name} is missing.*backup"):
         FaissIndex.open(path)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "removed"])
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "removed"])
 @pytest.mark.parametrize("lost", [1, None], ids=["one byte", "everything"])
 def test_a_column_that_was_cut_short_is_damage(path, name, lost):
     size = column(path, name).stat().st_size

@@ -7,12 +7,12 @@ from itertools import product
 import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex
-from semcut.indexes.storage.catalogue_format import LARGEST, WITH_ATTRIBUTES, _state_crc
+from semcut.indexes.storage.catalogue_format import EXTENDED, LARGEST, _state_crc
 from semcut.indexes.storage.directory import CATALOGUE, MARK
 from semcut.indexes.unfinished import unfinished
 from tests.indexes.storage.stored_index import assert_holds, catalogue, contents
 
-COUNTERS = ("version", "generation", "records", "uri_bytes", "removed", "loose", "vocabulary")
+COUNTERS = ("version", "generation", "records", "uri_bytes", "removed", "loose", "vocabulary", "key_bytes")
 
 
 def forge_state(path, **values):
@@ -22,7 +22,7 @@ def forge_state(path, **values):
         state |= values
         config = db.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()[0]
         assignments = ", ".join(f"{name} = ?" for name in (*COUNTERS, "crc"))
-        crc = _state_crc(tuple(state.values()), config, WITH_ATTRIBUTES)
+        crc = _state_crc(tuple(state.values()), config, EXTENDED)
         db.execute(f"UPDATE state SET {assignments}", (*state.values(), crc))
 
 

@@ -15,13 +15,12 @@ import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex
 from semcut.indexes.config import search_params
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.cut_files import GUARDED, map_file, mapping_of
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.store import Store
 from tests.indexes.generate import assert_same
 from tests.indexes.storage.cutting import CONFIG, batch
-from tests.indexes.storage.stored_index import HEAD, column, fork, python
+from tests.indexes.storage.stored_index import COLUMNS, HEAD, column, fork, python
 
 pytestmark = pytest.mark.skipif(not GUARDED, reason="needs Linux on x86-64 or aarch64")
 
@@ -68,7 +67,7 @@ def test_a_running_search_ends_with_an_error_and_a_refresh_reads_the_restored_fi
         assert index.verify() == []
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(KEPT)))
+@pytest.mark.parametrize("name", sorted(set(COLUMNS) - set(KEPT)))
 def test_every_column_can_be_cut_while_it_is_mapped(stored, name):
     store = Store.open(stored)
     array = store.snapshot.columns.raw()[name]
@@ -295,7 +294,7 @@ def test_all_calls_survive_copies_over_the_index(stored, tmp_path, engine, copie
             if rng.random() < 0.5:
                 subprocess.run(["cp", "-r", f"{backup}/.", str(stored)], check=True)
             else:
-                file = column(stored, str(rng.choice(NAMES)))
+                file = column(stored, str(rng.choice(COLUMNS)))
                 os.truncate(file, int(rng.choice([0, 4096])))
                 time.sleep(rng.random() * 0.01)
                 file.write_bytes(column(backup, file.name).read_bytes())

@@ -22,11 +22,10 @@ from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance
 from semcut.indexes.storage.catalogue_connection import CatalogueConnection
 from semcut.indexes.storage.catalogue_format import _cell_crc
 from semcut.indexes.storage.catalogue_guard import schema_of
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.generate import classified
-from tests.indexes.storage.stored_index import assert_holds, catalogue, column, contents, forge_column, python
+from tests.indexes.storage.stored_index import COLUMNS, assert_holds, catalogue, column, contents, forge_column, python
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
 
@@ -140,7 +139,7 @@ def device(file: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [fifo, link, device])
-@pytest.mark.parametrize("name", [CATALOGUE, f"{CATALOGUE}-journal", *(f"generation-0/{name}" for name in NAMES)])
+@pytest.mark.parametrize("name", [CATALOGUE, f"{CATALOGUE}-journal", *(f"generation-0/{name}" for name in COLUMNS)])
 def test_what_is_not_a_regular_file_is_neither_read_nor_written(path, make, name):
     (path / name).unlink(missing_ok=True)
     make(path / name)

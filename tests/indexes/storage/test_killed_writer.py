@@ -11,8 +11,8 @@ import pytest
 from semcut.indexes import (
     FaissIndex,
 )
-from semcut.indexes.storage.column_specs import NAMES
 from tests.indexes.storage.stored_index import (
+    COLUMNS,
     CONFIG,
     assert_holds,
     column,
@@ -22,7 +22,7 @@ from tests.indexes.storage.stored_index import (
 
 
 def test_bytes_after_the_committed_rows_are_ignored_and_overwritten(path, batch):
-    for name in NAMES:
+    for name in COLUMNS:
         with open(column(path, name), "ab") as file:
             file.write(b"\xff" * 1001)
     assert_holds(path, batch[:4])
@@ -32,11 +32,11 @@ def test_bytes_after_the_committed_rows_are_ignored_and_overwritten(path, batch)
     with FaissIndex.open(path) as index:
         sizes = index.stats().column_bytes
     leftover = {"removed": 1001}  # no record was removed, so the file was not written to
-    assert {name: column(path, name).stat().st_size for name in NAMES} == {**sizes, **leftover}
+    assert {name: column(path, name).stat().st_size for name in COLUMNS} == {**sizes, **leftover}
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
-@pytest.mark.parametrize("number", range(1, len(NAMES)))
+@pytest.mark.parametrize("number", range(1, len(COLUMNS)))
 def test_a_process_killed_while_it_adds_leaves_the_earlier_records(tmp_path, call, number):
     batch = six_records()
     with FaissIndex.create(tmp_path / "index", CONFIG) as index:
@@ -127,7 +127,7 @@ def test_every_column_is_on_the_disk_before_the_commit(tmp_path, config, batch, 
 
         monkeypatch.setattr(os, "fsync", spy)
         index.add(batch)
-        assert sorted(synced) == sorted(set(NAMES) - {"removed"})
+        assert sorted(synced) == sorted(set(COLUMNS) - {"removed"})
 
 
 def test_a_writer_deletes_the_generation_that_a_crashed_compaction_left(path, batch):

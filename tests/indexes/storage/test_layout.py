@@ -16,11 +16,11 @@ from semcut.indexes import (
     FaissIndex,
     IndexConfig,
 )
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.generation_folders import delete_tree
 from tests.indexes.generate import assert_same, assert_same_records, classified
 from tests.indexes.storage.stored_index import (
+    COLUMNS,
     assert_holds,
     catalogue,
     column,
@@ -44,7 +44,7 @@ def test_an_empty_index_can_be_opened_and_filled(tmp_path, config, batch):
 
 
 def test_an_index_is_one_file_per_column_a_catalogue_and_a_lock(path, batch):
-    assert sorted(contents(path)) == sorted([*(f"generation-0/{name}" for name in NAMES), CATALOGUE, "lock"])
+    assert sorted(contents(path)) == sorted([*(f"generation-0/{name}" for name in COLUMNS), CATALOGUE, "lock"])
     np.testing.assert_array_equal(np.fromfile(column(path, "ids"), "<i8"), batch.ids[:4])
     np.testing.assert_array_equal(np.fromfile(column(path, "codes"), np.uint8), batch.codes[:4].ravel())
     np.testing.assert_array_equal(np.fromfile(column(path, "probabilities"), "<f4"), batch.probabilities[:4].ravel())
@@ -75,7 +75,7 @@ def test_batches_and_compacted_indexes_are_stored_in_order_of_cells(tmp_path, co
 def test_the_catalogue_has_the_checksums_of_every_column(path):
     with catalogue(path) as db:
         found = dict(db.execute("SELECT name, crcs FROM checksums"))
-    filled = [name for name in NAMES if name != "removed"]
+    filled = [name for name in COLUMNS if name != "removed"]
     assert found == {name: zlib.crc32(column(path, name).read_bytes()).to_bytes(4, "little") for name in filled}
 
 

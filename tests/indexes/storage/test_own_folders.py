@@ -9,9 +9,8 @@ import pytest
 
 from semcut.indexes import FaissIndex, IndexExistsError
 from semcut.indexes.storage import compaction
-from semcut.indexes.storage.column_specs import NAMES
 from semcut.indexes.storage.restore import restore
-from tests.indexes.storage.stored_index import assert_holds
+from tests.indexes.storage.stored_index import COLUMNS, assert_holds
 
 
 def keep(file: Path) -> Path:
@@ -41,7 +40,7 @@ def test_compact_takes_the_next_number_and_leaves_files_in_the_folder_of_an_inde
     assert [file.read_text() for file in kept] == ["mine"] * 3
     assert (path / "generation-3").is_symlink()
     assert [file.name for file in (path / "generation-0").iterdir()] == ["notes.txt"]
-    assert {file.name for file in (path / "generation-4").iterdir()} == set(NAMES)
+    assert {file.name for file in (path / "generation-4").iterdir()} == set(COLUMNS)
     assert_holds(path, batch[:4])
 
 
