@@ -6,41 +6,34 @@ Backends implement the methods that begin with an underscore, which do not check
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
 from semcut.indexes.argument_checks import instance_given, integer_given
+from semcut.indexes.cell_reports import CellReports
 from semcut.indexes.config import IndexConfig, Ranking, SearchParams, search_params
-from semcut.indexes.description import Capabilities, IndexStats
+from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings, Records
 from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, InvalidParameterError
 from semcut.indexes.id_checks import ids_given, refuse_duplicates
-from semcut.indexes.pruning.cells import Cells
-from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.stored_values import norm_tolerance, stored_values
 
-MAX_MEMBERS = 10_000
-"""The largest number of ids that `SemanticIndex.members` returns."""
 
-
-class SemanticIndex(ABC):
+class SemanticIndex(CellReports):
     """An index of encodings: `create` or `open` one, `add` records, `search` it.
 
     Any number of threads may use an index at the same time. Changes are made one after the other; every search, `get`
     and `iterate` sees the index as it was at one moment. An index is a context manager that closes itself.
     """
-
-    capabilities: ClassVar[Capabilities]
-    """What this kind of index can do."""
 
     def __init__(self, config: IndexConfig) -> None:
         self.config = instance_given("config", config, IndexConfig)
@@ -218,44 +211,6 @@ class SemanticIndex(ABC):
     def next_id(self) -> int:
         """Return the smallest id above all ids in the index, which is free, as are all larger ones."""
 
-    def explain(self, queries: Encodings, *, cutoff: float | None = DEFAULT_CUTOFF) -> Explanation:
-        """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
-
-        Args:
-            queries, cutoff: as for `search`; no cutoff counts as 0.
-
-        Raises:
-            InvalidParameterError: as for `search`, or there are too many queries.
-            InvalidEncodingsError: as for `search`.
-        """
-        self._check_open()
-        limit = SearchParams(cutoff=cutoff).cutoff or 0.0
-        self.config.check(queries)
-        weights = self._similarity.weights(queries.probabilities)
-        return explain(self._cells(), weights, limit, self.capabilities.counts_codes)
-
-    def members(self, partition: int, limit: int = 100, *, ambiguous: bool = False) -> NDArray[np.int64]:
-        """Return ids of some records of a partition: (n,) int64, n at most `limit`.
-
-        Args:
-            partition: its dominant class.
-            limit: the largest number of ids to return, from 1 to `MAX_MEMBERS`.
-            ambiguous: whether to prefer records with a low probability of the dominant class; the order may be
-                approximate. Otherwise any records of the partition are returned.
-
-        Raises:
-            InvalidParameterError: an argument is out of range.
-        """
-        self._check_open()
-        partition = integer_given("partition", partition, 0, self.config.classes - 1)
-        instance_given("ambiguous", ambiguous, bool)
-        return self._members(partition, integer_given("limit", limit, 1, MAX_MEMBERS), ambiguous)
-
-    def cells_per_partition(self) -> NDArray[np.int64]:
-        """Count the cells of each partition that hold records: (C,) int64."""
-        self._check_open()
-        return cells_per_partition(self._cells())
-
     def refresh(self) -> bool:
         """Move to the newest state that any writer has committed, and return whether that state is a new one.
 
@@ -341,9 +296,3 @@ class SemanticIndex(ABC):
 
     @abstractmethod
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult: ...
-
-    @abstractmethod
-    def _cells(self) -> Cells: ...
-
-    @abstractmethod
-    def _members(self, partition: int, limit: int, ambiguous: bool) -> NDArray[np.int64]: ...
