@@ -133,6 +133,8 @@ class BruteForceIndex(SemanticIndex):
             yield records[order[start : start + batch_size]]
 
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult:
+        if params.exclude_self and len(queries):
+            return self._search_the_others(queries, params)
         scored = self._scored(queries, params, self._records.normalised(norm_tolerance(self.config)))
         weights = self._similarity.weights(queries.probabilities)
         records = self._records
@@ -162,6 +164,18 @@ class BruteForceIndex(SemanticIndex):
             result.codes[query] = len(records)
             result.cut_off[query] = np.count_nonzero(~relevant) if params.cutoff is not None else 0
         return result
+
+    def _search_the_others(self, queries: Encodings, params: SearchParams) -> SearchResult:
+        """Search, for each query, an index without the record that has the id of the query."""
+        assert queries.ids is not None
+        assert self._records.ids is not None
+        self._scored(queries, params, self._records.normalised(norm_tolerance(self.config)))
+        found = []
+        for query, number in enumerate(queries.ids.tolist()):
+            others = BruteForceIndex(self.config)
+            others._replace(self._records[self._records.ids != number])
+            found.append(others._search(queries[[query]], params.model_copy(update={"exclude_self": False}), None))
+        return SearchResult.concatenate(found)
 
     def _cells(self) -> Cells:
         """Group the records into cells, as other indexes store them. A search of this index uses no cells."""

@@ -23,6 +23,7 @@ from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, Inval
 from semcut.indexes.id_checks import ids_given, refuse_duplicates
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.diversity import diversified
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.stored_values import norm_tolerance, stored_values
@@ -122,12 +123,14 @@ class SemanticIndex(CellReports):
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking = "distance",
         fill: bool = True,
+        exclude_self: bool = False,
+        diversity: float = 0.0,
         trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Find the k best records for every query.
 
         Args:
-            queries: nq queries with the classes, bits and feature length of this index; their ids and uris are ignored.
+            queries: nq queries with the classes, bits and feature length of this index; their uris are ignored.
             k: number of records to return for each query, at least 1.
             cutoff: t of Eq. 2, in [0, 1): records with relevance strictly above t are relevant. None for no cutoff: see
                 `search.beyond_cutoff`.
@@ -139,20 +142,26 @@ class SemanticIndex(CellReports):
                 ordered by id.
             fill: whether the best of the other records fill the places that fewer than k relevant records leave, so
                 that every query has min(k, records) results. `SearchResult.filled` marks them.
+            exclude_self: whether the record with the id of a query is never in its answer, which is then that of an
+                index without this record. The queries need ids.
+            diversity: from 0 to below 1: how much the results of a query shall differ from one another. Above 0, the k
+                results are chosen among the best of the shortlist, and come in the order of their choice: the best one
+                first, then records that are good and far from those before; see `search.diversity`.
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
-            InvalidParameterError: an argument is out of range.
+            InvalidParameterError: an argument is out of range, or `exclude_self` and the queries have no ids.
             InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
-        params = search_params(k, cutoff, shortlist, ranking, fill)
+        params = search_params(k, cutoff, shortlist, ranking, fill, exclude_self, diversity)
         self._check_open()
         self.config.check(queries)
-        params.check(len(queries))
+        params.check(len(queries), queries.ids is not None)
+        search = diversified(self._search, self._get) if params.diversity else self._search
         if trace is None:
-            return self._search(queries, params, None).reading_uris_with(self.uris)
+            return search(queries, params, None).reading_uris_with(self.uris)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
-            return self._search(queries, params, trace).reading_uris_with(self.uris)
+            return search(queries, params, trace).reading_uris_with(self.uris)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
