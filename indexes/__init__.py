@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.index import SemanticIndex
     from semcut.indexes.pruning.explanation import Explanation
+    from semcut.indexes.range_result import RangeResult
     from semcut.indexes.result import SearchHit, SearchResult
     from semcut.indexes.search.trace import SearchTrace
 
@@ -53,6 +54,7 @@ _MODULES = {
     "FaissIndex": "semcut.indexes.faiss_index",
     "IndexConfig": "semcut.indexes.config",
     "IndexStats": "semcut.indexes.description",
+    "RangeResult": "semcut.indexes.range_result",
     "Records": "semcut.indexes.encodings",
     "SearchHit": "semcut.indexes.result",
     "SearchParams": "semcut.indexes.config",
@@ -83,6 +85,7 @@ __all__ = [
     "LockedError",
     "MissingDependencyError",
     "NotAnIndexError",
+    "RangeResult",
     "Records",
     "SearchHit",
     "SearchParams",

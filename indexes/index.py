@@ -21,6 +21,7 @@ from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings, Records
 from semcut.indexes.errors import ClosedIndexError, InvalidEncodingsError, InvalidParameterError
 from semcut.indexes.id_checks import ids_given, refuse_duplicates
+from semcut.indexes.range_result import Measure, RangeHits, RangeParams, RangeResult
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.diversity import diversified
@@ -163,6 +164,33 @@ class SemanticIndex(CellReports):
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
             return search(queries, params, trace).reading_uris_with(self.uris)
 
+    def search_range(
+        self,
+        queries: Encodings,
+        *,
+        radius: float,
+        by: Measure = "distance",
+        cutoff: float | None = DEFAULT_CUTOFF,
+    ) -> RangeResult:
+        """Find all records within a radius of every query, nearest first; records at the same distance by id.
+
+        Every record of the cells that pruning keeps is compared: the answer is exact, and takes longer than a search.
+
+        Args:
+            queries, cutoff: as for `search`; None finds records that are not relevant, too, and prunes nothing.
+            radius: the largest distance, which is included.
+            by: "distance" for the Euclidean distance of features, "hamming" for the differing bits of codes.
+
+        Raises:
+            InvalidParameterError: an argument is out of range, or the result would be larger than `MAX_RESULTS`.
+            InvalidEncodingsError: widths differ from the index.
+        """
+        params = RangeParams(radius=radius, by=by, cutoff=cutoff)
+        self._check_open()
+        self.config.check(queries)
+        params.check(self.config)
+        return RangeResult.of(self._search_range(queries, params) if len(queries) else [], self.uris)
+
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
         import asyncio
@@ -302,6 +330,9 @@ class SemanticIndex(CellReports):
 
     @abstractmethod
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...
+
+    @abstractmethod
+    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]: ...
 
     @abstractmethod
     def _search(self, queries: Encodings, params: SearchParams, trace: SearchTrace | None) -> SearchResult: ...

@@ -36,6 +36,7 @@ def test_the_names_that_are_exported():
         "LockedError",
         "MissingDependencyError",
         "NotAnIndexError",
+        "RangeResult",
         "Records",
         "SearchHit",
         "SearchParams",
