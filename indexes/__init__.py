@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from semcut.indexes.brute_force import BruteForceIndex
     from semcut.indexes.config import IndexConfig, SearchParams
     from semcut.indexes.description import Capabilities, IndexStats
+    from semcut.indexes.duplicate_groups import NearDuplicates, near_duplicates
     from semcut.indexes.encodings import Encodings, Records
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.index import SemanticIndex
@@ -54,6 +55,7 @@ _MODULES = {
     "FaissIndex": "semcut.indexes.faiss_index",
     "IndexConfig": "semcut.indexes.config",
     "IndexStats": "semcut.indexes.description",
+    "NearDuplicates": "semcut.indexes.duplicate_groups",
     "RangeResult": "semcut.indexes.range_result",
     "Records": "semcut.indexes.encodings",
     "SearchHit": "semcut.indexes.result",
@@ -61,6 +63,7 @@ _MODULES = {
     "SearchResult": "semcut.indexes.result",
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
+    "near_duplicates": "semcut.indexes.duplicate_groups",
 }
 
 __all__ = [
@@ -84,6 +87,7 @@ __all__ = [
     "InvalidParameterError",
     "LockedError",
     "MissingDependencyError",
+    "NearDuplicates",
     "NotAnIndexError",
     "RangeResult",
     "Records",
@@ -96,6 +100,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "UnknownIdError",
+    "near_duplicates",
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name, even a misspelt one

@@ -35,6 +35,7 @@ def test_the_names_that_are_exported():
         "InvalidParameterError",
         "LockedError",
         "MissingDependencyError",
+        "NearDuplicates",
         "NotAnIndexError",
         "RangeResult",
         "Records",
@@ -47,6 +48,7 @@ def test_the_names_that_are_exported():
         "ServerError",
         "StorageError",
         "UnknownIdError",
+        "near_duplicates",
     ]
     assert all(hasattr(indexes, name) for name in indexes.__all__)
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         InvalidParameterError,
         LockedError,
         MissingDependencyError,
+        NearDuplicates,
         NotAnIndexError,
         RangeResult,
         Records,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         ServerError,
         StorageError,
         UnknownIdError,
+        near_duplicates,
     )
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "InvalidParameterError",
     "LockedError",
     "MissingDependencyError",
+    "NearDuplicates",
     "NotAnIndexError",
     "RangeResult",
     "Records",
@@ -105,6 +108,7 @@ __all__ = [
     "TrainConfig",
     "UnknownIdError",
     "adopt",
+    "near_duplicates",
     "train",
 ]
 
