@@ -1,13 +1,10 @@
 """`RecordPairs`: all pairs of near records among those of a snapshot that are neighbours.
 
-With c and r the classes of a record's largest probabilities, p1 and p2, two records are neighbours in three cases:
-
-    the same c                            all cells of a partition
-    r of the one is c of the other        where p2 >= 0.15 for the one, and p1 < 0.8 for both: classes change places
-    p1 < 0.3 and p2 < 0.15 for both       records without a notable class
-
-The borders are those of `pruning.cell_table`. Near records have nearly the same probabilities, so that few near pairs
-are not neighbours. `near_pairs` finds candidates; here, their exact distances decide.
+Two records are neighbours if they have the same most probable class, and so are in one partition; or if the largest
+probability of neither is 0.8 or more (the border of confident cells in `pruning.cell_table`), and one of the two most
+probable classes of the one is among the two of the other: the cells next to each other where classes change places.
+Near records have nearly the same probabilities, so that few near pairs are not neighbours. `near_pairs` finds
+candidates; here, their exact distances decide.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.faiss_library import single_threaded_pool, thread_count
 from semcut.indexes.progress import Progress
-from semcut.indexes.pruning.cell_table import BANDS, CONFIDENT, VAGUE
+from semcut.indexes.pruning.cell_table import CONFIDENT
 from semcut.indexes.scoring.equations import distance
 from semcut.indexes.scoring.packed_rows import PackedRows
 from semcut.indexes.search.near_pairs import Lists, Radius, directions, near_pairs
@@ -141,32 +138,23 @@ class RecordPairs:
 
     def _neighbours(self) -> Iterator[_Task]:
         """Yield the comparisons of neighbours."""
-        largest, second = self._classes.T
-        p1, p2 = self._tops.T
-        yield self._among(np.arange(len(self)), largest)
-        unsure = self._in_lists(np.flatnonzero(p1 < CONFIDENT), largest)
-        torn = self._in_lists(np.flatnonzero((p1 < CONFIDENT) & (p2 >= VAGUE)), second)
-        keys = largest[unsure]
-        starts = np.searchsorted(keys, second[torn], "left")
-        ends = np.searchsorted(keys, second[torn], "right")
-        yield _Task(self._lists(torn), starts, ends, self._lists(unsure))
-        flat = np.flatnonzero((p1 < BANDS[-1]) & (p2 < VAGUE))
-        yield self._among(flat, np.zeros(len(self), np.int64))
+        every, largest = np.arange(len(self)), self._classes[:, 0]
+        yield self._among(every, largest)
+        unsure = np.flatnonzero(self._tops[:, 0] < CONFIDENT)
+        second = unsure[self._tops[unsure, 1] > 0]
+        records = np.concatenate([unsure, second])
+        yield self._among(records, np.concatenate([largest[unsure], self._classes[second, 1]]))
 
     def _among(self, records: NDArray[np.int64], keys: NDArray[np.int64]) -> _Task:
-        """Return the comparison of each record with those after it in the list of the same key."""
-        order = self._in_lists(records, keys)
-        lists = self._lists(order)
-        ends = np.searchsorted(keys[order], keys[order], "right")
-        return _Task(lists, np.arange(1, len(order) + 1), ends, lists)
+        """Return the comparison of each record with those after it in the list of its key.
 
-    def _in_lists(self, records: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sort records by their key, then by the first coordinate of their sketches."""
-        order: NDArray[np.int64] = records[np.lexsort((self._sketches[records, 0], keys[records]))]
-        return order
-
-    def _lists(self, order: NDArray[np.int64]) -> Lists:
-        return Lists(order.astype(np.int32), self._codes[order], self._sketches[order])
+        Args:
+            records, keys: (m,) int64 each, a record and the number of a list that has it.
+        """
+        order = np.lexsort((self._sketches[records, 0], keys))
+        records, keys = records[order], keys[order]
+        lists = Lists(records.astype(np.int32), self._codes[records], self._sketches[records])
+        return _Task(lists, np.arange(1, len(keys) + 1), np.searchsorted(keys, keys, "right"), lists)
 
     def _features(self, records: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         def read() -> NDArray[np.float32]:

@@ -29,11 +29,9 @@ CONFIG = IndexConfig(classes=6, bits=64, dim=16)
 def are_neighbours(p: np.ndarray, q: np.ndarray) -> bool:
     """Apply the definition to the probabilities of two records."""
     one, other = (sorted(range(len(row)), key=lambda c: (-row[c], c))[:2] for row in (p, q))
-    (p1, p2), (q1, q2) = p[one], q[other]
-    unsure = p1 < np.float32(0.8) and q1 < np.float32(0.8)
-    swapped = (p2 >= np.float32(0.15) and one[1] == other[0]) or (q2 >= np.float32(0.15) and other[1] == one[0])
-    flat = all(first < np.float32(0.3) and second < np.float32(0.15) for first, second in ((p1, p2), (q1, q2)))
-    return one[0] == other[0] or (unsure and swapped) or flat
+    unsure = p[one[0]] < np.float32(0.8) and q[other[0]] < np.float32(0.8)
+    shared = {c for c in one if p[c] > 0 or c == one[0]} & {c for c in other if q[c] > 0 or c == other[0]}
+    return one[0] == other[0] or (unsure and bool(shared))
 
 
 def expected_groups(records: Encodings, bits: int, reach: float, everywhere: bool) -> list[list[int]]:
