@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.index import SemanticIndex
     from semcut.indexes.pruning.explanation import Explanation
+    from semcut.indexes.query_of_several import joined_query
     from semcut.indexes.range_result import RangeResult
     from semcut.indexes.result import SearchHit, SearchResult
     from semcut.indexes.search.trace import SearchTrace
@@ -63,6 +64,7 @@ _MODULES = {
     "SearchResult": "semcut.indexes.result",
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
+    "joined_query": "semcut.indexes.query_of_several",
     "near_duplicates": "semcut.indexes.duplicate_groups",
 }
 
@@ -100,6 +102,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "UnknownIdError",
+    "joined_query",
     "near_duplicates",
 ]
 

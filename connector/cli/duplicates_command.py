@@ -47,7 +47,7 @@ _GROUPS_SHOWN, _RECORDS_SHOWN = 20, 5
 def duplicates(
     index: Path, hamming: int, distance: float | None, everywhere: bool, page: Path | None, as_json: bool
 ) -> None:
-    """Find groups of near-duplicates among the records of a stored INDEX.
+    """Find near-duplicates among the records of a stored INDEX.
 
     Two records belong together if their codes and their features hardly differ, or if others connect them. Nothing is
     removed: `semcut remove INDEX --id N` removes a record.

@@ -48,6 +48,7 @@ def test_the_names_that_are_exported():
         "ServerError",
         "StorageError",
         "UnknownIdError",
+        "joined_query",
         "near_duplicates",
     ]
     assert all(hasattr(indexes, name) for name in indexes.__all__)

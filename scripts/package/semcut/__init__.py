@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ServerError,
         StorageError,
         UnknownIdError,
+        joined_query,
         near_duplicates,
     )
 
@@ -108,6 +109,7 @@ __all__ = [
     "TrainConfig",
     "UnknownIdError",
     "adopt",
+    "joined_query",
     "near_duplicates",
     "train",
 ]

@@ -45,7 +45,7 @@ COMMANDS = (
     "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "relink INDEX --model NETWORK",
-    "search INDEX IMAGE --model NETWORK --picture PICTURE",
+    "search INDEX IMAGE --model NETWORK --picture PICTURE --less-like IMAGE",
     "evaluate INDEX IMAGES --labels IMAGES --model NETWORK",
     "calibrate INDEX IMAGES --model NETWORK --miss 90%",
     "explore INDEX --model NETWORK --no-browser --port 0",
