@@ -2,10 +2,11 @@
 
     python scripts/bench_duplicates.py [--records 1000000] [--classes 100] [--dim 128] [--everywhere] [--json]
 
-The records are generated: features of a class spread around its centre, along directions of falling variance, and
-probabilities and codes follow from the feature, so that a copy with a little noise gets other values of all three. One
-record in twenty is such a copy. The recall is the share of the pairs of the first `--recall` records, found by
-comparing all of them, that are found among neighbours. With a lower `--sharpness`, classes are less certain.
+The records are generated: features spread around the centre of a class, or between those of up to three, along
+directions of falling variance. Probabilities and codes follow from the feature, so that a copy with a little noise gets
+other values of all three. One record in twenty is such a copy. The recall is the share of the pairs of the first
+`--recall` records, found by comparing all of them, that are found among neighbours. With a lower `--sharpness`, classes
+are less certain; `--noise` is how far copies are from their originals.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from semcut.indexes.progress import silent
 from semcut.indexes.search.record_pairs import RecordPairs
 from semcut.indexes.search_defaults import DEFAULT_DUPLICATE_BITS, DEFAULT_DUPLICATE_DISTANCE
 
-BATCH, COPIES, NOISE, SPREAD = 50_000, 20, 0.06, 0.8
+BATCH, COPIES, SPREAD, SHARE = 50_000, 20, 0.8, 0.2
 
 
-def batches(rng: np.random.Generator, records: int, config: IndexConfig, sharpness: float) -> list[Encodings]:
+def batches(
+    rng: np.random.Generator, records: int, config: IndexConfig, sharpness: float, noise: float
+) -> list[Encodings]:
     """Generate the records; the last twentieth of each batch are copies of its first records, with noise."""
     centres = rng.standard_normal((config.classes, config.dim))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
@@ -37,11 +40,13 @@ def batches(rng: np.random.Generator, records: int, config: IndexConfig, sharpne
     made = []
     for start in range(0, records, BATCH):
         count = min(BATCH, records - start)
-        features = centres[rng.integers(0, config.classes, count)] + rng.standard_normal((count, config.dim)) @ axes
+        shares = rng.dirichlet(np.full(3, SHARE), count)[:, :, None]
+        features = (shares * centres[rng.integers(0, config.classes, (count, 3))]).sum(axis=1)
+        features += rng.standard_normal((count, config.dim)) @ axes
         copies = count // COPIES
         features /= np.linalg.norm(features, axis=1, keepdims=True)
-        noise = rng.standard_normal((copies, config.dim)) * NOISE / np.sqrt(config.dim)
-        features[count - copies :] = features[:copies] + noise
+        moved = rng.standard_normal((copies, config.dim)) * noise / np.sqrt(config.dim)
+        features[count - copies :] = features[:copies] + moved
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         powers = np.exp(sharpness * (features @ centres.T))
         made.append(
@@ -72,11 +77,12 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=64)
     parser.add_argument("--recall", type=int, default=100_000)
     parser.add_argument("--sharpness", type=float, default=9.0)
+    parser.add_argument("--noise", type=float, default=0.06)
     parser.add_argument("--everywhere", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     config = IndexConfig(classes=args.classes, bits=args.bits, dim=args.dim)
-    made = batches(np.random.default_rng(0), args.records, config, args.sharpness)
+    made = batches(np.random.default_rng(0), args.records, config, args.sharpness, args.noise)
     facts: dict[str, float] = {"records": args.records, "classes": args.classes}
     with FaissIndex.create(None, config, engine="compiled") as index:
         for batch in made[: max(1, args.recall // BATCH)]:

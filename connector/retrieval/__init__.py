@@ -24,6 +24,6 @@ Keep an index in step with the files of its images:
     uri_patterns   find records by patterns of their uris
 
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
-about `connector.json`. `encoder`, `image_index`, `image_queries_of`, `linked_network`, `relinking` and `reencoding` need
-torch; the others do not.
+about `connector.json`. `encoder`, `image_index`, `image_queries_of`, `linked_network`, `relinking` and `reencoding`
+need torch; the others do not.
 """

@@ -18,6 +18,7 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
+    near_duplicates,
     search_tuning,
 )
 from semcut.indexes.milvus import MilvusIndex, connection, consistent_search, reader, schema, server_scanner
@@ -368,3 +369,7 @@ def test_ranges_and_other_arrangements_are_the_same(backend, world, tuning, by):
             assert_same(index.search(queries, **options), reference.search(queries, **options))
             options |= {"diversity": 0.4}
             assert_same(index.search(queries, **options), reference.search(queries, **options))
+        for everywhere in (False, True):
+            options = {"max_hamming": world.config.bits // 3, "max_distance": 0.5, "everywhere": everywhere}
+            found, expected = (near_duplicates(one, **options) for one in (index, reference))
+            assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
