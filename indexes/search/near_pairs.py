@@ -5,7 +5,7 @@
     code        pairs whose codes differ in too many bits are dropped
     sketch      pairs whose sketches are further apart than the radius are dropped
 
-A sketch is the projection of a feature on a few orthogonal directions, those along which features differ most. A
+A sketch is the projection of a feature on a few orthogonal directions, along which features of a class differ most. A
 projection shortens distances, never lengthens them, so no pair within the radius is dropped. The pairs that are left
 are candidates: their exact distances decide. The compiled counterpart of `near_pairs` is `search.near_pairs_numba`.
 
@@ -41,19 +41,26 @@ class Directions(NamedTuple):
         return projected
 
 
-def directions(features: Callable[[NDArray[np.int64]], NDArray[np.float32]], rows: int, dim: int) -> Directions:
-    """Find the directions along which a sample of the features differs most.
+def directions(
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]], classes: NDArray[np.int64], dim: int
+) -> Directions:
+    """Find the directions along which a sample of the features differs most from other features of the same class.
 
     Args:
-        features: reads the features at (n,) positions from 0 to `rows` - 1: (n, D) float32.
-        rows: the number of records, at least 1.
+        features: reads the features of (n,) records, by their numbers: (n, D) float32.
+        classes: (records,) int64, the most probable class of each record; at least one record.
         dim: D.
     """
+    rows = len(classes)
     rng = np.random.default_rng(0)
     size = min(rows, _SAMPLE, max(COORDINATES, _SAMPLE_VALUES // dim))
-    sample = features(np.sort(rng.choice(rows, size, replace=False))).astype(np.float64)
+    chosen = np.sort(rng.choice(rows, size, replace=False))
+    sample = features(chosen).astype(np.float64)
     mean = sample.mean(axis=0)
-    sample -= mean
+    found, of_class = np.unique(classes[chosen], return_inverse=True)
+    centres = np.zeros((len(found), dim))
+    np.add.at(centres, of_class, sample)
+    sample -= (centres / np.bincount(of_class)[:, None])[of_class]
     scale = np.abs(sample).max()
     sample /= scale if scale > 0 else 1
     axes = np.linalg.qr(rng.standard_normal((dim, min(COORDINATES, dim))))[0]

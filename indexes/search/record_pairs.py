@@ -61,13 +61,14 @@ class RecordPairs:
         self._codes = np.zeros((count, -(-config.bits // 64)), np.uint64)
         codes = self._columns.reading(lambda: self._columns.codes[self._rows])
         self._codes.view(np.uint8).reshape(count, -1)[:, : config.bits // 8] = codes
-        found = directions(self._features, count, config.dim)
-        self._sketches = np.empty((count, found.axes.shape[1]), np.float32)
         self._classes, self._tops = np.empty((count, 2), np.int64), np.empty((count, 2), np.float32)
-        for start in range(0, count, _CHUNK):
-            here = np.arange(start, min(start + _CHUNK, count))
-            self._sketches[here] = found.sketches(self._features(here))
+        chunks = [np.arange(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+        for here in chunks:
             self._classes[here], self._tops[here] = self._two_largest(here)
+        found = directions(self._features, self._classes[:, 0], config.dim)
+        self._sketches = np.empty((count, found.axes.shape[1]), np.float32)
+        for here in chunks:
+            self._sketches[here] = found.sketches(self._features(here))
             self._columns.release_pages()
         rounding = float(np.abs(self._sketches).max()) * np.sqrt(self._sketches.shape[1]) * 2.0**-20
         self._radius = Radius(max_hamming, float(self._max_distance) * (1 + 2.0**-16) + rounding)
