@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from semcut.indexes.brute_force import BruteForceIndex
     from semcut.indexes.config import IndexConfig, SearchParams
     from semcut.indexes.description import Capabilities, IndexStats
+    from semcut.indexes.duplicate_groups import NearDuplicates, near_duplicates
     from semcut.indexes.encodings import Encodings, Records
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.index import SemanticIndex
     from semcut.indexes.pruning.explanation import Explanation
+    from semcut.indexes.query_of_several import joined_query
+    from semcut.indexes.range_result import RangeResult
     from semcut.indexes.result import SearchHit, SearchResult
     from semcut.indexes.search.trace import SearchTrace
 
@@ -57,6 +60,8 @@ _MODULES = {
     "FaissIndex": "semcut.indexes.faiss_index",
     "IndexConfig": "semcut.indexes.config",
     "IndexStats": "semcut.indexes.description",
+    "NearDuplicates": "semcut.indexes.duplicate_groups",
+    "RangeResult": "semcut.indexes.range_result",
     "Records": "semcut.indexes.encodings",
     "SearchHit": "semcut.indexes.result",
     "SearchParams": "semcut.indexes.config",
@@ -64,6 +69,8 @@ _MODULES = {
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
     "attribute": "semcut.indexes.attributes.expressions",
+    "joined_query": "semcut.indexes.query_of_several",
+    "near_duplicates": "semcut.indexes.duplicate_groups",
 }
 
 __all__ = [
@@ -89,7 +96,9 @@ __all__ = [
     "InvalidParameterError",
     "LockedError",
     "MissingDependencyError",
+    "NearDuplicates",
     "NotAnIndexError",
+    "RangeResult",
     "Records",
     "SearchHit",
     "SearchParams",
@@ -101,6 +110,8 @@ __all__ = [
     "StorageError",
     "UnknownIdError",
     "attribute",
+    "joined_query",
+    "near_duplicates",
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` accepts every name, even a misspelt one

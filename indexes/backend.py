@@ -17,6 +17,7 @@ from semcut.indexes.config import SearchParams
 from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
 
@@ -73,6 +74,9 @@ class Backend(ABC):
     def _search(
         self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
     ) -> SearchResult: ...
+
+    @abstractmethod
+    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]: ...
 
     @abstractmethod
     def _cells(self) -> Cells: ...

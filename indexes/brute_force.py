@@ -23,6 +23,7 @@ from semcut.indexes.id_checks import refuse_known, refuse_unknown
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.pruning.cell_table import edges_of
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.range_result import RangeHits, RangeParams, refuse_many
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
 from semcut.indexes.search.tie_order import in_order, levels
@@ -161,6 +162,8 @@ class BruteForceIndex(SemanticIndex):
     def _search(
         self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
     ) -> SearchResult:
+        if params.exclude_self and len(queries):
+            return self._search_the_others(queries, params, selection)
         scored = is_scored(self.config, queries, params, self._records.normalised(norm_tolerance(self.config)))
         weights = self._similarity.weights(queries.probabilities)
         records = self._records if selection is None else self._records[self._selected(selection)]
@@ -190,6 +193,39 @@ class BruteForceIndex(SemanticIndex):
             result.codes[query] = len(records)
             result.cut_off[query] = np.count_nonzero(~relevant) if params.cutoff is not None else 0
         return result
+
+    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+        scored = is_scored(self.config, queries, SearchParams(), self._records.normalised(norm_tolerance(self.config)))
+        weights, records = self._similarity.weights(queries.probabilities), self._records
+        assert records.ids is not None
+        found = []
+        for query in range(len(queries)):
+            r = relevance(weights[query], records.probabilities)
+            h = hamming(queries.codes[query], records.codes)
+            d = distance(queries.features[query], records.features)
+            score = fused_score(r, d) if scored else np.full(len(records), np.nan, np.float32)
+            within = params.holds(d) if params.by == "distance" else h <= params.radius
+            if params.cutoff is not None:
+                within &= is_relevant(r, params.cutoff)
+            hits = RangeHits(records.ids[within], d[within], r[within], score[within], h[within])
+            found.append(hits.ordered(params.by))
+            refuse_many(sum(len(one.ids) for one in found))
+        return found
+
+    def _search_the_others(
+        self, queries: Encodings, params: SearchParams, selection: Selection | None
+    ) -> SearchResult:
+        """Search, for each query, an index without the record that has the id of the query."""
+        assert queries.ids is not None
+        assert self._records.ids is not None
+        is_scored(self.config, queries, params, self._records.normalised(norm_tolerance(self.config)))
+        found = []
+        for query, number in enumerate(queries.ids.tolist()):
+            others = BruteForceIndex(self.config)
+            others._replace(self._records[self._records.ids != number])
+            one = params.model_copy(update={"exclude_self": False})
+            found.append(others._search(queries[[query]], one, selection, None))
+        return SearchResult.concatenate(found)
 
     def _cells(self) -> Cells:
         """Group the records into cells, as other indexes store them. A search of this index uses no cells."""

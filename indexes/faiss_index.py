@@ -25,6 +25,7 @@ from semcut.indexes.engine_switch import EngineSwitch, engine_given
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, device_names
 from semcut.indexes.scanners.engine_names import EngineName
@@ -348,3 +349,6 @@ class FaissIndex(SemanticIndex):
         if self._switch is not None and not self._switch.look():
             self._switch = None
         return self._searchable.search(queries, params, selection, trace)
+
+    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+        return self._searchable.search_range(queries, params)

@@ -7,7 +7,7 @@ Backends implement the methods of `backend`, which do not check their arguments.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +16,27 @@ from typing_extensions import Self
 from semcut.indexes.argument_checks import instance_given, integer_given
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among, selection_given
-from semcut.indexes.backend import Backend
 from semcut.indexes.batch_checks import checked_batch
-from semcut.indexes.config import IndexConfig, Ranking, SearchParams, search_params
-from semcut.indexes.description import Capabilities
+from semcut.indexes.cell_reports import CellReports
+from semcut.indexes.config import IndexConfig, Ranking, search_params
 from semcut.indexes.encodings import Encodings, Records
 from semcut.indexes.errors import ClosedIndexError, InvalidParameterError
 from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.keys import ids_or_keys
-from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
+from semcut.indexes.range_result import Measure, RangeParams, RangeResult
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.diversity import diversified
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
-MAX_MEMBERS = 10_000
-"""The largest number of ids that `SemanticIndex.members` returns."""
 
-
-class SemanticIndex(Backend):
+class SemanticIndex(CellReports):
     """An index of encodings: `create` or `open` one, `add` records, `search` it.
 
     Any number of threads may use an index at the same time. Changes are made one after the other; every search, `get`
     and `iterate` sees the index as it was at one moment. An index is a context manager that closes itself.
     """
-
-    capabilities: ClassVar[Capabilities]
-    """What this kind of index can do."""
 
     def __init__(self, config: IndexConfig) -> None:
         self.config = instance_given("config", config, IndexConfig)
@@ -130,12 +124,14 @@ class SemanticIndex(Backend):
         fill: bool = True,
         where: Expression | str | None = None,
         among: Among | Any = None,
+        exclude_self: bool = False,
+        diversity: float = 0.0,
         trace: SearchTrace | None = None,
     ) -> SearchResult:
         """Find the k best records for every query.
 
         Args:
-            queries: nq queries with the classes, bits and feature length of this index; their ids and uris are ignored.
+            queries: nq queries with the classes, bits and feature length of this index; their uris are ignored.
             k: number of records to return for each query, at least 1.
             cutoff: t of Eq. 2, in [0, 1): records with relevance strictly above t are relevant. None for no cutoff: see
                 `search.beyond_cutoff`.
@@ -151,22 +147,56 @@ class SemanticIndex(Backend):
                 'price < 20', see `attributes.where_text`.
             among: searches as if the index had only these records: ids, an `Among`, which is prepared once for many
                 searches, or (records,) bool in ascending order of ids.
+            exclude_self: whether the record with the id of a query is never in its answer, which is then that of an
+                index without this record. The queries need ids.
+            diversity: from 0 to below 1: how much the results of a query shall differ from one another. Above 0, the k
+                results are chosen among the best of the shortlist, and come in the order of their choice: the best one
+                first, then records that are good and far from those before; see `search.diversity`.
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
-            InvalidParameterError: an argument is out of range, or `where` is no filter for this index.
+            InvalidParameterError: an argument is out of range, `where` is no filter for this index, or `exclude_self` and
+                the queries have no ids.
             InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
-        params = search_params(k, cutoff, shortlist, ranking, fill)
+        params = search_params(k, cutoff, shortlist, ranking, fill, exclude_self, diversity)
         self._check_open()
         self.config.check(queries)
-        params.check(len(queries))
+        params.check(len(queries), queries.ids is not None)
         selection = selection_given(where, among, self.config.attributes, self.ids)
         keys = self.keys if self.config.keys else None
+        search = diversified(self._search, self._get) if params.diversity else self._search
         if trace is None:
-            return self._search(queries, params, selection, None).reading_with(self.uris, keys)
+            return search(queries, params, selection, None).reading_with(self.uris, keys)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
-            return self._search(queries, params, selection, trace).reading_with(self.uris, keys)
+            return search(queries, params, selection, trace).reading_with(self.uris, keys)
+
+    def search_range(
+        self,
+        queries: Encodings,
+        *,
+        radius: float,
+        by: Measure = "distance",
+        cutoff: float | None = DEFAULT_CUTOFF,
+    ) -> RangeResult:
+        """Find all records within a radius of every query, nearest first; records at the same distance by id.
+
+        Every record of the cells that pruning keeps is compared: the answer is exact, and takes longer than a search.
+
+        Args:
+            queries, cutoff: as for `search`; None finds records that are not relevant, too, and prunes nothing.
+            radius: the largest distance, which is included.
+            by: "distance" for the Euclidean distance of features, "hamming" for the differing bits of codes.
+
+        Raises:
+            InvalidParameterError: an argument is out of range, or the result would be larger than `MAX_RESULTS`.
+            InvalidEncodingsError: widths differ from the index.
+        """
+        params = RangeParams(radius=radius, by=by, cutoff=cutoff)
+        self._check_open()
+        self.config.check(queries)
+        params.check(self.config)
+        return RangeResult.of(self._search_range(queries, params) if len(queries) else [], self.uris)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""
@@ -231,43 +261,6 @@ class SemanticIndex(Backend):
         after = integer_given("after", after, -1)
         return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
 
-    def explain(self, queries: Encodings, *, cutoff: float | None = DEFAULT_CUTOFF) -> Explanation:
-        """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
-
-        Args:
-            queries, cutoff: as for `search`; no cutoff counts as 0.
-
-        Raises:
-            InvalidParameterError: as for `search`, or there are too many queries.
-            InvalidEncodingsError: as for `search`.
-        """
-        self._check_open()
-        limit = SearchParams(cutoff=cutoff).cutoff or 0.0
-        self.config.check(queries)
-        weights = self._similarity.weights(queries.probabilities)
-        return explain(self._cells(), weights, limit, self.capabilities.counts_codes)
-
-    def members(self, partition: int, limit: int = 100, *, ambiguous: bool = False) -> NDArray[np.int64]:
-        """Return ids of some records of a partition: (n,) int64, n at most `limit`.
-
-        Args:
-            partition: its dominant class.
-            limit: the largest number of ids to return, from 1 to `MAX_MEMBERS`.
-            ambiguous: whether to prefer records with a low probability of the dominant class; the order may be
-                approximate. Otherwise any records of the partition are returned.
-
-        Raises:
-            InvalidParameterError: an argument is out of range.
-        """
-        self._check_open()
-        partition = integer_given("partition", partition, 0, self.config.classes - 1)
-        instance_given("ambiguous", ambiguous, bool)
-        return self._members(partition, integer_given("limit", limit, 1, MAX_MEMBERS), ambiguous)
-
-    def cells_per_partition(self) -> NDArray[np.int64]:
-        """Count the cells of each partition that hold records: (C,) int64."""
-        self._check_open()
-        return cells_per_partition(self._cells())
 
     def refresh(self) -> bool:
         """Move to the newest state that any writer has committed, and return whether that state is a new one.
@@ -303,7 +296,3 @@ class SemanticIndex(Backend):
         """Check that the index is open, and read ids or keys as a caller passes them; see `ids_or_keys`."""
         self._check_open()
         return ids_or_keys(self.config.keys, ids, self._keys, must_exist=must_exist)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedIndexError

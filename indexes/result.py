@@ -239,6 +239,15 @@ class SearchResult:
         for name in _ARRAYS:
             getattr(self, name)[rows] = getattr(part, name)
 
+    def at_places(self, places: NDArray[np.int64]) -> SearchResult:
+        """Return each query's results at these (nq, m) places, in this order; what the search did stays."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return SearchResult(**arrays | {name: np.take_along_axis(arrays[name], places, axis=1) for name in _PER_RECORD})
+
+    def first(self, k: int) -> SearchResult:
+        """Return the first k results of each query."""
+        return self.at_places(np.broadcast_to(np.arange(k), (len(self), k)))
+
     def filled_up(self, more: SearchResult) -> SearchResult:
         """Return this result with its empty slots filled with the records of another one, marked as `filled`.
 

@@ -16,6 +16,10 @@ DEFAULT_SHORTLIST
     is ten times DEFAULT_K: codes of 64 bits order records coarsely, so the ten best by exact distance are chosen among
     the hundred nearest by code. A shortlist of None re-ranks every relevant record.
 
+DEFAULT_DUPLICATE_BITS, DEFAULT_DUPLICATE_DISTANCE
+    Two records are near-duplicates if their codes differ in at most this number of bits and their features, of length
+    1, are at most this far apart.
+
 Source: Varga and Szirányi, "Fast content-based image retrieval using convolutional neural network and hash function"
 (the cutoff). The other two defaults are choices of this library; benchmarks state which values they use.
 
@@ -29,3 +33,7 @@ DEFAULT_K = 10
 DEFAULT_CUTOFF = 0.2
 
 DEFAULT_SHORTLIST = 100
+
+DEFAULT_DUPLICATE_BITS = 12
+
+DEFAULT_DUPLICATE_DISTANCE = 0.25

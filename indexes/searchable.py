@@ -20,12 +20,14 @@ from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError
 from semcut.indexes.id_checks import refuse_unknown
+from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_features, build_scanner, changed_rows
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.beyond_cutoff import Search, search_beyond
 from semcut.indexes.search.choose_search import build_search
 from semcut.indexes.search.prepared_selections import PreparedSelections
+from semcut.indexes.search.range_search import search_range
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.storage.cut_files import require_frames
 from semcut.indexes.storage.id_map import IdMap
@@ -147,6 +149,20 @@ class Searchable:
         assert matching is not None
         matching[snapshot.columns.removed] = False
         return np.flatnonzero(matching)
+
+    def search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+        """Find all records of the snapshot within a radius of each query; arguments as for `search`."""
+
+        def search() -> list[RangeHits]:
+            snapshot = self.snapshot
+            snapshot.columns.require_searchable()
+            with_scores = is_scored(snapshot.cells.config, queries, SearchParams(), snapshot.normalised)
+            if not len(snapshot):
+                return [RangeHits.none()] * len(queries)
+            columns, cells = snapshot.columns, snapshot.cells
+            return search_range(columns, cells, self.scanner, self._similarity, queries, params, with_scores)
+
+        return self.read(search)
 
     def publish(self, after: Snapshot) -> None:
         """Make searches see another snapshot. If this raises, only `restore` makes the index usable again."""

@@ -13,7 +13,9 @@ from semcut.indexes.config import IndexConfig, SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import StorageError
 from semcut.indexes.kernels import kernel_cache
+from semcut.indexes.progress import silent
 from semcut.indexes.scoring.equations import Similarity
+from semcut.indexes.search.record_pairs import RecordPairs
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.store import Store
 
@@ -43,6 +45,8 @@ def load_kernels() -> None:
     searchable.publish(store.write(None, np.array([0])))
     searchable.search(records, SearchParams(k=1, shortlist=2), None)
     searchable.scanner.search(records.codes, np.zeros((_RECORDS, 1), np.int64), 1)
+    pairs = RecordPairs(searchable.snapshot, 0, 0.0, compiled=True)
+    list(pairs.pairs(np.arange(_RECORDS, dtype=np.int32), everywhere=True, progress=silent))
     uncalled = [each.py_func.__qualname__ for each in jit.KERNELS if not each.signatures]
     if uncalled:
         raise RuntimeError(f"`load_kernels` does not call {', '.join(uncalled)}")

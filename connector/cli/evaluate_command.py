@@ -155,7 +155,7 @@ def evaluate_encodings(
     """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
-    chosen = connector.defaults.params(**settings).model_dump(exclude={"fill"})
+    chosen = connector.defaults.params(**settings).model_dump(include={"k", "cutoff", "shortlist", "ranking"})
     records = connector.labels(classes) if records is None else records
     return measure(connector.index, records, queries, labels, classes, **chosen)
 

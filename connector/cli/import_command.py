@@ -20,7 +20,7 @@ from semcut.connector.cli.terminal import print_json, print_line, progress_bar
 )
 @json_option
 def import_(file: Path, out: Path, any_mass: bool, as_json: bool) -> None:
-    """Make an index of the encodings in a FILE: .parquet, .npz or .npy.
+    """Make an index of the encodings in a FILE: .parquet, .npz, .npy.
 
     The columns, arrays or fields of the file are probabilities, codes and features, and optionally ids and uris; the
     guide "Encodings" describes them. A file of `semcut export` becomes the index that was exported.

@@ -44,6 +44,16 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
     show_default=True,
     help="Fill places that relevant records leave with the best of the others.",
 )
+@click.option("--exclude-self", is_flag=True, help="Leave the records of the images themselves out of the results.")
+@click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="How much results shall differ from one another, below 1.",
+)
+@click.option("--together", is_flag=True, help="Make one query of all images: records that are like all of them.")
+@click.option("--less-like", type=PATH, multiple=True, help="Image that results shall be less like. Repeatable.")
 @click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
@@ -52,7 +62,8 @@ def search(
 ) -> None:  # fmt: skip
     """Find the records of INDEX that are most similar to each image.
 
-    An image that cannot be read is named, the others are answered, and the exit status is 1.
+    An image that cannot be read is named, the others are answered, and the exit status is 1. An image of --less-like
+    that cannot be read is an error.
     """
     from semcut.connector.data.decoding_pool import POOL
 
@@ -68,22 +79,34 @@ def search(
         roots, records = connector.roots, len(connector.index)
     print_skipped(skipped)
     failed = dict(skipped)
-    answered = [(str(image), hits) for image, hits in zip(images, found, strict=True) if str(image) not in failed]
+    if settings["together"]:
+        names = [str(image) for image in images if str(image) not in failed]
+        answered = [(names[0], found[0])] if names else []
+    else:
+        names = list(map(str, images))
+        answered = [(name, hits) for name, hits in zip(names, found, strict=True) if name not in failed]
     if picture is not None and answered:
         write_contact_sheet([image for image, _ in answered], [hits for _, hits in answered], picture, roots)
     if as_json:
-        print_json(
-            [
-                {"image": str(image), "hits": [asdict(hit) for hit in hits]}
-                | ({"error": failed[str(image)]} if str(image) in failed else {})
-                for image, hits in zip(images, found, strict=True)
-            ]
-        )
+        print_json(_content(list(map(str, images)), found, failed, together=settings["together"]))
     else:
         for name, hits in answered if records else ():  # opening it has said that it has none
-            _show_hits(name, hits)
+            _show_hits(" + ".join(names) if settings["together"] else name, hits)
     if failed:
         sys.exit(1)
+
+
+def _content(
+    images: list[str], found: Sequence[Sequence[Hit]], failed: dict[str, str], *, together: bool
+) -> list[dict[str, Any]]:
+    """Return the JSON of the results of each image, or of all images together."""
+    if together:
+        hits = [asdict(hit) for hit in found[0]]
+        return [{"images": images, "hits": hits} | ({"errors": failed} if failed else {})]
+    return [
+        {"image": image, "hits": [asdict(hit) for hit in hits]} | ({"error": failed[image]} if image in failed else {})
+        for image, hits in zip(images, found, strict=True)
+    ]
 
 
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:

@@ -39,6 +39,7 @@ def search_exhaustively(
     cutoff: float | None,
     ranking: Ranking,
     fill: bool,
+    exclude_self: bool = False,
     scored: bool,
     stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
@@ -47,7 +48,7 @@ def search_exhaustively(
     Args:
         index: index to read; it is not closed here.
         query: one query.
-        k, cutoff, ranking, fill: as for `SemanticIndex.search`.
+        k, cutoff, ranking, fill, exclude_self: as for `SemanticIndex.search`.
         scored: whether all records of the index have features of length 1, so that Eq. 4, the fused score, is defined.
             One batch does not show this.
         stop: called before every batch; if it returns True, the comparison ends without a result.
@@ -61,7 +62,9 @@ def search_exhaustively(
             raise DataError("the client has disconnected")
         with BruteForceIndex(index.config) as reference:
             reference.add(batch)
-            found = reference.search(query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=fill)
+            found = reference.search(
+                query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=fill, exclude_self=exclude_self
+            )
         best = _merge([best, found], k, ranking)  # `found` would keep the records of its index in memory
     if not scored:
         best.scores[best.ids >= 0] = np.nan

@@ -59,6 +59,13 @@ class SearchRequest(_Message):
     )
     ranking: Ranking | None = Field(default=None, description="Order of the records; by default that of the index.")
     fill: bool = Field(default=True, description="Fill places that relevant records leave with the best of the others.")
+    exclude_self: bool = Field(default=False, description="Leave the record with this `id` out of the results.")
+    diversity: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="How much the records shall differ from one another; 0: not at all.",
+    )
     explain: bool = Field(default=False, description="Also return what pruning left of each partition.")
     compare: bool = Field(default=False, description="Also compare the query with every record, which is slow.")
 
@@ -68,6 +75,10 @@ class SearchRequest(_Message):
             raise ValueError("give an id or an image, one of the two")
         if self.no_cutoff and self.cutoff is not None:
             raise ValueError("give a cutoff or no_cutoff, not both")
+        if self.exclude_self and self.id is None:
+            raise ValueError("exclude_self is for a record: give an id, or no exclude_self")
+        if self.compare and self.diversity:
+            raise ValueError("compare is for the best records: give it without diversity")
         if self.shortlist is not None and self.shortlist < self.k:
             raise ValueError(f"a shortlist of {self.shortlist} cannot give k = {self.k} records")
         return self

@@ -223,6 +223,8 @@ class ExploreService:
             shortlist=request.shortlist,
             ranking=request.ranking or "own",
             fill=request.fill,
+            exclude_self=request.exclude_self,
+            diversity=request.diversity,
         )
         query, uri = self._query(request)
         start = time.perf_counter()
@@ -261,6 +263,7 @@ class ExploreService:
             cutoff=params.cutoff,
             ranking=params.ranking,
             fill=params.fill,
+            exclude_self=params.exclude_self,
             scored=not np.isnan(result.scores).any(),
             stop=stop,
         )

@@ -6,7 +6,9 @@ In reading order:
     encoder        `Encoder`: turn images into `Encodings`, batch by batch
     image_index    `Connector`: add image files to an index, search the index by image
     empty_index, linked_network    create the index of a connector; load the network that made one
+    image_queries_of   turn images into queries: each alone or all together, less like others
     contact_sheet  draw search results as one picture
+    duplicates_page    write groups of near-duplicates as one HTML page
 
 Keep an index in step with the files of its images:
 
@@ -22,6 +24,6 @@ Keep an index in step with the files of its images:
     uri_patterns   find records by patterns of their uris
 
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
-about `connector.json`. `encoder`, `image_index`, `linked_network`, `relinking` and `reencoding` need torch; the others
-do not.
+about `connector.json`. `encoder`, `image_index`, `image_queries_of`, `linked_network`, `relinking` and `reencoding`
+need torch; the others do not.
 """

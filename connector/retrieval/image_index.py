@@ -30,6 +30,7 @@ from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.folder_changes import folder_given
 from semcut.connector.retrieval.folder_sync import Synced, sync_folder
 from semcut.connector.retrieval.hits import Hit, hits_of
+from semcut.connector.retrieval.image_queries_of import image_queries, records_of
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
 from semcut.connector.retrieval.model_link import read_link, required_link, write_link
@@ -278,6 +279,10 @@ class Connector:
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking | Own = "own",
         fill: bool = True,
+        exclude_self: bool = False,
+        diversity: float = 0.0,
+        together: bool = False,
+        less_like: Iterable[str | os.PathLike[str] | Image.Image] = (),
         skipped: list[tuple[str, str]] | None = None,
     ) -> list[list[Hit]]:
         """Find the k best records for each image, best first.
@@ -286,6 +291,9 @@ class Connector:
 
         Args:
             cutoff, ranking: "own" are those of the index, which `semcut info` shows.
+            exclude_self: whether the records of the files in `images` are left out: of each, from its own answer.
+            together: whether all images make one query, whose answer is the only one: see `joined_query`.
+            less_like: images that the results of every query shall be less like.
             skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
                 it such an image is an error.
 
@@ -293,20 +301,19 @@ class Connector:
             DataError: an image cannot be read, or `images` holds something else than images.
             InvalidParameterError: an argument is out of range.
         """
-        images = images_given("images", images)
+        images, less = images_given("images", images), images_given("less_like", less_like)
         if skipped is not None:
             instance_given("skipped", skipped, list)
-        params = self.defaults.params(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill)
-        k = min(k, max(1, len(self.index)))  # the result has k slots, however few records there are
-        readable = list(range(len(images)))
-        if skipped is None:
-            queries = self.encoder.encode(images)
-        else:
-            queries, readable = self.encoder.encode_readable(images, skipped)
-        result = self.index.search(queries, **{**params.model_dump(), "k": k})
-        found: list[list[Hit]] = [[] for _ in images]
-        for position, hits in zip(readable, self.hits(result), strict=True):
-            found[position] = hits
+        params = self.defaults.params(
+            k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill, exclude_self=exclude_self,
+            diversity=diversity,
+        )  # fmt: skip
+        joined = flag_given("together", together)
+        records = records_of(images, self.files.ids_of, self.index) if params.exclude_self else None
+        queries = image_queries(self.encoder, images, less, records, together=joined, skipped=skipped)
+        found: list[list[Hit]] = [[] for _ in (images[:1] if joined else images)]
+        for position, hits in zip(queries.images, self.hits(queries.search(self.index, params)), strict=True):
+            found[0 if joined else position] = hits
         return found
 
     def labels(self, classes: Sequence[str]) -> RecordLabels:

@@ -37,6 +37,8 @@ class SearchDefaults:
         shortlist: int | None,
         ranking: Ranking | Own,
         fill: bool = True,
+        exclude_self: bool = False,
+        diversity: float = 0.0,
     ) -> SearchParams:
         """Return the parameters of a search, with the defaults in place of "own".
 
@@ -49,6 +51,8 @@ class SearchDefaults:
             shortlist=shortlist,
             ranking=self.ranking if isinstance(ranking, str) and ranking == "own" else ranking,
             fill=fill,
+            exclude_self=exclude_self,
+            diversity=diversity,
         )
 
     def content(self) -> dict[str, Any]:

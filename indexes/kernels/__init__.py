@@ -3,8 +3,8 @@
     jit.py            the decorators `kernel`, `compiled` and `compiled_sum`, and the private parts of numba behind them
     kernel_cache.py   the directory of compiled kernels, and the process that fills it; works without numba
 
-Two modules of `indexes` use them: `warmup.py` compiles or loads all kernels, by one small add, remove and search; and
-`engine_switch.py` moves an open index to the compiled search as soon as the kernels are ready.
+Two modules of `indexes` use them: `warmup.py` compiles or loads all kernels, by one small add, remove, search and
+comparison; and `engine_switch.py` moves an open index to the compiled search as soon as the kernels are ready.
 
 The kernels are in the same directory as the vectorised code that does the same, in files named `*_numba.py`, which
 contain all numba kernels. A digest of all these files names the directory of the cache: a change to one of them, or to
@@ -21,6 +21,7 @@ Each step of a search, as a kernel (compiled, query by query) and vectorised wit
     ties at one distance      search/tie_order_numba.mixed, push, replace_top       search/tie_order.first
     rank                      search/rank_numba.rank                           search/rank.rank
     Eq. 1, Eq. 4, distance    scoring/equations_numba                          scoring/equations
+    pairs of near records     search/near_pairs_numba.find_candidates           search/near_pairs.near_pairs
     all steps in order        search/search_numba.search                       search/vectorised.VectorisedSearch
 
 Both give the same answers, bit for bit. The values in a result are sums in float64, rounded to float32, and the order

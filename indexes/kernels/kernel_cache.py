@@ -43,6 +43,7 @@ _HERE = Path(__file__).parent
 _INDEXES = _HERE.parent
 _SOURCES = (
     "kernels/jit.py",
+    "search/near_pairs.py",
     "search/numba_arrays.py",
     "encodings.py",
     "pruning/cell_table.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,14 +20,18 @@ from semcut.indexes.milvus.reader import ATTEMPTS, EVERY_ID, contention_error
 from semcut.indexes.milvus.schema import UNNORMALISED, WITH_URI, Schema
 from semcut.indexes.milvus.server_scanner import ServerScanner, TooManyRecordsError
 from semcut.indexes.milvus.shared_state import SharedState, SharedView
+from semcut.indexes.range_result import RangeHits, RangeParams, refuse_many
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.beyond_cutoff import search_beyond
+from semcut.indexes.search.range_search import search_range
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
 
 QUERIES_PER_CHUNK = 256
 """Queries that are searched together and share the records that they fetch."""
+
+_Found = TypeVar("_Found")
 
 _PAUSE = 0.05  # seconds before the third attempt, longer before each further one
 
@@ -74,25 +79,59 @@ class ConsistentSearch:
             ServerError: other clients change the records faster than they can be read.
         """
         order = np.argsort(queries.probabilities.argmax(axis=1), kind="stable")
-        for attempt in range(ATTEMPTS):
-            strong = self._strong or attempt > 0
-            view = self._shared.view(strong=strong)
+
+        def search(view: SharedView, strong: bool) -> tuple[SearchResult, int]:
             eq4_applies = scored(self.normalised(view))
             if not len(queries) or not len(view.cells):
-                return SearchResult.empty(len(queries), params.k)
+                return SearchResult.empty(len(queries), params.k), 0
             parts, missed = [], 0
             for start in range(0, len(queries), QUERIES_PER_CHUNK):
                 chunk = queries[order[start : start + QUERIES_PER_CHUNK]]
                 part, missed_here = self._search_chunk(chunk, params, view, eq4_applies, strong, trace)
                 parts.append(part)
                 missed += missed_here
+            return SearchResult.concatenate(parts).in_order(np.argsort(order)), missed
+
+        return self._repeated(search)
+
+    def search_range(self, queries: Encodings, params: RangeParams, scored: Callable[[bool], bool]) -> list[RangeHits]:
+        """Find all records within a radius of each query; arguments and errors as for `search`."""
+
+        def search(view: SharedView, strong: bool) -> tuple[list[RangeHits], int]:
+            eq4_applies = scored(self.normalised(view))
+            if not len(view.cells):
+                return [RangeHits.none()] * len(queries), 0
+            parts, missed = [], 0
+            for query in range(len(queries)):  # alone: together, queries keep more records than one request may fetch
+                scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
+                one = queries[[query]]
+                parts += search_range(scanner, view.cells, scanner, self._similarity, one, params, eq4_applies)
+                missed += scanner.missed
+                refuse_many(sum(len(hits.ids) for hits in parts))
+            return parts, missed
+
+        return self._repeated(search)
+
+    def _repeated(self, search: Callable[[SharedView, bool], tuple[_Found, int]]) -> _Found:
+        """Search, and search again in the newest state while records vanish meanwhile.
+
+        Args:
+            search: takes a state and whether to see everything that was written; returns what it has found, and the
+                number of records that had vanished before they were fetched.
+
+        Raises:
+            ServerError: other clients change the records faster than they can be read.
+        """
+        for attempt in range(ATTEMPTS):
+            strong = self._strong or attempt > 0
+            view = self._shared.view(strong=strong)
+            found, missed = search(view, strong)
             if not missed and (not self._strong or self._shared.unchanged(view)):
-                break
+                return found
             time.sleep(_PAUSE * attempt)
-        else:
-            if missed:
-                raise contention_error()
-        return SearchResult.concatenate(parts).in_order(np.argsort(order))
+        if missed:
+            raise contention_error()
+        return found
 
     def normalised(self, view: SharedView) -> bool:
         """Return whether all features of the index are L2-normalised."""

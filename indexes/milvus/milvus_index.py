@@ -30,6 +30,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -61,6 +62,7 @@ from semcut.indexes.milvus.shared_rows import shared_collection_name
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.milvus.writer import Writer
 from semcut.indexes.pruning.cells import Cells
+from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
 
@@ -356,3 +358,6 @@ class MilvusIndex(SemanticIndex):
             return is_scored(self.config, queries, params, normalised)
 
         return self._searcher.search(queries, params, scored, trace)
+
+    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+        return self._searcher.search_range(queries, params, partial(is_scored, self.config, queries, SearchParams()))

@@ -28,6 +28,7 @@ from semcut.indexes.config import SearchParams, search_params
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search.without_self import WithoutSelf
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 
 EVERY = -1.0
@@ -70,6 +71,8 @@ def search_beyond(
         records: returns the number of records in the index, at least 1. Called only if places are left.
         trace: collects times and counts of all searches.
     """
+    if params.exclude_self:
+        engine = WithoutSelf(engine)
     if params.cutoff is not None:
         result = engine.search(queries, params, scored, np.full(len(queries), params.cutoff), trace)
         if not params.fill:

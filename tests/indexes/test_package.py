@@ -37,7 +37,9 @@ def test_the_names_that_are_exported():
         "InvalidParameterError",
         "LockedError",
         "MissingDependencyError",
+        "NearDuplicates",
         "NotAnIndexError",
+        "RangeResult",
         "Records",
         "SearchHit",
         "SearchParams",
@@ -49,6 +51,8 @@ def test_the_names_that_are_exported():
         "StorageError",
         "UnknownIdError",
         "attribute",
+        "joined_query",
+        "near_duplicates",
     ]
     assert all(hasattr(indexes, name) for name in indexes.__all__)
 

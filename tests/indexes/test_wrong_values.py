@@ -24,6 +24,8 @@ from semcut.indexes import (
     SearchResult,
     SearchTrace,
     SemcutError,
+    joined_query,
+    near_duplicates,
 )
 from semcut.indexes.attributes.expressions import attribute
 from semcut.indexes.attributes.selections import Among
@@ -72,6 +74,18 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
         (BruteForceIndex, {"config": CONFIG}),
         (index.similarity.weights, {"probabilities": batch.probabilities}),
         (result.__getitem__, {"query": 0}),
+        (index.search_range(batch, radius=1).__getitem__, {"query": 0}),
+        (joined_query, {"queries": batch, "less_like": batch, "weight": 0.5}),
+        (
+            near_duplicates,
+            {
+                "index": index,
+                "max_hamming": 3,
+                "max_distance": 0.5,
+                "everywhere": False,
+                "progress": None,
+            },
+        ),
         (result.to_frame, {"library": None}),
         (attribute, {"name": "price"}),
         (attribute("price").__lt__, {"value": 3}),
@@ -81,7 +95,7 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
     ]
     valid = {
         "queries": batch, "encodings": batch[:0], "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance",
-        "fill": True, "where": "price < 3", "among": [1, 2],
+        "fill": True, "where": "price < 3", "among": [1, 2], "exclude_self": False, "diversity": 0.0, "radius": 1.0, "by": "distance",
         "trace": None, "ids": [], "batch_size": 10, "after": -1, "partition": 0, "limit": 3, "ambiguous": False,
         "progress": None, "path": path.with_name("backup"),
     }  # fmt: skip

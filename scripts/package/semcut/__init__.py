@@ -50,7 +50,9 @@ if TYPE_CHECKING:
         InvalidParameterError,
         LockedError,
         MissingDependencyError,
+        NearDuplicates,
         NotAnIndexError,
+        RangeResult,
         Records,
         SearchHit,
         SearchParams,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
         StorageError,
         UnknownIdError,
         attribute,
+        joined_query,
+        near_duplicates,
     )
 
 __all__ = [
@@ -94,7 +98,9 @@ __all__ = [
     "InvalidParameterError",
     "LockedError",
     "MissingDependencyError",
+    "NearDuplicates",
     "NotAnIndexError",
+    "RangeResult",
     "Records",
     "SearchHit",
     "SearchParams",
@@ -109,6 +115,8 @@ __all__ = [
     "UnknownIdError",
     "adopt",
     "attribute",
+    "joined_query",
+    "near_duplicates",
     "train",
 ]
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "backup INDEX NEW",
     "restore INDEX NEW",
     "remove INDEX --id 0 --dry-run",
+    "duplicates INDEX --page HTML",
     "export INDEX TABLE",
     "import RECORDS --out NEW",
     "train IMAGES --out NEW --image-size 16 --epochs 1 --start NETWORK --weights WEIGHTS",
@@ -44,7 +45,7 @@ COMMANDS = (
     "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "relink INDEX --model NETWORK",
-    "search INDEX IMAGE --model NETWORK --picture PICTURE",
+    "search INDEX IMAGE --model NETWORK --picture PICTURE --less-like IMAGE",
     "evaluate INDEX IMAGES --labels IMAGES --model NETWORK",
     "calibrate INDEX IMAGES --model NETWORK --miss 90%",
     "explore INDEX --model NETWORK --no-browser --port 0",
@@ -56,6 +57,7 @@ COMMANDS = (
 )
 RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safetensors", "IMAGES": "images",
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
+         "HTML": "new.html",
          "GRAPH": "network.onnx", "TENSORS": "weights.safetensors", "VECTORS": "vectors.npy", "NAMES": "names.txt",
          "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images",
          "DIRECTORY": "images"}  # fmt: skip
@@ -73,6 +75,7 @@ USABLE = {
     "NEW": FOLDERS,
     "FOLDER": FOLDERS | {"images", *DIRECTORIES},
     "PICTURE": FILES | {"missing/folder", "pipe", "/dev/null"},
+    "HTML": FILES | {"missing/folder", "pipe", "/dev/null"},
     "REPORT": FILES | {"long" * 100, "pipe", "socket", "/dev/null", "/dev/full"},
     "JOURNAL": FILES | {"missing/folder"},
     "IMAGES": {"images.tar"},

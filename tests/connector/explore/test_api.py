@@ -110,6 +110,33 @@ def test_compare_agrees_with_a_search_without_a_shortlist(ranking, cutoff, clien
         assert compared["hits"] == answer["hits"]
 
 
+def test_a_search_leaves_the_record_out_and_makes_results_differ(client, connector):
+    for one in (0, 1441):
+        record = connector.index.get([one])
+        for settings in ({"exclude_self": True}, {"diversity": 0.5}, {"exclude_self": True, "diversity": 0.9}):
+            answer = client.post("/search", json={"id": one, "k": 6, **settings}).json()
+            expected = connector.index.search(record, k=6, **settings)
+            assert [hit["record"]["id"] for hit in answer["hits"]] == list(map(str, expected.ids[0].tolist()))
+        whole = {"id": one, "k": 6, "shortlist": None, "exclude_self": True, "compare": True}
+        compared = client.post("/search", json=whole).json()["compared"]
+        assert compared["same"]
+        assert str(one) not in [hit["record"]["id"] for hit in compared["hits"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"id": 0, "diversity": 0.5, "compare": True}, "compare is for the best records: give it without diversity"),
+        ({"id": 0, "diversity": 1}, "diversity"),
+        ({"image": "aGk=", "exclude_self": True}, "exclude_self is for a record: give an id"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message, client):
+    answer = client.post("/search", json=settings)
+    assert answer.status_code == 422
+    assert message in answer.json()["error"]
+
+
 def test_compare_names_the_records_that_a_shortlist_missed(client):
     differing = 0
     for one in range(0, 1400, 100):

@@ -18,6 +18,7 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
+    near_duplicates,
     search_tuning,
 )
 from semcut.indexes.milvus import MilvusIndex, connection, consistent_search, reader, schema, server_scanner
@@ -349,3 +350,26 @@ def test_all_numbers_of_a_result_are_of_the_same_types(make, config, batch):
     for name in (*RANKED, "partitions", "cells", "codes", "cut_off"):
         assert getattr(found, name).dtype == getattr(expected, name).dtype
         assert getattr(found, name).shape == getattr(expected, name).shape
+
+
+@settings(FEW_EXAMPLES, max_examples=examples(8))
+@given(world=small_worlds(), tuning=tunings, by=st.sampled_from(["distance", "hamming"]))
+def test_ranges_and_other_arrangements_are_the_same(backend, world, tuning, by):
+    """Records within a radius, searches without the own record, and results that differ from one another."""
+    with tuned(tuning), in_each_index(backend, world) as (index, _, reference):
+        for cutoff, ranking in list(each(world))[:2]:
+            radius = int(np.median(world.hammings())) if by == "hamming" and len(world.records) else 1
+            for given_cutoff in (cutoff, None):
+                options = {"radius": radius, "by": by, "cutoff": given_cutoff}
+                found, expected = (one.search_range(world.queries, **options) for one in (index, reference))
+                for name in ("offsets", "ids", "distances", "relevance", "scores", "hamming"):
+                    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+            queries = world.records[:4]
+            options = {"k": 3, "cutoff": cutoff, "shortlist": 7, "ranking": ranking, "exclude_self": True}
+            assert_same(index.search(queries, **options), reference.search(queries, **options))
+            options |= {"diversity": 0.4}
+            assert_same(index.search(queries, **options), reference.search(queries, **options))
+        for everywhere in (False, True):
+            options = {"max_hamming": world.config.bits // 3, "max_distance": 0.5, "everywhere": everywhere}
+            found, expected = (near_duplicates(one, **options) for one in (index, reference))
+            assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]

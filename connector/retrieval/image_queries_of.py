@@ -1,0 +1,112 @@
+"""Turn images into the queries of one search: each image alone, or all of them together, less like others.
+
+A query of one image has the id of the record of its file, if the index has one, so that the search can leave it out. A
+query of several has no record of its own: their records are dropped from its results, of which enough are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from semcut.connector.retrieval.encoder import Encoder
+from semcut.indexes import Encodings, SearchResult, SemanticIndex, joined_query
+from semcut.indexes.config import SearchParams
+from semcut.indexes.search.diversity import diversified
+
+
+@dataclass(frozen=True)
+class ImageQueries:
+    """The queries that images make.
+
+    Attributes:
+        encodings: the queries.
+        images: the position, among the images, of the image of each query; of a joined query, of its first image.
+        own: (m,) int64, ids of records that the results of a joined query leave out.
+    """
+
+    encodings: Encodings
+    images: list[int]
+    own: NDArray[np.int64]
+
+    def search(self, index: SemanticIndex, params: SearchParams) -> SearchResult:
+        """Search an index with these queries; the result has at most as many slots as the index has records."""
+        params = params.model_copy(update={"k": min(params.k, max(1, len(index)))})
+        if not len(self.own):
+            return index.search(self.encodings, **params.model_dump())
+
+        def among_others(queries: Encodings, wanted: SearchParams) -> SearchResult:
+            k, more = wanted.k, len(self.own)
+            size = None if wanted.shortlist is None else wanted.shortlist + more
+            plain = {"k": k + more, "shortlist": size, "exclude_self": False, "diversity": 0.0}
+            found = index.search(queries, **{**wanted.model_dump(), **plain})
+            return found.at_places(np.argsort(np.isin(found.ids, self.own), axis=1, kind="stable")[:, :k])
+
+        search = diversified(among_others, index.get) if params.diversity else among_others
+        return search(self.encodings, params)
+
+
+def image_queries(
+    encoder: Encoder,
+    images: Sequence[str | Image.Image],
+    less_like: Sequence[str | Image.Image],
+    records: NDArray[np.int64] | None,
+    *,
+    together: bool,
+    skipped: list[tuple[str, str]] | None,
+) -> ImageQueries:
+    """Encode images as queries.
+
+    Args:
+        encoder: encodes them.
+        images: the images of the queries.
+        less_like: images that the results of every query shall be less like.
+        records: (n,) int64, the id of the record of each image, one that no record has for an image without a record;
+            None if no record is left out.
+        together: whether all images make one query.
+        skipped: gets a pair (image, reason) for each image of a query that cannot be read; None for an error.
+
+    Raises:
+        DataError: an image cannot be read.
+        InvalidParameterError: nothing is left of a query, see `joined_query`.
+    """
+    if skipped is None:
+        encoded, positions = encoder.encode(images), list(range(len(images)))
+    else:
+        encoded, positions = encoder.encode_readable(images, skipped)
+    others = encoder.encode(less_like)
+    own = np.empty(0, np.int64) if records is None else records[positions]
+    if together and positions:
+        return ImageQueries(joined_query(encoded, others), positions[:1], np.unique(own))
+    if len(others) and positions:
+        encoded = Encodings.concatenate([joined_query(encoded[[place]], others) for place in range(len(positions))])
+    if records is not None:
+        encoded = Encodings(
+            probabilities=encoded.probabilities, codes=encoded.codes, features=encoded.features, ids=own, any_mass=True
+        )
+    return ImageQueries(encoded, positions, own[:0])
+
+
+def records_of(
+    images: Sequence[str | Image.Image], ids_of: Callable[[list[str]], NDArray[np.int64]], index: SemanticIndex
+) -> NDArray[np.int64]:
+    """Return the id of the record of each image, or an id that no record has: (n,) int64.
+
+    Args:
+        images: files, and pictures of Pillow, which have no record.
+        ids_of: returns the ids of the records of files, -1 for a file without one.
+        index: the index.
+    """
+    files = [image for image in images if isinstance(image, str)]
+    ids = dict(zip(files, ids_of(files).tolist(), strict=True))
+    found = np.array([ids.get(image, -1) if isinstance(image, str) else -1 for image in images], np.int64)
+    if (found < 0).any():
+        free = index.next_id()
+        if free > np.iinfo(np.int64).max:
+            free = int(np.setdiff1d(np.arange(len(index) + 1), index.ids())[0])
+        found[found < 0] = free
+    return found
