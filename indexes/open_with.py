@@ -1,7 +1,7 @@
 """Open an index and read what is beside it, such as the link to its network, both of one moment.
 
 An index can be replaced by another one at any moment, by `semcut restore` or `semcut sync --reencode`. An open index
-stays the former one, while a file that is read by its path is that of the later one. So whoever needs both asks, after
+stays the former one, while a file that is read by its path is that of the later one. So `open_with` asks, after
 reading, whether the directory still holds the index that is open, and begins again if it does not.
 """
 

@@ -166,6 +166,7 @@ class Store:
             StorageError: as for `backup`, or the directory is no more that of this store, so other files there are not.
         """
         fits = self._index.require_same_directory
+        fits()  # before all is copied
         backup(snapshot, self.path, path.absolute(), progress, beside or self.beside(snapshot), fits)
 
     def unchanged(self, snapshot: Snapshot) -> bool:
