@@ -36,6 +36,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
+    from semcut.indexes.open_with import open_with
 
     link = required_link(index)
     if model is not None:
@@ -54,7 +55,10 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         roots += found.roots
     if not files:
         raise DataError(f"there are no images to add in {', '.join(images)}")
-    with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
+    opened, link = open_with(  # again, because another index may have replaced it since
+        lambda: FaissIndex.open(index, engine="faiss"), lambda _: required_link(index)
+    )
+    with opened, progress_bar("Encoding", quiet=as_json) as progress:
         done = add_paths(
             IndexedFiles(opened, index, link.root), index, files, lambda: network_encoder(index, link, model, device),
             progress, copies=False, roots=roots, work=sorted(map(os.path.abspath, images)), dry_run=dry_run,

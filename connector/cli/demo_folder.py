@@ -124,13 +124,13 @@ def delete_index_of_demo(out: Path, roots: Sequence[str], files: Sequence[str]) 
     from semcut.connector.data.image_uris import paths_of
     from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes import FaissIndex
+    from semcut.indexes.open_with import open_with
 
     if not is_index_of_demo(out, roots):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished
-        index = FaissIndex.open(out / INDEX)
-    link = read_link(out / INDEX)
+        index, link = open_with(lambda: FaissIndex.open(out / INDEX), lambda _: read_link(out / INDEX))
     with index:
         others = set(paths_of(index.uris(index.ids()), None if link is None else link.root)) - set(files)
     if others:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 @json_option
 def info(index: Path, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
+    from semcut.indexes.open_with import open_with
     from semcut.indexes.storage.store import Store
     from semcut.indexes.unfinished import unfinished
 
-    store = Store.open(index)  # opening a `FaissIndex` would also load its search engine
+    store, made = open_with(  # opening a `FaissIndex` would also load its search engine
+        lambda: Store.open(index), lambda opened: _network_facts(index, opened.snapshot)
+    )
     try:
         stats, config, version = store.snapshot.stats(), store.config, store.snapshot.committed.version
-        made = _network_facts(index, store.snapshot)
     finally:
         store.close()
     missing = unfinished(index, stats.records)

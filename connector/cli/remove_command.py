@@ -39,11 +39,12 @@ def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run
     from semcut.connector.retrieval.uri_patterns import ids_by_uri
     from semcut.indexes import DamagedIndexError, FaissIndex
     from semcut.indexes.id_checks import refuse_unknown
+    from semcut.indexes.open_with import open_with
 
     if not ids and not patterns:
         raise click.UsageError("nothing to remove: give --id N or --uri PATTERN")
-    with FaissIndex.open(index, engine="faiss") as opened:
-        link = read_link(index)
+    opened, link = open_with(lambda: FaissIndex.open(index, engine="faiss"), lambda _: read_link(index))
+    with opened:
         root = None if link is None else link.root
         given = np.unique(np.array(ids, np.int64)) if ids else np.empty(0, np.int64)
         refuse_unknown(given, np.where(opened.contains(given), 0, -1))

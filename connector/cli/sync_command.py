@@ -48,12 +48,13 @@ def sync(
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
+    from semcut.indexes.open_with import open_with
 
     if reencode and model is None:
         raise click.UsageError("--reencode encodes all images again: give the network with --model")
     index = Path(os.path.realpath(index)) if reencode else index
-    with FaissIndex.open(index, engine="faiss") as opened, progress_bar("Encoding", quiet=as_json) as progress:
-        link = required_link(index)
+    opened, link = open_with(lambda: FaissIndex.open(index, engine="faiss"), lambda _: required_link(index))
+    with opened, progress_bar("Encoding", quiet=as_json) as progress:
         if model is not None:
             require_network(model, None if reencode else link.sha256)
         given = link.folder if folder is None else str(folder)

@@ -15,6 +15,7 @@ from semcut.connector.retrieval.model_link import LINK, link_content, read_conte
 from semcut.indexes import FaissIndex, IndexConfig
 from semcut.indexes.argument_checks import callback_given, flag_given, path_given
 from semcut.indexes.errors import DataError, require
+from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.unfinished import adding
@@ -50,8 +51,9 @@ def export_encodings(
     _require_pyarrow()
     from semcut.connector.exchange.parquet_files import write_parquet
 
-    with FaissIndex.open(place, engine="faiss") as opened:
-        write_parquet(opened, target, read_content(place), progress or silent)
+    opened, link = open_with(lambda: FaissIndex.open(place, engine="faiss"), lambda _: read_content(place))
+    with opened:
+        write_parquet(opened, target, link, progress or silent)
         return len(opened)
 
 

@@ -26,6 +26,7 @@ from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaul
 from semcut.indexes import Encodings, FaissIndex, StorageError
 from semcut.indexes.errors import CheckpointError
 from semcut.indexes.index import SemanticIndex
+from semcut.indexes.open_with import open_with
 
 Warn = Callable[[str], None]
 
@@ -96,16 +97,18 @@ def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> Open
         StorageError: the index cannot be used.
         CheckpointError: `model` is given, and does not hold the network that made the index.
     """
-    link = read_link(path)
-    if model is not None:
-        require_network(model, None if link is None else link.sha256)
-    index = FaissIndex.open(path)
-    if link is None or link.sha256 is None:
-        root = None if link is None else link.root
-        return OpenedIndex(index, *_find_network(model, None, device, warn), root=root)
-    network = _find_network(model or network_of(path, link), link.sha256, device, warn)
-    names = network.class_names or network_classes(path)
-    return OpenedIndex(index, names, network.encode, link.sha256, link.defaults, link.root)
+    index, (link, names) = open_with(lambda: FaissIndex.open(path), lambda _: (read_link(path), network_classes(path)))
+    try:
+        if model is not None:
+            require_network(model, None if link is None else link.sha256)
+        if link is None or link.sha256 is None:
+            root = None if link is None else link.root
+            return OpenedIndex(index, *_find_network(model, None, device, warn), root=root)
+        network = _find_network(model or network_of(path, link), link.sha256, device, warn)
+        return OpenedIndex(index, network.class_names or names, network.encode, link.sha256, link.defaults, link.root)
+    except BaseException:
+        index.close()
+        raise
 
 
 def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
@@ -127,7 +130,8 @@ def reopen_stored(path: Path, before: OpenedIndex) -> OpenedIndex:
             raise StorageError("another network made it")
         if not index.in_place:
             raise StorageError("it is being replaced")
-        return replace(before, index=index, root=None if link is None else link.root)
+        defaults, root = (STANDARD, None) if link is None else (link.defaults, link.root)
+        return replace(before, index=index, defaults=defaults, root=root)
     except BaseException:
         index.close()
         raise

@@ -77,8 +77,8 @@ def add_paths(
 
     Raises:
         LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
-        StorageError: the index cannot be written.
-        CheckpointError: the network cannot be loaded; nothing was changed.
+        StorageError: the index cannot be written, or was replaced meanwhile.
+        CheckpointError: the network cannot be loaded, or did not make the index; nothing was changed.
     """
     with files.changing:
         return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
@@ -103,9 +103,12 @@ def _add(
     changed = set(found.changed)
     replaced = sum(uri in changed for uri in wanted)
     if dry_run:
+        files.require_in_place()
         return Indexed(len(wanted) - replaced, skipped, replaced, len(paths) - len(wanted) - len(skipped))
     targets = list(target_ids(files, wanted).items())
     network = encoder() if targets else None
+    if network is not None:
+        files.require_made_by(network.checkpoint.digest)
 
     def change() -> dict[str, str]:
         unreadable = {} if network is None else encode_into(files, network, targets, found.seen, report)

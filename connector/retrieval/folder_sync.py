@@ -104,8 +104,9 @@ def sync_folder(
 
     Raises:
         DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed.
-        LockedError, StorageError: the index cannot be changed.
-        CheckpointError: the network, or what it was trained on, cannot be read; nothing was changed.
+        LockedError, StorageError: the index cannot be changed, or was replaced meanwhile.
+        CheckpointError: the network, or what it was trained on, cannot be read, or it did not make the index; nothing
+            was changed.
     """
     with files.changing:
         return _sync(files, place, folder, encoder, report, whole, dry_run, network)
@@ -119,14 +120,18 @@ def _sync(
     plan = folder_changes(files, folder, left_out)
     if dry_run:
         unreadable = unreadable_files(files, plan.encoded)
+        files.require_in_place()
         return _result(files, plan, unreadable, no_images(files, unreadable))
     if not plan.any and (place is None or not is_marked(place)):
+        files.require_in_place()
         return _result(files, plan, {}, [])
     version = files.index.version
     files.begin()
     if files.index.version != version:  # another process has changed it since it was opened
         plan = folder_changes(files, folder, left_out)
     network = encoder() if plan.encoded else None
+    if network is not None:
+        files.require_made_by(network.checkpoint.digest)
     if place is None:
         return _apply(files, plan, network, report)
     work = sync_id(folder, files.root)

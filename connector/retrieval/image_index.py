@@ -49,6 +49,7 @@ from semcut.indexes.argument_checks import (
 )
 from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError, SemcutWarning
+from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
@@ -167,9 +168,8 @@ class Connector:
         if model is not None:
             path_given("model", model)
         device_named(device)
-        index = FaissIndex.open(path, engine=engine)
+        index, link = open_with(lambda: FaissIndex.open(path, engine=engine), lambda _: required_link(path))
         try:
-            link = required_link(path)
             connector = cls(linked_encoder(path, link, model, device), index, link.roots)
             connector._path, connector.files = Path(path), IndexedFiles(index, Path(path), link.root)
             connector.defaults = link.defaults

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from semcut.connector.data.image_contents import digest_of, in_threads
 from semcut.connector.data.image_uris import canonical_uri, path_of, paths_of, uri_of
 from semcut.connector.retrieval.file_facts import FileFacts, KnownFiles, Unreadable
+from semcut.connector.retrieval.model_link import read_link
 from semcut.connector.retrieval.records_by_uri import canonical_names, first_ids
-from semcut.indexes import Encodings, FaissIndex, SemanticIndex
+from semcut.indexes import CheckpointError, Encodings, FaissIndex, SemanticIndex, StorageError
 
 _SETTLED_NS = 2_000_000_000
 """File systems round times of modification to up to two seconds. A file that was modified less than this ago could
@@ -152,11 +153,40 @@ class IndexedFiles:
         """Become the writer of the index, with the last change of any writer, and drop what is known no more.
 
         Raises:
-            LockedError, StorageError: as for `SemanticIndex.add`.
+            LockedError, StorageError: as for `SemanticIndex.add`; or the images have another folder by now.
         """
         if isinstance(self.index, FaissIndex):
             self.index.begin()
+        link = None if self._place is None else read_link(self._place)
+        if link is not None and link.root != self.root:
+            raise StorageError(
+                f"the folder of the images of {self._place} was {self.root}, and is {link.root} by now: open it again"
+            )
         self.known().prepare(self._number)
+
+    def require_made_by(self, sha256: str) -> None:
+        """Check, after `begin`, that a network is the one that made the index.
+
+        Args:
+            sha256: digest of the network that is to encode images.
+
+        Raises:
+            CheckpointError: the link of the index, which nobody else can change now, has another one.
+        """
+        link = None if self._place is None else read_link(self._place)
+        if link is not None and link.sha256 not in (None, sha256):
+            raise CheckpointError(
+                f"{self._place} was made by another network than the one that is to encode its images: open it again"
+            )
+
+    def require_in_place(self) -> None:
+        """Check, after files beside the index were read, that they were those of this index.
+
+        Raises:
+            StorageError: another index has replaced it, or it was deleted.
+        """
+        if self._place is not None and isinstance(self.index, FaissIndex) and not self.index.in_place:
+            raise StorageError(f"{self._place} was replaced or deleted meanwhile: open it again")
 
     def put(
         self,

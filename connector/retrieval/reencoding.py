@@ -89,6 +89,7 @@ def reencode_folder(
     if dry_run:
         unreadable = unreadable_files(files, [uri for uri, _ in plan.targets])
         _require_readable(files, plan, unreadable)
+        files.require_in_place()
         return _result(files, plan, plan.learned | unreadable)
     with rebuilt(place) as scratch, FaissIndex.create(scratch, config, engine="faiss") as new:
         _write_link(scratch, place, folder, link, network)

@@ -29,6 +29,7 @@ from semcut.connector.retrieval.records_by_uri import known_of_snapshot
 from semcut.connector.retrieval.trained_records import training_of
 from semcut.indexes.argument_checks import callback_given, path_given
 from semcut.indexes.errors import CheckpointError, StorageError
+from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress
 from semcut.indexes.storage.rebuilding import config_with_classes, rebuilt, write_with_more_classes
 from semcut.indexes.storage.store import Store
@@ -64,9 +65,8 @@ def relink(
     """
     place, network = Path(os.path.realpath(path_given("index", index))), path_given("model", model)
     callback_given("progress", progress)
-    store = Store.open(place)
+    store, link = open_with(lambda: Store.open(place), lambda _: required_link(place))
     try:
-        link = required_link(place)
         later = Checkpoint.load(network)
         if later.digest == link.sha256:
             return Relinked((), len(store.snapshot))

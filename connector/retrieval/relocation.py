@@ -23,6 +23,7 @@ from semcut.connector.retrieval.model_link import (
 from semcut.indexes import FaissIndex
 from semcut.indexes.argument_checks import path_given, possible_path_given
 from semcut.indexes.errors import DataError, InvalidParameterError
+from semcut.indexes.open_with import open_with
 
 _SAMPLE = 1_000
 
@@ -65,8 +66,8 @@ def relocate(
     place = path_given("index", index)
     if images is None and model is None:
         raise InvalidParameterError("nothing to relocate: give the new folder of the images, or of the network")
-    with FaissIndex.open(place, engine="faiss") as opened:
-        link = required_link(place)
+    opened, link = open_with(lambda: FaissIndex.open(place, engine="faiss"), lambda _: required_link(place))
+    with opened:
         values: dict[str, Any] = {}
         found = Relocated()
         if model is not None:

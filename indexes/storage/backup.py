@@ -7,6 +7,7 @@ that is not an index (see `directory`). A complete backup is a normal index, of 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,12 @@ from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 
 
 def backup(
-    snapshot: Snapshot, source: Path | None, target: Path, progress: Progress | None, beside: Beside | None = None
+    snapshot: Snapshot,
+    source: Path | None,
+    target: Path,
+    progress: Progress | None,
+    beside: Beside,
+    fits: Callable[[], None],
 ) -> None:
     """Write a snapshot to a new index, and copy all other files in the directory of the index.
 
@@ -31,11 +37,12 @@ def backup(
         target: absolute path of the new index: a new or empty directory.
         progress: called with the number of records copied so far, and the total number of records.
         beside: the small files beside the snapshot, as they were when it was the last one.
+        fits: raises `StorageError` if the files in `source` are those of another index by now.
 
     Raises:
         IndexExistsError: the target exists and is not an empty directory.
         DamagedIndexError: a column does not match its checksums; there is no backup then.
-        StorageError: the target is inside the index itself, or cannot be written.
+        StorageError: the target is inside the index itself, or cannot be written; or `fits` raises it.
     """
     with suppress(
         OSError, ValueError, RuntimeError
@@ -46,7 +53,7 @@ def backup(
     lock = lock_new_directory(target, source)
     try:
         config, generation, version = snapshot.cells.config, committed.generation, committed.version
-        with new_index(target, config, generation, source, version, beside) as (catalogue, files):
+        with new_index(target, config, generation, source, version, beside, fits) as (catalogue, files):
             extents = _copy_columns(snapshot, files, progress)
             catalogue.commit(catalogue.read(), committed._replace(extents=extents), np.arange(len(snapshot.cells)))
     finally:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -194,6 +194,7 @@ def new_index(
     source: Path | None = None,
     version: int = 0,
     beside: Beside | None = None,
+    fits: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Catalogue, dict[str, Column]]]:
     """Yield an empty catalogue and empty columns, and complete the index when the block ends.
 
@@ -206,6 +207,7 @@ def new_index(
         source: directory of the index that is backed up, or None. Files there that do not belong to the index, such as
             the link to its network, are copied.
         version, beside: of the snapshot that is backed up, see `files_beside`.
+        fits: called when all is copied; raises an error if `source` has other files than those of the snapshot by now.
 
     Raises:
         StorageError: the disk refuses.
@@ -227,6 +229,7 @@ def new_index(
         try:
             if source is not None:
                 copy_others(source, path, version, beside or Beside(), copied)
+                fits()
             for file in copied:
                 sync_path(file)
             sync_path(path)

@@ -5,54 +5,105 @@ empty file `semcut.rebuilding`, and deletes only one that is marked, or has noth
 
 When two directories are exchanged, both are marked, since the previous index is deleted then. A crash can leave the
 mark in an index, where the next rebuilding or restoration deletes it; no backup has it.
+
+Two commands may want the same name at the same time, and one may still delete what the next has found. So a command
+holds an `flock` on each mark, from its creation until the directory is deleted, and nobody deletes a directory without
+the lock of its mark. The system releases the lock when the process ends, however it ends.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from semcut.indexes.errors import LockedError, StorageError
+from semcut.indexes.regular_files import open_descriptor
 from semcut.indexes.storage.directory import sync_path
 from semcut.indexes.storage.files_beside import REBUILDING
 from semcut.indexes.storage.generation_folders import delete_tree
 
 
+class Marks:
+    """The marks of one command, each of which it has made and locked. Their directories may be exchanged meanwhile."""
+
+    def __init__(self) -> None:
+        self._locked: list[int] = []  # descriptors
+
+    @contextmanager
+    def marked(self, index: Path) -> Iterator[None]:
+        """Mark an index while it is exchanged with a new one that is marked; what has its path then loses the mark.
+
+        Args:
+            index: the index, whose writer's lock the caller holds.
+
+        Raises:
+            OSError, StorageError: the mark cannot be written.
+        """
+        unmark(index)  # a crash, or someone else, may have left something there
+        try:
+            self.mark(index)
+            yield
+        finally:
+            self.unmark(index)
+
+    def mark(self, folder: Path) -> None:
+        """Mark a directory that has no mark, and lock the mark; errors as for `marked`."""
+        self._locked.append(open_descriptor(folder / REBUILDING, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        _lock(self._locked[-1], folder)
+        sync_path(folder)
+
+    def unmark(self, folder: Path) -> None:
+        """Delete the mark of a directory, if it is one of these and that is possible."""
+        if self.on(folder):
+            unmark(folder)
+
+    def on(self, folder: Path) -> bool:
+        """Return whether the mark of a directory is one of these."""
+        return any(_is_mark_of(descriptor, folder) for descriptor in self._locked)
+
+    def release(self) -> None:
+        """Release all locks."""
+        while self._locked:
+            with suppress(OSError):
+                fcntl.flock(self._locked[-1], fcntl.LOCK_UN)  # a forked child has the descriptor, too
+            os.close(self._locked.pop())
+
+
 @contextmanager
-def created(scratch: Path) -> Iterator[None]:
+def created(scratch: Path) -> Iterator[Marks]:
     """Create a directory in place of one that was left, and delete what has its name after the block.
 
+    Yields:
+        The marks of this command: that of the directory, and, later, that of the index which it replaces.
+
     Raises:
+        LockedError: another command uses the name.
         OSError, StorageError: something else has the name, or the disk refuses.
     """
-    _delete(scratch)
-    scratch.mkdir(0o700)
+    marks = Marks()
     try:
-        _mark(scratch)
-        yield
+        with _left(scratch) as left:
+            if left:
+                _delete(scratch)
+        try:
+            scratch.mkdir(0o700)
+            marks.mark(scratch)
+        except (FileExistsError, FileNotFoundError):
+            if scratch.parent.is_dir():
+                raise _in_use(scratch) from None
+            raise
+        yield marks
     finally:
-        _delete(scratch)
-
-
-@contextmanager
-def marked(index: Path) -> Iterator[None]:
-    """Mark an index while it is exchanged with a new one that is marked; what has its path then loses the mark.
-
-    Raises:
-        OSError, StorageError: the mark cannot be written.
-    """
-    try:
-        _mark(index)
-        yield
-    finally:
-        unmark(index)
-
-
-def _mark(folder: Path) -> None:
-    (folder / REBUILDING).touch()
-    sync_path(folder)
+        try:
+            if marks.on(scratch):
+                _delete(scratch)
+        finally:
+            marks.release()
 
 
 def unmark(folder: Path) -> None:
@@ -62,18 +113,71 @@ def unmark(folder: Path) -> None:
 
 
 def is_left(scratch: Path) -> bool:
-    """Return whether a path is a directory that semcut has marked, or one with nothing in it."""
+    """Return whether a path is a directory that semcut has marked, or one with nothing in it.
+
+    Raises:
+        LockedError: another command uses the directory.
+        StorageError: the directory cannot be read, or its mark cannot be locked.
+    """
+    with _left(scratch) as left:
+        return left
+
+
+@contextmanager
+def _left(scratch: Path) -> Iterator[bool]:
+    """Yield what `is_left` returns. The mark, if there is one, is locked during the block."""
+    descriptor = None
+    try:
+        try:
+            left, marked = _kind(scratch)
+            if marked:
+                descriptor = open_descriptor(scratch / REBUILDING, os.O_RDWR)
+                _lock(descriptor, scratch)
+        except FileNotFoundError:  # another command is deleting it
+            raise _in_use(scratch) from None
+        except OSError as error:
+            raise StorageError(f"cannot lock {scratch}: {error.strerror}") from None
+        yield left
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _kind(scratch: Path) -> tuple[bool, bool]:
+    """Return whether a path is a directory that was left, and whether it is marked."""
     if scratch.is_symlink() or not scratch.is_dir():
-        return False
+        return False, False
     mark = scratch / REBUILDING
-    return stat.S_ISREG(os.lstat(mark).st_mode) if os.path.lexists(mark) else not os.listdir(scratch)
+    if not os.path.lexists(mark):
+        return not os.listdir(scratch), False
+    marked = stat.S_ISREG(os.lstat(mark).st_mode)
+    return marked, marked
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise _in_use(folder) from None
+    if not _is_mark_of(descriptor, folder):  # it was deleted, perhaps with its directory, before it was locked
+        raise _in_use(folder)
+
+
+def _is_mark_of(descriptor: int, folder: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.lstat(folder / REBUILDING))
+    return False
+
+
+def _in_use(folder: Path) -> LockedError:
+    return LockedError(f"{folder} is in use by another command, which replaces the index: try again when it has ended")
 
 
 def _delete(scratch: Path) -> None:
-    """Delete a directory that is marked, and the mark last, as far as that is possible; or an empty one."""
+    """Delete a directory, and the mark last, as far as that is possible; nobody else holds the lock of its mark."""
     with suppress(OSError):
-        if not is_left(scratch):
-            return
         for file in scratch.iterdir():
             if file.name != REBUILDING:
                 delete_tree(file)

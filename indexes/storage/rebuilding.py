@@ -35,7 +35,7 @@ from semcut.indexes.storage.directory import (
 )
 from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import Beside, other_files
-from semcut.indexes.storage.marked_scratch import created, is_left, marked, unmark
+from semcut.indexes.storage.marked_scratch import created, is_left, unmark
 from semcut.indexes.storage.snapshot import Snapshot
 
 
@@ -53,6 +53,7 @@ def rebuilt(index: Path) -> Iterator[Path]:
     Raises:
         IndexExistsError: the directory has what belongs to no index and would be deleted; or there is something at
             `NAME.rebuilding` that an interrupted rebuilding did not leave.
+        LockedError: another command still deletes what it has replaced.
         StorageError: the disk refuses.
     """
     scratch = index.with_name(f"{index.name}.rebuilding")
@@ -64,12 +65,12 @@ def rebuilt(index: Path) -> Iterator[Path]:
             )
         if os.path.lexists(scratch) and (not is_left(scratch) or _lost(scratch, index)):
             raise IndexExistsError(f"{scratch} is not what an interrupted command leaves: move it away")
-        with created(scratch):
+        with created(scratch) as marks:
             yield scratch
             _copy_own_files(index, scratch)
             if others := _lost(index, scratch):  # again, because building takes a while
                 raise IndexExistsError(f"{index} has {shown(others[0])}, which came meanwhile: move it away")
-            with marked(index):
+            with marks.marked(index):
                 exchange_directories(index, scratch)
     except OSError as error:
         raise StorageError(f"cannot replace {error.filename or index}: {error.strerror}") from None

@@ -24,7 +24,7 @@ from semcut.indexes.storage.directory import belongs_to_index, require_index, sy
 from semcut.indexes.storage.directory_exchange import exchange_directories
 from semcut.indexes.storage.files_beside import other_files
 from semcut.indexes.storage.kept_modes import take_mode
-from semcut.indexes.storage.marked_scratch import created, is_left, marked, unmark
+from semcut.indexes.storage.marked_scratch import Marks, created, is_left
 from semcut.indexes.storage.store import Store
 from semcut.indexes.storage.writer_lock import NAME as LOCK
 from semcut.indexes.storage.writer_lock import WriterLock
@@ -45,7 +45,7 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
         NotAnIndexError, FormatVersionError, DamagedIndexError: the backup is not a sound index.
         IndexExistsError: there is something at the path that is not an index, or a file in it that is neither of an
             index nor in the backup; or something at `NAME.restoring` that an interrupted restoration did not leave.
-        LockedError: a writer has the index open.
+        LockedError: a writer has the index open, or another command replaces it.
         StorageError: the backup is the index or at `NAME.restoring`, or inside, or the disk refuses; the index is as it
             was.
     """
@@ -64,17 +64,17 @@ def restore(backup: Path, path: Path, progress: Progress | None = None) -> int:
     require_index(backup)
     store = Store.open(backup)
     try:
-        with created(scratch):
+        with created(scratch) as marks:
             store.backup(scratch, store.snapshot, progress)
             records = len(store.snapshot)
             store.close()
             if present:
-                _replace(path, scratch)
+                _replace(path, scratch, marks)
             else:
                 take_mode(scratch, backup)
                 os.rename(scratch, path)
                 sync_path(path.parent)
-                unmark(path)
+                marks.unmark(path)
     except OSError as error:
         raise StorageError(f"cannot replace {path}: {error.strerror}") from None
     finally:
@@ -111,12 +111,12 @@ def _is_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _replace(path: Path, scratch: Path) -> None:
+def _replace(path: Path, scratch: Path, marks: Marks) -> None:
     lock = WriterLock(path)
     try:
         lock.acquire()  # Ctrl-C can come when it returns
         _require_replaceable(path, scratch)  # again, because the copy takes a while
-        with marked(path):
+        with marks.marked(path):
             exchange_directories(path, scratch)
     finally:
         lock.release()

@@ -130,7 +130,7 @@ class Store:
         """Read the last commit and return its snapshot; see `LoadedIndex.refresh`."""
         before, previous = Beside.read(self.path), self._index.snapshot
         snapshot = self._index.refresh()
-        if snapshot is not previous:
+        if snapshot is not previous and self.in_same_directory():
             self._beside = before.or_mark_of(Beside.read(self.path))
         return snapshot
 
@@ -154,13 +154,20 @@ class Store:
     def beside(self, snapshot: Snapshot) -> Beside:
         """Return the small files beside a snapshot; while it is the last one of this object, nothing may change it."""
         now = Beside.read(self.path)  # before the look at the last commit, so that they fit
-        return now if self.writing or self.unchanged(snapshot) else self._beside
+        last = self.writing or self.unchanged(snapshot)
+        return now if last and self.in_same_directory() else self._beside  # not those of an index that replaced it
 
     def backup(
         self, path: Path, snapshot: Snapshot, progress: Progress | None = None, beside: Beside | None = None
     ) -> None:
-        """Write a snapshot of this store, and what was `beside` it, to a new index; the store itself is only read."""
-        backup(snapshot, self.path, path.absolute(), progress, beside or self.beside(snapshot))
+        """Write a snapshot of this store, and what was `beside` it, to a new index; the store itself is only read.
+
+        Raises:
+            StorageError: as for `backup`, or the directory is no more that of this store, so other files there are not.
+        """
+        fits = self._index.require_same_directory
+        fits()  # before all is copied
+        backup(snapshot, self.path, path.absolute(), progress, beside or self.beside(snapshot), fits)
 
     def unchanged(self, snapshot: Snapshot) -> bool:
         """Return whether this snapshot is still the last, in memory and on the disk; see `LoadedIndex.unchanged`."""

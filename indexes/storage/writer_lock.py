@@ -13,6 +13,7 @@ import socket
 import sys
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ class WriterLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path / NAME
+        self._file: list[os.stat_result] = []  # the file that was locked last
+        took = partial(_write_owner, self._file)
         self._lock = FileLock(
-            self._path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_write_owner, mode=0o666
+            self._path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=took, mode=0o666
         )
 
     @property
@@ -44,13 +47,14 @@ class WriterLock:
 
         Raises:
             LockedError: another index object, in this or another process, holds the lock; the message names the
-                process.
+                process. Or the index was replaced while the lock was taken.
             StorageError: the file system refuses, or this process was forked after the index was opened.
         """
         try:
             if os.path.lexists(self._path):
                 os.close(open_descriptor(self._path))  # otherwise locking would empty what a link leads to
             self._lock.acquire()
+            self._require_in_place()
         except Timeout:
             raise LockedError(
                 f"{self._path.parent} is being written to by {self._owner()}: only one writer can change an index, "
@@ -64,6 +68,14 @@ class WriterLock:
             raise StorageError(
                 f"cannot lock {self._path}: {error.strerror}; the index can be read, not changed"
             ) from None
+
+    def _require_in_place(self) -> None:
+        """Raise `LockedError` if another command replaced the index just before its file was locked."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(self._path), self._file[-1]):
+                return
+        self.release()
+        raise LockedError(f"{self._path.parent} was replaced or deleted by another process just now: try again")
 
     def release(self) -> None:
         """Release the lock; do nothing if it is not held."""
@@ -79,8 +91,9 @@ class WriterLock:
         return "another process"
 
 
-def _write_owner(handle: int) -> None:
-    """Describe this process in the lock file, which it has just locked."""
+def _write_owner(locked: list[os.stat_result], handle: int) -> None:
+    """Describe this process in the lock file, which it has just locked, and note which file that is."""
+    locked[:] = [os.fstat(handle)]
     owner = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -8,13 +8,13 @@ that it was made of.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from semcut.connector.retrieval.model_link import read_link
 from semcut.indexes.errors import DataError
+from semcut.indexes.open_with import open_with
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
 
@@ -34,14 +34,23 @@ def origin_of(index: Path, queries: Path) -> str:
     Raises:
         StorageError: one of the two directories holds no index that can be opened.
     """
-    with closing(Store.open(index)) as one, closing(Store.open(queries)) as other:
-        return origin_of_snapshots((index, queries), (one.snapshot, other.snapshot))
+    return _together(map(_described_in, (index, queries)))
 
 
 def origin_of_snapshots(paths: tuple[Path, Path], both: tuple[Snapshot, Snapshot]) -> str:
-    """Describe two indexes that are open, as `origin_of` does."""
-    records, queries = (_described(path, snapshot) for path, snapshot in zip(paths, both, strict=True))
+    """Describe two indexes that are open, as `origin_of` does; the caller checks that they are still in place."""
+    return _together(map(_described, paths, both))
+
+
+def _together(both: Iterable[str]) -> str:
+    records, queries = both
     return f"{records} records, {queries} queries"
+
+
+def _described_in(path: Path) -> str:
+    store, found = open_with(lambda: Store.open(path), lambda opened: _described(path, opened.snapshot))
+    store.close()
+    return found
 
 
 def with_bits(origin: str, bits: int | None) -> str:

@@ -28,7 +28,7 @@ from semcut.connector.data.labels import labels_by_id
 from semcut.connector.data.sources import balanced_sample
 from semcut.connector.retrieval.model_link import network_classes, read_link
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, StorageError
 from semcut.indexes.unfinished import unfinished
 
 _BATCH = 10_000
@@ -65,6 +65,7 @@ def dataset_from_indexes(
             codes have fewer bits; the path is in use.
         InvalidParameterError: no index can have that many bits.
         NotAnIndexError: one of the two directories holds no index.
+        StorageError: one of the two indexes was replaced meanwhile.
     """
     paths = (index_path, queries_path)
     with FaissIndex.open(index_path) as index, FaissIndex.open(queries_path) as queries:
@@ -74,6 +75,10 @@ def dataset_from_indexes(
         chosen = [np.arange(len(index)), np.arange(len(queries))]
         if limit_queries is not None:
             chosen[1] = balanced_sample(labels[1], limit_queries, seed)
+        of = origin or with_bits(origin_of_snapshots(paths, (index.snapshot, queries.snapshot)), bits)
+        for source, at in ((index, index_path), (queries, queries_path)):
+            if not source.in_place:  # the link that was read may be that of another index
+                raise StorageError(f"{at} was replaced or deleted meanwhile: begin again")
         configs = (config, config_of_queries(config))
         for target, source, rows, each in zip(start_dataset(path), (index, queries), chosen, configs, strict=True):
             _copy(source, target, rows, each)
@@ -86,7 +91,7 @@ def dataset_from_indexes(
             bits=config.bits,
             dim=config.dim,
             seed=None if limit_queries is None else seed,
-            origin=origin or with_bits(origin_of_snapshots(paths, (index.snapshot, queries.snapshot)), bits),
+            origin=of,
         )
         finish_dataset(path, about, labels[0].astype(np.int32), labels[1][chosen[1]].astype(np.int32))
     return Dataset.open(path)

@@ -400,3 +400,21 @@ def test_a_file_that_is_there_is_replaced_only_if_it_is_one(tmp_path):
     with pytest.raises(DataError, match=r"cannot write .*: No such file or directory"):
         export_encodings(tmp_path / "index", tmp_path / "missing" / "x.parquet")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["index", "photo.parquet", "x.parquet"]
+
+
+def test_an_export_has_the_link_of_its_records(tmp_path, monkeypatch):
+    for name, count in (("index", 10), ("later", 20)):
+        with FaissIndex.create(tmp_path / name, IndexConfig(classes=CLASSES, bits=BITS, dim=DIM)) as index:
+            index.add(records(count))
+        write_link(tmp_path / name, model=f"/{name}", sha256="0" * 64, head="h", binarisation="b")
+
+    def late(place):
+        if (tmp_path / "later").exists():
+            place.rename(tmp_path / "former")
+            (tmp_path / "later").rename(place)
+        return read_content(place)
+
+    monkeypatch.setattr(copies, "read_content", late)
+    assert export_encodings(tmp_path / "index", tmp_path / "x.parquet") == 20
+    import_encodings(tmp_path / "x.parquet", tmp_path / "again")
+    assert read_content(tmp_path / "again")["model"] == "/later"

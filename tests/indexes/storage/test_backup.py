@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from contextlib import suppress
 
@@ -182,3 +183,21 @@ def test_scratch_files_and_files_that_vanish_are_not_copied(path, tmp_path, monk
         index.backup(tmp_path / "copy")
     names = {file.name for file in (tmp_path / "copy").iterdir()}
     assert names == {"stays.txt", "catalogue.sqlite", "generation-0", "lock"}
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_no_backup_has_records_of_one_index_and_files_of_another(path, tmp_path, when):
+    (path / "connector.json").write_text("{}")
+    shutil.copytree(path, tmp_path / "later")
+    (tmp_path / "later" / "connector.json").write_text('{"model": "/later"}')
+
+    def replace_it(*numbers: int) -> None:
+        path.rename(tmp_path / "former")
+        (tmp_path / "later").rename(path)
+
+    with FaissIndex.open(path) as index:
+        if when == "before":
+            replace_it()
+        with pytest.raises(StorageError, match="is not the index that was opened here, it was replaced or deleted"):
+            index.backup(tmp_path / "copy", replace_it)
+    assert not (tmp_path / "copy").exists() or [file.name for file in (tmp_path / "copy").iterdir()] == ["lock"]
