@@ -209,7 +209,7 @@ class _Binding:
             try:
                 return float(operand) if kind == "float" else operand
             except OverflowError:
-                return math.copysign(math.inf, operand)
+                return math.inf if operand > 0 else -math.inf
         try:
             value = value_of(kind, operand)
         except ValueError as error:

@@ -167,6 +167,9 @@ def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
         same[at] &= (getattr(batch, name)[at] == getattr(found, name)).all(axis=1)
     uris, found_uris = (one.uris or [None] * len(one) for one in (batch, found))
     same[at] &= np.array([uris[i] == found_uris[j] for j, i in enumerate(at.tolist())], bool)
+    for name, values in (batch.attributes or {}).items():
+        there = (found.attributes or {}).get(name) or [None] * len(found)
+        same[at] &= np.array([values[i] == there[j] for j, i in enumerate(at.tolist())], bool)
     return batch.ids[~same]
 
 

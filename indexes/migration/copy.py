@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from semcut.indexes.attributes.attribute_types import dtype_of, has_vocabulary
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, IndexExistsError, InvalidParameterError, StorageError, shown
@@ -101,7 +102,10 @@ class Migration:
         self._version = source.version
         self._size = len(source)
         self._report = Report(*names, records=self._size, resumed_at=journal.copied)
-        header = {"source": names[0], "target": names[1], "version": self._version, "records": self._size}
+        header: dict[str, Any] = {"source": names[0], "target": names[1]}
+        header |= {"version": self._version, "records": self._size}
+        if source.config.attributes:
+            header["attributes"] = source.config.attributes
         self._resumed = journal.header is not None
         if self._resumed:
             self._check_journal(header)
@@ -123,7 +127,7 @@ class Migration:
                     f"{before.get('target')}, not from {header['source']} to {header['target']}: give another "
                     "--journal, or delete this one"
                 )
-        if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
+        if any(before.get(name) != header.get(name) for name in ("version", "records", "attributes")):
             raise self._source_changed()
         largest = self._source.config.batch_records(LARGEST_BATCH)
         if any(batch.records > largest for batch in self._journal.batches):
@@ -235,5 +239,6 @@ class Migration:
 
 
 def record_bytes(config: IndexConfig) -> int:
-    """Return the number of bytes of the values of one record, without its uri."""
-    return 8 + config.bits // 8 + 4 * (config.classes + config.dim)
+    """Return the number of bytes of the values of one record, without its uri and its categories."""
+    numbers = [dtype_of(kind).itemsize for kind in config.attributes.values() if not has_vocabulary(kind)]
+    return 8 + config.bits // 8 + 4 * (config.classes + config.dim) + sum(numbers)

@@ -24,9 +24,10 @@ from semcut.indexes.errors import (
     InvalidParameterError,
     NotAnIndexError,
 )
+from semcut.indexes.milvus.collection import Collection
 from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
-from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Collection, Kind, Schema, check_name, choose_kind
+from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Kind, Schema, check_name, choose_kind
 from semcut.indexes.milvus.shared_rows import (
     CONFIG,
     FIELDS,
