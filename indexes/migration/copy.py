@@ -24,6 +24,7 @@ from semcut.indexes.migration.comparison import (
     check_in_cells,
     check_same_config,
     compare_counts,
+    compare_filters,
     compare_records,
     compare_searches,
 )
@@ -197,7 +198,7 @@ class Migration:
             self._target.sweep(batch.ids)
 
     def verify(self, searches: int = 32, progress: Progress | None = None) -> Report:
-        """Compare target and source: counts, contents, and results of searches. The report lists the differences.
+        """Compare counts, contents, results of searches and filters. The report lists what differs.
 
         Args:
             searches: the number of records of the source that are used as queries.
@@ -214,7 +215,7 @@ class Migration:
             different.append(f"{self._journal.copied} of {self._size} records were copied: resume with --resume")
         compared, unequal = compare_searches(self._source, self._target, searches)
         self._report.searches += compared
-        different += unequal
+        different += unequal + compare_filters(self._source, self._target)
         self._check_source()
         self._report.verified = not different
         return self._report

@@ -36,6 +36,7 @@ from semcut.indexes.milvus.pymilvus_internals import DataType, text_column
 MISSING_FLOAT = -sys.float_info.max
 """The stored value of a missing float."""
 
+_PREFIX = "attribute_"
 _BYTES_PER_CHARACTER = 4
 _MISSING = {"bool": -1, "int": MISSING_INT, "float": MISSING_FLOAT, "datetime": MISSING_INT, "category": ""}
 _FIELDS: dict[AttributeType, tuple[DataType, dict[str, Any]]] = {
@@ -57,7 +58,12 @@ _FIELDS: dict[AttributeType, tuple[DataType, dict[str, Any]]] = {
 
 def field_of(name: str) -> str:
     """Return the name of the field of an attribute."""
-    return f"attribute_{name}"
+    return _PREFIX + name
+
+
+def is_attribute_field(field: str) -> bool:
+    """Return whether a field is that of an attribute."""
+    return field.startswith(_PREFIX)
 
 
 def attribute_fields(types: Mapping[str, AttributeType]) -> list[tuple[str, DataType, dict[str, Any]]]:

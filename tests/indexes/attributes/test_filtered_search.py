@@ -100,10 +100,9 @@ def test_attributes_are_stored_and_given_back(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["price < {}", "price != {}", "price in [1.5, {}]", "stars <= {}", "stars > -{}"])
-@pytest.mark.parametrize("number", [10**300, 10**400, 10**5000])
-def test_a_number_may_be_larger_than_every_value(where, number):
-    digits = "1" + "0" * 400 if number > 10**400 else str(number)  # Python writes no more than 4,300 digits
-    chosen = where.format(f"000{digits}" + "0" * (4600 if number > 10**400 else 0))
+@pytest.mark.parametrize("zeros", [300, 400, 5000], ids=str)
+def test_a_number_may_be_larger_than_every_value(where, zeros):
+    chosen = where.format("0001" + "0" * zeros)
     index = FaissIndex.create(None, CONFIG)
     index.add(batch := classified(np.random.default_rng(0), CONFIG, 60))
     known = index.get(batch.ids).attributes
