@@ -33,6 +33,7 @@ MAX_CHARACTERS = 100_000
 """The longest text of a filter."""
 
 _DEEPEST = 50
+_MOST_DIGITS = 400  # of an integer
 _TOKENS = re.compile(
     r"""\s*(?:
     (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![A-Za-z0-9_.]))
@@ -236,7 +237,12 @@ def _meaning(token: _Token) -> str:
 
 def _value_of(kind: str, text: str) -> Any:
     if kind == "number":
-        return float(text) if re.search(r"[.eE]", text) else int(text) if len(text) < 4000 else float(text)
+        if re.search(r"[.eE]", text):
+            return float(text)
+        digits = text.lstrip("+-").lstrip("0")
+        if len(digits) > _MOST_DIGITS:  # larger than every value, as is 10 ** _MOST_DIGITS
+            digits = "1" + "0" * _MOST_DIGITS
+        return -int(digits or "0") if text.startswith("-") else int(digits or "0")
     if kind == "text":
         return re.sub(r"\\(.)", lambda match: _ESCAPED.get(match[1], match[1]), text[1:-1], flags=re.DOTALL)
     return text

@@ -3,9 +3,10 @@
 Before they are copied, records are compared with the cells of the source, which bound the memory that their cells take
 in the target.
 
-There are three comparisons: the number of records; the content of each batch, read back from the target, with its
-CRC-32 in the journal; and the results of some searches in both indexes, value by value. Each comparison returns or
-yields sentences about what differs. The searches also show whether wrong bounds of cells in the target prune records.
+There are four comparisons: the number of records; the content of each batch, read back from the target, with its
+CRC-32 in the journal; the results of some searches in both indexes, value by value; and the records that filters match.
+Each comparison returns or yields sentences about what differs. The searches also show whether wrong bounds of cells in
+the target prune records, and the filters whether the target filters by the attributes that it returns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.expressions import attribute
 from semcut.indexes.config import IndexConfig, Ranking
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, UnknownIdError
@@ -118,6 +120,27 @@ def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -
     return compared, differences
 
 
+def compare_filters(source: SemanticIndex, target: SemanticIndex) -> list[str]:
+    """Compare the records that match one filter for each attribute: those that have the value of some record."""
+    ids = source.ids()
+    differences: list[str] = []
+    if not len(ids) or not source.config.attributes:
+        return differences
+    some = source.get(ids[len(ids) // 2 :][:1])
+    for name, (value,) in (some.attributes or {}).items():
+        if value is None:
+            where = attribute(name).is_missing()
+        elif isinstance(value, tuple):
+            where = attribute(name).contains_all(value)
+        else:
+            where = attribute(name) == value
+        found, expected = target.matching(where), source.matching(where)
+        if not np.array_equal(found, expected):
+            wrong = np.setxor1d(found, expected)
+            differences.append(f"a filter by {name} matches other records, {len(wrong)} in all: {_some(wrong)}")
+    return differences
+
+
 def _unequal_answers(
     source: SemanticIndex, target: SemanticIndex, queries: Encodings, ranking: Ranking
 ) -> tuple[int, NDArray[np.int64]]:
@@ -167,6 +190,9 @@ def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
         same[at] &= (getattr(batch, name)[at] == getattr(found, name)).all(axis=1)
     uris, found_uris = (one.uris or [None] * len(one) for one in (batch, found))
     same[at] &= np.array([uris[i] == found_uris[j] for j, i in enumerate(at.tolist())], bool)
+    for name, values in (batch.attributes or {}).items():
+        there = (found.attributes or {}).get(name) or [None] * len(found)
+        same[at] &= np.array([values[i] == there[j] for j, i in enumerate(at.tolist())], bool)
     return batch.ids[~same]
 
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from semcut.indexes.attributes.attribute_types import dtype_of, has_vocabulary
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, IndexExistsError, InvalidParameterError, StorageError, shown
@@ -23,6 +24,7 @@ from semcut.indexes.migration.comparison import (
     check_in_cells,
     check_same_config,
     compare_counts,
+    compare_filters,
     compare_records,
     compare_searches,
 )
@@ -101,7 +103,10 @@ class Migration:
         self._version = source.version
         self._size = len(source)
         self._report = Report(*names, records=self._size, resumed_at=journal.copied)
-        header = {"source": names[0], "target": names[1], "version": self._version, "records": self._size}
+        header: dict[str, Any] = {"source": names[0], "target": names[1]}
+        header |= {"version": self._version, "records": self._size}
+        if source.config.attributes:
+            header["attributes"] = source.config.attributes
         self._resumed = journal.header is not None
         if self._resumed:
             self._check_journal(header)
@@ -123,7 +128,7 @@ class Migration:
                     f"{before.get('target')}, not from {header['source']} to {header['target']}: give another "
                     "--journal, or delete this one"
                 )
-        if (before.get("version"), before.get("records")) != (header["version"], header["records"]):
+        if any(before.get(name) != header.get(name) for name in ("version", "records", "attributes")):
             raise self._source_changed()
         largest = self._source.config.batch_records(LARGEST_BATCH)
         if any(batch.records > largest for batch in self._journal.batches):
@@ -193,7 +198,7 @@ class Migration:
             self._target.sweep(batch.ids)
 
     def verify(self, searches: int = 32, progress: Progress | None = None) -> Report:
-        """Compare target and source: counts, contents, and results of searches. The report lists the differences.
+        """Compare counts, contents, results of searches and filters. The report lists what differs.
 
         Args:
             searches: the number of records of the source that are used as queries.
@@ -210,7 +215,7 @@ class Migration:
             different.append(f"{self._journal.copied} of {self._size} records were copied: resume with --resume")
         compared, unequal = compare_searches(self._source, self._target, searches)
         self._report.searches += compared
-        different += unequal
+        different += unequal + compare_filters(self._source, self._target)
         self._check_source()
         self._report.verified = not different
         return self._report
@@ -235,5 +240,6 @@ class Migration:
 
 
 def record_bytes(config: IndexConfig) -> int:
-    """Return the number of bytes of the values of one record, without its uri."""
-    return 8 + config.bits // 8 + 4 * (config.classes + config.dim)
+    """Return the number of bytes of the values of one record, without its uri and its categories."""
+    numbers = [dtype_of(kind).itemsize for kind in config.attributes.values() if not has_vocabulary(kind)]
+    return 8 + config.bits // 8 + 4 * (config.classes + config.dim) + sum(numbers)

@@ -1,9 +1,9 @@
 """`Journal`: a file that lists which batches of a migration are in the target, so that a copy can be resumed.
 
-The file has one JSON object per line. The first line is the header: the names of source and target, and the version and
-number of records of the source. Every other line describes one batch that the target has acknowledged: its last id, its
-number of records, and the CRC-32 of their content. A line is on the disk before the next batch is written. A last line
-that a crash cut off is ignored, and its batch is copied again.
+The file has one JSON object per line. The first line is the header: the names of source and target, and the version,
+the number of records and the attributes of the source. Every other line describes one batch that the target has
+acknowledged: its last id, its number of records, and the CRC-32 of their content. A line is on the disk before the next
+batch is written. A last line that a crash cut off is ignored, and its batch is copied again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.attribute_types import microseconds_of
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import SemcutError, StorageError
 from semcut.indexes.milvus import LARGEST_BATCH
@@ -166,13 +167,19 @@ class Journal:
 
 
 def checksum(batch: Encodings) -> int:
-    """Return the CRC-32 of the whole content of a batch: ids, codes, probabilities, features and uris."""
+    """Return the CRC-32 of the whole content of a batch: ids, codes, probabilities, features, uris and attributes.
+
+    Attributes count as an index returns them; a batch without any has the CRC-32 of its other columns.
+    """
     assert batch.ids is not None
     crc = 0
     for column in (batch.ids, batch.codes, batch.probabilities, batch.features):
         crc = zlib.crc32(np.ascontiguousarray(column).data, crc) if column.size else crc
     uris = [b"\0" if uri is None else b"\1" + uri.encode() for uri in batch.uris or [None] * len(batch)]
-    return zlib.crc32(b"".join(len(uri).to_bytes(4, "little") + uri for uri in uris), crc)
+    crc = zlib.crc32(b"".join(len(uri).to_bytes(4, "little") + uri for uri in uris), crc)
+    for name, values in sorted((batch.attributes or {}).items()):
+        crc = zlib.crc32(json.dumps([name, values], default=microseconds_of).encode(), crc)
+    return crc
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -6,9 +6,13 @@ address               check the address of a server or of an embedded file
 pymilvus_internals    load pymilvus, and use its undocumented parts
 embedded_file         share an embedded file between the connections of one process
 connection            call the server with a deadline, repetitions, a consistency level, and semcut's errors
+collection            define a collection, and create it
+attribute_fields      define the fields of attributes, and convert their values
 schema                define collections and fields; convert encodings to rows and back
+server_filter         write a filter on attributes as a filter of the server
 shared_rows           define the collection that all clients share, and its rows
 shared_state          read and publish the shared rows: bounds of cells, batches that are being written
+server_selection      what a search is limited to: a filter, ids or both, as filters of the server
 lifecycle             create, open and drop an index
 copy_mark             mark an index while it is filled by a copy
 reader                read records by id, by cell, or page by page, and count them

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
 from typing import TypeVar
 
 import numpy as np
 
+from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.milvus.connection import ConcurrentMap, ServerConnection
-from semcut.indexes.milvus.reader import ATTEMPTS, EVERY_ID, contention_error
+from semcut.indexes.milvus.reader import ATTEMPTS, contention_error
 from semcut.indexes.milvus.schema import UNNORMALISED, WITH_URI, Schema
+from semcut.indexes.milvus.server_filter import EVERY_RECORD
 from semcut.indexes.milvus.server_scanner import ServerScanner, TooManyRecordsError
+from semcut.indexes.milvus.server_selection import EVERY, ServerSelection, server_selection
 from semcut.indexes.milvus.shared_state import SharedState, SharedView
 from semcut.indexes.range_result import RangeHits, RangeParams, refuse_many
 from semcut.indexes.result import SearchResult
@@ -62,6 +67,7 @@ class ConsistentSearch:
         self,
         queries: Encodings,
         params: SearchParams,
+        selection: Selection | None,
         scored: Callable[[bool], bool],
         trace: SearchTrace | None = None,
     ) -> SearchResult:
@@ -70,6 +76,7 @@ class ConsistentSearch:
         Args:
             queries: nq queries.
             params: the parameters of the search.
+            selection: the records that are searched; None for all.
             scored: called with whether all features of the index are L2-normalised. It returns whether Eq. 4 applies,
                 or raises an error if the search needs Eq. 4 and it does not apply.
             trace: collects times and counts, including those of repeated attempts.
@@ -84,10 +91,12 @@ class ConsistentSearch:
             eq4_applies = scored(self.normalised(view))
             if not len(queries) or not len(view.cells):
                 return SearchResult.empty(len(queries), params.k), 0
+            chosen = server_selection(self._server, self._schema, selection, self._concurrently, strong)
+            view = replace(view, cells=chosen.limited(view.cells))
             parts, missed = [], 0
             for start in range(0, len(queries), QUERIES_PER_CHUNK):
                 chunk = queries[order[start : start + QUERIES_PER_CHUNK]]
-                part, missed_here = self._search_chunk(chunk, params, view, eq4_applies, strong, trace)
+                part, missed_here = self._search_chunk(chunk, params, view, chosen, eq4_applies, strong, trace)
                 parts.append(part)
                 missed += missed_here
             return SearchResult.concatenate(parts).in_order(np.argsort(order)), missed
@@ -103,7 +112,7 @@ class ConsistentSearch:
                 return [RangeHits.none()] * len(queries), 0
             parts, missed = [], 0
             for query in range(len(queries)):  # alone: together, queries keep more records than one request may fetch
-                scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
+                scanner = ServerScanner(self._server, self._schema, view, EVERY, self._concurrently, strong)
                 one = queries[[query]]
                 parts += search_range(scanner, view.cells, scanner, self._similarity, one, params, eq4_applies)
                 missed += scanner.missed
@@ -145,6 +154,7 @@ class ConsistentSearch:
         queries: Encodings,
         params: SearchParams,
         view: SharedView,
+        chosen: ServerSelection,
         eq4_applies: bool,
         strong: bool,
         trace: SearchTrace | None,
@@ -154,10 +164,11 @@ class ConsistentSearch:
         Returns:
             The results, and the number of records that had vanished before they were fetched.
         """
-        scanner = ServerScanner(self._server, self._schema, view, self._concurrently, strong)
+        scanner = ServerScanner(self._server, self._schema, view, chosen, self._concurrently, strong)
 
         def records() -> int:
-            return max(1, self._server.count(self._schema.name, view.visible(EVERY_ID), strong=strong))
+            conditions = map(view.visible, chosen.conditions(EVERY_RECORD))
+            return max(1, sum(self._server.count(self._schema.name, one, strong=strong) for one in conditions))
 
         try:
             engine = VectorisedSearch(scanner, view.cells, scanner, self._similarity, split=False)
@@ -167,7 +178,7 @@ class ConsistentSearch:
                 raise
         half = len(queries) // 2
         parts = [
-            self._search_chunk(queries[here], params, view, eq4_applies, strong, trace)
+            self._search_chunk(queries[here], params, view, chosen, eq4_applies, strong, trace)
             for here in (slice(None, half), slice(half, None))
         ]
         return SearchResult.concatenate([part for part, _ in parts]), sum(missed for _, missed in parts)

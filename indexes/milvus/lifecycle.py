@@ -24,9 +24,11 @@ from semcut.indexes.errors import (
     InvalidParameterError,
     NotAnIndexError,
 )
+from semcut.indexes.milvus.attribute_fields import is_attribute_field
+from semcut.indexes.milvus.collection import Collection
 from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
-from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Collection, Kind, Schema, check_name, choose_kind
+from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Kind, Schema, check_name, choose_kind
 from semcut.indexes.milvus.shared_rows import (
     CONFIG,
     FIELDS,
@@ -186,8 +188,12 @@ def _drop_collections(server: ServerConnection, collections: list[Collection]) -
 
 
 def _has_same_fields(server: ServerConnection, one: Collection) -> bool:
-    """Return whether the collection of this name on the server has the fields of this definition."""
-    return _field_names(server, one.name) == {name for name, *_ in [*one.scalars, *one.vectors]}
+    """Return whether the collection of this name on the server has the fields of this definition, or other attributes.
+
+    An interrupted creation may have been that of an index with other attributes.
+    """
+    there, expected = _field_names(server, one.name), {name for name, *_ in [*one.scalars, *one.vectors]}
+    return all(is_attribute_field(name) for name in there.symmetric_difference(expected))
 
 
 def _has_shared_rows(server: ServerConnection, name: str) -> bool:

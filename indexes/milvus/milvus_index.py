@@ -29,7 +29,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -45,7 +44,6 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import (
     ClosedIndexError,
     DamagedIndexError,
-    InvalidParameterError,
     NotAnIndexError,
     SemcutWarning,
     ServerError,
@@ -137,8 +135,8 @@ class MilvusIndex(SemanticIndex):
             ServerError: the server does not answer, or refuses.
             InvalidParameterError: an argument is malformed, or the server cannot store such records.
         """
-        if config.attributes or config.keys:
-            raise InvalidParameterError("an index on Milvus can have neither attributes nor keys")
+        if config.keys:
+            raise InvalidParameterError("an index on Milvus cannot have keys")
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
             schema = Schema(check_name(collection), choose_kind(server), config, bool(partition_key))
@@ -221,18 +219,7 @@ class MilvusIndex(SemanticIndex):
     def stats(self) -> IndexStats:
         """Return the size of the index; `column_bytes` counts values only. This reads the cell of every record."""
         self._check_open()
-        config = self.config
-        numbers, counts = self._reader.cell_sizes()
-        records = int(counts.sum())
-        widths = {"ids": 8, "codes": config.bits // 8, "probabilities": 4 * config.classes, "features": 4 * config.dim}
-        return IndexStats(
-            records=records,
-            removed=0,
-            partitions=replace(Cells.empty(config), numbers=numbers, sizes=counts).partition_sizes().tolist(),
-            cells=len(numbers),
-            normalised=self._searcher.normalised(self._shared.view()),
-            column_bytes={name: width * records for name, width in widths.items()},
-        )
+        return self._reader.stats(self._searcher.normalised(self._shared.view()))
 
     def ids(self) -> NDArray[np.int64]:
         """Return all ids in ascending order: (records,) int64."""
@@ -346,18 +333,15 @@ class MilvusIndex(SemanticIndex):
         return self._reader.members(numbers, limit, in_order=ambiguous)
 
     def _matching(self, selection: Selection) -> NDArray[np.int64]:
-        raise InvalidParameterError("where and among are not supported on Milvus")
+        return self._reader.matching(selection)
 
     def _search(
         self, queries: Encodings, params: SearchParams, selection: Selection | None, trace: SearchTrace | None
     ) -> SearchResult:
-        if selection is not None:
-            self._matching(selection)
-
         def scored(normalised: bool) -> bool:
             return is_scored(self.config, queries, params, normalised)
 
-        return self._searcher.search(queries, params, scored, trace)
+        return self._searcher.search(queries, params, selection, scored, trace)
 
     def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
         return self._searcher.search_range(queries, params, partial(is_scored, self.config, queries, SearchParams()))

@@ -210,6 +210,11 @@ def hit_keys(hits: Any, field: str, *, primary: bool) -> NDArray[np.int64]:
     return np.array([hit["entity"][field] for hit in list.__iter__(hits)], np.int64)
 
 
+def hit_distances(hits: Any) -> NDArray[np.float64]:
+    """Return the distances of the hits of one searched vector: (n,) float64, ascending."""
+    return np.array(hits.distances, np.float64)
+
+
 def _float_array(array: Any) -> NDArray[np.float32]:
     """Return the values of a protobuf FloatArray, which is serialised as a tag, a length and little-endian values.
 

@@ -8,14 +8,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.config import IndexConfig
+from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.milvus.connection import PAGE, ConcurrentMap, RequestTooLargeError, ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import int_column
 from semcut.indexes.milvus.schema import Schema, to_ids, to_keys
+from semcut.indexes.milvus.server_filter import EVERY_RECORD
+from semcut.indexes.milvus.server_selection import server_selection
 from semcut.indexes.milvus.shared_state import SharedState
+from semcut.indexes.pruning.cells import Cells
 
 IDS_PER_FILTER = 4096
 
@@ -23,8 +28,6 @@ ATTEMPTS = 5
 """The largest number of attempts to read records that other clients replace in the meantime."""
 
 _CELLS_PER_FILTER = 100
-EVERY_ID = "id >= -1"
-"""The condition that every record meets."""
 
 
 class Reader:
@@ -47,7 +50,7 @@ class Reader:
         self._server, self._schema, self._shared = server, schema, shared
         self._concurrently, self._strong = concurrently, strong
 
-    def count(self, condition: str = EVERY_ID) -> int:
+    def count(self, condition: str = EVERY_RECORD) -> int:
         """Return the number of records that meet a filter."""
         visible = self._shared.view().visible(condition)
         return self._server.count(self._schema.name, visible, strong=self._strong)
@@ -56,10 +59,37 @@ class Reader:
         """Return all ids in ascending order: (records,) int64."""
         return np.sort(to_ids(self._column("id")))
 
-    def cell_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def matching(self, selection: Selection) -> NDArray[np.int64]:
+        """Return the ids of the records of a selection in ascending order: (n,) int64."""
+        view, schema = self._shared.view(), self._schema
+        chosen = server_selection(self._server, schema, selection, self._concurrently, self._strong)
+
+        def find(condition: str) -> NDArray[np.int64]:
+            pages = self._server.pages(schema.name, "id", view.visible(condition), [], strong=self._strong)
+            return np.concatenate([np.empty(0, np.int64), *(page["id"] for page in pages)])
+
+        parts = self._concurrently(find, chosen.conditions())
+        return np.sort(to_ids(np.concatenate([np.empty(0, np.int64), *parts])))
+
+    def _cell_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the numbers of the cells that are not empty, and their numbers of records: two (cells,) int64."""
         numbers, counts = np.unique(self._column("cell"), return_counts=True)
         return numbers, counts.astype(np.int64)
+
+    def stats(self, normalised: bool) -> IndexStats:
+        """Return the size of the index, see `MilvusIndex.stats`; the caller knows whether features are normalised."""
+        config = self._schema.config
+        numbers, counts = self._cell_sizes()
+        records = int(counts.sum())
+        widths = {"ids": 8, "codes": config.bits // 8, "probabilities": 4 * config.classes, "features": 4 * config.dim}
+        return IndexStats(
+            records=records,
+            removed=0,
+            partitions=replace(Cells.empty(config), numbers=numbers, sizes=counts).partition_sizes().tolist(),
+            cells=len(numbers),
+            normalised=normalised,
+            column_bytes={name: width * records for name, width in widths.items()},
+        )
 
     def largest_id(self) -> int:
         """Return the largest id, -1 if there is no record.
@@ -103,7 +133,7 @@ class Reader:
 
     def _column(self, field: str) -> NDArray[np.int64]:
         """Return an integer field of all records."""
-        visible = self._shared.view().visible(EVERY_ID)
+        visible = self._shared.view().visible(EVERY_RECORD)
         pages = self._server.pages(self._schema.name, "id", visible, [field], strong=self._strong)
         return np.concatenate([np.empty(0, np.int64), *(page[field] for page in pages)])
 
@@ -178,7 +208,7 @@ class Reader:
             try:
                 rows = self._server.read(
                     "query", schema.record_collection, filter=is_in(schema.record_key, part),
-                    output_fields=["id", "flags", "uri", *schema.record_vectors], strong=strong or self._strong,
+                    output_fields=schema.record_fields, strong=strong or self._strong,
                 )  # fmt: skip
             except RequestTooLargeError:  # because of long uris
                 if len(part) == 1:
@@ -230,6 +260,7 @@ def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
             codes=np.empty((0, config.bits // 8), np.uint8),
             features=np.empty((0, config.dim), np.float32),
             ids=np.empty(0, np.int64),
+            attributes={name: [] for name in config.attributes} or None,
         )
     whole = Encodings.concatenate(parts)
     if all(part.uris is None for part in parts):

@@ -21,6 +21,8 @@ The collection `name` decides which records exist. Its other fields are
     dominant     INT64, the record's dominant class; the partition key if the index was created with one
     flags        INT8: 1 if the feature is not L2-normalised, plus 2 if there is a uri
     uri          VARCHAR; in `name_records` if that collection exists
+    attribute_*  the attributes (see `attribute_fields`), which filters read; `name_records` has them, too, so that a
+                 record is read whole
 
 Vectors are indexed by FLAT and BIN_FLAT, which are exact.
 """
@@ -38,10 +40,18 @@ from numpy.typing import NDArray
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
+from semcut.indexes.milvus.attribute_fields import (
+    attribute_fields,
+    check_floats,
+    field_of,
+    read_attributes,
+    stored_fields,
+    text_bytes,
+)
+from semcut.indexes.milvus.collection import Collection, Scalar, Vector
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.pymilvus_internals import (
     DataType,
-    MilvusClient,
     binary_vectors,
     float_vectors,
     int_column,
@@ -62,53 +72,10 @@ CODE_FIELDS, RECORD_FIELDS = {"id", "row", "cell", "dominant", "flags", "code"},
 """Fields by which the collections `name` and `name_records` are recognised."""
 
 _MAX_DIM = 32_768  # values of a vector
+_MAX_FIELDS = 64  # of a collection
 _LARGEST_ID = np.iinfo(np.int64).max
 _PARTITIONS = 64
 _CALL_BYTES = 1 << 23  # bytes of vectors in one call
-
-Scalar = tuple[str, DataType, dict[str, Any]]
-"""A field: name, type, options."""
-
-Vector = tuple[str, DataType, int, str, str]
-"""A field: name, type, dim, kind of index, metric."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    """The definition of a collection.
-
-    Attributes:
-        name: the name of the collection.
-        scalars, vectors: the fields.
-        options: further arguments of `create_collection`.
-    """
-
-    name: str
-    scalars: list[Scalar]
-    vectors: list[Vector]
-    options: dict[str, Any]
-
-    def __str__(self) -> str:
-        """Return the fields as text."""
-        fields = [f"{name} {kind.name}" for name, kind, _ in self.scalars]
-        return ", ".join(fields + [f"{name} {kind.name}({dim}) {index}" for name, kind, dim, index, _ in self.vectors])
-
-    def create(self, server: ServerConnection) -> None:
-        """Create the collection. It cannot be used before `index_and_load`."""
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="semcut")
-        for name, kind, extra in self.scalars:
-            schema.add_field(name, kind, **extra)
-        for name, kind, dim, _, _ in self.vectors:
-            schema.add_field(name, kind, dim=dim)
-        server.call("create_collection", self.name, schema=schema, consistency_level="Session", **self.options)
-
-    def index_and_load(self, server: ServerConnection) -> None:
-        """Index the vectors and load the collection, which takes seconds."""
-        indexes = MilvusClient.prepare_index_params()
-        for name, _, _, index, metric in self.vectors:
-            indexes.add_index(field_name=name, index_type=index, metric_type=metric)
-        server.call("create_index", self.name, indexes)
-        server.call("load_collection", self.name)
 
 
 @dataclass(frozen=True)
@@ -143,6 +110,11 @@ class Schema:
         return ["record"] if self.kind == "apart" else ["code", "feature", "probabilities"]
 
     @property
+    def record_fields(self) -> list[str]:
+        """The fields of a whole record, for `encodings`."""
+        return ["id", "flags", "uri", *map(field_of, self.config.attributes), *self.record_vectors]
+
+    @property
     def metric(self) -> str:
         """The metric by which codes are searched."""
         return "L2" if self.kind == "floats" else "HAMMING"
@@ -161,7 +133,7 @@ class Schema:
         """Define the collections that store the records.
 
         Raises:
-            InvalidParameterError: the records are too wide for Milvus.
+            InvalidParameterError: the records are too wide for Milvus, or have too many attributes.
         """
         config = self.config
         width = config.dim + config.classes + config.bits // 8
@@ -182,7 +154,13 @@ class Schema:
             ("cell", DataType.INT64, {}),
             ("dominant", DataType.INT64, key),
             flags,
+            *attribute_fields(config.attributes),
         ]
+        most = _MAX_FIELDS - (len(scalars) - len(config.attributes)) - 4  # uri, code, feature, probabilities
+        if len(config.attributes) > most:
+            raise InvalidParameterError(
+                f"there are {len(config.attributes)} attributes, but at most {most} fit on Milvus: leave some out"
+            )
         code: Vector = ("code", DataType.BINARY_VECTOR, config.bits, "BIN_FLAT", "HAMMING")
         if self.kind == "floats":
             code = ("code", DataType.FLOAT_VECTOR, config.bits, "FLAT", "L2")
@@ -190,7 +168,12 @@ class Schema:
             key_and_id: list[Scalar] = [("row", DataType.INT64, {"is_primary": True}), ("id", DataType.INT64, {})]
             record: Vector = ("record", DataType.FLOAT_VECTOR, width, "FLAT", "L2")
             return [
-                Collection(self.record_collection, [*key_and_id, flags, uri], [record], {}),
+                Collection(
+                    self.record_collection,
+                    [*key_and_id, flags, uri, *attribute_fields(config.attributes)],
+                    [record],
+                    {},
+                ),
                 Collection(self.name, scalars, [code], options),
             ]
         feature: Vector = ("feature", DataType.FLOAT_VECTOR, max(2, config.dim), "FLAT", "L2")
@@ -202,8 +185,14 @@ class Schema:
     def call_slices(self, encodings: Encodings) -> Iterator[slice]:
         """Divide a batch into slices that are small enough for one call each."""
         uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
+        texts = text_bytes(encodings.attributes, self.config.attributes, len(encodings))
         # A character of a uri has at most 4 bytes.
-        ends = np.cumsum([self._vector_bytes + (0 if uri is None else 4 * len(uri)) for uri in uris])
+        ends = np.cumsum(
+            [
+                self._vector_bytes + (0 if uri is None else 4 * len(uri)) + size
+                for uri, size in zip(uris, texts, strict=True)
+            ]
+        )
         start = 0
         while start < len(uris):
             before = ends[start - 1] if start else 0
@@ -212,8 +201,9 @@ class Schema:
             yield slice(start, stop)
             start = stop
 
-    def check_uris(self, encodings: Encodings) -> None:
-        """Raise `InvalidEncodingsError` if a uri is too long for Milvus."""
+    def check_storable(self, encodings: Encodings) -> None:
+        """Raise `InvalidEncodingsError` if a uri is too long for Milvus, or a float marks missing values there."""
+        check_floats(self.config.attributes, encodings.attributes)
         for uri in encodings.uris or ():
             if uri is not None and len(uri) > MAX_URI // 4 and len(uri.encode()) > MAX_URI:
                 raise InvalidEncodingsError(
@@ -246,11 +236,13 @@ class Schema:
             "dominant": encodings.probabilities.argmax(axis=1).tolist(),
             "flags": flags.astype(int).tolist(),
         }
+        scalars |= (attributes := stored_fields(config.attributes, encodings.attributes, count))
         code = self.query_codes(encodings.codes)
         uri = ["" if uri is None else uri for uri in uris]
         if self.kind == "apart":
             record = np.hstack([encodings.features, encodings.probabilities, encodings.codes.astype(np.float32)])
-            records = {name: scalars[name] for name in ("row", "id", "flags")} | {"uri": uri, "record": record}
+            records = {name: scalars[name] for name in ("row", "id", "flags")} | attributes
+            records |= {"uri": uri, "record": record}
             return _dicts(scalars | {"code": code}), _dicts(records)
         feature = np.pad(encodings.features, ((0, 0), (0, max(0, 2 - config.dim))))
         whole = {"uri": uri, "code": code, "feature": feature, "probabilities": encodings.probabilities}
@@ -273,7 +265,7 @@ class Schema:
         return float_vectors(rows, "probabilities", config.classes), codes, features
 
     def encodings(self, rows: Any) -> Encodings:
-        """Convert rows of `record_collection`, with id, flags, uri and all `record_vectors`, to a batch in their order.
+        """Convert rows of `record_collection`, with all `record_fields`, to a batch in their order.
 
         Raises:
             SemcutError: a row is no valid record.
@@ -289,6 +281,7 @@ class Schema:
             features=features,
             ids=to_ids(int_column(rows, "id")),
             uris=uris if any(uri is not None for uri in uris) else None,
+            attributes=read_attributes(self.config.attributes, rows),
             any_mass=True,
         )
 

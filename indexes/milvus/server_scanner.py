@@ -16,15 +16,17 @@ are more than `patience` times the shortlist, or more than one request may retur
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.milvus.connection import PAGE, ConcurrentMap, ServerConnection, is_in
-from semcut.indexes.milvus.pymilvus_internals import hit_keys, int_column
+from semcut.indexes.milvus.pymilvus_internals import hit_distances, hit_keys, int_column
 from semcut.indexes.milvus.schema import Schema, to_ids
+from semcut.indexes.milvus.server_filter import EVERY_RECORD
+from semcut.indexes.milvus.server_selection import ServerSelection
 from semcut.indexes.milvus.shared_state import SharedView
 from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.scanners.protocol import NO_RECORD, Nearest
@@ -39,6 +41,9 @@ _ALL_CELLS = 0.9  # share of all cells above which the filter names no cells
 _VECTOR_BYTES = 1 << 21  # bytes of vectors in one answer
 _NO_KEY = -2  # -1 is a key
 
+_Hits: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Keys, nearest first, and their distances."""
+
 
 class TooManyRecordsError(InvalidParameterError):
     """A search would fetch too many records from the server."""
@@ -50,6 +55,7 @@ class ServerScanner:
     Args:
         server, schema: the connection and the schema of the index.
         view: the shared state: the cells, and which rows are hidden.
+        chosen: the records that are searched.
         concurrently: sends several requests at the same time.
         strong: whether to see everything that any client has written.
 
@@ -62,9 +68,15 @@ class ServerScanner:
     patience = 12.0  # a deeper scan would fetch thousands of records to decide a few ties
 
     def __init__(
-        self, server: ServerConnection, schema: Schema, view: SharedView, concurrently: ConcurrentMap, strong: bool
+        self,
+        server: ServerConnection,
+        schema: Schema,
+        view: SharedView,
+        chosen: ServerSelection,
+        concurrently: ConcurrentMap,
+        strong: bool,
     ) -> None:
-        self._server, self._schema, self._view = server, schema, view
+        self._server, self._schema, self._view, self._chosen = server, schema, view, chosen
         self._concurrently, self._strong = concurrently, strong
         self._fetch_size = max(64, min(4096, _VECTOR_BYTES // (4 * (schema.config.dim + schema.config.classes))))
         self.missed = 0
@@ -122,9 +134,11 @@ class ServerScanner:
         keys = np.full((len(codes), depth), _NO_KEY, np.int64)
 
         def scan(group: list[int]) -> None:
-            nearest = self._nearest(codes[group], self._filter(cells[group]), depth)
-            for query, found in zip(group, nearest, strict=True):
-                keys[query, : len(found)] = found
+            distances = np.full((len(group), depth), np.inf)
+            for condition in self._filters(cells[group]):
+                nearest = self._nearest(codes[group], condition, depth)
+                for place, (query, found) in enumerate(zip(group, nearest, strict=True)):
+                    keys[query], distances[place] = _merged((keys[query], distances[place]), found)
 
         self._concurrently(scan, list(_groups(cells)))
         found = keys != _NO_KEY
@@ -152,8 +166,9 @@ class ServerScanner:
 
     def _fetch_cells(self, cells: list[int]) -> None:
         """Fetch all records in these cells."""
-        condition = self._filter(np.array([cells])) or "id >= -1"
-        count = self._server.count(self._schema.name, condition, strong=self._strong) + self._fetched
+        conditions = [condition or EVERY_RECORD for condition in self._filters(np.array([cells]))]
+        counts = [self._server.count(self._schema.name, one, strong=self._strong) for one in conditions]
+        count = sum(counts) + self._fetched
         size = count * 4 * (self._schema.config.dim + self._schema.config.classes)
         if size > MAX_BYTES:
             raise TooManyRecordsError(
@@ -162,7 +177,11 @@ class ServerScanner:
             )
         key = self._schema.record_key
         fields = ["cell", *([key] if key != "id" else [])]
-        pages = list(self._server.pages(self._schema.name, "id", condition, fields, strong=self._strong))
+        pages = [
+            page
+            for condition in conditions
+            for page in self._server.pages(self._schema.name, "id", condition, fields, strong=self._strong)
+        ]
         keys = np.concatenate([np.empty(0, np.int64), *(page[key] for page in pages)])
         numbers = np.concatenate([np.empty(0, np.int64), *(page["cell"] for page in pages)])
         self._fetch(np.unique(keys))
@@ -174,27 +193,31 @@ class ServerScanner:
         for cell, start, stop in zip(cells, starts.tolist(), stops.tolist(), strict=True):
             self._cell_rows[cell] = rows[order[start:stop]]
 
-    def _filter(self, cells: NDArray[np.int64]) -> str:
-        """Return a filter for the visible records in these cells (-1 is no cell), or in all cells if most are kept."""
+    def _filters(self, cells: NDArray[np.int64]) -> list[str]:
+        """Return filters for the visible chosen records in these cells, or in all cells if most are kept.
+
+        Args:
+            cells: positions of cells; -1 is no cell.
+        """
         kept = np.unique(cells)
         kept = kept[kept >= 0]
         known = self._view.cells
         if len(kept) >= _ALL_CELLS * len(known):
-            return self._view.visible()
+            return list(map(self._view.visible, self._chosen.conditions()))
         condition = is_in("cell", known.numbers[kept])
         if self._schema.partition_key:
             condition = f"{is_in('dominant', np.unique(known.dominant()[kept]))} and {condition}"
-        return self._view.visible(condition)
+        return list(map(self._view.visible, self._chosen.conditions(condition, known.numbers[kept])))
 
-    def _nearest(self, codes: NDArray[np.uint8], condition: str, depth: int) -> list[NDArray[np.int64]]:
-        """Return the keys of the records nearest to each of these codes that meet a filter."""
+    def _nearest(self, codes: NDArray[np.uint8], condition: str, depth: int) -> list[_Hits]:
+        """Return the keys of the records nearest to each of these codes that meet a filter, with their distances."""
         key = self._schema.record_key
         found = self._server.read(
             "search", self._schema.name, strong=self._strong, data=self._schema.query_codes(codes), anns_field="code",
             filter=condition, limit=depth, search_params={"metric_type": self._schema.metric, "params": {}},
             output_fields=[] if key == "id" else [key],
         )  # fmt: skip
-        return [hit_keys(hits, key, primary=key == "id") for hits in found]
+        return [(hit_keys(hits, key, primary=key == "id"), hit_distances(hits)) for hits in found]
 
     # fetched records
 
@@ -249,6 +272,13 @@ class ServerScanner:
             return np.full(len(keys), -1, np.int64)
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, self._rows[at], -1)
+
+
+def _merged(known: _Hits, found: _Hits) -> _Hits:
+    """Return the nearest of two sets of hits, as many as are known: the second set has no more."""
+    keys, distances = (np.concatenate(pair) for pair in zip(known, found, strict=True))
+    order = np.argsort(distances, kind="stable")[: len(known[0])]
+    return keys[order], distances[order]
 
 
 def _groups(cells: NDArray[np.int64]) -> Iterator[list[int]]:

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.errors import DamagedIndexError
+from semcut.indexes.milvus.collection import Collection, Scalar, Vector
 from semcut.indexes.milvus.pymilvus_internals import DataType
-from semcut.indexes.milvus.schema import Collection, Scalar, Vector
 from semcut.indexes.probability_rows import LARGEST_UNIT_MASS
 from semcut.indexes.pruning.cells import Cells
 

@@ -37,6 +37,7 @@ from semcut.indexes.errors import DamagedIndexError, NotAnIndexError
 from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import float_column, float_vectors, int_column, text_column
 from semcut.indexes.milvus.schema import Schema
+from semcut.indexes.milvus.server_filter import joined
 from semcut.indexes.milvus.shared_rows import (
     IDENTITY,
     UNNORMALISED_FEATURES,
@@ -82,9 +83,9 @@ class SharedView:
 
     def visible(self, condition: str = "") -> str:
         """Return the filter for rows that meet a condition, if one is given, and are not hidden."""
-        parts = [f"({condition})"] if condition else []
-        parts += [f"(row < {first} or row > {last})" for first, last in self.hidden]
-        return " and ".join(parts)
+        parts = [condition] if condition else []
+        parts += [f"row < {first} or row > {last}" for first, last in self.hidden]
+        return joined("and", parts) if parts else ""
 
 
 class SharedState:

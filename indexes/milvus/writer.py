@@ -55,7 +55,7 @@ class Writer:
             ServerError: the server does not answer, or refuses.
         """
         assert encodings.ids is not None
-        self._schema.check_uris(encodings)
+        self._schema.check_storable(encodings)
         self._delete_unfinished()
         before = np.empty(0, np.int64)
         if not known:

@@ -7,6 +7,7 @@ content of a record is determined by its id and the number of the change that wr
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 import numpy as np
@@ -14,8 +15,22 @@ import numpy as np
 from semcut.indexes import BruteForceIndex, Encodings, FaissIndex, IndexConfig
 from semcut.indexes.stored_values import stored_values
 
-CONFIG = IndexConfig(classes=7, bits=64, dim=8, stored_probabilities=4)
+CONFIG = IndexConfig(
+    classes=7,
+    bits=64,
+    dim=8,
+    stored_probabilities=4,
+    attributes={
+        "change": "int",
+        "share": "float",
+        "even": "bool",
+        "at": "datetime",
+        "kind": "category",
+        "tags": "categories",
+    },
+)
 IDS = 600
+FIRST = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 
 def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
@@ -35,8 +50,26 @@ def records(ids: np.ndarray, changes: np.ndarray) -> Encodings:
             f"image {number}, change {change}" if number % 5 else None
             for number, change in zip(ids, changes, strict=True)
         ],
+        attributes=_attributes(ids.tolist(), changes.tolist()),
     )
     return stored_values(CONFIG, written)
+
+
+def _attributes(ids: list[int], changes: list[int]) -> dict[str, list]:
+    """Return attributes that depend on the id and the change; those of every third id are missing."""
+    pairs = list(zip(ids, changes, strict=True))
+    columns: dict[str, list] = {
+        "change": changes,
+        "share": [number / (change + 1) for number, change in pairs],
+        "even": [change % 2 == 0 for change in changes],
+        "at": [FIRST + timedelta(hours=number + change) for number, change in pairs],
+        "kind": [f"kind {(number + change) % 5}" for number, change in pairs],
+        "tags": [[f"tag {(number + step) % 7}" for step in range(change % 4)] for number, change in pairs],
+    }
+    return {
+        name: [None if number % 3 == place % 3 else value for number, value in zip(ids, values, strict=True)]
+        for place, (name, values) in enumerate(columns.items())
+    }
 
 
 class Story:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semcut.indexes import Among, BruteForceIndex, Encodings, FaissIndex, IndexConfig
+from semcut.indexes import Among, BruteForceIndex, Encodings, FaissIndex, IndexConfig, attribute
 from tests.indexes.attributes.filters import filters
 from tests.indexes.generate import ATTRIBUTES, PROPERTY, assert_same, classified, encodings, filled
 
@@ -96,3 +97,28 @@ def test_attributes_are_stored_and_given_back(tmp_path):
         assert index.get(index.ids()).attributes == before
         assert index.verify() == []
         assert set(index.get(index.ids()).attributes) == set(ATTRIBUTES)
+
+
+@pytest.mark.parametrize("where", ["price < {}", "price != {}", "price in [1.5, {}]", "stars <= {}", "stars > -{}"])
+@pytest.mark.parametrize("zeros", [300, 400, 5000], ids=str)
+def test_a_number_may_be_larger_than_every_value(where, zeros):
+    chosen = where.format("0001" + "0" * zeros)
+    index = FaissIndex.create(None, CONFIG)
+    index.add(batch := classified(np.random.default_rng(0), CONFIG, 60))
+    known = index.get(batch.ids).attributes
+    if "in" in where:
+        expected = [value == 1.5 for value in known["price"]]
+    else:
+        expected = [value is not None for value in known[where.split()[0]]]
+    assert index.matching(chosen).tolist() == batch.ids[expected].tolist()
+
+
+def test_a_filter_compares_with_an_integer_larger_than_every_float():
+    index = FaissIndex.create(None, CONFIG)
+    index.add(batch := classified(np.random.default_rng(0), CONFIG, 60))
+    price = index.get(batch.ids).attributes["price"]
+    known = batch.ids[[value is not None for value in price]].tolist()
+    for number in (10**400, -(10**400)):
+        assert index.matching(attribute("price") == number).tolist() == []
+        assert index.matching(attribute("price") != number).tolist() == known
+        assert index.matching(attribute("price") < number).tolist() == (known if number > 0 else [])

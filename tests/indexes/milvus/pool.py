@@ -18,7 +18,7 @@ from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.schema import choose_kind
 from semcut.indexes.milvus.shared_rows import CONFIG, IDENTITY, shared_collection_name
 from semcut.indexes.stored_values import stored_values
-from tests.indexes.generate import World, assert_same_records, encodings
+from tests.indexes.generate import ATTRIBUTES, World, assert_same_records, encodings
 
 FEW_EXAMPLES = settings(
     deadline=None,
@@ -44,7 +44,7 @@ CONFIGS = [
         stored_probabilities=5,
         stored_features="int8",
     ),
-    IndexConfig(classes=4, bits=40, dim=2, similarity=_similarity(4)),
+    IndexConfig(classes=4, bits=40, dim=2, similarity=_similarity(4), attributes=ATTRIBUTES),
 ]
 """The configurations of property tests: few, since an index of each has to be created on every server."""
 

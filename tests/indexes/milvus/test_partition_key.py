@@ -76,5 +76,5 @@ def test_searches_name_the_partitions(backend, monkeypatch):
         index.search(classified(np.random.default_rng(3), CONFIG, 1), cutoff=0.5, fill=False)
     searches = [condition for method, condition in calls if method == "search"]
     assert searches
-    assert all(condition.startswith("(dominant in [") and is_in("cell", [])[:7] in condition for condition in searches)
+    assert all(condition.startswith("dominant in [") and is_in("cell", [])[:7] in condition for condition in searches)
     MilvusIndex.drop(backend.uri, collection=name)

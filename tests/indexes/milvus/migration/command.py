@@ -9,9 +9,9 @@ import numpy as np
 from semcut.indexes import Encodings, FaissIndex, IndexConfig
 from semcut.indexes.milvus import MilvusIndex
 from tests.command import semcut
-from tests.indexes.generate import classified
+from tests.indexes.generate import ATTRIBUTES, classified
 
-CONFIG = IndexConfig(classes=6, bits=64, dim=8, prior=[1, 2, 3, 4, 5, 6])
+CONFIG = IndexConfig(classes=6, bits=64, dim=8, prior=[1, 2, 3, 4, 5, 6], attributes=ATTRIBUTES)
 ROWS = 400
 
 
@@ -22,17 +22,14 @@ def records(rows: int = ROWS, config: IndexConfig = CONFIG, seed: int = 0) -> En
     ids = rng.permutation(rows * 3)[:rows].astype(np.int64)
     ids[rows // 2] = 2**63 - 1
     uris = [(None, "", "a b.jpg", "ü\n'\".jpg")[number % 4] for number in range(rows)]
-    return Encodings(probabilities=batch.probabilities, codes=batch.codes, features=batch.features, ids=ids, uris=uris)
+    return Encodings(**{**vars(batch), "ids": ids, "uris": uris})
 
 
 def all_of(index: FaissIndex | MilvusIndex) -> Encodings:
     """Return all records, in order of ids."""
     batches = list(index.iterate(150))
     uris = [uri for batch in batches for uri in (batch.uris or [None] * len(batch))]
-    whole = Encodings.concatenate(batches)
-    return Encodings(
-        probabilities=whole.probabilities, codes=whole.codes, features=whole.features, ids=whole.ids, uris=uris
-    )
+    return Encodings(**{**vars(Encodings.concatenate(batches)), "uris": uris})
 
 
 def report_of(*arguments: object, cwd: object, status: int = 0) -> dict:

@@ -16,7 +16,7 @@ from semcut.indexes import (
 )
 from semcut.indexes.migration.comparison import check_same_config
 from semcut.indexes.migration.copy import Migration
-from semcut.indexes.migration.journal import Journal, checksum
+from semcut.indexes.migration.journal import Journal, SourceChangedError, checksum
 from semcut.indexes.milvus.schema import to_keys
 from tests.indexes.milvus.migration.command import CONFIG, records
 
@@ -104,6 +104,9 @@ def test_the_checksum_covers_everything():
         {"uris": ["", *uris[1:]]},
         {"uris": [uris[1], uris[0], *uris[2:]]},
         {"uris": None},
+        {"attributes": None},
+        *({"attributes": {**batch.attributes, name: [None] * 4}} for name in batch.attributes),
+        {"attributes": {**batch.attributes, "stars": [number or 0 for number in range(4)]}},
     ]
     for change in changed:
         known.add(checksum(Encodings(**{**columns, **change})))
@@ -119,9 +122,24 @@ def test_configurations_that_differ():
         ({"dim": 9}, "dim 9 instead of 8"),
         ({"groups": 2}, "groups 2 instead of 6"),
         ({"prior": None}, "another prior"),
+        ({"attributes": {"price": "int"}}, "attributes {'price': 'int'} instead of "),
     ):
         with pytest.raises(InvalidParameterError, match=said):
             check_same_config(CONFIG, IndexConfig(**{**CONFIG.model_dump(), **change}), "it")
+
+
+def test_a_journal_of_another_set_of_attributes_is_that_of_another_source(tmp_path):
+    """A journal of an index without attributes names none, as those of earlier versions."""
+    configs = [IndexConfig(classes=6, bits=64, dim=8, attributes=kinds) for kinds in ({}, {"a": "int"}, {"a": "bool"})]
+    for config in configs:
+        source, target = (FaissIndex.create(None, config, engine="faiss") for _ in range(2))
+        path = tmp_path / f"journal {configs.index(config)}"
+        Migration(source, target, Journal(path), ("a", "b"))
+        assert (b"attributes" in path.read_bytes()) == bool(config.attributes)
+        for other in range(configs.index(config)):
+            with pytest.raises(SourceChangedError):
+                Migration(source, target, Journal(tmp_path / f"journal {other}"), ("a", "b"))
+        Migration(source, target, Journal(path), ("a", "b"))
 
 
 def test_batches_are_bounded_in_bytes(tmp_path):

@@ -24,6 +24,8 @@ from semcut.indexes.errors import SemcutWarning
 from semcut.indexes.migration.copy import Migration
 from semcut.indexes.migration.journal import Journal, SourceChangedError
 from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus.attribute_fields import field_of
+from semcut.indexes.milvus.schema import to_keys
 from tests.command import semcut
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.migration.command import CONFIG, all_of, error_of, records, report_of
@@ -41,6 +43,7 @@ def test_there_and_back(source, collection, uri, tmp_path):
     with FaissIndex.open(source) as faiss:
         stored, queries = all_of(faiss), records(20, seed=2)
         expected = faiss.search(queries, shortlist=None)
+        matching = faiss.matching('camera == "a" or stars > 1').tolist()
     assert there["records"] == there["copied"] == len(stored)
     assert (there["verified"], there["differences"], there["resumed_at"]) == (True, [], 0)
     assert there["searches"] == 64  # 32 with each ranking
@@ -49,6 +52,7 @@ def test_there_and_back(source, collection, uri, tmp_path):
         assert len(milvus) == len(stored)
         assert_same_records(all_of(milvus), stored)
         assert_same(milvus.search(queries, shortlist=None), expected)
+        assert milvus.matching('camera == "a" or stars > 1').tolist() == matching
     back = report_of("back", collection, "--uri", uri, "--reverse", "--verify", "--batch-size", 77, cwd=tmp_path)
     assert (back["records"], back["verified"], back["differences"]) == (len(stored), True, [])
     with FaissIndex.open(tmp_path / "back") as faiss:
@@ -82,7 +86,7 @@ def test_a_dry_run_changes_nothing(source, collection, uri, tmp_path):
         stored = len(index)
     assert plan["records"] == stored
     assert plan["batches"] == -(-stored // 100)
-    assert plan["bytes"] == stored * (8 + 8 + 4 * (6 + 8))
+    assert plan["bytes"] == stored * (8 + 8 + 4 * (6 + 8) + 8 + 8 + 8 + 1)
     assert plan["in the way"] is None
     assert {collection, f"{collection}_catalogue"} <= set(plan["would create"])
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -176,7 +180,7 @@ def test_a_collection_that_changes_is_noticed(collection, uri, tmp_path):
 
 
 def test_verifying_finds_what_differs(source, collection, uri, tmp_path):
-    """A missing record, another code, feature, probability or uri, or an additional record: status 3, with the ids."""
+    """A missing, changed or additional record, whatever is changed: status 3, with the ids."""
     semcut("migrate", source, collection, "--uri", uri, "--batch-size", 100, cwd=tmp_path)
     with FaissIndex.open(source) as index:
         ids = index.ids()
@@ -188,10 +192,13 @@ def test_verifying_finds_what_differs(source, collection, uri, tmp_path):
         features=np.vstack([some.features[:2], -some.features[2:3], some.features[3:]]),
         ids=some.ids,
         uris=[*(some.uris or [None] * 4)[:3], "another"],
+        attributes=some.attributes,
     )
+    tagged = Encodings(**{**vars(some[:1]), "attributes": {**some[:1].attributes, "tags": [["another"]]}})
     cases = [
         (lambda milvus: milvus.remove(ids[10:12]), ids[10:12], "records, source"),
         (lambda milvus: milvus.upsert(swapped), ids[:4], "not the same"),
+        (lambda milvus: milvus.upsert(tagged), ids[:1], "not the same"),
         (lambda milvus: milvus.remove(ids[-1:]), ids[-1:], "records, source"),
     ]
     for change, wrong, said in cases:
@@ -220,6 +227,24 @@ def test_missing_bounds_are_found(source, collection, uri, tmp_path):
     report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
     assert any("searches" in difference for difference in report["differences"])
     assert not any("records" in difference for difference in report["differences"])
+
+
+def test_a_filter_that_matches_other_records_is_found(source, collection, uri, tmp_path):
+    """A server may filter by other values than it returns, since Milvus 2.3 stores attributes twice."""
+    semcut("migrate", source, collection, "--uri", uri, cwd=tmp_path)
+    with FaissIndex.open(source) as index:
+        ids = index.ids()
+        middle = index.get(ids[len(ids) // 2 :][:1])
+        (stars,) = middle.attributes["stars"]
+    with MilvusIndex.open(uri, collection=collection) as milvus:
+        key = int(to_keys(middle.ids)[0])
+        fields = ["id", "row", "cell", "dominant", "flags", *map(field_of, CONFIG.attributes), "code"]
+        fields += ["uri", "feature", "probabilities"] if milvus._schema.kind != "apart" else []
+        (row,) = milvus._server.read("query", collection, filter=f"id in [{key}]", output_fields=fields, strong=True)
+        row = {name: row[name] for name in fields} | {field_of("stars"): 1 - (stars or 0)}
+        milvus._server.call("upsert", collection, [row])
+    report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
+    assert f"a filter by stars matches other records, 1 in all: {middle.ids[0]}" in report["differences"]
 
 
 def test_no_server_answers(source, tmp_path):
