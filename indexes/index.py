@@ -202,6 +202,14 @@ class SemanticIndex(ABC):
         """
         return self._uris(self._ids_given(ids))
 
+    def attributes(self, ids: Any) -> dict[str, list[Any]]:
+        """Return the attributes of records by name, in the order of their (n,) ids; only they are read, as for `uris`.
+
+        Raises:
+            UnknownIdError: as for `remove`.
+        """
+        return self._attributes(self._ids_given(ids))
+
     def contains(self, ids: Any) -> NDArray[np.bool_]:
         """Return for each of (n,) integer ids whether the index has a record with this id: (n,) bool."""
         return self._contains(self._ids_given(ids, must_exist=False))
@@ -232,12 +240,7 @@ class SemanticIndex(ABC):
     def explain(self, queries: Encodings, *, cutoff: float | None = DEFAULT_CUTOFF) -> Explanation:
         """Report for every query which cells of each partition pruning keeps, and the bounds on relevance.
 
-        Args:
-            queries, cutoff: as for `search`; no cutoff counts as 0.
-
-        Raises:
-            InvalidParameterError: as for `search`, or there are too many queries.
-            InvalidEncodingsError: as for `search`.
+        Arguments and errors are those of `search`; no cutoff counts as 0. Too many queries are an error, too.
         """
         self._check_open()
         limit = SearchParams(cutoff=cutoff).cutoff or 0.0
@@ -268,10 +271,7 @@ class SemanticIndex(ABC):
         return cells_per_partition(self._cells())
 
     def refresh(self) -> bool:
-        """Move to the newest state that any writer has committed, and return whether that state is a new one.
-
-        By default an index always sees the newest state.
-        """
+        """Move to the newest state that a writer has committed; return whether it is new. By default it is there."""
         self._check_open()
         return False
 
@@ -328,6 +328,9 @@ class SemanticIndex(ABC):
 
     @abstractmethod
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
+
+    def _attributes(self, ids: NDArray[np.int64]) -> dict[str, list[Any]]:
+        return dict(self._get(ids).attributes or {})
 
     @abstractmethod
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...

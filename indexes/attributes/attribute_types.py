@@ -40,8 +40,9 @@ RESERVED = (
     "and", "or", "not", "in", "is", "null", "true", "false", "like", "exists",
     "array_contains", "array_contains_any", "array_contains_all",
     "id", "uri", "code", "feature", "probabilities", "cell", "dominant", "query", "rank",
+    "ids", "uris", "codes", "features", "classes",
 )  # fmt: skip
-"""Words that are no names of attributes: those of filters, and the columns of tables and servers."""
+"""Words that are no names of attributes: those of filters, and the columns of tables, files and servers."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 

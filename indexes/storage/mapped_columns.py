@@ -272,6 +272,10 @@ class Columns:
         """
         return self.reading(lambda: read_uris(self, rows))
 
+    def attributes(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Read the attributes of the records in (n,) rows, by name; errors as for `read_attributes`."""
+        return self.reading(lambda: read_attributes(self, rows) or {})
+
     def records(self, rows: NDArray[np.int64]) -> Encodings:
         """Read all columns of the records in (n,) rows.
 
