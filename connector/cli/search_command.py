@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options
+from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
     OUT,
     new_table,
@@ -44,6 +44,7 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
     show_default=True,
     help="Fill places that relevant records leave with the best of the others.",
 )
+@where_option
 @click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
@@ -74,7 +75,7 @@ def search(
     if as_json:
         print_json(
             [
-                {"image": str(image), "hits": [asdict(hit) for hit in hits]}
+                {"image": str(image), "hits": [_as_json(hit) for hit in hits]}
                 | ({"error": failed[str(image)]} if str(image) in failed else {})
                 for image, hits in zip(images, found, strict=True)
             ]
@@ -84,6 +85,14 @@ def search(
             _show_hits(name, hits)
     if failed:
         sys.exit(1)
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    from semcut.indexes.attributes.attribute_types import json_value
+
+    values = asdict(hit)
+    attributes = {name: json_value(value) for name, value in values.pop("attributes").items()}
+    return values | ({"attributes": attributes} if attributes else {})
 
 
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:

@@ -7,6 +7,7 @@
     numpy_files       read .npz archives and structured .npy arrays
     copies            `export_encodings` and `import_encodings`: whole indexes, in bounded memory
 
-`copies` is what commands and programs call. Only `parquet_files` and `attribute_arrow` need pyarrow (extra `parquet`). A file that was
-exported has the configuration of its index and the link to its network, so an import gives the same index, bit for bit.
+`copies` is what commands and programs call. Only `parquet_files` and `attribute_arrow` need pyarrow (extra `parquet`).
+A file that was exported has the configuration of its index and the link to its network, so an import gives the same
+index, bit for bit.
 """

@@ -194,6 +194,13 @@ def columns_of(types: Mapping[str, AttributeType], given: Mapping[str, list[Any]
     }
 
 
+def json_value(value: Any) -> Any:
+    """Return a value, as an index returns it, as JSON has it: a datetime becomes text, categories become a list."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
+
+
 def microseconds_of(value: datetime) -> int:
     """Return a datetime in UTC as it is stored."""
     return (value - _EPOCH) // _MICROSECOND
