@@ -230,7 +230,11 @@ class Connector:
         paths = files_given("files", files)
         callback_given("progress", progress)
         resume, copies, given = flag_given("resume", resume), flag_given("copies", copies), GivenAttributes()
-        given.put(self.index.config.attributes, [self.files.uri_of(path) for path in paths], attributes or {})
+        given.put(
+            self.index.config.attributes,
+            [self.files.uri_of(path) for path in paths],
+            {} if attributes is None else attributes,
+        )
         return add_paths(
             self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies,
             given=given,
