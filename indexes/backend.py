@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,9 @@ class Backend(ABC):
 
     @abstractmethod
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
+
+    def _attributes(self, ids: NDArray[np.int64]) -> dict[str, list[Any]]:
+        return dict(self._get(ids).attributes or {})
 
     @abstractmethod
     def _iterate(self, batch_size: int, after: int) -> Iterator[Encodings]: ...

@@ -211,8 +211,7 @@ class FaissIndex(SemanticIndex):
     def compact(self, progress: Progress | None = None) -> None:
         """Free the space of removed records and tighten the bounds of cells. Searches continue meanwhile.
 
-        Needs space on the disk for a copy of the remaining records meanwhile. Other processes keep their snapshot, and
-        see the compacted one after a refresh.
+        Needs space on the disk for a copy of the remaining records. Other processes see it after a refresh.
 
         Args:
             progress: called with the number of records copied so far and in all.
@@ -259,9 +258,7 @@ class FaissIndex(SemanticIndex):
         return verify(self._store, snapshot, progress)
 
     def close(self) -> None:
-        """Flush, then release files, memory and the writer's lock.
-
-        Closing twice is allowed; using a closed index raises `ClosedIndexError`.
+        """Flush, then release files, memory and the writer's lock. Closing twice is allowed.
 
         Raises:
             StorageError: postponed changes cannot be written, and are lost.
@@ -288,11 +285,9 @@ class FaissIndex(SemanticIndex):
         return self._searchable.read(call)
 
     def _current(self) -> Snapshot | None:
-        """Return the snapshot that searches see, None for a closed index."""
         return None if self._searchable.closed else self._searchable.snapshot
 
     def _adopt(self, scanner: AnyScanner, snapshot: Snapshot) -> bool:
-        """Search with the compiled scanner from now on, if searches still see this snapshot."""
         return self._changes.adopt(scanner, snapshot)
 
     def _add(self, encodings: Encodings, *, replace: bool) -> None:
@@ -323,6 +318,10 @@ class FaissIndex(SemanticIndex):
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         snapshot, rows = self._rows(ids)
         return snapshot.columns.uris(rows)
+
+    def _attributes(self, ids: NDArray[np.int64]) -> dict[str, list[Any]]:
+        snapshot, rows = self._rows(ids)
+        return snapshot.columns.attributes(rows)
 
     def _get(self, ids: NDArray[np.int64]) -> Encodings:
         snapshot, rows = self._rows(ids)

@@ -242,6 +242,14 @@ class SemanticIndex(CellReports):
         refuse_unknown(wanted, np.array([-1 if key is None else 0 for key in found]))
         return [key for key in found if key is not None]
 
+    def attributes(self, ids: Any) -> dict[str, list[Any]]:
+        """Return the attributes of records by name, in the order of their (n,) ids; only they are read, as for `uris`.
+
+        Raises:
+            UnknownIdError: as for `remove`.
+        """
+        return self._attributes(self._ids_given(ids))
+
     def contains(self, ids: Any) -> NDArray[np.bool_]:
         """Return for each of (n,) integer ids whether the index has a record with this id: (n,) bool."""
         return self._contains(self._ids_given(ids, must_exist=False))
@@ -263,10 +271,7 @@ class SemanticIndex(CellReports):
 
 
     def refresh(self) -> bool:
-        """Move to the newest state that any writer has committed, and return whether that state is a new one.
-
-        By default an index always sees the newest state.
-        """
+        """Move to the newest state that a writer has committed; return whether it is new. By default it is there."""
         self._check_open()
         return False
 

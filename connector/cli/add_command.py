@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from semcut.connector.cli.options import PATH, SOURCE, device_option, json_optio
 from semcut.connector.cli.sync_command import dry_run_option, network_encoder
 from semcut.connector.cli.terminal import SKIPPED_SHOWN, print_json, print_line, print_skipped, progress_bar
 from semcut.indexes.errors import DataError
+
+if TYPE_CHECKING:
+    from semcut.indexes.attributes.attribute_types import AttributeType
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
@@ -27,12 +31,14 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     """Add IMAGES to an existing INDEX.
 
     IMAGES are folders, archives, lists, Parquet files, shards or single images. An image that the index has already, by
-    its path or by its content, is left out; if the content of its path has changed, its record is replaced. If the
-    command is interrupted, the same command adds the rest.
+    its path or by its content, is left out; if the content of its path has changed, its record is replaced. The columns
+    of lists that are attributes of INDEX become those of the images, also of images that it has. If the command is
+    interrupted, the same command adds the rest.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import Skipped, warn_of_folders_in_two_classes
     from semcut.connector.retrieval.adding_files import add_paths
+    from semcut.connector.retrieval.given_attributes import GivenAttributes
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
@@ -41,6 +47,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     link = required_link(index)
     if model is not None:
         require_network(model, link.sha256)
+    types, listed = attributes_of_index(index), list[tuple[list[str], dict[str, list[Any]]]]()
     files: list[str] = []
     roots: list[str] = []
     skipped: list[Skipped] = []
@@ -48,7 +55,8 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         if _is_image(source):
             files.append(str(Path(source).absolute()))
             continue
-        found = sources.list_images(source)
+        found = sources.list_images(source, types)
+        listed.append((found.files, found.attributes or {}))
         warn_of_folders_in_two_classes(found, stacklevel=1)
         files += found.files
         skipped += found.skipped
@@ -59,9 +67,12 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         lambda: FaissIndex.open(index, engine="faiss"), lambda _: required_link(index)
     )
     with opened, progress_bar("Encoding", quiet=as_json) as progress:
+        indexed, given = IndexedFiles(opened, index, link.root), GivenAttributes()
+        for paths, columns in listed:
+            given.put(opened.config.attributes, [indexed.uri_of(path) for path in paths], columns)
         done = add_paths(
-            IndexedFiles(opened, index, link.root), index, files, lambda: network_encoder(index, link, model, device),
-            progress, copies=False, roots=roots, work=sorted(map(os.path.abspath, images)), dry_run=dry_run,
+            indexed, index, files, lambda: network_encoder(index, link, model, device), progress, copies=False,
+            roots=roots, work=sorted(map(os.path.abspath, images)), given=given, dry_run=dry_run,
         )  # fmt: skip
         records = len(opened)
     skipped = [*done.skipped, *skipped]
@@ -70,15 +81,28 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         print_json(
             {
                 "index": str(index), "added": done.added, "replaced": done.replaced, "known": done.known,
+                "updated": done.updated,
                 "skipped": [list(pair) for pair in skipped], "dry_run": dry_run, "records": records,
             }
         )  # fmt: skip
         return
     would = "would be " if dry_run else ""
+    others = f", {done.updated:,} of them with other attributes now" if done.updated else ""
     print_line(
         f"{index}: {done.added:,} images {would}added, {done.replaced:,} {would}replaced, {done.known:,} known "
-        f"already, {len(skipped):,} skipped; {records:,} records"
+        f"already{others}, {len(skipped):,} skipped; {records:,} records"
     )
+
+
+def attributes_of_index(index: Path) -> dict[str, AttributeType]:
+    """Return the attributes of a stored index, with their types."""
+    from semcut.indexes.storage.store import Store
+
+    store = Store.open(index)  # opening a `FaissIndex` would also load its search engine
+    try:
+        return store.config.attributes
+    finally:
+        store.close()
 
 
 def _is_image(source: str) -> bool:

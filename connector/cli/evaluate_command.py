@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
-from semcut.connector.cli.options import PATH, SOURCE, json_option, search_options
+from semcut.connector.cli.options import PATH, SOURCE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
     OUT,
     SKIPPED_SHOWN,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")
 @search_options(k=DEFAULT_K)
+@where_option
 @json_option
 def evaluate(
     index: Path, queries: str, labels: str | None, limit: int | None, protocol: ProtocolName | None, seed: int,
@@ -71,6 +72,8 @@ def evaluate(
 
     if protocol is not None and labels is not None:
         raise click.UsageError("--protocol determines the labels of the records: leave out --labels")
+    if protocol is not None and settings["where"] is not None:
+        raise click.UsageError("--protocol compares rankings of all records: leave out --where")
     images = select_images(queries, limit, protocol, "queries", seed)
     with Connector.open(index, model, device=device) as connector:
         if protocol is not None:
@@ -151,13 +154,14 @@ def evaluate_encodings(
         queries: n queries.
         labels: the labels of the n queries, one or several of each.
         records: the labels of the records; None for the class folders of their files.
-        settings: k, cutoff, shortlist and ranking of the searches; "own" are those of the index.
+        settings: k, cutoff, shortlist and ranking of the searches; "own" are those of the index; and `where`.
     """
     from semcut.connector.evaluation.evaluate import evaluate as measure
 
+    where = settings.pop("where", None)
     chosen = connector.defaults.params(**settings).model_dump(include={"k", "cutoff", "shortlist", "ranking"})
     records = connector.labels(classes) if records is None else records
-    return measure(connector.index, records, queries, labels, classes, **chosen)
+    return measure(connector.index, records, queries, labels, classes, where=where, **chosen)
 
 
 def _record_labels(connector: Connector, classes: tuple[str, ...], source: str) -> RecordLabels:

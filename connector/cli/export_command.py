@@ -19,8 +19,8 @@ _PARQUET = WrittenType("a Parquet file", b"PAR1")
 def export(index: Path, file: Path, as_json: bool) -> None:
     """Write all records of a stored INDEX to a Parquet FILE.
 
-    The file has the ids, uris, probabilities, codes and features of all records, and the configuration of the index,
-    so that `semcut import` makes the same index of it again.
+    The file has the ids, uris, probabilities, codes, features and attributes of all records, and the configuration of
+    the index, so that `semcut import` makes the same index of it again.
     """
     from semcut.connector.exchange.copies import export_encodings
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semcut.connector.cli.image_options import protocol_option
-from semcut.connector.cli.options import PATH, SOURCE, device_option, json_option
+from semcut.connector.cli.options import (
+    PATH,
+    SOURCE,
+    AttributeOption,
+    attributes_named,
+    device_option,
+    json_option,
+)
 from semcut.connector.cli.terminal import (
     SKIPPED_SHOWN,
     print_json,
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
     from semcut.connector.data.image_folders import Skipped
     from semcut.connector.retrieval.adding_files import Indexed
     from semcut.connector.retrieval.image_index import Connector
+    from semcut.indexes.attributes.attribute_types import AttributeType
+
+    Listed = tuple[Sequence[str], Mapping[str, list[Any]]]
 
 
 @click.command()
@@ -42,11 +52,17 @@ if TYPE_CHECKING:
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --protocol.")
+@click.option(
+    "--attribute", "attributes", type=AttributeOption(typed=True), multiple=True, callback=attributes_named,
+    metavar="NAME=TYPE",
+    help="An attribute of the images, such as price=float, from the column of this name if IMAGES is a list. "
+    "Repeatable.",
+)  # fmt: skip
 @device_option
 @json_option
 def index(
     images: str, model: Path | None, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int,
-    device: str, as_json: bool,
+    attributes: dict[str, AttributeType], device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder, archive or list into a new index.
 
@@ -56,14 +72,20 @@ def index(
     IMAGES may also be Parquet files with images, or shards of WebDataset: a file, a folder of them, or a pattern in
     quotes; and each of these may have an address such as s3://photos. The images may be in subfolders at any depth; a
     class is a folder directly in IMAGES, as for `semcut train`. Files that cannot be read as images, and hidden ones,
-    are skipped and listed. --exclude-training recognises an image by its content.
+    are skipped and listed. --exclude-training recognises an image by its content. Images of other sources than lists
+    have no values of attributes, until `semcut add` or `semcut sync` gives them some.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import warn_of_folders_in_two_classes
+    from semcut.connector.data.listed_attributes import require_columns
     from semcut.connector.data.protocols import protocol_split
 
+    listed: Listed | None = None
     if protocol is None:
-        found = sources.list_images(images)
+        found = sources.list_images(images, attributes)
+        if found.attributes is not None:
+            require_columns(images, found.attributes, attributes)
+            listed = (found.files, found.attributes)
         warn_of_folders_in_two_classes(found, stacklevel=1)
         files, skipped = found.files, found.skipped
         roots: tuple[str, ...] = found.roots
@@ -77,7 +99,9 @@ def index(
         if model is None:
             raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
         files, left_out = _without_training_images(files, model)
-    result = index_with_progress(files, model, out, device, roots=roots, skipped=skipped, left_out=left_out)
+    result = index_with_progress(
+        files, model, out, device, roots=roots, skipped=skipped, left_out=left_out, types=attributes, listed=listed
+    )
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
@@ -93,6 +117,8 @@ def index_with_progress(
     roots: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
     left_out: Sequence[str] | None = None,
+    types: Mapping[str, AttributeType] | None = None,
+    listed: Listed | None = None,
 ) -> Indexed:
     """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
@@ -104,6 +130,8 @@ def index_with_progress(
         roots: folders whose folders are the classes of the images.
         skipped: what was left out when the files were listed; it is printed and returned with what cannot be read.
         left_out: training images, which `semcut sync` does not add either, nor any other; None for all images.
+        types: the attributes of the index.
+        listed: files, and the values of their attributes; None if there are none.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
@@ -120,14 +148,15 @@ def index_with_progress(
         raise DataError("there are no images to index")
     keep_freed_memory()
     existed = out.is_dir()
-    unfinished = _unfinished(out, model, device, roots)
-    made = unfinished or _new_index(files, model, out, device, roots)
+    unfinished = _unfinished(out, model, device, roots, types or {})
+    made = unfinished or _new_index(files, model, out, device, roots, types or {})
+    values = None if listed is None else _values_of(files, *listed)
     with made as connector, progress_bar("Indexing") as progress:
         if left_out is not None:  # first: an interrupted command must have noted them, too
             connector.files.begin()
             change_link(out, exclude_training=True)
             note_left_out(connector.files, left_out, TRAINED)
-        result = connector.add_files(files, progress=progress, resume=unfinished is not None)
+        result = connector.add_files(files, progress=progress, resume=unfinished is not None, attributes=values)
         records = len(connector.index)
     if is_marked(out) and (link := read_link(out)) is not None:
         print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")
@@ -146,21 +175,35 @@ def index_with_progress(
     return result
 
 
-def _new_index(files: Sequence[str], model: Path | None, out: Path, device: str, roots: Sequence[str]) -> Connector:
+def _values_of(files: Sequence[str], listed: Sequence[str], columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the values of attributes for some of the files of a list."""
+    rows = {file: row for row, file in enumerate(listed)}
+    places = [rows[file] for file in files]
+    return {name: [values[place] for place in places] for name, values in columns.items()}
+
+
+def _new_index(
+    files: Sequence[str], model: Path | None, out: Path, device: str, roots: Sequence[str],
+    types: Mapping[str, AttributeType],
+) -> Connector:  # fmt: skip
     """Create an index; without a model, adopt the network that comes with semcut, which the index then keeps."""
     from semcut.connector.retrieval.image_index import Connector
 
     if model is not None:
-        return Connector.create(out, model, device=device, roots=roots, engine="faiss")
+        return Connector.create(out, model, device=device, roots=roots, engine="faiss", attributes=types)
     from semcut.connector.adoption.pretrained_network import pretrained_network
     from semcut.connector.retrieval.empty_index import require_new_index
 
     require_new_index(out)  # before the network sees the images
     with progress_bar("Fitting codes") as progress, pretrained_network(files, device, progress) as network:
-        return Connector.create(out, network, device=device, roots=roots, keep_network=True, engine="faiss")
+        return Connector.create(
+            out, network, device=device, roots=roots, keep_network=True, engine="faiss", attributes=types
+        )
 
 
-def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]) -> Connector | None:
+def _unfinished(
+    out: Path, model: Path | None, device: str, roots: Sequence[str], types: Mapping[str, AttributeType]
+) -> Connector | None:
     """Open an index that was interrupted while the same command made it; None if there is no such index."""
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import read_description, read_link
@@ -177,6 +220,11 @@ def _unfinished(out: Path, model: Path | None, device: str, roots: Sequence[str]
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished, or empty, which is said below
         connector = Connector.open(out, model, device=device, engine="faiss")
     if marked or not len(connector.index):
+        own = connector.index.config.attributes
+        if own != types:
+            connector.close()
+            described = ", ".join(f"{name}={kind}" for name, kind in own.items()) or "none"
+            raise IndexExistsError(f"{out} is unfinished, and has other attributes: {described}; give the same ones")
         print_message(f"{out} is unfinished, with {len(connector.index):,} records: going on with the other files")
         return connector
     connector.close()

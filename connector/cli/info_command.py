@@ -43,6 +43,7 @@ def info(index: Path, as_json: bool) -> None:
         "bits": config.bits,
         "dim": config.dim,
         "normalised": stats.normalised,
+        **({"attributes": config.attributes} if config.attributes else {}),
         "partitions in use": len(sizes),
         "records per partition": {"smallest": min(sizes, default=0), "largest": max(sizes, default=0)},
         "cells": stats.cells,

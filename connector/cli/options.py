@@ -7,7 +7,7 @@ import it. Options that choose images are in `image_options`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -108,6 +108,47 @@ class CutoffType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
             return float(value)
         except ValueError:
             self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
+class AttributeOption(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """The type of --attribute: a name and a type, such as price=float.
+
+    Args:
+        typed: whether the type must be given; otherwise a name alone stands for a type that follows from the values.
+    """
+
+    name = "name=type"
+
+    def __init__(self, *, typed: bool) -> None:
+        self._typed = typed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str | None]:
+        """Return the name and the type, None if no type is given."""
+        from semcut.indexes.attributes.attribute_types import TYPES, is_attribute_name
+
+        name, given, kind = str(value).partition("=")
+        if not is_attribute_name(name):
+            self.fail(f"{name!r} is no name of an attribute: a name has letters, digits and _", param, ctx)
+        if (given or self._typed) and kind not in TYPES:
+            self.fail(f"{value!r} has no type of an attribute: give {name}=TYPE, {', '.join(TYPES)}", param, ctx)
+        return name, kind or None
+
+
+def attributes_named(ctx: click.Context, param: click.Parameter, given: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the types of attributes by name, each given once; a callback of click."""
+    found: dict[str, Any] = {}
+    for name, kind in given:
+        if name in found:
+            raise click.BadParameter(f"the attribute {name} is given twice", ctx, param)
+        found[name] = kind
+    return found
+
+
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    help="Only records whose attributes match, such as 'price < 20'; see the guide Filters.",
+)
 
 
 def search_options(k: int) -> Callable[[_F], _F]:

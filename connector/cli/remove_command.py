@@ -1,4 +1,4 @@
-"""`semcut remove`: removes records from a stored index, by their ids or by patterns of their uris."""
+"""`semcut remove`: removes records from a stored index, by their ids, patterns of their uris, or their attributes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.options import PATH, json_option, where_option
 from semcut.connector.cli.terminal import print_json, print_line
 
 _SHOWN = 20
@@ -24,12 +24,16 @@ _SHOWN = 20
     metavar="PATTERN",
     help="Pattern of whole uris or paths, such as '*/cats/*.jpg'; * is any text, also of several folders. Repeatable.",
 )
+@where_option
 @click.option("--dry-run", is_flag=True, help="List the records, and change nothing.")
 @json_option
-def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def remove(
+    index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], where: str | None, dry_run: bool, as_json: bool
+) -> None:
     """Remove records from a stored INDEX.
 
-    All records that are named are removed, or none if one of them is not there. The images are not touched. `semcut
+    All records that are named are removed, or none if an id is not there; --where removes those that match it, of the
+    records that --id and --uri name if they are given. The images are not touched. `semcut
     compact` releases the disk space of removed records.
     """
     import numpy as np
@@ -41,14 +45,16 @@ def remove(index: Path, ids: tuple[int, ...], patterns: tuple[str, ...], dry_run
     from semcut.indexes.id_checks import refuse_unknown
     from semcut.indexes.open_with import open_with
 
-    if not ids and not patterns:
-        raise click.UsageError("nothing to remove: give --id N or --uri PATTERN")
+    if not ids and not patterns and where is None:
+        raise click.UsageError("nothing to remove: give --id N, --uri PATTERN or --where FILTER")
     opened, link = open_with(lambda: FaissIndex.open(index, engine="faiss"), lambda _: read_link(index))
     with opened:
         root = None if link is None else link.root
         given = np.unique(np.array(ids, np.int64)) if ids else np.empty(0, np.int64)
         refuse_unknown(given, np.where(opened.contains(given), 0, -1))
         chosen = np.union1d(given, ids_by_uri(opened, patterns, root) if patterns else given)
+        if where is not None:
+            chosen = opened.matching(where, among=chosen if ids or patterns else None)
         shown = chosen[: None if as_json else _SHOWN]
         try:
             uris = paths_of(opened.uris(shown), root)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options
+from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
     OUT,
     new_table,
@@ -54,6 +54,7 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 )
 @click.option("--together", is_flag=True, help="Make one query of all images: records that are like all of them.")
 @click.option("--less-like", type=PATH, multiple=True, help="Image that results shall be less like. Repeatable.")
+@where_option
 @click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
@@ -101,12 +102,20 @@ def _content(
 ) -> list[dict[str, Any]]:
     """Return the JSON of the results of each image, or of all images together."""
     if together:
-        hits = [asdict(hit) for hit in found[0]]
+        hits = [_as_json(hit) for hit in found[0]]
         return [{"images": images, "hits": hits} | ({"errors": failed} if failed else {})]
     return [
-        {"image": image, "hits": [asdict(hit) for hit in hits]} | ({"error": failed[image]} if image in failed else {})
+        {"image": image, "hits": [_as_json(hit) for hit in hits]} | ({"error": failed[image]} if image in failed else {})
         for image, hits in zip(images, found, strict=True)
     ]
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    from semcut.indexes.attributes.attribute_types import json_value
+
+    values = asdict(hit)
+    attributes = {name: json_value(value) for name, value in values.pop("attributes").items()}
+    return values | ({"attributes": attributes} if attributes else {})
 
 
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:

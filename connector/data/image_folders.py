@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from semcut.indexes.errors import DataError, SemcutWarning, shown
 
@@ -52,6 +52,7 @@ class ImageFolder(NamedTuple):
         classes: the folders directly in the folder, sorted by name; also those without files.
         skipped: what is left out; what is hidden comes last.
         again: folders that are listed in a further class, each with the path by which an earlier class leads to it.
+        attributes: of each attribute that a list has, a value for each of `files`; None for other sources.
     """
 
     root: str
@@ -59,6 +60,7 @@ class ImageFolder(NamedTuple):
     classes: dict[str, ClassFolder]
     skipped: list[Skipped]
     again: list[tuple[str, str]]
+    attributes: dict[str, list[Any]] | None = None
 
     @property
     def roots(self) -> tuple[str, ...]:

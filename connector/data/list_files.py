@@ -5,9 +5,9 @@
 
 A path is absolute, or relative to the folder of the list. A column or field `label` names the class of an image, as
 text or as an integer. A column `labels` names several, separated by `;`; as a field it is an array of texts and
-integers. An image that has both has the one of `label` first. Other columns are ignored. A list may come from someone
-else, so the file, its rows, and the memory of all paths are bounded; what a row names is a regular file, or is left out
-with the reason.
+integers. An image that has both has the one of `label` first. Attributes that the caller names are read, too, see
+`listed_attributes`; other columns are ignored. A list may come from someone else, so the file, its rows, and the memory
+of all paths and values are bounded; what a row names is a regular file, or is left out with the reason.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from semcut.connector.data.class_names import label_names
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
+from semcut.connector.data.listed_attributes import ListedAttributes
+from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import open_binary
 
@@ -34,9 +36,9 @@ _MOST_PATH = 4096
 """Bytes of the longest path that Linux opens."""
 SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 10
-_Row = tuple[int, Any, Any, Any]
-"""Number of the line, path, label and labels of a row; None for what it does not have. A CSV file gives `labels` as
-text."""
+_Row = tuple[int, Any, Any, Any, list[Any]]
+"""Number of the line, path, label, labels and attributes of a row; None for what it does not have. A CSV file gives
+`labels` and attributes as text."""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class ImageList:
         labels: the different labels of each file, () for one without.
         columns: names of the columns, or of the fields of the first object.
         skipped: what is left out.
+        listed: the attributes of the files.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ImageList:
     labels: list[tuple[str, ...]] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    listed: ListedAttributes = field(default_factory=lambda: ListedAttributes({}))
 
     @property
     def root(self) -> str:
@@ -75,14 +79,19 @@ def is_list(source: str) -> bool:
     return source.lower().endswith(SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
 
 
-def read_list(source: str) -> ImageList:
+def read_list(source: str, attributes: Mapping[str, AttributeType] | None = None) -> ImageList:
     """Read a list, and look for each file.
 
+    Args:
+        source: the list.
+        attributes: the attributes to read, with their types.
+
     Raises:
-        DataError: the list cannot be read, has no column `path`, is beyond a limit, or names no file that exists.
+        DataError: the list cannot be read, has no column `path`, is beyond a limit, or names no file that exists; or an
+            attribute of a file has a value of another type.
     """
     path = Path(os.path.expanduser(source))
-    found = ImageList(source)
+    found = ImageList(source, listed=ListedAttributes(attributes or {}))
     try:
         with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
             lines = _Lines(source, stream)
@@ -110,7 +119,7 @@ def list_paths(source: str, stream: IO[bytes]) -> Iterator[str]:
         DataError: as for `read_list`.
     """
     found = ImageList(source)
-    for count, (_, path, _, _) in enumerate(_rows(found, _Lines(source, stream))):
+    for count, (_, path, *_) in enumerate(_rows(found, _Lines(source, stream))):
         _require_rows(found, count)
         if _is_path(path):
             yield path
@@ -156,7 +165,9 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         places = {name: place for place, name in enumerate(columns)}
         if len(places) < len(columns):
             raise lines.error(f"has a column twice: {_named(columns)}")
-        wanted = [places.get(name, len(columns)) for name in ("path", "label", "labels")]
+        names = ("path", "label", "labels", *found.listed.types)
+        found.listed.note_columns(columns)
+        wanted = [places.get(name, len(columns)) for name in names]
         lines.row_bytes = 0
         for row in rows:
             lines.row_bytes = 0
@@ -165,8 +176,8 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
                     f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
                 )
             if row:
-                path, label, labels = (row[place] if place < len(row) else None for place in wanted)
-                yield lines.number, path, label, labels
+                path, label, labels, *values = (row[place] if place < len(row) else None for place in wanted)
+                yield lines.number, path, label, labels, values
     except csv.Error as error:
         raise lines.error(f"is no CSV ({error})") from None
 
@@ -189,7 +200,9 @@ def _json_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         labels = row.get("labels")
         if labels is not None and not isinstance(labels, list):
             raise lines.error(f'has labels {shown(labels)}, expected an array such as ["cat", "dog"]')
-        yield lines.number, row.get("path"), row.get("label"), labels
+        found.listed.note_columns(row)
+        values = [row.get(name) for name in found.listed.types]
+        yield lines.number, row.get("path"), row.get("label"), labels, values
 
 
 def _require_path(found: ImageList) -> None:
@@ -217,7 +230,8 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
     known: dict[str, str] = {}  # each label once
     sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # each combination once
     size = 0
-    for count, (line, given, label, several) in enumerate(rows):
+    as_text = found.name.lower().endswith(".csv")
+    for count, (line, given, label, several, values) in enumerate(rows):
         _require_rows(found, count)
         has_path = _is_path(given)
         path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
@@ -225,8 +239,10 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         size += sys.getsizeof(path)
         size += sum(sys.getsizeof(text) for text in labels if text not in known)
         size += 0 if labels in sets else sys.getsizeof(labels)
-        if size > MOST_BYTES:
-            raise DataError(f"the paths and labels in {found.name} take more than {MOST_BYTES:,} bytes: divide it")
+        if size + found.listed.size > MOST_BYTES:
+            raise DataError(
+                f"the paths, labels and attributes in {found.name} take more than {MOST_BYTES:,} bytes: divide it"
+            )
         reason = _unusable(path) if has_path else "it has no path"
         if reason is None and wrong is not None:
             reason = f"line {line:,} of {found.name}, {wrong}"
@@ -235,6 +251,9 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         if reason is not None:
             found.skipped.append((path, reason))
             continue
+        wrong = found.listed.add(values, as_text=as_text)
+        if wrong is not None:
+            raise DataError(f"cannot read the list {found.name}: line {line:,}: {wrong}")
         lines[path] = line
         found.files.append(path)
         kept = tuple(known.setdefault(text, text) for text in labels)

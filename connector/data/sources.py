@@ -17,7 +17,7 @@ that it is in, see `image_folders`, or its label in a list, which can give it se
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -32,6 +32,7 @@ from semcut.connector.data.image_folders import class_of as class_of
 from semcut.connector.data.label_sets import LabelSets
 from semcut.connector.data.library_datasets import write_digits
 from semcut.connector.data.list_files import ImageList, is_list, read_list, require_labels
+from semcut.connector.data.listed_attributes import attribute_types_given
 from semcut.connector.data.remote_sources import fetched, is_remote
 from semcut.connector.data.source_folders import cached, source_folder
 from semcut.indexes.argument_checks import (
@@ -42,6 +43,7 @@ from semcut.indexes.argument_checks import (
     text_given,
 )
 from semcut.indexes.array_checks import integers_given
+from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
 
 DIGEST_BYTES = 16
@@ -276,15 +278,19 @@ def _local(source: str) -> str:
     return fetched(source) if is_remote(source) else source
 
 
-def list_images(source: str | os.PathLike[str]) -> ImageFolder:
+def list_images(source: str | os.PathLike[str], attributes: Mapping[str, AttributeType] | None = None) -> ImageFolder:
     """List the files of a source, with or without classes; those of a list are in no class.
+
+    Args:
+        source: the source.
+        attributes: the attributes to read, with their types, if it is a list.
 
     Raises:
         DataError: as for `source_folder`, `list_folder` and `read_list`.
-        InvalidParameterError: it is no path.
+        InvalidParameterError: it is no path, or the attributes are no types by name.
     """
-    source = _local(possible_path_given("source", source))
+    types, source = attribute_types_given(attributes), _local(possible_path_given("source", source))
     if is_list(source):
-        found = read_list(source)
-        return ImageFolder(found.root, found.files, {}, found.skipped, [])
+        found = read_list(source, types)
+        return ImageFolder(found.root, found.files, {}, found.skipped, [], found.listed.columns())
     return list_folder(source_folder(source).root)

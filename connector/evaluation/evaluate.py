@@ -28,8 +28,9 @@ from semcut.connector.evaluation.shared_labels import SharedLabels
 from semcut.indexes import Encodings, SearchResult, SemanticIndex
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.array_checks import integers_given
+from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.config import Ranking, SearchParams
-from semcut.indexes.errors import DataError, InvalidParameterError
+from semcut.indexes.errors import DataError, InvalidParameterError, shown
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
 
 _PLACES = 1 << 22
@@ -88,6 +89,7 @@ def evaluate(
     cutoff: float | None = DEFAULT_CUTOFF,
     shortlist: int | None = DEFAULT_SHORTLIST,
     ranking: Ranking = "distance",
+    where: Expression | str | None = None,
 ) -> Evaluation:
     """Search with every query, and compare the labels of results with the label of the query.
 
@@ -99,9 +101,10 @@ def evaluate(
         classes: names of the labels, for the report.
         k, cutoff, shortlist, ranking: as in `search`. For mAP@all the shortlist is not used: all relevant records are
             ranked.
+        where: evaluate as if the index had only the records that match, see `SemanticIndex.search`.
 
     Raises:
-        DataError: no query has a right record in the index.
+        DataError: no record matches, or no query has a right record in the index.
         InvalidEncodingsError: the queries are not of the index.
         InvalidParameterError: another argument is of another type, or out of range.
     """
@@ -113,6 +116,9 @@ def evaluate(
     k = SearchParams(k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking).k
     if not len(index):
         raise DataError("the index has no records: there is nothing to evaluate")
+    if where is not None:
+        record_labels = _matching(index, record_labels, where)
+    records = len(index) if where is None else len(record_labels.ids)
     shared = SharedLabels(record_labels, query_sets)
     kept = np.flatnonzero(shared.totals > 0)
     if not len(kept):
@@ -120,13 +126,15 @@ def evaluate(
     queries, sets, total = queries[kept], query_sets[kept], shared.totals[kept]
 
     def search(part: Encodings) -> SearchResult:
-        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False)
+        return index.search(part, k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=False, where=where)
 
     at_all = np.empty(len(queries))
-    step = max(1, _PLACES // len(index))
+    step = max(1, _PLACES // records)
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
-        every = index.search(queries[block], k=len(index), cutoff=cutoff, shortlist=None, ranking=ranking, fill=False)
+        every = index.search(
+            queries[block], k=records, cutoff=cutoff, shortlist=None, ranking=ranking, fill=False, where=where
+        )
         at_all[block] = average_precision(shared.right(every.ids, kept[block]), total[block])
 
     search(queries[:1])  # not timed: the first search may have to prepare the index
@@ -157,17 +165,27 @@ def evaluate(
         cutoff=cutoff,
         shortlist=shortlist,
         ranking=ranking,
-        records=len(index),
+        records=records,
         overall=figures(np.arange(len(queries))),
         per_class={
             name: figures(sets.images[sets.labels == i]) for i, name in enumerate(classes) if (sets.labels == i).any()
         },
         partitions_scanned=float(result.partitions.mean() / max(1, np.count_nonzero(stats.partitions))),
         cells_scanned=float(result.cells.mean() / max(1, stats.cells)),
-        codes_scanned=float(result.codes.mean() / len(index)),
+        codes_scanned=float(result.codes.mean() / records),
         cut_off=float(result.cut_off.mean()),
         ms_per_query_batch=1000 * batch_seconds / len(queries),
         ms_per_query_single=1000 * float(np.median(single_seconds)),
+    )
+
+
+def _matching(index: SemanticIndex, labels: RecordLabels, where: Expression | str) -> RecordLabels:
+    """Return the labels of the records that match a filter."""
+    kept = np.flatnonzero(np.isin(labels.ids, index.matching(where)))
+    if not len(kept):
+        raise DataError(f"no record matches {shown(str(where))}: there is nothing to evaluate")
+    return RecordLabels(
+        labels.ids[kept], labels.labels[kept], None if labels.label_sets is None else labels.label_sets[kept]
     )
 
 

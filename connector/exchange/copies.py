@@ -7,14 +7,17 @@ for bit. A file of another program becomes an index with the default configurati
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from semcut.connector.exchange.encoding_columns import EncodingFile
 from semcut.connector.exchange.numpy_files import ArrayFile
 from semcut.connector.retrieval.model_link import LINK, link_content, read_content, write_link
-from semcut.indexes import FaissIndex, IndexConfig
+from semcut.indexes import FaissIndex
 from semcut.indexes.argument_checks import callback_given, flag_given, path_given
-from semcut.indexes.errors import DataError, require
+from semcut.indexes.attributes.attribute_types import TYPES, AttributeType, is_attribute_name
+from semcut.indexes.errors import DataError, InvalidParameterError, require, shown
 from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.storage.directory import delete_index
@@ -62,6 +65,7 @@ def import_encodings(
     index: str | os.PathLike[str],
     *,
     any_mass: bool = False,
+    attributes: Mapping[str, AttributeType | None] | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Make a stored index of a file of encodings. After an error there is no index.
@@ -73,6 +77,8 @@ def import_encodings(
         index: a new or empty directory.
         any_mass: whether rows of probabilities may have any sum, see `Encodings`; those of an index that was exported
             may.
+        attributes: columns of the file that hold attributes, with their types; None for the type that follows from that
+            of the column. Those of a file that semcut has written, and arrays `attribute_NAME`, need not be named.
         progress: called with the number of records added, and of all records.
 
     Returns:
@@ -87,13 +93,12 @@ def import_encodings(
     """
     source, place = path_given("file", file), Path(os.path.realpath(path_given("index", index)))
     callback_given("progress", progress)
-    any_mass = flag_given("any_mass", any_mass)
+    any_mass, asked = flag_given("any_mass", any_mass), _attributes_asked(attributes)
     report, existed, linked = progress or silent, place.is_dir(), False
-    opened = _open(source)
+    opened = _open(source, asked)
     try:
         shape = opened.shape
-        config = shape.config or IndexConfig(classes=shape.classes, bits=shape.bits, dim=shape.dim)
-        made = FaissIndex.create(place, config, durability="close", engine="faiss")
+        made = FaissIndex.create(place, shape.index_config(), durability="close", engine="faiss")
         try:
             with made, adding(place, shape.records, 0):
                 for batch in opened.batches(any_mass or shape.config is not None):
@@ -127,15 +132,31 @@ def _require_few_cells(file: Path, made: FaissIndex) -> None:
         )
 
 
-def _open(file: Path) -> EncodingFile:
+def _attributes_asked(given: Any) -> Mapping[str, AttributeType | None]:
+    """Read the columns of attributes as a caller passes them."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidParameterError(f"attributes = {shown(given)}, expected types by the names of columns")
+    for name, kind in given.items():
+        if not is_attribute_name(name):
+            raise InvalidParameterError(f"attributes have {shown(name)}, which is no name of an attribute")
+        if kind is not None and (not isinstance(kind, str) or kind not in TYPES):
+            raise InvalidParameterError(
+                f"the attribute {name} is of type {shown(kind)}, expected None or one of {', '.join(TYPES)}"
+            )
+    return dict(given)
+
+
+def _open(file: Path, asked: Mapping[str, AttributeType | None]) -> EncodingFile:
     if file.suffix in ARRAYS:
-        return ArrayFile(file)
+        return ArrayFile(file, asked)
     if file.suffix != PARQUET:
         raise DataError(f"cannot import {file}: expected a name that ends in {', '.join((PARQUET, *ARRAYS))}")
     _require_pyarrow()
     from semcut.connector.exchange.parquet_files import ParquetFile
 
-    return ParquetFile(file)
+    return ParquetFile(file, asked)
 
 
 def _require_pyarrow() -> None:

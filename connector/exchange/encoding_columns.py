@@ -5,17 +5,20 @@ codes          bits / 8 bytes
 features       D numbers
 ids            integers; without the column, rows are numbered from 0
 uris           text, or nothing; the column may be missing
+
+Further columns hold attributes; `attribute_arrays` and `attribute_arrow` say how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.attributes.attribute_types import AttributeType, columns_of
 from semcut.indexes.config import MAX_CLASSES, IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DataError, InvalidEncodingsError, InvalidParameterError
@@ -36,6 +39,7 @@ class FileShape:
         dim: D.
         row_bytes: bytes of a row where it is read.
         config: the configuration of the index that was exported; None if the file has none.
+        attributes: the attributes of the rows, with their types.
         network: the link to the network of that index, as `model_link.read_content` returns it; None if it has none.
     """
 
@@ -46,6 +50,19 @@ class FileShape:
     row_bytes: int = 0
     config: IndexConfig | None = None
     network: Mapping[str, Any] | None = None
+    attributes: Mapping[str, AttributeType] = field(default_factory=dict)
+
+    def index_config(self) -> IndexConfig:
+        """Return the configuration of an index for the rows.
+
+        Raises:
+            InvalidParameterError: no index can have these widths or attributes.
+        """
+        if self.config is None:
+            return IndexConfig(classes=self.classes, bits=self.bits, dim=self.dim, attributes=dict(self.attributes))
+        if self.config.attributes == dict(self.attributes):
+            return self.config
+        return IndexConfig(**{**dict(self.config), "attributes": dict(self.attributes)})
 
     def batch_rows(self) -> int:
         """Return how many rows are read at a time, so that they take bounded memory."""
@@ -78,7 +95,14 @@ class EncodingFile(Protocol):
         ...
 
 
-def encodings_of(path: str, first: int, columns: Mapping[str, Any], shape: FileShape, any_mass: bool) -> Encodings:
+def encodings_of(
+    path: str,
+    first: int,
+    columns: Mapping[str, Any],
+    shape: FileShape,
+    any_mass: bool,
+    attributes: Mapping[str, list[Any]] | None = None,
+) -> Encodings:
     """Make a batch of the columns of some rows.
 
     Args:
@@ -87,9 +111,10 @@ def encodings_of(path: str, first: int, columns: Mapping[str, Any], shape: FileS
         columns: arrays by name; `ids` and `uris` may be missing.
         shape: that of the file.
         any_mass: see `Encodings`.
+        attributes: of each attribute, the values of the rows.
 
     Raises:
-        DataError: the rows are no encodings.
+        DataError: the rows are no encodings, or an attribute cannot have one of the values.
     """
     count = len(columns["probabilities"])
     ids = columns.get("ids")
@@ -100,6 +125,7 @@ def encodings_of(path: str, first: int, columns: Mapping[str, Any], shape: FileS
             features=columns["features"],
             ids=np.arange(first, first + count) if ids is None else ids,
             uris=columns.get("uris"),
+            attributes=columns_of(shape.attributes, attributes, count) if shape.attributes else None,
             any_mass=any_mass,
         )
     except InvalidEncodingsError as error:
@@ -132,9 +158,8 @@ def checked_shape(path: str, shape: FileShape) -> FileShape:
                     f"{path} has {name} = {getattr(shape, name)}, but its configuration says "
                     f"{getattr(shape.config, name)}: it was changed after it was exported"
                 )
-        return shape
     try:
-        IndexConfig(classes=shape.classes, bits=shape.bits, dim=shape.dim)
+        shape.index_config()
     except InvalidParameterError as error:
         raise DataError(f"{path} cannot become an index: {error}") from None
     return shape

@@ -1,7 +1,8 @@
 """Read encodings from numpy's files, in bounded memory, without pickle.
 
     .npz  an archive of arrays named like the columns of `encoding_columns`, as `numpy.savez` writes it: `probabilities`
-          (n, C), `codes` (n, bits / 8), `features` (n, D), and optionally `ids` (n,) and `uris` (n,)
+          (n, C), `codes` (n, bits / 8), `features` (n, D), and optionally `ids` (n,), `uris` (n,) and attributes, see
+          `attribute_arrays`
     .npy  one array of records, whose fields have these names: `numpy.dtype([("probabilities", "f4", C), ...])`
 
 Every array is read from its start to its end, some rows at a time, through zlib where an archive is compressed. Its
@@ -18,7 +19,7 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, cast
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.data.archive_members import MAX_RATIO, UNCHECKED_BYTES
+from semcut.connector.exchange.attribute_arrays import array_types, array_values, is_attribute_column
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,
@@ -35,6 +37,7 @@ from semcut.connector.exchange.encoding_columns import (
     encodings_of,
     missing_columns,
 )
+from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DataError
 from semcut.indexes.regular_files import BoundedReads, open_binary, stored_bytes
@@ -52,13 +55,14 @@ class ArrayFile:
 
     Args:
         path: the file.
+        asked: attributes that it must have; a type that is not None is theirs.
 
     Raises:
         DataError: it is no such file, lacks a column, or has columns of other dimensions or lengths.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
+    def __init__(self, path: Path, asked: Mapping[str, AttributeType | None]) -> None:
+        self._path, self._asked = str(path), asked
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(open_binary(path, follow=True))
@@ -87,12 +91,15 @@ class ArrayFile:
     def _shape(self) -> FileShape:
         if self._records is not None:
             fields: Any = self._records.dtype.fields or {}
-            described = {name: (self._records.shape + fields[name][0].shape) for name in fields if name in _COLUMNS}
+            described = {name: (self._records.shape + fields[name][0].shape) for name in fields if _is_column(name)}
             types = {name: fields[name][0].base for name in described}
         else:
             described = {name: rows.shape for name, rows in self._columns.items()}
             types = {name: rows.dtype for name, rows in self._columns.items()}
         missing_columns(self._path, set(described))
+        rows = described["probabilities"][0] if described["probabilities"] else 0
+        own = {name: (types.pop(name), described.pop(name)) for name in tuple(types) if is_attribute_column(name)}
+        attributes = array_types(self._path, own, rows, self._asked)
         for name, shape in described.items():
             expected = 2 if name in REQUIRED else 1
             if len(shape) != expected:
@@ -116,6 +123,7 @@ class ArrayFile:
             bits=8 * widths["codes"],
             dim=widths["features"],
             row_bytes=row_bytes,
+            attributes=attributes,
         )
 
     def batches(self, any_mass: bool) -> Iterator[Encodings]:
@@ -125,12 +133,17 @@ class ArrayFile:
             count = min(size, self.shape.records - first)
             if self._records is not None:
                 rows = self._records.read(count)
-                columns: dict[str, Any] = {name: rows[name] for name in rows.dtype.names or () if name in _COLUMNS}
+                columns: dict[str, Any] = {name: rows[name] for name in rows.dtype.names or () if _is_column(name)}
             else:
                 columns = {name: rows.read(count) for name, rows in self._columns.items()}
             if "uris" in columns:
                 columns["uris"] = _texts(self._path, columns["uris"])
-            yield encodings_of(self._path, first, columns, self.shape, any_mass)
+            attributes = array_values(self._path, columns, self.shape.attributes)
+            yield encodings_of(self._path, first, columns, self.shape, any_mass, attributes)
+
+
+def _is_column(name: str) -> bool:
+    return name in _COLUMNS or is_attribute_column(name)
 
 
 def _require_stored(path: str, stream: IO[bytes]) -> None:
@@ -154,7 +167,7 @@ def _members(path: str, stream: IO[bytes], stack: ExitStack) -> dict[str, _Rows]
         left = UNCHECKED_BYTES + MAX_RATIO * stream.seek(0, os.SEEK_END)
         for item in archive.infolist():
             name = item.filename.removesuffix(".npy")
-            if name in _COLUMNS:
+            if _is_column(name):
                 if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # read in unbounded pieces
                     raise DataError(f"{path}: {name} is compressed in another way than numpy does: save it with numpy")
                 left -= item.file_size

@@ -2,7 +2,8 @@
 
 The columns are those of `encoding_columns`: `ids` int64, `uris` string, `codes` fixed-size binary, `features` a
 fixed-size list of float16 or float32. Of an index that stores few probabilities of each record, `classes` and
-`probabilities` are lists of those that are not 0; otherwise `probabilities` is a fixed-size list of all. A file that
+`probabilities` are lists of those that are not 0; otherwise `probabilities` is a fixed-size list of all. Attributes
+have columns of their own names, see `attribute_arrow`. A file that
 semcut writes has its configuration, and the link to its network, as JSON in the metadata of its schema, under names
 that begin with `semcut`. A file of another program may use any integer, float, list, binary or string type.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semcut.connector.data.parquet_images import open_parquet
+from semcut.connector.exchange.attribute_arrow import arrow_array, arrow_fields, arrow_types, arrow_values
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,
@@ -31,6 +34,7 @@ from semcut.connector.exchange.encoding_columns import (
     encodings_of,
     missing_columns,
 )
+from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.config import IndexConfig, refuse_many_values, written_config
 from semcut.indexes.encodings import Encodings, Records
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
@@ -96,7 +100,7 @@ def _schema(config: IndexConfig) -> Any:
         columns.append(pa.field("probabilities", pa.list_(pa.float32(), config.classes), nullable=False))
     columns.append(pa.field("codes", pa.binary(config.bits // 8), nullable=False))
     columns.append(pa.field("features", pa.list_(feature, config.dim), nullable=False))
-    return pa.schema(columns)
+    return pa.schema([*columns, *arrow_fields(config.attributes)])
 
 
 def _record_batch(batch: Records, config: IndexConfig, schema: Any) -> Any:
@@ -109,6 +113,8 @@ def _record_batch(batch: Records, config: IndexConfig, schema: Any) -> Any:
         ),
         "features": _fixed(batch.features.astype(np.float16 if config.stored_features == "float16" else np.float32)),
     }
+    attributes = batch.attributes or {}
+    columns |= {name: arrow_array(kind, list(attributes[name])) for name, kind in config.attributes.items()}
     if _SPARSE in schema.names:
         row, column = np.nonzero(probabilities)
         offsets = pa.array(np.searchsorted(row, np.arange(len(batch) + 1)).astype(np.int32))
@@ -128,12 +134,13 @@ class ParquetFile:
 
     Args:
         path: the file.
+        asked: further columns that hold attributes; None for the type that follows from that of the column.
 
     Raises:
         DataError: it is no Parquet file, lacks a column, or has columns of other types.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, asked: Mapping[str, AttributeType | None]) -> None:
         self._path = str(path)
         try:
             stream = open_binary(path, follow=True)
@@ -146,7 +153,11 @@ class ParquetFile:
             if twice := [name for name in names if names.count(name) > 1][:1]:
                 raise DataError(f"{self._path} has the column {shown(twice[0])} twice")
             self._names = [name for name in (*REQUIRED, *OPTIONAL, _SPARSE) if name in names]
-            self.shape = checked_shape(self._path, self._shape())
+            config, network = _described(self._path, self._file.schema_arrow.metadata or {})
+            own = {} if config is None else config.attributes
+            attributes = arrow_types(self._path, self._file.schema_arrow, own, asked)
+            shape = replace(self._shape(config), attributes=attributes, network=network)
+            self.shape = checked_shape(self._path, shape)
         except (pa.ArrowException, OSError) as error:
             stream.close()
             raise self._unreadable(error) from None
@@ -163,14 +174,13 @@ class ParquetFile:
     def _unreadable(self, error: Exception) -> DataError:
         return DataError(f"{self._path} is no Parquet file that can be read: {str(error).partition(chr(10))[0]}")
 
-    def _shape(self) -> FileShape:
-        config, network = _described(self._path, self._file.schema_arrow.metadata or {})
+    def _shape(self, config: IndexConfig | None) -> FileShape:
         first = next(self._file.iter_batches(1, columns=self._names), None)
         records = self._file.metadata.num_rows
         if first is None:
             if config is None:
                 raise DataError(f"{self._path} has no rows, expected at least one")
-            return FileShape(records, config.classes, config.bits, config.dim, config=config, network=network)
+            return FileShape(records, config.classes, config.bits, config.dim, config=config)
         sparse = _SPARSE in self._names
         if sparse and config is None:
             raise DataError(
@@ -184,14 +194,13 @@ class ParquetFile:
             bits=8 * self._matrix(columns, "codes", 0).shape[1],
             dim=self._matrix(columns, "features", 0).shape[1],
             config=config,
-            network=network,
         )
 
     def batches(self, any_mass: bool) -> Iterator[Encodings]:
         """Yield all rows in order; see `EncodingFile.batches`."""
-        first = 0
+        first, types = 0, self.shape.attributes
         try:
-            for rows in self._file.iter_batches(self.shape.batch_rows(), columns=self._names):
+            for rows in self._file.iter_batches(self.shape.batch_rows(), columns=[*self._names, *types]):
                 columns = {name: rows.column(name) for name in self._names}
                 arrays: dict[str, Any] = {
                     "codes": self._codes(columns, first),
@@ -206,7 +215,10 @@ class ParquetFile:
                     arrays["ids"] = self._present(columns["ids"], "ids", first).to_numpy(zero_copy_only=False)
                 if "uris" in columns:
                     arrays["uris"] = self._texts(columns["uris"])
-                yield encodings_of(self._path, first, arrays, self.shape, any_mass)
+                attributes = {
+                    name: arrow_values(self._path, first, name, kind, rows.column(name)) for name, kind in types.items()
+                }
+                yield encodings_of(self._path, first, arrays, self.shape, any_mass, attributes)
                 first += rows.num_rows
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from semcut.connector.data.image_uris import paths_of
 from semcut.connector.explore.schemas import (
+    AttributeValue,
     ClassProbability,
     FoundRecord,
     PartitionPruning,
@@ -18,8 +19,10 @@ from semcut.connector.explore.schemas import (
     SearchWork,
 )
 from semcut.indexes import Encodings, IndexStats, SearchResult
+from semcut.indexes.attributes.attribute_types import json_value
 from semcut.indexes.index import SemanticIndex
 
+_EXACT = 2**53
 _CLASSES_NAMED = 3  # most probable classes that are named for each record
 _CONFIDENCE_RECORDS = 64  # records over which the mean confidence of a partition is taken
 
@@ -51,8 +54,10 @@ class Descriptions:
         uris = paths_of(found.uris if found.uris is not None else [None] * len(found), self._root)
         classes = self.probable_classes(found.probabilities)
         return [
-            Record(id=str(record), uri=uri, classes=named)
-            for record, uri, named in zip(found.ids.tolist(), uris, classes, strict=True)
+            Record(id=str(record), uri=uri, classes=named, attributes=attributes)
+            for record, uri, named, attributes in zip(
+                found.ids.tolist(), uris, classes, attributes_of(found), strict=True
+            )
         ]
 
     def probable_classes(self, probabilities: NDArray[np.float32]) -> list[list[ClassProbability]]:
@@ -134,6 +139,17 @@ class Descriptions:
             confidence=confidence,
             sample=[str(record) for record in some[spread].tolist()],
         )
+
+
+def attributes_of(records: Encodings) -> list[dict[str, AttributeValue]]:
+    """Return the attributes of n records as JSON; an integer that JavaScript would round is text."""
+    columns = records.attributes or {}
+    return [{name: _json(values[row]) for name, values in columns.items()} for row in range(len(records))]
+
+
+def _json(value: Any) -> AttributeValue:
+    large = type(value) is int and abs(value) > _EXACT
+    return str(value) if large else json_value(value)
 
 
 def _known(count: np.integer[Any]) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from semcut.indexes import BruteForceIndex, Encodings, SearchResult
+from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
@@ -41,6 +42,7 @@ def search_exhaustively(
     fill: bool,
     exclude_self: bool = False,
     scored: bool,
+    where: Expression | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
     """Find the k best of all records for one query, without a shortlist.
@@ -48,7 +50,7 @@ def search_exhaustively(
     Args:
         index: index to read; it is not closed here.
         query: one query.
-        k, cutoff, ranking, fill, exclude_self: as for `SemanticIndex.search`.
+        k, cutoff, ranking, fill, exclude_self, where: as for `SemanticIndex.search`.
         scored: whether all records of the index have features of length 1, so that Eq. 4, the fused score, is defined.
             One batch does not show this.
         stop: called before every batch; if it returns True, the comparison ends without a result.
@@ -63,8 +65,9 @@ def search_exhaustively(
         with BruteForceIndex(index.config) as reference:
             reference.add(batch)
             found = reference.search(
-                query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=fill, exclude_self=exclude_self
-            )
+                query, k=k, cutoff=cutoff, shortlist=None, ranking=ranking, fill=fill, exclude_self=exclude_self,
+                where=where,
+            )  # fmt: skip
         best = _merge([best, found], k, ranking)  # `found` would keep the records of its index in memory
     if not scored:
         best.scores[best.ids >= 0] = np.nan

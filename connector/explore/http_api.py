@@ -58,12 +58,14 @@ class _Work:
     """The kinds of work, each with threads of its own, so that no kind waits behind another.
 
     Their queues together hold fewer than `request_guard.MOST_RUNNING` calls. Images are read and encoded one after the
-    other, because each can take a gigabyte and the encoding uses all cores.
+    other, because each can take a gigabyte and the encoding uses all cores. A filter that is new is evaluated for all
+    records, and the codes of those that match are copied, so few searches with a filter run at once.
     """
 
     def __init__(self) -> None:
         cores = os.cpu_count() or 1
         self.requests = WorkQueue("searches and lists", threads=2 * cores, waiting=100)
+        self.filtered = WorkQueue("searches with a filter", threads=2, waiting=16)
         self.comparisons = WorkQueue("comparisons", threads=1, waiting=16)
         self.images = WorkQueue("images", threads=1, waiting=16)
         self.pictures = WorkQueue("pictures", threads=2, waiting=100)
@@ -133,7 +135,11 @@ def create_app(
         image = wanted.image
         if image is not None:
             await run(lambda service: service.encode(image), work.images)
-        return await compare(wanted, request) if wanted.compare else await run(lambda service: service.search(wanted))
+        if wanted.compare:
+            return await compare(wanted, request)
+        return await run(
+            lambda service: service.search(wanted), work.requests if wanted.where is None else work.filtered
+        )
 
     @app.get("/records")
     async def sample(

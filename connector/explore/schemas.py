@@ -14,6 +14,9 @@ from semcut.indexes.config import Ranking
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
+MAX_WHERE, MAX_COMPARISONS = 10_000, 100
+"""The longest filter, in characters, and its largest number of comparisons: each looks at all records."""
+
 MAX_UPLOAD = 16 << 20
 """Size of the largest image that can be a query, in bytes of the decoded file."""
 
@@ -66,6 +69,12 @@ class SearchRequest(_Message):
         lt=1,
         description="How much the records shall differ from one another; 0: not at all.",
     )
+    where: str | None = Field(
+        default=None,
+        max_length=MAX_WHERE,
+        description="Filter: only records whose attributes match are searched, such as `price < 20 and sold == false`; "
+        f"at most {MAX_COMPARISONS} comparisons.",
+    )
     explain: bool = Field(default=False, description="Also return what pruning left of each partition.")
     compare: bool = Field(default=False, description="Also compare the query with every record, which is slow.")
 
@@ -84,6 +93,10 @@ class SearchRequest(_Message):
         return self
 
 
+AttributeValue = bool | int | float | str | list[str] | None
+"""The value of an attribute: of a datetime, text in ISO 8601; of an integer beyond 2^53, its digits as text."""
+
+
 class ClassProbability(_Message):
     """A class, and its probability according to the network."""
 
@@ -98,6 +111,9 @@ class Record(_Message):
     id: Id
     uri: str | None
     classes: list[ClassProbability] = Field(description="The most probable classes; the first is its partition.")
+    attributes: dict[str, AttributeValue] = Field(
+        description="Attributes by name; null: missing. An integer beyond 2^53, and a datetime, is text."
+    )
 
 
 class QueryRecord(_Message):
@@ -106,6 +122,7 @@ class QueryRecord(_Message):
     id: Id | None
     uri: str | None
     classes: list[ClassProbability]
+    attributes: dict[str, AttributeValue] = Field(description="As those of a record; none of an image.")
 
 
 class FoundRecord(_Message):
@@ -159,7 +176,8 @@ class SearchResponse(_Message):
     done: SearchWork
     version: str = Field(description="Version of the index; every change makes a new one.")
     partitions: list[PartitionPruning] | None = Field(
-        description="Partitions that hold records, largest bound first; null without `explain`."
+        description="Partitions that hold records, largest bound first, without regard to `where`; null without "
+        "`explain`."
     )
     compared: ExhaustiveResults | None = Field(description="Comparison with every record; null without `compare`.")
 
@@ -213,6 +231,7 @@ class IndexSummary(_Message):
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
     cutoff: float | None = Field(description="Cutoff of searches that name none; null for no cutoff.")
     ranking: Ranking = Field(description="Ranking of searches that name none.")
+    attributes: dict[str, str] = Field(description="The type of each attribute of the records, by its name.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str
 

@@ -13,11 +13,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from semcut.connector.data.image_uris import path_of
-from semcut.connector.explore.descriptions import Descriptions
+from semcut.connector.explore.descriptions import Descriptions, attributes_of
 from semcut.connector.explore.exhaustive import is_feasible, search_exhaustively
 from semcut.connector.explore.image_queries import Encode, ImageEncoder
 from semcut.connector.explore.index_state import IndexState
 from semcut.connector.explore.schemas import (
+    MAX_COMPARISONS,
     ExhaustiveResults,
     IndexSummary,
     PartitionList,
@@ -31,6 +32,8 @@ from semcut.connector.explore.schemas import (
 from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
 from semcut.connector.retrieval.search_defaults_of import STANDARD, Own, SearchDefaults
 from semcut.indexes import Encodings, InvalidParameterError, SearchResult
+from semcut.indexes.attributes.expressions import Expression, comparisons_in
+from semcut.indexes.attributes.where_text import parsed
 from semcut.indexes.config import SearchParams
 from semcut.indexes.index import SemanticIndex
 
@@ -109,6 +112,7 @@ class ExploreService:
             images=self._images.available,
             cutoff=self._defaults.cutoff,
             ranking=self._defaults.ranking,
+            attributes={name: str(kind) for name, kind in config.attributes.items()},
             comparable=is_feasible(self._index, stats.records),
             version=version,
         )
@@ -205,7 +209,8 @@ class ExploreService:
             UnknownIdError: there is no record with the id.
             DataError: the image cannot be read, there is no network, or `stop` returned True.
             InvalidEncodingsError: a fused ranking needs features of length 1, and these are not.
-            InvalidParameterError: comparing with every record would take too long.
+            InvalidParameterError: comparing with every record would take too long, or `where` is no filter for this
+                index, or a long one.
             ServerError: the index changed during every attempt.
         """
         return self._state.read(lambda version: self._search(request, version, stop))
@@ -226,21 +231,23 @@ class ExploreService:
             exclude_self=request.exclude_self,
             diversity=request.diversity,
         )
+        where = None if request.where is None else _filter(request.where)
         query, uri = self._query(request)
         start = time.perf_counter()
-        result = self._index.search(query, **params.model_dump())
+        result = self._index.search(query, **params.model_dump(), where=where)
         seconds = time.perf_counter() - start
         return SearchResponse(
             query=QueryRecord(
                 id=None if request.id is None else str(request.id),
                 uri=uri,
                 classes=self._describe.probable_classes(query.probabilities)[0],
+                attributes=attributes_of(query)[0],
             ),
             hits=self._describe.hits(result),
             done=self._describe.work(result, stats, seconds),
             version=version,
             partitions=self._describe.pruning(query, params.cutoff, stats) if request.explain else None,
-            compared=self._compare(query, result, params, stop) if request.compare else None,
+            compared=self._compare(query, result, params, where, stop) if request.compare else None,
         )
 
     def _query(self, request: SearchRequest) -> tuple[Encodings, str | None]:
@@ -252,9 +259,10 @@ class ExploreService:
         return self._images.encode(request.image), None
 
     def _compare(
-        self, query: Encodings, result: SearchResult, params: SearchParams, stop: Callable[[], bool]
-    ) -> ExhaustiveResults:
-        """Compare the results of a search with the best of all records."""
+        self, query: Encodings, result: SearchResult, params: SearchParams, where: Expression | None,
+        stop: Callable[[], bool],
+    ) -> ExhaustiveResults:  # fmt: skip
+        """Compare the results of a search with the best of all records, or of those that match."""
         start = time.perf_counter()
         best = search_exhaustively(
             self._index,
@@ -264,6 +272,7 @@ class ExploreService:
             ranking=params.ranking,
             fill=params.fill,
             exclude_self=params.exclude_self,
+            where=where,
             scored=not np.isnan(result.scores).any(),
             stop=stop,
         )
@@ -276,3 +285,15 @@ class ExploreService:
             missing=[hit.record.id for hit in hits if int(hit.record.id) not in found],
             milliseconds=1000 * seconds,
         )
+
+
+def _filter(text: str) -> Expression:
+    """Parse the filter of a request.
+
+    Raises:
+        InvalidParameterError: it is none, or has more comparisons than a request may have.
+    """
+    found = parsed(text)
+    if (count := comparisons_in(found)) > MAX_COMPARISONS:
+        raise InvalidParameterError(f"where has {count:,} comparisons, expected at most {MAX_COMPARISONS}")
+    return found

@@ -18,6 +18,7 @@ from semcut.connector.retrieval.file_changes import FileChanges, compare, same_c
 from semcut.connector.retrieval.file_facts import FileFacts
 from semcut.connector.retrieval.file_records import encode_into, note_touched, note_unreadable, target_ids
 from semcut.connector.retrieval.folder_changes import require_listable
+from semcut.connector.retrieval.given_attributes import GivenAttributes
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed, with_digest
 from semcut.connector.retrieval.model_link import add_root, read_link
 from semcut.indexes.errors import DataError
@@ -40,12 +41,14 @@ class Indexed:
         replaced: number of records that were encoded anew, because the content of their file has changed.
         known: number of files that were left out, because they have a record, were given twice, or, on request, have
             the content of another file.
+        updated: number of these records that got other attributes; they were not encoded again.
     """
 
     added: int
     skipped: list[Skipped]
     replaced: int = 0
     known: int = 0
+    updated: int = 0
 
 
 def add_paths(
@@ -59,6 +62,7 @@ def add_paths(
     copies: bool = True,
     roots: Iterable[str] = (),
     work: Iterable[str] | None = None,
+    given: GivenAttributes | None = None,
     dry_run: bool = False,
 ) -> Indexed:
     """Add files to an index, and replace the records of those that have changed.
@@ -73,6 +77,7 @@ def add_paths(
         copies: whether to add files with the content of another file.
         roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
         work: what the files were found by, so that the same call is known again; None for the files themselves.
+        given: attributes of the files; None for none. A record that is replaced keeps its others.
         dry_run: whether nothing is changed; whether files can be read is not known then.
 
     Raises:
@@ -81,7 +86,11 @@ def add_paths(
         CheckpointError: the network cannot be loaded, or did not make the index; nothing was changed.
     """
     with files.changing:
-        return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
+        files.given = given or GivenAttributes()
+        try:
+            return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
+        finally:
+            files.given = GivenAttributes()
 
 
 def _add(
@@ -104,20 +113,21 @@ def _add(
     replaced = sum(uri in changed for uri in wanted)
     if dry_run:
         files.require_in_place()
-        return Indexed(len(wanted) - replaced, skipped, replaced, len(paths) - len(wanted) - len(skipped))
+        updated = files.update_attributes(changed, dry_run=True)
+        return Indexed(len(wanted) - replaced, skipped, replaced, len(paths) - len(wanted) - len(skipped), updated)
     targets = list(target_ids(files, wanted).items())
     network = encoder() if targets else None
     if network is not None:
         files.require_made_by(network.checkpoint.digest)
 
-    def change() -> dict[str, str]:
+    def change() -> tuple[dict[str, str], int]:
         unreadable = {} if network is None else encode_into(files, network, targets, found.seen, report)
         note_unreadable(files, unreadable, found.seen)
         note_touched(files, [*found.touched, *found.settled], found.seen)
-        return unreadable
+        return unreadable, files.update_attributes()
 
     if place is None:
-        unreadable = change()
+        unreadable, updated = change()
     else:
         outside = files.root is not None and any(uri.startswith("/") for uri in uris)
         of = work_id("add", uris if work is None else work)
@@ -125,11 +135,11 @@ def _add(
         with adding(place, len(targets), len(files.index), makes=resume, new=new, of=of, outside=outside):
             for root in roots:
                 add_root(place, root)
-            unreadable = change()
+            unreadable, updated = change()
     skipped += [(files.path_of(uri), reason) for uri, reason in unreadable.items()]
     replaced -= sum(uri in changed for uri in unreadable)
     added = len(targets) - len(unreadable) - replaced
-    return Indexed(added, skipped, replaced, len(paths) - added - replaced - len(skipped))
+    return Indexed(added, skipped, replaced, len(paths) - added - replaced - len(skipped), updated)
 
 
 def _without_records(files: IndexedFiles, uris: Sequence[str]) -> FileChanges:

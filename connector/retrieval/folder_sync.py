@@ -61,6 +61,7 @@ class Synced:
         others: records of files that are not in the folder, or cannot be looked at; they are left alone.
         encoded: how many of the records were encoded by the network, and not copied.
         skipped: files and folders that were left out, with reasons.
+        updated: records that got other attributes, and were not encoded again.
     """
 
     folder: str
@@ -73,6 +74,7 @@ class Synced:
     others: int = 0
     encoded: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    updated: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values, as JSON has them."""
@@ -93,7 +95,7 @@ def sync_folder(
     """Bring an index in step with a folder.
 
     Args:
-        files: the files of the index.
+        files: the files of the index, with the attributes that files are given.
         place: directory of the index; None if it has none.
         folder: absolute path of the folder, from `folder_given`.
         encoder: loads the network of the index, if files have to be encoded.
@@ -109,7 +111,8 @@ def sync_folder(
             was changed.
     """
     with files.changing:
-        return _sync(files, place, folder, encoder, report, whole, dry_run, network)
+        done = _sync(files, place, folder, encoder, report, whole, dry_run, network)
+        return done if dry_run else replace(done, updated=files.update_attributes())
 
 
 def _sync(
@@ -121,7 +124,8 @@ def _sync(
     if dry_run:
         unreadable = unreadable_files(files, plan.encoded)
         files.require_in_place()
-        return _result(files, plan, unreadable, no_images(files, unreadable))
+        updated = files.update_attributes(plan.files.changed, dry_run=True)
+        return replace(_result(files, plan, unreadable, no_images(files, unreadable)), updated=updated)
     if not plan.any and (place is None or not is_marked(place)):
         files.require_in_place()
         return _result(files, plan, {}, [])

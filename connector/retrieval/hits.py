@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ class Hit:
         id: the id of the record.
         uri: the path of its file; None if the record has no uri.
         distance, relevance, score, hamming, filled: as in `SearchHit`.
+        attributes: the attributes of the record, by name.
     """
 
     id: int
@@ -28,19 +30,32 @@ class Hit:
     score: float
     hamming: int
     filled: bool
+    attributes: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-def hits_of(result: SearchResult, paths: Callable[[NDArray[np.int64]], list[str | None]]) -> list[list[Hit]]:
+def hits_of(
+    result: SearchResult,
+    paths: Callable[[NDArray[np.int64]], list[str | None]],
+    attributes: Callable[[NDArray[np.int64]], Mapping[str, list[Any]]] | None = None,
+) -> list[list[Hit]]:
     """Convert the result of a search to a list of hits for each query, best first.
 
     Args:
         result: the result.
         paths: returns the paths of the files of (n,) ids.
+        attributes: returns the attributes of (n,) ids; None if there are none.
     """
     found = np.unique(result.ids[result.ids >= 0])
     uris = dict(zip(found.tolist(), paths(found), strict=True))
+    values_of = attributes(found) if attributes is not None else {}
+    rows = zip(*values_of.values(), strict=True) if values_of else ((),) * len(found)
+    named = {record: dict(zip(values_of, row, strict=True)) for record, row in zip(found.tolist(), rows, strict=True)}
     columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming, result.filled)
     return [
-        [Hit(record, uris[record], *values) for record, *values in zip(*rows, strict=True) if record >= 0]
-        for rows in ((column[query].tolist() for column in columns) for query in range(len(result)))
+        [
+            Hit(record, uris[record], distance, relevance, score, hamming, filled, named[record])
+            for record, distance, relevance, score, hamming, filled in zip(*slots, strict=True)
+            if record >= 0
+        ]
+        for slots in ((column[query].tolist() for column in columns) for query in range(len(result)))
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from semcut.connector.data.file_arguments import files_given, roots_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.image_uris import common_root, paths_of
 from semcut.connector.data.labels import RecordLabels, labels_by_id
+from semcut.connector.data.listed_attributes import attribute_types_given
 from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.models.checkpoint import Checkpoint, copy_network, delete_network
 from semcut.connector.models.device import device_named
@@ -29,6 +30,7 @@ from semcut.connector.retrieval.empty_index import create_empty
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.folder_changes import folder_given
 from semcut.connector.retrieval.folder_sync import Synced, sync_folder
+from semcut.connector.retrieval.given_attributes import GivenAttributes
 from semcut.connector.retrieval.hits import Hit, hits_of
 from semcut.connector.retrieval.image_queries_of import image_queries, records_of
 from semcut.connector.retrieval.indexed_files import IndexedFiles
@@ -47,6 +49,9 @@ from semcut.indexes.argument_checks import (
     path_given,
     possible_path_given,
 )
+from semcut.indexes.attributes.attribute_types import AttributeType
+from semcut.indexes.attributes.expressions import Expression
+from semcut.indexes.attributes.selections import Among
 from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.open_with import open_with
@@ -89,6 +94,7 @@ class Connector:
         roots: Iterable[str | os.PathLike[str]] = (),
         keep_network: bool = False,
         engine: EngineName = "auto",
+        attributes: Mapping[str, AttributeType] | None = None,
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -100,6 +106,7 @@ class Connector:
                 of other files is the name of their own folder.
             keep_network: whether to copy the network into the directory of the index, which then needs no other.
             engine: engine that scans the index, see `FaissIndex.create`.
+            attributes: the type of each attribute that images have, by its name, see `IndexConfig.attributes`.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -111,9 +118,10 @@ class Connector:
         place = None if path is None else path_given("path", path)
         folders = roots_given("roots", roots)
         device_named(device)
+        types = attribute_types_given(attributes)
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = create_empty(place, encoder.index_config(), engine)
+        index = create_empty(place, encoder.index_config().model_copy(update={"attributes": types}), engine)
         root = common_root(folders)
         connector = cls(encoder, index, folders)
         connector._path, connector.files = place, IndexedFiles(index, place, root)
@@ -197,6 +205,7 @@ class Connector:
         progress: Progress | None = None,
         resume: bool = False,
         copies: bool = True,
+        attributes: Mapping[str, Sequence[Any]] | None = None,
     ) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
@@ -210,18 +219,27 @@ class Connector:
             progress: called with the number of files that were encoded or skipped.
             resume: leave out all files that the index has, by their paths, and go on with the making of the index.
             copies: whether to add a file whose content another record, or an earlier file, has.
+            attributes: of each attribute, by its name, a value for each file, None where it is missing. A record that
+                is there already gets them, too, without being encoded again, and keeps its others.
 
         Raises:
+            InvalidEncodingsError: the index has no such attribute, or it cannot have one of the values.
             DataError: `files` holds something else than paths.
             LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
             StorageError: the index cannot be written.
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
-        resume, copies = flag_given("resume", resume), flag_given("copies", copies)
-        return add_paths(
-            self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies
+        resume, copies, given = flag_given("resume", resume), flag_given("copies", copies), GivenAttributes()
+        given.put(
+            self.index.config.attributes,
+            [self.files.uri_of(path) for path in paths],
+            {} if attributes is None else attributes,
         )
+        return add_paths(
+            self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies,
+            given=given,
+        )  # fmt: skip
 
     def sync(
         self, folder: str | os.PathLike[str] | None = None, *, dry_run: bool = False, progress: Progress | None = None
@@ -279,6 +297,8 @@ class Connector:
         shortlist: int | None = DEFAULT_SHORTLIST,
         ranking: Ranking | Own = "own",
         fill: bool = True,
+        where: Expression | str | None = None,
+        among: Among | Any = None,
         exclude_self: bool = False,
         diversity: float = 0.0,
         together: bool = False,
@@ -312,7 +332,7 @@ class Connector:
         records = records_of(images, self.files.ids_of, self.index) if params.exclude_self else None
         queries = image_queries(self.encoder, images, less, records, together=joined, skipped=skipped)
         found: list[list[Hit]] = [[] for _ in (images[:1] if joined else images)]
-        for position, hits in zip(queries.images, self.hits(queries.search(self.index, params)), strict=True):
+        for position, hits in zip(queries.images, self.hits(queries.search(self.index, params, where, among)), strict=True):
             found[0 if joined else position] = hits
         return found
 
@@ -330,4 +350,5 @@ class Connector:
         Raises:
             UnknownIdError: a record was removed since, or is of another index.
         """
-        return hits_of(instance_given("result", result, SearchResult), self.paths)
+        attributes = self.index.attributes if self.index.config.attributes else None
+        return hits_of(instance_given("result", result, SearchResult), self.paths, attributes)

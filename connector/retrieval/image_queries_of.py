@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from PIL import Image
 
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings, SearchResult, SemanticIndex, joined_query
+from semcut.indexes.attributes.expressions import Expression
+from semcut.indexes.attributes.selections import Among
 from semcut.indexes.config import SearchParams
 from semcut.indexes.search.diversity import diversified
 
@@ -33,17 +36,25 @@ class ImageQueries:
     images: list[int]
     own: NDArray[np.int64]
 
-    def search(self, index: SemanticIndex, params: SearchParams) -> SearchResult:
-        """Search an index with these queries; the result has at most as many slots as the index has records."""
+    def search(
+        self, index: SemanticIndex, params: SearchParams, where: Expression | str | None, among: Among | Any
+    ) -> SearchResult:
+        """Search an index with these queries; the result has at most as many slots as the index has records.
+
+        Args:
+            index: the index.
+            params: the parameters of the search.
+            where, among: as for `SemanticIndex.search`.
+        """
         params = params.model_copy(update={"k": min(params.k, max(1, len(index)))})
         if not len(self.own):
-            return index.search(self.encodings, **params.model_dump())
+            return index.search(self.encodings, **params.model_dump(), where=where, among=among)
 
         def among_others(queries: Encodings, wanted: SearchParams) -> SearchResult:
             k, more = wanted.k, len(self.own)
             size = None if wanted.shortlist is None else wanted.shortlist + more
             plain = {"k": k + more, "shortlist": size, "exclude_self": False, "diversity": 0.0}
-            found = index.search(queries, **{**wanted.model_dump(), **plain})
+            found = index.search(queries, **{**wanted.model_dump(), **plain}, where=where, among=among)
             return found.at_places(np.argsort(np.isin(found.ids, self.own), axis=1, kind="stable")[:, :k])
 
         search = diversified(among_others, index.get) if params.diversity else among_others

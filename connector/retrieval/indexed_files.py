@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from semcut.connector.data.image_contents import digest_of, in_threads
 from semcut.connector.data.image_uris import canonical_uri, path_of, paths_of, uri_of
 from semcut.connector.retrieval.file_facts import FileFacts, KnownFiles, Unreadable
+from semcut.connector.retrieval.given_attributes import GivenAttributes
 from semcut.connector.retrieval.model_link import read_link
 from semcut.connector.retrieval.records_by_uri import canonical_names, first_ids
 from semcut.indexes import CheckpointError, Encodings, FaissIndex, SemanticIndex, StorageError
@@ -88,11 +89,14 @@ class IndexedFiles:
 
     Attributes:
         index, root: the arguments.
+        given: the attributes that the caller of a change gives for files; the records of other files keep theirs.
+        former: the index whose records have the attributes to keep: another one while all images are encoded again.
         changing: held while files are added or synced, so that two threads do it one after the other.
     """
 
     def __init__(self, index: SemanticIndex, place: Path | None, root: str | None) -> None:
         self.index, self.root, self._place = index, root, place
+        self.given, self.former = GivenAttributes(), index
         self._version: int | str | None = None
         self._ids: dict[str, int] = {}
         self._others: list[tuple[str | None, int]] = []
@@ -217,7 +221,8 @@ class IndexedFiles:
             names = [canonical_uri(uri or "", self.root) for uri in self.index.uris(old)]
             before = [uri for uri, record in zip(names, old.tolist(), strict=True) if ids.get(uri) == record]
             known.void(self._number + 1, before)
-            batch = replace(encodings, uris=list(uris), any_mass=True)
+            attributes = self.given.of_records(self.former, encodings.ids, uris)
+            batch = replace(encodings, uris=list(uris), attributes=attributes, any_mass=True)
             change = self.index.upsert if len(old) and set(old.tolist()) <= set(replaced) else self.index.add
             change(batch)
             for uri in before:
@@ -231,6 +236,31 @@ class IndexedFiles:
             if found is not None and (digest := found.digest) is not None
         }
         known.note(self._number, facts, {})
+
+    def update_attributes(self, left_out: Collection[str] = (), *, dry_run: bool = False) -> int:
+        """Give records the attributes of `given`, where they have others, and return the number of these records.
+
+        Args:
+            left_out: uris of records that stay as they are.
+            dry_run: whether nothing is changed.
+
+        Raises:
+            LockedError, StorageError: as for `SemanticIndex.upsert`.
+        """
+        with self._lock:
+            ids = self.ids
+            targets = [(uri, ids[uri]) for uri in self.given if uri in ids and uri not in left_out]
+            size, count = self.index.config.batch_records(), 0
+            for start in range(0, len(targets), size):
+                changed = self.given.changed(self.index, targets[start : start + size])
+                count += len(changed)
+                if changed and not dry_run:
+                    found = self.index.get(np.array([record for _, record in changed], np.int64))
+                    uris = [uri for uri, _ in changed]
+                    attributes = self.given.of_records(self.index, found.ids, uris)
+                    self.index.upsert(replace(found, attributes=attributes, any_mass=True))
+                    self._version = self.index.version  # what is known of the files is as true as before
+            return count
 
     def note(self, facts: Mapping[str, FileFacts], unreadable: Mapping[str, Unreadable]) -> None:
         """Note what is known of files whose records stay as they are, or that cannot be read; see `KnownFiles.note`."""

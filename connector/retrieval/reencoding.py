@@ -23,6 +23,7 @@ from semcut.connector.retrieval.file_changes import why_missing
 from semcut.connector.retrieval.file_records import Target, encode_into, note_unreadable
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
 from semcut.connector.retrieval.folder_sync import Synced, is_no_image, unreadable_files
+from semcut.connector.retrieval.given_attributes import GivenAttributes
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
 from semcut.connector.retrieval.model_link import (
     ModelLink,
@@ -57,6 +58,7 @@ def reencode_folder(
     encoder: Callable[[], Encoder],
     report: Progress,
     *,
+    given: GivenAttributes | None = None,
     dry_run: bool = False,
 ) -> Synced:
     """Encode all images of a folder again, and replace the index by one of their records.
@@ -67,6 +69,7 @@ def reencode_folder(
         folder: absolute path of the folder, from `folder_given`, which has the files of all records.
         encoder: loads the other network, whose codes and features have the same lengths.
         report: called with the number of files that were encoded or cannot be read.
+        given: new attributes of files; the records of all others keep theirs.
         dry_run: whether nothing is changed.
 
     Raises:
@@ -94,6 +97,7 @@ def reencode_folder(
     with rebuilt(place) as scratch, FaissIndex.create(scratch, config, engine="faiss") as new:
         _write_link(scratch, place, folder, link, network)
         written = IndexedFiles(new, scratch, link.root)
+        written.given, written.former = given or GivenAttributes(), index  # records keep their ids, and attributes
         unreadable = encode_into(written, network, plan.targets, seen, report)
         _require_gone(files, plan.changes)
         _require_readable(files, plan, unreadable)

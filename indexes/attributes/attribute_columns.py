@@ -26,8 +26,8 @@ def attributes_given(given: Any, rows: int) -> dict[str, list[Any]]:
         found[name] = _listed(name, values)
         if len(found[name]) != rows:
             raise InvalidEncodingsError(
-                f"the attribute {name} has {len(found[name])} values but probabilities have {rows} rows: every "
-                "attribute needs one value per image, None where it is missing"
+                f"the attribute {name} has {len(found[name])} values, expected one for each of the {rows} images, None "
+                "where it is missing"
             )
     return found
 

@@ -42,8 +42,9 @@ RESERVED = (
     "and", "or", "not", "in", "is", "null", "true", "false", "like", "exists",
     "array_contains", "array_contains_any", "array_contains_all",
     "id", "uri", "code", "feature", "probabilities", "cell", "dominant", "query", "rank",
+    "ids", "uris", "codes", "features", "classes",
 )  # fmt: skip
-"""Words that are no names of attributes: those of filters, and the columns of tables and servers."""
+"""Words that are no names of attributes: those of filters, and the columns of tables, files and servers."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -194,6 +195,13 @@ def columns_of(types: Mapping[str, AttributeType], given: Mapping[str, list[Any]
         name: [None] * rows if given is None or name not in given else column_of(name, kind, given[name])
         for name, kind in types.items()
     }
+
+
+def json_value(value: Any) -> Any:
+    """Return a value, as an index returns it, as JSON has it: a datetime becomes text, categories become a list."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def microseconds_of(value: datetime) -> int:

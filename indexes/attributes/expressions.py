@@ -6,7 +6,7 @@ An expression does not know which index it is for: `bound_filters` compares it w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from math import isfinite
@@ -159,13 +159,22 @@ def attribute(name: str) -> Attribute:
 
 def depth_of(expression: Expression) -> int:
     """Return how deep filters are nested in a filter, counted without recursion."""
-    deepest, left = 0, [(expression, 1)]
+    return max(depth for _, depth in _parts_of(expression))
+
+
+def comparisons_in(expression: Expression) -> int:
+    """Return the number of comparisons of a filter, counted without recursion."""
+    return sum(isinstance(part, Condition) for part, _ in _parts_of(expression))
+
+
+def _parts_of(expression: Expression) -> Iterator[tuple[Expression, int]]:
+    """Yield a filter and all filters in it, each with how deep it is."""
+    left = [(expression, 1)]
     while left:
         part, depth = left.pop()
-        deepest = max(deepest, depth)
+        yield part, depth
         inner = part.parts if isinstance(part, Joined) else (part.part,) if isinstance(part, Negated) else ()
         left += [(child, depth + 1) for child in inner]
-    return deepest
 
 
 def _joined(word: Literal["and", "or"], first: Expression, second: Expression) -> Expression:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
-from typing import TypeVar
 
 import numpy as np
 

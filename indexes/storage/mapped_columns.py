@@ -276,6 +276,10 @@ class Columns:
         """Read the keys of the records in (n,) rows, as `read_keys`."""
         return self.reading(lambda: read_keys(self, rows))
 
+    def attributes(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Read the attributes of the records in (n,) rows, by name; errors as for `read_attributes`."""
+        return self.reading(lambda: read_attributes(self, rows) or {})
+
     def records(self, rows: NDArray[np.int64]) -> Encodings:
         """Read all columns of the records in (n,) rows.
 

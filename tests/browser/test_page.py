@@ -295,3 +295,50 @@ def test_without_a_network_there_is_no_upload(
     expect(page.locator("#drop")).to_be_hidden()
     expect(page.locator("#no-images")).to_be_visible()
     expect(page.locator("#query-classes")).to_contain_text("class ")
+
+
+@pytest.fixture(scope="module")
+def attributed(
+    model: Checkpoint, digits: ImageSet, serve: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The address of an index of 20 digits with attributes, one of which is written as an element."""
+    place = tmp_path_factory.mktemp("attributed") / "index"
+    names = ["<img src=x onerror=alert(1)>", *("ab"[number % 2] for number in range(1, 20))]
+    with Connector.create(place, model.path, attributes={"price": "float", "camera": "category"}) as made:
+        made.add_files(digits.files[:20], attributes={"price": [n / 2 for n in range(20)], "camera": names})
+    return serve(ExploreService(FaissIndex.open(place), digits.classes, None))
+
+
+def test_a_filter_limits_the_records_and_attributes_are_shown_as_text(page: Page, attributed: str) -> None:
+    open_page(page, attributed, "#id=0&cutoff=none")
+    expect(page.locator("#where-help")).to_contain_text("price (float), camera (category)")
+    expect(page.locator("#query-attributes")).to_contain_text("<img src=x onerror=alert(1)>")
+    page.fill("#where", "price < 2 and camera != 'b'")
+    page.press("#where", "Enter")
+    wait_until_idle(page)
+    assert sorted(ids(page)) == [0, 2]
+    expect(page.locator("#hits [data-id='0']")).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(page.locator("#hits [data-id='2']")).to_contain_text("price 1")
+    assert page.query_selector_all("[onerror]") == []
+    page.reload()
+    wait_until_idle(page)
+    assert page.input_value("#where") == "price < 2 and camera != 'b'"
+    assert sorted(ids(page)) == [0, 2]
+
+
+@pytest.mark.complains
+def test_the_error_of_a_filter_stands_beside_it(page: Page, attributed: str) -> None:
+    open_page(page, attributed, "#id=0&where=price+%3C")
+    expect(page.locator("#where-error")).to_contain_text("where, at character 8: expected a number")
+    expect(page.locator("#alert")).to_have_text("")
+    page.fill("#where", "")
+    page.press("#where", "Enter")
+    wait_until_idle(page)
+    expect(page.locator("#where-error")).to_have_text("")
+    assert len(ids(page)) == 12
+
+
+def test_an_index_without_attributes_has_no_filter(page: Page, address: str) -> None:
+    open_page(page, address, "#where=price+%3C+2")
+    expect(page.locator("#where-field")).to_be_hidden()
+    assert len(ids(page)) == 12

@@ -13,10 +13,13 @@ const MAX_UPLOAD = 16 << 20; // bytes, the server's limit
 const FIRST_PARTITIONS = 12;
 const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
+const MAX_WHERE = 10_000; // characters of a filter, the server's limit
+const SHOWN_ATTRIBUTES = 6; // of a record; its title has all
+const SHOWN_TEXT = 60; // characters of a value
 const NO_CUTOFF = -0.01; // the leftmost place of the slider
 const INITIAL = {
   view: "search", id: null, image: null, k: 12, cutoff: 0.2, shortlist: 100, ranking: "distance", compare: false,
-  only: false, partition: null, ambiguous: false,
+  only: false, where: null, partition: null, ambiguous: false,
 };
 const ABSENT = { shortlist: "all", cutoff: "none" }; // in the address, for null
 const MARKS = { missed: "missed by the search", extra: "not found by brute force" };
@@ -118,13 +121,17 @@ function cancel(kind) {
 
 function clearError(kind) {
   if (errorSource === kind) showError("");
+  if (kind === "search") $("where-error").textContent = "";
   markStale(kind, false);
 }
 
 function showFailure(kind, error) {
   if (!(error instanceof Failure)) console.error(error);
   const reason = error instanceof Failure ? error.message : "the page has a bug; the browser's console has details.";
-  showError(`${FAILURES[kind]}: ${reason}`, kind);
+  if (kind === "search" && state.where !== null && reason.startsWith("where")) {
+    if (errorSource === kind) showError("");
+    $("where-error").textContent = reason;
+  } else showError(`${FAILURES[kind]}: ${reason}`, kind);
   markStale(kind, true);
 }
 
@@ -166,6 +173,7 @@ function stateFromHash(hash) {
     partition: whole("partition", 0, 10_000),
     ambiguous: given.get("ambiguous") === "1",
     only: given.get("only") === "1",
+    where: Object.keys(stats.attributes).length ? given.get("where")?.slice(0, MAX_WHERE).trim() || null : null,
   };
 }
 
@@ -233,6 +241,7 @@ function showControls() {
   $("ranking").value = state.ranking;
   $("compare").checked = state.compare;
   $("only").checked = state.only;
+  if (document.activeElement !== $("where")) write("where", state.where ?? "");
   $("ambiguous").checked = state.ambiguous;
 }
 
@@ -256,9 +265,25 @@ function probableClass({ name, probability }) {
   return node("span", { class: "likely" }, " ", label, " ", share, " ", probability.toFixed(2));
 }
 
+/** Write the value of an attribute as a filter has it. */
+const attributeText = (value) => (Array.isArray(value) ? value.join(", ") : String(value));
+
+/** Show some attributes that are not missing; the title of the element has all of them. */
+function attributesOf({ attributes }) {
+  const present = Object.entries(attributes).filter(([, value]) => value !== null);
+  const shown = present.slice(0, SHOWN_ATTRIBUTES).flatMap(([name, value]) => {
+    const text = attributeText(value);
+    const short = text.length > SHOWN_TEXT ? `${text.slice(0, SHOWN_TEXT)}…` : text;
+    return [" ", node("span", { class: "value" }, node("span", { class: "term" }, name), " ", node("span", {}, short))];
+  });
+  const more = present.length - SHOWN_ATTRIBUTES;
+  if (more > 0) shown.push(" ", node("span", { class: "note" }, `and ${more} more`));
+  return { shown, title: present.map(([name, value]) => `${name}: ${attributeText(value)}`).join("\n") };
+}
+
 function card(record, pictures, ...children) {
   const button = node("button", { type: "button", class: "card", "data-id": record.id, tabindex: "-1" });
-  button.title = `record ${record.id}`;
+  button.title = [`record ${record.id}`, attributesOf(record).title].filter(Boolean).join("\n");
   button.append(pictures.get(record.id) ?? picture(record.id, 160), ...children);
   return button;
 }
@@ -272,6 +297,7 @@ function hitCard(hit, query, mark, pictures) {
   for (const [term, value] of values) {
     created.append(" ", node("span", { class: "value" }, node("span", { class: "term" }, term), " ", value));
   }
+  created.append(...attributesOf(hit.record).shown);
   created.dataset.other = String(mostProbable.partition !== query.classes[0].partition);
   if (mark) created.dataset.mark = mark;
   created.dataset.filled = String(hit.filled);
@@ -322,8 +348,8 @@ function addGridControls(grid) {
 
 // Search
 
-const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare, only }) =>
-  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare, only]);
+const searchKey = ({ id, image, k, cutoff, shortlist, ranking, compare, only, where }) =>
+  JSON.stringify([id, image, k, cutoff, shortlist, ranking, compare, only, where]);
 
 function showSearch() {
   if (state.id === null && state.image === null) searchRandom({ replace: true });
@@ -342,10 +368,10 @@ function searchRandom({ replace = false } = {}) {
 
 async function search(signal) {
   const settings = { ...state };
-  const { id, image, k, cutoff, shortlist, ranking, compare, only } = settings;
+  const { id, image, k, cutoff, shortlist, ranking, compare, only, where } = settings;
   const query = image === null ? { id } : { image: await inBase64(uploads[image - 1].file) };
   const limit = cutoff === null ? { no_cutoff: true } : { cutoff };
-  const asked = { ...query, ...limit, k, shortlist, ranking, fill: !only, compare, explain: true };
+  const asked = { ...query, ...limit, k, shortlist, ranking, fill: !only, where, compare, explain: true };
   const answer = await request("/search", signal, asked);
   last = { answer, settings, key: searchKey(settings) };
   showAnswer();
@@ -377,11 +403,12 @@ function showAnswer() {
   document.querySelector(".grids").dataset.compare = String(Boolean(compared));
   $("key").hidden = !document.querySelector(".grids [data-other=true]");
   $("none").hidden = hits.length > 0;
-  $("none").textContent = `No record has a relevance above ${cutoffText(settings.cutoff ?? 0)}.`;
+  const which = settings.where === null ? "No record" : "No record that matches the filter";
+  $("none").textContent = `${which} has a relevance above ${cutoffText(settings.cutoff ?? 0)}.`;
   showPruning();
 }
 
-function showQuery({ id, uri, classes }, settings) {
+function showQuery({ id, uri, classes, attributes }, settings) {
   const upload = settings.image === null ? null : uploads[settings.image - 1];
   const image = upload ? pictureAt(upload.url, 320) : picture(id, 320);
   image.alt = "Picture of the query";
@@ -390,6 +417,9 @@ function showQuery({ id, uri, classes }, settings) {
   $("query-id").textContent = upload ? "Your image" : `Record ${id}`;
   $("query-file").textContent = file === null ? "no file recorded" : file.split(/[\\/]/).pop();
   $("query-file").title = file ?? "";
+  const { shown, title } = attributesOf({ attributes });
+  $("query-attributes").replaceChildren(...shown);
+  $("query-attributes").title = title;
   $("query-classes").replaceChildren(...classes.map((one) => node("li", {}, probableClass(one))));
   if (document.activeElement !== $("id-field") || $("id-field").value.trim() === "") $("id-field").value = id ?? "";
   document.title = upload ? "your image · semcut" : `record ${id} · semcut`;
@@ -526,13 +556,16 @@ function showPartition(partition, ambiguous) {
 
 async function readStats(signal) {
   stats = await request("/stats", signal);
-  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking } = stats;
+  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking, attributes } = stats;
   INITIAL.cutoff = cutoff;
   INITIAL.ranking = ranking;
   const inUse = `${counted(partitions, "partition")} in use`;
   $("facts").textContent = `${counted(records, "record")} · ${inUse} · ${bits} bits`;
   $("drop").hidden = !images;
   $("no-images").hidden = images;
+  const names = Object.entries(attributes).map(([name, type]) => `${name} (${type})`);
+  $("where-field").hidden = !names.length;
+  $("where-help").textContent = `Such as ${Object.keys(attributes)[0]} is not null. Attributes: ${names.join(", ")}.`;
   $("ranking").querySelector("[value=fused]").disabled = !normalised;
   $("compare").disabled = !comparable;
   for (const [id, possible] of [["ranking", normalised], ["compare", comparable]]) {
@@ -582,6 +615,7 @@ function listen() {
   });
   $("ranking").addEventListener("change", () => changeSetting({ ranking: $("ranking").value }));
   $("only").addEventListener("change", () => changeSetting({ only: $("only").checked }));
+  $("where").addEventListener("change", () => changeSetting({ where: $("where").value.trim() || null }));
   $("compare").addEventListener("change", () => changeSetting({ compare: $("compare").checked }));
   $("ambiguous").addEventListener("change", () => navigate({ ambiguous: $("ambiguous").checked }, { replace: true }));
   $("random").addEventListener("click", () => searchRandom());

@@ -49,6 +49,7 @@ def assert_same(left: FaissIndex, right: FaissIndex) -> None:
         for name in ("probabilities", "codes", "features"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
         assert left.uris(left.ids()) == right.uris(left.ids())
+        assert one.attributes == other.attributes
 
 
 @PROPERTY

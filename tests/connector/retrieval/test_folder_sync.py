@@ -371,7 +371,8 @@ def test_add_skips_what_is_there_by_path_or_content(
     assert len(content(index)) == 24
     done = json.loads(semcut(*arguments, cwd=tmp_path).stdout)
     assert {**done, "skipped": []} == {
-        "index": "index", "added": 1, "replaced": 1, "known": 11, "skipped": [], "dry_run": False, "records": 25,
+        "index": "index", "added": 1, "replaced": 1, "known": 11, "updated": 0, "skipped": [],
+        "dry_run": False, "records": 25,
     }  # fmt: skip
     assert (planned["added"], planned["replaced"]) == (2, 1)  # it cannot say that none.png is no image
     assert done["skipped"] == [[str(other / "none.png"), "not an image"]]
