@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from semcut.indexes.attributes.expressions import Expression, attribute
     from semcut.indexes.attributes.selections import Among
     from semcut.indexes.brute_force import BruteForceIndex
-    from semcut.indexes.config import IndexConfig, SearchParams
+    from semcut.indexes.config import IndexConfig
     from semcut.indexes.description import Capabilities, IndexStats
     from semcut.indexes.duplicate_groups import NearDuplicates, near_duplicates
     from semcut.indexes.encodings import Encodings, Records
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from semcut.indexes.range_result import RangeResult
     from semcut.indexes.result import SearchHit, SearchResult
     from semcut.indexes.search.trace import SearchTrace
+    from semcut.indexes.search_params import SearchParams
 
 
 _MODULES = {
@@ -64,7 +65,7 @@ _MODULES = {
     "RangeResult": "semcut.indexes.range_result",
     "Records": "semcut.indexes.encodings",
     "SearchHit": "semcut.indexes.result",
-    "SearchParams": "semcut.indexes.config",
+    "SearchParams": "semcut.indexes.search_params",
     "SearchResult": "semcut.indexes.result",
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",

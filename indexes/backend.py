@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.attributes.selections import Selection
-from semcut.indexes.config import SearchParams
 from semcut.indexes.description import IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 
 
 class Backend(ABC):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError
 from semcut.indexes.id_checks import refuse_duplicates
 from semcut.indexes.keys import KeyReader, refuse_duplicate_keys, refuse_keys
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.stored_values import norm_tolerance, stored_values
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from semcut.indexes.attributes.bound_filters import matches
 from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.batch_checks import is_scored
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
@@ -28,6 +28,7 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming, is_relevant, relevance
 from semcut.indexes.search.tie_order import in_order, levels
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.stored_values import norm_tolerance
 
@@ -212,9 +213,7 @@ class BruteForceIndex(SemanticIndex):
             refuse_many(sum(len(one.ids) for one in found))
         return found
 
-    def _search_the_others(
-        self, queries: Encodings, params: SearchParams, selection: Selection | None
-    ) -> SearchResult:
+    def _search_the_others(self, queries: Encodings, params: SearchParams, selection: Selection | None) -> SearchResult:
         """Search, for each query, an index without the record that has the id of the query."""
         assert queries.ids is not None
         assert self._records.ids is not None

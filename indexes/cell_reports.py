@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from semcut.indexes.argument_checks import instance_given, integer_given
 from semcut.indexes.backend import Backend
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.description import Capabilities
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError
 from semcut.indexes.pruning.explanation import Explanation, cells_per_partition, explain
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
+from semcut.indexes.search_params import SearchParams
 
 MAX_MEMBERS = 10_000
 """The largest number of ids that `SemanticIndex.members` returns."""

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from semcut.indexes.argument_checks import callback_given, instance_given, path_given
 from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.changes import Changes
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.engine_switch import EngineSwitch, engine_given
@@ -30,6 +30,7 @@ from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, device_names
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.snapshot import Snapshot
 from semcut.indexes.storage.store import Store
@@ -43,9 +44,9 @@ _T = TypeVar("_T")
 class FaissIndex(SemanticIndex):
     """An index in memory or in a directory, searched on one machine. Use `create` or `open` to make an instance.
 
-    Any number of processes may have a stored index open. The first process that changes the index is the writer until
-    it closes the index; the other processes see the index as it was when they opened it or last called `refresh`.
-    `storage.transactions` describes the state after a crash.
+    Any number of processes may have a stored index open. The first one that changes it is the writer until it closes
+    it; the others see it as it was when they opened it or last called `refresh`. After a crash: see
+    `storage.transactions`.
     """
 
     capabilities = Capabilities(counts_codes=True, cheap_stats=True)
@@ -77,8 +78,7 @@ class FaissIndex(SemanticIndex):
             path: a new or empty directory; None for an index in memory.
             config: the shape of the index.
             durability: "batch": a change is on the disk when its call returns. "close": changes are written to the disk
-                when the index is flushed or closed, and a crash before that loses all of them; for bulk loads in many
-                small batches.
+                when the index is flushed or closed, and a crash before that loses them; for bulk loads in small batches.
             engine: the scanner of the codes; every engine gives the same answers. "compiled" needs numba (extra
                 `fast`), "faiss" needs no other package; for GPUs there are "torch" (needs torch) and "flat" (needs
                 faiss-gpu). "auto" chooses: "torch" on a GPU; on the CPU the value of the environment variable
@@ -113,8 +113,7 @@ class FaissIndex(SemanticIndex):
     ) -> Self:
         """Open a stored index as it was at the last completed change.
 
-        Ids, codes and cells are read now, 20 bytes per record for codes of 64 bits. Other columns are read row by row
-        when they are needed.
+        Ids, codes and cells are read now, 20 bytes per record for codes of 64 bits; other columns when they are needed.
 
         Args:
             path: the directory of the index.
@@ -162,10 +161,7 @@ class FaissIndex(SemanticIndex):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot that searches see now: records by row, their columns, and their cells.
-
-        It never changes, and can be read as long as the index is open.
-        """
+        """The snapshot that searches see now. It never changes, and can be read as long as the index is open."""
         self._check_open()
         return self._searchable.snapshot
 
@@ -183,7 +179,7 @@ class FaissIndex(SemanticIndex):
     def refresh(self) -> bool:
         """Move to the last state that a writer in another process has committed, and return whether it is a new one.
 
-        Without it a reader sees no changes. It reads the added records; after a compaction, it takes as long as `open`.
+        Without it a reader sees no changes. After a compaction, it takes as long as `open`.
 
         Raises:
             DamagedIndexError: the new state is damaged; the previous state stays in use.
@@ -224,9 +220,9 @@ class FaissIndex(SemanticIndex):
         self._changes.compact(progress)
 
     def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        """Write a copy of the index, as it is now, to a new or empty directory, while searches and changes continue.
+        """Write a copy of the index, as it is now, while searches and changes continue; also of one in memory.
 
-        All columns are compared with their checksums while they are copied. An index in memory can be stored this way.
+        All columns are compared with their checksums while they are copied.
 
         Args:
             path: a new or empty directory.

@@ -18,9 +18,9 @@ from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among, selection_given
 from semcut.indexes.batch_checks import checked_batch
 from semcut.indexes.cell_reports import CellReports
-from semcut.indexes.config import IndexConfig, Ranking, search_params
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings, Records
-from semcut.indexes.errors import ClosedIndexError, InvalidParameterError
+from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.keys import ids_or_keys
 from semcut.indexes.range_result import Measure, RangeParams, RangeResult
@@ -29,6 +29,7 @@ from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.diversity import diversified
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_params import Ranking, search_params
 
 
 class SemanticIndex(CellReports):
@@ -155,8 +156,8 @@ class SemanticIndex(CellReports):
             trace: collects what each step did and how long it took; see `SearchTrace`.
 
         Raises:
-            InvalidParameterError: an argument is out of range, `where` is no filter for this index, or `exclude_self` and
-                the queries have no ids.
+            InvalidParameterError: an argument is out of range, `where` is no filter for this index, or queries for
+                `exclude_self` have no ids.
             InvalidEncodingsError: widths differ from the index, or features for fused ranking are not L2-normalised.
         """
         params = search_params(k, cutoff, shortlist, ranking, fill, exclude_self, diversity)
@@ -268,7 +269,6 @@ class SemanticIndex(CellReports):
         size = integer_given("batch_size", self.config.batch_records() if batch_size is None else batch_size, 1)
         after = integer_given("after", after, -1)
         return map(Records.of, self._iterate(size, min(after, int(np.iinfo(np.int64).max))))
-
 
     def refresh(self) -> bool:
         """Move to the newest state that a writer has committed; return whether it is new. By default it is there."""

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from semcut.indexes.config import MAX_RESULTS, IndexConfig, Settings
+from semcut.indexes.config import IndexConfig, Settings
 from semcut.indexes.errors import InvalidParameterError, shown
 from semcut.indexes.result import SearchHit
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
+from semcut.indexes.search_params import MAX_RESULTS
 
 Measure = Literal["distance", "hamming"]
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.batch_checks import is_scored
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import ClosedIndexError
 from semcut.indexes.id_checks import refuse_unknown
@@ -29,6 +28,7 @@ from semcut.indexes.search.choose_search import build_search
 from semcut.indexes.search.prepared_selections import PreparedSelections
 from semcut.indexes.search.range_search import search_range
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.storage.cut_files import require_frames
 from semcut.indexes.storage.id_map import IdMap
 from semcut.indexes.storage.shared_lock import SharedLock

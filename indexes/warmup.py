@@ -9,13 +9,14 @@ from functools import cache
 import numpy as np
 from rich.console import Console
 
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import StorageError
 from semcut.indexes.kernels import kernel_cache
 from semcut.indexes.progress import silent
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.record_pairs import RecordPairs
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.searchable import Searchable
 from semcut.indexes.storage.store import Store
 

@@ -33,10 +33,10 @@ from semcut.connector.retrieval.model_link import change_link, required_link
 from semcut.connector.retrieval.search_defaults_of import SearchDefaults
 from semcut.indexes import Encodings, SemanticIndex
 from semcut.indexes.argument_checks import callback_given, instance_given, integer_given, path_given
-from semcut.indexes.config import Ranking
 from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, StorageError, shown
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import relevance
+from semcut.indexes.search_params import Ranking
 from semcut.indexes.storage.store import Store
 
 MISS_LABELLED, MISS_COPIES = 0.05, 0.01

@@ -105,7 +105,8 @@ def _content(
         hits = [_as_json(hit) for hit in found[0]]
         return [{"images": images, "hits": hits} | ({"errors": failed} if failed else {})]
     return [
-        {"image": image, "hits": [_as_json(hit) for hit in hits]} | ({"error": failed[image]} if image in failed else {})
+        {"image": image, "hits": [_as_json(hit) for hit in hits]}
+        | ({"error": failed[image]} if image in failed else {})
         for image, hits in zip(images, found, strict=True)
     ]
 

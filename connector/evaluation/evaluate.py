@@ -29,9 +29,9 @@ from semcut.indexes import Encodings, SearchResult, SemanticIndex
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.array_checks import integers_given
 from semcut.indexes.attributes.expressions import Expression
-from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.errors import DataError, InvalidParameterError, shown
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_params import Ranking, SearchParams
 
 _PLACES = 1 << 22
 """Queries times records of the results that are in memory while mAP@all is measured."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from semcut.indexes import BruteForceIndex, Encodings, SearchResult
 from semcut.indexes.attributes.expressions import Expression
-from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
 from semcut.indexes.index import SemanticIndex
+from semcut.indexes.search_params import Ranking
 
 MAX_VALUES = 1 << 29
 """Maximum number of probabilities and feature values that a comparison reads, so that it takes only seconds: a core

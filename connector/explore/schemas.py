@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
-from semcut.indexes.config import Ranking
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
+from semcut.indexes.search_params import Ranking
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
 MAX_WHERE, MAX_COMPARISONS = 10_000, 100

@@ -34,8 +34,8 @@ from semcut.connector.retrieval.search_defaults_of import STANDARD, Own, SearchD
 from semcut.indexes import Encodings, InvalidParameterError, SearchResult
 from semcut.indexes.attributes.expressions import Expression, comparisons_in
 from semcut.indexes.attributes.where_text import parsed
-from semcut.indexes.config import SearchParams
 from semcut.indexes.index import SemanticIndex
+from semcut.indexes.search_params import SearchParams
 
 _T = TypeVar("_T")
 _MEMBERS_DRAWN_FROM = 1000  # records of a partition from which a random sample is drawn, at most

@@ -52,12 +52,12 @@ from semcut.indexes.argument_checks import (
 from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among
-from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_params import Ranking
 from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.unfinished import unfinished
 
@@ -65,8 +65,8 @@ from semcut.indexes.unfinished import unfinished
 class Connector:
     """A trained network and an index of its encodings; a context manager that closes the index at the end.
 
-    `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of encodings of the same
-    network, and the folder to which its uris are relative (root), if they are.
+    `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of the same network's
+    encodings, and the folder to which its uris are relative (root), if they are.
     """
 
     def __init__(
@@ -231,11 +231,7 @@ class Connector:
         paths = files_given("files", files)
         callback_given("progress", progress)
         resume, copies, given = flag_given("resume", resume), flag_given("copies", copies), GivenAttributes()
-        given.put(
-            self.index.config.attributes,
-            [self.files.uri_of(path) for path in paths],
-            {} if attributes is None else attributes,
-        )
+        given.put(self.index.config.attributes, list(map(self.files.uri_of, paths)), attributes or {})
         return add_paths(
             self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies,
             given=given,
@@ -307,18 +303,16 @@ class Connector:
     ) -> list[list[Hit]]:
         """Find the k best records for each image, best first.
 
-        See `SemanticIndex.search` for the meaning of each other argument.
-
         Args:
+            others: as for `SemanticIndex.search`.
             cutoff, ranking: "own" are those of the index, which `semcut info` shows.
-            exclude_self: whether the records of the files in `images` are left out: of each, from its own answer.
-            together: whether all images make one query, whose answer is the only one: see `joined_query`.
+            exclude_self: whether the record of each file in `images` is left out of its answer.
+            together: whether all images make one query, with one answer: see `joined_query`.
             less_like: images that the results of every query shall be less like.
-            skipped: gets a pair (image, reason) for each image that cannot be read, for which nothing is found; without
-                it such an image is an error.
+            skipped: gets a pair (image, reason) for each image that cannot be read; None for an error.
 
         Raises:
-            DataError: an image cannot be read, or `images` holds something else than images.
+            DataError: an image cannot be read.
             InvalidParameterError: an argument is out of range.
         """
         images, less = images_given("images", images), images_given("less_like", less_like)
@@ -332,7 +326,9 @@ class Connector:
         records = records_of(images, self.files.ids_of, self.index) if params.exclude_self else None
         queries = image_queries(self.encoder, images, less, records, together=joined, skipped=skipped)
         found: list[list[Hit]] = [[] for _ in (images[:1] if joined else images)]
-        for position, hits in zip(queries.images, self.hits(queries.search(self.index, params, where, among)), strict=True):
+        for position, hits in zip(
+            queries.images, self.hits(queries.search(self.index, params, where, among)), strict=True
+        ):
             found[0 if joined else position] = hits
         return found
 

@@ -18,8 +18,8 @@ from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings, SearchResult, SemanticIndex, joined_query
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among
-from semcut.indexes.config import SearchParams
 from semcut.indexes.search.diversity import diversified
+from semcut.indexes.search_params import SearchParams
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from semcut.connector.data.image_folders import is_text
 from semcut.connector.data.image_uris import common_root
 from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, sha256_of
 from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaults
-from semcut.indexes.config import Ranking
 from semcut.indexes.errors import CheckpointError, DataError, NotAnIndexError
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
+from semcut.indexes.search_params import Ranking
 from semcut.indexes.storage.atomic_write import write_json
 
 LINK = "connector.json"

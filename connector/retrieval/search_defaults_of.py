@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from semcut.indexes.config import Ranking, SearchParams
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
+from semcut.indexes.search_params import Ranking, SearchParams
 
 Own = Literal["own"]
 """In place of a cutoff or a ranking: that of the index."""

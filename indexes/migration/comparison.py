@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.attributes.expressions import attribute
-from semcut.indexes.config import IndexConfig, Ranking
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, UnknownIdError
 from semcut.indexes.index import SemanticIndex
@@ -25,6 +25,7 @@ from semcut.indexes.migration.journal import Journal, SourceChangedError, checks
 from semcut.indexes.milvus.server_scanner import TooManyRecordsError
 from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.outside_cells import outside_cells
+from semcut.indexes.search_params import Ranking
 
 _COMPARED_FIELDS = ("ids", "distances", "relevance", "scores")
 _IDS_SHOWN = 20  # ids in the sentence about a difference

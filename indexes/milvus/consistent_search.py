@@ -15,7 +15,6 @@ from typing import TypeVar
 import numpy as np
 
 from semcut.indexes.attributes.selections import Selection
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.milvus.connection import ConcurrentMap, ServerConnection
 from semcut.indexes.milvus.reader import ATTEMPTS, contention_error
@@ -31,6 +30,7 @@ from semcut.indexes.search.beyond_cutoff import search_beyond
 from semcut.indexes.search.range_search import search_range
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
+from semcut.indexes.search_params import SearchParams
 
 QUERIES_PER_CHUNK = 256
 """Queries that are searched together and share the records that they fetch."""

@@ -193,7 +193,7 @@ def _has_same_fields(server: ServerConnection, one: Collection) -> bool:
     An interrupted creation may have been that of an index with other attributes.
     """
     there, expected = _field_names(server, one.name), {name for name, *_ in [*one.scalars, *one.vectors]}
-    return all(is_attribute_field(name) for name in there.symmetric_difference(expected))
+    return all(is_attribute_field(str(name)) for name in there.symmetric_difference(expected))
 
 
 def _has_shared_rows(server: ServerConnection, name: str) -> bool:

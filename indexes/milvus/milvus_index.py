@@ -38,12 +38,13 @@ from typing_extensions import Self
 
 from semcut.indexes.attributes.selections import Selection
 from semcut.indexes.batch_checks import checked_batch, is_scored
-from semcut.indexes.config import IndexConfig, SearchParams
+from semcut.indexes.config import IndexConfig
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import (
     ClosedIndexError,
     DamagedIndexError,
+    InvalidParameterError,
     NotAnIndexError,
     SemcutWarning,
     ServerError,
@@ -63,6 +64,7 @@ from semcut.indexes.pruning.cells import Cells
 from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 
 CONCURRENT_REQUESTS = 8
 """Requests that one index sends at the same time."""

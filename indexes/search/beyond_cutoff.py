@@ -24,12 +24,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams, search_params
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.without_self import WithoutSelf
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
+from semcut.indexes.search_params import SearchParams, search_params
 
 EVERY = -1.0
 """The cutoff at which every record is relevant: R is never negative."""

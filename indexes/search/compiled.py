@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.faiss_library import split_over_threads, thread_count
@@ -40,6 +39,7 @@ from semcut.indexes.search.prune_numba import CellBounds
 from semcut.indexes.search.search_numba import search
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.vectorised import VectorisedSearch
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.search_tuning import TUNING
 from semcut.indexes.storage.mapped_columns import Columns
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import UnknownIdError
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance
+from semcut.indexes.search_params import SearchParams
 
 _VALUES = 1 << 22
 """Values of features that are compared at once: 32 MiB in float64."""

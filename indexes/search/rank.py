@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scoring.equations import distance, fused_score, hamming
 from semcut.indexes.scoring.packed_rows import PackedRows, exact_relevance, relevance_error, relevance_products
 from semcut.indexes.scoring.rounding import UNDERFLOW, relative_error, squared_distances
+from semcut.indexes.search_params import SearchParams
 
 Distances: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32] | None]
 """Computes squared distances between (nq, D) queries and their (nq, m) rows, inf where a row is -1, within the error

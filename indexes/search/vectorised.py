@@ -16,7 +16,6 @@ from contextlib import nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.faiss_library import single_threaded_pool, thread_count
 from semcut.indexes.pruning.cells import Cells
@@ -26,6 +25,7 @@ from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.search.rank import Distances, RecordReader, rank
 from semcut.indexes.search.shortlist import Shortlister
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.search_tuning import TUNING
 
 

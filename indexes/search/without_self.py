@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.config import SearchParams
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
+from semcut.indexes.search_params import SearchParams
 from semcut.indexes.search_tuning import TUNING
 
 if TYPE_CHECKING:

@@ -125,8 +125,7 @@ class Columns:
     def require_whole(self, *names: str) -> None:
         """Raise `DamagedIndexError` if a file of these columns has become too short for its rows.
 
-        Something else than semcut may have cut or replaced the files. So they are looked at before their rows are read,
-        and `reading` looks again afterwards.
+        Other programs may have cut the files: they are looked at here, before a read, and by `reading` afterwards.
         """
         for name in names:
             known = self._sizes.get(name)

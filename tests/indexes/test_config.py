@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from semcut.indexes import IndexConfig, InvalidParameterError, SearchParams
-from semcut.indexes.config import search_params
+from semcut.indexes.search_params import search_params
 from tests.indexes.generate import PROPERTY, configs
 
 GOOD = {"classes": 3, "bits": 64, "dim": 8}

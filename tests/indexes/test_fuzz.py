@@ -22,7 +22,7 @@ from semcut.indexes import (
     SemanticIndex,
     SemcutError,
 )
-from semcut.indexes.config import SearchParams
+from semcut.indexes.search_params import SearchParams
 from tests.indexes import generate
 from tests.indexes.conftest import CONFIG
 from tests.indexes.generate import PROPERTY, World, assert_same, assert_shortlist, threads

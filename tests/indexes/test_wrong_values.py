@@ -95,7 +95,8 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
     ]
     valid = {
         "queries": batch, "encodings": batch[:0], "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance",
-        "fill": True, "where": "price < 3", "among": [1, 2], "exclude_self": False, "diversity": 0.0, "radius": 1.0, "by": "distance",
+        "fill": True, "where": "price < 3", "among": [1, 2],
+        "exclude_self": False, "diversity": 0.0, "radius": 1.0, "by": "distance",
         "trace": None, "ids": [], "batch_size": 10, "after": -1, "partition": 0, "limit": 3, "ambiguous": False,
         "progress": None, "path": path.with_name("backup"),
     }  # fmt: skip

@@ -31,10 +31,10 @@ from semcut.connector.benchmark.measure import raw_results
 from semcut.connector.benchmark.methods.semcut_methods import MAX_CUTOFF
 from semcut.connector.benchmark.methods.structures import Data
 from semcut.indexes import Encodings, FaissIndex, SearchResult, SemcutError
-from semcut.indexes.config import Ranking
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import distance, fused_score, is_relevant, relevance
+from semcut.indexes.search_params import Ranking
 
 Point = tuple[float, Ranking]
 """A cutoff and a ranking."""

@@ -19,10 +19,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from semcut.connector.benchmark.methods.structures import Data, Ids, Method, Parameters, StepCounts
 from semcut.indexes import Encodings, FaissIndex
-from semcut.indexes.config import MAX_RESULTS, MAX_SIMILARITY, Ranking
+from semcut.indexes.config import MAX_SIMILARITY
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
+from semcut.indexes.search_params import MAX_RESULTS, Ranking
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 SHORTLISTS = (50, 100, 200, 500, None)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 import semcut
 from semcut.indexes import BruteForceIndex, DamagedIndexError, Encodings, FaissIndex, IndexConfig, InvalidParameterError
-from semcut.indexes.config import search_params
 from semcut.indexes.errors import install_hint
 from semcut.indexes.kernels import kernel_cache
 from semcut.indexes.pruning.cells import Cells
@@ -27,6 +26,7 @@ from semcut.indexes.scoring.rounding import relative_error
 from semcut.indexes.search import compiled, search_numba
 from semcut.indexes.search.compiled import CompiledSearch, bounds_of
 from semcut.indexes.search.prune_numba import large_weights, prune, prune_workspace
+from semcut.indexes.search_params import search_params
 from tests.indexes.generate import (
     PROPERTY,
     World,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex
-from semcut.indexes.config import search_params
+from semcut.indexes.search_params import search_params
 from semcut.indexes.storage.cut_files import GUARDED, map_file, mapping_of
 from semcut.indexes.storage.kept_column import KEPT
 from semcut.indexes.storage.store import Store
