@@ -78,7 +78,7 @@ class FaissIndex(SemanticIndex):
             path: a new or empty directory; None for an index in memory.
             config: the shape of the index.
             durability: "batch": a change is on the disk when its call returns. "close": changes are written to the disk
-                when the index is flushed or closed, and a crash before that loses them; for bulk loads in small batches.
+                when the index is flushed or closed, and a crash before that loses them; for loads in small batches.
             engine: the scanner of the codes; every engine gives the same answers. "compiled" needs numba (extra
                 `fast`), "faiss" needs no other package; for GPUs there are "torch" (needs torch) and "flat" (needs
                 faiss-gpu). "auto" chooses: "torch" on a GPU; on the CPU the value of the environment variable

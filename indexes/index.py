@@ -197,7 +197,8 @@ class SemanticIndex(CellReports):
         self._check_open()
         self.config.check(queries)
         params.check(self.config)
-        return RangeResult.of(self._search_range(queries, params) if len(queries) else [], self.uris)
+        keys = self.keys if self.config.keys else None
+        return RangeResult.of(self._search_range(queries, params) if len(queries) else [], self.uris, keys)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""

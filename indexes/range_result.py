@@ -6,7 +6,7 @@ Queries have different numbers of records, so the arrays hold the records of one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,8 @@ from pydantic import Field
 
 from semcut.indexes.config import IndexConfig, Settings
 from semcut.indexes.errors import InvalidParameterError, shown
-from semcut.indexes.result import SearchHit
+from semcut.indexes.keys import KeyReader
+from semcut.indexes.result import SearchHit, UriReader
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 from semcut.indexes.search_params import MAX_RESULTS
 
@@ -97,15 +98,17 @@ class RangeResult:
     relevance: NDArray[np.float32]
     scores: NDArray[np.float32]
     hamming: NDArray[np.int32]
-    _read_uris: Callable[[NDArray[np.int64]], list[str | None]] | None = field(default=None, repr=False)
+    _read_uris: UriReader | None = field(default=None, repr=False)
+    _read_keys: KeyReader | None = field(default=None, repr=False)
 
     @staticmethod
-    def of(hits: Sequence[RangeHits], read_uris: Callable[[NDArray[np.int64]], list[str | None]]) -> RangeResult:
+    def of(hits: Sequence[RangeHits], uris: UriReader, keys: KeyReader | None) -> RangeResult:
         """Join the answers of several queries.
 
         Args:
             hits: the answer of each query.
-            read_uris: reads the uris of (n,) ids.
+            uris: reads the uris of (n,) ids.
+            keys: reads their keys; None for an index without keys.
         """
         counts = [len(one.ids) for one in hits]
         refuse_many(sum(counts))
@@ -113,9 +116,8 @@ class RangeResult:
             name: np.concatenate([getattr(one, name) for one in (RangeHits.none(), *hits)])
             for name in RangeHits._fields
         }
-        return RangeResult(
-            offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), **arrays, _read_uris=read_uris
-        )
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return RangeResult(offsets=offsets, **arrays, _read_uris=uris, _read_keys=keys)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -137,8 +139,9 @@ class RangeResult:
         here = slice(self.offsets[query], self.offsets[query + 1])
         ids = self.ids[here]
         uris = [None] * len(ids) if self._read_uris is None or not len(ids) else self._read_uris(ids)
+        keys = [None] * len(ids) if self._read_keys is None or not len(ids) else self._read_keys(ids)
         columns = (getattr(self, name)[here].tolist() for name in RangeHits._fields)
-        return [SearchHit(*values) for values in zip(*columns, [False] * len(ids), uris, strict=True)]
+        return [SearchHit(*values) for values in zip(*columns, [False] * len(ids), uris, keys, strict=True)]
 
     def __iter__(self) -> Iterator[list[SearchHit]]:
         return (self[query] for query in range(len(self)))

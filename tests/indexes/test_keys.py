@@ -194,3 +194,10 @@ def read_all(path: Path, keys: list[str], right: list[list[str]]) -> None:
     with FaissIndex.open(path) as index:
         assert index.search(records(keys[:20]), k=3).keys.tolist() == right
         index.get(keys)
+
+
+def test_hits_of_a_range_have_keys():
+    index = FaissIndex.create(None, CONFIG)
+    index.add(records(KEYS))
+    found = index.search_range(index.get([KEYS[1]]), radius=0.0, cutoff=None)
+    assert [hit.key for hit in found[0]] == [KEYS[1]]

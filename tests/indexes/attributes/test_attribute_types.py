@@ -101,7 +101,7 @@ def test_columns_of_other_libraries_are_read():
     ("attributes", "what"),
     [
         ({"prise": [1.0]}, "has the attribute 'prise' but the index has price, stars"),
-        ({"price": [1.0, 2.0]}, "the attribute price has 2 values but probabilities have 1 rows"),
+        ({"price": [1.0, 2.0]}, "the attribute price has 2 values, expected one for each of the 1 images"),
         ({"price": 1.0}, "the attribute price is 1.0, expected a list"),
         ({"a b": [1.0]}, "attributes have 'a b', which is no name"),
         ([1.0], "attributes are a list, expected values by name"),

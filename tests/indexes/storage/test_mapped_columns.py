@@ -27,6 +27,7 @@ def test_every_block_of_a_long_uri_is_compared(tmp_path, blocks, offset):
         features=one.features,
         ids=np.array([1, 2]),
         uris=uris,
+        attributes=one.attributes,
         any_mass=True,
     )
     store = Store.create(tmp_path / "index", CONFIG)
