@@ -29,13 +29,18 @@ def limited(index: BruteForceIndex, wanted: np.ndarray) -> BruteForceIndex:
 @given(
     data=st.data(), seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 90), k=st.sampled_from([1, 4, 100]),
     cutoff=st.sampled_from([0.0, 0.2, 0.7, None]), ranking=st.sampled_from(["distance", "relevance", "fused"]),
-    shortlist=st.sampled_from([100, None]), fill=st.booleans(),
+    shortlist=st.sampled_from([100, None]), fill=st.booleans(), others=st.booleans(),
+    diversity=st.sampled_from([0, 0, 0.5]),
 )  # fmt: skip
 def test_a_filtered_search_is_that_of_an_index_of_the_matching_records(
-    data, seed, rows, k, cutoff, ranking, shortlist, fill
+    data, seed, rows, k, cutoff, ranking, shortlist, fill, others, diversity
 ):
     rng = np.random.default_rng(seed)
     batch, queries = encodings(rng, CONFIG, rows, normalised=True), encodings(rng, CONFIG, 3, normalised=True)
+    own = np.concatenate([batch.ids, queries.ids])[rng.permutation(rows + 3)[:3]]  # some are those of records
+    queries = Encodings(
+        probabilities=queries.probabilities, codes=queries.codes, features=queries.features, ids=own, any_mass=True
+    )
     brute = filled(BruteForceIndex(CONFIG), [batch])
     indexes = [filled(FaissIndex.create(None, CONFIG, engine=engine), [batch[: rows // 2], batch[rows // 2 :]])
                for engine in ("faiss", "compiled")]  # fmt: skip
@@ -56,6 +61,7 @@ def test_a_filtered_search_is_that_of_an_index_of_the_matching_records(
         if among == "other ids":
             wanted |= np.isin(held.ids, other) & np.array([meaning(record) for record in records_of(held)], bool)
     options = {"k": k, "cutoff": cutoff, "ranking": ranking, "shortlist": shortlist, "fill": fill}
+    options |= {"exclude_self": others, "diversity": diversity}
     expected = limited(brute, held.ids[wanted]).search(queries, **options)
     for index in (brute, *indexes):
         for _ in range(2):  # the second search finds the filter prepared
