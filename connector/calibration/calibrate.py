@@ -46,7 +46,7 @@ CONFIDENCE = 0.95
 IMAGES = 1000
 """The default number of images of an index whose copies are searched."""
 
-_FOR_CUTOFF = 0.75
+FOR_CUTOFF = 0.75
 """The share of the images that chooses the cutoff."""
 _MOST_SCANNED = 0.2
 """If keeping 95 % of the copies needs more of the records than this share, the classes do not fit the images."""
@@ -132,7 +132,7 @@ def calibrate_by_labels(
             "20: the names of their folders must be those of the images that were indexed"
         )
     queries, labels = queries[order], labels[order]
-    part = round(_FOR_CUTOFF * len(order))
+    part = round(FOR_CUTOFF * len(order))
     losses = losses_of_classes(connector.index, record_labels, queries[:part], labels[:part])
     cutoff = largest_cutoff(losses, level, confidence)
 
@@ -192,7 +192,7 @@ def calibrate_by_copies(
             reasons.append((str(path), str(reason)))
     show(len(ids), len(ids))
     needed = images_needed(level, confidence)
-    part = round(_FOR_CUTOFF * len(kept))
+    part = round(FOR_CUTOFF * len(kept))
     if part < needed:
         raise DataError(
             f"{len(kept):,} images can be read, of which {part:,} choose the cutoff: at least {needed:,} are needed to "

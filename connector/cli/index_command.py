@@ -32,6 +32,7 @@ from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError, IndexExistsError, SemcutWarning
 
 if TYPE_CHECKING:
+    from semcut.connector.calibration.calibrate import Calibration
     from semcut.connector.data.image_folders import Skipped
     from semcut.connector.retrieval.adding_files import Indexed
     from semcut.connector.retrieval.image_index import Connector
@@ -137,6 +138,7 @@ def index_with_progress(
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
+    from semcut.connector.calibration.calibrate import keep_defaults
     from semcut.connector.models.checkpoint import delete_network
     from semcut.connector.retrieval.file_records import note_left_out
     from semcut.connector.retrieval.model_link import LINK, change_link, read_link
@@ -158,6 +160,9 @@ def index_with_progress(
             note_left_out(connector.files, left_out, TRAINED)
         result = connector.add_files(files, progress=progress, resume=unfinished is not None, attributes=values)
         records = len(connector.index)
+        chosen = None if is_marked(out) else _first_calibration(connector)
+    if chosen is not None:
+        keep_defaults(out, chosen.defaults, connector.encoder.checkpoint.digest)
     if is_marked(out) and (link := read_link(out)) is not None:
         print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")
     result = replace(result, skipped=[*result.skipped, *skipped])
@@ -173,6 +178,18 @@ def index_with_progress(
             out.mkdir(exist_ok=True)
         raise DataError(f"none of the {len(result.skipped):,} files can be read, so there is no index {out}")
     return result
+
+
+def _first_calibration(connector: Connector) -> Calibration | None:
+    """Choose the defaults of searches, if the network was adopted, and say what was chosen."""
+    from semcut.connector.calibration.first_defaults import first_calibration
+
+    with progress_bar("Choosing a cutoff") as progress:
+        found = first_calibration(connector, progress)
+    if found is not None:
+        cutoff = "no cutoff" if found.cutoff is None else f"cutoff {found.cutoff:g}"
+        print_message(f"searches: {cutoff}, by {found.ranking}; `semcut calibrate` chooses with more images")
+    return found
 
 
 def _values_of(files: Sequence[str], listed: Sequence[str], columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -62,7 +62,7 @@ class FileShape:
             return IndexConfig(classes=self.classes, bits=self.bits, dim=self.dim, attributes=dict(self.attributes))
         if self.config.attributes == dict(self.attributes):
             return self.config
-        return IndexConfig(**{**dict(self.config), "attributes": dict(self.attributes)})
+        return IndexConfig(**{**self.config.model_dump(), "attributes": dict(self.attributes)})
 
     def batch_rows(self) -> int:
         """Return how many rows are read at a time, so that they take bounded memory."""

@@ -63,7 +63,7 @@ from semcut.indexes.unfinished import unfinished
 
 
 class Connector:
-    """A trained network and an index of its encodings; a context manager that closes the index at the end.
+    """A network and an index of its encodings; a context manager that closes the index at the end.
 
     `create` and `open` use a `FaissIndex`. The constructor takes any other `SemanticIndex` of the same network's
     encodings, and the folder to which its uris are relative (root), if they are.
@@ -224,14 +224,14 @@ class Connector:
 
         Raises:
             InvalidEncodingsError: the index has no such attribute, or it cannot have one of the values.
-            DataError: `files` holds something else than paths.
             LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
             StorageError: the index cannot be written.
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
         resume, copies, given = flag_given("resume", resume), flag_given("copies", copies), GivenAttributes()
-        given.put(self.index.config.attributes, list(map(self.files.uri_of, paths)), attributes or {})
+        values = {} if attributes is None else attributes
+        given.put(self.index.config.attributes, list(map(self.files.uri_of, paths)), values)
         return add_paths(
             self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies,
             given=given,

@@ -15,7 +15,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from semcut.connector import Connector
 from semcut.connector.adoption.adopt import AdoptionChoices, adopt
+from semcut.connector.calibration.calibrate import calibrate_by_copies
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval.search_defaults_of import SearchDefaults
 from tests.command import SEMCUT, semcut
 
 pytest.importorskip("efficientnet_lite_pytorch")
@@ -106,6 +108,20 @@ def test_a_folder_of_photos_is_searched_in_two_commands(tmp_path: Path) -> None:
     with Connector.open(tmp_path / "copy") as connector:
         assert connector.defaults.cutoff == 0
         assert len(connector.encoder.architecture.classes) == 1000
+
+
+def test_copies_of_a_few_photos_choose_the_first_defaults(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(110):
+        scene(number % KINDS, number).save(tmp_path / "photos" / f"{number}.png")
+    files = sorted(map(str, (tmp_path / "photos").iterdir()))
+    adopt("efficientnet_lite0", tmp_path / "network", files, choices=AdoptionChoices(image_size=SIDE))
+    done = semcut("index", "photos", "--model", "network", "--out", "index", cwd=tmp_path)
+    with Connector.open(tmp_path / "index") as connector:
+        expected = calibrate_by_copies(connector, images=100, miss=0.05)
+        assert connector.defaults == expected.defaults != SearchDefaults(cutoff=0.0)
+    chosen = "no cutoff" if expected.cutoff is None else f"cutoff {expected.cutoff:g}"
+    assert f"searches: {chosen}, by {expected.ranking}" in done.stderr
 
 
 def test_an_index_of_nothing_that_can_be_read_is_not_made(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ COMMANDS = (
     "add INDEX PHOTOS --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
+    "sync INDEX DIRECTORY --attributes LIST --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "relink INDEX --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE --less-like IMAGE",
@@ -59,6 +60,7 @@ RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safet
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
          "HTML": "new.html",
          "GRAPH": "network.onnx", "TENSORS": "weights.safetensors", "VECTORS": "vectors.npy", "NAMES": "names.txt",
+         "LIST": "list.csv",
          "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images",
          "DIRECTORY": "images"}  # fmt: skip
 WRONG = (
@@ -106,6 +108,7 @@ def place(model: Checkpoint, stored: Path, digits: ImageSet, tmp_path_factory: p
     networks.write_names(place)
     networks.write_weights(place)
     np.save(place / "vectors.npy", np.eye(len(networks.CLASSES), 1024, dtype=np.float32))
+    (place / "list.csv").write_text("path,price\nimage.png,3\n")
     (place / "empty folder").mkdir()
     (place / "empty file").touch()
     (place / "noise").write_bytes(bytes(range(256)) * 20)
