@@ -152,6 +152,7 @@ def adopt(
         mean=found.mean,
         std=found.std,
         vectors=vectors is not None,
+        source_classes=None if vectors is None else fitted_to.logits.shape[1] or None,
         bits=choices.bits,
         head=codes.head,
     )

@@ -40,6 +40,7 @@ class AdoptedArchitecture(Settings):
         dim: length of the feature that a linear layer reduces it to; None for the feature of the source.
         mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
         vectors: whether the probabilities come from one vector for each class, in place of logits of the source.
+        source_classes: number of classes of the source; None if it has as many as there are vectors, or no vectors.
         bits: length of the code.
         head: how features become codes.
     """
@@ -54,6 +55,7 @@ class AdoptedArchitecture(Settings):
     mean: Channels
     std: Channels
     vectors: bool = False
+    source_classes: int | None = Field(default=None, ge=1, le=65_536)
     bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
     head: CodeName = "itq"
 
@@ -95,7 +97,8 @@ class AdoptedNet(nn.Module):
         self.architecture = instance_given("architecture", architecture, AdoptedArchitecture)
         self.dim = architecture.dim or architecture.width
         self.binarisation = architecture.binarisation
-        self.source = build_source(architecture.source, architecture.name, architecture.settings, architecture.classes)
+        count = architecture.source_classes or len(architecture.classes)
+        self.source = build_source(architecture.source, architecture.name, architecture.settings, count)
         if architecture.vectors:
             self.vectors = nn.Parameter(torch.zeros(len(architecture.classes), architecture.width), requires_grad=False)
         self.reduction = nn.Identity() if architecture.dim is None else nn.Linear(architecture.width, architecture.dim)

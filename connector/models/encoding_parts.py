@@ -1,8 +1,8 @@
 """Compare the parts of two networks that decide features and codes: only then can their encodings be mixed.
 
 These are all tensors but those that tell the classes apart: the softmax layer and its temperature, the classifier of
-the hash branch, and the codewords. The image size, the normalisation of the pixels and how outputs become bits decide
-features and codes, too.
+the hash branch, the codewords, and the vectors of the classes of an adopted network. The image size, the normalisation
+of the pixels and how outputs become bits decide features and codes, too.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import hashlib
 
 import torch
 
-from semcut.connector.models.image_network import encoding_facts
-from semcut.connector.models.network import SemanticHashNet
+from semcut.connector.models.image_network import ImageNetwork, encoding_facts
 
-_OF_CLASSES = ("semantic.", "head.classifier.", "head.centres", "head.targets", "temperature")
+_OF_CLASSES = ("semantic.", "head.classifier.", "head.centres", "head.targets", "temperature", "vectors")
 """How the names of tensors begin that decide neither features nor codes. A name that is not here counts as decisive."""
 _COUNTER = "num_batches_tracked"
 
 
-def part_digests(net: SemanticHashNet) -> dict[str, str]:
+def part_digests(net: ImageNetwork) -> dict[str, str]:
     """Return a digest, in hexadecimal, of each part of a network that decides features and codes, by its name."""
     architecture = net.architecture.model_dump(mode="json", exclude={"classes"})
     settings = {**architecture, **encoding_facts(net.architecture)}
@@ -32,7 +31,7 @@ def part_digests(net: SemanticHashNet) -> dict[str, str]:
     return digests
 
 
-def different_part(one: SemanticHashNet, other: SemanticHashNet) -> str | None:
+def different_part(one: ImageNetwork, other: ImageNetwork) -> str | None:
     """Name a part by which two networks compute other features or codes of the same image; None if there is none."""
     first, second = part_digests(one), part_digests(other)
     names = [name for name in {**first, **second} if first.get(name) != second.get(name)]

@@ -77,14 +77,14 @@ def plain_output(output: Any) -> torch.Tensor:
     return found
 
 
-def build_source(source: SourceName, name: str, settings: dict[str, Any], classes: tuple[str, ...]) -> Source:
+def build_source(source: SourceName, name: str, settings: dict[str, Any], classes: int) -> Source:
     """Build the network of a description, with random weights.
 
     Args:
         source: the library.
         name: name of the network there.
         settings: what else it needs.
-        classes: names of its classes.
+        classes: number of its classes.
 
     Raises:
         MissingDependencyError: the library is not installed.
@@ -95,7 +95,7 @@ def build_source(source: SourceName, name: str, settings: dict[str, Any], classe
         return OnnxNetwork(settings)
     if source == "python":
         return FunctionNetwork(name)
-    return Classifier(build_classifier(source, name, settings, len(classes)), name or source)
+    return Classifier(build_classifier(source, name, settings, classes), name or source)
 
 
 def build_classifier(source: SourceName, name: str, settings: dict[str, Any], classes: int) -> nn.Module:

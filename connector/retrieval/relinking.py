@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semcut.connector.data.model_file import MODEL
+from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.encoding_parts import different_part
 from semcut.connector.models.network import SemanticHashNet
@@ -34,6 +35,12 @@ from semcut.indexes.progress import Progress
 from semcut.indexes.storage.rebuilding import config_with_classes, rebuilt, write_with_more_classes
 from semcut.indexes.storage.store import Store
 from semcut.indexes.unfinished import is_marked
+
+_KEEPS: dict[type, str] = {
+    SemanticHashNet: "`semcut train --freeze-codes`",
+    AdoptedNet: "`semcut adopt` with further vectors of classes, the same images and the same seed",
+}
+"""What makes a later network with the same features and codes, by the kind of the former one."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def relink(
 
     Raises:
         CheckpointError: a network cannot be loaded, the later one computes other features or codes or does not begin
-            with the classes of the former, or one of them was adopted.
+            with the classes of the former, or it is a function that was adopted, whose code cannot be compared.
         NotAnIndexError: there is no index of images.
         LockedError, StorageError, IndexExistsError: the index is being changed, is unfinished, or cannot be replaced;
             it is as it was.
@@ -118,18 +125,18 @@ def require_finished(index: Path) -> None:
 def _new_classes(later: Checkpoint, former: Checkpoint, index: Path) -> tuple[str, ...]:
     """Check that a network may follow another one, and return the names of its further classes."""
     again = f"encode the images again with `semcut sync {index} --reencode --model {later.path}`"
-    if not isinstance(later.net, SemanticHashNet) or not isinstance(former.net, SemanticHashNet):
-        raise CheckpointError(f"adopted networks cannot be compared with later ones: {again}")
+    if isinstance(later.net, AdoptedNet) and later.net.architecture.source == "python":
+        raise CheckpointError(f"the code of a function cannot be compared with that of an earlier one: {again}")
     before, after = former.net.architecture.classes, later.net.architecture.classes
     if after[: len(before)] != before:
         raise CheckpointError(
-            f"the classes of {later.path} do not begin with those of the network that made {index}: train it with "
-            f"`semcut train --start {former.path}`, or {again}"
+            f"the classes of {later.path} do not begin with those of the network that made {index}: only "
+            f"{_KEEPS[type(former.net)]} adds classes to it, or {again}"
         )
     part = different_part(former.net, later.net)
     if part is not None:
         raise CheckpointError(
             f"{later.path} computes other features or codes than the network that made {index} ({part} differs; only "
-            f"`semcut train --freeze-codes` keeps them): {again}"
+            f"{_KEEPS[type(former.net)]} keeps them): {again}"
         )
     return after[len(before) :]

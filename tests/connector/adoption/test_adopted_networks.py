@@ -20,6 +20,7 @@ from semcut.connector.data.images import load_pixels
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.explore.service import ExploreService
+from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes.errors import CheckpointError, InvalidParameterError
 from tests.command import semcut
@@ -74,31 +75,32 @@ def test_a_network_of_any_library_is_adopted_and_used(
     semcut("index", "digits/train", "--model", "network", "--out", "index", cwd=tmp_path)
     query = digits_test.files[7]
     hits = json.loads(semcut("search", "index", query, "-k", "3", "--json", cwd=tmp_path).stdout)[0]["hits"]
-    assert len(hits) == 3  # with the cutoff of the index, 0
+    assert len(hits) == 3  # with the cutoff of the index
 
     with Connector.open(tmp_path / "index") as connector:
+        cutoff = connector.defaults.cutoff
         ours = connector.search([query], k=3)[0]
         assert [hit.id for hit in ours] == [hit["id"] for hit in hits]
-        every = connector.search([query], k=3, shortlist=None)[0]
+        every = connector.search([query], k=3, shortlist=None, ranking="distance")[0]
         encoded = connector.encoder.encode([query, *digits.files[:20]])
         assert np.allclose(np.linalg.norm(encoded.features, axis=1), 1, atol=1e-5)
         assert np.allclose(encoded.probabilities.sum(axis=1), 1, atol=1e-5)
         stored = connector.index.get(connector.index.ids())
         distances = np.linalg.norm(stored.features - encoded.features[0], axis=1)
-        relevant = stored.probabilities @ encoded.probabilities[0] > 0
-        assert every[0].distance == pytest.approx(distances[relevant].min(), abs=1e-4)
+        r = stored.probabilities @ encoded.probabilities[0]
+        assert every[0].distance == pytest.approx(distances[r > (-1 if cutoff is None else cutoff)].min(), abs=1e-4)
 
     opened = open_stored(tmp_path / "index", None, "cpu", pytest.fail)
     with opened.index:
         client = client_of(ExploreService(opened.index, opened.class_names, opened.encode, defaults=opened.defaults))
         stats = client.get("/stats").json()
-        assert (stats["cutoff"], stats["classes"]) == (0, list(CLASSES))
+        assert (stats["cutoff"], stats["classes"]) == (cutoff, list(CLASSES))
         image = base64.b64encode(Path(query).read_bytes()).decode()
         answer = client.post("/search", json={"image": image, "k": 3, "explain": True}).json()
         assert [int(hit["record"]["id"]) for hit in answer["hits"]] == [hit["id"] for hit in hits]
 
     figures = json.loads(semcut("evaluate", "index", "digits/test", "--limit", "60", "--json", cwd=tmp_path).stdout)
-    assert figures["cutoff"] == 0
+    assert figures["cutoff"] == cutoff
     assert figures["overall"]["map_all"] > 0.12  # of ten classes, by networks that know nothing of digits
 
 
@@ -283,6 +285,30 @@ def test_means_of_a_few_labelled_images_are_semantics(digits: ImageSet, digits_t
         probabilities = net.probabilities(net(pixels).logits).numpy()
     assert (probabilities.argmax(axis=1) == some.labels).mean() > 0.7
     assert abs(probabilities.max(axis=1).mean() - (probabilities.argmax(axis=1) == some.labels).mean()) < 0.15
+
+
+@pytest.mark.parametrize("vectors", ["means", "array"])
+def test_a_classifier_of_other_classes_gives_the_features_of_vectors(
+    vectors: str, digits: ImageSet, tmp_path: Path
+) -> None:
+    few = digits.sample(60)
+    given = np.random.default_rng(0).normal(size=(3, 1024))
+    choices = AdoptionChoices(
+        image_size=SIZE, weights=str(networks.write_weights(tmp_path)), codes="rotation",
+        vectors="means" if vectors == "means" else given, classes=None if vectors == "means" else ("a", "b", "c"),
+    )  # fmt: skip
+    adopt(networks.NAME, tmp_path / "network", few.files, labelled=few, choices=choices)
+    net = Checkpoint.load(tmp_path / "network").net
+    assert isinstance(net, AdoptedNet)
+    assert net.architecture.source_classes == len(CLASSES) != len(net.architecture.classes)
+    pixels = torch.from_numpy(np.stack([load_pixels(file, SIZE) for file in few.files[:4]]))
+    with torch.inference_mode():
+        output = net(pixels)
+        _, raw = net.source((pixels - net.mean) / net.std)
+        direction = torch.nn.functional.normalize(raw, dim=1)
+        expected = direction @ torch.nn.functional.normalize(net.vectors, dim=1).T
+    assert output.logits.shape == (4, len(net.architecture.classes))
+    torch.testing.assert_close(output.logits, expected)
 
 
 def test_the_names_of_imagenet_are_those_that_torchvision_publishes() -> None:

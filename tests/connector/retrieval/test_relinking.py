@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from semcut.connector import Connector
+from semcut.connector import AdoptionChoices, Connector, adopt
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.encoding_parts import different_part
@@ -110,12 +111,38 @@ def test_a_network_with_other_codes_is_refused_with_what_to_do(place: Path) -> N
     assert relink(place / "index", place / "later").new_classes == ("ant", "ewe")
 
 
-def test_an_adopted_network_is_no_later_one(place: Path) -> None:
-    from semcut.connector import AdoptionChoices, adopt
-
-    adopt(networks.blocks, place / "adopted", choices=AdoptionChoices(image_size=32))
-    with pytest.raises(CheckpointError, match="adopted networks cannot be compared"):
+def test_a_network_of_another_kind_is_no_later_one(place: Path) -> None:
+    adopt(networks.blocks, place / "function", choices=AdoptionChoices(image_size=32))
+    with pytest.raises(CheckpointError, match="the code of a function cannot be compared"):
+        relink(place / "index", place / "function")
+    choices = AdoptionChoices(image_size=32, weights=str(networks.write_weights(place)), classes=networks.CLASSES)
+    adopt(networks.NAME, place / "adopted", choices=choices)
+    with pytest.raises(CheckpointError, match="do not begin with those of the network"):
         relink(place / "index", place / "adopted")
+
+
+def test_further_vectors_of_classes_make_a_later_network(tmp_path: Path, digits: ImageSet) -> None:
+    weights, vectors = str(networks.write_weights(tmp_path)), np.random.default_rng(0).normal(size=(6, 1024))
+    files, photos = digits.files[:60], digits.files[60:90]
+
+    def adopted(name: str, count: int, **others: Any) -> Path:
+        choices = AdoptionChoices(
+            image_size=32, weights=weights, vectors=vectors[:count], classes=networks.CLASSES[:count], **others
+        )
+        return adopt(networks.NAME, tmp_path / name, files, choices=choices).checkpoint.path
+
+    with Connector.create(tmp_path / "index", adopted("first", 4)) as connector:
+        connector.add_files(photos)
+    before = records(tmp_path / "index")
+    with pytest.raises(CheckpointError, match=r"hash\.weight differs; only `semcut adopt` with further vectors"):
+        relink(tmp_path / "index", adopted("other codes", 6, seed=1))
+    assert relink(tmp_path / "index", adopted("later", 6)).new_classes == networks.CLASSES[4:6]
+    after = records(tmp_path / "index")
+    assert np.array_equal(after.probabilities, np.pad(before.probabilities, ((0, 0), (0, 2))))
+    with Connector.open(tmp_path / "index") as connector:
+        again = connector.encoder.encode(photos)
+        assert np.array_equal(again.codes, after.codes)
+        assert again.probabilities.shape == (30, 6)
 
 
 def test_an_index_that_cannot_be_replaced_stays_as_it_was(place: Path) -> None:
