@@ -52,9 +52,12 @@ def duplicates(
     Two records belong together if their codes and their features hardly differ, or if others connect them. Nothing is
     removed: `semcut remove INDEX --id N` removes a record.
     """
+    from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes import FaissIndex, near_duplicates
+    from semcut.indexes.open_with import open_with
 
-    with FaissIndex.open(index, engine="faiss") as opened:
+    opened, link = open_with(lambda: FaissIndex.open(index, engine="faiss"), lambda _: read_link(index))
+    with opened:
         if distance is None and not opened.stats().normalised:
             raise InvalidParameterError(
                 f"the features of {index} are not of length 1, so no distance is small for all indexes: give --distance"
@@ -64,7 +67,7 @@ def duplicates(
                 opened, max_hamming=min(hamming, opened.config.bits), progress=progress, everywhere=everywhere,
                 max_distance=DEFAULT_DUPLICATE_DISTANCE if distance is None else distance,
             )  # fmt: skip
-        groups = _described(opened, found, index)
+        groups = _described(opened, found, None if link is None else link.root)
     if page is not None:
         _write_page(page, index, found, groups)
     if as_json:
@@ -103,16 +106,14 @@ def _summary(index: Path, found: NearDuplicates) -> list[str]:
     return lines
 
 
-def _described(opened: FaissIndex, found: NearDuplicates, index: Path) -> list[list[Duplicate]]:
+def _described(opened: FaissIndex, found: NearDuplicates, root: str | None) -> list[list[Duplicate]]:
     """Return the records of each group with their paths, and how near each is to the first record of its group."""
     import numpy as np
 
     from semcut.connector.data.image_uris import paths_of
     from semcut.connector.retrieval.duplicates_page import Duplicate
-    from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes.scoring import equations
 
-    link = read_link(index)
     sizes = np.diff(found.offsets)
     firsts = np.repeat(found.ids[found.offsets[:-1]], sizes)
     members: list[Duplicate] = []
@@ -122,7 +123,7 @@ def _described(opened: FaissIndex, found: NearDuplicates, index: Path) -> list[l
         records, others = opened.get(found.ids[here]), opened.get(firsts[here])
         apart = equations.distance(records.features, others.features).tolist()
         bits = equations.hamming(records.codes, others.codes).tolist()
-        paths = paths_of(records.uris or [None] * len(records), None if link is None else link.root)
+        paths = paths_of(records.uris or [None] * len(records), root)
         members += map(Duplicate, records.ids.tolist(), paths, apart, bits)
     borders = found.offsets.tolist()
     return [members[first:last] for first, last in itertools.pairwise(borders)]
