@@ -195,9 +195,10 @@ class BruteForceIndex(SemanticIndex):
             result.cut_off[query] = np.count_nonzero(~relevant) if params.cutoff is not None else 0
         return result
 
-    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+    def _search_range(self, queries: Encodings, params: RangeParams, selection: Selection | None) -> list[RangeHits]:
         scored = is_scored(self.config, queries, SearchParams(), self._records.normalised(norm_tolerance(self.config)))
-        weights, records = self._similarity.weights(queries.probabilities), self._records
+        weights = self._similarity.weights(queries.probabilities)
+        records = self._records if selection is None else self._records[self._selected(selection)]
         assert records.ids is not None
         found = []
         for query in range(len(queries)):

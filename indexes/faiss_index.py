@@ -345,5 +345,5 @@ class FaissIndex(SemanticIndex):
             self._switch = None
         return self._searchable.search(queries, params, selection, trace)
 
-    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
-        return self._searchable.search_range(queries, params)
+    def _search_range(self, queries: Encodings, params: RangeParams, selection: Selection | None) -> list[RangeHits]:
+        return self._searchable.search_range(queries, params, selection)

@@ -179,6 +179,8 @@ class SemanticIndex(CellReports):
         radius: float,
         by: Measure = "distance",
         cutoff: float | None = DEFAULT_CUTOFF,
+        where: Expression | str | None = None,
+        among: Among | Any = None,
     ) -> RangeResult:
         """Find all records within a radius of every query, nearest first; records at the same distance by id.
 
@@ -188,17 +190,21 @@ class SemanticIndex(CellReports):
             queries, cutoff: as for `search`; None finds records that are not relevant, too, and prunes nothing.
             radius: the largest distance, which is included.
             by: "distance" for the Euclidean distance of features, "hamming" for the differing bits of codes.
+            where, among: as for `search`.
 
         Raises:
-            InvalidParameterError: an argument is out of range, or the result would be larger than `MAX_RESULTS`.
+            InvalidParameterError: an argument is out of range, `where` is no filter for this index, or the result would
+                be larger than `MAX_RESULTS`.
             InvalidEncodingsError: widths differ from the index.
         """
         params = RangeParams(radius=radius, by=by, cutoff=cutoff)
         self._check_open()
         self.config.check(queries)
         params.check(self.config)
+        selection = selection_given(where, among, self.config.attributes, self.ids)
         keys = self.keys if self.config.keys else None
-        return RangeResult.of(self._search_range(queries, params) if len(queries) else [], self.uris, keys)
+        found = self._search_range(queries, params, selection) if len(queries) else []
+        return RangeResult.of(found, self.uris, keys)
 
     async def asearch(self, queries: Encodings, **settings: Any) -> SearchResult:
         """Search in a thread of its own, so that an event loop goes on meanwhile; see `search`."""

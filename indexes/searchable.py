@@ -23,9 +23,9 @@ from semcut.indexes.range_result import RangeHits, RangeParams
 from semcut.indexes.result import SearchResult
 from semcut.indexes.scanners.choose import AnyScanner, apply_changes, build_gpu_features, build_scanner, changed_rows
 from semcut.indexes.scoring.equations import Similarity
-from semcut.indexes.search.beyond_cutoff import Search, search_beyond
+from semcut.indexes.search.beyond_cutoff import search_beyond
 from semcut.indexes.search.choose_search import build_search
-from semcut.indexes.search.prepared_selections import PreparedSelections
+from semcut.indexes.search.prepared_selections import Limited, PreparedSelections
 from semcut.indexes.search.range_search import search_range
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search_params import SearchParams
@@ -112,7 +112,7 @@ class Searchable:
             snapshot.columns.require_searchable()
             scored = is_scored(snapshot.cells.config, queries, params, snapshot.normalised)
             if selection is not None:
-                snapshot, engine = self._limited(selection)
+                snapshot, _, engine = self._limited(selection)
             if not len(queries) or not len(snapshot):
                 return SearchResult.empty(len(queries), params.k)
             if params.shortlist is not None and params.shortlist >= len(snapshot):
@@ -121,15 +121,15 @@ class Searchable:
 
         return self.read(search)
 
-    def _limited(self, selection: Selection) -> tuple[Snapshot, Search]:
-        """Return the snapshot with the records of a selection alone, and its search."""
+    def _limited(self, selection: Selection) -> Limited:
+        """Return the snapshot with the records of a selection alone, its scanner and its search."""
         with self._mapping:
             found = self._selections.get(self.snapshot, selection)
         if found is not None:
             return found
         snapshot = self.snapshot.limited_to(self.selected_rows(selection))
         scanner = build_scanner(snapshot, self._engine, self.device)
-        limited = snapshot, build_search(snapshot, scanner, self._similarity)
+        limited = Limited(snapshot, scanner, build_search(snapshot, scanner, self._similarity))
         with self._mapping:
             self._selections.put(self.snapshot, selection, limited)
         return limited
@@ -150,17 +150,19 @@ class Searchable:
         matching[snapshot.columns.removed] = False
         return np.flatnonzero(matching)
 
-    def search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
+    def search_range(self, queries: Encodings, params: RangeParams, selection: Selection | None) -> list[RangeHits]:
         """Find all records of the snapshot within a radius of each query; arguments as for `search`."""
 
         def search() -> list[RangeHits]:
-            snapshot = self.snapshot
+            snapshot, scanner = self.snapshot, self.scanner
             snapshot.columns.require_searchable()
             with_scores = is_scored(snapshot.cells.config, queries, SearchParams(), snapshot.normalised)
+            if selection is not None:
+                snapshot, scanner, _ = self._limited(selection)
             if not len(snapshot):
                 return [RangeHits.none()] * len(queries)
             columns, cells = snapshot.columns, snapshot.cells
-            return search_range(columns, cells, self.scanner, self._similarity, queries, params, with_scores)
+            return search_range(columns, cells, scanner, self._similarity, queries, params, with_scores)
 
         return self.read(search)
 

@@ -21,7 +21,7 @@ from semcut.indexes.milvus.reader import ATTEMPTS, contention_error
 from semcut.indexes.milvus.schema import UNNORMALISED, WITH_URI, Schema
 from semcut.indexes.milvus.server_filter import EVERY_RECORD
 from semcut.indexes.milvus.server_scanner import ServerScanner, TooManyRecordsError
-from semcut.indexes.milvus.server_selection import EVERY, ServerSelection, server_selection
+from semcut.indexes.milvus.server_selection import ServerSelection, server_selection
 from semcut.indexes.milvus.shared_state import SharedState, SharedView
 from semcut.indexes.range_result import RangeHits, RangeParams, refuse_many
 from semcut.indexes.result import SearchResult
@@ -102,16 +102,24 @@ class ConsistentSearch:
 
         return self._repeated(search)
 
-    def search_range(self, queries: Encodings, params: RangeParams, scored: Callable[[bool], bool]) -> list[RangeHits]:
+    def search_range(
+        self,
+        queries: Encodings,
+        params: RangeParams,
+        selection: Selection | None,
+        scored: Callable[[bool], bool],
+    ) -> list[RangeHits]:
         """Find all records within a radius of each query; arguments and errors as for `search`."""
 
         def search(view: SharedView, strong: bool) -> tuple[list[RangeHits], int]:
             eq4_applies = scored(self.normalised(view))
             if not len(view.cells):
                 return [RangeHits.none()] * len(queries), 0
+            chosen = server_selection(self._server, self._schema, selection, self._concurrently, strong)
+            view = replace(view, cells=chosen.limited(view.cells))
             parts, missed = [], 0
             for query in range(len(queries)):  # alone: together, queries keep more records than one request may fetch
-                scanner = ServerScanner(self._server, self._schema, view, EVERY, self._concurrently, strong)
+                scanner = ServerScanner(self._server, self._schema, view, chosen, self._concurrently, strong)
                 one = queries[[query]]
                 parts += search_range(scanner, view.cells, scanner, self._similarity, one, params, eq4_applies)
                 missed += scanner.missed

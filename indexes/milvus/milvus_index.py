@@ -345,5 +345,6 @@ class MilvusIndex(SemanticIndex):
 
         return self._searcher.search(queries, params, selection, scored, trace)
 
-    def _search_range(self, queries: Encodings, params: RangeParams) -> list[RangeHits]:
-        return self._searcher.search_range(queries, params, partial(is_scored, self.config, queries, SearchParams()))
+    def _search_range(self, queries: Encodings, params: RangeParams, selection: Selection | None) -> list[RangeHits]:
+        scored = partial(is_scored, self.config, queries, SearchParams())
+        return self._searcher.search_range(queries, params, selection, scored)

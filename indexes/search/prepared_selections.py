@@ -8,13 +8,23 @@ million records. A batch of queries hides that; single queries with the same fil
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from semcut.indexes.attributes.selections import Selection
+from semcut.indexes.scanners.choose import AnyScanner
 from semcut.indexes.search.beyond_cutoff import Search
 from semcut.indexes.storage.snapshot import Snapshot
 
 _MOST = 16
 _FEW_RECORDS = 1 << 16
+
+
+class Limited(NamedTuple):
+    """A snapshot that has the records of a selection alone, the scanner of their codes, and its search."""
+
+    snapshot: Snapshot
+    scanner: AnyScanner
+    search: Search
 
 
 class PreparedSelections:
@@ -25,9 +35,9 @@ class PreparedSelections:
 
     def __init__(self) -> None:
         self._whole: Snapshot | None = None
-        self._found: OrderedDict[object, tuple[Snapshot, Search]] = OrderedDict()
+        self._found: OrderedDict[object, Limited] = OrderedDict()
 
-    def get(self, whole: Snapshot, selection: Selection) -> tuple[Snapshot, Search] | None:
+    def get(self, whole: Snapshot, selection: Selection) -> Limited | None:
         """Return what `put` was given for this selection of this snapshot; None if it is not kept.
 
         Args:
@@ -42,12 +52,12 @@ class PreparedSelections:
             self._found.move_to_end(selection.key)
         return found
 
-    def put(self, whole: Snapshot, selection: Selection, limited: tuple[Snapshot, Search]) -> None:
+    def put(self, whole: Snapshot, selection: Selection, limited: Limited) -> None:
         """Keep the search of a selection, and drop those that were not used for longest until all fit."""
         self.get(whole, selection)
         self._found[selection.key] = limited
         most = max(len(whole), _FEW_RECORDS)
         while len(self._found) > 1 and (
-            len(self._found) > _MOST or sum(len(snapshot) for snapshot, _ in self._found.values()) > most
+            len(self._found) > _MOST or sum(len(one.snapshot) for one in self._found.values()) > most
         ):
             self._found.popitem(last=False)

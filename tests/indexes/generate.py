@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, SearchResult, SemanticIndex
+from semcut.indexes import BruteForceIndex, Encodings, IndexConfig, RangeResult, SearchResult, SemanticIndex
 from semcut.indexes.scoring.equations import Similarity, hamming, relevance
 from semcut.indexes.stored_values import stored_values
 from tests.thorough import examples
@@ -344,6 +344,12 @@ def threads(count: int) -> Iterator[None]:
 def assert_same(found: SearchResult, expected: SearchResult) -> None:
     """Assert that two results have the same records with the same numbers, bit for bit."""
     for name in RANKED:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
+
+
+def assert_same_range(found: RangeResult, expected: RangeResult) -> None:
+    """Assert that two results have the same records, with the same numbers."""
+    for name in ("offsets", "ids", "distances", "relevance", "scores", "hamming"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
 
 

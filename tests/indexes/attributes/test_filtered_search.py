@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from semcut.indexes import Among, BruteForceIndex, Encodings, FaissIndex, IndexConfig, attribute
 from tests.indexes.attributes.filters import filters
-from tests.indexes.generate import ATTRIBUTES, PROPERTY, assert_same, classified, encodings, filled
+from tests.indexes.generate import ATTRIBUTES, PROPERTY, assert_same, assert_same_range, classified, encodings, filled
 
 CONFIG = IndexConfig(classes=6, bits=40, dim=5, attributes=ATTRIBUTES)
 
@@ -68,6 +68,12 @@ def test_a_filtered_search_is_that_of_an_index_of_the_matching_records(
             found = index.search(queries, **options, **limits)
             assert_same(found, expected)
             np.testing.assert_array_equal(found.filled, expected.filled)
+        for by, radius in (("distance", 0.8), ("hamming", 12)):
+            ranged = {"radius": radius, "by": by, "cutoff": cutoff}
+            assert_same_range(
+                index.search_range(queries, **ranged, **limits),
+                limited(brute, held.ids[wanted]).search_range(queries, **ranged),
+            )
         assert index.matching(limits["where"], among=limits.get("among")).tolist() == held.ids[wanted].tolist()
 
 

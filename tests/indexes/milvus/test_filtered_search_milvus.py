@@ -24,7 +24,7 @@ from semcut.indexes.milvus.attribute_fields import MISSING_FLOAT
 from semcut.indexes.stored_values import stored_values
 from tests.indexes.attributes.filters import filters
 from tests.indexes.attributes.test_filtered_search import limited, records_of
-from tests.indexes.generate import assert_same, assert_same_records, classified, encodings, filled
+from tests.indexes.generate import assert_same, assert_same_range, assert_same_records, classified, encodings, filled
 from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES
 from tests.thorough import examples
 
@@ -82,6 +82,9 @@ def _compare(
     found = index.search(queries, **options, **limits)
     assert_same(found, expected)
     np.testing.assert_array_equal(found.filled, expected.filled)
+    ranged = {"radius": data.draw(st.sampled_from([0.5, 0.9])), "cutoff": options["cutoff"]}
+    nearby = limited(brute, held.ids[matching]).search_range(queries, **ranged)
+    assert_same_range(index.search_range(queries, **ranged, **limits), nearby)
     assert index.matching(limits.get("where"), among=limits.get("among")).tolist() == held.ids[matching].tolist()
 
 

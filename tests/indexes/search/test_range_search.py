@@ -18,21 +18,14 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
-    RangeResult,
     range_result,
 )
 from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.scoring.equations import Similarity, distance, fused_score, hamming, relevance
-from tests.indexes.generate import PROPERTY, World, classified, filled, threads, worlds
+from tests.indexes.generate import PROPERTY, World, assert_same_range, classified, filled, threads, worlds
 
 CONFIG = IndexConfig(classes=6, bits=32, dim=8, stored_probabilities=3)
 ENGINES = [*available_engines(), *(["torch"] if find_spec("torch") else []), "flat"]
-ARRAYS = ("offsets", "ids", "distances", "relevance", "scores", "hamming")
-
-
-def assert_same_range(found: RangeResult, expected: RangeResult) -> None:
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name, strict=True)
 
 
 def radii(world: World, by: str) -> list[float]:
