@@ -346,5 +346,4 @@ class Connector:
         Raises:
             UnknownIdError: a record was removed since, or is of another index.
         """
-        attributes = self.index.attributes if self.index.config.attributes else None
-        return hits_of(instance_given("result", result, SearchResult), self.paths, attributes)
+        return hits_of(instance_given("result", result, SearchResult), self.index, self.paths)
