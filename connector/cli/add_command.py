@@ -33,8 +33,8 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     IMAGES are folders, archives, lists, Parquet files, shards or single images. An image that the index has already, by
     its path or by its content, is left out; if the content of its path has changed, its record is replaced. The columns
     of lists that are attributes of INDEX become those of the images, also of images that it has. If the ids of INDEX
-    are strings, the column id of a list has those of new images. If the command is interrupted, the same command adds
-    the rest.
+    are strings, the column id of a list has those of new images, which are added whatever their content is. If the
+    command is interrupted, the same command adds the rest.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import ImageFolder, Skipped, warn_of_folders_in_two_classes
@@ -78,8 +78,8 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
             if found.ids is not None:
                 named, keys = named + uris, keys + found.ids
         done = add_paths(
-            indexed, index, files, lambda: network_encoder(index, link, model, device), progress, copies=False,
-            roots=roots, work=sorted(map(os.path.abspath, images)), given=given,
+            indexed, index, files, lambda: network_encoder(index, link, model, device), progress,
+            copies=opened.config.keys, roots=roots, work=sorted(map(os.path.abspath, images)), given=given,
             keys=keys_by_uri(opened, named, keys or None), dry_run=dry_run,
         )  # fmt: skip
         records = len(opened)

@@ -15,6 +15,8 @@ from semcut.connector import Connector
 from semcut.connector.data.list_files import read_list
 from semcut.connector.data.sources import ImageSet, list_images
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.retrieval.relinking import relink
+from semcut.connector.retrieval.relocation import relocate
 from tests.command import semcut
 
 KEYS = ["shop/1.jpg", "7", "\u00e9 \x1b[31m", "x" * 900]
@@ -100,6 +102,13 @@ def test_the_next_list_adds_images_and_known_ones_keep_their_keys(indexed):
     (indexed / "photos/1.png").write_bytes((indexed / "photos/6.png").read_bytes())
     semcut("add", "index", "photos/1.png", cwd=indexed)
     assert held(indexed)["1.png"] == "7"
+
+
+def test_images_with_the_same_content_are_records_with_ids_of_their_own(indexed):
+    for number in (4, 5):
+        shutil.copy(indexed / "photos/0.png", indexed / f"photos/{number}.png")
+    semcut("add", "index", listed(indexed, {4: "four", 5: "five"}), cwd=indexed)
+    assert [held(indexed)[f"{number}.png"] for number in (0, 4, 5)] == [KEYS[0], "four", "five"]
 
 
 @pytest.mark.parametrize(
@@ -209,3 +218,28 @@ def test_a_connector_takes_and_returns_keys(place, model):
             connector.add_files(files, keys=KEYS)
         connector.add_files(files)
         assert connector.search(files[:1], k=1)[0][0].key is None
+
+
+def test_keys_survive_everything_else_that_is_done_with_an_index(indexed, model):
+    other = indexed / "other"
+    shutil.copytree(model.path, other)
+    os.rename(indexed / "photos", indexed / "pictures")
+    relocate(indexed / "index", images=indexed / "pictures")
+    relink(indexed / "index", other)
+    semcut("remove", "index", "--uri", "0.png", cwd=indexed)
+    semcut("compact", "index", cwd=indexed)
+    semcut("backup", "index", "copy", cwd=indexed)
+    semcut("restore", "copy", "index", cwd=indexed)
+    kept = {f"{n}.png": KEYS[n] for n in (1, 2, 3)}
+    assert held(indexed) == kept
+    (indexed / "labels.csv").write_text("".join(["path,label\n", *(f"pictures/{n}.png,{n % 2}\n" for n in range(4))]))
+    measured = semcut("evaluate", "index", "labels.csv", "--labels", "labels.csv", "-k", 1, "--json", cwd=indexed)
+    assert json.loads(measured.stdout)["records"] == 3
+    assert "ids" in semcut("info", "index", cwd=indexed).stdout
+    assert "is sound" in semcut("verify", "index", cwd=indexed).stdout
+    assert held(indexed) == kept
+    pytest.importorskip("pyarrow")
+    semcut("export", "index", "x.parquet", cwd=indexed)
+    semcut("import", "x.parquet", "--out", "again", cwd=indexed)
+    (hits,) = json.loads(semcut("search", "again", "pictures/1.png", "-k", 1, "--json", cwd=indexed).stdout)
+    assert hits["hits"][0]["key"] == "7"
