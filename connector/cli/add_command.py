@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -32,13 +32,15 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
 
     IMAGES are folders, archives, lists, Parquet files, shards or single images. An image that the index has already, by
     its path or by its content, is left out; if the content of its path has changed, its record is replaced. The columns
-    of lists that are attributes of INDEX become those of the images, also of images that it has. If the command is
-    interrupted, the same command adds the rest.
+    of lists that are attributes of INDEX become those of the images, also of images that it has. If the ids of INDEX
+    are strings, the column id of a list has those of new images, which are added whatever their content is. If the
+    command is interrupted, the same command adds the rest.
     """
     from semcut.connector.data import sources
-    from semcut.connector.data.image_folders import Skipped, warn_of_folders_in_two_classes
+    from semcut.connector.data.image_folders import ImageFolder, Skipped, warn_of_folders_in_two_classes
     from semcut.connector.retrieval.adding_files import add_paths
     from semcut.connector.retrieval.given_attributes import GivenAttributes
+    from semcut.connector.retrieval.given_keys import keys_by_uri
     from semcut.connector.retrieval.indexed_files import IndexedFiles
     from semcut.connector.retrieval.model_link import require_network, required_link
     from semcut.indexes import FaissIndex
@@ -47,7 +49,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     link = required_link(index)
     if model is not None:
         require_network(model, link.sha256)
-    types, listed = attributes_of_index(index), list[tuple[list[str], dict[str, list[Any]]]]()
+    types, listed = attributes_of_index(index), list[ImageFolder]()
     files: list[str] = []
     roots: list[str] = []
     skipped: list[Skipped] = []
@@ -55,8 +57,8 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
         if _is_image(source):
             files.append(str(Path(source).absolute()))
             continue
-        found = sources.list_images(source, types)
-        listed.append((found.files, found.attributes or {}))
+        found = sources.list_images(source, types, ids=True)
+        listed.append(found)
         warn_of_folders_in_two_classes(found, stacklevel=1)
         files += found.files
         skipped += found.skipped
@@ -68,11 +70,17 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     )
     with opened, progress_bar("Encoding", quiet=as_json) as progress:
         indexed, given = IndexedFiles(opened, index, link.root), GivenAttributes()
-        for paths, columns in listed:
-            given.put(opened.config.attributes, [indexed.uri_of(path) for path in paths], columns)
+        named: list[str] = []
+        keys: list[str] = []
+        for found in listed:
+            uris = [indexed.uri_of(path) for path in found.files]
+            given.put(opened.config.attributes, uris, found.attributes or {})
+            if found.ids is not None:
+                named, keys = named + uris, keys + found.ids
         done = add_paths(
-            indexed, index, files, lambda: network_encoder(index, link, model, device), progress, copies=False,
-            roots=roots, work=sorted(map(os.path.abspath, images)), given=given, dry_run=dry_run,
+            indexed, index, files, lambda: network_encoder(index, link, model, device), progress,
+            copies=opened.config.keys, roots=roots, work=sorted(map(os.path.abspath, images)), given=given,
+            keys=keys_by_uri(opened, named, keys or None), dry_run=dry_run,
         )  # fmt: skip
         records = len(opened)
     skipped = [*done.skipped, *skipped]

@@ -50,7 +50,7 @@ def duplicates(
     """Find near-duplicates among the records of a stored INDEX.
 
     Two records belong together if their codes and their features hardly differ, or if others connect them. Nothing is
-    removed: `semcut remove INDEX --id N` removes a record.
+    removed: `semcut remove INDEX --id ID` removes a record.
     """
     from semcut.connector.retrieval.model_link import read_link
     from semcut.indexes import FaissIndex, near_duplicates
@@ -71,8 +71,6 @@ def duplicates(
     if page is not None:
         _write_page(page, index, found, groups)
     if as_json:
-        from dataclasses import asdict
-
         print_json(
             {
                 "index": str(index),
@@ -80,13 +78,19 @@ def duplicates(
                 "max_hamming": found.max_hamming,
                 "max_distance": found.max_distance,
                 "everywhere": found.everywhere,
-                "groups": [[asdict(member) for member in group] for group in groups],
+                "groups": [[_as_json(member) for member in group] for group in groups],
             }
         )
         return
     _show(groups)
     for line in _summary(index, found):
         print_line(line)
+
+
+def _as_json(member: Duplicate) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {name: value for name, value in asdict(member).items() if name != "key" or value is not None}
 
 
 def _summary(index: Path, found: NearDuplicates) -> list[str]:
@@ -101,7 +105,7 @@ def _summary(index: Path, found: NearDuplicates) -> list[str]:
         left = found.records - len(found.removable())
         lines.append(
             f"With only the first of each group, {left:,} records would remain. Nothing was removed: semcut remove "
-            f"{index} --id N removes a record."
+            f"{index} --id ID removes a record."
         )
     return lines
 
@@ -124,7 +128,8 @@ def _described(opened: FaissIndex, found: NearDuplicates, root: str | None) -> l
         apart = equations.distance(records.features, others.features).tolist()
         bits = equations.hamming(records.codes, others.codes).tolist()
         paths = paths_of(records.uris or [None] * len(records), root)
-        members += map(Duplicate, records.ids.tolist(), paths, apart, bits)
+        keys: Sequence[str | None] = records.keys or [None] * len(records)
+        members += map(Duplicate, records.ids.tolist(), paths, apart, bits, keys)
     borders = found.offsets.tolist()
     return [members[first:last] for first, last in itertools.pairwise(borders)]
 
@@ -137,7 +142,7 @@ def _show(groups: Sequence[Sequence[Duplicate]]) -> None:
     for number, group in enumerate(groups[:_GROUPS_SHOWN], 1):
         for place, one in enumerate(group[:_RECORDS_SHOWN]):
             name = "" if place else str(number)
-            table.add_row(name, str(one.id), f"{one.distance:.4f}", str(one.hamming), one.uri or "")
+            table.add_row(name, one.name, f"{one.distance:.4f}", str(one.hamming), one.uri or "")
         if len(group) > _RECORDS_SHOWN:
             table.add_row("", "", "", "", f"... and {len(group) - _RECORDS_SHOWN:,} more")
         table.add_section()

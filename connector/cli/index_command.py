@@ -74,7 +74,8 @@ def index(
     quotes; and each of these may have an address such as s3://photos. The images may be in subfolders at any depth; a
     class is a folder directly in IMAGES, as for `semcut train`. Files that cannot be read as images, and hidden ones,
     are skipped and listed. --exclude-training recognises an image by its content. Images of other sources than lists
-    have no values of attributes, until `semcut add` or `semcut sync` gives them some.
+    have no values of attributes, until `semcut add` or `semcut sync` gives them some. If a list has a column id, its
+    texts become the ids of the index.
     """
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import warn_of_folders_in_two_classes
@@ -82,8 +83,11 @@ def index(
     from semcut.connector.data.protocols import protocol_split
 
     listed: Listed | None = None
+    keys: dict[str, str] | None = None
     if protocol is None:
-        found = sources.list_images(images, attributes)
+        found = sources.list_images(images, attributes, ids=True)
+        if found.ids is not None:
+            keys = dict(zip(found.files, found.ids, strict=True))
         if found.attributes is not None:
             require_columns(images, found.attributes, attributes)
             listed = (found.files, found.attributes)
@@ -101,8 +105,9 @@ def index(
             raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
         files, left_out = _without_training_images(files, model)
     result = index_with_progress(
-        files, model, out, device, roots=roots, skipped=skipped, left_out=left_out, types=attributes, listed=listed
-    )
+        files, model, out, device, roots=roots, skipped=skipped, left_out=left_out, types=attributes, listed=listed,
+        keys=keys,
+    )  # fmt: skip
     if as_json:
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
@@ -120,6 +125,7 @@ def index_with_progress(
     left_out: Sequence[str] | None = None,
     types: Mapping[str, AttributeType] | None = None,
     listed: Listed | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> Indexed:
     """Encode image files into a new or unfinished index; show a progress bar, and print what was skipped.
 
@@ -133,6 +139,7 @@ def index_with_progress(
         left_out: training images, which `semcut sync` does not add either, nor any other; None for all images.
         types: the attributes of the index.
         listed: files, and the values of their attributes; None if there are none.
+        keys: the id of each file, for an index whose ids are strings; None for integers.
 
     Raises:
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
@@ -150,19 +157,23 @@ def index_with_progress(
         raise DataError("there are no images to index")
     keep_freed_memory()
     existed = out.is_dir()
-    unfinished = _unfinished(out, model, device, roots, types or {})
-    made = unfinished or _new_index(files, model, out, device, roots, types or {})
+    chosen = {"attributes": dict(types or {}), "keys": keys is not None}
+    unfinished = _unfinished(out, model, device, roots, chosen)
+    made = unfinished or _new_index(files, model, out, device, roots, chosen)
     values = None if listed is None else _values_of(files, *listed)
     with made as connector, progress_bar("Indexing") as progress:
         if left_out is not None:  # first: an interrupted command must have noted them, too
             connector.files.begin()
             change_link(out, exclude_training=True)
             note_left_out(connector.files, left_out, TRAINED)
-        result = connector.add_files(files, progress=progress, resume=unfinished is not None, attributes=values)
+        own = None if keys is None else [keys[file] for file in files]
+        result = connector.add_files(
+            files, progress=progress, resume=unfinished is not None, attributes=values, keys=own
+        )
         records = len(connector.index)
-        chosen = None if is_marked(out) else _first_calibration(connector)
-    if chosen is not None:
-        keep_defaults(out, chosen.defaults, connector.encoder.checkpoint.digest)
+        calibration = None if is_marked(out) else _first_calibration(connector)
+    if calibration is not None:
+        keep_defaults(out, calibration.defaults, connector.encoder.checkpoint.digest)
     if is_marked(out) and (link := read_link(out)) is not None:
         print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")
     result = replace(result, skipped=[*result.skipped, *skipped])
@@ -200,26 +211,23 @@ def _values_of(files: Sequence[str], listed: Sequence[str], columns: Mapping[str
 
 
 def _new_index(
-    files: Sequence[str], model: Path | None, out: Path, device: str, roots: Sequence[str],
-    types: Mapping[str, AttributeType],
-) -> Connector:  # fmt: skip
+    files: Sequence[str], model: Path | None, out: Path, device: str, roots: Sequence[str], chosen: Mapping[str, Any]
+) -> Connector:
     """Create an index; without a model, adopt the network that comes with semcut, which the index then keeps."""
     from semcut.connector.retrieval.image_index import Connector
 
     if model is not None:
-        return Connector.create(out, model, device=device, roots=roots, engine="faiss", attributes=types)
+        return Connector.create(out, model, device=device, roots=roots, engine="faiss", **chosen)
     from semcut.connector.adoption.pretrained_network import pretrained_network
     from semcut.connector.retrieval.empty_index import require_new_index
 
     require_new_index(out)  # before the network sees the images
     with progress_bar("Fitting codes") as progress, pretrained_network(files, device, progress) as network:
-        return Connector.create(
-            out, network, device=device, roots=roots, keep_network=True, engine="faiss", attributes=types
-        )
+        return Connector.create(out, network, device=device, roots=roots, keep_network=True, engine="faiss", **chosen)
 
 
 def _unfinished(
-    out: Path, model: Path | None, device: str, roots: Sequence[str], types: Mapping[str, AttributeType]
+    out: Path, model: Path | None, device: str, roots: Sequence[str], chosen: Mapping[str, Any]
 ) -> Connector | None:
     """Open an index that was interrupted while the same command made it; None if there is no such index."""
     from semcut.connector.retrieval.image_index import Connector
@@ -237,11 +245,15 @@ def _unfinished(
         warnings.simplefilter("ignore", SemcutWarning)  # that it is unfinished, or empty, which is said below
         connector = Connector.open(out, model, device=device, engine="faiss")
     if marked or not len(connector.index):
-        own = connector.index.config.attributes
-        if own != types:
+        config = connector.index.config
+        if (own := config.attributes) != chosen["attributes"]:
             connector.close()
             described = ", ".join(f"{name}={kind}" for name, kind in own.items()) or "none"
             raise IndexExistsError(f"{out} is unfinished, and has other attributes: {described}; give the same ones")
+        if config.keys != chosen["keys"]:
+            connector.close()
+            own_ids = "strings, of a list with a column id" if config.keys else "integers"
+            raise IndexExistsError(f"{out} is unfinished, and its ids are {own_ids}; give the same images")
         print_message(f"{out} is unfinished, with {len(connector.index):,} records: going on with the other files")
         return connector
     connector.close()

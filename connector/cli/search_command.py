@@ -115,8 +115,10 @@ def _as_json(hit: Hit) -> dict[str, Any]:
     from semcut.indexes.attributes.attribute_types import json_value
 
     values = asdict(hit)
+    key = {} if hit.key is None else {"key": values["key"]}
+    del values["key"]
     attributes = {name: json_value(value) for name, value in values.pop("attributes").items()}
-    return values | ({"attributes": attributes} if attributes else {})
+    return values | key | ({"attributes": attributes} if attributes else {})
 
 
 def _show_hits(image: str, hits: Sequence[Hit]) -> None:
@@ -130,7 +132,7 @@ def _show_hits(image: str, hits: Sequence[Hit]) -> None:
         if filled and place == len(hits) - filled:
             table.add_section()
         numbers = (f"{hit.distance:.4f}", f"{hit.relevance:.3f}", f"{hit.score:.3f}", str(hit.hamming))
-        table.add_row(str(hit.id), *numbers, hit.uri or "")
+        table.add_row(hit.key or str(hit.id), *numbers, hit.uri or "")
     if filled:
         table.caption = (
             "no record is relevant: these are the best of all"

@@ -53,6 +53,7 @@ class ImageFolder(NamedTuple):
         skipped: what is left out; what is hidden comes last.
         again: folders that are listed in a further class, each with the path by which an earlier class leads to it.
         attributes: of each attribute that a list has, a value for each of `files`; None for other sources.
+        ids: the id that a list has for each of `files`; None if it has none.
     """
 
     root: str
@@ -61,6 +62,7 @@ class ImageFolder(NamedTuple):
     skipped: list[Skipped]
     again: list[tuple[str, str]]
     attributes: dict[str, list[Any]] | None = None
+    ids: list[str] | None = None
 
     @property
     def roots(self) -> tuple[str, ...]:

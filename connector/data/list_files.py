@@ -6,8 +6,9 @@
 A path is absolute, or relative to the folder of the list. A column or field `label` names the class of an image, as
 text or as an integer. A column `labels` names several, separated by `;`; as a field it is an array of texts and
 integers. An image that has both has the one of `label` first. Attributes that the caller names are read, too, see
-`listed_attributes`; other columns are ignored. A list may come from someone else, so the file, its rows, and the memory
-of all paths and values are bounded; what a row names is a regular file, or is left out with the reason.
+`listed_attributes`, and ids on request, see `listed_ids`; other columns are ignored. A list may come from someone else,
+so the file, its rows, and the memory of all paths and values are bounded; what a row names is a regular file, or is
+left out with the reason.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import IO, Any
 from semcut.connector.data.class_names import label_names
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
 from semcut.connector.data.listed_attributes import ListedAttributes
+from semcut.connector.data.listed_ids import ID, ListedIds
 from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import open_binary
@@ -36,8 +38,8 @@ _MOST_PATH = 4096
 """Bytes of the longest path that Linux opens."""
 SUFFIXES = (".csv", ".jsonl")
 _SHOWN = 10
-_Row = tuple[int, Any, Any, Any, list[Any]]
-"""Number of the line, path, label, labels and attributes of a row; None for what it does not have. A CSV file gives
+_Row = tuple[int, Any, Any, Any, Any, list[Any]]
+"""Number of the line, path, label, labels, id and attributes of a row; None for what it does not have. A CSV file gives
 `labels` and attributes as text."""
 
 
@@ -52,6 +54,7 @@ class ImageList:
         columns: names of the columns, or of the fields of the first object.
         skipped: what is left out.
         listed: the attributes of the files.
+        ids: the ids of the files; None if they are not read.
     """
 
     name: str
@@ -60,6 +63,7 @@ class ImageList:
     columns: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     listed: ListedAttributes = field(default_factory=lambda: ListedAttributes({}))
+    ids: ListedIds | None = None
 
     @property
     def root(self) -> str:
@@ -79,19 +83,20 @@ def is_list(source: str) -> bool:
     return source.lower().endswith(SUFFIXES) and os.path.exists(path) and not os.path.isdir(path)
 
 
-def read_list(source: str, attributes: Mapping[str, AttributeType] | None = None) -> ImageList:
+def read_list(source: str, attributes: Mapping[str, AttributeType] | None = None, *, ids: bool = False) -> ImageList:
     """Read a list, and look for each file.
 
     Args:
         source: the list.
         attributes: the attributes to read, with their types.
+        ids: whether to read the ids of the files.
 
     Raises:
-        DataError: the list cannot be read, has no column `path`, is beyond a limit, or names no file that exists; or an
-            attribute of a file has a value of another type.
+        DataError: the list cannot be read, has no column `path`, is beyond a limit, or names no file that exists; an
+            attribute of a file has a value of another type; or an id is missing, no key, or there twice.
     """
     path = Path(os.path.expanduser(source))
-    found = ImageList(source, listed=ListedAttributes(attributes or {}))
+    found = ImageList(source, listed=ListedAttributes(attributes or {}), ids=ListedIds() if ids else None)
     try:
         with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
             lines = _Lines(source, stream)
@@ -165,7 +170,7 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         places = {name: place for place, name in enumerate(columns)}
         if len(places) < len(columns):
             raise lines.error(f"has a column twice: {_named(columns)}")
-        names = ("path", "label", "labels", *found.listed.types)
+        names = ("path", "label", "labels", ID, *found.listed.types)
         found.listed.note_columns(columns)
         wanted = [places.get(name, len(columns)) for name in names]
         lines.row_bytes = 0
@@ -176,8 +181,8 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
                     f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
                 )
             if row:
-                path, label, labels, *values = (row[place] if place < len(row) else None for place in wanted)
-                yield lines.number, path, label, labels, values
+                path, label, labels, own, *values = (row[place] if place < len(row) else None for place in wanted)
+                yield lines.number, path, label, labels, own, values
     except csv.Error as error:
         raise lines.error(f"is no CSV ({error})") from None
 
@@ -202,7 +207,7 @@ def _json_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
             raise lines.error(f'has labels {shown(labels)}, expected an array such as ["cat", "dog"]')
         found.listed.note_columns(row)
         values = [row.get(name) for name in found.listed.types]
-        yield lines.number, row.get("path"), row.get("label"), labels, values
+        yield lines.number, row.get("path"), row.get("label"), labels, row.get(ID), values
 
 
 def _require_path(found: ImageList) -> None:
@@ -231,7 +236,7 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
     sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # each combination once
     size = 0
     as_text = found.name.lower().endswith(".csv")
-    for count, (line, given, label, several, values) in enumerate(rows):
+    for count, (line, given, label, several, own, values) in enumerate(rows):
         _require_rows(found, count)
         has_path = _is_path(given)
         path = _absolute(folder, given) if has_path else f"line {line:,} of {found.name}"
@@ -239,9 +244,9 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         size += sys.getsizeof(path)
         size += sum(sys.getsizeof(text) for text in labels if text not in known)
         size += 0 if labels in sets else sys.getsizeof(labels)
-        if size + found.listed.size > MOST_BYTES:
+        if size + found.listed.size + (found.ids.size if found.ids else 0) > MOST_BYTES:
             raise DataError(
-                f"the paths, labels and attributes in {found.name} take more than {MOST_BYTES:,} bytes: divide it"
+                f"the paths, labels, ids and attributes in {found.name} take more than {MOST_BYTES:,} bytes: divide it"
             )
         reason = _unusable(path) if has_path else "it has no path"
         if reason is None and wrong is not None:
@@ -251,7 +256,7 @@ def _find_files(found: ImageList, folder: str, rows: Iterator[_Row]) -> None:
         if reason is not None:
             found.skipped.append((path, reason))
             continue
-        wrong = found.listed.add(values, as_text=as_text)
+        wrong = found.listed.add(values, as_text=as_text) or (None if found.ids is None else found.ids.add(own, line))
         if wrong is not None:
             raise DataError(f"cannot read the list {found.name}: line {line:,}: {wrong}")
         lines[path] = line

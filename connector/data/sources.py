@@ -36,6 +36,7 @@ from semcut.connector.data.listed_attributes import attribute_types_given
 from semcut.connector.data.remote_sources import fetched, is_remote
 from semcut.connector.data.source_folders import cached, source_folder
 from semcut.indexes.argument_checks import (
+    flag_given,
     instance_given,
     integer_given,
     number_given,
@@ -278,12 +279,15 @@ def _local(source: str) -> str:
     return fetched(source) if is_remote(source) else source
 
 
-def list_images(source: str | os.PathLike[str], attributes: Mapping[str, AttributeType] | None = None) -> ImageFolder:
+def list_images(
+    source: str | os.PathLike[str], attributes: Mapping[str, AttributeType] | None = None, *, ids: bool = False
+) -> ImageFolder:
     """List the files of a source, with or without classes; those of a list are in no class.
 
     Args:
         source: the source.
         attributes: the attributes to read, with their types, if it is a list.
+        ids: whether to read the ids of the files, if it is a list.
 
     Raises:
         DataError: as for `source_folder`, `list_folder` and `read_list`.
@@ -291,6 +295,7 @@ def list_images(source: str | os.PathLike[str], attributes: Mapping[str, Attribu
     """
     types, source = attribute_types_given(attributes), _local(possible_path_given("source", source))
     if is_list(source):
-        found = read_list(source, types)
-        return ImageFolder(found.root, found.files, {}, found.skipped, [], found.listed.columns())
+        found = read_list(source, types, ids=flag_given("ids", ids))
+        own = None if found.ids is None else found.ids.found()
+        return ImageFolder(found.root, found.files, {}, found.skipped, [], found.listed.columns(), own)
     return list_folder(source_folder(source).root)

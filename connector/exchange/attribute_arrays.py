@@ -104,7 +104,7 @@ def _plain(path: str, name: str, array: NDArray[Any]) -> list[Any]:
         if array.dtype.kind == "S":
             array = np.char.decode(array, "utf-8")
         values: list[Any] = array.tolist()
-    except (UnicodeDecodeError, ValueError):  # numbers that are no characters
+    except (ValueError, SystemError):  # not UTF-8, or numbers that are no characters
         raise DataError(f"{path}: the attribute {name} has a value that is not valid text") from None
     if array.dtype.kind not in "US":
         return values

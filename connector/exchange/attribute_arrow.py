@@ -78,8 +78,8 @@ def _type_of(path: str, name: str, column: Any) -> AttributeType:
         "int": kinds.is_integer(value),
         "float": kinds.is_floating(value) or kinds.is_decimal(value),
         "datetime": kinds.is_timestamp(value) or kinds.is_date(value),
-        "category": _is_text(value),
-        "categories": (kinds.is_list(value) or kinds.is_large_list(value)) and _is_text(value.value_type),
+        "category": is_text(column),
+        "categories": (kinds.is_list(value) or kinds.is_large_list(value)) and is_text(value.value_type),
     }
     for kind, right in checks.items():
         if right:
@@ -90,8 +90,10 @@ def _type_of(path: str, name: str, column: Any) -> AttributeType:
     )
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def is_text(kind: Any) -> bool:
+    """Return whether a column of this type holds text, also as a dictionary."""
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(values) or pa.types.is_large_string(values))
 
 
 def arrow_values(path: str, first: int, name: str, kind: AttributeType, column: Any) -> list[Any]:

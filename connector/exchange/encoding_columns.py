@@ -3,7 +3,7 @@
 probabilities  C numbers; or the probabilities of some classes, whose numbers are in the column `classes`
 codes          bits / 8 bytes
 features       D numbers
-ids            integers; without the column, rows are numbered from 0
+ids            integers, or text for an index with keys; without the column, rows are numbered from 0
 uris           text, or nothing; the column may be missing
 
 Further columns hold attributes; `attribute_arrays` and `attribute_arrow` say how.
@@ -40,6 +40,7 @@ class FileShape:
         row_bytes: bytes of a row where it is read.
         config: the configuration of the index that was exported; None if the file has none.
         attributes: the attributes of the rows, with their types.
+        keys: whether ids are text; this decides for an index that was exported, too.
         network: the link to the network of that index, as `model_link.read_content` returns it; None if it has none.
     """
 
@@ -51,6 +52,7 @@ class FileShape:
     config: IndexConfig | None = None
     network: Mapping[str, Any] | None = None
     attributes: Mapping[str, AttributeType] = field(default_factory=dict)
+    keys: bool = False
 
     def index_config(self) -> IndexConfig:
         """Return the configuration of an index for the rows.
@@ -58,11 +60,11 @@ class FileShape:
         Raises:
             InvalidParameterError: no index can have these widths or attributes.
         """
-        if self.config is None:
-            return IndexConfig(classes=self.classes, bits=self.bits, dim=self.dim, attributes=dict(self.attributes))
-        if self.config.attributes == dict(self.attributes):
-            return self.config
-        return IndexConfig(**{**self.config.model_dump(), "attributes": dict(self.attributes)})
+        own: dict[str, Any] = {"classes": self.classes, "bits": self.bits, "dim": self.dim}
+        if self.config is not None:
+            own = {name: getattr(self.config, name) for name in IndexConfig.model_fields}
+        changed = own | {"attributes": dict(self.attributes), "keys": self.keys}
+        return self.config if self.config is not None and changed == own else IndexConfig(**changed)
 
     def batch_rows(self) -> int:
         """Return how many rows are read at a time, so that they take bounded memory."""

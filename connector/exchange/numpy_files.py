@@ -46,7 +46,7 @@ _COLUMNS = (*REQUIRED, *OPTIONAL)
 _MOST_MEMBERS, _MOST_ROW_BYTES = 1000, 1 << 20
 _HEADER_BYTES, _DIRECTORY_BYTES = 10_000, 1 << 20
 """The longest header of an array, which is numpy's own limit, and the largest directory of an archive."""
-_KINDS = {"probabilities": "f", "codes": "u", "features": "f", "ids": "iu", "uris": "US"}
+_KINDS = {"probabilities": "f", "codes": "u", "features": "f", "ids": "iuUS", "uris": "US"}
 """Kinds of the types of each column."""
 
 
@@ -110,7 +110,7 @@ class ArrayFile:
                     f"{described['probabilities'][0]:,}"
                 )
             if types[name].kind not in _KINDS[name]:
-                kinds = {"f": "floats", "u": "bytes (uint8)", "iu": "integers", "US": "text"}
+                kinds = {"f": "floats", "u": "bytes (uint8)", "iuUS": "integers or text", "US": "text"}
                 raise DataError(f"{self._path}: {name} have dtype {types[name]}, expected {kinds[_KINDS[name]]}")
         widths = {name: int(described[name][1]) for name in REQUIRED}
         read = [self._records] if self._records is not None else list(self._columns.values())
@@ -124,6 +124,7 @@ class ArrayFile:
             dim=widths["features"],
             row_bytes=row_bytes,
             attributes=attributes,
+            keys="ids" in types and types["ids"].kind in "US",
         )
 
     def batches(self, any_mass: bool) -> Iterator[Encodings]:
@@ -137,7 +138,9 @@ class ArrayFile:
             else:
                 columns = {name: rows.read(count) for name, rows in self._columns.items()}
             if "uris" in columns:
-                columns["uris"] = _texts(self._path, columns["uris"])
+                columns["uris"] = [uri or None for uri in _texts(self._path, "a uri", columns["uris"])]
+            if self.shape.keys:
+                columns["ids"] = _texts(self._path, "an id", columns["ids"])
             attributes = array_values(self._path, columns, self.shape.attributes)
             yield encodings_of(self._path, first, columns, self.shape, any_mass, attributes)
 
@@ -245,11 +248,11 @@ class _Rows:
         return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
 
-def _texts(path: str, uris: NDArray[Any]) -> list[str | None]:
-    """Return text or bytes as strings, None for an empty one."""
+def _texts(path: str, what: str, texts: NDArray[Any]) -> list[str]:
+    """Return text, or bytes in UTF-8, as strings; `what` begins the error."""
     try:
-        return [(one.decode() if isinstance(one, bytes) else one) or None for one in uris.tolist()]
+        return [one.decode() if isinstance(one, bytes) else one for one in texts.tolist()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a uri holds {error.object[error.start : error.start + 1]!r}, not UTF-8") from None
-    except ValueError:  # numbers that are no characters
-        raise DataError(f"{path}: a uri is not valid text") from None
+        raise DataError(f"{path}: {what} holds {error.object[error.start : error.start + 1]!r}, not UTF-8") from None
+    except (ValueError, SystemError):  # numbers that are no characters
+        raise DataError(f"{path}: {what} is not valid text") from None

@@ -1,11 +1,11 @@
 """Write an index to a Parquet file, and read encodings from one; both some rows at a time.
 
-The columns are those of `encoding_columns`: `ids` int64, `uris` string, `codes` fixed-size binary, `features` a
-fixed-size list of float16 or float32. Of an index that stores few probabilities of each record, `classes` and
-`probabilities` are lists of those that are not 0; otherwise `probabilities` is a fixed-size list of all. Attributes
-have columns of their own names, see `attribute_arrow`. A file that
-semcut writes has its configuration, and the link to its network, as JSON in the metadata of its schema, under names
-that begin with `semcut`. A file of another program may use any integer, float, list, binary or string type.
+The columns are those of `encoding_columns`: `ids` int64, or string for an index with keys, `uris` string, `codes`
+fixed-size binary, `features` a fixed-size list of float16 or float32. Of an index that stores few probabilities of each
+record, `classes` and `probabilities` are lists of those that are not 0; otherwise `probabilities` is a fixed-size list
+of all. Attributes have columns of their own names, see `attribute_arrow`. A file that semcut writes has its
+configuration, and the link to its network, as JSON in the metadata of its schema, under names that begin with `semcut`.
+A file of another program may use any integer, float, list, binary or string type.
 
 pyarrow reads a file in semcut's own process: a forged one can make it take gigabytes of memory.
 """
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semcut.connector.data.parquet_images import open_parquet
-from semcut.connector.exchange.attribute_arrow import arrow_array, arrow_fields, arrow_types, arrow_values
+from semcut.connector.exchange.attribute_arrow import arrow_array, arrow_fields, arrow_types, arrow_values, is_text
 from semcut.connector.exchange.encoding_columns import (
     OPTIONAL,
     REQUIRED,
@@ -92,7 +92,10 @@ def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] |
 
 def _schema(config: IndexConfig) -> Any:
     feature = pa.float16() if config.stored_features == "float16" else pa.float32()
-    columns = [pa.field("ids", pa.int64(), nullable=False), pa.field("uris", pa.string())]
+    columns = [
+        pa.field("ids", pa.string() if config.keys else pa.int64(), nullable=False),
+        pa.field("uris", pa.string()),
+    ]
     if config.stored_probabilities < config.classes:
         columns.append(pa.field(_SPARSE, pa.list_(pa.uint16()), nullable=False))
         columns.append(pa.field("probabilities", pa.list_(pa.float32()), nullable=False))
@@ -106,7 +109,7 @@ def _schema(config: IndexConfig) -> Any:
 def _record_batch(batch: Records, config: IndexConfig, schema: Any) -> Any:
     probabilities = batch.probabilities
     columns: dict[str, Any] = {
-        "ids": pa.array(batch.ids),
+        "ids": pa.array(batch.ids) if batch.keys is None else pa.array(batch.keys, pa.string()),
         "uris": pa.array(batch.uris if batch.uris is not None else [None] * len(batch), pa.string()),
         "codes": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(config.bits // 8), len(batch), [None, pa.py_buffer(batch.codes)]
@@ -156,7 +159,8 @@ class ParquetFile:
             config, network = _described(self._path, self._file.schema_arrow.metadata or {})
             own = {} if config is None else config.attributes
             attributes = arrow_types(self._path, self._file.schema_arrow, own, asked)
-            shape = replace(self._shape(config), attributes=attributes, network=network)
+            keys = "ids" in names and is_text(self._file.schema_arrow.field("ids").type)
+            shape = replace(self._shape(config), attributes=attributes, keys=keys, network=network)
             self.shape = checked_shape(self._path, shape)
         except (pa.ArrowException, OSError) as error:
             stream.close()
@@ -212,9 +216,10 @@ class ParquetFile:
                     ),
                 }
                 if "ids" in columns:
-                    arrays["ids"] = self._present(columns["ids"], "ids", first).to_numpy(zero_copy_only=False)
+                    ids = self._present(columns["ids"], "ids", first)
+                    arrays["ids"] = self._texts(ids, "an id") if self.shape.keys else ids.to_numpy(zero_copy_only=False)
                 if "uris" in columns:
-                    arrays["uris"] = self._texts(columns["uris"])
+                    arrays["uris"] = self._texts(columns["uris"], "a uri")
                 attributes = {
                     name: arrow_values(self._path, first, name, kind, rows.column(name)) for name, kind in types.items()
                 }
@@ -223,11 +228,11 @@ class ParquetFile:
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None
 
-    def _texts(self, column: Any) -> list[str | None]:
+    def _texts(self, column: Any, what: str) -> list[str | None]:
         try:
             texts: list[str | None] = column.to_pylist()
         except UnicodeDecodeError:
-            raise DataError(f"{self._path}: a uri is not UTF-8") from None
+            raise DataError(f"{self._path}: {what} is not UTF-8") from None
         return texts
 
     def _codes(self, columns: Mapping[str, Any], first: int) -> NDArray[Any]:

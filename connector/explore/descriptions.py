@@ -44,7 +44,7 @@ class Descriptions:
         self.class_names = list(class_names)
 
     def records(self, ids: Any) -> list[Record]:
-        """Describe the records with these ids, (n,) integers, in the order of the ids.
+        """Describe the records with these ids, (n,) integers or keys, in the order of the ids.
 
         Raises:
             UnknownIdError: there is no record with one of the ids.
@@ -52,11 +52,12 @@ class Descriptions:
         found = self._index.get(ids)
         assert found.ids is not None
         uris = paths_of(found.uris if found.uris is not None else [None] * len(found), self._root)
+        keys: Sequence[str | None] = found.keys or [None] * len(found)
         classes = self.probable_classes(found.probabilities)
         return [
-            Record(id=str(record), uri=uri, classes=named, attributes=attributes)
-            for record, uri, named, attributes in zip(
-                found.ids.tolist(), uris, classes, attributes_of(found), strict=True
+            Record(id=str(record), key=key, uri=uri, classes=named, attributes=attributes)
+            for record, key, uri, named, attributes in zip(
+                found.ids.tolist(), keys, uris, classes, attributes_of(found), strict=True
             )
         ]
 

@@ -31,6 +31,7 @@ from semcut.connector.explore.schemas import (
     ErrorMessage,
     Health,
     IndexSummary,
+    Key,
     PartitionList,
     PartitionMembers,
     RandomRecords,
@@ -51,6 +52,7 @@ _DISCONNECT_POLL = 0.1  # seconds between checks whether the client of a compari
 _SEARCH_BODY = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": SearchRequest.model_json_schema()}}}
 }
+_Size = Annotated[int, Query(ge=16, le=512)]
 _T = TypeVar("_T")
 
 
@@ -112,8 +114,14 @@ def create_app(
             stop.set()
             found.cancel()
 
+    async def picture(record: int | str, size: int) -> Response:
+        found = await run(lambda service: service.thumbnail(record, size), work.pictures)
+        caching = "no-store" if found.missing else "private, max-age=60"
+        return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
+
     install_error_handlers(app)
     not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorMessage}}
+    pictures = {200: {"content": {"image/jpeg": {}, "image/png": {}}}, **not_found}
 
     @app.get("/health")
     async def health() -> Health:
@@ -153,18 +161,20 @@ def create_app(
         """Return a record."""
         return await run(lambda service: service.record(record))
 
-    @app.get(
-        "/records/{record}/thumbnail",
-        response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}, "image/png": {}}}, **not_found},
-    )
-    async def thumbnail(
-        record: Annotated[RecordNumber, PathParameter()], size: Annotated[int, Query(ge=16, le=512)] = 160
-    ) -> Response:
+    @app.get("/records/{record}/thumbnail", response_class=Response, responses=pictures)
+    async def thumbnail(record: Annotated[RecordNumber, PathParameter()], size: _Size = 160) -> Response:
         """Return a small picture of a record: a grey placeholder if its file is missing or is not an image."""
-        found = await run(lambda service: service.thumbnail(record, size), work.pictures)
-        caching = "no-store" if found.missing else "private, max-age=60"
-        return Response(found.content, media_type=found.media_type, headers={"cache-control": caching})
+        return await picture(record, size)
+
+    @app.get("/record", responses=not_found)
+    async def record_with_key(key: Annotated[Key, Query()]) -> Record:
+        """Return a record of an index whose ids are strings."""
+        return await run(lambda service: service.record(key))
+
+    @app.get("/record/thumbnail", response_class=Response, responses=pictures)
+    async def thumbnail_with_key(key: Annotated[Key, Query()], size: _Size = 160) -> Response:
+        """Return a small picture of a record of an index whose ids are strings."""
+        return await picture(key, size)
 
     @app.get("/partitions")
     async def partitions(

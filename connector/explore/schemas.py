@@ -1,7 +1,8 @@
 """The JSON of requests and responses of the HTTP API.
 
 Names of fields are public. Ids are sent as texts: numbers in JavaScript are exact up to 2^53 only, and ids go up to
-2^63 - 1. Users read docstrings and descriptions of this module at /docs.
+2^63 - 1. A record of an index whose ids are strings has such a number, too, besides its string, the `key`. Users read
+docstrings and descriptions of this module at /docs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
+from semcut.indexes.keys import MAX_KEY
 from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 from semcut.indexes.search_params import Ranking
 
@@ -24,6 +26,16 @@ _DEFAULT_K = 12
 """Default number of results per query: twelve fill whole rows of the page at its usual widths."""
 
 Id = Annotated[str, Field(description="Id of a record, a whole number from 0 to 2^63 - 1.", pattern=r"^\d{1,19}$")]
+Key = Annotated[
+    str,
+    Field(
+        description="The id of a record of an index whose ids are strings.",
+        min_length=1,
+        max_length=MAX_KEY,
+        pattern=r"^[^\x00]+$",
+    ),
+]
+_OWN_KEY = "The id as a string; null if the ids of the index are integers."
 RecordNumber = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -38,13 +50,14 @@ class ErrorMessage(_Message):
 
 
 class SearchRequest(_Message):
-    """A search for records similar to a record, given by `id`, or to an `image`, a file in base64."""
+    """A search for records similar to a record, given by `id` or `key`, or to an `image`, a file in base64."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["id"]}, {"required": ["image"]}]},
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("id", "key", "image")]},
     )
 
     id: RecordNumber | None = None
+    key: Key | None = None
     image: Base64Bytes | None = Field(default=None, max_length=MAX_UPLOAD)
     k: int = Field(default=_DEFAULT_K, ge=1, le=MAX_K, description="Number of records to find.")
     cutoff: float | None = Field(
@@ -62,7 +75,9 @@ class SearchRequest(_Message):
     )
     ranking: Ranking | None = Field(default=None, description="Order of the records; by default that of the index.")
     fill: bool = Field(default=True, description="Fill places that relevant records leave with the best of the others.")
-    exclude_self: bool = Field(default=False, description="Leave the record with this `id` out of the results.")
+    exclude_self: bool = Field(
+        default=False, description="Leave the record with this `id` or `key` out of the results."
+    )
     diversity: float = Field(
         default=0.0,
         ge=0,
@@ -80,12 +95,12 @@ class SearchRequest(_Message):
 
     @model_validator(mode="after")
     def _check(self) -> SearchRequest:
-        if (self.id is None) == (self.image is None):
-            raise ValueError("give an id or an image, one of the two")
+        if [self.id, self.key, self.image].count(None) != 2:
+            raise ValueError("give an id, a key or an image, one of them")
         if self.no_cutoff and self.cutoff is not None:
             raise ValueError("give a cutoff or no_cutoff, not both")
-        if self.exclude_self and self.id is None:
-            raise ValueError("exclude_self is for a record: give an id, or no exclude_self")
+        if self.exclude_self and self.image is not None:
+            raise ValueError("exclude_self is for a record: give an id or a key, or no exclude_self")
         if self.compare and self.diversity:
             raise ValueError("compare is for the best records: give it without diversity")
         if self.shortlist is not None and self.shortlist < self.k:
@@ -109,6 +124,7 @@ class Record(_Message):
     """A record. It is in the partition of its most probable class."""
 
     id: Id
+    key: str | None = Field(description=_OWN_KEY)
     uri: str | None
     classes: list[ClassProbability] = Field(description="The most probable classes; the first is its partition.")
     attributes: dict[str, AttributeValue] = Field(
@@ -120,6 +136,7 @@ class QueryRecord(_Message):
     """The query of a search. It has an id only if it is a record of the index."""
 
     id: Id | None
+    key: str | None = Field(description=_OWN_KEY)
     uri: str | None
     classes: list[ClassProbability]
     attributes: dict[str, AttributeValue] = Field(description="As those of a record; none of an image.")
@@ -231,6 +248,7 @@ class IndexSummary(_Message):
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
     cutoff: float | None = Field(description="Cutoff of searches that name none; null for no cutoff.")
     ranking: Ranking = Field(description="Ranking of searches that name none.")
+    keys: bool = Field(description="Whether the ids of records are strings, which are their keys.")
     attributes: dict[str, str] = Field(description="The type of each attribute of the records, by its name.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")
     version: str

@@ -31,9 +31,10 @@ from semcut.connector.explore.schemas import (
 )
 from semcut.connector.explore.thumbnails import Thumbnail, thumbnail
 from semcut.connector.retrieval.search_defaults_of import STANDARD, Own, SearchDefaults
-from semcut.indexes import Encodings, InvalidParameterError, SearchResult
+from semcut.indexes import Encodings, InvalidParameterError, SearchResult, UnknownIdError
 from semcut.indexes.attributes.expressions import Expression, comparisons_in
 from semcut.indexes.attributes.where_text import parsed
+from semcut.indexes.errors import shown
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.search_params import SearchParams
 
@@ -112,26 +113,36 @@ class ExploreService:
             images=self._images.available,
             cutoff=self._defaults.cutoff,
             ranking=self._defaults.ranking,
+            keys=config.keys,
             attributes={name: str(kind) for name, kind in config.attributes.items()},
             comparable=is_feasible(self._index, stats.records),
             version=version,
         )
 
-    def record(self, record: int) -> Record:
-        """Return the record with an id.
+    def record(self, record: int | str) -> Record:
+        """Return the record with an id or a key.
 
         Raises:
             UnknownIdError: there is no such record.
         """
-        return self._state.read(lambda version: self._describe.records([record])[0])
+        return self._state.read(lambda version: self._describe.records(self._named(record))[0])
 
-    def thumbnail(self, record: int, size: int) -> Thumbnail:
-        """Return a picture of the record with an id, of at most `size` pixels per side.
+    def thumbnail(self, record: int | str, size: int) -> Thumbnail:
+        """Return a picture of the record with an id or a key, of at most `size` pixels per side.
 
         Raises:
             UnknownIdError: there is no such record.
         """
-        return thumbnail(path_of(self._state.read(lambda version: self._index.uris([record])[0]), self._root), size)
+        uri = self._state.read(lambda version: self._index.uris(self._named(record))[0])
+        return thumbnail(path_of(uri, self._root), size)
+
+    def _named(self, record: int | str) -> list[int] | list[str]:
+        """Return what names a record, as an index takes it."""
+        if isinstance(record, int):
+            return [record]
+        if not self._index.config.keys:
+            raise UnknownIdError(f"there is no record {shown(record)}: the ids of this index are integers")
+        return [record]
 
     def sample(self, count: int, seed: int) -> RandomRecords:
         """Return records chosen at random: each from a random partition, so that small partitions are shown, too."""
@@ -206,7 +217,7 @@ class ExploreService:
             stop: called while the query is compared with every record; the comparison ends if it returns True.
 
         Raises:
-            UnknownIdError: there is no record with the id.
+            UnknownIdError: there is no record with the id or the key.
             DataError: the image cannot be read, there is no network, or `stop` returned True.
             InvalidEncodingsError: a fused ranking needs features of length 1, and these are not.
             InvalidParameterError: comparing with every record would take too long, or `where` is no filter for this
@@ -238,7 +249,8 @@ class ExploreService:
         seconds = time.perf_counter() - start
         return SearchResponse(
             query=QueryRecord(
-                id=None if request.id is None else str(request.id),
+                id=None if query.ids is None else str(query.ids[0]),
+                key=None if query.keys is None else query.keys[0],
                 uri=uri,
                 classes=self._describe.probable_classes(query.probabilities)[0],
                 attributes=attributes_of(query)[0],
@@ -252,11 +264,12 @@ class ExploreService:
 
     def _query(self, request: SearchRequest) -> tuple[Encodings, str | None]:
         """Return the query of a search, and its uri if it is a record."""
-        if request.id is not None:
-            found = self._index.get([request.id])
-            return found, None if found.uris is None else path_of(found.uris[0], self._root)
-        assert request.image is not None
-        return self._images.encode(request.image), None
+        if request.image is not None:
+            return self._images.encode(request.image), None
+        record = request.key if request.id is None else request.id
+        assert record is not None
+        found = self._index.get(self._named(record))
+        return found, None if found.uris is None else path_of(found.uris[0], self._root)
 
     def _compare(
         self, query: Encodings, result: SearchResult, params: SearchParams, where: Expression | None,

@@ -19,6 +19,7 @@ from semcut.connector.retrieval.file_facts import FileFacts
 from semcut.connector.retrieval.file_records import encode_into, note_touched, note_unreadable, target_ids
 from semcut.connector.retrieval.folder_changes import require_listable
 from semcut.connector.retrieval.given_attributes import GivenAttributes
+from semcut.connector.retrieval.given_keys import require_keys
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed, with_digest
 from semcut.connector.retrieval.model_link import add_root, read_link
 from semcut.indexes.errors import DataError
@@ -63,6 +64,7 @@ def add_paths(
     roots: Iterable[str] = (),
     work: Iterable[str] | None = None,
     given: GivenAttributes | None = None,
+    keys: dict[str, str] | None = None,
     dry_run: bool = False,
 ) -> Indexed:
     """Add files to an index, and replace the records of those that have changed.
@@ -78,19 +80,21 @@ def add_paths(
         roots: folders whose folders are the classes of the files; they are recorded in the link of the index.
         work: what the files were found by, so that the same call is known again; None for the files themselves.
         given: attributes of the files; None for none. A record that is replaced keeps its others.
+        keys: keys of the files by uri, see `keys_by_uri`; None for none.
         dry_run: whether nothing is changed; whether files can be read is not known then.
 
     Raises:
         LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
         StorageError: the index cannot be written, or was replaced meanwhile.
         CheckpointError: the network cannot be loaded, or did not make the index; nothing was changed.
+        DataError, InvalidEncodingsError, DuplicateIdError: as for `require_keys`; nothing was changed.
     """
     with files.changing:
-        files.given = given or GivenAttributes()
+        files.given, files.keys = given or GivenAttributes(), keys or {}
         try:
             return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
         finally:
-            files.given = GivenAttributes()
+            files.given, files.keys = GivenAttributes(), {}
 
 
 def _add(
@@ -108,6 +112,7 @@ def _add(
     if not copies:
         link = None if place is None else read_link(place)
         wanted = _different(files, found, [] if link is None else [link.root or "", *link.roots])
+    require_keys(files, [uri for uri in wanted if uri not in files.ids])
     skipped = [*((files.path_of(uri), _NO_FILE) for uri in found.missing), *found.refused]
     changed = set(found.changed)
     replaced = sum(uri in changed for uri in wanted)

@@ -51,12 +51,19 @@ class Duplicate:
         uri: the path of its file; None if the record has no uri.
         distance: Euclidean distance of its feature to that of the first record of the group.
         hamming: differing bits of their codes.
+        key: the id as a string; None if the index has integer ids.
     """
 
     id: int
     uri: str | None
     distance: float
     hamming: int
+    key: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The id as users write it."""
+        return str(self.id) if self.key is None else self.key
 
 
 def duplicates_page(
@@ -87,9 +94,8 @@ def duplicates_page(
             if reason is not None:
                 missing.append(f"{member.uri} ({reason})")
             near = f"distance {member.distance:.3f}, {member.hamming} bits"
-            items.append(
-                f"<li>{picture}<b>{member.id}</b><br>{escape(near)}<br>{escape(_plain(member.uri or 'no file'))}</li>"
-            )
+            texts = [escape(_plain(text)) for text in (member.name, near, member.uri or "no file")]
+            items.append(f"<li>{picture}<b>{texts[0]}</b><br>{texts[1]}<br>{texts[2]}</li>")
         left = f"<p>and {len(group) - len(items):,} more</p>" if len(group) > len(items) else ""
         parts.append(f"<section><h2>{len(group):,} records</h2>\n<ul>{''.join(items)}</ul>{left}</section>\n")
         progress(number + 1, shown)

@@ -18,6 +18,7 @@ from semcut.connector.retrieval.file_facts import FileFacts, Unreadable
 from semcut.connector.retrieval.indexed_files import IndexedFiles, Observed, observed
 from semcut.indexes import Encodings
 from semcut.indexes.argument_checks import integer_given
+from semcut.indexes.keys import ids_of
 from semcut.indexes.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,13 +33,19 @@ Target = tuple[str, int]
 
 
 def target_ids(files: IndexedFiles, uris: Sequence[str]) -> dict[str, int]:
-    """Return the id of the record that each file has, or gets: new ids follow the largest id in the index.
+    """Return the id of the record that each file has, or gets.
+
+    New ids follow from the keys of the files, or else the largest id in the index.
 
     Raises:
         InvalidParameterError: there are no ids left.
     """
-    ids, free = files.ids, files.index.next_id()
+    ids = files.ids
     new = [uri for uri in uris if uri not in ids]
+    if files.index.config.keys:
+        fresh = ids_of([files.keys[uri] for uri in new]).tolist()
+        return {uri: ids[uri] for uri in uris if uri in ids} | dict(zip(new, fresh, strict=True))
+    free = files.index.next_id()
     integer_given("the next id", free, 0, 2**63 - max(1, len(new)))
     return {
         **{uri: ids[uri] for uri in uris if uri in ids},

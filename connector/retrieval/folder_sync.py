@@ -35,6 +35,7 @@ from semcut.connector.retrieval.file_records import (
     target_ids,
 )
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
+from semcut.connector.retrieval.given_keys import refuse_folder
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.model_link import add_root
 from semcut.connector.retrieval.trained_records import TRAINED, contents_left_out
@@ -105,11 +106,13 @@ def sync_folder(
         network: run directory of the network, if it is not where the link of the index says.
 
     Raises:
-        DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed.
+        DataError: as for `folder_changes`, or the folder vanished meanwhile; then no record is removed. Or the ids of
+            the index are strings.
         LockedError, StorageError: the index cannot be changed, or was replaced meanwhile.
         CheckpointError: the network, or what it was trained on, cannot be read, or it did not make the index; nothing
             was changed.
     """
+    refuse_folder(files.index)
     with files.changing:
         done = _sync(files, place, folder, encoder, report, whole, dry_run, network)
         return done if dry_run else replace(done, updated=files.update_attributes())

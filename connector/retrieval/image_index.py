@@ -31,24 +31,15 @@ from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.retrieval.folder_changes import folder_given
 from semcut.connector.retrieval.folder_sync import Synced, sync_folder
 from semcut.connector.retrieval.given_attributes import GivenAttributes
+from semcut.connector.retrieval.given_keys import keys_by_uri
 from semcut.connector.retrieval.hits import Hit, hits_of
 from semcut.connector.retrieval.image_queries_of import image_queries, records_of
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
 from semcut.connector.retrieval.model_link import read_link, required_link, write_link
 from semcut.connector.retrieval.search_defaults_of import ADOPTED, STANDARD, Own
-from semcut.indexes import (
-    FaissIndex,
-    SearchResult,
-    SemanticIndex,
-)
-from semcut.indexes.argument_checks import (
-    callback_given,
-    flag_given,
-    instance_given,
-    path_given,
-    possible_path_given,
-)
+from semcut.indexes import FaissIndex, SearchResult, SemanticIndex
+from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given, possible_path_given
 from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among
@@ -95,6 +86,7 @@ class Connector:
         keep_network: bool = False,
         engine: EngineName = "auto",
         attributes: Mapping[str, AttributeType] | None = None,
+        keys: bool = False,
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -107,6 +99,7 @@ class Connector:
             keep_network: whether to copy the network into the directory of the index, which then needs no other.
             engine: engine that scans the index, see `FaissIndex.create`.
             attributes: the type of each attribute that images have, by its name, see `IndexConfig.attributes`.
+            keys: whether the ids of records are strings, which `add_files` is given.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -118,10 +111,10 @@ class Connector:
         place = None if path is None else path_given("path", path)
         folders = roots_given("roots", roots)
         device_named(device)
-        types = attribute_types_given(attributes)
+        chosen = {"attributes": attribute_types_given(attributes), "keys": flag_given("keys", keys)}
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = create_empty(place, encoder.index_config().model_copy(update={"attributes": types}), engine)
+        index = create_empty(place, encoder.index_config().model_copy(update=chosen), engine)
         root = common_root(folders)
         connector = cls(encoder, index, folders)
         connector._path, connector.files = place, IndexedFiles(index, place, root)
@@ -206,6 +199,7 @@ class Connector:
         resume: bool = False,
         copies: bool = True,
         attributes: Mapping[str, Sequence[Any]] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> Indexed:
         """Encode image files and add them to the index, batch by batch; new ids follow the largest id in the index.
 
@@ -221,20 +215,22 @@ class Connector:
             copies: whether to add a file whose content another record, or an earlier file, has.
             attributes: of each attribute, by its name, a value for each file, None where it is missing. A record that
                 is there already gets them, too, without being encoded again, and keeps its others.
+            keys: for an index whose ids are strings, the id of each file; None if all of them have records.
 
         Raises:
             InvalidEncodingsError: the index has no such attribute, or it cannot have one of the values.
+            InvalidParameterError, DuplicateIdError: as for `keys_by_uri`, or another record has a key.
             LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
             StorageError: the index cannot be written.
         """
         paths = files_given("files", files)
         callback_given("progress", progress)
         resume, copies, given = flag_given("resume", resume), flag_given("copies", copies), GivenAttributes()
-        values = {} if attributes is None else attributes
-        given.put(self.index.config.attributes, list(map(self.files.uri_of, paths)), values)
+        uris = list(map(self.files.uri_of, paths))
+        given.put(self.index.config.attributes, uris, {} if attributes is None else attributes)
         return add_paths(
             self.files, self._path, paths, lambda: self.encoder, progress or silent, resume=resume, copies=copies,
-            given=given,
+            given=given, keys=keys_by_uri(self.index, uris, keys),
         )  # fmt: skip
 
     def sync(
@@ -346,5 +342,4 @@ class Connector:
         Raises:
             UnknownIdError: a record was removed since, or is of another index.
         """
-        attributes = self.index.attributes if self.index.config.attributes else None
-        return hits_of(instance_given("result", result, SearchResult), self.paths, attributes)
+        return hits_of(instance_given("result", result, SearchResult), self.index, self.paths)

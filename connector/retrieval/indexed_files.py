@@ -90,13 +90,14 @@ class IndexedFiles:
     Attributes:
         index, root: the arguments.
         given: the attributes that the caller of a change gives for files; the records of other files keep theirs.
+        keys: the keys that the caller of a change gives for files, by uri; the records of other files keep theirs.
         former: the index whose records have the attributes to keep: another one while all images are encoded again.
         changing: held while files are added or synced, so that two threads do it one after the other.
     """
 
     def __init__(self, index: SemanticIndex, place: Path | None, root: str | None) -> None:
         self.index, self.root, self._place = index, root, place
-        self.given, self.former = GivenAttributes(), index
+        self.given, self.keys, self.former = GivenAttributes(), dict[str, str](), index
         self._version: int | str | None = None
         self._ids: dict[str, int] = {}
         self._others: list[tuple[str | None, int]] = []
@@ -222,7 +223,8 @@ class IndexedFiles:
             before = [uri for uri, record in zip(names, old.tolist(), strict=True) if ids.get(uri) == record]
             known.void(self._number + 1, before)
             attributes = self.given.of_records(self.former, encodings.ids, uris)
-            batch = replace(encodings, uris=list(uris), attributes=attributes, any_mass=True)
+            keys = self._keys_of(encodings.ids, uris) if self.index.config.keys else None
+            batch = replace(encodings, uris=list(uris), attributes=attributes, keys=keys, any_mass=True)
             change = self.index.upsert if len(old) and set(old.tolist()) <= set(replaced) else self.index.add
             change(batch)
             for uri in before:
@@ -236,6 +238,12 @@ class IndexedFiles:
             if found is not None and (digest := found.digest) is not None
         }
         known.note(self._number, facts, {})
+
+    def _keys_of(self, ids: NDArray[np.int64], uris: Sequence[str]) -> list[str]:
+        """Return the keys of records that are written: the given ones, or those that they have."""
+        kept = [row for row, uri in enumerate(uris) if uri not in self.keys]
+        stored = iter(self.index.keys(ids[kept]))
+        return [self.keys[uri] if uri in self.keys else next(stored) for uri in uris]
 
     def update_attributes(self, left_out: Collection[str] = (), *, dry_run: bool = False) -> int:
         """Give records the attributes of `given`, where they have others, and return the number of these records.

@@ -24,6 +24,7 @@ from semcut.connector.retrieval.file_records import Target, encode_into, note_un
 from semcut.connector.retrieval.folder_changes import FolderChanges, folder_changes, require_listable
 from semcut.connector.retrieval.folder_sync import Synced, is_no_image, unreadable_files
 from semcut.connector.retrieval.given_attributes import GivenAttributes
+from semcut.connector.retrieval.given_keys import refuse_folder
 from semcut.connector.retrieval.indexed_files import IndexedFiles, observed
 from semcut.connector.retrieval.model_link import (
     ModelLink,
@@ -73,14 +74,15 @@ def reencode_folder(
         dry_run: whether nothing is changed.
 
     Raises:
-        DataError: the folder cannot be listed or vanished meanwhile, records are of files that are not in it or came
-            back meanwhile, images with a record cannot be read at the moment, or none can; the index is as it was, as
-            after every other error.
+        DataError: the ids of the index are strings, the folder cannot be listed or vanished meanwhile, records are of
+            files that are not in it or came back meanwhile, images with a record cannot be read at the moment, or none
+            can; the index is as it was, as after every other error.
         CheckpointError: codes or features of the network have other lengths, or training images are left out of the
             index and the network does not record its own.
         LockedError, StorageError, IndexExistsError: the index is being changed, is unfinished, or cannot be replaced.
         InvalidParameterError: the index has weights of its classes, and the network has more or fewer.
     """
+    refuse_folder(index)
     if not dry_run:
         index.begin()
     require_finished(place)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -18,6 +20,7 @@ from semcut.connector.models.checkpoint import Checkpoint
 from semcut.indexes import FaissIndex, IndexConfig
 from tests.connector.conftest import architecture, cache, digits, digits_test, model, stored
 from tests.connector.explore.conftest import connector, serve, service
+from tests.indexes.generate import classified
 
 __all__ = ["architecture", "cache", "connector", "digits", "digits_test", "model", "serve", "service", "stored"]
 
@@ -286,6 +289,25 @@ def test_an_empty_index_is_announced(page: Page, serve: Callable[[ExploreService
     index = FaissIndex.create(None, IndexConfig(classes=2, bits=32, dim=2))
     open_page(page, serve(ExploreService(index, ["a", "b"], None)))
     expect(page.locator("#empty")).to_be_visible()
+
+
+def test_a_record_is_found_by_its_key_and_shown_with_it(page: Page, serve: Callable[[ExploreService], str]) -> None:
+    config = IndexConfig(classes=4, bits=32, dim=16, keys=True)
+    keys = ["a/b%2F c&d.jpg", "<b>7</b>", "7", "x" * 300]
+    index = FaissIndex.create(None, config)
+    index.add(replace(classified(np.random.default_rng(0), config, len(keys)), ids=keys))
+    open_page(page, serve(ExploreService(index, None, None)))
+    for key in keys:
+        page.fill("#id-field", key)
+        page.click("#id-go")
+        expect(page.locator("#query-id")).to_have_text(f"Record {key}")
+        wait_until_idle(page)
+        assert f"id={index.get([key]).ids[0]}" in page.url
+        assert page.input_value("#id-field") == key
+    assert page.query_selector("#query-id b") is None
+    assert {card.get_attribute("title") for card in page.query_selector_all("#hits [data-id]")} == {
+        f"record {key}" for key in keys
+    }
 
 
 def test_without_a_network_there_is_no_upload(

@@ -13,6 +13,7 @@ const MAX_UPLOAD = 16 << 20; // bytes, the server's limit
 const FIRST_PARTITIONS = 12;
 const PAGE_OF_PARTITIONS = 50;
 const MEMBERS = 48;
+const [MAX_KEY, MAX_DIGITS] = [1000, 19]; // characters of an id
 const MAX_WHERE = 10_000; // characters of a filter, the server's limit
 const SHOWN_ATTRIBUTES = 6; // of a record; its title has all
 const SHOWN_TEXT = 60; // characters of a value
@@ -281,9 +282,12 @@ function attributesOf({ attributes }) {
   return { shown, title: present.map(([name, value]) => `${name}: ${attributeText(value)}`).join("\n") };
 }
 
+/** Return the id of a record as users know it. */
+const nameOf = ({ id, key }) => key ?? id;
+
 function card(record, pictures, ...children) {
   const button = node("button", { type: "button", class: "card", "data-id": record.id, tabindex: "-1" });
-  button.title = [`record ${record.id}`, attributesOf(record).title].filter(Boolean).join("\n");
+  button.title = [`record ${nameOf(record)}`, attributesOf(record).title].filter(Boolean).join("\n");
   button.append(pictures.get(record.id) ?? picture(record.id, 160), ...children);
   return button;
 }
@@ -366,6 +370,15 @@ function searchRandom({ replace = false } = {}) {
   });
 }
 
+/** Search with the record of an index whose ids are strings; the address has its number. */
+function searchWithKey(key) {
+  if (key === "") showError("Give the id of a record.");
+  else runLatest("search", async (signal) => {
+    const { id } = await request(`/record?${new URLSearchParams({ key })}`, signal);
+    searchRecord(id);
+  });
+}
+
 async function search(signal) {
   const settings = { ...state };
   const { id, image, k, cutoff, shortlist, ranking, compare, only, where } = settings;
@@ -408,21 +421,22 @@ function showAnswer() {
   showPruning();
 }
 
-function showQuery({ id, uri, classes, attributes }, settings) {
+function showQuery(query, settings) {
+  const { id, uri, classes, attributes } = query;
   const upload = settings.image === null ? null : uploads[settings.image - 1];
   const image = upload ? pictureAt(upload.url, 320) : picture(id, 320);
   image.alt = "Picture of the query";
   const file = upload ? upload.file.name : uri;
   $("query-picture").replaceChildren(image);
-  $("query-id").textContent = upload ? "Your image" : `Record ${id}`;
+  $("query-id").textContent = upload ? "Your image" : `Record ${nameOf(query)}`;
   $("query-file").textContent = file === null ? "no file recorded" : file.split(/[\\/]/).pop();
   $("query-file").title = file ?? "";
   const { shown, title } = attributesOf({ attributes });
   $("query-attributes").replaceChildren(...shown);
   $("query-attributes").title = title;
   $("query-classes").replaceChildren(...classes.map((one) => node("li", {}, probableClass(one))));
-  if (document.activeElement !== $("id-field") || $("id-field").value.trim() === "") $("id-field").value = id ?? "";
-  document.title = upload ? "your image · semcut" : `record ${id} · semcut`;
+  if (document.activeElement !== $("id-field") || $("id-field").value.trim() === "") $("id-field").value = nameOf(query) ?? "";
+  document.title = upload ? "your image · semcut" : `record ${nameOf(query)} · semcut`;
 }
 
 function summary({ hits, done, partitions }) {
@@ -566,6 +580,8 @@ async function readStats(signal) {
   const names = Object.entries(attributes).map(([name, type]) => `${name} (${type})`);
   $("where-field").hidden = !names.length;
   $("where-help").textContent = `Such as ${Object.keys(attributes)[0]} is not null. Attributes: ${names.join(", ")}.`;
+  $("id-field").maxLength = stats.keys ? MAX_KEY : MAX_DIGITS;
+  $("id-field").inputMode = stats.keys ? "text" : "numeric";
   $("ranking").querySelector("[value=fused]").disabled = !normalised;
   $("compare").disabled = !comparable;
   for (const [id, possible] of [["ranking", normalised], ["compare", comparable]]) {
@@ -621,6 +637,10 @@ function listen() {
   $("random").addEventListener("click", () => searchRandom());
   $("id-form").addEventListener("submit", (event) => {
     event.preventDefault();
+    if (stats.keys) {
+      searchWithKey($("id-field").value);
+      return;
+    }
     const id = $("id-field").value.trim().replace(/^0+(?=\d)/, "");
     if (/^\d{1,19}$/.test(id)) searchRecord(id);
     else showError("An id is a whole number from 0 to 9223372036854775807.");

@@ -42,8 +42,8 @@ COMMANDS = (
     "adopt GRAPH --images IMAGES --labelled IMAGES --classes NAMES --out NEW",
     "add INDEX PHOTOS --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --model NETWORK --dry-run",
-    "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
     "sync INDEX DIRECTORY --attributes LIST --dry-run",
+    "sync INDEX DIRECTORY --reencode --model NETWORK --dry-run",
     "relocate INDEX --images DIRECTORY --model NETWORK",
     "relink INDEX --model NETWORK",
     "search INDEX IMAGE --model NETWORK --picture PICTURE --less-like IMAGE",
@@ -60,8 +60,7 @@ RIGHT = {"INDEX": "index", "NETWORK": "network", "WEIGHTS": "network/model.safet
          "IMAGE": "image.png", "NEW": "new", "PICTURE": "new.png", "TABLE": "new.parquet", "RECORDS": "records.npz",
          "HTML": "new.html",
          "GRAPH": "network.onnx", "TENSORS": "weights.safetensors", "VECTORS": "vectors.npy", "NAMES": "names.txt",
-         "LIST": "list.csv",
-         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images",
+         "REPORT": "new.json", "JOURNAL": "new", "FOLDER": "new", "PHOTOS": "images", "LIST": "images.csv",
          "DIRECTORY": "images"}  # fmt: skip
 WRONG = (
     "", "missing", "missing/folder", "empty folder", "empty file", "noise", "object.json", "loop", "dangling", "pipe",
@@ -101,6 +100,7 @@ def place(model: Checkpoint, stored: Path, digits: ImageSet, tmp_path_factory: p
         (place / "images" / Path(file).parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place / "images" / Path(file).parent.name)
     shutil.copy(digits.files[0], place / "image.png")
+    (place / "images.csv").write_text("path,price\nimage.png,5\n")
     with tarfile.open(place / "images.tar", "w") as archive:
         archive.add(place / "images", "images")
     np.savez(place / "records.npz", probabilities=np.eye(2), codes=np.zeros((2, 4), np.uint8), features=np.eye(2))
@@ -108,7 +108,6 @@ def place(model: Checkpoint, stored: Path, digits: ImageSet, tmp_path_factory: p
     networks.write_names(place)
     networks.write_weights(place)
     np.save(place / "vectors.npy", np.eye(len(networks.CLASSES), 1024, dtype=np.float32))
-    (place / "list.csv").write_text("path,price\nimage.png,3\n")
     (place / "empty folder").mkdir()
     (place / "empty file").touch()
     (place / "noise").write_bytes(bytes(range(256)) * 20)

@@ -259,7 +259,7 @@ BAD = {
     "no dimension": ("x.npz", changed(codes=np.uint8(3)), "codes is a single value"),
     "objects": ("x.npz", changed(uris=np.array([{}] * 5, object)), "Python objects, which are not read|is cut"),
     "numbers as uris": ("x.npz", changed(uris=np.arange(5)), "uris have dtype int64, expected text"),
-    "text as ids": ("x.npz", changed(ids=np.array(list("abcde"))), "ids have dtype <U1, expected integers"),
+    "dates as ids": ("x.npz", changed(ids=np.zeros(5, "M8[D]")), "ids have dtype .*, expected integers or text"),
     "by column": ("x.npz", changed(features=np.zeros((5, DIM), np.float32, "F")), "stored column by column"),
     "NaN": ("x.npz", changed(features=np.full((5, DIM), np.nan, np.float32)), "features of row 0 hold NaN"),
     "floats as codes": ("x.npz", changed(codes=np.zeros((5, 8), np.float32)), "codes have dtype float32"),
@@ -284,7 +284,7 @@ BAD = {
     ),
     "numbers as lists": ("x.parquet", parquet(codes=[1] * 5), "codes have the type int64, expected lists"),
     "large integers as codes": ("x.parquet", parquet(codes=[[256] * 8] * 5), "codes have dtype int64, expected uint8"),
-    "text as ids in Parquet": ("x.parquet", parquet(ids=["a"] * 5), "ids have dtype object, expected int64"),
+    "bytes as ids in Parquet": ("x.parquet", parquet(ids=[b"a"] * 5), "ids have dtype object, expected int64"),
     "classes without a number of classes": ("x.parquet", parquet(classes=[[1]] * 5), "how many classes there are"),
     "no rows": (
         "x.parquet", parquet(ids=[], probabilities=[], codes=[], features=[]), "has no rows, expected at least one"

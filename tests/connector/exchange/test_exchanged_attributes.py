@@ -168,6 +168,7 @@ def test_arrays_of_numpy_become_attributes(kind, tmp_path, monkeypatch):
         ({"attribute_a": np.zeros(3, complex)}, {}, "dtype complex128, expected one bool"),
         ({"attribute_a": np.array([{}] * 3)}, {}, "attribute_a hold Python objects"),
         ({"attribute_a": np.array([b"\xff"] * 3)}, {}, "the attribute a has a value that is not valid text"),
+        ({"attribute_a": np.full(3, 0x110000, "u4").view("U1")}, {}, "a has a value that is not valid text"),
         ({"attribute_a": np.array(["x"] * 3)}, {"a": "int"}, "attribute a of row 0 is 'x', expected an integer"),
         ({"missing_a": np.zeros(3, bool)}, {}, "expected one bool for each row of attribute_a"),
         ({"attribute_a": np.arange(3), "missing_a": np.arange(3)}, {}, "missing_a has dtype int64"),

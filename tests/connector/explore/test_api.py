@@ -298,8 +298,8 @@ def test_a_change_of_the_writer_is_visible(writer_and_reader, digits):
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [
-        ({}, 422, "give an id or an image, one of the two"),
-        ({"id": 1, "image": "aaaa"}, 422, "give an id or an image, one of the two"),
+        ({}, 422, "give an id, a key or an image, one of them"),
+        ({"id": 1, "image": "aaaa"}, 422, "give an id, a key or an image, one of them"),
         ({"id": -1}, 422, "id: expected greater than or equal to 0, got -1"),
         ({"id": 2**63}, 422, "id: expected less than or equal to"),
         ({"id": "../../etc/passwd"}, 422, "id: expected a valid integer"),
@@ -610,5 +610,5 @@ def test_the_page_and_the_documentation_are_served(client):
     assert "<title>" in client.get("/").text
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
-    assert {path.split("/")[1] for path in paths} == {"health", "stats", "search", "records", "partitions"}
+    assert {path.split("/")[1] for path in paths} == {"health", "stats", "search", "records", "record", "partitions"}
     assert http_api.PAGE.joinpath("explore.js").is_file()

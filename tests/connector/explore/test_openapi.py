@@ -20,7 +20,8 @@ def description(service: ExploreService) -> BaseSchema:
 
 
 OPERATIONS = ["GET /health", "GET /stats", "POST /search", "GET /records", "GET /records/{record}",
-              "GET /records/{record}/thumbnail", "GET /partitions", "GET /partitions/{partition}"]  # fmt: skip
+              "GET /records/{record}/thumbnail", "GET /record", "GET /record/thumbnail",
+              "GET /partitions", "GET /partitions/{partition}"]  # fmt: skip
 
 
 UNCHECKED = {"POST /search": [positive_data_acceptance]}

@@ -285,7 +285,7 @@ def test_an_embedded_server_killed_with_its_process_loses_nothing_that_was_ackno
 
 def test_a_client_of_a_dropped_index_writes_no_records_without_bounds_to_its_successor(backend):
     """A client that knows the bounds of the dropped index publishes bounds in its successor as well, or fails."""
-    name, config = backend.unused(), IndexConfig(classes=7, bits=64, dim=8)
+    name, config = backend.unused(), IndexConfig(classes=7, bits=64, dim=8, attributes=CONFIG.attributes)
     dropped = MilvusIndex.create(backend.uri, config, collection=name, strong=True)
     dropped.add(written(0, 20))
     MilvusIndex.drop(backend.uri, collection=name)
