@@ -7,32 +7,42 @@ seconds: the cutoff loses, with confidence, at most 5 % of their copies, and the
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from semcut.connector.calibration.calibrate import FOR_CUTOFF, Calibration, calibrate_by_copies
 from semcut.connector.calibration.risk_bounds import images_needed
 from semcut.connector.models.adopted_network import AdoptedNet
 from semcut.connector.retrieval.image_index import Connector
+from semcut.connector.retrieval.model_link import LINK, change_link
 from semcut.indexes.errors import DataError
-from semcut.indexes.progress import Progress
+from semcut.indexes.unfinished import storage_errors
 
 IMAGES, MISS, CONFIDENCE = 100, 0.05, 0.95
 """The number of images, the share of their copies that a cutoff may lose, and the confidence of that."""
 
 
-def first_calibration(connector: Connector, progress: Progress) -> Calibration | None:
-    """Choose cutoff and ranking by copies of a few images of a new index; None if its network was not adopted.
+def choose_first_defaults(connector: Connector, place: Path) -> Calibration | None:
+    """Choose cutoff and ranking by copies of a few images of a new index, and make them its defaults.
 
     Args:
-        connector: the index.
-        progress: called with the number of images done so far and in all.
+        connector: the index, of which it is the writer.
+        place: directory of the index.
 
     Returns:
-        What was found; None also if too few of the images can be read, so that they show nothing.
+        What was found; None if the network was not adopted, or too few images can be read, so that they show nothing.
+
+    Raises:
+        StorageError: the index was replaced meanwhile, or its link cannot be written.
     """
     if not isinstance(connector.encoder.checkpoint.net, AdoptedNet):
         return None
     if round(FOR_CUTOFF * len(connector.index)) < images_needed(MISS, CONFIDENCE):
         return None
     try:
-        return calibrate_by_copies(connector, images=IMAGES, miss=MISS, confidence=CONFIDENCE, progress=progress)
+        found = calibrate_by_copies(connector, images=IMAGES, miss=MISS, confidence=CONFIDENCE)
     except DataError:
         return None
+    connector.files.require_in_place()
+    with storage_errors(place / LINK):
+        change_link(place, cutoff=found.cutoff, ranking=found.ranking)
+    return found

@@ -32,7 +32,6 @@ from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError, IndexExistsError, SemcutWarning
 
 if TYPE_CHECKING:
-    from semcut.connector.calibration.calibrate import Calibration
     from semcut.connector.data.image_folders import Skipped
     from semcut.connector.retrieval.adding_files import Indexed
     from semcut.connector.retrieval.image_index import Connector
@@ -145,9 +144,11 @@ def index_with_progress(
         DataError: there are no files, or none of them can be read; then there is no index that was not there before.
         CheckpointError, IndexExistsError: as `Connector.create` raises them.
     """
-    from semcut.connector.calibration.calibrate import keep_defaults
     from semcut.connector.models.checkpoint import delete_network
+    from semcut.connector.retrieval.adding_files import add_paths
     from semcut.connector.retrieval.file_records import note_left_out
+    from semcut.connector.retrieval.given_attributes import GivenAttributes
+    from semcut.connector.retrieval.given_keys import keys_by_uri
     from semcut.connector.retrieval.model_link import LINK, change_link, read_link
     from semcut.connector.retrieval.trained_records import TRAINED
     from semcut.indexes.storage.directory import delete_index
@@ -160,20 +161,20 @@ def index_with_progress(
     chosen = {"attributes": dict(types or {}), "keys": keys is not None}
     unfinished = _unfinished(out, model, device, roots, chosen)
     made = unfinished or _new_index(files, model, out, device, roots, chosen)
-    values = None if listed is None else _values_of(files, *listed)
+    values = {} if listed is None else _values_of(files, *listed)
     with made as connector, progress_bar("Indexing") as progress:
         if left_out is not None:  # first: an interrupted command must have noted them, too
             connector.files.begin()
             change_link(out, exclude_training=True)
             note_left_out(connector.files, left_out, TRAINED)
-        own = None if keys is None else [keys[file] for file in files]
-        result = connector.add_files(
-            files, progress=progress, resume=unfinished is not None, attributes=values, keys=own
-        )
+        own, uris = None if keys is None else [keys[file] for file in files], list(map(connector.files.uri_of, files))
+        given = GivenAttributes()
+        given.put(connector.index.config.attributes, uris, values)
+        result = add_paths(
+            connector.files, out, files, lambda: connector.encoder, progress, resume=unfinished is not None,
+            given=given, keys=keys_by_uri(connector.index, uris, own), finish=lambda: _choose_defaults(connector, out),
+        )  # fmt: skip
         records = len(connector.index)
-        calibration = None if is_marked(out) else _first_calibration(connector)
-    if calibration is not None:
-        keep_defaults(out, calibration.defaults, connector.encoder.checkpoint.digest)
     if is_marked(out) and (link := read_link(out)) is not None:
         print_message(f"{out} is unfinished: {_other_work(out, link.root, unfinished_works(out)[0])}")
     result = replace(result, skipped=[*result.skipped, *skipped])
@@ -191,16 +192,14 @@ def index_with_progress(
     return result
 
 
-def _first_calibration(connector: Connector) -> Calibration | None:
+def _choose_defaults(connector: Connector, out: Path) -> None:
     """Choose the defaults of searches, if the network was adopted, and say what was chosen."""
-    from semcut.connector.calibration.first_defaults import first_calibration
+    from semcut.connector.calibration.first_defaults import choose_first_defaults
 
-    with progress_bar("Choosing a cutoff") as progress:
-        found = first_calibration(connector, progress)
+    found = choose_first_defaults(connector, out)
     if found is not None:
         cutoff = "no cutoff" if found.cutoff is None else f"cutoff {found.cutoff:g}"
         print_message(f"searches: {cutoff}, by {found.ranking}; `semcut calibrate` chooses with more images")
-    return found
 
 
 def _values_of(files: Sequence[str], listed: Sequence[str], columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -47,6 +47,9 @@ def remove(
         raise click.UsageError("nothing to remove: give --id ID, --uri PATTERN or --where FILTER")
     opened, link = open_with(lambda: FaissIndex.open(index, engine="faiss"), lambda _: read_link(index))
     with opened:
+        if not dry_run:
+            opened.begin()  # first: what is chosen is what the records are when they are removed
+            link = read_link(index)
         root = None if link is None else link.root
         given = ids_written(opened, ids)
         chosen = np.union1d(given, ids_by_uri(opened, patterns, root) if patterns else given)

@@ -66,6 +66,7 @@ def add_paths(
     given: GivenAttributes | None = None,
     keys: dict[str, str] | None = None,
     dry_run: bool = False,
+    finish: Callable[[], None] | None = None,
 ) -> Indexed:
     """Add files to an index, and replace the records of those that have changed.
 
@@ -82,6 +83,7 @@ def add_paths(
         given: attributes of the files; None for none. A record that is replaced keeps its others.
         keys: keys of the files by uri, see `keys_by_uri`; None for none.
         dry_run: whether nothing is changed; whether files can be read is not known then.
+        finish: called when all files are there, before the index counts as finished; None for nothing.
 
     Raises:
         LockedError, ClosedIndexError: another writer is at work, or the index was closed; it is as it was before.
@@ -92,7 +94,7 @@ def add_paths(
     with files.changing:
         files.given, files.keys = given or GivenAttributes(), keys or {}
         try:
-            return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run)
+            return _add(files, place, paths, encoder, report, resume, copies, roots, work, dry_run, finish)
         finally:
             files.given, files.keys = GivenAttributes(), {}
 
@@ -100,6 +102,7 @@ def add_paths(
 def _add(
     files: IndexedFiles, place: Path | None, paths: Sequence[str], encoder: Callable[[], Encoder], report: Progress,
     resume: bool, copies: bool, roots: Iterable[str], work: Iterable[str] | None, dry_run: bool,
+    finish: Callable[[], None] | None,
 ) -> Indexed:  # fmt: skip
     files.index.next_id()  # checks that the index is open
     if not paths and not (place is not None and is_marked(place)):
@@ -141,6 +144,8 @@ def _add(
             for root in roots:
                 add_root(place, root)
             unreadable, updated = change()
+            if finish is not None:
+                finish()
     skipped += [(files.path_of(uri), reason) for uri, reason in unreadable.items()]
     replaced -= sum(uri in changed for uri in unreadable)
     added = len(targets) - len(unreadable) - replaced

@@ -1,7 +1,7 @@
 """Turn images into the queries of one search: each image alone, or all of them together, less like others.
 
 A query of one image has the id of the record of its file, if the index has one, so that the search can leave it out. A
-query of several has no record of its own: their records are dropped from its results, of which enough are found.
+query of several has no record of its own: it is searched among all records but those of its images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from semcut.connector.retrieval.encoder import Encoder
 from semcut.indexes import Encodings, SearchResult, SemanticIndex, joined_query
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among
-from semcut.indexes.search.diversity import diversified
 from semcut.indexes.search_params import SearchParams
 
 
@@ -47,18 +46,10 @@ class ImageQueries:
             where, among: as for `SemanticIndex.search`.
         """
         params = params.model_copy(update={"k": min(params.k, max(1, len(index)))})
-        if not len(self.own):
-            return index.search(self.encodings, **params.model_dump(), where=where, among=among)
-
-        def among_others(queries: Encodings, wanted: SearchParams) -> SearchResult:
-            k, more = wanted.k, len(self.own)
-            size = None if wanted.shortlist is None else wanted.shortlist + more
-            plain = {"k": k + more, "shortlist": size, "exclude_self": False, "diversity": 0.0}
-            found = index.search(queries, **{**wanted.model_dump(), **plain}, where=where, among=among)
-            return found.at_places(np.argsort(np.isin(found.ids, self.own), axis=1, kind="stable")[:, :k])
-
-        search = diversified(among_others, index.get) if params.diversity else among_others
-        return search(self.encodings, params)
+        if len(self.own):
+            others = np.setdiff1d(index.matching(where, among=among), self.own, assume_unique=True)
+            params, where, among = params.model_copy(update={"exclude_self": False}), None, others
+        return index.search(self.encodings, **params.model_dump(), where=where, among=among)
 
 
 def image_queries(

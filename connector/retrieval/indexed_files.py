@@ -256,19 +256,25 @@ class IndexedFiles:
             LockedError, StorageError: as for `SemanticIndex.upsert`.
         """
         with self._lock:
-            ids = self.ids
-            targets = [(uri, ids[uri]) for uri in self.given if uri in ids and uri not in left_out]
-            size, count = self.index.config.batch_records(), 0
-            for start in range(0, len(targets), size):
-                changed = self.given.changed(self.index, targets[start : start + size])
-                count += len(changed)
-                if changed and not dry_run:
-                    found = self.index.get(np.array([record for _, record in changed], np.int64))
-                    uris = [uri for uri, _ in changed]
-                    attributes = self.given.of_records(self.index, found.ids, uris)
-                    self.index.upsert(replace(found, attributes=attributes, any_mass=True))
-                    self._version = self.index.version  # what is known of the files is as true as before
-            return count
+            changes = self._other_attributes(left_out)
+            if changes and not dry_run:
+                version = self.index.version
+                self.begin()
+                if self.index.version != version:  # another process has changed the records since they were compared
+                    changes = self._other_attributes(left_out)
+            for changed in changes if not dry_run else ():
+                found = self.index.get(np.array([record for _, record in changed], np.int64))
+                attributes = self.given.of_records(self.index, found.ids, [uri for uri, _ in changed])
+                self.index.upsert(replace(found, attributes=attributes, any_mass=True))
+                self._version = self.index.version  # what is known of the files is as true as before
+            return sum(map(len, changes))
+
+    def _other_attributes(self, left_out: Collection[str]) -> list[list[tuple[str, int]]]:
+        """Return uri and id of the records whose attributes are not the given ones, in batches."""
+        ids, size = self.ids, self.index.config.batch_records()
+        targets = [(uri, ids[uri]) for uri in self.given if uri in ids and uri not in left_out]
+        batches = (targets[start : start + size] for start in range(0, len(targets), size))
+        return [changed for batch in batches if (changed := self.given.changed(self.index, batch))]
 
     def note(self, facts: Mapping[str, FileFacts], unreadable: Mapping[str, Unreadable]) -> None:
         """Note what is known of files whose records stay as they are, or that cannot be read; see `KnownFiles.note`."""

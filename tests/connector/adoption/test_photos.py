@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,7 +117,19 @@ def test_copies_of_a_few_photos_choose_the_first_defaults(tmp_path: Path) -> Non
         scene(number % KINDS, number).save(tmp_path / "photos" / f"{number}.png")
     files = sorted(map(str, (tmp_path / "photos").iterdir()))
     adopt("efficientnet_lite0", tmp_path / "network", files, choices=AdoptionChoices(image_size=SIDE))
-    done = semcut("index", "photos", "--model", "network", "--out", "index", cwd=tmp_path)
+    words = ("index", "photos", "--model", "network", "--out", "index")
+    killed = """
+import os
+from semcut.connector.calibration import first_defaults
+from semcut.connector.cli.app import main
+first_defaults.calibrate_by_copies = lambda *_, **__: os.kill(os.getpid(), 9)
+main()
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", killed, *words], cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    )
+    done = semcut(*words, cwd=tmp_path)
+    assert "going on with the other files" in done.stderr
     with Connector.open(tmp_path / "index") as connector:
         expected = calibrate_by_copies(connector, images=100, miss=0.05)
         assert connector.defaults == expected.defaults != SearchDefaults(cutoff=0.0)

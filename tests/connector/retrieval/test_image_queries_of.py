@@ -69,6 +69,23 @@ def test_own_records_are_left_out(stored: Path, digits: ImageSet, digits_test: I
         assert len(every) == len(connector.index) - 2
 
 
+def test_a_query_of_several_images_is_searched_among_the_other_records(stored: Path, digits: ImageSet) -> None:
+    """Also where own records are not in the shortlist, which then has other records in their places."""
+    with Connector.open(stored) as connector:
+        for image in digits.files[::90]:
+            for shortlist in (1, 2, 5, 20):
+                options = {"k": min(3, shortlist), "cutoff": 0.0, "shortlist": shortlist, "exclude_self": True}
+                (alone,), (together,) = (
+                    connector.search([image], together=value, **options) for value in (False, True)
+                )
+                assert ids(alone) == ids(together)
+                pair = [image, digits.files[7]]
+                (found,) = connector.search(pair, together=True, **options)
+                others = np.setdiff1d(connector.index.ids(), connector.ids_of(pair))
+                (expected,) = connector.search(pair, together=True, among=others, **{**options, "exclude_self": False})
+                assert ids(found) == ids(expected)
+
+
 def test_results_differ_from_one_another(stored: Path, digits: ImageSet) -> None:
     with Connector.open(stored) as connector:
         (plain,), (diverse,) = (connector.search(digits.files[:1], k=8, diversity=value) for value in (0.0, 0.8))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +124,10 @@ def test_filters_are_joined_by_signs_alone():
         deep = ~deep
     with pytest.raises(InvalidParameterError, match="more than 200 deep"):
         bound_filter(deep, ATTRIBUTES)
+
+
+def test_a_long_number_takes_no_quadratic_time():
+    start = time.process_time()
+    with pytest.raises(InvalidParameterError):
+        parsed(f"price < {'1' * 20_000}x")
+    assert time.process_time() - start < 3  # a hundredth of a second, or half a minute
