@@ -62,6 +62,14 @@ class Backend(ABC):
     @abstractmethod
     def _keys(self, ids: NDArray[np.int64]) -> Sequence[str | None]: ...
 
+    def _keys_to_compare(self, ids: NDArray[np.int64]) -> Sequence[str | None]:
+        """Return `_keys` before records are added; or None for each, if `_add` compares keys itself."""
+        return self._keys(ids)
+
+    def _keys_to_remove(self, ids: NDArray[np.int64]) -> Sequence[str | None]:
+        """Return `_keys`, also those that a failed removal has removed, so that it can be repeated."""
+        return self._keys(ids)
+
     @abstractmethod
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]: ...
 

@@ -62,7 +62,7 @@ class SemanticIndex(CellReports):
             StorageError: the batch could not be stored. The index is unchanged, as after every error.
         """
         self._check_open()
-        if len(batch := checked_batch(self.config, encodings, self._keys, replace=False)):
+        if len(batch := checked_batch(self.config, encodings, self._keys_to_compare, replace=False)):
             self._add(batch, replace=False)
 
     def upsert(self, encodings: Encodings) -> None:
@@ -77,7 +77,7 @@ class SemanticIndex(CellReports):
             LockedError, StorageError: as for `add`.
         """
         self._check_open()
-        if len(batch := checked_batch(self.config, encodings, self._keys, replace=True)):
+        if len(batch := checked_batch(self.config, encodings, self._keys_to_compare, replace=True)):
             self._add(batch, replace=True)
 
     def load(self, encodings: Encodings) -> None:
@@ -110,7 +110,8 @@ class SemanticIndex(CellReports):
             UnknownIdError: some ids are not in the index; the message names them.
             LockedError, StorageError: as for `add`.
         """
-        wanted = np.unique(self._ids_given(ids))
+        self._check_open()
+        wanted = np.unique(ids_or_keys(self.config.keys, ids, self._keys_to_remove))
         if len(wanted):
             self._remove(wanted)
 

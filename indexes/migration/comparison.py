@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from semcut.indexes.attributes.expressions import attribute
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, UnknownIdError
+from semcut.indexes.errors import DamagedIndexError, InvalidParameterError, UnknownIdError, shown
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.migration.journal import Journal, SourceChangedError, checksum
 from semcut.indexes.milvus.server_scanner import TooManyRecordsError
@@ -51,8 +51,9 @@ def check_in_cells(source: SemanticIndex, batch: Encodings, name: str) -> None:
     assert batch.ids is not None
     outside = outside_cells(source._cells(), batch.probabilities)
     if outside.any():
+        some = _some(source, batch.ids[outside])
         raise DamagedIndexError(
-            f"{name} has records outside of their cell, such as {_some(batch.ids[outside])}: restore it from a backup, "
+            f"{name} has records outside of their cell, such as {some}: restore it from a backup, "
             "or remove the records that `semcut verify` names, before it is copied"
         )
 
@@ -84,10 +85,10 @@ def compare_records(
         batch = next(source.iterate(line.records, after=after), None)
         if batch is None or batch.ids is None or (len(batch), batch.ids[-1]) != (line.records, line.last):
             raise source_changed
-        found = _existing(target, batch.ids)
+        found = _existing(target, batch)
         if len(found) < len(batch) or checksum(found) != line.crc:
             wrong = _differing_ids(batch, found)
-            yield f"{len(wrong)} records are missing or not the same: {_some(wrong)}"
+            yield f"{len(wrong)} records are missing or not the same: {_some(source, wrong)}"
         after, done = line.last, done + len(batch)
         if progress is not None:
             progress(done, total)
@@ -116,7 +117,7 @@ def compare_searches(source: SemanticIndex, target: SemanticIndex, count: int) -
         compared += answered
         if len(unequal):
             differences.append(
-                f"{len(unequal)} searches ({ranking}) give different results: queries {_some(chosen[unequal])}"
+                f"{len(unequal)} searches ({ranking}) give different results: queries {_some(source, chosen[unequal])}"
             )
     return compared, differences
 
@@ -138,7 +139,8 @@ def compare_filters(source: SemanticIndex, target: SemanticIndex) -> list[str]:
         found, expected = target.matching(where), source.matching(where)
         if not np.array_equal(found, expected):
             wrong = np.setxor1d(found, expected)
-            differences.append(f"a filter by {name} matches other records, {len(wrong)} in all: {_some(wrong)}")
+            some_wrong = f"{len(wrong)} in all: {_some(source, wrong)}"
+            differences.append(f"a filter by {name} matches other records, {some_wrong}")
     return differences
 
 
@@ -172,12 +174,16 @@ def _unequal_answers(
     return len(queries), np.flatnonzero(unequal)
 
 
-def _existing(index: SemanticIndex, ids: NDArray[np.int64]) -> Encodings:
-    """Return the records with these ids, without the ids that the index does not have."""
+def _existing(index: SemanticIndex, batch: Encodings) -> Encodings:
+    """Return the records of an index with the ids of a batch, without those that the index does not have.
+
+    Where there are keys, they are the ids: Milvus 2.3 stores keys twice, and finds and returns records by one each.
+    """
+    ids = batch.ids if batch.keys is None else batch.keys
     try:
         return index.get(ids)
     except UnknownIdError:
-        return index.get(ids[index.contains(ids)])
+        return index.get(batch[index.contains(ids)].ids)
 
 
 def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
@@ -189,14 +195,20 @@ def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
     at = np.flatnonzero(exists)
     for name in ("codes", "probabilities", "features"):
         same[at] &= (getattr(batch, name)[at] == getattr(found, name)).all(axis=1)
-    uris, found_uris = (one.uris or [None] * len(one) for one in (batch, found))
-    same[at] &= np.array([uris[i] == found_uris[j] for j, i in enumerate(at.tolist())], bool)
-    for name, values in (batch.attributes or {}).items():
-        there = (found.attributes or {}).get(name) or [None] * len(found)
-        same[at] &= np.array([values[i] == there[j] for j, i in enumerate(at.tolist())], bool)
+    columns = [
+        (batch.uris, found.uris),
+        (batch.keys, found.keys),
+        *((values, (found.attributes or {}).get(name)) for name, values in (batch.attributes or {}).items()),
+    ]
+    for here, there in columns:
+        one, other = here or [None] * len(batch), there or [None] * len(found)
+        same[at] &= np.array([one[i] == other[j] for j, i in enumerate(at.tolist())], bool)
     return batch.ids[~same]
 
 
-def _some(ids: NDArray[np.int64]) -> str:
-    """Return the first ids as text."""
-    return ", ".join(map(str, ids[:_IDS_SHOWN].tolist())) + (", ..." if len(ids) > _IDS_SHOWN else "")
+def _some(source: SemanticIndex, ids: NDArray[np.int64]) -> str:
+    """Return the first ids as text, by their keys in the source if it has keys."""
+    first = ids[:_IDS_SHOWN]
+    keys = source._keys(first) if source.config.keys else [None] * len(first)
+    names = [str(number) if key is None else shown(key) for number, key in zip(first.tolist(), keys, strict=True)]
+    return ", ".join(names) + (", ..." if len(ids) > _IDS_SHOWN else "")

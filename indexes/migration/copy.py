@@ -107,6 +107,8 @@ class Migration:
         header |= {"version": self._version, "records": self._size}
         if source.config.attributes:
             header["attributes"] = source.config.attributes
+        if source.config.keys:
+            header["keys"] = True
         self._resumed = journal.header is not None
         if self._resumed:
             self._check_journal(header)
@@ -128,7 +130,7 @@ class Migration:
                     f"{before.get('target')}, not from {header['source']} to {header['target']}: give another "
                     "--journal, or delete this one"
                 )
-        if any(before.get(name) != header.get(name) for name in ("version", "records", "attributes")):
+        if any(before.get(name) != header.get(name) for name in ("version", "records", "attributes", "keys")):
             raise self._source_changed()
         largest = self._source.config.batch_records(LARGEST_BATCH)
         if any(batch.records > largest for batch in self._journal.batches):
@@ -240,6 +242,6 @@ class Migration:
 
 
 def record_bytes(config: IndexConfig) -> int:
-    """Return the number of bytes of the values of one record, without its uri and its categories."""
+    """Return the number of bytes of the values of one record, without its texts: uri, key and categories."""
     numbers = [dtype_of(kind).itemsize for kind in config.attributes.values() if not has_vocabulary(kind)]
     return 8 + config.bits // 8 + 4 * (config.classes + config.dim) + sum(numbers)

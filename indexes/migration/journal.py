@@ -1,9 +1,9 @@
 """`Journal`: a file that lists which batches of a migration are in the target, so that a copy can be resumed.
 
 The file has one JSON object per line. The first line is the header: the names of source and target, and the version,
-the number of records and the attributes of the source. Every other line describes one batch that the target has
-acknowledged: its last id, its number of records, and the CRC-32 of their content. A line is on the disk before the next
-batch is written. A last line that a crash cut off is ignored, and its batch is copied again.
+the number of records and the attributes of the source, and whether it has keys. Every other line describes one batch
+that the target has acknowledged: its last id, its number of records, and the CRC-32 of their content. A line is on the
+disk before the next batch is written. A last line that a crash cut off is ignored, and its batch is copied again.
 """
 
 from __future__ import annotations
@@ -167,9 +167,10 @@ class Journal:
 
 
 def checksum(batch: Encodings) -> int:
-    """Return the CRC-32 of the whole content of a batch: ids, codes, probabilities, features, uris and attributes.
+    """Return the CRC-32 of the whole content of a batch: ids, codes, probabilities, features, uris, attributes, keys.
 
-    Attributes count as an index returns them; a batch without any has the CRC-32 of its other columns.
+    Attributes count as an index returns them. A batch without any, or without keys, has the CRC-32 of the other
+    columns.
     """
     assert batch.ids is not None
     crc = 0
@@ -179,7 +180,7 @@ def checksum(batch: Encodings) -> int:
     crc = zlib.crc32(b"".join(len(uri).to_bytes(4, "little") + uri for uri in uris), crc)
     for name, values in sorted((batch.attributes or {}).items()):
         crc = zlib.crc32(json.dumps([name, values], default=microseconds_of).encode(), crc)
-    return crc
+    return crc if batch.keys is None else zlib.crc32(json.dumps(batch.keys).encode(), crc)
 
 
 def _line(content: dict[str, Any]) -> bytes:

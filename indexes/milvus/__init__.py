@@ -8,6 +8,7 @@ embedded_file         share an embedded file between the connections of one proc
 connection            call the server with a deadline, repetitions, a consistency level, and semcut's errors
 collection            define a collection, and create it
 attribute_fields      define the fields of attributes, and convert their values
+key_field             define the field of keys, and read it
 schema                define collections and fields; convert encodings to rows and back
 server_filter         write a filter on attributes as a filter of the server
 shared_rows           define the collection that all clients share, and its rows
@@ -23,7 +24,8 @@ milvus_index          `MilvusIndex`, which combines these modules
 
 Other packages use `MilvusIndex` and `LARGEST_BATCH`; `migration` and `semcut migrate` also use `address`, `connection`,
 `lifecycle` and the errors of `server_scanner`. The names of collections and fields, the kinds of rows and
-`lifecycle.FORMAT_VERSION` are the stored format: changing one needs a new format version.
+`lifecycle.FORMAT_VERSION`, or `KEYED` for an index with keys, are the stored format: changing one needs a new format
+version.
 
 pymilvus is loaded when `MilvusIndex` is first used, so the command line starts without it.
 """

@@ -27,6 +27,7 @@ from semcut.indexes.errors import (
 from semcut.indexes.milvus.attribute_fields import is_attribute_field
 from semcut.indexes.milvus.collection import Collection
 from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
+from semcut.indexes.milvus.key_field import KEY
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
 from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Kind, Schema, check_name, choose_kind
 from semcut.indexes.milvus.shared_rows import (
@@ -38,7 +39,8 @@ from semcut.indexes.milvus.shared_rows import (
     shared_row,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, KEYED = 2, 3
+"""The formats of indexes without and with keys. A version of semcut that knows no keys must not read the second one."""
 
 _TEXT_PART = 16_000  # characters of text in one row: 65,535 bytes fit, and a character has up to 4 bytes
 _ROWS_PER_CALL = 100
@@ -143,23 +145,28 @@ def read_schema(server: ServerConnection, name: str) -> Schema:
         version = content["format"]
     except (KeyError, TypeError, ValueError):
         raise damaged from None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, KEYED):
         raise FormatVersionError(
-            f"the index {name} has format {version}, this version of semcut reads format {FORMAT_VERSION}"
+            f"the index {name} has format {version}, this version of semcut reads formats {FORMAT_VERSION} and {KEYED}"
         )
     try:
         kind: Kind = content["kind"]
-        if kind not in get_args(Kind):
+        config = written_config(content["config"])
+        if kind not in get_args(Kind) or version != _format_of(config):
             raise ValueError
-        return Schema(name, kind, written_config(content["config"]), bool(content["partition_key"]))
+        return Schema(name, kind, config, bool(content["partition_key"]))
     except (KeyError, TypeError, ValueError):  # an `InvalidParameterError` is a ValueError
         raise damaged from None
+
+
+def _format_of(config: IndexConfig) -> int:
+    return KEYED if config.keys else FORMAT_VERSION
 
 
 def _write_config(server: ServerConnection, schema: Schema) -> None:
     """Write the configuration. From then on the index exists."""
     content = {
-        "format": FORMAT_VERSION,
+        "format": _format_of(schema.config),
         "kind": schema.kind,
         "partition_key": schema.partition_key,
         "config": json.loads(schema.config.written()),
@@ -188,12 +195,12 @@ def _drop_collections(server: ServerConnection, collections: list[Collection]) -
 
 
 def _has_same_fields(server: ServerConnection, one: Collection) -> bool:
-    """Return whether the collection of this name on the server has the fields of this definition, or other attributes.
+    """Return whether the collection of this name on the server has the fields of this definition.
 
-    An interrupted creation may have been that of an index with other attributes.
+    Attributes and keys do not count: an interrupted creation may have been that of an index with others.
     """
     there, expected = _field_names(server, one.name), {name for name, *_ in [*one.scalars, *one.vectors]}
-    return all(is_attribute_field(str(name)) for name in there.symmetric_difference(expected))
+    return all(name == KEY or is_attribute_field(str(name)) for name in there.symmetric_difference(expected))
 
 
 def _has_shared_rows(server: ServerConnection, name: str) -> bool:
@@ -228,6 +235,7 @@ def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
             codes=np.zeros((classes, schema.config.bits // 8), np.uint8),
             features=np.zeros((classes, schema.config.dim), np.float32),
             ids=np.arange(classes),
+            keys=[f"{number}" for number in range(classes)] if schema.config.keys else None,
         )
         server.call("upsert", schema.name, schema.rows(records, 0)[0])
     found = [server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)]

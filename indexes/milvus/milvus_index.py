@@ -41,14 +41,7 @@ from semcut.indexes.batch_checks import checked_batch, is_scored
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.description import Capabilities, IndexStats
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import (
-    ClosedIndexError,
-    DamagedIndexError,
-    InvalidParameterError,
-    NotAnIndexError,
-    SemcutWarning,
-    ServerError,
-)
+from semcut.indexes.errors import ClosedIndexError, DamagedIndexError, NotAnIndexError, SemcutWarning, ServerError
 from semcut.indexes.index import SemanticIndex
 from semcut.indexes.milvus.address import require_embedded_file
 from semcut.indexes.milvus.connection import ServerConnection
@@ -137,8 +130,6 @@ class MilvusIndex(SemanticIndex):
             ServerError: the server does not answer, or refuses.
             InvalidParameterError: an argument is malformed, or the server cannot store such records.
         """
-        if config.keys:
-            raise InvalidParameterError("an index on Milvus cannot have keys")
         server = ServerConnection(path, token=token, database=database, timeout=timeout)
         try:
             schema = Schema(check_name(collection), choose_kind(server), config, bool(partition_key))
@@ -274,11 +265,12 @@ class MilvusIndex(SemanticIndex):
     def load(self, encodings: Encodings) -> None:
         """Add many records fast: as `upsert`, but without a request for the ids that exist already.
 
-        Records that are in the index already are replaced, but a Milvus 2.3 server does not free their space. Arguments
-        and errors as for `upsert`.
+        Records that are in the index already are replaced, but a Milvus 2.3 server does not free their space. Keys are
+        requested and compared, but records that other clients have just added may be missed. Arguments and errors as
+        for `upsert`.
         """
         self._check_open()
-        batch = checked_batch(self.config, encodings, self._keys, replace=True)
+        batch = checked_batch(self.config, encodings, self._keys_to_compare, replace=True)
         if len(batch):
             self._write(batch, replace=True, known=True)
 
@@ -317,7 +309,13 @@ class MilvusIndex(SemanticIndex):
         return self._reader.get(ids)
 
     def _keys(self, ids: NDArray[np.int64]) -> list[str | None]:
-        raise InvalidParameterError("an index on Milvus has no keys")
+        return self._reader.keys(ids)
+
+    def _keys_to_compare(self, ids: NDArray[np.int64]) -> list[str | None]:
+        return [None] * len(ids)  # the writer compares them, in the newest state
+
+    def _keys_to_remove(self, ids: NDArray[np.int64]) -> list[str | None]:
+        return self._writer.with_half_removed(ids, self._reader.keys(ids, strong=True))
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         uris = self._reader.get(ids).uris

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError, ServerError
 from semcut.indexes.id_checks import refuse_unknown
 from semcut.indexes.milvus.connection import PAGE, ConcurrentMap, RequestTooLargeError, ServerConnection, is_in
+from semcut.indexes.milvus.key_field import read_keys
 from semcut.indexes.milvus.pymilvus_internals import int_column
 from semcut.indexes.milvus.schema import Schema, to_ids, to_keys
 from semcut.indexes.milvus.server_filter import EVERY_RECORD
@@ -28,6 +31,20 @@ ATTEMPTS = 5
 """The largest number of attempts to read records that other clients replace in the meantime."""
 
 _CELLS_PER_FILTER = 100
+
+
+class StoredIds(NamedTuple):
+    """What is stored for n ids.
+
+    Attributes:
+        rows: (n,) int64, the `row` of each id, -1 for an unknown id.
+        visible: (n,) int64, as `rows`, and -1 for a row that is hidden.
+        keys: the key of each visible id, None for the others, and where the index has no keys.
+    """
+
+    rows: NDArray[np.int64]
+    visible: NDArray[np.int64]
+    keys: list[str | None]
 
 
 class Reader:
@@ -109,8 +126,17 @@ class Reader:
 
     def contains(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether there are records with these ids: (n,) int64 to (n,) bool."""
-        rows, hidden = self.rows_of(ids)
-        return (rows >= 0) & ~hidden
+        return self.stored(ids).visible >= 0
+
+    def keys(self, ids: NDArray[np.int64], *, strong: bool = False) -> list[str | None]:
+        """Return the keys of the records with (n,) int64 ids, None for an id that is not in the index.
+
+        An id that is missing is looked for in the newest state, as in `get`.
+        """
+        found = self.stored(ids, strong=strong)
+        if (found.visible < 0).any() and not strong:
+            found = self.stored(ids, strong=True)
+        return found.keys
 
     def members(self, cells: NDArray[np.int64], limit: int, in_order: bool) -> NDArray[np.int64]:
         """Return ids of records in the cells with these numbers: (n,) int64.
@@ -137,21 +163,19 @@ class Reader:
         pages = self._server.pages(self._schema.name, "id", visible, [field], strong=self._strong)
         return np.concatenate([np.empty(0, np.int64), *(page[field] for page in pages)])
 
-    def rows_of(self, ids: NDArray[np.int64], *, strong: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Find the rows of ids.
-
-        Returns:
-            (n,) int64, the `row` of each id, -1 for an unknown id; and (n,) bool, whether the row is hidden.
-        """
-        view = self._shared.view(strong=strong)
+    def stored(self, ids: NDArray[np.int64], *, strong: bool = False) -> StoredIds:
+        """Find the rows, and the keys, of (n,) int64 ids."""
+        view, schema = self._shared.view(strong=strong), self._schema
         wanted = np.unique(ids[ids >= 0])
 
-        def find(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        def find(part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
             rows = self._server.read(
-                "query", self._schema.name, filter=is_in("id", to_keys(part)), output_fields=["id", "row"],
-                strong=strong or self._strong,
+                "query", schema.name, filter=is_in("id", to_keys(part)),
+                output_fields=["id", "row", *schema.key_field], strong=strong or self._strong,
             )  # fmt: skip
-            return to_ids(int_column(rows, "id")), int_column(rows, "row")
+            found = to_ids(int_column(rows, "id"))
+            with _damaged():
+                return found, int_column(rows, "row"), read_keys(rows, found) if schema.config.keys else []
 
         slices = [wanted[start : start + IDS_PER_FILTER] for start in range(0, len(wanted), IDS_PER_FILTER)]
         parts = self._concurrently(find, slices)
@@ -166,7 +190,12 @@ class Reader:
         hidden = np.zeros(len(ids), bool)
         for first, last in view.hidden:
             hidden |= (result >= first) & (result <= last)
-        return result, hidden
+        visible = np.where(hidden, -1, result)
+        keys: list[str | None] = [None] * len(ids)
+        if schema.config.keys:
+            key_of = {number: key for part in parts for number, key in zip(part[0].tolist(), part[2], strict=True)}
+            keys = [key_of[number] if row >= 0 else None for number, row in zip(ids.tolist(), visible, strict=True)]
+        return StoredIds(result, visible, keys)
 
     def get(self, ids: NDArray[np.int64], *, skip: bool = False) -> Encodings:
         """Return the records with these ids, in this order.
@@ -181,8 +210,7 @@ class Reader:
         """
         for attempt in range(ATTEMPTS):  # a record may be replaced between finding its row and fetching it
             strong = attempt > 0
-            rows, hidden = self.rows_of(ids, strong=strong)
-            rows = np.where(hidden, -1, rows)
+            rows = self.stored(ids, strong=strong).visible
             if (rows < 0).any():
                 if not strong:  # Milvus 2.3 may show a record that is being replaced as missing
                     continue
@@ -214,10 +242,8 @@ class Reader:
                 if len(part) == 1:
                     raise
                 return _joined([fetch(half) for half in np.array_split(part, 2)], schema.config)
-            try:
+            with _damaged():
                 return schema.encodings(rows)
-            except InvalidEncodingsError as error:
-                raise DamagedIndexError(f"the server has a row that is no record of this index: {error}") from None
 
         step = schema.rows_per_call
         parts = self._concurrently(fetch, [keys[start : start + step] for start in range(0, len(keys), step)])
@@ -246,6 +272,15 @@ class Reader:
                     yield found[np.argsort(found.ids)]
 
 
+@contextlib.contextmanager
+def _damaged() -> Iterator[None]:
+    """Convert the error for a row that semcut has not written."""
+    try:
+        yield
+    except InvalidEncodingsError as error:
+        raise DamagedIndexError(f"the server has a row that is no record of this index: {error}") from None
+
+
 def contention_error() -> ServerError:
     """Return the error for a read that other clients have disturbed in every attempt."""
     return ServerError("other clients change these records faster than they can be read: try again")
@@ -261,6 +296,7 @@ def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
             features=np.empty((0, config.dim), np.float32),
             ids=np.empty(0, np.int64),
             attributes={name: [] for name in config.attributes} or None,
+            keys=[] if config.keys else None,
         )
     whole = Encodings.concatenate(parts)
     if all(part.uris is None for part in parts):

@@ -21,6 +21,7 @@ The collection `name` decides which records exist. Its other fields are
     dominant     INT64, the record's dominant class; the partition key if the index was created with one
     flags        INT8: 1 if the feature is not L2-normalised, plus 2 if there is a uri
     uri          VARCHAR; in `name_records` if that collection exists
+    key          VARCHAR, if the index has keys (see `key_field`); `name_records` has it, too
     attribute_*  the attributes (see `attribute_fields`), which filters read; `name_records` has them, too, so that a
                  record is read whole
 
@@ -50,6 +51,7 @@ from semcut.indexes.milvus.attribute_fields import (
 )
 from semcut.indexes.milvus.collection import Collection, Scalar, Vector
 from semcut.indexes.milvus.connection import ServerConnection
+from semcut.indexes.milvus.key_field import BYTES_PER_CHARACTER, KEY, key_fields, read_keys
 from semcut.indexes.milvus.pymilvus_internals import (
     DataType,
     binary_vectors,
@@ -112,7 +114,12 @@ class Schema:
     @property
     def record_fields(self) -> list[str]:
         """The fields of a whole record, for `encodings`."""
-        return ["id", "flags", "uri", *map(field_of, self.config.attributes), *self.record_vectors]
+        return ["id", "flags", "uri", *self.key_field, *map(field_of, self.config.attributes), *self.record_vectors]
+
+    @property
+    def key_field(self) -> list[str]:
+        """The field of the keys; none if the index has no keys."""
+        return [KEY] if self.config.keys else []
 
     @property
     def metric(self) -> str:
@@ -148,13 +155,14 @@ class Schema:
         options: dict[str, Any] = {"num_partitions": _PARTITIONS} if self.partition_key else {}
         flags: Scalar = ("flags", DataType.INT8, {})
         uri: Scalar = ("uri", DataType.VARCHAR, {"max_length": MAX_URI})
+        chosen = [*key_fields(config.keys), *attribute_fields(config.attributes)]
         scalars: list[Scalar] = [
             ("id", DataType.INT64, {"is_primary": True}),
             ("row", DataType.INT64, {}),
             ("cell", DataType.INT64, {}),
             ("dominant", DataType.INT64, key),
             flags,
-            *attribute_fields(config.attributes),
+            *chosen,
         ]
         most = _MAX_FIELDS - (len(scalars) - len(config.attributes)) - 4  # uri, code, feature, probabilities
         if len(config.attributes) > most:
@@ -168,12 +176,7 @@ class Schema:
             key_and_id: list[Scalar] = [("row", DataType.INT64, {"is_primary": True}), ("id", DataType.INT64, {})]
             record: Vector = ("record", DataType.FLOAT_VECTOR, width, "FLAT", "L2")
             return [
-                Collection(
-                    self.record_collection,
-                    [*key_and_id, flags, uri, *attribute_fields(config.attributes)],
-                    [record],
-                    {},
-                ),
+                Collection(self.record_collection, [*key_and_id, flags, uri, *chosen], [record], {}),
                 Collection(self.name, scalars, [code], options),
             ]
         feature: Vector = ("feature", DataType.FLOAT_VECTOR, max(2, config.dim), "FLAT", "L2")
@@ -185,12 +188,12 @@ class Schema:
     def call_slices(self, encodings: Encodings) -> Iterator[slice]:
         """Divide a batch into slices that are small enough for one call each."""
         uris = encodings.uris if encodings.uris is not None else [None] * len(encodings)
+        keys = encodings.keys if encodings.keys is not None else [""] * len(encodings)
         texts = text_bytes(encodings.attributes, self.config.attributes, len(encodings))
-        # A character of a uri has at most 4 bytes.
         ends = np.cumsum(
             [
-                self._vector_bytes + (0 if uri is None else 4 * len(uri)) + size
-                for uri, size in zip(uris, texts, strict=True)
+                self._vector_bytes + BYTES_PER_CHARACTER * (len(uri or "") + len(key)) + size
+                for uri, key, size in zip(uris, keys, texts, strict=True)
             ]
         )
         start = 0
@@ -236,17 +239,17 @@ class Schema:
             "dominant": encodings.probabilities.argmax(axis=1).tolist(),
             "flags": flags.astype(int).tolist(),
         }
-        scalars |= (attributes := stored_fields(config.attributes, encodings.attributes, count))
+        chosen = {KEY: encodings.keys} if config.keys else {}
+        chosen |= stored_fields(config.attributes, encodings.attributes, count)
         code = self.query_codes(encodings.codes)
         uri = ["" if uri is None else uri for uri in uris]
         if self.kind == "apart":
             record = np.hstack([encodings.features, encodings.probabilities, encodings.codes.astype(np.float32)])
-            records = {name: scalars[name] for name in ("row", "id", "flags")} | attributes
-            records |= {"uri": uri, "record": record}
-            return _dicts(scalars | {"code": code}), _dicts(records)
+            records = {name: scalars[name] for name in ("row", "id", "flags")} | {"uri": uri, "record": record}
+            return _dicts(scalars | chosen | {"code": code}), _dicts(records | chosen)
         feature = np.pad(encodings.features, ((0, 0), (0, max(0, 2 - config.dim))))
         whole = {"uri": uri, "code": code, "feature": feature, "probabilities": encodings.probabilities}
-        return _dicts(scalars | whole), []
+        return _dicts(scalars | chosen | whole), []
 
     # rows to encodings
 
@@ -275,13 +278,15 @@ class Schema:
             uri if flag & WITH_URI else None
             for uri, flag in zip(text_column(rows, "uri"), int_column(rows, "flags").tolist(), strict=True)
         ]
+        ids = to_ids(int_column(rows, "id"))
         return Encodings(
             probabilities=probabilities,
             codes=codes,
             features=features,
-            ids=to_ids(int_column(rows, "id")),
+            ids=ids,
             uris=uris if any(uri is not None for uri in uris) else None,
             attributes=read_attributes(self.config.attributes, rows),
+            keys=read_keys(rows, ids) if self.config.keys else None,
             any_mass=True,
         )
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings, is_unnormalised
 from semcut.indexes.id_checks import refuse_known, refuse_unknown
+from semcut.indexes.keys import refuse_keys
 from semcut.indexes.milvus.connection import ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import int_column
 from semcut.indexes.milvus.reader import IDS_PER_FILTER, Reader
@@ -40,6 +41,7 @@ class Writer:
     def __init__(self, server: ServerConnection, schema: Schema, shared: SharedState, reader: Reader) -> None:
         self._server, self._schema, self._shared, self._reader = server, schema, shared, reader
         self._half_removed = np.empty(0, np.int64)  # ids of a removal that has failed
+        self._half_removed_keys: dict[int, str | None] = {}
 
     def write(self, encodings: Encodings, *, replace: bool, known: bool) -> None:
         """Write records.
@@ -48,20 +50,24 @@ class Writer:
             encodings: records with ids.
             replace: replace records with the same ids; otherwise readers see the whole batch or none of it.
             known: do not request the ids that exist already, because the caller expects none (see `MilvusIndex.load`).
+                For an index with keys, the ids are requested, but not in the newest state.
 
         Raises:
             DuplicateIdError: an id is in the index already, and `replace` is off.
-            InvalidEncodingsError: the server cannot store such a record.
+            InvalidEncodingsError: the server cannot store such a record, or a key has the id of another.
             ServerError: the server does not answer, or refuses.
         """
         assert encodings.ids is not None
         self._schema.check_storable(encodings)
         self._delete_unfinished()
         before = np.empty(0, np.int64)
-        if not known:
-            before, hidden = self._reader.rows_of(encodings.ids, strong=True)
+        if encodings.keys is not None or not known:
+            stored = self._reader.stored(encodings.ids, strong=not known)
+            if encodings.keys is not None:
+                refuse_keys(encodings.ids, encodings.keys, stored.keys, replace=replace)
             if not replace:
-                refuse_known(encodings.ids, np.where(hidden, -1, before))
+                refuse_known(encodings.ids, stored.visible)
+            before = stored.rows
         bounds = Cells.empty(self._schema.config).extended(encodings.probabilities)[0]
         self._shared.widen(bounds, bool(is_unnormalised(encodings.features, norm_tolerance(self._schema.config)).any()))
         first = secrets.randbits(61)
@@ -89,15 +95,23 @@ class Writer:
             ServerError: the server does not answer, or refuses.
         """
         self._delete_unfinished()
-        rows, hidden = self._reader.rows_of(ids, strong=True)
-        removed = np.isin(ids, self._half_removed) & (rows < 0)
-        refuse_unknown(ids[~removed], np.where(hidden, -1, rows)[~removed])
+        stored = self._reader.stored(ids, strong=True)
+        removed = np.isin(ids, self._half_removed) & (stored.rows < 0)
+        refuse_unknown(ids[~removed], stored.visible[~removed])
+        if self._schema.config.keys:
+            keys = self.with_half_removed(ids, stored.keys)
+            self._half_removed_keys = dict(zip(ids.tolist(), keys, strict=True))
         self._half_removed = ids
         for start in range(0, len(ids), IDS_PER_FILTER):
             self._server.delete(self._schema.name, is_in("id", to_keys(ids[start : start + IDS_PER_FILTER])))
-        self._delete_records(rows[~removed])
+        self._delete_records(stored.rows[~removed])
         self._shared.count_change()
-        self._half_removed = ids[:0]
+        self._half_removed, self._half_removed_keys = ids[:0], {}
+
+    def with_half_removed(self, ids: NDArray[np.int64], keys: list[str | None]) -> list[str | None]:
+        """Return the keys of n ids, with those of records that a removal has removed before it failed."""
+        before = self._half_removed_keys
+        return [key or before.get(number) for number, key in zip(ids.tolist(), keys, strict=True)]
 
     def sweep(self, ids: NDArray[np.int64]) -> None:
         """Delete the rows of these records to which no id points: see `MilvusIndex.sweep`."""
@@ -110,7 +124,7 @@ class Writer:
                 strong=True,
             )  # fmt: skip
             written = int_column(found, "row")
-            self._delete_records(written[~np.isin(written, self._reader.rows_of(part, strong=True)[0])])
+            self._delete_records(written[~np.isin(written, self._reader.stored(part, strong=True).rows)])
 
     def _delete_unfinished(self) -> None:
         """Delete the rows of a batch whose `add` has failed."""

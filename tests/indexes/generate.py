@@ -360,6 +360,8 @@ def assert_same_records(found: Encodings, expected: Encodings) -> None:
     uris = [[None] * len(batch) if batch.uris is None else list(batch.uris) for batch in (found, expected)]
     assert uris[0] == uris[1]
     assert _plain(found.attributes) == _plain(expected.attributes)
+    keys = [None if batch.keys is None else list(batch.keys) for batch in (found, expected)]
+    assert keys[0] == keys[1]
 
 
 def _plain(attributes: dict[str, list] | None) -> dict[str, list]:

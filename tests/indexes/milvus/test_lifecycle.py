@@ -18,7 +18,7 @@ from semcut.indexes import (
     NotAnIndexError,
     ServerError,
 )
-from semcut.indexes.milvus import MilvusIndex
+from semcut.indexes.milvus import MilvusIndex, lifecycle
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.shared_rows import shared_collection_name
 from tests.indexes.generate import assert_same_records
@@ -108,7 +108,12 @@ def changed(content: dict, **changes) -> str:
 
 UNREADABLE = "the configuration of .* cannot be read"
 DAMAGES = {
-    "another format": (lambda content: changed(content, format=3), FormatVersionError, "has format 3, this version"),
+    "another format": (lambda content: changed(content, format=4), FormatVersionError, "has format 4, this version"),
+    "keys in the format of an index without": (
+        lambda content: changed(content, config=content["config"] | {"keys": True}),
+        DamagedIndexError,
+        UNREADABLE,
+    ),
     "no text": (lambda content: "", DamagedIndexError, UNREADABLE),
     "cut off": (lambda content: json.dumps(content)[:-9], DamagedIndexError, UNREADABLE),
     "no object": (lambda content: "[1, 2]", DamagedIndexError, UNREADABLE),
@@ -177,6 +182,35 @@ def test_an_interrupted_creation_can_be_repeated(backend, config, batch):
         with pytest.raises(IndexExistsError):
             MilvusIndex.create(backend.uri, config, collection=name)
         assert len(index) == 6
+    MilvusIndex.drop(backend.uri, collection=name)
+
+
+def test_the_format_of_an_index_with_keys_is_refused_by_a_version_that_knows_no_keys(backend, name, config):
+    """An index without keys is written as by earlier versions."""
+    content = config_of(backend, name)
+    assert content["format"] == 2
+    assert "keys" not in content["config"]
+    keyed = backend.take(config.model_copy(update={"keys": True}))
+    assert config_of(backend, keyed)["format"] == 3
+    with MilvusIndex.open(backend.uri, collection=keyed) as index:
+        assert index.config == config.model_copy(update={"keys": True})
+    backend.give_back(keyed)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_interrupted_creation_with_or_without_keys_can_be_repeated_as_the_other(backend, config, first):
+    name = backend.unused()
+    configs = [config.model_copy(update={"keys": keys}) for keys in (first, not first)]
+
+    def fails(server, schema) -> None:
+        raise ServerError("it was interrupted")
+
+    with pytest.MonkeyPatch.context() as patch, refused(ServerError, "it was interrupted"):
+        patch.setattr(lifecycle, "_write_config", fails)
+        MilvusIndex.create(backend.uri, configs[0], collection=name)
+    with MilvusIndex.create(backend.uri, configs[1], collection=name) as index:
+        assert index.config == configs[1]
+        assert len(index) == 0
     MilvusIndex.drop(backend.uri, collection=name)
 
 

@@ -13,10 +13,10 @@ from tests.indexes.generate import assert_same, classified
 CONFIG = IndexConfig(classes=9, bits=64, dim=8)
 
 
-def created(backend, name) -> MilvusIndex | InvalidParameterError:
+def created(backend, name, config: IndexConfig = CONFIG) -> MilvusIndex | InvalidParameterError:
     """Create an index with a partition key, or return the error."""
     try:
-        return MilvusIndex.create(backend.uri, CONFIG, collection=name, partition_key=True)
+        return MilvusIndex.create(backend.uri, config, collection=name, partition_key=True)
     except InvalidParameterError as error:
         return error
 
@@ -28,15 +28,17 @@ def partitioned(backend, name) -> MilvusIndex:
     return index
 
 
-def test_a_partition_key_under_which_records_are_not_found_is_refused(backend):
+@pytest.mark.parametrize("keys", [False, True])
+def test_a_partition_key_under_which_records_are_not_found_is_refused(backend, keys):
     """Milvus 2.3 must refuse; milvus-lite and newer servers must not."""
     name = backend.unused()
-    index = created(backend, name)
+    index = created(backend, name, CONFIG.model_copy(update={"keys": keys}))
     if isinstance(index, InvalidParameterError):
         assert backend.is_server
         assert "wrong partitions" in str(index)
         assert not any(name in there for there in backend.server.call("list_collections"))
     else:
+        assert len(index) == 0
         index.close()
         MilvusIndex.drop(backend.uri, collection=name)
 
