@@ -50,7 +50,7 @@ class BruteForceIndex(SemanticIndex):
             "ids": np.empty(0, np.int64),
         }
         attributes: dict[str, list[Any]] | None = {name: [] for name in config.attributes} or None
-        keys: list[str] | None = [] if config.keys else None
+        keys: list[str] | None = [] if config.string_ids else None
         self._records = Encodings(**columns, uris=[], attributes=attributes, keys=keys)
         self._ids = IdMap()
 

@@ -109,7 +109,7 @@ class IndexConfig(Settings):
             with the default, 1 / 127; a smaller step is more precise if all values are smaller.
         attributes: the type of each attribute that records have, by its name: "bool", "int", "float", "datetime",
             "category" or "categories", see `attributes.attribute_types`. Default: none.
-        keys: whether records have strings as ids, see `keys`. Default False.
+        string_ids: whether records have strings as ids, see `keys`. Default False.
 
     Raises:
         InvalidParameterError: a value is out of range; the message names the field, the value and the range.
@@ -125,7 +125,7 @@ class IndexConfig(Settings):
     stored_features: FeatureType = "float16"
     feature_step: float = Field(default=1 / 127, gt=1e-30, lt=1e30)
     attributes: dict[str, AttributeType] = Field(default={}, max_length=MAX_ATTRIBUTES)
-    keys: bool = False
+    string_ids: bool = False
 
     def __hash__(self) -> int:
         return hash(self.written())
@@ -135,7 +135,7 @@ class IndexConfig(Settings):
 
         Attributes and keys are left out where there are none, since earlier versions of semcut do not know them.
         """
-        return self.model_dump_json(exclude={name for name in ("attributes", "keys") if not getattr(self, name)})
+        return self.model_dump_json(exclude={name for name in ("attributes", "string_ids") if not getattr(self, name)})
 
     @field_validator("attributes", mode="before")
     @classmethod
@@ -216,11 +216,11 @@ class IndexConfig(Settings):
 
     def check_keys(self, encodings: Encodings) -> None:
         """Raise `InvalidEncodingsError` unless records have keys where the index has, and only there."""
-        if self.keys and encodings.keys is None and len(encodings):
+        if self.string_ids and encodings.keys is None and len(encodings):
             raise InvalidEncodingsError("the index has keys: the ids of its records are strings, one for each image")
-        if encodings.keys is not None and not self.keys:
+        if encodings.keys is not None and not self.string_ids:
             raise InvalidEncodingsError(
-                "ids are strings but those of the index are integers: create the index with IndexConfig(keys=True)"
+                "ids are strings but those of the index are integers: create it with IndexConfig(string_ids=True)"
             )
 
 

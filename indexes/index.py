@@ -111,7 +111,7 @@ class SemanticIndex(CellReports):
             LockedError, StorageError: as for `add`.
         """
         self._check_open()
-        wanted = np.unique(ids_or_keys(self.config.keys, ids, self._keys_to_remove))
+        wanted = np.unique(ids_or_keys(self.config.string_ids, ids, self._keys_to_remove))
         if len(wanted):
             self._remove(wanted)
 
@@ -166,7 +166,7 @@ class SemanticIndex(CellReports):
         self.config.check(queries)
         params.check(len(queries), queries.ids is not None)
         selection = selection_given(where, among, self.config.attributes, self.ids)
-        keys = self.keys if self.config.keys else None
+        keys = self.keys if self.config.string_ids else None
         search = diversified(self._search, self._get) if params.diversity else self._search
         if trace is None:
             return search(queries, params, selection, None).reading_with(self.uris, keys)
@@ -203,7 +203,7 @@ class SemanticIndex(CellReports):
         self.config.check(queries)
         params.check(self.config)
         selection = selection_given(where, among, self.config.attributes, self.ids)
-        keys = self.keys if self.config.keys else None
+        keys = self.keys if self.config.string_ids else None
         found = self._search_range(queries, params, selection) if len(queries) else []
         return RangeResult.of(found, self.uris, keys)
 
@@ -244,7 +244,7 @@ class SemanticIndex(CellReports):
             InvalidParameterError: the index has no keys.
             UnknownIdError: as for `remove`.
         """
-        if not self.config.keys:
+        if not self.config.string_ids:
             raise InvalidParameterError("the index has no keys: its ids are integers")
         wanted = self._ids_given(ids)
         found = self._keys(wanted)
@@ -308,4 +308,4 @@ class SemanticIndex(CellReports):
     def _ids_given(self, ids: Any, *, must_exist: bool = True) -> NDArray[np.int64]:
         """Check that the index is open, and read ids or keys as a caller passes them; see `ids_or_keys`."""
         self._check_open()
-        return ids_or_keys(self.config.keys, ids, self._keys, must_exist=must_exist)
+        return ids_or_keys(self.config.string_ids, ids, self._keys, must_exist=must_exist)

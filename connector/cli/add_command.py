@@ -79,7 +79,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
                 named, keys = named + uris, keys + found.ids
         done = add_paths(
             indexed, index, files, lambda: network_encoder(index, link, model, device), progress,
-            copies=opened.config.keys, roots=roots, work=sorted(map(os.path.abspath, images)), given=given,
+            copies=opened.config.string_ids, roots=roots, work=sorted(map(os.path.abspath, images)), given=given,
             keys=keys_by_uri(opened, named, keys or None), dry_run=dry_run,
         )  # fmt: skip
         records = len(opened)

@@ -158,7 +158,7 @@ def index_with_progress(
         raise DataError("there are no images to index")
     keep_freed_memory()
     existed = out.is_dir()
-    chosen = {"attributes": dict(types or {}), "keys": keys is not None}
+    chosen = {"attributes": dict(types or {}), "string_ids": keys is not None}
     unfinished = _unfinished(out, model, device, roots, chosen)
     made = unfinished or _new_index(files, model, out, device, roots, chosen)
     values = {} if listed is None else _values_of(files, *listed)
@@ -249,9 +249,9 @@ def _unfinished(
             connector.close()
             described = ", ".join(f"{name}={kind}" for name, kind in own.items()) or "none"
             raise IndexExistsError(f"{out} is unfinished, and has other attributes: {described}; give the same ones")
-        if config.keys != chosen["keys"]:
+        if config.string_ids != chosen["string_ids"]:
             connector.close()
-            own_ids = "strings, of a list with a column id" if config.keys else "integers"
+            own_ids = "strings, of a list with a column id" if config.string_ids else "integers"
             raise IndexExistsError(f"{out} is unfinished, and its ids are {own_ids}; give the same images")
         print_message(f"{out} is unfinished, with {len(connector.index):,} records: going on with the other files")
         return connector

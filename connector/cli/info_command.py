@@ -39,7 +39,7 @@ def info(index: Path, as_json: bool) -> None:
         **({} if missing is None else {"unfinished": missing}),
         "removed, until compacted": stats.removed,
         "changes so far": version,
-        **({"ids": "strings"} if config.keys else {}),
+        **({"ids": "strings"} if config.string_ids else {}),
         "classes": config.classes,
         "bits": config.bits,
         "dim": config.dim,

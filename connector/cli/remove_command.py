@@ -58,7 +58,7 @@ def remove(
         shown = chosen[: None if as_json else _SHOWN]
         try:
             uris = paths_of(opened.uris(shown), root)
-            keys: list[str] | None = opened.keys(shown) if opened.config.keys else None
+            keys: list[str] | None = opened.keys(shown) if opened.config.string_ids else None
         except DamagedIndexError:  # records that are damaged can be removed, too
             uris, keys = [None] * len(shown), None
         if not dry_run:

@@ -41,7 +41,7 @@ def verify(index: Path, as_json: bool) -> None:
     with contextlib.suppress(StorageError):  # an index that cannot be opened is damaged, which is listed already
         store = Store.open(index)
         missing = unfinished(index, len(store.snapshot))
-        if store.config.keys:
+        if store.config.string_ids:
             keys = [_keys_of(store, damage) for damage in found]
         store.close()
         if missing is not None:

@@ -62,8 +62,8 @@ class FileShape:
         """
         own: dict[str, Any] = {"classes": self.classes, "bits": self.bits, "dim": self.dim}
         if self.config is not None:
-            own = {name: getattr(self.config, name) for name in IndexConfig.model_fields}
-        changed = own | {"attributes": dict(self.attributes), "keys": self.keys}
+            own = dict(self.config)
+        changed = own | {"attributes": dict(self.attributes), "string_ids": self.keys}
         return self.config if self.config is not None and changed == own else IndexConfig(**changed)
 
     def batch_rows(self) -> int:

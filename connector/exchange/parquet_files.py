@@ -93,7 +93,7 @@ def write_parquet(index: SemanticIndex, path: Path, network: Mapping[str, Any] |
 def _schema(config: IndexConfig) -> Any:
     feature = pa.float16() if config.stored_features == "float16" else pa.float32()
     columns = [
-        pa.field("ids", pa.string() if config.keys else pa.int64(), nullable=False),
+        pa.field("ids", pa.string() if config.string_ids else pa.int64(), nullable=False),
         pa.field("uris", pa.string()),
     ]
     if config.stored_probabilities < config.classes:

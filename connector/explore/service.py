@@ -113,7 +113,7 @@ class ExploreService:
             images=self._images.available,
             cutoff=self._defaults.cutoff,
             ranking=self._defaults.ranking,
-            keys=config.keys,
+            keys=config.string_ids,
             attributes={name: str(kind) for name, kind in config.attributes.items()},
             comparable=is_feasible(self._index, stats.records),
             version=version,
@@ -140,7 +140,7 @@ class ExploreService:
         """Return what names a record, as an index takes it."""
         if isinstance(record, int):
             return [record]
-        if not self._index.config.keys:
+        if not self._index.config.string_ids:
             raise UnknownIdError(f"there is no record {shown(record)}: the ids of this index are integers")
         return [record]
 

@@ -42,7 +42,7 @@ def target_ids(files: IndexedFiles, uris: Sequence[str]) -> dict[str, int]:
     """
     ids = files.ids
     new = [uri for uri in uris if uri not in ids]
-    if files.index.config.keys:
+    if files.index.config.string_ids:
         fresh = ids_of([files.keys[uri] for uri in new]).tolist()
         return {uri: ids[uri] for uri in uris if uri in ids} | dict(zip(new, fresh, strict=True))
     free = files.index.next_id()

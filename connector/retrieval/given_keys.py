@@ -38,7 +38,7 @@ def keys_by_uri(index: SemanticIndex, uris: Sequence[str], given: Any) -> dict[s
     keys = keys_given(given)
     if len(keys) != len(uris):
         raise InvalidParameterError(f"there are {len(keys):,} keys and {len(uris):,} files: give one for each file")
-    if not index.config.keys:
+    if not index.config.string_ids:
         raise InvalidParameterError(
             f"files have ids that are strings, such as {shown(keys[0])}, but the ids of the index are integers: leave "
             "them out, or make an index with them"
@@ -65,7 +65,7 @@ def require_keys(files: IndexedFiles, new: Sequence[str]) -> None:
         InvalidEncodingsError: the record of a file has another key.
         DuplicateIdError: another record has the key of a new file.
     """
-    if not files.index.config.keys:
+    if not files.index.config.string_ids:
         return
     if without := [uri for uri in new if uri not in files.keys]:
         raise DataError(
@@ -90,7 +90,7 @@ def require_keys(files: IndexedFiles, new: Sequence[str]) -> None:
 
 def refuse_folder(index: SemanticIndex) -> None:
     """Raise `DataError` if the ids of an index are strings: the files of a folder have none."""
-    if index.config.keys:
+    if index.config.string_ids:
         raise DataError(
             "the ids of the index are strings, which files of a folder do not have: use `semcut add` with a list that "
             "gives them, and `semcut remove`"

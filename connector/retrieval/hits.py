@@ -51,7 +51,7 @@ def hits_of(
     values_of = index.attributes(found) if index.config.attributes else {}
     rows = zip(*values_of.values(), strict=True) if values_of else ((),) * len(found)
     named = {record: dict(zip(values_of, row, strict=True)) for record, row in zip(found.tolist(), rows, strict=True)}
-    keys_of = dict(zip(found.tolist(), index.keys(found), strict=True)) if index.config.keys else {}
+    keys_of = dict(zip(found.tolist(), index.keys(found), strict=True)) if index.config.string_ids else {}
     columns = (result.ids, result.distances, result.relevance, result.scores, result.hamming, result.filled)
     return [
         [

@@ -86,7 +86,7 @@ class Connector:
         keep_network: bool = False,
         engine: EngineName = "auto",
         attributes: Mapping[str, AttributeType] | None = None,
-        keys: bool = False,
+        string_ids: bool = False,
     ) -> Self:
         """Create an empty index for the encodings of a network.
 
@@ -99,7 +99,7 @@ class Connector:
             keep_network: whether to copy the network into the directory of the index, which then needs no other.
             engine: engine that scans the index, see `FaissIndex.create`.
             attributes: the type of each attribute that images have, by its name, see `IndexConfig.attributes`.
-            keys: whether the ids of records are strings, which `add_files` is given.
+            string_ids: whether the ids of records are strings, which `add_files` is given as keys.
 
         Raises:
             CheckpointError: the directory `model` holds no usable network.
@@ -111,7 +111,7 @@ class Connector:
         place = None if path is None else path_given("path", path)
         folders = roots_given("roots", roots)
         device_named(device)
-        chosen = {"attributes": attribute_types_given(attributes), "keys": flag_given("keys", keys)}
+        chosen = {"attributes": attribute_types_given(attributes), "string_ids": flag_given("string_ids", string_ids)}
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
         index = create_empty(place, encoder.index_config().model_copy(update=chosen), engine)

@@ -223,7 +223,7 @@ class IndexedFiles:
             before = [uri for uri, record in zip(names, old.tolist(), strict=True) if ids.get(uri) == record]
             known.void(self._number + 1, before)
             attributes = self.given.of_records(self.former, encodings.ids, uris)
-            keys = self._keys_of(encodings.ids, uris) if self.index.config.keys else None
+            keys = self._keys_of(encodings.ids, uris) if self.index.config.string_ids else None
             batch = replace(encodings, uris=list(uris), attributes=attributes, keys=keys, any_mass=True)
             change = self.index.upsert if len(old) and set(old.tolist()) <= set(replaced) else self.index.add
             change(batch)

@@ -28,7 +28,7 @@ def ids_written(index: SemanticIndex, texts: Sequence[str]) -> NDArray[np.int64]
     """
     if not texts:
         return np.empty(0, np.int64)
-    if index.config.keys:
+    if index.config.string_ids:
         unknown = [text for text, known in zip(texts, index.contains(list(texts)).tolist(), strict=True) if not known]
         if unknown:
             named = ", ".join(map(shown, unknown[:5]))

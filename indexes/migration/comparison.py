@@ -209,6 +209,6 @@ def _differing_ids(batch: Encodings, found: Encodings) -> NDArray[np.int64]:
 def _some(source: SemanticIndex, ids: NDArray[np.int64]) -> str:
     """Return the first ids as text, by their keys in the source if it has keys."""
     first = ids[:_IDS_SHOWN]
-    keys = source._keys(first) if source.config.keys else [None] * len(first)
+    keys = source._keys(first) if source.config.string_ids else [None] * len(first)
     names = [str(number) if key is None else shown(key) for number, key in zip(first.tolist(), keys, strict=True)]
     return ", ".join(names) + (", ..." if len(ids) > _IDS_SHOWN else "")

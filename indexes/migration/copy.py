@@ -107,7 +107,7 @@ class Migration:
         header |= {"version": self._version, "records": self._size}
         if source.config.attributes:
             header["attributes"] = source.config.attributes
-        if source.config.keys:
+        if source.config.string_ids:
             header["keys"] = True
         self._resumed = journal.header is not None
         if self._resumed:

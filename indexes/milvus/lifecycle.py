@@ -160,7 +160,7 @@ def read_schema(server: ServerConnection, name: str) -> Schema:
 
 
 def _format_of(config: IndexConfig) -> int:
-    return KEYED if config.keys else FORMAT_VERSION
+    return KEYED if config.string_ids else FORMAT_VERSION
 
 
 def _write_config(server: ServerConnection, schema: Schema) -> None:
@@ -235,7 +235,7 @@ def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
             codes=np.zeros((classes, schema.config.bits // 8), np.uint8),
             features=np.zeros((classes, schema.config.dim), np.float32),
             ids=np.arange(classes),
-            keys=[f"{number}" for number in range(classes)] if schema.config.keys else None,
+            keys=[f"{number}" for number in range(classes)] if schema.config.string_ids else None,
         )
         server.call("upsert", schema.name, schema.rows(records, 0)[0])
     found = [server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)]

@@ -175,7 +175,7 @@ class Reader:
             )  # fmt: skip
             found = to_ids(int_column(rows, "id"))
             with _damaged():
-                return found, int_column(rows, "row"), read_keys(rows, found) if schema.config.keys else []
+                return found, int_column(rows, "row"), read_keys(rows, found) if schema.config.string_ids else []
 
         slices = [wanted[start : start + IDS_PER_FILTER] for start in range(0, len(wanted), IDS_PER_FILTER)]
         parts = self._concurrently(find, slices)
@@ -192,7 +192,7 @@ class Reader:
             hidden |= (result >= first) & (result <= last)
         visible = np.where(hidden, -1, result)
         keys: list[str | None] = [None] * len(ids)
-        if schema.config.keys:
+        if schema.config.string_ids:
             key_of = {number: key for part in parts for number, key in zip(part[0].tolist(), part[2], strict=True)}
             keys = [key_of[number] if row >= 0 else None for number, row in zip(ids.tolist(), visible, strict=True)]
         return StoredIds(result, visible, keys)
@@ -296,7 +296,7 @@ def _joined(parts: list[Encodings], config: IndexConfig) -> Encodings:
             features=np.empty((0, config.dim), np.float32),
             ids=np.empty(0, np.int64),
             attributes={name: [] for name in config.attributes} or None,
-            keys=[] if config.keys else None,
+            keys=[] if config.string_ids else None,
         )
     whole = Encodings.concatenate(parts)
     if all(part.uris is None for part in parts):

@@ -119,7 +119,7 @@ class Schema:
     @property
     def key_field(self) -> list[str]:
         """The field of the keys; none if the index has no keys."""
-        return [KEY] if self.config.keys else []
+        return [KEY] if self.config.string_ids else []
 
     @property
     def metric(self) -> str:
@@ -155,7 +155,7 @@ class Schema:
         options: dict[str, Any] = {"num_partitions": _PARTITIONS} if self.partition_key else {}
         flags: Scalar = ("flags", DataType.INT8, {})
         uri: Scalar = ("uri", DataType.VARCHAR, {"max_length": MAX_URI})
-        chosen = [*key_fields(config.keys), *attribute_fields(config.attributes)]
+        chosen = [*key_fields(config.string_ids), *attribute_fields(config.attributes)]
         scalars: list[Scalar] = [
             ("id", DataType.INT64, {"is_primary": True}),
             ("row", DataType.INT64, {}),
@@ -239,7 +239,7 @@ class Schema:
             "dominant": encodings.probabilities.argmax(axis=1).tolist(),
             "flags": flags.astype(int).tolist(),
         }
-        chosen = {KEY: encodings.keys} if config.keys else {}
+        chosen = {KEY: encodings.keys} if config.string_ids else {}
         chosen |= stored_fields(config.attributes, encodings.attributes, count)
         code = self.query_codes(encodings.codes)
         uri = ["" if uri is None else uri for uri in uris]
@@ -286,7 +286,7 @@ class Schema:
             ids=ids,
             uris=uris if any(uri is not None for uri in uris) else None,
             attributes=read_attributes(self.config.attributes, rows),
-            keys=read_keys(rows, ids) if self.config.keys else None,
+            keys=read_keys(rows, ids) if self.config.string_ids else None,
             any_mass=True,
         )
 

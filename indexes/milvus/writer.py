@@ -98,7 +98,7 @@ class Writer:
         stored = self._reader.stored(ids, strong=True)
         removed = np.isin(ids, self._half_removed) & (stored.rows < 0)
         refuse_unknown(ids[~removed], stored.visible[~removed])
-        if self._schema.config.keys:
+        if self._schema.config.string_ids:
             keys = self.with_half_removed(ids, stored.keys)
             self._half_removed_keys = dict(zip(ids.tolist(), keys, strict=True))
         self._half_removed = ids

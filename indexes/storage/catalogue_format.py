@@ -89,7 +89,7 @@ class Committed(NamedTuple):
 
 def format_of(config: IndexConfig) -> int:
     """Return the version in which an index of this configuration is written."""
-    return EXTENDED if config.attributes or config.keys else FORMAT_VERSION
+    return EXTENDED if config.attributes or config.string_ids else FORMAT_VERSION
 
 
 def schema(version: int) -> str:

@@ -76,7 +76,7 @@ class Spec(NamedTuple):
 
 def names_of(config: IndexConfig) -> tuple[str, ...]:
     """Return the names of the columns of an index, in the order of `NAMES`."""
-    return (*_ALWAYS, *(_OF_ATTRIBUTES if config.attributes else ()), *(_OF_KEYS if config.keys else ()))
+    return (*_ALWAYS, *(_OF_ATTRIBUTES if config.attributes else ()), *(_OF_KEYS if config.string_ids else ()))
 
 
 def specs(config: IndexConfig) -> dict[str, Spec]:
@@ -99,7 +99,7 @@ def specs(config: IndexConfig) -> dict[str, Spec]:
     if types := config.attributes:
         found["attributes"] = Spec(np.dtype("u1"), (row_dtype(types).itemsize,), types=types)
         found["vocabulary"] = Spec(np.dtype("u1"), (), 1 << 16, types=types)
-    if config.keys:
+    if config.string_ids:
         found["key_ends"] = Spec(np.dtype("<i8"), ())
         found["key_bytes"] = Spec(np.dtype("u1"), (), 1 << 16)
     return found

@@ -292,7 +292,7 @@ def test_an_empty_index_is_announced(page: Page, serve: Callable[[ExploreService
 
 
 def test_a_record_is_found_by_its_key_and_shown_with_it(page: Page, serve: Callable[[ExploreService], str]) -> None:
-    config = IndexConfig(classes=4, bits=32, dim=16, keys=True)
+    config = IndexConfig(classes=4, bits=32, dim=16, string_ids=True)
     keys = ["a/b%2F c&d.jpg", "<b>7</b>", "7", "x" * 300]
     index = FaissIndex.create(None, config)
     index.add(replace(classified(np.random.default_rng(0), config, len(keys)), ids=keys))

@@ -135,7 +135,7 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "SemanticHashNet.backbone_outputs.images": torch.zeros(2, 3, 16, 16), "ImageSet.files": few.files,
         "average_precision.right": ranked > 0, "RecordLabels.labels": labels.labels, "label_sets": None,
         "labels_of_images.images": few, "where": None, "among": None, "attributes": {},
-        "keys": None, "Connector.create.keys": True, "list_images.ids": False,
+        "keys": None, "Connector.create.string_ids": True, "list_images.ids": False,
         "compare.config": opened.index.config,
         "Connector.index": FaissIndex.create(None, encoder.index_config()),
         "code_average_precision.queries": batch.codes, "hamming_all_pairs.queries": batch.codes,

@@ -31,7 +31,7 @@ from semcut.indexes.storage.verify import verify_path
 from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import PROPERTY, assert_same, assert_same_records, classified, filled
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=4, keys=True)
+CONFIG = IndexConfig(classes=4, bits=32, dim=4, string_ids=True)
 PLAIN = IndexConfig(classes=4, bits=32, dim=4)
 KEYS = ["a", "\u00e9/\n.jpg", str(uuid.UUID(int=7)), "0", " ", "x" * 1000]
 

@@ -13,7 +13,7 @@ from semcut import FaissIndex, IndexConfig
 from tests.command import semcut
 from tests.indexes.generate import classified
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=16, keys=True)
+CONFIG = IndexConfig(classes=4, bits=32, dim=16, string_ids=True)
 KEYS = ["a/b%2F.jpg", "7", "-1", "\x1b]0;x\x07\n\u202e", "<b>&", *(f"photo {number}" for number in range(35))]
 
 
@@ -67,7 +67,7 @@ def test_a_key_that_is_not_there_is_one_sentence_and_nothing_is_removed(given, m
 
 @pytest.mark.parametrize("given", ["a", "-1", "1.5", "\u0661", "9223372036854775808", "1" * 5000, ""])
 def test_text_for_an_index_with_integers_is_one_sentence(given, tmp_path):
-    config = CONFIG.model_copy(update={"keys": False})
+    config = CONFIG.model_copy(update={"string_ids": False})
     with FaissIndex.create(tmp_path / "index", config) as made:
         made.add(classified(np.random.default_rng(0), config, 3))
     done = semcut("remove", "index", f"--id={given}", "--id=1", cwd=tmp_path, status=1)

@@ -26,7 +26,7 @@ from tests.indexes.generate import PROPERTY, assert_same_records, classified
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=4, keys=True)
+CONFIG = IndexConfig(classes=4, bits=32, dim=4, string_ids=True)
 HARD = ["a", "\u00e9/\n%2F.jpg", "0", " ", "\x1b]0;x\x07", "x" * 1000, "\U0001f600", "-1"]
 
 
@@ -71,19 +71,19 @@ def test_the_column_of_ids_decides_for_an_export_that_was_changed(tmp_path):
         pq.write_table(table.set_column(0, "ids", ids), tmp_path / "y.parquet")
         import_encodings(tmp_path / "y.parquet", tmp_path / f"{ids.type}")
     with FaissIndex.open(tmp_path / "int64") as index:
-        assert index.config == CONFIG.model_copy(update={"keys": False})
+        assert index.config == CONFIG.model_copy(update={"string_ids": False})
         assert index.ids().tolist() == [5, 6, 7]
     assert sorted(read(tmp_path / "string").keys) == ["5", "6", "7"]
 
 
 def test_metadata_that_claim_keys_do_not_make_any(tmp_path):
     arrays = {name: one.tolist() for name, one in columns(records(5)).items()}
-    config = json.dumps({"classes": 30, "bits": 64, "dim": 6, "keys": True})
+    config = json.dumps({"classes": 30, "bits": 64, "dim": 6, "string_ids": True})
     metadata = {"semcut.format": "1", "semcut.config": config}
     pq.write_table(pa.table(arrays).replace_schema_metadata(metadata), tmp_path / "x.parquet")
     import_encodings(tmp_path / "x.parquet", tmp_path / "index")
     with FaissIndex.open(tmp_path / "index") as index:
-        assert not index.config.keys
+        assert not index.config.string_ids
 
 
 WRITTEN: dict[str, Any] = {

@@ -21,7 +21,7 @@ from semcut.connector.explore.service import ExploreService
 from tests.connector.explore.conftest import client_of
 from tests.indexes.generate import classified
 
-CONFIG = IndexConfig(classes=4, bits=32, dim=16, keys=True)
+CONFIG = IndexConfig(classes=4, bits=32, dim=16, string_ids=True)
 KEYS = [
     "a/b/../c.jpg", "%2F", "100%", "a b+c&key=d#e", "?x", "7", " ", "\u00e9\U0001f600", "a\nb", "\x1b[31m", "</script>",
     "x" * 1000, "\\", '"', ".", "..",

@@ -43,7 +43,7 @@ def listed(place: Path, ids: dict[int, Any], name: str = "list.jsonl") -> str:
 def held(place: Path) -> dict[str, str]:
     """Return the key of each photo."""
     with FaissIndex.open(place / "index", engine="faiss") as index:
-        assert index.config.keys
+        assert index.config.string_ids
         return dict(zip(map(str, index.uris(index.ids())), index.keys(index.ids()), strict=True))
 
 
@@ -79,7 +79,7 @@ def test_a_list_without_ids_makes_an_index_with_integers(place, model):
     for ids in ({0: None, 1: None}, {0: "", 1: ""}):
         semcut("index", listed(place, ids), "--model", model.path, "--out", "index", cwd=place)
         with FaissIndex.open(place / "index") as index:
-            assert not index.config.keys
+            assert not index.config.string_ids
             assert index.ids().tolist() == [0, 1]
         shutil.rmtree(place / "index")
     done = semcut("search", "index", "photos/1.png", "--json", cwd=place, status=1)
@@ -174,7 +174,7 @@ def test_a_folder_is_not_brought_in_step_with_keys(more, indexed, model):
 
 def test_an_interrupted_index_goes_on_with_the_same_keys(place, model):
     name = listed(place, {n: f"key {n}" for n in range(6)})
-    with Connector.create(place / "index", model.path, keys=True, roots=[place / "photos"]) as connector:
+    with Connector.create(place / "index", model.path, string_ids=True, roots=[place / "photos"]) as connector:
 
         def stop(done: int, total: int) -> None:
             raise KeyboardInterrupt
@@ -188,7 +188,7 @@ def test_an_interrupted_index_goes_on_with_the_same_keys(place, model):
 
 
 def test_an_unfinished_index_with_other_ids_is_not_gone_on_with(place, model):
-    Connector.create(place / "index", model.path, keys=True, roots=[place / "photos"]).close()
+    Connector.create(place / "index", model.path, string_ids=True, roots=[place / "photos"]).close()
     done = semcut(
         "index", listed(place, {0: None, 1: None}), "--model", model.path, "--out", "index", cwd=place, status=1
     )
@@ -197,7 +197,7 @@ def test_an_unfinished_index_with_other_ids_is_not_gone_on_with(place, model):
 
 def test_a_connector_takes_and_returns_keys(place, model):
     files = [place / f"photos/{n}.png" for n in range(4)]
-    with Connector.create(None, model.path, keys=True) as connector:
+    with Connector.create(None, model.path, string_ids=True) as connector:
         assert connector.add_files(files, keys=KEYS).added == 4
         assert connector.add_files(files).known == 4
         assert connector.index.keys(connector.ids_of(files)) == KEYS

@@ -34,7 +34,7 @@ from tests.indexes.milvus.test_index_contract import shared
 from tests.indexes.test_keys import CONFIG, KEYS, PLAIN, records
 from tests.thorough import examples
 
-WITH_ATTRIBUTES = IndexConfig(classes=4, bits=40, dim=2, attributes=ATTRIBUTES, keys=True)
+WITH_ATTRIBUTES = IndexConfig(classes=4, bits=40, dim=2, attributes=ATTRIBUTES, string_ids=True)
 
 globals().update(shared(test_keys))
 
@@ -114,7 +114,7 @@ def test_any_key_comes_back_as_it_was(backend, make, kind):
 
 
 def test_an_index_of_keys_answers_as_one_of_integers(make):
-    index, plain = make(WITH_ATTRIBUTES), BruteForceIndex(WITH_ATTRIBUTES.model_copy(update={"keys": False}))
+    index, plain = make(WITH_ATTRIBUTES), BruteForceIndex(WITH_ATTRIBUTES.model_copy(update={"string_ids": False}))
     batch = some(WITH_ATTRIBUTES, [f"image {number}" for number in range(60)], 0)
     index.add(batch)
     filled(plain, [replace(batch, ids=ids_of(batch.keys), keys=None)])
@@ -254,6 +254,6 @@ def test_a_key_that_another_program_has_written_is_an_error(make, changed):
 
 def test_an_index_with_keys_has_one_field_less_for_attributes(backend):
     types = {f"a{number}": "int" for number in range(55)}
-    config = IndexConfig(classes=3, bits=32, dim=2, attributes=types, keys=True)
+    config = IndexConfig(classes=3, bits=32, dim=2, attributes=types, string_ids=True)
     with pytest.raises(InvalidParameterError, match="there are 55 attributes, but at most 54 fit on Milvus"):
         MilvusIndex.create(backend.uri, config, collection=backend.unused())

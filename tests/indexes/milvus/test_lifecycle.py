@@ -110,7 +110,7 @@ UNREADABLE = "the configuration of .* cannot be read"
 DAMAGES = {
     "another format": (lambda content: changed(content, format=4), FormatVersionError, "has format 4, this version"),
     "keys in the format of an index without": (
-        lambda content: changed(content, config=content["config"] | {"keys": True}),
+        lambda content: changed(content, config=content["config"] | {"string_ids": True}),
         DamagedIndexError,
         UNREADABLE,
     ),
@@ -189,18 +189,18 @@ def test_the_format_of_an_index_with_keys_is_refused_by_a_version_that_knows_no_
     """An index without keys is written as by earlier versions."""
     content = config_of(backend, name)
     assert content["format"] == 2
-    assert "keys" not in content["config"]
-    keyed = backend.take(config.model_copy(update={"keys": True}))
+    assert "string_ids" not in content["config"]
+    keyed = backend.take(config.model_copy(update={"string_ids": True}))
     assert config_of(backend, keyed)["format"] == 3
     with MilvusIndex.open(backend.uri, collection=keyed) as index:
-        assert index.config == config.model_copy(update={"keys": True})
+        assert index.config == config.model_copy(update={"string_ids": True})
     backend.give_back(keyed)
 
 
 @pytest.mark.parametrize("first", [False, True])
 def test_an_interrupted_creation_with_or_without_keys_can_be_repeated_as_the_other(backend, config, first):
     name = backend.unused()
-    configs = [config.model_copy(update={"keys": keys}) for keys in (first, not first)]
+    configs = [config.model_copy(update={"string_ids": keys}) for keys in (first, not first)]
 
     def fails(server, schema) -> None:
         raise ServerError("it was interrupted")

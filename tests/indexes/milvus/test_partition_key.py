@@ -32,7 +32,7 @@ def partitioned(backend, name) -> MilvusIndex:
 def test_a_partition_key_under_which_records_are_not_found_is_refused(backend, keys):
     """Milvus 2.3 must refuse; milvus-lite and newer servers must not."""
     name = backend.unused()
-    index = created(backend, name, CONFIG.model_copy(update={"keys": keys}))
+    index = created(backend, name, CONFIG.model_copy(update={"string_ids": keys}))
     if isinstance(index, InvalidParameterError):
         assert backend.is_server
         assert "wrong partitions" in str(index)

@@ -27,7 +27,7 @@ from semcut.indexes.storage.directory import CATALOGUE
 from semcut.indexes.storage.verify import verify_path
 from tests.indexes.generate import ATTRIBUTES, classified
 
-CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3, attributes=ATTRIBUTES, keys=True)
+CONFIG = IndexConfig(classes=5, bits=64, dim=4, stored_probabilities=3, attributes=ATTRIBUTES, string_ids=True)
 RECORDS = 300
 INTEGERS = (0, 1, -1, 2, 127, 255, 299, 300, 2**31 - 1, -(2**31), 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -0.5, 1.5, 0.95, 5e-324, 1e-30, 1e30, 3e38, 1e308, float("inf"), float("-inf"), float("nan"))

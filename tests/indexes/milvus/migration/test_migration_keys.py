@@ -16,7 +16,7 @@ from semcut.indexes.milvus.connection import ServerConnection
 from tests.indexes.generate import assert_same, assert_same_records
 from tests.indexes.milvus.migration.command import CONFIG, all_of, error_of, records, report_of
 
-KEYED = CONFIG.model_copy(update={"keys": True})
+KEYED = CONFIG.model_copy(update={"string_ids": True})
 ODD = ['a"b', "a'b", "\\", "\n", "\N{GRINNING FACE}" * 1000, "e\u0301", "\u00e9", "x" * 1000, "1", " "]
 
 
@@ -105,9 +105,9 @@ def test_a_target_without_keys_is_another_configuration(source, collection, uri,
 def test_the_journal_of_an_index_without_keys_is_that_of_another_source(tmp_path):
     """A journal of an index without keys names none, as those of earlier versions."""
     for config, other in ((CONFIG, KEYED), (KEYED, CONFIG)):
-        path = tmp_path / f"journal {config.keys}"
+        path = tmp_path / f"journal {config.string_ids}"
         Migration(*(FaissIndex.create(None, config) for _ in range(2)), Journal(path), ("a", "b"))
-        assert (b"keys" in path.read_bytes()) == config.keys
+        assert (b"keys" in path.read_bytes()) == config.string_ids
         source, target = (FaissIndex.create(None, other) for _ in range(2))
         with pytest.raises(SourceChangedError):
             Migration(source, target, Journal(path), ("a", "b"))
