@@ -1,6 +1,7 @@
-"""`semcut evaluate`: measures retrieval quality by labels, and what a search costs.
+"""`semcut evaluate`: measures retrieval quality by labels or by ground truth, and what a search costs.
 
-With a protocol, the command also compares all rankings of the paper at several cutoffs.
+With a protocol, the command also compares all rankings of the paper at several cutoffs. What it does with ground truth
+is in `ground_truth_report`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from semcut.connector.cli.ground_truth_report import TruthSource, evaluate_ground_truth, ground_truth_option
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, SOURCE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     help="Labels of the records: a list, or other labelled images, with the paths that were indexed.  [default: the "
     "class of a record is the folder of its file]",
 )  # fmt: skip
+@ground_truth_option
 @limit_option
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")
@@ -57,8 +60,8 @@ if TYPE_CHECKING:
 @where_option
 @json_option
 def evaluate(
-    index: Path, queries: str, labels: str | None, limit: int | None, protocol: ProtocolName | None, seed: int,
-    model: Path | None, device: str, as_json: bool, **settings: Any,
+    index: Path, queries: str, labels: str | None, ground_truth: TruthSource | None, limit: int | None,
+    protocol: ProtocolName | None, seed: int, model: Path | None, device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Measure how well INDEX answers labelled QUERIES.
 
@@ -66,10 +69,21 @@ def evaluate(
     or shards with labels. A record is right if it shares a label with the query. Prints mAP, precision and the share of
     the index that was scanned. With --protocol, QUERIES is the data set that the network was trained on and the index
     was made from; the command checks that, and also compares all rankings at several cutoffs.
+
+    With --ground-truth, for collections in which the same thing is to be found, QUERIES are the images that were
+    indexed. Prints mAP of the index and of comparisons with every record.
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
 
+    if ground_truth is not None:
+        others = {"labels": labels, "limit": limit, "protocol": protocol, "where": settings.pop("where")}
+        for name, value in others.items():
+            if value is not None:
+                raise click.UsageError(f"--ground-truth determines queries and right records: leave out --{name}")
+        with Connector.open(index, model, device=device) as connector:
+            evaluate_ground_truth(connector, queries, ground_truth, as_json=as_json, **settings)
+        return
     if protocol is not None and labels is not None:
         raise click.UsageError("--protocol determines the labels of the records: leave out --labels")
     if protocol is not None and settings["where"] is not None:

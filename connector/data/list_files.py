@@ -27,12 +27,13 @@ from semcut.connector.data.class_names import label_names
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
 from semcut.connector.data.listed_attributes import ListedAttributes
 from semcut.connector.data.listed_ids import ID, ListedIds
+from semcut.connector.data.text_lines import TextLines
 from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import open_binary
 
-MAX_LIST_BYTES, MAX_ROWS, MAX_ROW_BYTES = 1 << 28, 2_000_000, 1 << 20
-"""The largest list, its largest number of rows, and the most bytes of one row."""
+MAX_LIST_BYTES, MAX_ROWS = 1 << 28, 2_000_000
+"""The largest list, and its largest number of rows."""
 
 _MOST_PATH = 4096
 """Bytes of the longest path that Linux opens."""
@@ -99,7 +100,7 @@ def read_list(source: str, attributes: Mapping[str, AttributeType] | None = None
     found = ImageList(source, listed=ListedAttributes(attributes or {}), ids=ListedIds() if ids else None)
     try:
         with open_binary(path, max_bytes=MAX_LIST_BYTES, follow=True) as stream:
-            lines = _Lines(source, stream)
+            lines = TextLines(f"the list {source}", stream)
             _find_files(found, os.path.abspath(path.parent), _rows(found, lines))
     except OSError as error:
         raise DataError(f"cannot read the list {source}: {error.strerror or error}") from None
@@ -124,45 +125,17 @@ def list_paths(source: str, stream: IO[bytes]) -> Iterator[str]:
         DataError: as for `read_list`.
     """
     found = ImageList(source)
-    for count, (_, path, *_) in enumerate(_rows(found, _Lines(source, stream))):
+    for count, (_, path, *_) in enumerate(_rows(found, TextLines(f"the list {source}", stream))):
         _require_rows(found, count)
         if _is_path(path):
             yield path
 
 
-class _Lines:
-    """The lines of a text in UTF-8; a row, which may have several lines of CSV, is bounded.
-
-    Attributes:
-        number: number of the latest line, from 1.
-        row_bytes: bytes since the latest row began; set to 0 by the reader of rows.
-    """
-
-    def __init__(self, name: str, stream: IO[bytes]) -> None:
-        self._name, self._stream = name, stream
-        self.number = self.row_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._stream.readline(MAX_ROW_BYTES + 1):
-            self.number += 1
-            self.row_bytes += len(line)
-            if self.row_bytes > MAX_ROW_BYTES:
-                raise self.error(f"has a row of more than {MAX_ROW_BYTES:,} bytes")
-            try:
-                yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise self.error("is not text in UTF-8") from None
-
-    def error(self, what: str) -> DataError:
-        """Return an error about the latest line."""
-        return DataError(f"cannot read the list {self._name}: line {self.number:,} {what}")
-
-
-def _rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+def _rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:
     return _csv_rows(found, lines) if found.name.lower().endswith(".csv") else _json_rows(found, lines)
 
 
-def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+def _csv_rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:
     rows = csv.reader(iter(lines), strict=True)
     try:
         columns = found.columns = [name.strip() for name in next(rows, [])]
@@ -187,7 +160,7 @@ def _csv_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
         raise lines.error(f"is no CSV ({error})") from None
 
 
-def _json_rows(found: ImageList, lines: _Lines) -> Iterator[_Row]:
+def _json_rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:
     first = True
     for line in lines:
         lines.row_bytes = 0

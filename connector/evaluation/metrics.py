@@ -4,11 +4,15 @@ Many records have the same short code, so a ranking by Hamming distance is a lis
 precision depends on the order inside the groups, by one or two points of mAP. `tied_average_precision` is the mean over
 all these orders, so it depends only on the distances.
 
-Both functions divide by a number that the caller gives: for AP@all the number of all right records, found or not; for
+`trapezoid_average_precision` is what the programs of Oxford 5k and of Holidays compute: the area under the line that
+joins the points of precision and recall. It is never above the usual one, which is the area under steps.
+
+All functions divide by a number that the caller gives: for AP@all the number of all right records, found or not; for
 AP@k the smaller of that number and k.
 
 Source: McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
-Scores" (ECIR 2008).
+Scores" (ECIR 2008). The trapezoid rule: Philbin, Chum, Isard, Sivic and Zisserman, "Object retrieval with large
+vocabularies and fast spatial matching" (CVPR 2007), program `compute_ap`.
 """
 
 from __future__ import annotations
@@ -42,6 +46,29 @@ def average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> 
     places = np.arange(1, right.shape[1] + 1)
     precision = np.cumsum(right, axis=1) / places
     total: NDArray[np.float64] = np.where(right, precision, 0).sum(axis=1) / relevant
+    return total
+
+
+def trapezoid_average_precision(right: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the average precision of every query by the trapezoid rule.
+
+    Each right result adds the mean of the precision before it and the precision with it; before the first result, the
+    precision is 1.
+
+    Args:
+        right, relevant: as for `average_precision`; without results that are ignored.
+
+    Returns:
+        (nq,) float64.
+
+    Raises:
+        InvalidParameterError: an array has another dtype or shape, or a number is out of range.
+    """
+    right = array_of("right", right, "b", (None, None))
+    relevant = integers_given("relevant", relevant, 1, MAX_RECORDS, (len(right),))
+    precision = np.cumsum(right, axis=1) / np.arange(1, right.shape[1] + 1)
+    before = np.concatenate([np.ones((len(right), 1)), precision[:, :-1]], axis=1)[:, : right.shape[1]]
+    total: NDArray[np.float64] = np.where(right, (precision + before) / 2, 0).sum(axis=1) / relevant
     return total
 
 

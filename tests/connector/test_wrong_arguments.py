@@ -56,7 +56,7 @@ from tests.indexes.test_wrong_values import WRONG
 from tests.thorough import THOROUGH
 
 MODULES = ("data.labels", "data.protocols", "data.sources", "evaluation.evaluate", "evaluation.hash_code_quality",
-           "evaluation.metrics", "evaluation.rankings")  # fmt: skip
+           "evaluation.metrics", "evaluation.rankings", "ground_truth.read_truth")  # fmt: skip
 """Rooms of `semcut.connector` whose public functions programs call by the names of the modules."""
 
 RESULTS = (Hit, Evaluation, ClassFigures, Comparison, RankingFigures, Protocol, ProtocolSplit)
@@ -133,7 +133,9 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "train.images": few, "Checkpoint.save.weights": model.net.state_dict(), "ImageSet.skipped": (),
         "SemanticHashNet.forward.images": torch.zeros(2, 3, 16, 16), "Connector.add_files.files": [],
         "SemanticHashNet.backbone_outputs.images": torch.zeros(2, 3, 16, 16), "ImageSet.files": few.files,
-        "average_precision.right": ranked > 0, "RecordLabels.labels": labels.labels, "label_sets": None,
+        "average_precision.right": ranked > 0, "trapezoid_average_precision.right": ranked > 0, "form": "ukbench",
+        "read_ground_truth.source": None, "read_ground_truth.files": [f"ukbench0000{n}.jpg" for n in range(4)],
+ "RecordLabels.labels": labels.labels, "label_sets": None,
         "labels_of_images.images": few, "where": None, "among": None, "attributes": {},
         "keys": None, "Connector.create.string_ids": True, "list_images.ids": False,
         "compare.config": opened.index.config,

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from semcut.connector.evaluation.metrics import average_precision, tied_average_precision
+from semcut.connector.evaluation.metrics import average_precision, tied_average_precision, trapezoid_average_precision
 
 
 def slow_average_precision(right: list[bool], total: int) -> float:
@@ -18,6 +18,20 @@ def slow_average_precision(right: list[bool], total: int) -> float:
             found += 1
             score += found / place
     return score / total
+
+
+def compute_ap(ranked: list[str], relevant: set[str], junk: set[str]) -> float:
+    """Compute what the program `compute_ap` of Oxford 5k does, step by step."""
+    old_recall, old_precision, score, found, seen = 0.0, 1.0, 0.0, 0, 0
+    for name in ranked:
+        if name in junk:
+            continue
+        found += name in relevant
+        seen += 1
+        recall, precision = found / len(relevant), found / seen
+        score += (recall - old_recall) * (old_precision + precision) / 2
+        old_recall, old_precision = recall, precision
+    return score
 
 
 def mean_over_all_orders(groups: list[list[bool]], total: int, k: int | None) -> float:
@@ -38,6 +52,29 @@ def test_average_precision_of_a_known_list() -> None:
     right = np.array([[True, False, True, False]])
     assert average_precision(right, np.array([2])) == pytest.approx([(1 + 2 / 3) / 2])
     assert average_precision(right, np.array([4])) == pytest.approx([(1 + 2 / 3) / 4])
+
+
+def test_the_trapezoid_rule_is_that_of_the_program_of_oxford() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        names = [str(number) for number in range(rng.integers(1, 30))]
+        kinds = rng.choice(["relevant", "junk", "wrong"], len(names))
+        relevant = {name for name, kind in zip(names, kinds, strict=True) if kind == "relevant"} | {"not ranked"}
+        junk = {name for name, kind in zip(names, kinds, strict=True) if kind == "junk"}
+        ranked = rng.permutation(names).tolist()
+        right = np.array([[name in relevant for name in ranked if name not in junk]], bool)
+        found = trapezoid_average_precision(right, np.array([len(relevant)]))
+        assert found == pytest.approx([compute_ap(ranked, relevant, junk)])
+
+
+def test_the_trapezoid_rule_of_known_lists() -> None:
+    right = np.array([[True, False, True, False], [False, True, False, False], [True, True, False, False]])
+    # 1/2 (1 + 1)/2 + 1/2 (1/2 + 2/3)/2;  (0 + 1/2)/2;  all found at once
+    assert trapezoid_average_precision(right, np.array([2, 1, 2])) == pytest.approx([1 / 2 + 7 / 24, 1 / 4, 1])
+    assert (
+        trapezoid_average_precision(right, np.array([2, 1, 2])) <= average_precision(right, np.array([2, 1, 2]))
+    ).all()
+    assert trapezoid_average_precision(np.zeros((2, 0), bool), np.array([1, 1])).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("k", [None, 1, 3, 5, 7, 100])
