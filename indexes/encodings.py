@@ -22,6 +22,7 @@ from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, 
 from semcut.indexes.keys import ids_of, keys_of
 from semcut.indexes.probability_rows import SUM_TOLERANCE as SUM_TOLERANCE
 from semcut.indexes.probability_rows import checked_probabilities
+from semcut.indexes.unicode_text import INVALID, values_of
 
 NORM_TOLERANCE = 1e-3
 """Largest difference between the length of an L2-normalised feature and 1."""
@@ -272,16 +273,20 @@ def _uris(value: Any) -> Sequence[str | None]:
     strings = isinstance(value, Sequence) and not isinstance(value, str | bytes | memoryview)
     if not strings and not (isinstance(value, np.ndarray) and value.ndim == 1):
         raise InvalidEncodingsError(f"uris are a {type(value).__name__}, expected one string, path or None per image")
+    try:
+        given = values_of(value) if isinstance(value, np.ndarray) else value
+    except ValueError as error:
+        raise InvalidEncodingsError(f"uris are an array of text, and {error}") from None
     uris = [
-        fspath(uri) if isinstance(uri, PathLike) else str(uri) if isinstance(uri, np.str_) else uri for uri in value
+        fspath(uri) if isinstance(uri, PathLike) else str(uri) if isinstance(uri, np.str_) else uri for uri in given
     ]
     for uri in uris:
         if uri is not None and not isinstance(uri, str):
             raise InvalidEncodingsError(f"uri {shown(uri)} is a {type(uri).__name__}, expected a string, path or None")
-    try:
-        "".join(uri for uri in uris if uri).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEncodingsError(f"a uri holds {error.object[error.start]!r}, which is not valid text") from None
+    joined = "".join(uri for uri in uris if uri)
+    if not joined.isascii() and INVALID.search(joined):
+        wrong = next(uri for uri in uris if uri and INVALID.search(uri))
+        raise InvalidEncodingsError(f"uri {shown(wrong)} is not valid text")
     return uris
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.errors import DuplicateIdError, InvalidEncodingsError, InvalidParameterError, UnknownIdError, shown
 from semcut.indexes.id_checks import ids_given
+from semcut.indexes.unicode_text import INVALID, values_of
 
 MAX_KEY = 1000
 """The largest number of characters of a key."""
@@ -30,7 +31,7 @@ def is_key(value: Any) -> bool:
     """Return whether a record can have this key: text of 1 to 1000 characters, without a zero byte, valid Unicode."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY:
         return False
-    return (value.isascii() and "\0" not in value) or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    return "\0" not in value and (value.isascii() or not INVALID.search(value))
 
 
 def are_keys(given: Any) -> bool:
@@ -50,7 +51,12 @@ def keys_given(given: Any) -> list[str]:
     Raises:
         InvalidParameterError: one of them is no key.
     """
-    listed = [given] if isinstance(given, str) else given.tolist() if isinstance(given, np.ndarray) else list(given)
+    try:
+        listed = (
+            [given] if isinstance(given, str) else list(values_of(given) if isinstance(given, np.ndarray) else given)
+        )
+    except ValueError as error:
+        raise InvalidParameterError(f"ids are an array of text, and {error}") from None
     for key in listed:
         if not is_key(key):
             raise InvalidParameterError(f"id {shown(key)} is no key, expected text of 1 to {MAX_KEY} characters")

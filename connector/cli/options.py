@@ -51,6 +51,9 @@ class WrittenType(PathType):
 
     def refusal(self, path: Path) -> str | None:
         """Say why a path must not be written; None if nothing is there, or such a file."""
+        above = next((folder for folder in path.parents if os.path.lexists(folder)), None)
+        if above is not None and not os.path.isdir(above):
+            return f"{above} is no folder, so {path} cannot be written: choose another name"
         if os.path.isdir(path):
             return f"{path} is a directory: give the name of a file"
         if os.path.isfile(path):

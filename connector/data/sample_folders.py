@@ -5,11 +5,13 @@ image with one label is written to the folder of its class; any other one is in 
 an image has several labels, the labels of all images are written to a list, `labels.jsonl`, beside the folder `images`.
 
 Labels and names may come from someone else. A label that cannot be the name of a folder is refused, except that "/"
-becomes U+2215, which looks like it: two labels never get the same folder. Every file is created new.
+becomes U+2215, which looks like it: two labels never get the same folder. A name that is too long for a file is cut,
+and has a digest at its end. Every file is created new.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -34,6 +36,20 @@ SLASH = "\u2215"
 """What "/" becomes in a name."""
 
 MAX_NAME_BYTES = 255
+_CUT_BYTES = 200
+
+
+def with_digest(text: str, of: str) -> str:
+    """Return a text with a digest of another one, so that it is the name of nothing else."""
+    return f"{text}{SLASH}{SLASH}{hashlib.sha256(of.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+
+def short_name(name: str) -> str:
+    """Return a name of at most 255 bytes; a longer one is cut, and gets a digest before its ending."""
+    written = name.encode("utf-8", "surrogateescape")
+    if len(written) <= MAX_NAME_BYTES:
+        return name
+    return with_digest(written[:_CUT_BYTES].decode("utf-8", "ignore"), name) + os.path.splitext(name)[1][:8]
 
 
 class Sample(NamedTuple):
@@ -42,7 +58,7 @@ class Sample(NamedTuple):
     Attributes:
         folders: names of the folders below that of its class; () for none. Without a class it gets none of them: the
             first would be its class.
-        name: name of the file to write.
+        name: name of the file to write, of any length.
         content: bytes of the image.
         labels: its different labels; () for none.
     """
@@ -96,9 +112,10 @@ class SampleFolder:
             self._charge()
             parents = [self._folder_of(sample.labels[0]), *sample.folders] if len(sample.labels) == 1 else []
             self._folders.make(parents)
-            self._write_file(self._images.joinpath(*parents, sample.name), sample, seconds)
+            name = short_name(sample.name)
+            self._write_file(self._images.joinpath(*parents, name), sample, seconds)
             if sample.labels:
-                self._write_line("/".join((IMAGES, *parents, sample.name)), sample.labels)
+                self._write_line("/".join((IMAGES, *parents, name)), sample.labels)
             del sample  # before the next one is read, so that only one image is in memory
 
     def finish(self) -> None:

@@ -6,13 +6,13 @@
                             of the image. They count instead of those of `000.cls`.
 
 The key is the name up to the first dot after the last "/". Its folders are below that of the class. An image with no
-label or several is in no folder; its name has the whole key, with U+2215 in place of "/". Names that lead out of the
-folder are refused, as those of other archives are: see `archives`, whose limits hold here too.
+label or several is in no folder; its name has the whole key, with U+2215 in place of "/", and a digest of a key that
+has U+2215 itself. Names that lead out of the folder are refused, as those of other archives are: see `archives`, whose
+limits hold here too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -32,7 +32,7 @@ from semcut.connector.data.archive_members import (
 )
 from semcut.connector.data.class_names import label_names
 from semcut.connector.data.decoding_messages import MAX_BYTES
-from semcut.connector.data.sample_folders import MAX_NAME_BYTES, MAX_SAMPLE_BYTES, SLASH, Sample
+from semcut.connector.data.sample_folders import MAX_SAMPLE_BYTES, SLASH, Sample, with_digest
 from semcut.connector.data.tar_archives import TarArchive
 from semcut.indexes.errors import shown
 from semcut.indexes.regular_files import open_binary
@@ -127,19 +127,16 @@ def _samples(group: _Group, name: str, left_out: Counter[str]) -> Iterator[Sampl
     labels = _labels(group)
     for end, content in group.images:
         *folders, stem = group.key
-        if folders and len(labels) != 1:
-            yield Sample((), _flat_name(name, group.key, end), content, labels)
+        if len(labels) != 1:
+            yield Sample((), f"{name}#{_flat_key(group.key)}.{end}", content, labels)
         else:
             yield Sample(tuple(folders), f"{name}#{stem}.{end}", content, labels)
 
 
-def _flat_name(name: str, key: tuple[str, ...], end: str) -> str:
-    """Return the name of an image that is in no folder; a digest stands for folders that are too long for a name."""
-    found = f"{name}#{SLASH.join(key)}.{end}"
-    if len(found.encode("utf-8", "surrogateescape")) <= MAX_NAME_BYTES:
-        return found
-    digest = hashlib.sha256("/".join(key[:-1]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return f"{name}#{digest}{SLASH}{key[-1]}.{end}"
+def _flat_key(key: tuple[str, ...]) -> str:
+    """Return a key as a part of a name; different keys never become the same."""
+    flat = SLASH.join(key)
+    return with_digest(flat, "/".join(key)) if any(SLASH in part for part in key) else flat
 
 
 def _labels(group: _Group) -> tuple[str, ...]:

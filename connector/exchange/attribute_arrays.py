@@ -3,8 +3,8 @@
     dtype of attribute_NAME     type           missing
     bool                        "bool"
     integers                    "int"
-    floats                      "float"        NaN
-    datetime64                  "datetime"     NaT
+    floats of at most 64 bits   "float"        NaN
+    datetime64                  "datetime"     NaT; a part of a microsecond is refused
     text, or bytes in UTF-8     "category"     an empty text
     (n, m) of text              "categories"   none: a row has its texts that are not empty, or no categories
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.attributes.attribute_types import AttributeType, is_attribute_name
 from semcut.indexes.errors import DataError, shown
+from semcut.indexes.unicode_text import values_of
 
 VALUES, MISSING = "attribute_", "missing_"
 _KINDS: dict[str, AttributeType] = {
@@ -63,6 +64,8 @@ def array_types(
         if not is_attribute_name(name):
             raise DataError(f"{path} has an array {shown(column)}, and {shown(name)} is no name of an attribute")
         texts = dtype.kind in "US"
+        if dtype.kind == "f" and dtype.itemsize > 8:
+            raise DataError(f"{path}: {column} has dtype {dtype}, which an index cannot hold: save it as float64")
         if dtype.kind not in _KINDS or len(shape) > 1 + texts:
             raise DataError(
                 f"{path}: {column} has shape {shape} and dtype {dtype}, expected one bool, number, datetime64 or text "
@@ -91,7 +94,7 @@ def array_values(path: str, columns: Mapping[str, NDArray[Any]], types: Mapping[
     found = {}
     for name in types:
         array = columns[f"{VALUES}{name}"]
-        values = list(array) if array.dtype.kind == "M" else _plain(path, name, array)
+        values = _plain(path, name, array)
         missing = columns.get(f"{MISSING}{name}")
         if missing is not None:
             values = [None if gone else value for value, gone in zip(values, missing.tolist(), strict=True)]
@@ -103,8 +106,8 @@ def _plain(path: str, name: str, array: NDArray[Any]) -> list[Any]:
     try:
         if array.dtype.kind == "S":
             array = np.char.decode(array, "utf-8")
-        values: list[Any] = array.tolist()
-    except (ValueError, SystemError):  # not UTF-8, or numbers that are no characters
+        values = values_of(array)
+    except ValueError:  # not UTF-8, or numbers that are no characters
         raise DataError(f"{path}: the attribute {name} has a value that is not valid text") from None
     if array.dtype.kind not in "US":
         return values

@@ -39,8 +39,9 @@ from semcut.connector.exchange.encoding_columns import (
 )
 from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.encodings import Encodings
-from semcut.indexes.errors import DataError
+from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import BoundedReads, open_binary, stored_bytes
+from semcut.indexes.unicode_text import values_of
 
 _COLUMNS = (*REQUIRED, *OPTIONAL)
 _MOST_MEMBERS, _MOST_ROW_BYTES = 1000, 1 << 20
@@ -91,6 +92,12 @@ class ArrayFile:
     def _shape(self) -> FileShape:
         if self._records is not None:
             fields: Any = self._records.dtype.fields or {}
+            for name in self._records.dtype.names or ():
+                if len(fields[name]) > 2:  # numpy lists a title beside the names, but no array has it
+                    raise DataError(
+                        f"{self._path}: the field {shown(name)} has the title {shown(fields[name][2])}, a second name: "
+                        "save the array without titles"
+                    )
             described = {name: (self._records.shape + fields[name][0].shape) for name in fields if _is_column(name)}
             types = {name: fields[name][0].base for name in described}
         else:
@@ -251,8 +258,8 @@ class _Rows:
 def _texts(path: str, what: str, texts: NDArray[Any]) -> list[str]:
     """Return text, or bytes in UTF-8, as strings; `what` begins the error."""
     try:
-        return [one.decode() if isinstance(one, bytes) else one for one in texts.tolist()]
+        return [one.decode() if isinstance(one, bytes) else one for one in values_of(texts)]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {what} holds {error.object[error.start : error.start + 1]!r}, not UTF-8") from None
-    except (ValueError, SystemError):  # numbers that are no characters
+    except ValueError:  # numbers that are no characters
         raise DataError(f"{path}: {what} is not valid text") from None

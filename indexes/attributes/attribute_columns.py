@@ -9,6 +9,7 @@ import numpy as np
 
 from semcut.indexes.attributes.attribute_types import is_attribute_name
 from semcut.indexes.errors import InvalidEncodingsError, shown
+from semcut.indexes.unicode_text import values_of
 
 
 def attributes_given(given: Any, rows: int) -> dict[str, list[Any]]:
@@ -37,7 +38,10 @@ def _listed(name: str, values: Any) -> list[Any]:
         if not isinstance(values, Mapping) and callable(listed := getattr(values, method, None)):
             return list(listed())
     if isinstance(values, np.ndarray) and values.ndim == 1:
-        return list(values) if values.dtype.kind == "M" else list(values.tolist())
+        try:
+            return values_of(values)
+        except ValueError as error:
+            raise InvalidEncodingsError(f"the attribute {name} is an array of text, and {error}") from None
     if not isinstance(values, Sequence) or isinstance(values, str | bytes | memoryview):
         raise InvalidEncodingsError(f"the attribute {name} is {shown(values)}, expected a list of one value per image")
     return list(values)

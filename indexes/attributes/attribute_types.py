@@ -9,8 +9,8 @@
     "categories"  any number of different texts                     tuple of str        int32, the number of the tuple
 
 None is a missing value of every type, and so is NaN, by which columns of other libraries mark one. A datetime without a
-time zone counts as UTC. The order of categories is not kept: they are returned sorted. No categories (an empty list) is
-a value, and not a missing one.
+time zone counts as UTC; one with a part of a microsecond is refused, not rounded. The order of categories is not kept:
+they are returned sorted. No categories (an empty list) is a value, and not a missing one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from semcut.indexes.errors import InvalidEncodingsError, shown
+from semcut.indexes.unicode_text import INVALID
 
 AttributeType = Literal["bool", "int", "float", "datetime", "category", "categories"]
 
@@ -52,6 +53,9 @@ LARGEST_INT = 2**63 - 1
 MISSING_INT = -(2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+_A_DATETIME = "a datetime, a date, or ISO 8601 text such as 2024-05-01T18:30:00"
+_FINER = re.compile(r"[.,][0-9]{6}0*[1-9]")
+"""In text of ISO 8601, a part of a microsecond, which Python leaves out."""
 
 
 def is_attribute_name(name: Any) -> bool:
@@ -100,10 +104,11 @@ def _int(given: Any) -> int:
 
 
 def _float(given: Any) -> float:
-    given = given.item() if isinstance(given, np.integer | np.floating) else given
+    if isinstance(given, np.integer | np.floating):
+        given = float(given) if isinstance(given, np.longdouble) else given.item()  # its `item` is itself
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if not is_number or not abs(given) <= sys.float_info.max:
-        raise ValueError("a finite number")
+        raise ValueError(f"a finite number of at most {sys.float_info.max:.2g}")
     return float(given) + 0.0  # -0.0 becomes 0.0, so that equal values are the same
 
 
@@ -111,19 +116,48 @@ def _datetime(given: Any) -> datetime | None:
     value: Any = given
     try:
         if isinstance(given, np.datetime64):
-            value = None if np.isnat(given) else given.astype("datetime64[us]").item()
+            value = datetime_of_numpy(given)
         elif isinstance(given, str):
+            _require_microseconds(_FINER.search(given) is None)
             value = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", given))
         elif isinstance(given, date) and not isinstance(given, datetime):
             value = datetime(given.year, given.month, given.day)
         if value is None:
             return None
         if isinstance(value, datetime):
+            _require_microseconds(not getattr(value, "nanosecond", 0))  # of pandas
             value = value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
             return datetime.combine(value.date(), value.time(), timezone.utc)  # no class of pandas
+    except _TooFineError:
+        raise
     except (ValueError, OverflowError):
         pass
-    raise ValueError("a datetime, a date, or ISO 8601 text such as 2024-05-01T18:30:00")
+    raise ValueError(_A_DATETIME)
+
+
+class _TooFineError(ValueError):
+    """A datetime has a part of a microsecond."""
+
+
+def _require_microseconds(whole: bool) -> None:
+    if not whole:
+        raise _TooFineError("a datetime in whole microseconds, which is the finest that is stored")
+
+
+def datetime_of_numpy(value: np.datetime64) -> Any:
+    """Return a datetime of numpy as one of Python, None for NaT, an integer for a year that Python does not have.
+
+    Raises:
+        ValueError: it has a part of a microsecond, or is far from any year; the message says what was expected.
+    """
+    if np.isnat(value):
+        return None
+    unit = np.datetime_data(value.dtype)[0]
+    found = value.astype("datetime64[us]") if unit != "generic" else None
+    if found is None or found.astype(value.dtype) != value:
+        _require_microseconds(unit not in ("ns", "ps", "fs", "as"))
+        raise ValueError(_A_DATETIME)  # it has no unit, or is beyond 64 bits of microseconds
+    return found.item()
 
 
 def _category(given: Any) -> str:
@@ -142,7 +176,7 @@ def _categories(given: Any) -> tuple[str, ...]:
 
 def is_category(text: str) -> bool:
     """Return whether a text can be a category: not empty, not too long, no zero byte, and valid Unicode."""
-    return 0 < len(text) <= MAX_TEXT and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    return 0 < len(text) <= MAX_TEXT and "\0" not in text and not INVALID.search(text)
 
 
 _READERS: dict[AttributeType, Callable[[Any], Any]] = {

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from semcut.indexes.attributes.attribute_types import is_attribute_name
+from semcut.indexes.attributes.attribute_types import datetime_of_numpy, is_attribute_name
 from semcut.indexes.errors import InvalidParameterError, shown
+from semcut.indexes.unicode_text import values_of
 
 Comparison = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -192,9 +193,13 @@ def _expression(value: Any, operator: str) -> Expression:
 
 
 def _value(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
     if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
+        try:
+            value = datetime_of_numpy(value)
+        except ValueError as error:
+            raise InvalidParameterError(f"a filter compares with {shown(value)}, expected {error}") from None
+    elif isinstance(value, np.generic):
+        value = float(value) if isinstance(value, np.longdouble) else value.item()  # its `item` is itself
     if not isinstance(value, bool | int | float | str | date) or (isinstance(value, float) and not isfinite(value)):
         raise InvalidParameterError(
             f"a filter compares with {shown(value)}, expected a finite number, text, True, False or a datetime"
@@ -203,7 +208,10 @@ def _value(value: Any) -> Any:
 
 
 def _values(method: str, values: Any) -> tuple[Any, ...]:
-    given = values.tolist() if isinstance(values, np.ndarray) else values
+    try:
+        given = values_of(values) if isinstance(values, np.ndarray) else values
+    except ValueError as error:
+        raise InvalidParameterError(f"{method} is given an array of text, and {error}") from None
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise InvalidParameterError(f"{method}({shown(values)}), expected a list of values")
     try:

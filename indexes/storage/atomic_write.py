@@ -54,12 +54,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_named(path: Path) -> Iterator[Path]:
-    """As `replacing`, for a file that a user names: a link is followed, and a device or a pipe is written to itself."""
+    """As `replacing`, for a file that a user names: a link is followed, and a device or a pipe is written to itself.
+
+    Raises:
+        OSError: also if nobody reads from the pipe, which would be waited for without end.
+    """
+    if path.is_fifo():
+        with _pipe_with_reader(path):
+            yield path
+        return
     if path.exists() and not path.is_file():
         yield path
         return
     with replacing(Path(os.path.realpath(path))) as scratch:
         yield scratch
+
+
+@contextmanager
+def _pipe_with_reader(path: Path) -> Iterator[None]:
+    """Keep a pipe open, so that its reader does not see its end before the block has written."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "it is a pipe that nobody reads from", os.fspath(path)) from None
+        raise
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _regular(path: Path) -> os.stat_result | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,20 @@ def test_a_file_that_is_no_such_page_is_not_replaced(index: Path) -> None:
     done = semcut("duplicates", "index", "--page", "diary.html", cwd=index.parent, status=2)
     assert "diary.html exists, and is not a page of near-duplicates" in done.stderr
     assert (index.parent / "diary.html").read_text().endswith("dear diary")
+
+
+def test_a_page_goes_to_a_pipe_that_is_read_and_not_below_a_file(index: Path) -> None:
+    (index.parent / "notes").write_text("notes")
+    done = semcut("duplicates", "index", "--page", "notes/page.html", cwd=index.parent, status=2)
+    assert "notes is no folder, so notes/page.html cannot be written: choose another name" in done.stderr
+    pipe = index.parent / "pipe"
+    os.mkfifo(pipe)
+    done = semcut("duplicates", "index", "--page", "pipe", cwd=index.parent, status=1)
+    assert done.stderr.splitlines()[-1] == "semcut: cannot write the page pipe: it is a pipe that nobody reads from"
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        semcut("duplicates", "index", "--page", "pipe", cwd=index.parent)
+        assert reader.stdout is not None
+        assert reader.stdout.read().startswith(b"<!doctype html>")
 
 
 def test_features_of_any_length_need_a_distance(tmp_path: Path) -> None:

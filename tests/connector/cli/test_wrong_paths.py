@@ -75,8 +75,8 @@ DIRECTORIES = {f"{of}{kind}" for of in ("index", "network") for kind in ("", " o
 USABLE = {
     "NEW": FOLDERS,
     "FOLDER": FOLDERS | {"images", *DIRECTORIES},
-    "PICTURE": FILES | {"missing/folder", "pipe", "/dev/null"},
-    "HTML": FILES | {"missing/folder", "pipe", "/dev/null"},
+    "PICTURE": FILES | {"missing/folder", "/dev/null"},
+    "HTML": FILES | {"missing/folder", "/dev/null"},
     "REPORT": FILES | {"long" * 100, "pipe", "socket", "/dev/null", "/dev/full"},
     "JOURNAL": FILES | {"missing/folder"},
     "IMAGES": {"images.tar"},

@@ -220,6 +220,18 @@ def header_of(text: str):
     return write
 
 
+def titled(title: str, column: str = ""):
+    """Return a function that writes an array of 5 records, of which one column, or one more, has a name and a title."""
+
+    def write(path) -> None:
+        arrays = {name: one for name, one in columns(records(5)).items() if name != title or column}
+        arrays |= {} if column else {"": np.arange(5)}
+        fields = [((title, "extra") if name == column else name, a.dtype, a.shape[1:]) for name, a in arrays.items()]
+        np.save(path, np.array(list(zip(*arrays.values(), strict=True)), np.dtype(fields)))
+
+    return write
+
+
 def column_twice(path) -> None:
     lists = {name: one.tolist() for name, one in columns(records(5)).items()}
     table = pa.table(lists)
@@ -259,6 +271,13 @@ BAD = {
     "no dimension": ("x.npz", changed(codes=np.uint8(3)), "codes is a single value"),
     "objects": ("x.npz", changed(uris=np.array([{}] * 5, object)), "Python objects, which are not read|is cut"),
     "numbers as uris": ("x.npz", changed(uris=np.arange(5)), "uris have dtype int64, expected text"),
+    "no characters in uris": (
+        "x.npz", changed(uris=np.full(10, 0x7FFFFFFF, np.uint32).view("U2")), "a uri is not valid text"
+    ),
+    "half a pair in uris": ("x.npz", changed(uris=np.array(["a\ud800"] * 5)), "is not valid text"),
+    "a title of an id": ("x.npy", titled("ids"), "the field 'extra' has the title 'ids', a second name: save the"),
+    "a title of a column": ("x.npy", titled("probabilities", "probabilities"), "field 'extra' has the title 'prob"),
+    "a title of an attribute": ("x.npy", titled("attribute_a"), "the field 'extra' has the title 'attribute_a'"),
     "dates as ids": ("x.npz", changed(ids=np.zeros(5, "M8[D]")), "ids have dtype .*, expected integers or text"),
     "by column": ("x.npz", changed(features=np.zeros((5, DIM), np.float32, "F")), "stored column by column"),
     "NaN": ("x.npz", changed(features=np.full((5, DIM), np.nan, np.float32)), "features of row 0 hold NaN"),

@@ -158,6 +158,11 @@ def test_arrays_of_numpy_become_attributes(kind, tmp_path, monkeypatch):
         }  # fmt: skip
 
 
+def no_text(width: int) -> np.ndarray:
+    """Return 3 texts of a number that is no character; Python makes strings of those that have several."""
+    return np.full(3 * width, 0x110000, np.uint32).view(f"U{width}")
+
+
 @pytest.mark.parametrize(
     ("more", "asked", "message"),
     [
@@ -168,7 +173,11 @@ def test_arrays_of_numpy_become_attributes(kind, tmp_path, monkeypatch):
         ({"attribute_a": np.zeros(3, complex)}, {}, "dtype complex128, expected one bool"),
         ({"attribute_a": np.array([{}] * 3)}, {}, "attribute_a hold Python objects"),
         ({"attribute_a": np.array([b"\xff"] * 3)}, {}, "the attribute a has a value that is not valid text"),
-        ({"attribute_a": np.full(3, 0x110000, "u4").view("U1")}, {}, "a has a value that is not valid text"),
+        *(({"attribute_a": no_text(width)}, {"a": kind}, "a has a value that is not valid text")
+          for width in (1, 2) for kind in (None, "datetime")),
+        ({"attribute_a": no_text(2)[:, None]}, {}, "a has a value that is not valid text"),
+        ({"attribute_a": np.zeros(3, np.longdouble)}, {}, "a has dtype .*, which an index cannot hold: save it as f"),
+        ({"attribute_a": np.array([1, 0, 1500], "M8[ns]")}, {}, "row 0 is .*, expected a datetime in whole microsec"),
         ({"attribute_a": np.array(["x"] * 3)}, {"a": "int"}, "attribute a of row 0 is 'x', expected an integer"),
         ({"missing_a": np.zeros(3, bool)}, {}, "expected one bool for each row of attribute_a"),
         ({"attribute_a": np.arange(3), "missing_a": np.arange(3)}, {}, "missing_a has dtype int64"),

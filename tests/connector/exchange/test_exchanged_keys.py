@@ -130,6 +130,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a lone surrogate": (text(0xD800), rf"id '\\ud800' {NO_KEY}"),
     "a zero inside": (np.array(["a\0b", *"bcde"]), rf"id 'a\\x00b' {NO_KEY}"),
     "no character": (text(0x110000), "an id is not valid text"),
+    "no characters": (np.full(10, 0x7FFFFFFF, np.uint32).view("U2"), "an id is not valid text"),
     "bytes that are not UTF-8": (np.array([b"\xff", *[b"a", b"b", b"c", b"d"]]), r"an id holds b'\\xff', not UTF-8"),
     "wide": (np.array(list("abcde"), "U300000"), "has 1,200,.* bytes in a row, expected at most"),
     "rows of text": (np.array([["a", "b"]] * 5), r"ids have shape \(5, 2\), expected 1 dimension"),

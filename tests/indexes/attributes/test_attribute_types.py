@@ -14,13 +14,22 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
+    attribute,
 )
 from tests.indexes.generate import ATTRIBUTES, classified
 
 CONFIG = IndexConfig(classes=3, bits=32, dim=4, attributes=ATTRIBUTES)
 UTC = timezone.utc
 GIVEN = {
-    "price": [(1, 1.0), (np.float32(0.5), 0.5), (np.int8(3), 3.0), (float("nan"), None), (-0.0, 0.0), (None, None)],
+    "price": [
+        (1, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.int8(3), 3.0),
+        (np.longdouble(0.5), 0.5),
+        (float("nan"), None),
+        (-0.0, 0.0),
+        (None, None),
+    ],
     "stars": [(1, 1), (np.uint64(2**63 - 1), 2**63 - 1), (-(2**63) + 1, -(2**63) + 1), (None, None)],
     "sold": [(True, True), (np.False_, False), (None, None)],
     "camera": [("a", "a"), (np.str_("b"), "b"), ("x" * 1000, "x" * 1000), ("a\nb", "a\nb"), (None, None)],
@@ -30,20 +39,35 @@ GIVEN = {
         (datetime(2024, 5, 1, 1, tzinfo=timezone(timedelta(hours=2))), datetime(2024, 4, 30, 23, tzinfo=UTC)),
         (date(2024, 5, 1), datetime(2024, 5, 1, tzinfo=UTC)),
         ("2024-05-01T01:02:03.000004Z", datetime(2024, 5, 1, 1, 2, 3, 4, UTC)),
-        (np.datetime64("2024-05-01T01:02:03.123456789"), datetime(2024, 5, 1, 1, 2, 3, 123456, UTC)),
+        (np.datetime64("2024-05-01T01:02:03.123456000"), datetime(2024, 5, 1, 1, 2, 3, 123456, UTC)),
+        (np.datetime64("2024", "Y"), datetime(2024, 1, 1, tzinfo=UTC)),
         (np.datetime64("NaT"), None),
         (datetime.max, datetime.max.replace(tzinfo=UTC)),
         (datetime.min, datetime.min.replace(tzinfo=UTC)),
         (None, None),
     ],
 }
+FINER = [
+    np.datetime64("2024-05-01T01:02:03.123456789"),
+    np.datetime64(-1, "as"),
+    "2024-05-01T01:02:03.1234560070",
+    "2024-05-01T01:02:03,123456789+02:00",
+]
 WRONG = {
-    "price": ["3", True, float("inf"), 10**400, [1.0]],
+    "price": ["3", True, float("inf"), 10**400, np.longdouble("1e4000"), [1.0]],
     "stars": [1.0, "1", True, 2**63, -(2**63)],
     "sold": [1, 0.0, "true"],
     "camera": ["", 3, "a\0b", "\ud800", "x" * 1001, ["a"]],
     "tags": ["a", [""], [3], ["a", None], [["a"]], [str(number) for number in range(1001)]],
-    "taken": ["yesterday", 3, True, "", "10000-01-01"],
+    "taken": [
+        "yesterday",
+        3,
+        True,
+        "",
+        "10000-01-01",
+        *FINER,
+        *np.array([300_000, 10**7], "datetime64[Y]"),
+    ],
 }
 
 
@@ -83,6 +107,32 @@ def test_a_wrong_value_is_refused_and_nothing_is_added(name, value):
     assert len(index) == 0
 
 
+@pytest.mark.parametrize("value", FINER, ids=str)
+def test_a_part_of_a_microsecond_is_refused_and_not_cut_off(value):
+    index = FaissIndex.create(None, CONFIG)
+    with pytest.raises(InvalidEncodingsError, match="expected a datetime in whole microseconds"):
+        index.add(batch({"taken": [value]}))
+    index.add(batch({"taken": ["2024-05-01"]}))
+    with pytest.raises(InvalidParameterError, match="expected a datetime in whole microseconds"):
+        index.search(batch({}), where=attribute("taken") == value)
+    if isinstance(value, np.datetime64):
+        with pytest.raises(InvalidParameterError, match="expected a datetime in whole microseconds"):
+            attribute("taken").isin(np.array([value]))
+
+
+def test_a_number_without_a_unit_is_no_datetime():
+    with pytest.raises(InvalidEncodingsError, match="expected a datetime, a date, or"):
+        FaissIndex.create(None, CONFIG).add(batch({"taken": np.array([5]).view("datetime64")}))
+
+
+def test_values_of_numpy_are_compared_as_what_they_are():
+    index = FaissIndex.create(None, CONFIG)
+    index.add(batch({"taken": ["2024-05-01"], "price": [0.5]}))
+    days = np.array(["2024-05-01", "2024-05-02"], "datetime64[ns]")
+    for matches in (attribute("taken").isin(days), attribute("price") == np.longdouble(0.5)):
+        assert index.search(batch({}), where=matches).ids[0, 0] == 0
+
+
 def test_columns_of_other_libraries_are_read():
     pandas = pytest.importorskip("pandas")
     index = FaissIndex.create(None, CONFIG)
@@ -95,6 +145,8 @@ def test_columns_of_other_libraries_are_read():
         "price": [1.5, None], "stars": [3, None], "camera": ["a", None], "tags": [None, None],
         "taken": [datetime(2024, 5, 1, tzinfo=UTC), None], "sold": [None, None],
     }  # fmt: skip
+    with pytest.raises(InvalidEncodingsError, match="expected a datetime in whole microseconds"):
+        index.add(batch({"taken": frame["taken"] + pandas.Timedelta(1, "ns")}, 2))
 
 
 @pytest.mark.parametrize(

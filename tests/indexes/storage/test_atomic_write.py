@@ -159,6 +159,24 @@ def test_a_file_that_a_user_names_is_replaced_whole_and_a_device_is_not_replaced
     assert link.is_symlink()
     assert file.read_text() == "after"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "report.json"]
-    os.mkfifo(tmp_path / "pipe")
-    with replacing_named(tmp_path / "pipe") as target:
-        assert target == tmp_path / "pipe"
+    with replacing_named(Path("/dev/null")) as target:
+        assert target == Path("/dev/null")
+
+
+def test_a_pipe_gets_what_is_written_and_one_without_a_reader_is_refused_at_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        with pytest.raises(OSError, match="it is a pipe that nobody reads from"), replacing_named(path):
+            pass
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with replacing_named(pipe) as target:
+        assert target == pipe
+        target.write_text("one ")
+        with target.open("a") as stream:
+            stream.write("two")
+    assert os.read(reader, 100) == b"one two"
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+    assert pipe.is_fifo()
