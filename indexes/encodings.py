@@ -19,7 +19,7 @@ from typing_extensions import Self
 from semcut.indexes.array_reading import array_given
 from semcut.indexes.attributes.attribute_columns import attributes_given, joined_attributes
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
-from semcut.indexes.keys import ids_of, keys_of
+from semcut.indexes.keys import are_keys, ids_of, keys_of
 from semcut.indexes.probability_rows import SUM_TOLERANCE as SUM_TOLERANCE
 from semcut.indexes.probability_rows import checked_probabilities
 from semcut.indexes.unicode_text import INVALID, values_of
@@ -82,7 +82,12 @@ class Encodings:
         features = _floats("features", self.features)
         rows = len(probabilities)
         keys = keys_of(self.ids, self.keys)
-        ids = ids_of(keys) if keys is not None else None if self.ids is None else _ids(self.ids)
+        ids = None if self.ids is None or (keys is not None and are_keys(self.ids)) else _ids(self.ids)
+        if keys is not None:
+            own = ids_of(keys)
+            if ids is not None and not np.array_equal(ids, own):
+                raise InvalidEncodingsError("ids are not those of the keys: give the keys as ids, without other ids")
+            ids = own
         uris = None if self.uris is None else _uris(self.uris)
         attributes = None if self.attributes is None else attributes_given(self.attributes, rows)
         for name, column in (("codes", codes), ("features", features), ("ids", ids), ("uris", uris)):

@@ -165,9 +165,9 @@ class SemanticIndex(CellReports):
         self._check_open()
         self.config.check(queries)
         params.check(len(queries), queries.ids is not None)
-        selection = selection_given(where, among, self.config.attributes, self.ids)
+        selection = selection_given(where, among, self.config, self.ids)
         keys = self.keys if self.config.string_ids else None
-        search = diversified(self._search, self._get) if params.diversity else self._search
+        search = diversified(self._search, self._get, self.__len__) if params.diversity else self._search
         if trace is None:
             return search(queries, params, selection, None).reading_with(self.uris, keys)
         with instance_given("trace", trace, SearchTrace).search(len(queries)):
@@ -202,7 +202,7 @@ class SemanticIndex(CellReports):
         self._check_open()
         self.config.check(queries)
         params.check(self.config)
-        selection = selection_given(where, among, self.config.attributes, self.ids)
+        selection = selection_given(where, among, self.config, self.ids)
         keys = self.keys if self.config.string_ids else None
         found = self._search_range(queries, params, selection) if len(queries) else []
         return RangeResult.of(found, self.uris, keys)
@@ -216,7 +216,7 @@ class SemanticIndex(CellReports):
     def matching(self, where: Expression | str | None = None, *, among: Among | Any = None) -> NDArray[np.int64]:
         """Return the ids of the records that match, ascending: (n,) int64. Arguments and errors as for `search`."""
         self._check_open()
-        selection = selection_given(where, among, self.config.attributes, self.ids)
+        selection = selection_given(where, among, self.config, self.ids)
         return self.ids() if selection is None else self._matching(selection)
 
     def get(self, ids: Any) -> Records:

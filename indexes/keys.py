@@ -3,8 +3,9 @@
 An index whose records have keys (`IndexConfig.keys`) still has integer ids inside, which follow from the keys: the id
 of a key is a 63-bit digest of its text. So arrays of ids, their order and their cost are the same for every index,
 whatever the length of keys. The text itself is stored beside each record. Every function that takes ids takes keys
-there, and compares the stored text: two keys with one digest are an error when the second is added. It is expected once
-in 10^13 additions to a million records, unless someone looks for such keys.
+there, and compares the stored text; only a search that is limited `among` keys, or leaves out the records of queries,
+goes by digests. Two keys with one digest are an error when the second is added. It is expected once in 10^13 additions
+to a million records, unless someone looks for such keys.
 
 Source: BLAKE2b, RFC 7693.
 """
@@ -108,7 +109,8 @@ def ids_or_keys(keyed: bool, given: Any, read: KeyReader, *, must_exist: bool = 
     if not are_keys(given):
         return ids_given(given, must_exist=must_exist)
     if not keyed:
-        raise InvalidParameterError(f"ids are strings, such as {shown(_first(given))}, but the index has integer ids")
+        refuse_texts(given)
+        return np.empty(0, np.int64)
     keys = keys_given(given)
     ids = ids_of(keys)
     missing = np.array([stored != key for stored, key in zip(read(ids), keys, strict=True)], bool)
@@ -119,8 +121,11 @@ def ids_or_keys(keyed: bool, given: Any, read: KeyReader, *, must_exist: bool = 
     return ids
 
 
-def _first(given: Any) -> str:
-    return str(given if isinstance(given, str) else given[0])
+def refuse_texts(given: Any) -> None:
+    """Raise `InvalidParameterError` for keys, see `are_keys`, that are given where ids are integers."""
+    texts = np.asarray(given, object).ravel()
+    if len(texts):
+        raise InvalidParameterError(f"ids are strings, such as {shown(str(texts[0]))}, but the index has integer ids")
 
 
 def refuse_duplicate_keys(keys: Sequence[str]) -> None:

@@ -26,7 +26,15 @@ from semcut.indexes.attributes.attribute_types import (
     microseconds_of,
     value_of,
 )
-from semcut.indexes.attributes.expressions import Condition, Expression, Joined, Negated, depth_of
+from semcut.indexes.attributes.expressions import (
+    MAX_PARTS,
+    Condition,
+    Expression,
+    Joined,
+    Negated,
+    comparisons_in,
+    depth_of,
+)
 from semcut.indexes.attributes.where_text import parsed, refuse_at
 from semcut.indexes.errors import InvalidParameterError, shown
 
@@ -119,6 +127,8 @@ def bound_filter(where: Any, types: Mapping[str, AttributeType]) -> Filter:
             f"where = {shown(where)}, expected text such as 'price < 20', or attribute(\"price\") < 20"
         )
     expression = parsed(where) if isinstance(where, str) else where
+    if comparisons_in(expression) > MAX_PARTS:
+        raise InvalidParameterError(f"where has more than {MAX_PARTS:,} comparisons, expected fewer")
     if depth_of(expression) > _DEEPEST:
         raise InvalidParameterError(f"where has filters nested more than {_DEEPEST} deep: join them flatly")
     return _Binding(types, where if isinstance(where, str) else None).bound(expression)
@@ -214,6 +224,8 @@ class _Binding:
             value = value_of(kind, operand)
         except ValueError as error:
             self._refuse(condition, f"{condition.name} is of type {kind}: expected {error}, got {shown(operand)}")
+        if value is None:  # such as NaT of pandas
+            self._refuse(condition, f"{condition.name} is compared with {shown(operand)}, expected a value, or is null")
         return microseconds_of(value) if kind == "datetime" else value
 
 

@@ -41,12 +41,11 @@ class Expression:
         return _joined("or", self, _expression(other, "|"))
 
     def __invert__(self) -> Expression:
-        return Negated(self)
+        return self.part if isinstance(self, Negated) else Negated(self)
 
     def __bool__(self) -> bool:
         raise InvalidParameterError(
-            f"the filter {shown(str(self))} is neither true nor false: join filters with &, | and ~, and put each "
-            "comparison in brackets"
+            "a filter is neither true nor false: join filters with &, | and ~, and put each comparison in brackets"
         )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.array_reading import array_given
-from semcut.indexes.attributes.attribute_types import AttributeType
 from semcut.indexes.attributes.bound_filters import Filter, bound_filter
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.id_checks import ids_given
-from semcut.indexes.keys import are_keys, ids_of, keys_given
+from semcut.indexes.keys import are_keys, ids_of, keys_given, refuse_texts
+
+if TYPE_CHECKING:  # the configuration knows the types of attributes
+    from semcut.indexes.config import IndexConfig
 
 
 class Among:
@@ -24,6 +26,7 @@ class Among:
         ids: (n,) integers, or keys; an id that occurs twice counts once. Ids that an index does not have are allowed.
 
     Attributes:
+        texts: whether keys were given, not integers.
         ids: (n,) int64, ascending and different, read-only.
         key: a digest of the ids, equal for equal sets.
 
@@ -32,7 +35,8 @@ class Among:
     """
 
     def __init__(self, ids: Any) -> None:
-        given = ids_of(keys_given(ids)) if are_keys(ids) else ids_given(ids, must_exist=False)
+        self.texts = are_keys(ids) and np.size(ids) > 0
+        given = ids_of(keys_given(ids)) if self.texts else ids_given([] if are_keys(ids) else ids, must_exist=False)
         self.ids: NDArray[np.int64] = np.unique(given)
         self.ids.flags.writeable = False
         self.key = hashlib.blake2b(self.ids.tobytes(), digest_size=16).digest()
@@ -59,14 +63,14 @@ class Selection(NamedTuple):
 
 
 def selection_given(
-    where: Any, among: Any, types: Mapping[str, AttributeType], ids: Callable[[], NDArray[np.int64]]
+    where: Any, among: Any, config: IndexConfig, ids: Callable[[], NDArray[np.int64]]
 ) -> Selection | None:
     """Return what `where` and `among` of a search mean for an index; None if both are None.
 
     Args:
         where: a filter, see `bound_filter`.
         among: an `Among`, ids, or a boolean for every record in ascending order of ids.
-        types: the attributes of the index.
+        config: the shape of the index: its attributes, and whether its ids are strings.
         ids: returns all ids of the index in ascending order, for booleans.
 
     Raises:
@@ -74,8 +78,15 @@ def selection_given(
     """
     if where is None and among is None:
         return None
-    chosen = None if where is None else bound_filter(where, types)
-    return Selection(chosen, among if among is None or isinstance(among, Among) else _among(among, ids))
+    chosen = None if where is None else bound_filter(where, config.attributes)
+    if among is None:
+        return Selection(chosen, None)
+    if not config.string_ids and not isinstance(among, Among) and are_keys(among):
+        refuse_texts(among)
+    limited = among if isinstance(among, Among) else _among(among, ids)
+    if limited.texts and not config.string_ids:
+        raise InvalidParameterError("among has strings, but the index has integer ids")
+    return Selection(chosen, limited)
 
 
 def _among(given: Any, ids: Callable[[], NDArray[np.int64]]) -> Among:

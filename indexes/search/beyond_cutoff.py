@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.encodings import Encodings
+from semcut.indexes.errors import DamagedIndexError
 from semcut.indexes.result import SearchResult
 from semcut.indexes.search.trace import SearchTrace
 from semcut.indexes.search.without_self import WithoutSelf
@@ -68,11 +69,12 @@ def search_beyond(
         queries: nq queries, at least 1.
         params: the parameters of the search.
         scored: whether Eq. 4 applies.
-        records: returns the number of records in the index, at least 1. Called only if places are left.
+        records: returns the number of records in the index, at least 1. Called only if places are left, or to bound
+            what leaving own records out takes.
         trace: collects times and counts of all searches.
     """
     if params.exclude_self:
-        engine = WithoutSelf(engine)
+        engine = WithoutSelf(engine, records)
     if params.cutoff is not None:
         result = engine.search(queries, params, scored, np.full(len(queries), params.cutoff), trace)
         if not params.fill:
@@ -130,6 +132,8 @@ def _best_by_score(
     for cutoff in (step for step in _LADDER if step < below):
         found = engine.search(queries[left], first, scored, np.full(len(left), cutoff), trace)
         values = found.relevance if params.ranking == "relevance" else found.scores
+        if np.isnan(values).any():
+            raise DamagedIndexError("records have probabilities or features that are no numbers: see `semcut verify`")
         k = k or (params.k if (found.ids[:, -1] >= 0).all() else min(params.k, records()))
         enough = found.ids[:, k - 1] >= 0
         # R >= z is R > the next smaller float32

@@ -39,19 +39,22 @@ SearchCall = Callable[..., SearchResult]
 """`SemanticIndex._search`: takes the queries, their parameters, and what else a search needs."""
 
 
-def diversified(search: SearchCall, get: Callable[[NDArray[np.int64]], Encodings]) -> SearchCall:
+def diversified(
+    search: SearchCall, get: Callable[[NDArray[np.int64]], Encodings], records: Callable[[], int]
+) -> SearchCall:
     """Return a search whose results differ from one another, as `SearchParams.diversity` asks.
 
     Args:
         search: finds the candidates.
         get: returns the records with (n,) ids; their features are read after the search.
+        records: returns the number of records, so that a larger shortlist takes no memory.
 
     Raises:
         UnknownIdError: by the search, if records are removed during each of several attempts.
     """
 
     def search_diverse(queries: Encodings, params: SearchParams, *others: Any) -> SearchResult:
-        wide = params.model_copy(update={"k": params.candidates})
+        wide = params.model_copy(update={"k": max(params.k, min(params.candidates, records()))})
         for attempt in range(1, _ATTEMPTS + 1):
             found = search(queries, wide, *others)
             try:
@@ -69,13 +72,13 @@ def _chosen(
 ) -> NDArray[np.int64]:
     """Choose k of each query's candidates: (nq, k) int64 places in `found`, in the order of their choice."""
     used = int(np.count_nonzero(found.ids >= 0, axis=1).max(initial=0))
-    width = max(used, params.k)
+    width = max(used, 1)
     values: NDArray[Any] = found.distances / -2
     if params.ranking != "distance":
         values = found.relevance if params.ranking == "relevance" else found.scores
     group = np.where(found.ids < 0, _EMPTY, found.filled)[:, :width]
     value = np.where(found.ids < 0, 0, values)[:, :width].astype(np.float64)
-    places = np.empty((len(found), params.k), np.int64)
+    places = np.tile(np.arange(params.k), (len(found), 1))  # the places that nothing is chosen for are empty
     step = max(1, _VALUES // (width * dim))
     for start in range(0, len(found), step):
         some = slice(start, start + step)
@@ -84,12 +87,13 @@ def _chosen(
         features = np.zeros((*present.shape, dim), np.float32)
         if len(ids):
             features[present] = get(ids).features[at]
-        places[some] = _marginally_best(value[some], group[some], features, params)
+        chosen = _marginally_best(value[some], group[some], features, min(params.k, used), params.diversity)
+        places[some, : chosen.shape[1]] = chosen
     return places
 
 
 def _marginally_best(
-    value: NDArray[np.float64], group: NDArray[np.int64], features: NDArray[np.float32], params: SearchParams
+    value: NDArray[np.float64], group: NDArray[np.int64], features: NDArray[np.float32], k: int, diversity: float
 ) -> NDArray[np.int64]:
     """Choose k candidates of each query: (nq, k) int64 places.
 
@@ -97,14 +101,15 @@ def _marginally_best(
         value: (nq, m) float64, v of each candidate, the best candidate first.
         group: (nq, m) int64, which candidates come first: 0 for relevant ones, 1 for others, `_EMPTY` for no candidate.
         features: (nq, m, D) float32.
-        params: k and the diversity.
+        k: at most m.
+        diversity: as in `SearchParams`.
     """
     queries, left = np.arange(len(value)), group.copy()
     nearest = np.full(value.shape, np.inf, np.float32)
-    places = np.zeros((len(value), params.k), np.int64)
-    for place in range(params.k):
+    places = np.zeros((len(value), k), np.int64)
+    for place in range(k):
         if place:
-            marginal = (1 - params.diversity) * value + params.diversity * (nearest / 2)
+            marginal = (1 - diversity) * value + diversity * (nearest / 2)
             marginal[left > left.min(axis=1, keepdims=True)] = -np.inf
             places[:, place] = marginal.argmax(axis=1)
         left[queries, places[:, place]] = _CHOSEN

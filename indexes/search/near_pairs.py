@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from semcut.indexes.errors import DamagedIndexError
+
 COORDINATES = 16
 """Largest number of coordinates of a sketch."""
 
@@ -50,12 +52,17 @@ def directions(
         features: reads the features of (n,) records, by their numbers: (n, D) float32.
         classes: (records,) int64, the most probable class of each record; at least one record.
         dim: D.
+
+    Raises:
+        DamagedIndexError: a feature is not finite, which semcut never writes.
     """
     rows = len(classes)
     rng = np.random.default_rng(0)
     size = min(rows, _SAMPLE, max(COORDINATES, _SAMPLE_VALUES // dim))
     chosen = np.sort(rng.choice(rows, size, replace=False))
     sample = features(chosen).astype(np.float64)
+    if not np.isfinite(sample).all():
+        raise DamagedIndexError("records have features that are no finite numbers: see `semcut verify`")
     mean = sample.mean(axis=0)
     found, of_class = np.unique(classes[chosen], return_inverse=True)
     centres = np.zeros((len(found), dim))

@@ -12,6 +12,7 @@ k records, which are then all. Only the other queries are searched again, to see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,10 +33,11 @@ class WithoutSelf:
 
     Args:
         engine: the other engine. The counts of its results include the own records.
+        records: returns the number of records, so that a larger shortlist takes no memory.
     """
 
-    def __init__(self, engine: Search) -> None:
-        self._engine = engine
+    def __init__(self, engine: Search, records: Callable[[], int]) -> None:
+        self._engine, self._records = engine, records
 
     def search(
         self,
@@ -55,6 +57,7 @@ class WithoutSelf:
         if size is None:
             return result
         open_ = np.flatnonzero(~own.any(axis=1) & (found.ids[:, -1] >= 0))
+        size = max(k, min(size, self._records())) if len(open_) else size
         whole = params.model_copy(update={"k": size + 1, "shortlist": size + 1})
         step = max(1, TUNING.chunk_elements // (size + 1))
         for start in range(0, len(open_), step):

@@ -201,3 +201,24 @@ def test_hits_of_a_range_have_keys():
     index.add(records(KEYS))
     found = index.search_range(index.get([KEYS[1]]), radius=0.0, cutoff=None)
     assert [hit.key for hit in found[0]] == [KEYS[1]]
+
+
+@pytest.mark.parametrize("given", [["a"], ("a",), np.array(["a"]), np.array(["a"], object), Among(["a"]), "a"], ids=str)
+def test_strings_are_no_ids_of_an_index_with_integers(given):
+    index = filled(FaissIndex.create(None, PLAIN), [classified(np.random.default_rng(0), PLAIN, 5)])
+    for call in (lambda: index.search(index.get([0]), among=given), lambda: index.matching(among=given)):
+        with pytest.raises(InvalidParameterError, match="strings"):
+            call()
+
+
+def test_empty_texts_are_no_ids():
+    index = filled(FaissIndex.create(None, PLAIN), [classified(np.random.default_rng(0), PLAIN, 5)])
+    assert len(index.get(np.array([], "U3"))) == 0
+    assert index.matching(among=np.array([], "U3")).tolist() == []
+    with pytest.raises(InvalidParameterError, match="ids are strings"):
+        index.get(np.array("a"))
+
+
+def test_ids_that_are_not_those_of_the_keys_are_refused():
+    with pytest.raises(InvalidEncodingsError, match="ids are not those of the keys"):
+        replace(records(["a", "b"]), ids=[5, 6])

@@ -373,3 +373,11 @@ def test_ranges_and_other_arrangements_are_the_same(backend, world, tuning, by):
             options = {"max_hamming": world.config.bits // 3, "max_distance": 0.5, "everywhere": everywhere}
             found, expected = (near_duplicates(one, **options) for one in (index, reference))
             assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+
+
+def test_a_shortlist_larger_than_the_index_takes_no_memory(make, config, batch):
+    index, reference = make(config), BruteForceIndex(config)
+    for one in (index, reference):
+        one.add(batch)
+    options = {"k": 2, "shortlist": 10**12, "exclude_self": True}
+    assert_same(index.search(batch[:3], **options), reference.search(batch[:3], **options))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,3 +116,19 @@ def test_a_record_that_is_removed_meanwhile_is_searched_again():
     limit = 100
     with pytest.raises(UnknownIdError):
         index.search(records[:1], k=3, cutoff=None, diversity=0.5)
+
+
+def test_few_records_take_neither_memory_nor_time_for_a_large_shortlist():
+    """A hundred million candidates of one query would take gigabytes, and 4,000 places of ten records half a minute."""
+    rng = np.random.default_rng(0)
+    records = classified(rng, CONFIG, 10)
+    for index in (FaissIndex.create(None, CONFIG), BruteForceIndex(CONFIG)):
+        index.add(records)
+        start = time.process_time()
+        expected = index.search(records[:1], k=10, shortlist=10, diversity=0.5)
+        few = index.search(records[:1], k=10, shortlist=10**8, diversity=0.5)
+        assert_same(few, expected)
+        many = index.search(records[:1], k=4000, shortlist=None, diversity=0.5)
+        assert many.ids[0, :10].tolist() == expected.ids[0].tolist()
+        assert (many.ids[0, 10:] == -1).all()
+        assert time.process_time() - start < 5
