@@ -315,7 +315,7 @@ class MilvusIndex(SemanticIndex):
         return [None] * len(ids)  # the writer compares them, in the newest state
 
     def _keys_to_remove(self, ids: NDArray[np.int64]) -> list[str | None]:
-        return self._writer.with_half_removed(ids, self._reader.keys(ids, strong=True))
+        return self._writer.with_half_removed(ids, self._keys(ids))
 
     def _uris(self, ids: NDArray[np.int64]) -> list[str | None]:
         uris = self._reader.get(ids).uris

@@ -128,13 +128,13 @@ class Reader:
         """Return whether there are records with these ids: (n,) int64 to (n,) bool."""
         return self.stored(ids).visible >= 0
 
-    def keys(self, ids: NDArray[np.int64], *, strong: bool = False) -> list[str | None]:
+    def keys(self, ids: NDArray[np.int64]) -> list[str | None]:
         """Return the keys of the records with (n,) int64 ids, None for an id that is not in the index.
 
         An id that is missing is looked for in the newest state, as in `get`.
         """
-        found = self.stored(ids, strong=strong)
-        if (found.visible < 0).any() and not strong:
+        found = self.stored(ids)
+        if (found.visible < 0).any():
             found = self.stored(ids, strong=True)
         return found.keys
 

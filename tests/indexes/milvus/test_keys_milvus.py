@@ -168,7 +168,7 @@ def test_another_client_finds_a_key_at_once(backend):
         with pytest.raises(DuplicateIdError, match=r"2 ids \('. a', '. b'\) are in the index already"):
             other.add(batch)
         other.remove(batch.keys)
-        with pytest.raises(UnknownIdError, match=f"'{turn} a'"):
+        with pytest.raises(UnknownIdError, match="2 ids"):
             one.remove(batch.keys)
     for client in (one, other):
         client.close()

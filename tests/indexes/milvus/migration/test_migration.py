@@ -243,6 +243,8 @@ def test_a_filter_that_matches_other_records_is_found(source, collection, uri, t
         (row,) = milvus._server.read("query", collection, filter=f"id in [{key}]", output_fields=fields, strong=True)
         row["code"] = row["code"][0] if isinstance(row["code"], list) else row["code"]
         row = {name: row[name] for name in fields} | {field_of("stars"): 1 - (stars or 0)}
+        if milvus._schema.kind != "floats":  # a binary vector is returned in a list
+            row["code"] = row["code"][0]
         milvus._server.call("upsert", collection, [row])
     report = report_of(source, collection, "--uri", uri, "--resume", "--verify", cwd=tmp_path, status=3)
     assert f"a filter by stars matches other records, 1 in all: {middle.ids[0]}" in report["differences"]
