@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from semcut.indexes.faiss_index import FaissIndex
     from semcut.indexes.index import SemanticIndex
     from semcut.indexes.pruning.explanation import Explanation
+    from semcut.indexes.query_expansion import expanded_queries
     from semcut.indexes.query_of_several import joined_query
     from semcut.indexes.range_result import RangeResult
     from semcut.indexes.result import SearchHit, SearchResult
@@ -70,6 +71,7 @@ _MODULES = {
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
     "attribute": "semcut.indexes.attributes.expressions",
+    "expanded_queries": "semcut.indexes.query_expansion",
     "joined_query": "semcut.indexes.query_of_several",
     "near_duplicates": "semcut.indexes.duplicate_groups",
 }
@@ -111,6 +113,7 @@ __all__ = [
     "StorageError",
     "UnknownIdError",
     "attribute",
+    "expanded_queries",
     "joined_query",
     "near_duplicates",
 ]

@@ -75,6 +75,7 @@ def evaluate(
     """
     from semcut.connector.data.protocols import check_protocol, protocol_split
     from semcut.connector.retrieval.image_index import Connector
+    from semcut.connector.retrieval.image_queries_of import expanded
 
     if ground_truth is not None:
         others = {"labels": labels, "limit": limit, "protocol": protocol, "where": settings.pop("where")}
@@ -96,7 +97,10 @@ def evaluate(
             check_protocol(protocol, protocol_split(protocol, queries, seed), trained, uris)
         records = None if labels is None else _record_labels(connector, images.classes, labels)
         encodings, truth, skipped = encode_with_progress(connector, images)
-        result = evaluate_encodings(connector, images.classes, encodings, truth, records, **settings)
+        expand, where = settings.pop("expand"), settings.pop("where")
+        params = connector.defaults.params(**settings)
+        encodings = expanded(connector.index, encodings, params, expand, where=where)
+        result = evaluate_encodings(connector, images.classes, encodings, truth, records, where=where, **settings)
         learned = _trained(connector, images)
         rankings = [] if protocol is None else _rankings(connector, images.classes, encodings, truth.first(), protocol)
     if as_json:

@@ -64,7 +64,7 @@ ground_truth_option = click.option(
 
 
 def evaluate_ground_truth(
-    connector: Connector, images: str, truth: TruthSource, *, as_json: bool, **settings: Any
+    connector: Connector, images: str, truth: TruthSource, *, expand: int, as_json: bool, **settings: Any
 ) -> None:
     """Measure searches with the queries of a ground truth, and print the figures.
 
@@ -72,6 +72,7 @@ def evaluate_ground_truth(
         connector: the index.
         images: the source of the images that were indexed.
         truth: the ground truth.
+        expand: number of first results that each query is averaged with.
         as_json: whether to print JSON.
         settings: k, cutoff, shortlist and ranking of the searches; "own" are those of the index.
     """
@@ -80,6 +81,7 @@ def evaluate_ground_truth(
     from semcut.connector.ground_truth.judged_records import find_judged_records
     from semcut.connector.ground_truth.read_truth import read_ground_truth
     from semcut.connector.retrieval.cropped_queries import encode_cropped
+    from semcut.connector.retrieval.image_queries_of import expanded
 
     params = connector.defaults.params(**settings)
     listed = list_images(images)
@@ -89,13 +91,16 @@ def evaluate_ground_truth(
     with progress_bar("Encoding queries") as progress:
         queries, kept = encode_cropped(connector.encoder, judged.files, judged.boxes, skipped, progress)
     judged = judged.without_unreadable(kept, skipped)
+    own = judged.left_out_records(connector.ids_of(judged.files), connector.index.next_id())
+    queries = expanded(connector.index, queries, params, expand, own)
     print_skipped(judged.left_out, at_most=SKIPPED_SHOWN)
     with progress_bar("Searching") as progress:
         found = compare_searches(
             connector.index, queries, judged.levels, params, trapezoid=read.trapezoid, progress=progress
         )
     if as_json:
-        print_json(_content(read.form, len(connector.index), judged, params, found, n_s=read.first_four))
+        content = _content(read.form, len(connector.index), judged, params, found, n_s=read.first_four)
+        print_json({**content, "expand": expand})
         return
     print_message(judged.coverage.sentence(read.form))
     for level in judged.levels:

@@ -1,7 +1,7 @@
 """Queries whose right answers are known one by one: what every form of ground truth is read as.
 
 An image is known by a name: that of its file without the ending, or, where `by_stem` is false, its path in the folder
-of the images. Three kinds of images are told apart for each query. A search should find the relevant ones. Junk, such
+of the images. Each query has three kinds of images. A search should find the relevant ones. Junk, such
 as a picture on which the thing can hardly be seen, is taken out of every answer before it is judged. All others are
 wrong.
 """

@@ -111,6 +111,11 @@ class JudgedRecords:
             replace(self.coverage, queries=len(kept), left_out=self.coverage.left_out + len(skipped)),
         )
 
+    def left_out_records(self, own: Ids, other: int) -> Ids:
+        """Return the record of each query's own image where the ground truth ignores it, and another id elsewhere."""
+        ignored = [all((every[n].junk == one).any() for every in self.levels.values()) for n, one in enumerate(own)]
+        return np.where(ignored, own, other)
+
 
 def find_judged_records(truth: GroundTruth, root: str, files: Sequence[str], ids: Ids) -> JudgedRecords:
     """Look up the images that a ground truth names.

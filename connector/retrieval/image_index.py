@@ -33,7 +33,7 @@ from semcut.connector.retrieval.folder_sync import Synced, sync_folder
 from semcut.connector.retrieval.given_attributes import GivenAttributes
 from semcut.connector.retrieval.given_keys import keys_by_uri
 from semcut.connector.retrieval.hits import Hit, hits_of
-from semcut.connector.retrieval.image_queries_of import image_queries, records_of
+from semcut.connector.retrieval.image_queries_of import expansion_given, image_queries, records_of
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
 from semcut.connector.retrieval.model_link import read_link, required_link, write_link
@@ -293,6 +293,7 @@ class Connector:
         among: Among | Any = None,
         exclude_self: bool = False,
         diversity: float = 0.0,
+        expand: int = 0,
         together: bool = False,
         less_like: Iterable[str | os.PathLike[str] | Image.Image] = (),
         skipped: list[tuple[str, str]] | None = None,
@@ -303,6 +304,7 @@ class Connector:
             others: as for `SemanticIndex.search`.
             cutoff, ranking: "own" are those of the index, which `semcut info` shows.
             exclude_self: whether the record of each file in `images` is left out of its answer.
+            expand: number of first results that each query is averaged with, to search again; see `expanded_queries`.
             together: whether all images make one query, with one answer: see `joined_query`.
             less_like: images that the results of every query shall be less like.
             skipped: gets a pair (image, reason) for each image that cannot be read; None for an error.
@@ -318,9 +320,10 @@ class Connector:
             k=k, cutoff=cutoff, shortlist=shortlist, ranking=ranking, fill=fill, exclude_self=exclude_self,
             diversity=diversity,
         )  # fmt: skip
-        joined = flag_given("together", together)
+        joined, expand = flag_given("together", together), expansion_given(expand)
         records = records_of(images, self.files.ids_of, self.index) if params.exclude_self else None
         queries = image_queries(self.encoder, images, less, records, together=joined, skipped=skipped)
+        queries = queries.expanded(self.index, params, where, among, expand)
         found: list[list[Hit]] = [[] for _ in (images[:1] if joined else images)]
         for position, hits in zip(
             queries.images, self.hits(queries.search(self.index, params, where, among)), strict=True

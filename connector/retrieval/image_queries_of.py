@@ -7,7 +7,7 @@ query of several has no record of its own: it is searched among all records but 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semcut.connector.retrieval.encoder import Encoder
-from semcut.indexes import Encodings, SearchResult, SemanticIndex, joined_query
+from semcut.indexes import Encodings, SearchResult, SemanticIndex, expanded_queries, joined_query
+from semcut.indexes.argument_checks import integer_given
 from semcut.indexes.attributes.expressions import Expression
 from semcut.indexes.attributes.selections import Among
 from semcut.indexes.search_params import SearchParams
+
+MOST_EXPANDED = 1000
+"""The largest number of results that a query is averaged with."""
+
+
+def expansion_given(value: Any) -> int:
+    """Read the argument `expand`, a number of results."""
+    return integer_given("expand", value, 0, MOST_EXPANDED)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,22 @@ class ImageQueries:
     images: list[int]
     own: NDArray[np.int64]
 
+    def expanded(
+        self, index: SemanticIndex, params: SearchParams, where: Expression | str | None, among: Among | Any, count: int
+    ) -> ImageQueries:
+        """Return these queries, each averaged with its first results: see `expanded_queries`.
+
+        Args:
+            index, params, where, among: of the search.
+            count: the number of results; 0 for none.
+        """
+        if not count:
+            return self
+        size = None if params.shortlist is None else max(params.shortlist, count)
+        first = params.model_copy(update={"k": count, "shortlist": size, "diversity": 0.0})
+        found = self.search(index, first, where, among)
+        return replace(self, encodings=expanded_queries(index, self.encodings, found))
+
     def search(
         self, index: SemanticIndex, params: SearchParams, where: Expression | str | None, among: Among | Any
     ) -> SearchResult:
@@ -50,6 +75,33 @@ class ImageQueries:
             others = np.setdiff1d(index.matching(where, among=among), self.own, assume_unique=True)
             params, where, among = params.model_copy(update={"exclude_self": False}), None, others
         return index.search(self.encodings, **params.model_dump(), where=where, among=among)
+
+
+def expanded(
+    index: SemanticIndex,
+    queries: Encodings,
+    params: SearchParams,
+    count: int,
+    own: NDArray[np.int64] | None = None,
+    where: Expression | str | None = None,
+) -> Encodings:
+    """Average queries with their first results: see `expanded_queries`.
+
+    Args:
+        index: the index.
+        queries: n queries; their ids do not matter.
+        params, where: of the search.
+        count: the number of results; 0 for none.
+        own: (n,) int64, the id of the record that a query is not averaged with; None for no such records.
+    """
+    if not count:
+        return queries
+    plain = Encodings(
+        probabilities=queries.probabilities, codes=queries.codes, features=queries.features, ids=own, any_mass=True
+    )
+    params = params.model_copy(update={"exclude_self": own is not None})
+    alone = ImageQueries(plain, [*range(len(plain))], np.empty(0, np.int64))
+    return alone.expanded(index, params, where, None, count).encodings
 
 
 def image_queries(

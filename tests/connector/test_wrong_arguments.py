@@ -117,7 +117,7 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "keep_network": False, "config": TrainConfig(epochs=1, device="cuda:99"),
         "architecture": model.net.architecture, "images": [few.files[0]], "files": [few.files[0]], "skipped": None,
         "k": 3, "cutoff": 0.2, "shortlist": 10, "ranking": "distance", "fill": True, "first_id": 0,
-        "exclude_self": False, "diversity": 0.0, "together": False, "less_like": (),
+        "exclude_self": False, "diversity": 0.0, "together": False, "less_like": (), "expand": 0,
         "part": "test",
         "batch_size": 8, "workers": 1,
         "checkpoint": model, "encoder": encoder, "index": opened.index, "result": opened.index.search(batch, k=2),

@@ -24,6 +24,7 @@ from semcut.indexes import (
     SearchResult,
     SearchTrace,
     SemcutError,
+    expanded_queries,
     joined_query,
     near_duplicates,
 )
@@ -75,6 +76,7 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
         (index.similarity.weights, {"probabilities": batch.probabilities}),
         (result.__getitem__, {"query": 0}),
         (index.search_range(batch, radius=1).__getitem__, {"query": 0}),
+        (expanded_queries, {"index": index, "queries": batch, "found": result, "power": 3.0}),
         (joined_query, {"queries": batch, "less_like": batch, "weight": 0.5}),
         (
             near_duplicates,

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         StorageError,
         UnknownIdError,
         attribute,
+        expanded_queries,
         joined_query,
         near_duplicates,
     )
@@ -115,6 +116,7 @@ __all__ = [
     "UnknownIdError",
     "adopt",
     "attribute",
+    "expanded_queries",
     "joined_query",
     "near_duplicates",
     "train",

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from semcut.connector import Connector, Encoder
+from semcut.connector.evaluation.metrics import trapezoid_average_precision
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval.cropped_queries import encode_cropped
 from semcut.indexes import DataError
@@ -160,6 +161,24 @@ def test_distractors_of_other_folders_are_wrong_answers(network: Path, tmp_path:
     assert more["coverage"] == few["coverage"]
     name = "every record by distance"
     assert more["levels"]["all"][name]["map_all"] <= few["levels"]["all"][name]["map_all"]
+
+
+def test_queries_are_expanded_without_their_own_records(network: Path, tmp_path: Path) -> None:
+    write_holidays(tmp_path)
+    semcut("index", "photos", "--model", network, "--out", "index", cwd=tmp_path)
+    command = ["evaluate", "index", "photos", "--ground-truth", "holidays", "--cutoff", "none", "--json"]
+    plain, found = (json.loads(semcut(*command, "--expand", count, cwd=tmp_path).stdout) for count in (0, 2))
+    assert (plain["expand"], found["expand"]) == (0, 2)
+    assert plain["queries"] != found["queries"]
+    with Connector.open(tmp_path / "index") as connector:
+        for one in found["queries"]:
+            hits = connector.search(
+                [one["image"]], k=len(connector.index), cutoff=None, shortlist=None, expand=2, exclude_self=True
+            )[0]
+            group = one["query"][:4]
+            right = np.array([[Path(str(hit.uri)).stem.startswith(group) for hit in hits]])
+            expected = trapezoid_average_precision(right, np.array([3]))
+            assert [one["levels"]["all"]["ap_all"]["index"]] == pytest.approx(expected)
 
 
 def test_a_set_of_crops_is_made_of_any_pictures(network: Path, tmp_path: Path) -> None:

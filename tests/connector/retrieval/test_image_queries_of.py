@@ -11,7 +11,7 @@ from PIL import Image
 
 from semcut.connector import Connector
 from semcut.connector.data.sources import ImageSet, class_of
-from semcut.indexes import InvalidParameterError, joined_query
+from semcut.indexes import Encodings, InvalidParameterError, expanded_queries, joined_query
 from semcut.indexes.errors import DataError
 from tests.command import semcut
 
@@ -130,3 +130,29 @@ def test_the_command_joins_images(stored: Path, digits: ImageSet, tmp_path: Path
     assert "skipped gone.png" in done.stderr
     assert Path(images[0]).name in done.stdout
     assert "0<=x<1" in semcut("search", stored, images[0], "--diversity", 1, cwd=tmp_path, status=2).stderr
+
+
+def test_a_query_is_averaged_with_its_first_results(stored: Path, digits: ImageSet, digits_test: ImageSet) -> None:
+    images = [*digits_test.files[::90], digits.files[0]]
+    with Connector.open(stored) as connector:
+        encoded = connector.encoder.encode(images)
+        first = connector.index.search(encoded, k=4, cutoff=0.3, ranking="fused")
+        wanted = connector.index.search(
+            expanded_queries(connector.index, encoded, first), k=6, cutoff=0.3, ranking="fused"
+        )
+        found = connector.search(images, k=6, cutoff=0.3, ranking="fused", expand=4)
+        assert [ids(hits) for hits in found] == wanted.ids.tolist()
+        assert found != connector.search(images, k=6, cutoff=0.3, ranking="fused")
+        (alone,) = connector.search(images[-1:], k=6, expand=4, exclude_self=True)
+        own = int(connector.ids_of(images[-1:])[0])
+        assert own not in ids(alone)
+        record = connector.index.get([own])
+        queries = connector.encoder.encode(images[-1:])
+        queries = Encodings(probabilities=queries.probabilities, codes=queries.codes, features=queries.features,
+                            ids=record.ids)  # fmt: skip
+        others = connector.index.search(queries, k=4, exclude_self=True)
+        expanded = expanded_queries(connector.index, queries, others)
+        assert ids(alone) == connector.index.search(expanded, k=6, exclude_self=True).ids[0].tolist()
+        assert len(connector.search(images[:2], k=3, expand=200, shortlist=10)[0]) == 3  # more than the shortlist
+        with pytest.raises(InvalidParameterError, match="expand = -1, expected an integer from 0 to 1000"):
+            connector.search(images, expand=-1)
