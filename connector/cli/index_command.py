@@ -231,9 +231,10 @@ def _unfinished(
     """Open an index that was interrupted while the same command made it; None if there is no such index."""
     from semcut.connector.retrieval.image_index import Connector
     from semcut.connector.retrieval.model_link import read_description, read_link
+    from semcut.indexes.storage.directory import CATALOGUE
     from semcut.indexes.unfinished import is_marked, unfinished_works
 
-    link = read_link(out)
+    link = read_link(out) if (out / CATALOGUE).is_file() else None
     network = read_description(out if model is None else model)
     if link is None or network is None or (link.sha256, link.roots) != (network.sha256, tuple(roots)):
         return None

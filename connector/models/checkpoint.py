@@ -54,7 +54,7 @@ MOST_IMAGES, _MOST_EPOCHS = 2_000_000, 50_000
 """What they may hold, since a byte can become an object of a hundred."""
 
 
-_FILES = (WEIGHTS, TRAINING_IMAGES, TRAINING_DIGESTS, METRICS, MODEL)
+NETWORK_FILES = (WEIGHTS, TRAINING_IMAGES, TRAINING_DIGESTS, METRICS, MODEL)
 """The files of a network, in the order in which they are copied: the description last."""
 
 
@@ -245,7 +245,7 @@ def copy_network(source: Path, place: Path) -> None:
         CheckpointError: the disk refuses.
     """
     with disk_errors(place):
-        for name in _FILES:
+        for name in NETWORK_FILES:
             if (source / name).is_file():
                 with (
                     open_binary(source / name) as read,
@@ -257,7 +257,7 @@ def copy_network(source: Path, place: Path) -> None:
 
 def delete_network(place: Path) -> None:
     """Delete the files of a network that `copy_network` wrote, as far as that is possible."""
-    for name in reversed(_FILES):
+    for name in reversed(NETWORK_FILES):
         with suppress(OSError):
             (place / name).unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from semcut.connector.data.image_uris import common_root, paths_of
 from semcut.connector.data.labels import RecordLabels, labels_by_id
 from semcut.connector.data.listed_attributes import attribute_types_given
 from semcut.connector.models.adopted_network import AdoptedNet
-from semcut.connector.models.checkpoint import Checkpoint, copy_network, delete_network
+from semcut.connector.models.checkpoint import Checkpoint, copy_network
 from semcut.connector.models.device import device_named
 from semcut.connector.retrieval.adding_files import Indexed, add_paths
 from semcut.connector.retrieval.empty_index import create_empty
@@ -37,7 +37,7 @@ from semcut.connector.retrieval.image_queries_of import expansion_given, image_q
 from semcut.connector.retrieval.indexed_files import IndexedFiles
 from semcut.connector.retrieval.linked_network import linked_encoder
 from semcut.connector.retrieval.model_link import read_link, required_link, write_link
-from semcut.connector.retrieval.search_defaults_of import ADOPTED, STANDARD, Own
+from semcut.connector.retrieval.search_defaults_of import ADOPTED, STANDARD, Own, SearchDefaults
 from semcut.indexes import FaissIndex, SearchResult, SemanticIndex
 from semcut.indexes.argument_checks import callback_given, flag_given, instance_given, path_given, possible_path_given
 from semcut.indexes.attributes.attribute_types import AttributeType
@@ -49,7 +49,6 @@ from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
 from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
 from semcut.indexes.search_params import Ranking
-from semcut.indexes.storage.directory import delete_index
 from semcut.indexes.unfinished import unfinished
 
 
@@ -71,7 +70,7 @@ class Connector:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
-        self.defaults = ADOPTED if isinstance(encoder.checkpoint.net, AdoptedNet) else STANDARD
+        self.defaults = _defaults_of(encoder)
         self._path: Path | None = None  # of an index that `create` or `open` has stored
         self.files = IndexedFiles(index, None, None if root is None else possible_path_given("root", root))
 
@@ -114,30 +113,26 @@ class Connector:
         chosen = {"attributes": attribute_types_given(attributes), "string_ids": flag_given("string_ids", string_ids)}
         checkpoint = Checkpoint.load(model)
         encoder = Encoder(checkpoint, device)
-        index = create_empty(place, encoder.index_config().model_copy(update=chosen), engine)
-        root = common_root(folders)
-        connector = cls(encoder, index, folders)
-        connector._path, connector.files = place, IndexedFiles(index, place, root)
-        if place is None:
-            return connector
-        try:
-            if flag_given("keep_network", keep_network):
+        kept, root = flag_given("keep_network", keep_network), common_root(folders)
+
+        def fill() -> None:
+            assert place is not None
+            if kept:
                 copy_network(checkpoint.path, place)
             write_link(
                 place,
-                model=place if keep_network else checkpoint.path,
+                model=place if kept else checkpoint.path,
                 sha256=checkpoint.digest,
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.binarisation,
                 roots=folders,
-                **connector.defaults.content(),
+                **_defaults_of(encoder).content(),
                 root=root,
             )
-        except BaseException:  # without the link, the index could not be opened again
-            index.close()
-            delete_network(place)
-            delete_index(place)
-            raise
+
+        index = create_empty(place, encoder.index_config().model_copy(update=chosen), engine, fill)
+        connector = cls(encoder, index, folders)
+        connector._path, connector.files = place, IndexedFiles(index, place, root)
         return connector
 
     @classmethod
@@ -346,3 +341,7 @@ class Connector:
             UnknownIdError: a record was removed since, or is of another index.
         """
         return hits_of(instance_given("result", result, SearchResult), self.index, self.paths)
+
+
+def _defaults_of(encoder: Encoder) -> SearchDefaults:
+    return ADOPTED if isinstance(encoder.checkpoint.net, AdoptedNet) else STANDARD

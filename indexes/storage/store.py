@@ -7,6 +7,7 @@ and `backup` copy it, `verify` finds damage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,19 @@ class Store:
         self._transactions = Transactions(self._index, durability, lock)
 
     @staticmethod
-    def create(path: Path | None, config: IndexConfig, durability: Durability = "batch") -> Store:
+    def create(
+        path: Path | None,
+        config: IndexConfig,
+        durability: Durability = "batch",
+        fill: Callable[[], None] = lambda: None,
+    ) -> Store:
         """Create an empty store, which holds the writer's lock.
 
         Args:
             path: a new or empty directory; None for a store in memory.
             config: the configuration of the index.
             durability: when changes are committed, see `transactions`.
+            fill: writes other files into the directory, before an index is there.
 
         Raises:
             IndexExistsError: the path exists and is not an empty directory.
@@ -70,7 +77,7 @@ class Store:
         lock = lock_new_directory(path)
         try:
             with new_index(path, config):
-                pass  # an empty index has neither rows nor cells to write
+                fill()  # an empty index has neither rows nor cells to write
             catalogue = Catalogue(path / CATALOGUE)
             try:
                 return Store(path, catalogue.config, catalogue, durability, lock)

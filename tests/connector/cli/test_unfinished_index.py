@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from semcut.connector import Connector
+from semcut.connector.data.model_file import WEIGHTS
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.explore.open_index import open_stored
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.retrieval import file_records, image_index
 from semcut.connector.retrieval.model_link import write_link
-from semcut.indexes import DataError, FaissIndex, IndexExistsError
+from semcut.indexes import DataError, FaissIndex, IndexExistsError, LockedError
 from semcut.indexes.errors import SemcutWarning
-from semcut.indexes.storage.directory import MARK
+from semcut.indexes.storage.directory import MARK, lock_new_directory
 from semcut.indexes.unfinished import adding, is_marked, unfinished_works
 from tests.command import semcut
 
@@ -199,6 +200,75 @@ def test_a_disk_that_refuses_the_link_leaves_no_index(
     with pytest.raises(OSError, match="No space"):
         Connector.create(tmp_path / "index", model.path)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED_EARLY = """
+import os, shutil, signal, sys
+from pathlib import Path
+from semcut.connector import Connector
+from semcut.connector.models import checkpoint
+from semcut.connector.retrieval import image_index
+
+def die(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_half(read, write):
+    write.write(read.read(100))
+    write.flush()
+    die()
+
+rename = os.rename
+if sys.argv[1] == "the catalogue":
+    os.rename = lambda source, target: die() if Path(target).name == "catalogue.sqlite" else rename(source, target)
+elif sys.argv[1] == "the link":
+    image_index.write_link = die
+else:
+    shutil.copyfileobj = die_half
+Connector.create("out", sys.argv[2], keep_network=sys.argv[3] == "kept", engine="faiss")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "network"),
+    [("the link", ""), ("the catalogue", ""), ("the network", "kept"), ("the link", "kept"), ("the catalogue", "kept")],
+)
+def test_a_creation_that_was_killed_before_its_end_counts_as_none(
+    before: str, network: str, model: Checkpoint, digits: ImageSet, tmp_path: Path
+) -> None:
+    out, images = tmp_path / "out", Path(digits.files[0]).parents[1]
+    command = [sys.executable, "-c", KILLED_EARLY, before, str(model.path), network]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == -signal.SIGKILL
+    left = sorted(file.name for file in out.iterdir())
+    assert "catalogue.new" in left
+    assert ("connector.json" in left) == (before == "the catalogue")
+    assert any(name.startswith(WEIGHTS) for name in left) == (network == "kept")
+    done = semcut("info", "out", cwd=tmp_path, status=1)
+    assert "creation was interrupted: create it there again" in done.stderr
+    (out / "thesis.txt").write_text("mine")
+    done = semcut("index", images, "--model", model.path, "--out", "out", cwd=tmp_path, status=1)
+    assert "there belongs to no index: move it away" in " ".join(done.stderr.split())
+    assert sorted(file.name for file in out.iterdir()) == sorted([*left, "thesis.txt"])
+    (out / "thesis.txt").unlink()
+    semcut("index", images, "--model", model.path, "--out", "out", cwd=tmp_path)
+    with Connector.open(out) as connector:
+        assert len(connector.index) == len(digits.files)
+    names = {file.name.partition("-")[0] for file in out.iterdir()}
+    assert names == {"catalogue.sqlite", "connector.json", "files.jsonl", "generation", "lock"}
+
+
+def test_a_creation_that_is_at_work_is_not_cleared_by_another(model: Checkpoint, tmp_path: Path) -> None:
+    lock = lock_new_directory(tmp_path / "out")
+    for name in ("catalogue.new", "connector.json"):
+        (tmp_path / "out" / name).touch()
+    with pytest.raises(LockedError, match="is being written to by"):
+        Connector.create(tmp_path / "out", model.path)
+    assert (tmp_path / "out" / "connector.json").exists()
+    lock.release()
+    Connector.create(tmp_path / "out", model.path, keep_network=True).close()
+    with pytest.raises(IndexExistsError):
+        Connector.create(tmp_path / "out", model.path)
+    with pytest.warns(SemcutWarning, match="has no records"):
+        Connector.open(tmp_path / "out").close()
 
 
 def test_an_unfinished_index_is_no_data_of_a_benchmark(unfinished: Path, tmp_path: Path) -> None:
