@@ -108,8 +108,8 @@ def test_the_checksum_covers_everything():
         *({"attributes": {**batch.attributes, name: [None] * 4}} for name in batch.attributes),
         {"attributes": {**batch.attributes, "stars": [number or 0 for number in range(4)]}},
     ]
-    known |= {checksum(Encodings(**{**columns, "keys": keys})) for keys in (list("abcd"), list("abdc"))}
-    changed += [{"keys": list("abce")}, {"keys": ["a", "b", "c", 'd"']}]
+    known |= {checksum(Encodings(**{**columns, "ids": keys})) for keys in (list("abcd"), list("abdc"))}
+    changed += [{"ids": list("abce")}, {"ids": ["a", "b", "c", 'd"']}]
     for change in changed:
         known.add(checksum(Encodings(**{**columns, **change})))
     assert len(known) == 3 + len(changed)

@@ -241,7 +241,6 @@ def test_a_filter_that_matches_other_records_is_found(source, collection, uri, t
         fields = ["id", "row", "cell", "dominant", "flags", *map(field_of, CONFIG.attributes), "code"]
         fields += ["uri", "feature", "probabilities"] if milvus._schema.kind != "apart" else []
         (row,) = milvus._server.read("query", collection, filter=f"id in [{key}]", output_fields=fields, strong=True)
-        row["code"] = row["code"][0] if isinstance(row["code"], list) else row["code"]
         row = {name: row[name] for name in fields} | {field_of("stars"): 1 - (stars or 0)}
         if milvus._schema.kind != "floats":  # a binary vector is returned in a list
             row["code"] = row["code"][0]

@@ -99,7 +99,7 @@ def test_verifying_names_the_keys_that_differ(source, collection, uri, tmp_path)
 def test_a_target_without_keys_is_another_configuration(source, collection, uri, tmp_path):
     MilvusIndex.create(uri, CONFIG, collection=collection).close()
     line = error_of(source, collection, "--uri", uri, "--resume", cwd=tmp_path)
-    assert "another configuration (keys False instead of True)" in line
+    assert "another configuration (string_ids False instead of True)" in line
 
 
 def test_the_journal_of_an_index_without_keys_is_that_of_another_source(tmp_path):
