@@ -108,7 +108,7 @@ def _float(given: Any) -> float:
         given = float(given) if isinstance(given, np.longdouble) else given.item()  # its `item` is itself
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if not is_number or not abs(given) <= sys.float_info.max:
-        raise ValueError(f"a finite number of at most {sys.float_info.max:.2g}")
+        raise ValueError("a finite number")
     return float(given) + 0.0  # -0.0 becomes 0.0, so that equal values are the same
 
 
