@@ -203,7 +203,11 @@ def test_hits_of_a_range_have_keys():
     assert [hit.key for hit in found[0]] == [KEYS[1]]
 
 
-@pytest.mark.parametrize("given", [["a"], ("a",), np.array(["a"]), np.array(["a"], object), Among(["a"]), "a"], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [["a"], ("a",), np.array(["a"]), np.array(["a"], object), Among(["a"]), "a"],
+    ids=["list", "tuple", "array", "objects", "prepared", "text"],
+)
 def test_strings_are_no_ids_of_an_index_with_integers(given):
     index = filled(FaissIndex.create(None, PLAIN), [classified(np.random.default_rng(0), PLAIN, 5)])
     for call in (lambda: index.search(index.get([0]), among=given), lambda: index.matching(among=given)):

@@ -11,7 +11,9 @@ from semcut import Encodings, FaissIndex, IndexConfig, InvalidEncodingsError, In
 from semcut.indexes.keys import is_key
 from semcut.indexes.unicode_text import INVALID, values_of
 
-CONFIG = IndexConfig(classes=2, bits=32, dim=2, string_ids=True, attributes={"camera": "category", "tags": "categories"})
+CONFIG = IndexConfig(
+    classes=2, bits=32, dim=2, string_ids=True, attributes={"camera": "category", "tags": "categories"}
+)
 BEYOND = (0x110000, 0x200000, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
