@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -48,16 +48,17 @@ def written_rows(
     return found.view(np.uint8).reshape(rows, dtype.itemsize)
 
 
+def missing_value(kind: AttributeType) -> float:
+    """Return how a missing value of a type is stored."""
+    return np.nan if kind == "float" else MISSING_INT if kind in ("int", "datetime") else -1
+
+
 def _stored(kind: AttributeType, values: list[Any], numbers: Mapping[Any, int]) -> list[Any]:
-    if kind == "float":
-        return [np.nan if value is None else value for value in values]
-    if kind == "int":
-        return [MISSING_INT if value is None else value for value in values]
-    if kind == "datetime":
-        return [MISSING_INT if value is None else microseconds_of(value) for value in values]
-    if kind == "bool":
-        return [-1 if value is None else int(value) for value in values]
-    return [-1 if value is None else numbers[value] for value in values]
+    missing = missing_value(kind)
+    convert: Callable[[Any], Any] = microseconds_of if kind == "datetime" else lambda value: value
+    if has_vocabulary(kind):
+        convert = numbers.__getitem__
+    return [missing if value is None else convert(value) for value in values]
 
 
 def read_rows(
@@ -75,28 +76,64 @@ def read_rows(
 
 
 def stored_values_of(
-    types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8], vocabulary: Vocabulary
+    types: Mapping[str, AttributeType],
+    name: str,
+    rows: NDArray[np.uint8],
+    vocabulary: Vocabulary,
+    removed: NDArray[np.int64] | None = None,
 ) -> NDArray[Any]:
     """Return one attribute of n stored rows as it is stored, in an array of its own: (n,).
+
+    Args:
+        types: the attributes of the index.
+        name: the attribute.
+        rows: (n, bytes of a row) uint8.
+        vocabulary: the values of categories.
+        removed: those of the rows whose values are returned as missing, whatever they are; None for none.
 
     Raises:
         DamagedIndexError: a value is none that semcut stores.
     """
-    kind = types[name]
-    values = np.ascontiguousarray(rows).view(row_dtype(types)).reshape(len(rows))[name].copy()
-    possible = True
-    if len(values) and kind == "float":
-        possible = not np.isinf(values).any()
-    elif len(values) and kind == "datetime":
-        possible = bool((((values >= FIRST_DATETIME) & (values <= LAST_DATETIME)) | (values == MISSING_INT)).all())
-    elif len(values) and kind != "int":
-        most = len(vocabulary.values[name]) if has_vocabulary(kind) else 2
-        possible = values.min() >= -1 and values.max() < most
-    if not possible:
+    values = _field(types, name, rows).copy()
+    if removed is not None:
+        values[removed] = missing_value(types[name])
+    if not _possible(types[name], values, vocabulary.values.get(name, ())).all():
         raise DamagedIndexError(
-            f"the attribute {name} has values that the index cannot have stored: restore the index from a backup"
+            f"the attribute {name} has values that the index cannot have stored: restore the index from a backup, or "
+            "remove the records that `semcut verify` names"
         )
     return values
+
+
+def impossible_values(
+    types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8], vocabulary: Vocabulary
+) -> NDArray[np.bool_]:
+    """Return which of n stored rows have a value of an attribute that semcut does not store: (n,) bool."""
+    return ~_possible(types[name], _field(types, name, rows), vocabulary.values.get(name, ()))
+
+
+def _field(types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8]) -> NDArray[Any]:
+    found: NDArray[Any] = np.ascontiguousarray(rows).view(row_dtype(types)).reshape(len(rows))[name]
+    return found
+
+
+def _possible(kind: AttributeType, values: NDArray[Any], known: Sized) -> NDArray[np.bool_]:
+    """Return which stored values are possible: (n,) bool.
+
+    Args:
+        kind: the type of the attribute.
+        values: (n,) as stored.
+        known: the values of categories.
+    """
+    if kind == "float":
+        possible: NDArray[np.bool_] = ~np.isinf(values)
+    elif kind == "int":
+        possible = np.ones(len(values), bool)
+    elif kind == "datetime":
+        possible = ((values >= FIRST_DATETIME) & (values <= LAST_DATETIME)) | (values == MISSING_INT)
+    else:
+        possible = (values >= -1) & (values < (len(known) if has_vocabulary(kind) else 2))
+    return possible
 
 
 def _returned(kind: AttributeType, stored: NDArray[Any], values: list[Any]) -> list[Any]:

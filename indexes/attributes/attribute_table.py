@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.attributes.attribute_rows import stored_values_of
-from semcut.indexes.attributes.attribute_types import MISSING_INT, AttributeType, has_vocabulary
+from semcut.indexes.attributes.attribute_rows import missing_value, stored_values_of
+from semcut.indexes.attributes.attribute_types import AttributeType, has_vocabulary
 from semcut.indexes.attributes.bound_filters import Containing, Filter, Missing, OneOf, Opposite, Several, Within
 from semcut.indexes.attributes.vocabulary import Vocabulary
 
@@ -26,12 +26,17 @@ class AttributeTable:
         types: the attributes of the index.
         read: returns the stored rows, (n, bytes of a row) uint8.
         vocabulary: the values of categories.
+        removed: (m,) int64, rows of removed records, whose values are missing here, and may be damaged.
     """
 
     def __init__(
-        self, types: Mapping[str, AttributeType], read: Callable[[], NDArray[np.uint8]], vocabulary: Vocabulary
+        self,
+        types: Mapping[str, AttributeType],
+        read: Callable[[], NDArray[np.uint8]],
+        vocabulary: Vocabulary,
+        removed: NDArray[np.int64],
     ) -> None:
-        self._types, self._read, self._vocabulary = types, read, vocabulary
+        self._types, self._read, self._vocabulary, self._removed = types, read, vocabulary, removed
         self._arrays: dict[str, NDArray[Any]] = {}
         self._reading = threading.Lock()
 
@@ -39,7 +44,7 @@ class AttributeTable:
         """Return which records match: (n,) bool, as `bound_filters.matches` says for each.
 
         Raises:
-            DamagedIndexError: stored values are damaged.
+            DamagedIndexError: stored values of records are damaged.
         """
         if isinstance(chosen, Several):
             join = np.logical_and if chosen.word == "and" else np.logical_or
@@ -57,7 +62,7 @@ class AttributeTable:
             if kind == "float":
                 missing: NDArray[np.bool_] = np.isnan(values)
             else:
-                missing = values == (MISSING_INT if kind in ("int", "datetime") else -1)
+                missing = values == missing_value(kind)
             return missing
         if has_vocabulary(kind):
             return self._of_numbers(values, chosen)
@@ -82,5 +87,6 @@ class AttributeTable:
         with self._reading:
             found = self._arrays.get(name)
             if found is None:
-                found = self._arrays[name] = stored_values_of(self._types, name, self._read(), self._vocabulary)
+                found = stored_values_of(self._types, name, self._read(), self._vocabulary, self._removed)
+                self._arrays[name] = found
             return found

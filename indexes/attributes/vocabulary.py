@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from semcut.indexes.attributes.attribute_types import (
     MAX_CATEGORIES,
+    MAX_TEXT,
     AttributeType,
     has_vocabulary,
     is_category,
@@ -28,9 +29,12 @@ from semcut.indexes.attributes.attribute_types import (
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
 
 MAX_VOCABULARY_BYTES = 1 << 28
-"""The largest text of all values of an index, in bytes: a process takes about ten times as much memory for it."""
+"""The largest text of all values of an index, in bytes: a process takes up to twenty times as much memory for it."""
 
 _LINES_AT_ONCE = 10_000
+
+_CHARACTER = len(json.dumps("\U0001f600")) - len(json.dumps(""))  # the most bytes of a character: two escapes
+_AROUND = len("[99,[]]\n")  # bytes of a line beside its texts, their quotes and commas
 
 
 class Vocabulary:
@@ -67,7 +71,7 @@ class Vocabulary:
             raise _damaged()
         values = Vocabulary.empty(types).values
         names = tuple(types)
-        for line in _lines(data):
+        for line in _lines(data, MAX_CATEGORIES if "categories" in types.values() else 1):
             position, value = _value_of(line)
             name = names[position] if 0 <= position < len(names) else ""
             if not _possible(types.get(name), value) or line != _line(position, value):
@@ -118,16 +122,38 @@ class Vocabulary:
         return Vocabulary.empty(self._types).extended(columns)
 
 
-def _lines(data: NDArray[np.uint8]) -> Iterator[bytes]:
-    """Yield the lines of the column, a few at a time in memory."""
+def _lines(data: NDArray[np.uint8], most: int) -> Iterator[bytes]:
+    """Yield the lines of the column, a few at a time in memory.
+
+    JSON of many small lists takes 30 times as much memory as its text. So no line is yielded that is longer than one of
+    so many categories, or has more beside its texts.
+
+    Args:
+        data: the column.
+        most: the largest number of categories in a line.
+
+    Raises:
+        DamagedIndexError: there is no end of the last line, or a line is too long.
+    """
     ends = np.flatnonzero(data == ord("\n"))
     if len(data) and (not len(ends) or ends[-1] != len(data) - 1):
         raise _damaged()
+    longest = most * (MAX_TEXT * _CHARACTER + len('"",')) + _AROUND
     for first in range(0, len(ends), _LINES_AT_ONCE):
         start = ends[first - 1] + 1 if first else 0
-        yield from (
-            data[start : ends[min(first + _LINES_AT_ONCE, len(ends)) - 1] + 1].tobytes().splitlines(keepends=True)
-        )
+        some = ends[first : first + _LINES_AT_ONCE]
+        if np.diff(some, prepend=start - 1).max() > longest:
+            raise _damaged()
+        for line in data[start : some[-1] + 1].tobytes().splitlines(keepends=True):
+            if len(line) > _AROUND + most and _bytes_beside_texts(line) > _AROUND + most:
+                raise _damaged()
+            yield line
+
+
+def _bytes_beside_texts(line: bytes) -> int:
+    """Count the bytes of a line that are not in quotes."""
+    parts = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 2 * MAX_CATEGORIES + 2)
+    return sum(map(len, parts[::2]))
 
 
 def _value_of(line: bytes) -> tuple[int, Any]:

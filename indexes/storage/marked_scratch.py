@@ -1,14 +1,15 @@
 """Directories in which an index is built that replaces another: semcut deletes only those that it has made.
 
 A user may have an own index with the name of such a directory. So semcut marks a directory when it creates it, by an
-empty file `semcut.rebuilding`, and deletes only one that is marked, or has nothing in it. The mark is deleted last.
+empty file `semcut.rebuilding`, and deletes what is in one only if it is marked. The mark is deleted last.
 
 When two directories are exchanged, both are marked, since the previous index is deleted then. A crash can leave the
 mark in an index, where the next rebuilding or restoration deletes it; no backup has it.
 
 Two commands may want the same name at the same time, and one may still delete what the next has found. So a command
-holds an `flock` on each mark, from its creation until the directory is deleted, and nobody deletes a directory without
-the lock of its mark. The system releases the lock when the process ends, however it ends.
+holds an `flock` on each mark, from its creation until the directory is deleted, and nobody deletes what is in a
+directory without the lock of its mark. The system releases the lock when the process ends, however it ends. A directory
+without a mark, new or nearly deleted, is removed by `rmdir` alone, which fails if it is in use meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Marks:
     """The marks of one command, each of which it has made and locked. Their directories may be exchanged meanwhile."""
 
     def __init__(self) -> None:
-        self._locked: list[int] = []  # descriptors
+        self._opened: list[int] = []  # descriptors
+        self._locked: list[int] = []  # those of them that have the lock
 
     @contextmanager
     def marked(self, index: Path) -> Iterator[None]:
@@ -53,8 +55,9 @@ class Marks:
 
     def mark(self, folder: Path) -> None:
         """Mark a directory that has no mark, and lock the mark; errors as for `marked`."""
-        self._locked.append(open_descriptor(folder / REBUILDING, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-        _lock(self._locked[-1], folder)
+        self._opened.append(open_descriptor(folder / REBUILDING, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        _lock(self._opened[-1], folder)
+        self._locked.append(self._opened[-1])
         sync_path(folder)
 
     def unmark(self, folder: Path) -> None:
@@ -68,10 +71,11 @@ class Marks:
 
     def release(self) -> None:
         """Release all locks."""
-        while self._locked:
+        self._locked.clear()
+        while self._opened:
             with suppress(OSError):
-                fcntl.flock(self._locked[-1], fcntl.LOCK_UN)  # a forked child has the descriptor, too
-            os.close(self._locked.pop())
+                fcntl.flock(self._opened[-1], fcntl.LOCK_UN)  # a forked child has the descriptor, too
+            os.close(self._opened.pop())
 
 
 @contextmanager
@@ -87,9 +91,12 @@ def created(scratch: Path) -> Iterator[Marks]:
     """
     marks = Marks()
     try:
-        with _left(scratch) as left:
-            if left:
+        with _left(scratch) as (left, marked):
+            if marked:
                 _delete(scratch)
+            elif left:
+                with suppress(OSError):  # another command has marked it meanwhile: it is in use
+                    scratch.rmdir()
         try:
             scratch.mkdir(0o700)
             marks.mark(scratch)
@@ -119,13 +126,13 @@ def is_left(scratch: Path) -> bool:
         LockedError: another command uses the directory.
         StorageError: the directory cannot be read, or its mark cannot be locked.
     """
-    with _left(scratch) as left:
+    with _left(scratch) as (left, _):
         return left
 
 
 @contextmanager
-def _left(scratch: Path) -> Iterator[bool]:
-    """Yield what `is_left` returns. The mark, if there is one, is locked during the block."""
+def _left(scratch: Path) -> Iterator[tuple[bool, bool]]:
+    """Yield what `is_left` returns, and whether there is a mark, which is locked during the block."""
     descriptor = None
     try:
         try:
@@ -137,7 +144,7 @@ def _left(scratch: Path) -> Iterator[bool]:
             raise _in_use(scratch) from None
         except OSError as error:
             raise StorageError(f"cannot lock {scratch}: {error.strerror}") from None
-        yield left
+        yield left, marked
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -149,7 +156,9 @@ def _kind(scratch: Path) -> tuple[bool, bool]:
         return False, False
     mark = scratch / REBUILDING
     if not os.path.lexists(mark):
-        return not os.listdir(scratch), False
+        names = os.listdir(scratch)
+        if not names or not os.path.lexists(mark):  # which another command may have made just now
+            return not names, False
     marked = stat.S_ISREG(os.lstat(mark).st_mode)
     return marked, marked
 

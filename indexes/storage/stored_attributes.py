@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.attributes.attribute_rows import read_rows
+from semcut.indexes.attributes.attribute_rows import impossible_values, read_rows
 from semcut.indexes.attributes.attribute_table import AttributeTable
+from semcut.indexes.attributes.attribute_types import has_vocabulary
 from semcut.indexes.attributes.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary
 from semcut.indexes.errors import DamagedIndexError
 
@@ -42,6 +43,31 @@ def read_attributes(columns: Columns, rows: NDArray[np.int64]) -> dict[str, list
     return read_rows(types, stored, columns.vocabulary)
 
 
+def impossible_attributes(
+    columns: Columns, rows: NDArray[np.int64], vocabulary: Vocabulary | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which records in (n,) rows have a value that cannot have been stored, by the name of the attribute.
+
+    Args:
+        columns: the columns.
+        rows: the rows.
+        vocabulary: of these columns; None if it is damaged, so that categories are not looked at.
+
+    Raises:
+        DamagedIndexError: a row does not match its checksum.
+    """
+    stored = attribute_rows(columns, rows)
+    if stored is None:
+        return {}
+    types = columns.sources["attributes"].spec.types
+    assert types is not None
+    return {
+        name: impossible_values(types, name, stored, vocabulary or Vocabulary.empty(types))
+        for name, kind in types.items()
+        if vocabulary is not None or not has_vocabulary(kind)
+    }
+
+
 def read_vocabulary(columns: Columns) -> Vocabulary:
     """Read the values of categories, for `Columns.vocabulary`.
 
@@ -64,7 +90,7 @@ def attribute_table(columns: Columns) -> AttributeTable:
         DamagedIndexError: as for `read_vocabulary`; later, when an attribute is first used, as for `read_attributes`.
     """
     if "attributes" not in columns.sources:
-        return AttributeTable({}, lambda: np.empty((len(columns), 0), np.uint8), columns.vocabulary)
+        return AttributeTable({}, lambda: np.empty((len(columns), 0), np.uint8), columns.vocabulary, columns.removed)
     types = columns.sources["attributes"].spec.types
     assert types is not None
-    return AttributeTable(types, lambda: columns.checked("attributes"), columns.vocabulary)
+    return AttributeTable(types, lambda: columns.checked("attributes"), columns.vocabulary, columns.removed)

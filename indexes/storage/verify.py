@@ -34,7 +34,7 @@ from semcut.indexes.storage.generation_folders import GENERATION
 from semcut.indexes.storage.snapshot import COPY_BYTES, Snapshot
 from semcut.indexes.storage.sparse_files import require_stored
 from semcut.indexes.storage.store import Store
-from semcut.indexes.storage.stored_attributes import read_attributes
+from semcut.indexes.storage.stored_attributes import impossible_attributes
 from semcut.indexes.storage.stored_texts import overlap, read_keys, read_texts, text_kinds, text_size
 from semcut.indexes.stored_values import norm_tolerance, storable_features
 
@@ -181,6 +181,11 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
         overlapping = np.flatnonzero(np.diff(columns.raw()[f"{kind}_ends"]) < 0) + 1
         report(f"{kind}s that overlap", np.intersect1d(overlapping, live))
         bytes_left[kind] = columns.extents[f"{kind}_bytes"].rows
+    vocabulary = None
+    try:
+        vocabulary = columns.vocabulary
+    except DamagedIndexError as error:  # of no record in particular
+        damage.append(Damage("columns", str(error)))
     size = max(1, min(_ROWS, COPY_BYTES // sum(spec.row_bytes for spec in specs(cells.config).values())))
     for start in range(0, len(live), size):
         rows = live[start : start + size]
@@ -195,10 +200,8 @@ def _contradictions(snapshot: Snapshot) -> list[Damage]:
             outside = outside_cells(cells, given[places], columns.cells[rows])
         report("records outside of their cell", rows[outside])
         columns.release_pages()
-        try:
-            read_attributes(columns, rows)
-        except DamagedIndexError as error:
-            report(f"values of attributes that it cannot have stored ({error})", rows)
+        for name, wrong in impossible_attributes(columns, rows, vocabulary).items():
+            report(f"values of the attribute {name} that it cannot have stored", rows[wrong])
         for kind, left in bytes_left.items():
             if left < 0:  # texts that share bytes are not decoded again and again
                 continue

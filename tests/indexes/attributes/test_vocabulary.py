@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,38 @@ def test_values_get_numbers_in_the_order_in_which_they_come():
 def test_what_semcut_does_not_write_is_damage(text):
     with pytest.raises(DamagedIndexError, match="vocabulary of the index is damaged"):
         Vocabulary.read(TYPES, column(text))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param(b"[],", id="lists"),
+        pytest.param(b"{},", id="objects"),
+        pytest.param(b'"",', id="texts"),
+        pytest.param(b"1.5,", id="numbers"),
+        pytest.param(b"[" * 100 + b"]" * 100 + b",", id="nested"),
+    ],
+)
+@pytest.mark.parametrize("length", [1 << 20, 1 << 24], ids=str)
+def test_a_line_that_semcut_does_not_write_takes_little_memory(inner, length):
+    text = b"[2,[" + inner * (length // len(inner)) + b'"a"]]\n'
+    data = column(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedIndexError, match="vocabulary of the index is damaged"):
+            Vocabulary.read(TYPES, data)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_values_are_read():
+    """A character beyond the first 65,536 takes two escapes."""
+    longest = tuple(sorted(chr(0x1F600 + i) * 1000 for i in range(1000)))
+    for types, value in (({"x": "int", "tags": "categories"}, longest), ({"tags": "category"}, longest[0])):
+        for text in (value, ('"\\' * 500,) if value is longest else '"\\' * 500):
+            written, lines = Vocabulary.empty(types).extended({"x": [], "tags": [text, text]})
+            assert Vocabulary.read(types, lines).values == written.values == {"tags": [text]}
 
 
 def test_too_many_values_are_refused(monkeypatch):

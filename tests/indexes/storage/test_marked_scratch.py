@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -66,6 +67,53 @@ def test_a_directory_that_another_command_makes_or_deletes_is_not_deleted(tmp_pa
     with created(scratch):
         assert not (scratch / "mine").exists()
     assert not scratch.exists()
+
+
+def _begin_in(folder: Path, theirs: Marks) -> None:
+    """Do in a new directory what another command does next: mark it, and write an index."""
+    theirs.mark(folder)
+    (folder / "generation-0").mkdir()
+    (folder / "generation-0" / "ids").write_bytes(b"theirs")
+
+
+def _make(scratch: Path) -> None:
+    with created(scratch):
+        pass
+
+
+@pytest.mark.parametrize("seen", ["empty", "begun"])
+def test_a_directory_that_another_command_marks_while_it_is_looked_at_is_in_use(tmp_path, seen, monkeypatch):
+    scratch, theirs, listdir = tmp_path / "index.restoring", Marks(), os.listdir
+    scratch.mkdir()
+
+    def meanwhile(folder):
+        before = listdir(folder)
+        if folder == scratch and not theirs.on(scratch):
+            _begin_in(scratch, theirs)
+        return before if seen == "empty" else listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", meanwhile)
+    with pytest.raises(LockedError, match=r"index\.restoring is in use by another command"):
+        _make(scratch) if seen == "empty" else is_left(scratch)
+    assert theirs.on(scratch)
+    assert (scratch / "generation-0" / "ids").read_bytes() == b"theirs"
+    theirs.release()
+
+
+def test_a_new_directory_whose_mark_another_command_has_locked_first_is_left_to_it(tmp_path, monkeypatch):
+    scratch, lock, others = tmp_path / "index.restoring", marked_scratch._lock, []
+
+    def late(descriptor, folder):
+        others.append(os.open(folder / REBUILDING, os.O_RDWR))
+        fcntl.flock(others[0], fcntl.LOCK_EX)
+        (folder / "theirs").touch()
+        lock(descriptor, folder)
+
+    monkeypatch.setattr(marked_scratch, "_lock", late)
+    with pytest.raises(LockedError), created(scratch):
+        pass
+    assert sorted(os.listdir(scratch)) == [REBUILDING, "theirs"]
+    os.close(others[0])
 
 
 def test_a_mark_of_another_command_is_kept(tmp_path):
