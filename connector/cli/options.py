@@ -166,7 +166,7 @@ def search_options(k: int) -> Callable[[_F], _F]:
         click.option("--ranking", type=click.Choice(["distance", "fused", "relevance", "own"]), default="own",
                      help="Order of results: by distance of features, by relevance, or by both (fused, Eq. 4).  "
                      "[default: that of the index, shown by info]"),
-        click.option("--expand", type=click.IntRange(0, 1000), default=0, metavar="N",
+        click.option("--expand", type=click.IntRange(0), default=0, metavar="N",
                      help="Search again with the mean of each query and its first N results (query expansion)."),
         moved_model_option,
         device_option,

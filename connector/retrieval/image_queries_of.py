@@ -93,8 +93,11 @@ def expanded(
         params, where: of the search.
         count: the number of results; 0 for none.
         own: (n,) int64, the id of the record that a query is not averaged with; None for no such records.
+
+    Raises:
+        InvalidParameterError: the count is out of range.
     """
-    if not count:
+    if not expansion_given(count):
         return queries
     plain = Encodings(
         probabilities=queries.probabilities, codes=queries.codes, features=queries.features, ids=own, any_mass=True

@@ -181,6 +181,15 @@ def test_queries_are_expanded_without_their_own_records(network: Path, tmp_path:
             assert [one["levels"]["all"]["ap_all"]["index"]] == pytest.approx(expected)
 
 
+def test_labelled_queries_are_expanded_too(stored: Path, tmp_path: Path) -> None:
+    command = ["evaluate", stored, "digits/test", "--limit", 30, "--json"]
+    plain, found = (json.loads(semcut(*command, "--expand", count, cwd=tmp_path).stdout) for count in (0, 3))
+    assert plain["overall"] != found["overall"]
+    assert found["overall"]["map_k"] > 0.9
+    done = semcut(*command, "--expand", 1001, cwd=tmp_path, status=1)
+    assert "expand = 1001, expected an integer from 0 to 1000" in done.stderr
+
+
 def test_a_set_of_crops_is_made_of_any_pictures(network: Path, tmp_path: Path) -> None:
     """The script that made the set of the guide: two opposite corners, and a mirrored middle in another light."""
     (tmp_path / "pictures").mkdir()
