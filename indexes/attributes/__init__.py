@@ -4,6 +4,7 @@
     expressions        `attribute("price") < 20`, and the expressions that this builds
     where_text         the same expressions as text: 'price < 20 and camera in ["a", "b"]'
     bound_filters      an expression for the attributes of one index; it matches values one by one
+    numbered_values    the different values of one attribute, by number
     vocabulary         the values of categories, by number
     attribute_rows     the stored row of a record
     attribute_table    the attributes of a snapshot as arrays, for filters over all records

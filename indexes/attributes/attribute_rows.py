@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from semcut.indexes.attributes.attribute_types import (
     AttributeType,
     datetime_of,
     dtype_of,
-    has_vocabulary,
     microseconds_of,
 )
+from semcut.indexes.attributes.numbered_values import NumberedValues
 from semcut.indexes.attributes.vocabulary import Vocabulary
 from semcut.indexes.errors import DamagedIndexError
 
@@ -44,7 +44,7 @@ def written_rows(
     dtype = row_dtype(types)
     found = np.empty(rows, dtype)
     for name, kind in types.items():
-        found[name] = _stored(kind, columns[name], vocabulary.numbers.get(name, {}))
+        found[name] = _stored(kind, columns[name], vocabulary.values.get(name))
     return found.view(np.uint8).reshape(rows, dtype.itemsize)
 
 
@@ -53,12 +53,13 @@ def missing_value(kind: AttributeType) -> float:
     return np.nan if kind == "float" else MISSING_INT if kind in ("int", "datetime") else -1
 
 
-def _stored(kind: AttributeType, values: list[Any], numbers: Mapping[Any, int]) -> list[Any]:
+def _stored(kind: AttributeType, values: list[Any], known: NumberedValues | None) -> list[Any]:
+    if known is not None:
+        return known.numbers_of(values)
     missing = missing_value(kind)
-    convert: Callable[[Any], Any] = microseconds_of if kind == "datetime" else lambda value: value
-    if has_vocabulary(kind):
-        convert = numbers.__getitem__
-    return [missing if value is None else convert(value) for value in values]
+    if kind == "datetime":
+        return [missing if value is None else microseconds_of(value) for value in values]
+    return [missing if value is None else value for value in values]
 
 
 def read_rows(
@@ -70,7 +71,7 @@ def read_rows(
         DamagedIndexError: a value is none that semcut stores.
     """
     return {
-        name: _returned(kind, stored_values_of(types, name, rows, vocabulary), vocabulary.values.get(name, []))
+        name: _returned(kind, stored_values_of(types, name, rows, vocabulary), vocabulary.values.get(name))
         for name, kind in types.items()
     }
 
@@ -97,7 +98,7 @@ def stored_values_of(
     values = _field(types, name, rows).copy()
     if removed is not None:
         values[removed] = missing_value(types[name])
-    if not _possible(types[name], values, vocabulary.values.get(name, ())).all():
+    if not _possible(types[name], values, vocabulary.values.get(name)).all():
         raise DamagedIndexError(
             f"the attribute {name} has values that the index cannot have stored: restore the index from a backup, or "
             "remove the records that `semcut verify` names"
@@ -109,7 +110,7 @@ def impossible_values(
     types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8], vocabulary: Vocabulary
 ) -> NDArray[np.bool_]:
     """Return which of n stored rows have a value of an attribute that semcut does not store: (n,) bool."""
-    return ~_possible(types[name], _field(types, name, rows), vocabulary.values.get(name, ()))
+    return ~_possible(types[name], _field(types, name, rows), vocabulary.values.get(name))
 
 
 def _field(types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8]) -> NDArray[Any]:
@@ -117,13 +118,13 @@ def _field(types: Mapping[str, AttributeType], name: str, rows: NDArray[np.uint8
     return found
 
 
-def _possible(kind: AttributeType, values: NDArray[Any], known: Sized) -> NDArray[np.bool_]:
+def _possible(kind: AttributeType, values: NDArray[Any], known: NumberedValues | None) -> NDArray[np.bool_]:
     """Return which stored values are possible: (n,) bool.
 
     Args:
         kind: the type of the attribute.
         values: (n,) as stored.
-        known: the values of categories.
+        known: the values of categories; None for other types.
     """
     if kind == "float":
         possible: NDArray[np.bool_] = ~np.isinf(values)
@@ -132,16 +133,17 @@ def _possible(kind: AttributeType, values: NDArray[Any], known: Sized) -> NDArra
     elif kind == "datetime":
         possible = ((values >= FIRST_DATETIME) & (values <= LAST_DATETIME)) | (values == MISSING_INT)
     else:
-        possible = (values >= -1) & (values < (len(known) if has_vocabulary(kind) else 2))
+        possible = (values >= -1) & (values < (2 if known is None else len(known)))
     return possible
 
 
-def _returned(kind: AttributeType, stored: NDArray[Any], values: list[Any]) -> list[Any]:
-    convert: Callable[[Any], Any]
+def _returned(kind: AttributeType, stored: NDArray[Any], known: NumberedValues | None) -> list[Any]:
+    if known is not None:
+        return known.values_of(stored.tolist())
     if kind == "float":
         return [None if value != value else value for value in stored.tolist()]
-    if kind in ("int", "datetime"):
-        convert = datetime_of if kind == "datetime" else int
-        return [None if value == MISSING_INT else convert(value) for value in stored.tolist()]
-    convert = values.__getitem__ if has_vocabulary(kind) else bool
-    return [None if value < 0 else convert(value) for value in stored.tolist()]
+    missing = missing_value(kind)
+    convert: Callable[[Any], Any] = int
+    if kind != "int":
+        convert = datetime_of if kind == "datetime" else bool
+    return [None if value == missing else convert(value) for value in stored.tolist()]

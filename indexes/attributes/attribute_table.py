@@ -74,8 +74,8 @@ class AttributeTable:
         known = self._vocabulary.values[chosen.name]
         wanted = np.zeros(len(known) + 1, bool)  # the last one is that of -1
         if isinstance(chosen, OneOf):
-            numbers = self._vocabulary.numbers[chosen.name]
-            wanted[[numbers[value] for value in chosen.values if value in numbers]] = True
+            numbers = map(known.number_of, chosen.values)
+            wanted[[number for number in numbers if number is not None]] = True
         elif chosen.every:
             wanted[:-1] = [chosen.values.issubset(value) for value in known]
         else:

@@ -26,10 +26,11 @@ from semcut.indexes.attributes.attribute_types import (
     has_vocabulary,
     is_category,
 )
+from semcut.indexes.attributes.numbered_values import NumberedValues
 from semcut.indexes.errors import DamagedIndexError, InvalidEncodingsError
 
 MAX_VOCABULARY_BYTES = 1 << 28
-"""The largest text of all values of an index, in bytes: a process takes up to twenty times as much memory for it."""
+"""The largest text of all values of an index, in bytes; short ones take up to 25 times as much memory."""
 
 _LINES_AT_ONCE = 10_000
 
@@ -42,23 +43,20 @@ class Vocabulary:
 
     Args:
         types: the attributes of the index.
-        values: of each attribute with categories, its values by number.
+        values: of each attribute with categories, its values.
         size: bytes of the column.
 
     Attributes:
-        values: as given.
-        numbers: of each of these attributes, the number of every value.
-        size: as given.
+        values, size: as given.
     """
 
-    def __init__(self, types: Mapping[str, AttributeType], values: dict[str, list[Any]], size: int) -> None:
+    def __init__(self, types: Mapping[str, AttributeType], values: dict[str, NumberedValues], size: int) -> None:
         self._types, self.values, self.size = types, values, size
-        self.numbers = {name: dict(zip(found, range(len(found)), strict=True)) for name, found in values.items()}
 
     @staticmethod
     def empty(types: Mapping[str, AttributeType]) -> Vocabulary:
         """Return a vocabulary without values."""
-        return Vocabulary(types, {name: [] for name, kind in types.items() if has_vocabulary(kind)}, 0)
+        return Vocabulary(types, {name: NumberedValues.of([]) for name in _with_values(types)}, 0)
 
     @staticmethod
     def read(types: Mapping[str, AttributeType], data: NDArray[np.uint8]) -> Vocabulary:
@@ -69,7 +67,7 @@ class Vocabulary:
         """
         if len(data) > MAX_VOCABULARY_BYTES:
             raise _damaged()
-        values = Vocabulary.empty(types).values
+        values: dict[str, list[Any]] = {name: [] for name in _with_values(types)}
         names = tuple(types)
         for line in _lines(data, MAX_CATEGORIES if "categories" in types.values() else 1):
             position, value = _value_of(line)
@@ -77,10 +75,10 @@ class Vocabulary:
             if not _possible(types.get(name), value) or line != _line(position, value):
                 raise _damaged()
             values[name].append(value)
-        vocabulary = Vocabulary(types, values, len(data))
-        if any(len(vocabulary.numbers[name]) != len(found) for name, found in values.items()):
-            raise _damaged()
-        return vocabulary
+        try:
+            return Vocabulary(types, {name: NumberedValues.of(found) for name, found in values.items()}, len(data))
+        except ValueError:
+            raise _damaged() from None
 
     def extended(self, columns: Mapping[str, list[Any]]) -> tuple[Vocabulary, NDArray[np.uint8]]:
         """Return a vocabulary that also has the values of some records, and the bytes to append to the column.
@@ -91,14 +89,14 @@ class Vocabulary:
         Raises:
             InvalidEncodingsError: the values take more than `MAX_VOCABULARY_BYTES`.
         """
-        values, lines = dict(self.values), []
+        fresh: dict[str, list[Any]] = {}
+        lines = []
         for position, name in enumerate(self._types):
-            if name not in self.values:
-                continue
-            known = self.numbers[name]
-            fresh = [value for value in dict.fromkeys(columns[name]) if value is not None and value not in known]
-            values[name] = values[name] + fresh if fresh else values[name]
-            lines += [_line(position, value) for value in fresh]
+            if name in self.values:
+                known = self.values[name]
+                given = [value for value in dict.fromkeys(columns[name]) if value is not None]
+                fresh[name] = [value for value in given if known.number_of(value) is None]
+                lines += [_line(position, value) for value in fresh[name]]
         added = b"".join(lines)
         if self.size + len(added) > MAX_VOCABULARY_BYTES:
             raise InvalidEncodingsError(
@@ -107,6 +105,7 @@ class Vocabulary:
             )
         if not added:
             return self, np.empty(0, np.uint8)
+        values = {name: self.values[name].extended(found) for name, found in fresh.items()}
         return Vocabulary(self._types, values, self.size + len(added)), np.frombuffer(added, np.uint8)
 
     def kept(self, used: Mapping[str, NDArray[np.int64]]) -> tuple[Vocabulary, NDArray[np.uint8]]:
@@ -116,17 +115,20 @@ class Vocabulary:
             used: of each attribute, the (n,) numbers of the values to keep, in their new order.
         """
         columns = {
-            name: [self.values[name][number] for number in used[name].tolist()] if name in used else []
-            for name in self._types
+            name: self.values[name].values_of(used[name].tolist()) if name in used else [] for name in self._types
         }
         return Vocabulary.empty(self._types).extended(columns)
+
+
+def _with_values(types: Mapping[str, AttributeType]) -> list[str]:
+    return [name for name, kind in types.items() if has_vocabulary(kind)]
 
 
 def _lines(data: NDArray[np.uint8], most: int) -> Iterator[bytes]:
     """Yield the lines of the column, a few at a time in memory.
 
     JSON of many small lists takes 30 times as much memory as its text. So no line is yielded that is longer than one of
-    so many categories, or has more beside its texts.
+    `most` categories, or has more beside its texts.
 
     Args:
         data: the column.
