@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from semcut.indexes.attributes.attribute_types import MAX_ATTRIBUTES, TYPES, AttributeType, is_attribute_name
+from semcut.indexes.attributes.fixed_types import FixedTypes
 from semcut.indexes.encodings import Encodings
 from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 
@@ -108,7 +109,7 @@ class IndexConfig(Settings):
         feature_step: the step between the values of int8 features; values go up to 127 steps. Features of length 1 fit
             with the default, 1 / 127; a smaller step is more precise if all values are smaller.
         attributes: the type of each attribute that records have, by its name: "bool", "int", "float", "datetime",
-            "category" or "categories", see `attributes.attribute_types`. Default: none.
+            "category" or "categories", see `attributes.attribute_types`; it cannot be changed. Default: none.
         string_ids: whether records have strings as ids, see `keys`. Default False.
 
     Raises:
@@ -124,7 +125,7 @@ class IndexConfig(Settings):
     stored_probabilities: int = Field(default=0, ge=0)
     stored_features: FeatureType = "float16"
     feature_step: float = Field(default=1 / 127, gt=1e-30, lt=1e30)
-    attributes: dict[str, AttributeType] = Field(default={}, max_length=MAX_ATTRIBUTES)
+    attributes: Mapping[str, AttributeType] = Field(default={}, max_length=MAX_ATTRIBUTES)
     string_ids: bool = False
 
     def __hash__(self) -> int:
@@ -154,6 +155,11 @@ class IndexConfig(Settings):
             if not isinstance(kind, str) or kind not in TYPES:
                 raise ValueError(f"the attribute {name} is of type {shown(kind)}, expected one of {', '.join(TYPES)}")
         return dict(value)
+
+    @field_validator("attributes")
+    @classmethod
+    def _fixed(cls, value: Mapping[str, AttributeType]) -> FixedTypes:
+        return FixedTypes(value)
 
     @field_validator("prior", "similarity", mode="before")
     @classmethod

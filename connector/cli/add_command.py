@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def add(index: Path, images: tuple[str, ...], dry_run: bool, model: Path | None,
     )
 
 
-def attributes_of_index(index: Path) -> dict[str, AttributeType]:
+def attributes_of_index(index: Path) -> Mapping[str, AttributeType]:
     """Return the attributes of a stored index, with their types."""
     from semcut.indexes.storage.store import Store
 

@@ -29,7 +29,7 @@ from semcut.indexes.errors import DataError, shown
 _EXPECTED_FORM = {"bool": "true or false", "categories": "texts with ; between them"}
 
 
-def attribute_types_given(given: Any) -> dict[str, AttributeType]:
+def attribute_types_given(given: Any) -> Mapping[str, AttributeType]:
     """Read the types of attributes as a caller passes them; None for no attributes.
 
     Raises:

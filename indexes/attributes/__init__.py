@@ -1,6 +1,7 @@
 """Attributes of records, such as a price or a camera, and the filters that choose records by them.
 
     attribute_types    the types, and the values of each: what is accepted, what is stored, what is returned
+    fixed_types        the types of the attributes of an index, by name
     expressions        `attribute("price") < 20`, and the expressions that this builds
     where_text         the same expressions as text: 'price < 20 and camera in ["a", "b"]'
     bound_filters      an expression for the attributes of one index; it matches values one by one

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 import re
 
 import numpy as np
@@ -175,3 +178,50 @@ def test_parameters_that_were_checked_before_let_nothing_else_through(k):
             search_params(k, 0.5, 1, "distance")
     else:
         assert search_params(k, 0.5, 1, "distance") == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda types: types.__setitem__("stars", "int"),
+        lambda types: types.__delitem__("price"),
+        lambda types: types.__ior__({"stars": "int"}),
+        lambda types: types.clear(),
+        lambda types: types.pop("price"),
+        lambda types: types.popitem(),
+        lambda types: types.setdefault("stars", "int"),
+        lambda types: types.update(stars="int"),
+    ],
+)
+def test_the_attributes_of_a_configuration_cannot_be_changed(change):
+    given = {"price": "float"}
+    for attributes in (given, {}):
+        config = IndexConfig(**GOOD, attributes=attributes)
+        with pytest.raises(InvalidParameterError, match=r"^the attributes of a configuration cannot be changed: make"):
+            change(config.attributes)
+        assert config == IndexConfig(**GOOD, attributes=attributes)
+    given["stars"] = "int"  # the caller's own
+    assert IndexConfig(**GOOD, attributes={"price": "float"}).attributes == {"price": "float"}
+
+
+@pytest.mark.parametrize("attributes", [{}, {"price": "float", "tags": "categories"}])
+def test_a_configuration_with_fixed_attributes_is_copied_and_written_as_any_other(attributes):
+    config = IndexConfig(**GOOD, attributes=attributes)
+    assert config.attributes == attributes
+    assert json.loads(json.dumps(config.attributes)) == attributes
+    assert type(config.model_dump()["attributes"]) is dict
+    for same in (
+        IndexConfig(**config.model_dump()),
+        IndexConfig.model_validate_json(config.model_dump_json()),
+        IndexConfig.model_validate(config),
+        config.model_copy(),
+        config.model_copy(deep=True),
+        copy.copy(config),
+        copy.deepcopy(config),
+        *(pickle.loads(pickle.dumps(config, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+    ):
+        assert same == config
+        assert hash(same) == hash(config)
+        assert same.written() == config.written()
+        assert type(same.attributes) is type(config.attributes)
+        assert list(same.attributes) == list(attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_a_line_that_semcut_does_not_write_takes_little_memory(inner, length):
         assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("length", "times"), [(2, 25), (24, 6)])
+def test_values_take_the_memory_that_is_stated(length, times):
+    """The limits of `docs/guarantees.md`, for two short texts and for one of 24 characters."""
+    texts = sorted(f"{i:0{length}x}" for i in range(256 if length == 2 else 30_000))
+    values = list(combinations(texts, 2)) if length == 2 else texts
+    types = {"tags": "categories" if length == 2 else "category"}
+    _, lines = Vocabulary.empty(types).extended({"tags": values})
+    tracemalloc.start()
+    try:
+        found = Vocabulary.read(types, lines)
+        assert tracemalloc.get_traced_memory()[1] < times * len(lines)
+    finally:
+        tracemalloc.stop()
+    assert listed(found) == {"tags": values}
 
 
 def test_the_longest_values_are_read():
