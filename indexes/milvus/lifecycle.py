@@ -30,6 +30,7 @@ from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
 from semcut.indexes.milvus.key_field import KEY
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
 from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Kind, Schema, check_name, choose_kind
+from semcut.indexes.milvus.server_filter import EVERY_RECORD
 from semcut.indexes.milvus.shared_rows import (
     CONFIG,
     FIELDS,
@@ -228,16 +229,16 @@ def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
     key.
     """
     classes = min(schema.config.classes, 100)
+    ids = [f"{number}" for number in range(classes)] if schema.config.string_ids else np.arange(classes)
     for shift in (0, 1):
         dominant = (np.arange(classes) + shift) % classes
         records = Encodings(
             probabilities=np.eye(schema.config.classes, dtype=np.float32)[dominant],
             codes=np.zeros((classes, schema.config.bits // 8), np.uint8),
             features=np.zeros((classes, schema.config.dim), np.float32),
-            ids=np.arange(classes),
-            keys=[f"{number}" for number in range(classes)] if schema.config.string_ids else None,
+            ids=ids,
         )
         server.call("upsert", schema.name, schema.rows(records, 0)[0])
     found = [server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)]
-    server.delete(schema.name, "id >= 0")
+    server.delete(schema.name, EVERY_RECORD)
     return found == [1] * classes
