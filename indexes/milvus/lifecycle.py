@@ -229,7 +229,7 @@ def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
     key.
     """
     classes = min(schema.config.classes, 100)
-    ids = [f"{number}" for number in range(classes)] if schema.config.string_ids else np.arange(classes)
+    ids: Any = [f"{number}" for number in range(classes)] if schema.config.string_ids else np.arange(classes)
     for shift in (0, 1):
         dominant = (np.arange(classes) + shift) % classes
         records = Encodings(
