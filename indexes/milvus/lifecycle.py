@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
