@@ -89,6 +89,11 @@ class CallLimits:
             with contextlib.suppress(_Over), self._lock:
                 _raise_in(self._thread, None)
                 self._runs = False
+        # CPython 3.11 goes on looking for an exception that was taken back: one that comes ends that
+        with contextlib.suppress(_Over):
+            _raise_in(self._thread, _Over)
+            for _ in range(100):
+                pass
 
     def _watch(self, left: threading.Event) -> None:
         next_time: float | None = None

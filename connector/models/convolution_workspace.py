@@ -45,9 +45,12 @@ def convolution_workspace(
     return int(numbers * images.itemsize)
 
 
+_select_conv_backend: Any = getattr(torch._C, "_select_conv_backend", None)
+
+
 def _backend(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *how: Any) -> str | None:
     """Return which way torch chooses; None if it does not say, in another version of torch."""
     try:
-        return str(torch._C._select_conv_backend(images, weight, bias, *how).name)
-    except (AttributeError, TypeError):
+        return str(_select_conv_backend(images, weight, bias, *how).name)
+    except TypeError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
@@ -42,6 +43,8 @@ def interrupted_everywhere(call: Callable[[], object], check: Callable[[], objec
         check: called in another thread after each interrupt; must not wait for ever.
     """
     kept: list[BaseException] = []
+    gc.collect()
+    gc.freeze()  # else each of many collections looks at all that other tests have left
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # a finalizer's is lost
     try:
         for moment in itertools.count(1):
