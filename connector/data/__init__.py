@@ -6,7 +6,7 @@
     packed_files    find Parquet files (read by parquet_images) and shards of WebDataset (by webdataset_shards), whose
                     images sample_folders writes as a folder
     image_folders   list the files and classes of a folder, by the one rule of all commands
-    list_files      read lists of files and labels, .csv and .jsonl; text_lines has the bounds of a row
+    list_files      read lists of files and labels, .csv and .jsonl; csv_table and text_lines bound a row
     library_datasets    write data sets of scikit-learn and torchvision as folders
     image_contents  identify images by their content; check which images can be read
     archives        unpack archives that may mean harm: tar_archives and zip_archives read them, archive_members has

@@ -13,7 +13,6 @@ left out with the reason.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import stat
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from semcut.connector.data.class_names import label_names
+from semcut.connector.data.csv_table import CsvTable
 from semcut.connector.data.image_folders import MOST_BYTES, NOT_TEXT, Skipped, is_text
 from semcut.connector.data.listed_attributes import ListedAttributes
 from semcut.connector.data.listed_ids import ID, ListedIds
@@ -136,28 +136,12 @@ def _rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:
 
 
 def _csv_rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:
-    rows = csv.reader(iter(lines), strict=True)
-    try:
-        columns = found.columns = [name.strip() for name in next(rows, [])]
-        _require_path(found)
-        places = {name: place for place, name in enumerate(columns)}
-        if len(places) < len(columns):
-            raise lines.error(f"has a column twice: {_named(columns)}")
-        names = ("path", "label", "labels", ID, *found.listed.types)
-        found.listed.note_columns(columns)
-        wanted = [places.get(name, len(columns)) for name in names]
-        lines.row_bytes = 0
-        for row in rows:
-            lines.row_bytes = 0
-            if len(row) > len(columns):
-                raise lines.error(
-                    f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
-                )
-            if row:
-                path, label, labels, own, *values = (row[place] if place < len(row) else None for place in wanted)
-                yield lines.number, path, label, labels, own, values
-    except csv.Error as error:
-        raise lines.error(f"is no CSV ({error})") from None
+    table = CsvTable(lines)
+    found.columns = table.columns
+    _require_path(found)
+    found.listed.note_columns(found.columns)
+    for path, label, labels, own, *values in table.rows(("path", "label", "labels", ID, *found.listed.types)):
+        yield lines.number, path, label, labels, own, values
 
 
 def _json_rows(found: ImageList, lines: TextLines) -> Iterator[_Row]:

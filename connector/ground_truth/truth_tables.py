@@ -12,11 +12,11 @@ same query and box are joined. The image of a query is left out of its own answe
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from semcut.connector.data.csv_table import CsvTable
 from semcut.connector.data.text_lines import TextLines
 from semcut.connector.ground_truth.judged_queries import ALL, Box, GroundTruth, Query, judgement, parsed_box
 from semcut.indexes.errors import DataError, shown
@@ -68,34 +68,18 @@ def read_truth_table(path: str) -> GroundTruth:
 
 
 def _rows(path: str, lines: TextLines) -> Iterator[_Row]:
-    rows = csv.reader(iter(lines), strict=True)
-    try:
-        columns = [name.strip() for name in next(rows, [])]
-        if not {"query", "relevant"} <= set(columns):
-            raise DataError(
-                f"the table {path} has the columns {shown(', '.join(columns))}, expected query and relevant, and "
-                "junk and box if needed"
-            )
-        if len(set(columns)) < len(columns):
-            raise lines.error("has a column twice")
-        places = {name: place for place, name in enumerate(columns)}
-        lines.row_bytes = 0
-        for row in rows:
-            lines.row_bytes = 0
-            if len(row) > len(columns):
-                raise lines.error(
-                    f"has {len(row):,} values, expected {len(columns):,}: put a value with a comma in quotes"
-                )
-            if not row:
-                continue
-            values = [row[places[name]].strip() if places.get(name, len(row)) < len(row) else "" for name in _COLUMNS]
-            query, relevant, junk, box = values
-            if not query:
-                raise lines.error("names no query")
-            source = f"the table {path}, line {lines.number:,}"
-            yield _Row(_plain(query), _names(relevant), _names(junk), parsed_box(box.split(), source) if box else None)
-    except csv.Error as error:
-        raise lines.error(f"is no CSV ({error})") from None
+    table = CsvTable(lines)
+    if not {"query", "relevant"} <= set(table.columns):
+        raise DataError(
+            f"the table {path} has the columns {shown(', '.join(table.columns))}, expected query and relevant, and "
+            "junk and box if needed"
+        )
+    for row in table.rows(_COLUMNS):
+        query, relevant, junk, box = ((value or "").strip() for value in row)
+        if not query:
+            raise lines.error("names no query")
+        source = f"the table {path}, line {lines.number:,}"
+        yield _Row(_plain(query), _names(relevant), _names(junk), parsed_box(box.split(), source) if box else None)
 
 
 def _names(text: str) -> list[str]:
