@@ -39,7 +39,8 @@ class Directions(NamedTuple):
 
     def sketches(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project (n, D) features: (n, s) float32."""
-        projected: NDArray[np.float32] = ((features - self.mean) @ self.axes).astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # of a forged index; see `damaged_features`
+            projected: NDArray[np.float32] = ((features - self.mean) @ self.axes).astype(np.float32)
         return projected
 
 
@@ -62,7 +63,7 @@ def directions(
     chosen = np.sort(rng.choice(rows, size, replace=False))
     sample = features(chosen).astype(np.float64)
     if not np.isfinite(sample).all():
-        raise DamagedIndexError("records have features that are no finite numbers: see `semcut verify`")
+        raise damaged_features()
     mean = sample.mean(axis=0)
     found, of_class = np.unique(classes[chosen], return_inverse=True)
     centres = np.zeros((len(found), dim))
@@ -75,6 +76,11 @@ def directions(
         axes = np.linalg.qr(sample.T @ (sample @ axes))[0]
     rotation = np.linalg.svd(sample @ axes, full_matrices=False)[2]
     return Directions(np.linalg.qr(axes @ rotation.T)[0], mean)
+
+
+def damaged_features() -> DamagedIndexError:
+    """Return the error for features that are not finite."""
+    return DamagedIndexError("records have features that are no finite numbers: see `semcut verify`")
 
 
 class Lists(NamedTuple):

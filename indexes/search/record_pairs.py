@@ -21,7 +21,7 @@ from semcut.indexes.progress import Progress
 from semcut.indexes.pruning.cell_table import CONFIDENT
 from semcut.indexes.scoring.equations import distance
 from semcut.indexes.scoring.packed_rows import PackedRows
-from semcut.indexes.search.near_pairs import Lists, Radius, directions, near_pairs
+from semcut.indexes.search.near_pairs import Lists, Radius, damaged_features, directions, near_pairs
 from semcut.indexes.storage.snapshot import Snapshot
 
 _CHUNK = 1 << 14
@@ -51,6 +51,9 @@ class RecordPairs:
         max_hamming: the largest number of bits in which the codes of a pair differ.
         max_distance: the largest distance of the features of a pair, compared in float32.
         compiled: whether the numba kernel finds candidates, which numpy also does, many times slower.
+
+    Raises:
+        DamagedIndexError: a feature is not finite, which semcut never writes.
     """
 
     def __init__(self, snapshot: Snapshot, max_hamming: int, max_distance: float, *, compiled: bool) -> None:
@@ -70,6 +73,8 @@ class RecordPairs:
         for here in chunks:
             self._sketches[here] = found.sketches(self._features(here))
             self._columns.release_pages()
+        if not np.isfinite(self._sketches).all():
+            raise damaged_features()
         rounding = float(np.abs(self._sketches).max()) * np.sqrt(self._sketches.shape[1]) * 2.0**-20
         self._radius = Radius(max_hamming, float(self._max_distance) * (1 + 2.0**-16) + rounding)
 
