@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields
 from os import PathLike, fspath
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,21 @@ class Encodings:
     any_mass: InitVar[bool] = False
     packed: ClassVar[NDArray[np.uint16] | None] = None  # of an instance: its probabilities as an index stores them
     coded: ClassVar[NDArray[Any] | None] = None  # of an instance: its features as an index stores them
+
+    if TYPE_CHECKING:  # what may be given is more than what the attributes are then
+
+        def __init__(
+            self,
+            *,
+            probabilities: Any,
+            codes: Any,
+            features: Any,
+            ids: ArrayLike | None = None,
+            uris: Sequence[str | PathLike[str] | None] | None = None,
+            attributes: Mapping[str, Any] | None = None,
+            keys: Sequence[str] | None = None,
+            any_mass: bool = False,
+        ) -> None: ...
 
     def __post_init__(self, any_mass: bool) -> None:
         if not isinstance(any_mass, bool | np.bool_):

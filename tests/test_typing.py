@@ -19,8 +19,6 @@ import pytest
 
 import semcut
 
-pytestmark = pytest.mark.guides
-
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = '''
@@ -30,12 +28,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut import (
     AdoptionChoices,
+    Among,
     Architecture,
     BruteForceIndex,
     Capabilities,
@@ -51,6 +51,7 @@ from semcut import (
     Encoder,
     Encodings,
     Explanation,
+    Expression,
     FaissIndex,
     FormatVersionError,
     Hit,
@@ -62,7 +63,9 @@ from semcut import (
     InvalidParameterError,
     LockedError,
     MissingDependencyError,
+    NearDuplicates,
     NotAnIndexError,
+    RangeResult,
     Records,
     SearchHit,
     SearchParams,
@@ -76,6 +79,10 @@ from semcut import (
     TrainConfig,
     UnknownIdError,
     adopt,
+    attribute,
+    expanded_queries,
+    joined_query,
+    near_duplicates,
     train,
 )
 
@@ -139,6 +146,36 @@ def store(path: str) -> None:
     show(reference.search(batch(1), k=3))
 
 
+def ask() -> None:
+    rows = batch(100)
+    features = rows.features / np.linalg.norm(rows.features, axis=1, keepdims=True)
+    records = Encodings(
+        probabilities=rows.probabilities,
+        codes=rows.codes,
+        features=features,
+        ids=[f"picture-{number}" for number in range(100)],
+        uris=[Path(f"{number}.jpg") for number in range(100)],
+        attributes={"price": np.arange(100.0), "camera": ["a", "b"] * 50},
+    )
+    config = IndexConfig(
+        classes=5, bits=64, dim=16, string_ids=True, attributes={"price": "float", "camera": "category"}
+    )
+    index = FaissIndex.create(None, config)
+    index.add(records)
+    queries = records[:2]
+    where: Expression = (attribute("price") < 20) & ~attribute("camera").isin(["a"])
+    among = Among(["picture-1", "picture-3"])
+    matching: list[int] = index.matching(where, among=among).tolist()
+    result = index.search(queries, where=where, among=among, exclude_self=True, diversity=0.5, cutoff=None, fill=False)
+    print(matching, show(result), index.search(queries, where='price < 20 and camera == "a"').ids)
+    within: RangeResult = index.search_range(queries, radius=1.5, by="distance", cutoff=None)
+    print(len(within), [hit.key for hit in within[0]], within.offsets.tolist())
+    print(show(index.search(joined_query(queries, records[5:6], weight=0.3))))
+    print(show(index.search(expanded_queries(index, queries, index.search(queries, k=3), power=2))))
+    groups: NearDuplicates = near_duplicates(index, max_hamming=20, max_distance=0.9, everywhere=True)
+    print(len(groups), [group.tolist() for group in groups])
+
+
 def open_or_report(path: str) -> FaissIndex | None:
     try:
         return FaissIndex.open(path, engine="faiss", device="cpu")
@@ -182,6 +219,7 @@ def wrong(index: FaissIndex) -> None:
 
 if __name__ == "__main__":
     store(sys.argv[1])
+    ask()
     open_or_report(sys.argv[1])
 '''
 
@@ -210,16 +248,19 @@ def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.guides
 def test_mypy_finds_nothing_wrong(programs: Path) -> None:
     done = run(programs, "-m", "mypy", "--strict", "--cache-dir", ".cache", "readme.py", "program.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.guides
 def test_pyright_finds_nothing_wrong(programs: Path) -> None:
     done = run(programs, "-m", "basedpyright", "--pythonpath", sys.executable, "readme.py", "program.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.guides
 def test_the_program_runs(programs: Path, tmp_path: Path) -> None:
     done = run(programs, "-W", "error", "program.py", str(tmp_path / "index"))
     assert done.returncode == 0, done.stdout + done.stderr
