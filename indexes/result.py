@@ -255,17 +255,18 @@ class SearchResult:
             more: the same queries and k; records that are in this result already are passed over.
         """
         ids = np.concatenate([self.ids, more.ids], axis=1)
-        order = np.argsort(ids, axis=1, kind="stable")  # of two equal ids, the one in this result comes first
-        by_id = np.take_along_axis(ids, order, axis=1)
-        left_out = np.zeros(ids.shape, bool)
-        np.put_along_axis(left_out, order[:, 1:], by_id[:, 1:] == by_id[:, :-1], axis=1)
-        left_out |= ids < 0
+        start = np.arange(len(ids))[:, None] * ids.shape[1]  # of each row in a flat array: faster than take_along_axis
+        order = np.argsort(ids, axis=1, kind="stable") + start  # of two equal ids, the one in this result comes first
+        by_id = ids.take(order)
+        left_out = ids < 0
+        left_out.ravel()[order[:, 1:]] |= by_id[:, 1:] == by_id[:, :-1]
         places = np.argsort(left_out, axis=1, kind="stable")[:, : self.ids.shape[1]]
-        empty = np.take_along_axis(left_out, places, axis=1)
+        empty = left_out.take(places + start)
         joined = SearchResult.allocated(*self.ids.shape)
         for name in _PER_RECORD:
-            both = np.concatenate([getattr(self, name), getattr(more, name)], axis=1)
-            getattr(joined, name)[:] = np.where(empty, _EMPTY.get(name, 0), np.take_along_axis(both, places, axis=1))
+            values = np.concatenate([getattr(self, name), getattr(more, name)], axis=1).take(places + start)
+            values[empty] = _EMPTY.get(name, 0)
+            getattr(joined, name)[:] = values
         joined.filled[(places >= self.ids.shape[1]) & ~empty] = True
         for name in ("partitions", "cells", "codes", "cut_off"):
             getattr(joined, name)[:] = getattr(self, name)

@@ -16,6 +16,7 @@ Each step of a search, as a kernel (compiled, query by query) and vectorised wit
     large weights of a query  search/prune_numba.large_weights                 pruning/class_lists.LargeWeights
     prune cells               search/prune_numba.prune                         pruning/cells.Cells.prune
     scan codes                scanners/scan_numba.take_sample, find_hits       scanners/hamming_*.py: `search`
+    keep and scan all cells   search/every_numba                                the same as for some cells
     shortlist                 search/shortlist_numba.take_nearest, take_all    search/shortlist.Shortlister
     cutoff                    search/shortlist_numba._is_relevant              search/cutoff.relevant_candidates
     ties at one distance      search/tie_order_numba.mixed, push, replace_top       search/tie_order.first
@@ -23,6 +24,7 @@ Each step of a search, as a kernel (compiled, query by query) and vectorised wit
     Eq. 1, Eq. 4, distance    scoring/equations_numba                          scoring/equations
     pairs of near records     search/near_pairs_numba.find_candidates           search/near_pairs.near_pairs
     all steps in order        search/search_numba.search                       search/vectorised.VectorisedSearch
+    one query, many threads   search/in_parts, with `search_numba.search`        none
 
 Both give the same answers, bit for bit. The values in a result are sums in float64, rounded to float32, and the order
 of the terms of such a sum hardly ever changes the rounded value. Kernels bound the effect of the order. If the order

@@ -93,7 +93,7 @@ def search(
         rows, hamming: (nq, depth) the result; slots without a code are not written.
     """
     depth = rows.shape[1]
-    scan = scan_workspace(0, lists.sizes.shape[0], bits)
+    scan = scan_workspace(0, lists.sizes.shape[0], bits, 1)
     chosen = np.empty(cells.shape[1], np.int32)
     for query in range(codes.shape[0]):
         count = 0
@@ -103,7 +103,7 @@ def search(
                 count += 1
         runs, size = find_runs(chosen[:count], lists, scan)
         if size > scan.places.shape[0]:
-            scan = scan_workspace(size + size // 4, lists.sizes.shape[0], bits)
+            scan = scan_workspace(size + size // 4, lists.sizes.shape[0], bits, 1)
             runs, size = find_runs(chosen[:count], lists, scan)
         wanted, radius = int(depth * _FIRST_RADIUS), -1
         step = take_sample(codes[query], runs, size, wanted, lists, scan)

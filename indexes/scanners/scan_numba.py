@@ -9,12 +9,6 @@ fit in the buffer, the codes are scanned once, before the sample is taken, and t
 the sample is taken first, and each radius needs a scan of its own. Distances above 127 are stored as 127. For a radius
 above 126, which is rare and occurs with long codes only, the buffer stores flags instead: whether a code is within the
 radius.
-
-**Comparing eight distances at once.** A 64-bit word holds eight distances of at most 127. For a radius r, the byte
-d + (127 - r) has its highest bit set exactly if d > r, and never carries into the next byte.
-
-Codes are rows of 64-bit words, padded with zeros. Vectorising is left to LLVM. Inner loops have unsigned indices: numba
-tests every signed index for being negative, and LLVM does not vectorise such a loop.
 """
 
 from __future__ import annotations
@@ -24,24 +18,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.kernels.jit import compiled, compiled_allocating, popcount, prefetch, trailing_zeros
+from semcut.indexes.kernels.jit import (
+    compiled,
+    compiled_allocating,
+    compiled_inline,
+    prefetch,
+)
+from semcut.indexes.scanners.distances_numba import LARGEST, distances, hamming, pick_within, prefetch_run
 
-_LARGEST = 127
-"""The largest distance in the buffer; larger distances are stored as this value."""
 _BUFFER = 1 << 16
 """Bytes of the buffer, one for the distance of each code."""
-_ONES = 0x0101010101010101
-"""A word with 1 in every byte."""
-_TOPS = 0x8080808080808080
-"""A word with the highest bit of every byte set."""
-_MOST_PREFETCHED = 2048
-"""The largest number of codes of a run that are prefetched."""
 _IN_SAMPLE = 4
 """The smallest number of codes within the first radius that the sample should contain."""
 _SAMPLE = 512
 """The smallest number of codes that the sample should contain."""
-_LINE = 64
-"""Bytes of a cache line."""
 _GAP = 64
 """The largest number of codes between two cells of one run: skipping them would take as long as scanning them."""
 
@@ -74,7 +64,7 @@ class ScanWorkspace(NamedTuple):
         near: (capacity,) uint16, the distance of each hit.
         owners: (capacity,) int32, the cell of each hit, as a position among the query's cells.
         ordered: (capacity,) int32, the hits in order of distance.
-        counts: (bits + 2,) int64, hits per distance, for sorting.
+        counts: ((bits + 1) * levels + 1,) int64, hits per distance, or per distance and level, for sorting.
         histogram: (bits + 1,) int64, codes of the sample per distance.
     """
 
@@ -91,13 +81,14 @@ class ScanWorkspace(NamedTuple):
 
 
 @compiled_allocating
-def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
+def scan_workspace(codes: int, cells: int, bits: int, levels: int) -> ScanWorkspace:
     """Allocate buffers.
 
     Args:
         codes: capacity in hits.
         cells: capacity in cells of a query.
         bits: length of a code.
+        levels: how many kinds of hits at one distance are sorted.
     """
     return ScanWorkspace(
         np.empty(_BUFFER, np.uint8),
@@ -108,7 +99,7 @@ def scan_workspace(codes: int, cells: int, bits: int) -> ScanWorkspace:
         np.empty(codes, np.uint16),
         np.empty(codes, np.int32),
         np.empty(codes, np.int32),
-        np.empty(bits + 2, np.int64),
+        np.empty((bits + 1) * levels + 1, np.int64),
         np.empty(bits + 1, np.int64),
     )
 
@@ -155,8 +146,8 @@ def take_sample(
         filled = 0
         for run in range(count):
             if run + 1 < count:
-                _prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
-            _distances(lists.codes, scan.runs[run], scan.lengths[run], code, 0, scan.buffer, filled)
+                prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+            distances(lists.codes, scan.runs[run], scan.lengths[run], code, 0, scan.buffer, filled)
             filled += scan.lengths[run]
         while place < size:
             away = np.int64(scan.buffer[place])
@@ -176,7 +167,7 @@ def take_sample(
 @compiled
 def _fits(size: int, scan: ScanWorkspace) -> bool:
     """Return whether the buffer can hold the distances of all runs, so that they are computed once."""
-    return size <= _BUFFER and len(scan.histogram) <= _LARGEST + 2
+    return size <= _BUFFER and len(scan.histogram) <= LARGEST + 2
 
 
 @compiled
@@ -216,7 +207,7 @@ def find_hits(
         The number of hits.
     """
     hits = run = done = 0
-    flags = radius >= _LARGEST  # the buffer holds flags, not distances
+    flags = radius >= LARGEST  # the buffer holds flags, not distances
     precomputed = _fits(size, scan) and not flags
     while run < count:
         first, skipped, filled = run, done, 0
@@ -225,12 +216,12 @@ def find_hits(
         while run < count and filled < _BUFFER:
             taken = min(scan.lengths[run] - done, _BUFFER - filled)
             if run + 1 < count:
-                _prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
-            _distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
+                prefetch_run(lists.codes, scan.runs[run + 1], scan.lengths[run + 1])
+            distances(lists.codes, scan.runs[run] + done, taken, code, radius, scan.buffer, filled)
             filled, done = filled + taken, done + taken
             if done == scan.lengths[run]:
                 run, done = run + 1, 0
-        found = _pick_within(scan, filled, min(radius, _LARGEST - 1), hits)
+        found = pick_within(scan.buffer, scan.places, filled, min(radius, LARGEST - 1), hits)
         end = scan.lengths[first] - skipped
         shift, owner = scan.runs[first] + skipped, scan.firsts[first]
         for hit in range(hits, found):
@@ -240,9 +231,8 @@ def find_hits(
                 shift, owner = scan.runs[first] - end, scan.firsts[first]
                 end += scan.lengths[first]
             place = at + shift
-            while lists.starts[cells[owner]] + lists.sizes[cells[owner]] <= place:
-                owner += 1
-            if place >= lists.starts[cells[owner]]:
+            owner = _owner_of(place, owner, scan.firsts[first + 1] if first + 1 < count else len(cells), cells, lists)
+            if place < lists.starts[cells[owner]] + lists.sizes[cells[owner]]:
                 away = np.int64(hamming(lists.codes, place, code)) if flags else np.int64(scan.buffer[at])
                 if away > above:
                     prefetch(lists.rows, place)
@@ -252,83 +242,24 @@ def find_hits(
     return hits
 
 
-@compiled
-def _pick_within(scan: ScanWorkspace, filled: int, radius: int, hits: int) -> int:
-    """Append to `places` the positions in the buffer at which the distance is within a radius.
-
-    Args:
-        scan: its buffer is read, its `places` are written.
-        filled: the number of distances in the buffer.
-        radius: at most 126.
-        hits: the number of `places` that are filled already.
-
-    Returns:
-        The new number of filled `places`.
-    """
-    end = (filled + 7) // 8
-    for place in range(filled, end * 8):
-        scan.buffer[place] = _LARGEST
-    words = scan.buffer.view(np.uint64)
-    upper = np.uint64(_LARGEST - radius) * np.uint64(_ONES)
-    for word in range(np.uint64(end)):
-        near = ~(words[np.uint64(word)] + upper) & np.uint64(_TOPS)
-        while near != np.uint64(0):
-            scan.places[hits] = np.int64(word) * 8 + np.int64(trailing_zeros(near) >> np.uint64(3))
-            hits += 1
-            near &= near - np.uint64(1)
-    return hits
-
-
-@compiled
-def _distances(
-    codes: NDArray[np.uint64],
-    start: int,
-    count: int,
-    query: NDArray[np.uint64],
-    radius: int,
-    buffer: NDArray[np.uint8],
-    filled: int,
-) -> None:
-    """Write the distances of `count` codes, from position `start` on, to the buffer, from position `filled` on.
-
-    Codes of one and two words have loops of their own, which LLVM vectorises. For a radius above 126, flags are written
-    instead of distances: 0 within the radius, 127 outside.
-    """
-    one, to = np.uint64(start), np.uint64(filled)
-    if radius >= _LARGEST:
-        for place in range(count):
-            within = np.int64(hamming(codes, start + place, query)) <= radius
-            buffer[filled + place] = 0 if within else _LARGEST
-    elif len(query) == 1:
-        word = query[0]
-        for i in range(np.uint64(count)):
-            offset = np.uint64(i)
-            buffer[to + offset] = popcount(codes[one + offset, np.uint64(0)] ^ word)
-    elif len(query) == 2:
-        word, other = query[0], query[1]
-        for i in range(np.uint64(count)):
-            offset = np.uint64(i)
-            both = popcount(codes[one + offset, np.uint64(0)] ^ word) + popcount(
-                codes[one + offset, np.uint64(1)] ^ other
-            )
-            buffer[to + offset] = min(both, np.uint64(_LARGEST))
-    else:
-        for place in range(count):
-            buffer[filled + place] = min(hamming(codes, start + place, query), np.uint64(_LARGEST))
-
-
-@compiled
-def _prefetch_run(codes: NDArray[np.uint64], start: int, size: int) -> None:
-    """Prefetch the codes of a run: runs are too short for the processor to predict that they will be needed."""
-    step = max(1, _LINE // (8 * codes.shape[1]))
-    for place in range(0, min(size, _MOST_PREFETCHED), step):
-        prefetch(codes, start + place)
+@compiled_inline
+def _owner_of(place: int, owner: int, end: int, cells: NDArray[np.int32], lists: CodeLists) -> int:
+    """Return the last cell of a run, before `end`, that starts at or before a position; `owner` is one that does."""
+    step = 1
+    while owner + step < end and lists.starts[cells[owner + step]] <= place:
+        owner += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        if owner + step < end and lists.starts[cells[owner + step]] <= place:
+            owner += step
+    return owner
 
 
 @compiled
 def _sort_hits(hits: int, scan: ScanWorkspace) -> None:
     """Fill `ordered` with the hits in order of distance, by counting."""
-    counts = scan.counts
+    counts = scan.counts[: scan.histogram.shape[0] + 1]
     counts[:] = 0
     for hit in range(hits):
         counts[scan.near[hit] + 1] += 1
@@ -338,12 +269,3 @@ def _sort_hits(hits: int, scan: ScanWorkspace) -> None:
         radius = scan.near[hit]
         scan.ordered[counts[radius]] = hit
         counts[radius] += 1
-
-
-@compiled
-def hamming(codes: NDArray[np.uint64], place: int, query: NDArray[np.uint64]) -> np.uint64:
-    """Compute the Hamming distance of one of (n, words) codes to a (words,) query."""
-    total = np.uint64(0)
-    for word in range(query.shape[0]):
-        total += popcount(codes[place, word] ^ query[word])
-    return total

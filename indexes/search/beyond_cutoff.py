@@ -82,6 +82,9 @@ def search_beyond(
         short = _short(result, records)
         if not len(short):
             return result
+        if len(short) == len(queries):
+            more = _without_cutoff(engine, queries, params, scored, records, trace, below=params.cutoff)
+            return result.filled_up(more)
         more = _without_cutoff(engine, queries[short], params, scored, records, trace, below=params.cutoff)
         result.put(short, result.in_order(short).filled_up(more))
         return result

@@ -24,16 +24,20 @@ from semcut.indexes.scanners.hamming_numba_cpu import NumbaScanner
 from semcut.indexes.scoring.equations import Similarity
 from semcut.indexes.scoring.rounding import relative_error
 from semcut.indexes.search.beyond_cutoff import EVERY
+from semcut.indexes.search.in_parts import codes_alone, search_in_parts
 from semcut.indexes.search.numba_arrays import (
     ANSWERED,
     BY_DISTANCE,
     BY_RELEVANCE,
     BY_SCORE,
+    LARGE,
+    NO_LIMIT,
     UNCHECKED,
     QueryArrays,
     RecordArrays,
     ResultArrays,
     SearchSettings,
+    result_arrays,
 )
 from semcut.indexes.search.prune_numba import CellBounds
 from semcut.indexes.search.search_numba import search
@@ -88,6 +92,9 @@ class CompiledSearch:
             doubt=_DOUBT,
             mass=self._cells.largest_mass,
             only_above=params.cutoff is None and params.shortlist is None and params.ranking != "distance",
+            most_codes=NO_LIMIT if split else codes_alone(params.shortlist, thread_count()),
+            part=0,
+            parts=1,
         )
         result, reasons = self._answers(queries, cutoffs, params.k, settings)
         for _ in range(_ROUNDS if np.count_nonzero(reasons) else 0):
@@ -111,27 +118,36 @@ class CompiledSearch:
         """Call the kernel for a batch; return the results, and for each query `ANSWERED` or why it is not answered."""
         result, reasons = SearchResult.allocated(len(queries), k), np.empty(len(queries), np.int64)
         bounds, lists, rows, bits = self._bounds, self._scanner.lists, self._rows(), self._cells.config.bits
-        found = ResultArrays(
-            result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions,
-            result.cells, result.codes, result.cut_off, reasons,
-        )  # fmt: skip
+        found = result_arrays(result, reasons, np.empty((len(queries), 0), np.int32))
 
-        def answer(part: Encodings, limits: NDArray[np.float64], to: ResultArrays) -> None:
-            arrays = QueryArrays(
+        def arrays_of(part: Encodings, limits: NDArray[np.float64]) -> QueryArrays:
+            return QueryArrays(
                 self._scanner.words(part.codes),
                 read_only(self._similarity.weights(part.probabilities)),
                 read_only(part.features),
                 read_only(limits),
             )
-            search(arrays, settings, bounds, lists, rows, bits, to)
 
         def answer_slice(part: slice) -> None:
-            answer(queries[part], cutoffs[part], ResultArrays._make(array[part] for array in found))
+            to = ResultArrays._make(array[part] for array in found)
+            search(arrays_of(queries[part], cutoffs[part]), settings, bounds, lists, rows, bits, to)
 
         if len(queries) >= TUNING.split_compiled:
             split_over_threads(answer_slice, len(queries), thread_count())
-        else:
-            answer(queries, cutoffs, found)
+            return result, reasons
+        search(arrays_of(queries, cutoffs), settings, bounds, lists, rows, bits, found)
+        large = np.flatnonzero(reasons == LARGE)
+        if len(large):
+            arrays = arrays_of(queries[large], cutoffs[large])
+
+            def kernel(own: SearchSettings, to: ResultArrays) -> None:
+                search(arrays, own, bounds, lists, rows, bits, to)
+
+            places = (self._columns.ids, self._columns.cells)
+            answered, reasons[large] = search_in_parts(
+                kernel, settings, arrays, k, thread_count(), lists, self._cells, places
+            )
+            result.put(large, answered)
         return result, reasons
 
     def _rows(self) -> RecordArrays:
@@ -172,7 +188,9 @@ class CompiledSearch:
                 "the cells of the index do not have the records that were scanned: restore the index from a backup, "
                 "then open it again"
             )
-        return bounds_of(self._cells)
+        bounds = bounds_of(self._cells)
+        in_order_of_codes = np.argsort(self._scanner.lists.starts[bounds.used], kind="stable")
+        return bounds._replace(used=read_only(bounds.used[in_order_of_codes]))
 
 
 def bounds_of(cells: Cells) -> CellBounds:

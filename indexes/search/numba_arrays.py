@@ -5,14 +5,22 @@ The order of the fields and their types are compiled into the kernels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-ANSWERED, DOUBTFUL, UNCHECKED = 0, 1, 2
+if TYPE_CHECKING:
+    from semcut.indexes.result import SearchResult
+
+ANSWERED, DOUBTFUL, LARGE, UNCHECKED = 0, 1, 2, 3
 """The query is answered, or the reason why it is not, see `search_numba`. The number of a row is added to the last."""
 
+NO_LIMIT = 2**63 - 1
+"""`SearchSettings.most_codes` for no limit."""
+
+RANK_GIVEN = 0
+"""`SearchSettings.parts` if `ResultArrays.near` has the candidates that are to be ranked."""
 
 BY_DISTANCE, BY_SCORE, BY_RELEVANCE = 0, 1, 2
 """What records are ranked by."""
@@ -75,6 +83,9 @@ class SearchSettings(NamedTuple):
             queries to the vectorised search.
         mass: the largest mass of all records.
         only_above: whether records with a score of at most the cutoff are no results, see `beyond_cutoff`.
+        most_codes: a query that would scan more codes than this is `LARGE`, and not answered.
+        part, parts: which part of a query's cells to search, and the number of parts: 0 and 1 to search all of them. If
+            there are several, `ResultArrays.near` gets the candidates of the part; see `search.in_parts`.
     """
 
     cutoff: float
@@ -85,10 +96,18 @@ class SearchSettings(NamedTuple):
     doubt: float
     mass: float
     only_above: bool
+    most_codes: int
+    part: int
+    parts: int
 
 
 class ResultArrays(NamedTuple):
-    """The arrays of a `SearchResult`, and `reason`, (nq,) int64: `ANSWERED`, or why a query is not answered."""
+    """The arrays of a `SearchResult`, and two more.
+
+    Attributes:
+        reason: (nq,) int64: `ANSWERED`, or why a query is not answered.
+        near: (nq, w) int32: candidates as positions in `CodeLists`, then -1; w = 0 unless a query has several parts.
+    """
 
     ids: NDArray[np.int64]
     distances: NDArray[np.float32]
@@ -100,3 +119,12 @@ class ResultArrays(NamedTuple):
     codes: NDArray[np.int64]
     cut_off: NDArray[np.int64]
     reason: NDArray[np.int64]
+    near: NDArray[np.int32]
+
+
+def result_arrays(result: SearchResult, reason: NDArray[np.int64], near: NDArray[np.int32]) -> ResultArrays:
+    """Return the arrays of a result for nq queries, with `reason` and `near`."""
+    return ResultArrays(
+        result.ids, result.distances, result.relevance, result.scores, result.hamming, result.partitions, result.cells,
+        result.codes, result.cut_off, reason, near,
+    )  # fmt: skip

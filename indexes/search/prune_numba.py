@@ -36,7 +36,7 @@ class CellBounds(NamedTuple):
         peaks: (cells,) float32, the largest p(dominant) of the records.
         edges: (cells,) float64, the fixed edge that `tie_order` uses for p(dominant).
         sizes: (cells,) int64, the number of records.
-        used: (n,) int32, the cells that have records, ascending.
+        used: (n,) int32, the cells that have records, in any order; a search of every record scans them in this order.
         masses: (cells,) float32, the largest mass of the records.
         mass: the largest of `masses`.
     """

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.kernels.jit import compiled
-from semcut.indexes.scanners.scan_numba import CodeLists, hamming
+from semcut.indexes.scanners.distances_numba import hamming
+from semcut.indexes.scanners.scan_numba import CodeLists
 from semcut.indexes.scoring.equations_numba import fused_score
 from semcut.indexes.scoring.rounding import SUM_ERROR, UNDERFLOW
 from semcut.indexes.search.numba_arrays import (
