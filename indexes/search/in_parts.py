@@ -6,7 +6,8 @@ records. The first of all candidates are then the shortlist of the whole query, 
 all candidates, are the answer: no record is among the first, or the best, of all cells that is not among those of its
 own part.
 
-Starting the threads takes about a tenth of a millisecond, so most queries are searched by one: see `codes_alone`.
+Starting threads and joining the parts takes about a millisecond, so most queries are searched by one thread: see
+`codes_alone`.
 """
 
 from __future__ import annotations
