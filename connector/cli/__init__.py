@@ -6,7 +6,8 @@ In reading order:
     terminal           what commands show: progress bar, table, JSON, messages, errors
     options            options that several commands share
     image_options      options that choose images, and the images that they choose
-    ground_truth_report    the option --ground-truth of evaluate, and what it prints
+    ground_truth_report    what evaluate --ground-truth does and prints
+    truth_options          the option --ground-truth, and the images that it labels for training
 
     maintain a stored index       info_command, verify_command, compact_command, backup_command, migrate_command
     from images to an index       train_command, index_command

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semcut.connector.cli.ground_truth_report import TruthSource, evaluate_ground_truth, ground_truth_option
+from semcut.connector.cli.ground_truth_report import evaluate_ground_truth
 from semcut.connector.cli.image_options import limit_option, protocol_option, select_images
 from semcut.connector.cli.options import PATH, SOURCE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
@@ -25,6 +25,7 @@ from semcut.connector.cli.terminal import (
     progress_bar,
     show_facts,
 )
+from semcut.connector.cli.truth_options import TruthSource, ground_truth_option
 from semcut.connector.data import ProtocolName
 from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     help="Labels of the records: a list, or other labelled images, with the paths that were indexed.  [default: the "
     "class of a record is the folder of its file]",
 )  # fmt: skip
-@ground_truth_option
+@ground_truth_option("Right answers query by query, in place of labels; QUERIES are the images that were indexed.")
 @limit_option
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --limit or --protocol.")

@@ -1,4 +1,4 @@
-"""The option --ground-truth of `semcut evaluate`: queries whose right answers are known one by one.
+"""What `semcut evaluate --ground-truth` does: queries whose right answers are known one by one.
 
 The command reads the ground truth, searches with its queries, and compares the index with every record; it prints one
 table for each level of difficulty, and the figures of single queries where they are few.
@@ -6,9 +6,7 @@ table for each level of difficulty, and the figures of single queries where they
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
-
-import click
+from typing import TYPE_CHECKING, Any
 
 from semcut.connector.cli.terminal import (
     OUT,
@@ -19,7 +17,7 @@ from semcut.connector.cli.terminal import (
     print_skipped,
     progress_bar,
 )
-from semcut.connector.ground_truth import NAMED_BY_IMAGES, TruthForm
+from semcut.connector.cli.truth_options import TruthSource
 
 if TYPE_CHECKING:
     from semcut.connector.evaluation.judged_search import SearchFigures
@@ -29,38 +27,6 @@ if TYPE_CHECKING:
 
 _QUERIES_SHOWN = 100
 """Queries whose figures are printed one by one; of more only with --json."""
-
-
-class TruthSource(NamedTuple):
-    """A form of ground truth, and where it is; None if it is in the names of the images."""
-
-    form: TruthForm
-    source: str | None
-
-
-class _TruthType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """The type of --ground-truth: a form and its files, such as oxford5k=FOLDER, or holidays."""
-
-    name = "form=path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TruthSource:
-        """Return the form and the path."""
-        form, given, source = str(value).partition("=")
-        forms = get_args(TruthForm)
-        if form not in forms:
-            self.fail(f"{form!r} is no form of ground truth, expected {', '.join(forms)}", param, ctx)
-        if form in NAMED_BY_IMAGES and given:
-            self.fail(f"the ground truth of {form} are the names of the images: give {form} alone", param, ctx)
-        if form not in NAMED_BY_IMAGES and not source:
-            self.fail(f"{form} has its ground truth in files: give {form}=PATH", param, ctx)
-        return TruthSource(form, source or None)  # type: ignore[arg-type]
-
-
-ground_truth_option = click.option(
-    "--ground-truth", type=_TruthType(), metavar="FORM[=PATH]",
-    help=f"Right answers query by query, in place of labels: {', '.join(get_args(TruthForm))}; see the guide Find the "
-    "same thing. QUERIES are the images that were indexed.",
-)  # fmt: skip
 
 
 def evaluate_ground_truth(

@@ -17,6 +17,7 @@ from semcut.connector.cli.terminal import (
     progress_bar,
     show_facts,
 )
+from semcut.connector.cli.truth_options import TruthSource, ground_truth_option, labelled_by_truth
 from semcut.connector.data import ProtocolName
 from semcut.connector.models import HeadName
 from semcut.connector.models.device import keep_freed_memory
@@ -67,6 +68,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Loss of the hash code: the cross-entropy of the paper, CSQ, OrthoHash or DPN.",
 )
+@ground_truth_option("Classes from right answers: what a query should find is one class with it.")
+@click.option(
+    "--others",
+    is_flag=True,
+    help="With --ground-truth: images that it does not name are one more class, 'none of these'; else they are left "
+    "out.",
+)
 @limit_option
 @protocol_option
 @click.option("--epochs", default=30, show_default=True, help="Passes over the training images.")
@@ -91,6 +99,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="shift moves, scales and rotates images a little; flip also mirrors them; strong also changes colours and "
     "covers squares.",
+)
+@click.option(
+    "--balance",
+    type=int,
+    metavar="N",
+    help="Images of every class in an epoch: a class with fewer has them several times, each time augmented anew.  "
+    "[default: each image once]",
 )
 @click.option(
     "--freeze",
@@ -124,15 +139,17 @@ if TYPE_CHECKING:
 @json_option
 def train(
     images: str, out: Path, backbone: str | None, weights: str | None, start: Path | None, image_size: int | None,
-    bits: int, dim: int | None, head: HeadName, limit: int | None, protocol: ProtocolName | None,
+    bits: int, dim: int | None, head: HeadName, ground_truth: TruthSource | None, others: bool,
+    limit: int | None, protocol: ProtocolName | None,
     learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network on labelled IMAGES.
 
     IMAGES is a folder or archive with one folder of images per class, a .csv or .jsonl list with the columns path and
     label, Parquet files with the columns image and label, shards of WebDataset, digits/train, or
-    torchvision:NAME/train. The images of a class may be in subfolders at any depth. Every image is decoded once before
-    the training begins; what cannot be read is skipped and listed.
+    torchvision:NAME/train. The images of a class may be in subfolders at any depth. With --ground-truth, IMAGES are the
+    images of a set in which the same thing is to be found. Every image is decoded once before the training begins; what
+    cannot be read is skipped and listed.
     """
     if weights is not None and start is not None:
         raise click.UsageError("--start and --weights both set the initial weights: give only one of them")
@@ -144,7 +161,14 @@ def train(
 
     if settings["freeze"] and (backbone is not None or settings["freeze_codes"]):
         require_trained_backbone(weights, start, codes=settings["freeze_codes"])
-    selected = select_images(images, limit, protocol, "training", settings["seed"])
+    if ground_truth is None:
+        if others:
+            raise click.UsageError("--others needs --ground-truth, which names the other images")
+        selected = select_images(images, limit, protocol, "training", settings["seed"])
+    else:
+        if protocol is not None:
+            raise click.UsageError("--ground-truth determines the classes: leave out --protocol")
+        selected = labelled_by_truth(images, ground_truth, others=others, limit=limit, seed=settings["seed"])
     choice = choose_network(selected, backbone=backbone, weights=weights, start=start, image_size=image_size)
     weights = choice.weights
     if settings["freeze"]:

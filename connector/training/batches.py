@@ -1,4 +1,4 @@
-"""Read labelled images as tensors, in batches, and augment a batch at random.
+"""Read labelled images as tensors, in batches; choose those of an epoch; and augment a batch at random.
 
 `labelled_batches` is not in `data.images` because the HTTP API uses that module without loading torch. All randomness
 of `augment` comes from the generator that the caller passes.
@@ -72,6 +72,30 @@ def labelled_batches(
     for batch in read_batches(images.files, size, batch_size, workers, any_name=True):
         if len(batch.positions):
             yield torch.from_numpy(batch.pixels), labels[torch.from_numpy(batch.positions)]
+
+
+def epoch_order(labels: NDArray[np.int64], balance: int | None, generator: torch.Generator) -> list[int]:
+    """Choose the images of an epoch, in random order.
+
+    Args:
+        labels: (n,) the class of each image.
+        balance: how many images of every class; None for each image once. Where a class has fewer, all of them are
+            taken equally often, give or take one; where it has more, as many are drawn as are wanted.
+        generator: random generator on the CPU.
+
+    Returns:
+        Positions in `labels`.
+    """
+    if balance is None:
+        return torch.randperm(len(labels), generator=generator).tolist()
+    chosen: list[torch.Tensor] = []
+    for label in np.unique(labels):
+        members = torch.from_numpy(np.flatnonzero(labels == label))
+        rounds = -(-balance // len(members))
+        shuffled = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
+        chosen.append(torch.cat(shuffled)[:balance])
+    together = torch.cat(chosen)
+    return together[torch.randperm(len(together), generator=generator)].tolist()
 
 
 def augment(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:

@@ -35,7 +35,7 @@ from semcut.connector.models.checkpoint import METRICS, Checkpoint, disk_errors
 from semcut.connector.models.device import device_named
 from semcut.connector.models.heads import total_loss
 from semcut.connector.models.network import Architecture, Output, SemanticHashNet
-from semcut.connector.training.batches import NumberedFiles, augment, checked_images, labelled_batches
+from semcut.connector.training.batches import NumberedFiles, augment, checked_images, epoch_order, labelled_batches
 from semcut.connector.training.calibration import fit_temperature
 from semcut.connector.training.class_growth import digests_with, divided, freeze_codes
 from semcut.connector.training.default_network import require_trained_backbone
@@ -160,7 +160,7 @@ class _Run:
         warm = None if start is None else load_start(start, self.digests, architecture)
         self.digests = self.digests if warm is None else digests_with(warm.training_digests(), self.digests)
         self._settings = {
-            "config": config.model_dump(mode="json", exclude={"workers", "device"}),
+            "config": config.model_dump(mode="json", exclude={"workers", "device"}, exclude_none=True),
             "architecture": architecture.model_dump(mode="json"),
             "backbone_weights": weights,
             **({} if warm is None else {"start": {"sha256": warm.digest, **warm.training, "epochs": warm.epochs()}}),
@@ -232,7 +232,7 @@ class _Run:
         config, net = self._config, self._net.train()
         generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
         torch.manual_seed(config.seed * 100_003 + epoch)
-        order = torch.randperm(len(self._training), generator=generator).tolist()
+        order = epoch_order(self._training.labels, config.balance, generator)
         steps = math.ceil(len(order) / config.batch_size)
         total, seen, rate = 0.0, 0, 0.0
         if self._frozen is not None:
@@ -255,16 +255,16 @@ class _Run:
             if not math.isfinite(value):
                 raise DataError(f"the loss became {value} in epoch {epoch + 1}: lower the learning rate")
             total, seen = total + value * len(labels), seen + len(labels)
-            self._report(epoch, seen, value)
+            self._report(epoch, seen, len(order), value)
         mean_loss = total / max(1, seen)
         if seen < len(order):  # images that cannot be read, or a last batch of one image, were left out
-            self._report(epoch, len(order), mean_loss)
+            self._report(epoch, len(order), len(order), mean_loss)
         return mean_loss, rate
 
-    def _report(self, epoch: int, seen: int, loss: float) -> None:
+    def _report(self, epoch: int, seen: int, images: int, loss: float) -> None:
         """Report progress: how many images were processed so far, in this epoch and all earlier ones."""
         if self._progress is not None:
-            images, epochs = len(self._training), self._config.epochs
+            epochs = self._config.epochs
             self._progress(images * epoch + seen, images * epochs, f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
 
     def _inputs(self, order: list[int], generator: torch.Generator) -> Iterator[tuple[Inputs, torch.Tensor]]:

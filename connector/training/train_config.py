@@ -30,6 +30,9 @@ class TrainConfig(Settings):
         augment: "none"; "shift" moves, scales and rotates images a little; "flip" also mirrors them; "strong" also
             changes colours and covers squares, for few images and many epochs. With `freeze`, only the mirroring is
             used.
+        balance: how many images of every class an epoch has; None for each image once. A class with fewer images has
+            them several times, each time augmented anew, as the paper does with 1,000; one with more has others in
+            every epoch.
         validation: share of the images of each class that is held out to choose the epoch.
         seed: seed of all randomness.
         workers: threads that decode images.
@@ -48,6 +51,7 @@ class TrainConfig(Settings):
     freeze_codes: bool = False
     calibrate: bool = False
     augment: Literal["none", "shift", "flip", "strong"] = "flip"
+    balance: int | None = Field(default=None, ge=1, le=100_000)
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=2, ge=1, le=256)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from semcut.connector.training.batches import augment
+from semcut.connector.training.batches import augment, epoch_order
 
 
 def test_augmentation_moves_pixels_and_nothing_else() -> None:
@@ -44,3 +45,19 @@ def test_strong_augmentation_changes_colours_and_covers_a_square_of_half_of_the_
         assert (rows, columns) == (0, 0) or (0.15 * 40 <= columns <= 0.55 * 40 and abs(rows + 1 - columns) <= 1)
     covered = [(image[:, 1:] == image[:, :-1]).all(dim=0).any().item() for image in moved]
     assert 0.3 < sum(covered) / 64 < 0.7
+
+
+def test_an_epoch_has_each_image_once_or_as_many_of_every_class() -> None:
+    labels = np.array([0] * 3 + [1] * 20 + [3] * 7)
+    plain = epoch_order(labels, None, torch.Generator().manual_seed(1))
+    assert sorted(plain) == list(range(30))
+    assert plain != sorted(plain)
+    order = epoch_order(labels, 10, torch.Generator().manual_seed(1))
+    assert np.bincount(labels[order]).tolist() == [10, 10, 0, 10]
+    counts = np.bincount(order, minlength=30)
+    assert set(counts[:3]) == {3, 4}  # three images make ten
+    assert set(counts[3:23]) == {0, 1}
+    assert set(counts[23:]) == {1, 2}
+    assert order == epoch_order(labels, 10, torch.Generator().manual_seed(1))
+    assert order != epoch_order(labels, 10, torch.Generator().manual_seed(2))
+    assert labels[order].tolist() != sorted(labels[order])
