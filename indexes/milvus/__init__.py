@@ -7,6 +7,7 @@ pymilvus_internals    load pymilvus, and use its undocumented parts
 embedded_file         share an embedded file between the connections of one process
 connection            call the server with a deadline, repetitions, a consistency level, and semcut's errors
 collection            define a collection, and create it
+layout                find out by trying in which layout the server can store an index
 attribute_fields      define the fields of attributes, and convert their values
 key_field             define the field of keys, and read it
 schema                define collections and fields; convert encodings to rows and back

@@ -47,9 +47,10 @@ from semcut.indexes.milvus.address import require_embedded_file
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.consistent_search import ConsistentSearch
 from semcut.indexes.milvus.copy_mark import mark, missing_records, unmark
+from semcut.indexes.milvus.layout import choose_kind
 from semcut.indexes.milvus.lifecycle import create_index, drop_index, open_index
 from semcut.indexes.milvus.reader import Reader
-from semcut.indexes.milvus.schema import Schema, check_name, choose_kind
+from semcut.indexes.milvus.schema import Schema, check_name
 from semcut.indexes.milvus.shared_rows import shared_collection_name
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.milvus.writer import Writer
