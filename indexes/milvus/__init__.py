@@ -12,6 +12,7 @@ attribute_fields      define the fields of attributes, and convert their values
 key_field             define the field of keys, and read it
 schema                define collections and fields; convert encodings to rows and back
 server_filter         write a filter on attributes as a filter of the server
+scalar_index          index the cells of records, and write conditions on them
 shared_rows           define the collection that all clients share, and its rows
 shared_state          read and publish the shared rows: bounds of cells, batches that are being written
 server_selection      what a search is limited to: a filter, ids or both, as filters of the server

@@ -30,6 +30,7 @@ from semcut.indexes.milvus.connection import PAGE, RefusedCallError, ServerConne
 from semcut.indexes.milvus.key_field import KEY
 from semcut.indexes.milvus.layout import Kind, choose_kind
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
+from semcut.indexes.milvus.scalar_index import index_scalars
 from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Schema, check_name
 from semcut.indexes.milvus.server_filter import EVERY_RECORD
 from semcut.indexes.milvus.shared_rows import (
@@ -85,9 +86,14 @@ def create_index(server: ServerConnection, schema: Schema) -> None:
         _drop_collections(server, leftover)
     for one in new:
         one.create(server)
+
+    def index_and_load(one: Collection) -> None:
         one.index(server)
+        index_scalars(server, one.name, schema.indexed_fields if one.name == schema.name else [])
+        one.load(server)
+
     with ThreadPoolExecutor(len(new)) as pool:
-        list(pool.map(lambda one: one.load(server), new))
+        list(pool.map(index_and_load, new))
     if schema.partition_key and not _finds_records_by_class(server, schema):
         _drop_collections(server, new)
         raise InvalidParameterError(

@@ -243,7 +243,7 @@ class MilvusIndex(SemanticIndex):
     def flush(self) -> None:
         """Make the server seal and index new records. Without this, searching them is many times slower."""
         self._check_open()
-        self._shared.delete_superseded()
+        self._writer.tidy()
         names = {self._schema.name, self._schema.record_collection, shared_collection_name(self._schema.name)}
         self._concurrently(lambda name: self._server.call("flush", name), names)
 

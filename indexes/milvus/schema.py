@@ -120,6 +120,11 @@ class Schema:
         return [KEY] if self.config.string_ids else []
 
     @property
+    def indexed_fields(self) -> list[str]:
+        """The fields of the collection `name` that have an index of their own. milvus-lite reads all rows anyway."""
+        return [] if self.kind == "floats" else ["cell"]
+
+    @property
     def metric(self) -> str:
         """The metric by which codes are searched."""
         return "L2" if self.kind == "floats" else "HAMMING"
