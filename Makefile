@@ -2,13 +2,14 @@
 
 PYTHON ?= python3
 VENV := .venv
+CORE_VERSIONS := 2.5.1 2.4.12
 BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Tests and commands run in hundreds of processes: without byte code each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full test-guides test-milvus test-browser test-gpu-wheel lint types docs bench benchmark clean
+.PHONY: demo test test-full test-guides test-milvus test-milvus-whole test-browser test-gpu-wheel lint types docs bench benchmark clean
 
 demo: $(VENV)/.train
 	$(BIN)/semcut demo
@@ -31,7 +32,7 @@ test: $(VENV)/.dev
 
 # Everything. Beyond `make test`: twice the random examples of every property, a fault of every kind at every call that
 # touches the disk, the GPU engines run on the CPU, minutes of killed writers and of load, Milvus, the browser, faiss-gpu.
-test-full: $(VENV)/.milvus test-browser test-gpu-wheel
+test-full: $(VENV)/.milvus test-milvus-whole test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
 
@@ -44,6 +45,13 @@ test-guides: $(VENV)/.dev
 # test-full adds the tests marked long and twice the random examples.
 test-milvus: $(VENV)/.milvus
 	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus
+
+# Milvus 2.4 and newer store an index in another layout. This runs the tests with two of their cores, which milvus-lite
+# 2.4 and 2.5 contain, each in a separate environment; what a core cannot do is skipped, with the reason.
+test-milvus-whole: $(CORE_VERSIONS:%=test-milvus-lite-%)
+
+test-milvus-lite-%: $(VENV)-lite-%/.dev
+	HYPOTHESIS_PROFILE=thorough $(VENV)-lite-$*/bin/python -m pytest $(PARALLEL) -m milvus tests/indexes/milvus
 
 # The page of `semcut explore` in Chromium. If no Chromium is installed, Debian's is.
 test-browser: $(VENV)/.dev
@@ -78,7 +86,7 @@ benchmark: $(VENV)/.train
 	$(BIN)/python scripts/benchmark.py benchmark --quick
 
 clean:
-	rm -rf $(VENV) $(VENV)-gpu build dist demo benchmark site .pytest_cache .mypy_cache .ruff_cache .hypothesis scripts/package/semcut.egg-info
+	rm -rf $(VENV) $(VENV)-gpu $(CORE_VERSIONS:%=$(VENV)-lite-%) build dist demo benchmark site .pytest_cache .mypy_cache .ruff_cache .hypothesis scripts/package/semcut.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -102,4 +110,10 @@ $(VENV)/.milvus: $(VENV)/.dev
 $(VENV)-gpu/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-gpu
 	$(VENV)-gpu/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu,fast,train,dev]'
+	touch $@
+
+$(VENV)-lite-%/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lite-$*
+	$(VENV)-lite-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,fast,train,benchmark,explore,milvus,dev]'
+	$(VENV)-lite-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps milvus-lite==$*
 	touch $@

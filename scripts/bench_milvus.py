@@ -106,6 +106,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 "one by one": lambda: [repeat(one) for one in calls],
                 "concurrently": lambda: list(pool.map(repeat, calls)),
                 "plain": lambda: plain_search(client, schema, queries.codes),
+                "raw": lambda: plain_search(client, schema, queries.codes, fetch=False),
+                "half": lambda: index.search(queries, cutoff=0.5, fill=False),
+                "raw, one": lambda: plain_search(client, schema, queries.codes[:1], fetch=False),
                 "unpruned": search_unpruned,
                 "all": lambda: index.search(queries, cutoff=0.0, fill=False),
                 "single": lambda: search(1),
@@ -129,12 +132,18 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "the same raw calls, one by one, ms": 1e3 * seconds["one by one"],
         "the same raw calls, concurrently, ms": 1e3 * seconds["concurrently"],
         "a plain search and fetch, ms": 1e3 * seconds["plain"],
+        "a raw search among all records, ms": 1e3 * seconds["raw"],
+        "the batch at cutoff 0.5, ms": 1e3 * seconds["half"],
+        "a raw search for one query, ms": 1e3 * seconds["raw, one"],
         "the batch without pruning, ms": 1e3 * seconds["unpruned"],
         "the batch at cutoff 0, ms": 1e3 * seconds["all"],
         "one query, ms": 1e3 * seconds["single"],
         "batch against the same raw calls one by one": seconds["semcut"] / seconds["one by one"],
         "batch against the same raw calls concurrently": seconds["semcut"] / seconds["concurrently"],
         "batch against a plain search and fetch": seconds["semcut"] / seconds["plain"],
+        "batch against a raw search among all records": seconds["semcut"] / seconds["raw"],
+        "batch at cutoff 0.5 against a raw search": seconds["half"] / seconds["raw"],
+        "batch at cutoff 0.5 against a plain search and fetch": seconds["half"] / seconds["plain"],
         "batch against no pruning": seconds["semcut"] / seconds["unpruned"],
     }
 
@@ -153,13 +162,15 @@ def recording() -> Iterator[list[Call]]:
         yield calls
 
 
-def plain_search(client: Any, schema: Schema, codes: NDArray[np.uint8]) -> None:
+def plain_search(client: Any, schema: Schema, codes: NDArray[np.uint8], *, fetch: bool = True) -> None:
     """Find the records with the 100 nearest codes for every query, among all records, and fetch them."""
     key = schema.record_key
     found = client.search(
         schema.name, data=schema.query_codes(codes), anns_field="code", limit=100, output_fields=[key],
         search_params={"metric_type": schema.metric}, consistency_level="Session",
     )  # fmt: skip
+    if not fetch:
+        return
     keys = np.unique(np.concatenate([hit_keys(hits, key, primary=key == "id") for hits in found]))
     for first in range(0, len(keys), 4096):
         rows = client.query(

@@ -64,6 +64,16 @@ def test_the_version_is_exact(service: str) -> None:
     assert EXACT_VERSION.fullmatch(SERVICES[service]["image"].rpartition(":")[2]), SERVICES[service]["image"]
 
 
+def test_minio_has_what_the_log_of_milvus_2_6_needs() -> None:
+    assert SERVICES["milvus"]["image"].startswith("milvusdb/milvus:v2.6.")
+    assert SERVICES["minio"]["image"].rpartition("RELEASE.")[2] >= "2024-12-18"
+
+
+@each_service
+def test_no_process_gains_privileges(service: str) -> None:
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+
+
 @each_service
 def test_health_is_checked(service: str) -> None:
     check = SERVICES[service]["healthcheck"]

@@ -7,10 +7,12 @@ pymilvus_internals    load pymilvus, and use its undocumented parts
 embedded_file         share an embedded file between the connections of one process
 connection            call the server with a deadline, repetitions, a consistency level, and semcut's errors
 collection            define a collection, and create it
+layout                find out by trying in which layout the server can store an index
 attribute_fields      define the fields of attributes, and convert their values
 key_field             define the field of keys, and read it
 schema                define collections and fields; convert encodings to rows and back
 server_filter         write a filter on attributes as a filter of the server
+scalar_index          index the cells of records, and write conditions on them
 shared_rows           define the collection that all clients share, and its rows
 shared_state          read and publish the shared rows: bounds of cells, batches that are being written
 server_selection      what a search is limited to: a filter, ids or both, as filters of the server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from semcut.indexes.milvus.connection import ServerConnection
+from semcut.indexes.milvus.connection import RefusedCallError, ServerConnection
 from semcut.indexes.milvus.pymilvus_internals import DataType, MilvusClient
 
 Scalar = tuple[str, DataType, dict[str, Any]]
@@ -36,18 +36,24 @@ class Collection:
         return ", ".join(fields + [f"{name} {kind.name}({dim}) {index}" for name, kind, dim, index, _ in self.vectors])
 
     def create(self, server: ServerConnection) -> None:
-        """Create the collection. It cannot be used before `index_and_load`."""
+        """Create the collection. It cannot be used before `index` and `load`."""
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="semcut")
         for name, kind, extra in self.scalars:
             schema.add_field(name, kind, **extra)
         for name, kind, dim, _, _ in self.vectors:
             schema.add_field(name, kind, dim=dim)
-        server.call("create_collection", self.name, schema=schema, consistency_level="Session", **self.options)
+        server.call("create_collection", self.name, schema=schema, **{"consistency_level": "Session"} | self.options)
 
-    def index_and_load(self, server: ServerConnection) -> None:
-        """Index the vectors and load the collection, which takes seconds."""
+    def index(self, server: ServerConnection) -> None:
+        """Index the vectors."""
         indexes = MilvusClient.prepare_index_params()
         for name, _, _, index, metric in self.vectors:
             indexes.add_index(field_name=name, index_type=index, metric_type=metric)
-        server.call("create_index", self.name, indexes)
+        try:
+            server.call("create_index", self.name, indexes)
+        except RefusedCallError:  # the core of 2.4 may fail with an internal error, and then do the same request
+            server.call("create_index", self.name, indexes)
+
+    def load(self, server: ServerConnection) -> None:
+        """Load the collection, which takes seconds."""
         server.call("load_collection", self.name)

@@ -43,11 +43,16 @@ PAGE = 16_384
 ConcurrentMap = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
 """A function that calls another one for every item, several at the same time, and returns the results in order."""
 
+_UNKNOWN_VERSION = "of unknown version"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between repetitions of a call
 
 
 class RequestTooLargeError(ServerError):
     """A request or its answer is larger than the server allows."""
+
+
+class RefusedCallError(ServerError):
+    """The server has answered that it does not do what was asked."""
 
 
 class ServerConnection:
@@ -62,7 +67,7 @@ class ServerConnection:
 
     Attributes:
         timeout: as given.
-        version: the version that the server reports.
+        version: the version that the server reports; some report none.
         release: the first two numbers of `version`; (0, 0) if it has fewer.
         embedded: whether the server is milvus-lite.
 
@@ -98,7 +103,10 @@ class ServerConnection:
         self._file = acquire(address) if is_file(address) else None
         try:
             self._client = self._repeat("connect", lambda left: open_client(address, token, database, left))
-            self.version = str(self.call("get_server_version"))
+            try:
+                self.version = str(self.call("get_server_version"))
+            except RefusedCallError:
+                self.version = _UNKNOWN_VERSION
             self.embedded = "lite" in self.version and not self.version.startswith("v")
             numbers = re.findall(r"\d+", self.version)
             self.release = (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
@@ -173,7 +181,7 @@ class ServerConnection:
                 f"Milvus did not answer within {self.timeout:g} s ({name}): check that it runs, check its address, and "
                 "raise timeout= if it is only slow"
             )
-        return ServerError(f"Milvus refused {name}: {reason}")
+        return RefusedCallError(f"Milvus refused {name}: {reason}")
 
     # reading and writing
 
@@ -214,7 +222,8 @@ class ServerConnection:
         Yields:
             Each page as a dict from field to (n,) int64, the key included.
         """
-        # A query for a page has no consistency level, so this read waits for the state that the pages must have.
+        # pymilvus sends no consistency level with a query for a page, so the level of the collection holds, and this
+        # read waits for the state that the pages must have. With several replicas, another one may answer the pages.
         self.count(collection, f"{key} in [0]", strong=strong)
         last: int | None = None
         while True:

@@ -14,10 +14,12 @@ import os
 import stat
 import threading
 from collections import Counter
+from importlib.metadata import version
 
 from semcut.indexes.errors import DamagedIndexError, MissingDependencyError, install_hint, shown
 from semcut.indexes.milvus.pymilvus_internals import stop_embedded_server
 
+_OLDEST_MAJOR = 3  # older ones open files of another format
 _MOST_ENTRIES = 100_000
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _ADVICE = "never open an embedded Milvus from someone else, exchange indexes as directories"
@@ -33,15 +35,10 @@ def acquire(address: str) -> str:
         The absolute path, which `release` takes.
 
     Raises:
-        MissingDependencyError: milvus-lite is not installed.
+        MissingDependencyError: milvus-lite is not installed, or is too old.
         DamagedIndexError: the directory holds anything but regular files and directories, or far too many.
     """
-    try:
-        import milvus_lite  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            f"an embedded Milvus file needs milvus-lite, which is not installed: {install_hint('milvus-lite')}"
-        ) from None
+    _require_milvus_lite()
     path = os.path.abspath(address)
     with _lock:
         if not _connections[path]:  # a server that runs has the directory open, and changes it
@@ -61,6 +58,22 @@ def release(path: str) -> None:
         if not _connections[path]:
             del _connections[path]
             stop_embedded_server(path)
+
+
+def _require_milvus_lite() -> None:
+    """Raise `MissingDependencyError` unless a milvus-lite is installed that can open a file for this process alone."""
+    hint = install_hint("milvus-lite")
+    try:
+        installed = version("milvus-lite")
+        if int(installed.split(".")[0]) < _OLDEST_MAJOR:
+            raise MissingDependencyError(
+                f"an embedded Milvus file needs milvus-lite 3.2 or newer, {installed} is installed: {hint}"
+            )
+        import milvus_lite  # noqa: F401
+    except ImportError:  # a PackageNotFoundError is one
+        raise MissingDependencyError(
+            f"an embedded Milvus file needs milvus-lite, which is not installed: {hint}"
+        ) from None
 
 
 def _require_plain_files(path: str) -> None:

@@ -26,10 +26,12 @@ from semcut.indexes.errors import (
 )
 from semcut.indexes.milvus.attribute_fields import is_attribute_field
 from semcut.indexes.milvus.collection import Collection
-from semcut.indexes.milvus.connection import PAGE, ServerConnection, is_in
+from semcut.indexes.milvus.connection import PAGE, RefusedCallError, ServerConnection, is_in
 from semcut.indexes.milvus.key_field import KEY
+from semcut.indexes.milvus.layout import Kind, choose_kind
 from semcut.indexes.milvus.pymilvus_internals import int_column, text_column
-from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Kind, Schema, check_name, choose_kind
+from semcut.indexes.milvus.scalar_index import index_scalars
+from semcut.indexes.milvus.schema import CODE_FIELDS, RECORD_FIELDS, Schema, check_name
 from semcut.indexes.milvus.server_filter import EVERY_RECORD
 from semcut.indexes.milvus.shared_rows import (
     CONFIG,
@@ -84,12 +86,19 @@ def create_index(server: ServerConnection, schema: Schema) -> None:
         _drop_collections(server, leftover)
     for one in new:
         one.create(server)
+
+    def index_and_load(one: Collection) -> None:
+        one.index(server)
+        index_scalars(server, one.name, schema.indexed_fields if one.name == schema.name else [])
+        one.load(server)
+
     with ThreadPoolExecutor(len(new)) as pool:
-        list(pool.map(lambda one: one.index_and_load(server), new))
+        list(pool.map(index_and_load, new))
     if schema.partition_key and not _finds_records_by_class(server, schema):
         _drop_collections(server, new)
         raise InvalidParameterError(
-            f"Milvus {server.version} puts upserted records into wrong partitions, where a search would not find them: "
+            f"Milvus {server.version} does not find upserted records by a partition key, which puts them into wrong "
+            "partitions or refuses filters: "
             "leave partition_key out, or use a newer Milvus"
         )
     _write_config(server, schema)
@@ -239,6 +248,11 @@ def _finds_records_by_class(server: ServerConnection, schema: Schema) -> bool:
             ids=ids,
         )
         server.call("upsert", schema.name, schema.rows(records, 0)[0])
-    found = [server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)]
+    try:
+        found = [
+            server.count(schema.name, is_in("dominant", [number]), strong=number == 0) for number in range(classes)
+        ]
+    except RefusedCallError:  # filters of one value, on the C++ core of milvus-lite
+        return False
     server.delete(schema.name, EVERY_RECORD)
     return found == [1] * classes

@@ -47,9 +47,10 @@ from semcut.indexes.milvus.address import require_embedded_file
 from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.consistent_search import ConsistentSearch
 from semcut.indexes.milvus.copy_mark import mark, missing_records, unmark
+from semcut.indexes.milvus.layout import choose_kind
 from semcut.indexes.milvus.lifecycle import create_index, drop_index, open_index
 from semcut.indexes.milvus.reader import Reader
-from semcut.indexes.milvus.schema import Schema, check_name, choose_kind
+from semcut.indexes.milvus.schema import Schema, check_name
 from semcut.indexes.milvus.shared_rows import shared_collection_name
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.milvus.writer import Writer
@@ -242,7 +243,7 @@ class MilvusIndex(SemanticIndex):
     def flush(self) -> None:
         """Make the server seal and index new records. Without this, searching them is many times slower."""
         self._check_open()
-        self._shared.delete_superseded()
+        self._writer.tidy()
         names = {self._schema.name, self._schema.record_collection, shared_collection_name(self._schema.name)}
         self._concurrently(lambda name: self._server.call("flush", name), names)
 

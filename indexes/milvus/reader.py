@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -31,6 +32,8 @@ ATTEMPTS = 5
 """The largest number of attempts to read records that other clients replace in the meantime."""
 
 _CELLS_PER_FILTER = 100
+_TRUSTED_ATTEMPT = 2  # the second read of the newest state says what is missing: an upsert may hide from the first one
+_PAUSE = 0.05  # seconds between these two
 
 
 class StoredIds(NamedTuple):
@@ -212,7 +215,8 @@ class Reader:
             strong = attempt > 0
             rows = self.stored(ids, strong=strong).visible
             if (rows < 0).any():
-                if not strong:  # Milvus 2.3 may show a record that is being replaced as missing
+                if attempt < _TRUSTED_ATTEMPT:  # servers may show a record that is being replaced as missing
+                    time.sleep(_PAUSE * attempt)
                     continue
                 if not skip:
                     refuse_unknown(ids, rows)

@@ -1,6 +1,6 @@
 """Define how Milvus stores the records of an index: collections, fields, and the conversion of encodings to rows.
 
-There are three kinds of schemas; the version of the server decides which one is used:
+There are three kinds of schemas; what the server can store decides which one is used (see `layout`):
 
     whole        one collection `name`: BINARY_VECTOR `code` (HAMMING), FLOAT_VECTORs `feature` and `probabilities`.
                  For Milvus 2.4 and newer, where a collection may have several vector fields.
@@ -33,14 +33,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semcut.indexes.config import IndexConfig
 from semcut.indexes.encodings import Encodings, is_unnormalised
-from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, SemcutError, shown
+from semcut.indexes.errors import InvalidEncodingsError, InvalidParameterError, shown
 from semcut.indexes.milvus.attribute_fields import (
     attribute_fields,
     check_floats,
@@ -50,8 +50,8 @@ from semcut.indexes.milvus.attribute_fields import (
     text_bytes,
 )
 from semcut.indexes.milvus.collection import Collection, Scalar, Vector
-from semcut.indexes.milvus.connection import ServerConnection
 from semcut.indexes.milvus.key_field import BYTES_PER_CHARACTER, KEY, key_fields, read_keys
+from semcut.indexes.milvus.layout import Kind
 from semcut.indexes.milvus.pymilvus_internals import (
     DataType,
     binary_vectors,
@@ -61,8 +61,6 @@ from semcut.indexes.milvus.pymilvus_internals import (
 )
 from semcut.indexes.pruning.cell_table import cell_numbers
 from semcut.indexes.stored_values import norm_tolerance
-
-Kind = Literal["whole", "apart", "floats"]
 
 UNNORMALISED, WITH_URI = 1, 2
 """Bits of `flags`."""
@@ -120,6 +118,11 @@ class Schema:
     def key_field(self) -> list[str]:
         """The field of the keys; none if the index has no keys."""
         return [KEY] if self.config.string_ids else []
+
+    @property
+    def indexed_fields(self) -> list[str]:
+        """The fields of the collection `name` that have an index of their own. milvus-lite reads all rows anyway."""
+        return [] if self.kind == "floats" else ["cell"]
 
     @property
     def metric(self) -> str:
@@ -289,19 +292,6 @@ class Schema:
             keys=read_keys(rows, ids) if self.config.string_ids else None,
             any_mass=True,
         )
-
-
-def choose_kind(server: ServerConnection) -> Kind:
-    """Return the kind of schema that the server supports.
-
-    Raises:
-        SemcutError: the server is older than Milvus 2.3.
-    """
-    if server.embedded:
-        return "floats"
-    if server.release < (2, 3):
-        raise SemcutError(f"this is Milvus {server.version}, expected 2.3 or newer: upgrade it")
-    return "apart" if server.release < (2, 4) else "whole"
 
 
 def check_name(name: str) -> str:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from semcut.indexes.errors import InvalidParameterError
 from semcut.indexes.milvus.connection import PAGE, ConcurrentMap, ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import hit_distances, hit_keys, int_column
+from semcut.indexes.milvus.scalar_index import cells_condition
 from semcut.indexes.milvus.schema import Schema, to_ids
-from semcut.indexes.milvus.server_filter import EVERY_RECORD
+from semcut.indexes.milvus.server_filter import EVERY_RECORD, joined
 from semcut.indexes.milvus.server_selection import ServerSelection
 from semcut.indexes.milvus.shared_state import SharedView
 from semcut.indexes.pruning.cell_table import cell_numbers
@@ -204,9 +205,9 @@ class ServerScanner:
         known = self._view.cells
         if len(kept) >= _ALL_CELLS * len(known):
             return list(map(self._view.visible, self._chosen.conditions()))
-        condition = is_in("cell", known.numbers[kept])
+        condition = cells_condition(np.sort(known.numbers[kept]), known.numbers[self._cells_by_number])
         if self._schema.partition_key:
-            condition = f"{is_in('dominant', np.unique(known.dominant()[kept]))} and {condition}"
+            condition = joined("and", [is_in("dominant", np.unique(known.dominant()[kept])), condition])
         return list(map(self._view.visible, self._chosen.conditions(condition, known.numbers[kept])))
 
     def _nearest(self, codes: NDArray[np.uint8], condition: str, depth: int) -> list[_Hits]:

@@ -75,7 +75,9 @@ def shared_collection(name: str, classes: int) -> Collection:
     ]
     # One shard keeps the order of writes: a client that sees a row sees all rows written before it.
     envelope: Vector = ("envelope", DataType.FLOAT_VECTOR, classes, "FLAT", "L2")
-    return Collection(shared_collection_name(name), scalars, [envelope], {"num_shards": 1})
+    # The queries that read it page by page have the consistency of the collection (see `ServerConnection.pages`).
+    options = {"num_shards": 1, "consistency_level": "Strong"}
+    return Collection(shared_collection_name(name), scalars, [envelope], options)
 
 
 def shared_row(

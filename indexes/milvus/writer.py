@@ -25,6 +25,7 @@ from semcut.indexes.keys import refuse_keys
 from semcut.indexes.milvus.connection import ServerConnection, is_in
 from semcut.indexes.milvus.pymilvus_internals import int_column
 from semcut.indexes.milvus.reader import IDS_PER_FILTER, Reader
+from semcut.indexes.milvus.scalar_index import index_scalars
 from semcut.indexes.milvus.schema import Schema, to_keys
 from semcut.indexes.milvus.shared_state import SharedState
 from semcut.indexes.pruning.cells import Cells
@@ -125,6 +126,11 @@ class Writer:
             )  # fmt: skip
             written = int_column(found, "row")
             self._delete_records(written[~np.isin(written, self._reader.stored(part, strong=True).rows)])
+
+    def tidy(self) -> None:
+        """Delete bounds that were replaced by wider ones, and make the index of cells if the server has none."""
+        self._shared.delete_superseded()
+        index_scalars(self._server, self._schema.name, self._schema.indexed_fields)
 
     def _delete_unfinished(self) -> None:
         """Delete the rows of a batch whose `add` has failed."""

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from milvus_lite.server_manager import server_manager_instance
 
 from semcut.indexes import BruteForceIndex, Encodings, ServerError
 from semcut.indexes.milvus import MilvusIndex
@@ -42,7 +41,11 @@ def written(first: int, count: int, change: int = 1) -> Encodings:
 
 def address_for_others(backend: Backend) -> str:
     """Return the address at which another process can use Milvus while this process has it open."""
-    return backend.uri if backend.is_server else server_manager_instance.start_and_get_uri(backend.uri)
+    if backend.is_server:
+        return backend.uri
+    from milvus_lite.server_manager import server_manager_instance
+
+    return server_manager_instance.start_and_get_uri(backend.uri)
 
 
 _WRITER = """

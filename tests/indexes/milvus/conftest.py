@@ -1,7 +1,8 @@
 """Fixtures of the tests of `MilvusIndex`.
 
 Every test runs against milvus-lite and against a Milvus server, one for each process of tests: `make test` runs the
-first of most modules, `make test-milvus` the rest.
+first of most modules, `make test-milvus` the rest. `make test-milvus-whole` runs the tests on servers with the cores of
+milvus-lite 2.4 and 2.5 in place of both.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ from semcut.indexes import IndexConfig, SemanticIndex
 from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
 from tests.indexes import story as story_records
+from tests.indexes.milvus.core_process import CoreProcess, has_core
 from tests.indexes.milvus.pool import Backend
 from tests.indexes.milvus.server_process import ServerProcess
 
 ON_SERVER = pytest.param("server", marks=pytest.mark.milvus)
 
 
+def skip_embedded() -> None:
+    """Skip a test of an embedded file where no embedded Milvus is installed that semcut supports."""
+    if has_core():
+        pytest.skip("milvus-lite 2.x is installed, whose core is tested as a server; embedded files need 3.2")
+
+
+def server_kind() -> type[ServerProcess | CoreProcess]:
+    """Return the class of the servers that can be started here."""
+    return CoreProcess if has_core() else ServerProcess
+
+
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory) -> Iterator[ServerProcess]:
+def milvus_server(tmp_path_factory) -> Iterator[ServerProcess | CoreProcess]:
     """A server that no test may stop."""
-    server = ServerProcess(tmp_path_factory.mktemp("milvus"))
+    server = server_kind()(tmp_path_factory.mktemp("milvus"))
     try:
         server.start()
         yield server
@@ -35,6 +48,8 @@ def milvus_server(tmp_path_factory) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def token_server(tmp_path_factory, milvus_server) -> Iterator[ServerProcess]:
     """A server that needs a token. A test may stop or kill it if the test starts it again."""
+    if has_core():
+        pytest.skip("the core of milvus-lite has no authorization")
     server = ServerProcess(tmp_path_factory.mktemp("token"), authorization=True, binaries=milvus_server.directory)
     try:
         server.start()
@@ -47,6 +62,7 @@ def token_server(tmp_path_factory, milvus_server) -> Iterator[ServerProcess]:
 def uri(request, tmp_path_factory) -> str:
     """The address of Milvus: an embedded file, or a server."""
     if request.param == "lite":
+        skip_embedded()
         return str(tmp_path_factory.mktemp("milvus") / "milvus.db")
     return request.getfixturevalue("milvus_server").uri
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from semcut.indexes import BruteForceIndex, Encodings, IndexConfig
 from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
-from semcut.indexes.milvus.schema import choose_kind
+from semcut.indexes.milvus.layout import Kind, choose_kind
 from semcut.indexes.milvus.shared_rows import CONFIG, IDENTITY, shared_collection_name
 from semcut.indexes.stored_values import stored_values
 from tests.indexes.generate import ATTRIBUTES, World, assert_same_records, encodings
@@ -70,6 +71,11 @@ class Backend:
         """Whether Milvus runs as a server, not as milvus-lite."""
         return not self.server.embedded
 
+    @cached_property
+    def kind(self) -> Kind:
+        """The layout of its indexes."""
+        return choose_kind(self.server)
+
     def take(self, config: IndexConfig) -> str:
         """Return the name of an empty index that only one test uses."""
         names = self.free.setdefault(config, [])
@@ -104,7 +110,7 @@ class Backend:
 
     def _collections(self, name: str) -> list[tuple[str, str]]:
         """Return the collections of an index, with their primary keys."""
-        records = [(f"{name}_records", "row")] if choose_kind(self.server) == "apart" else []
+        records = [(f"{name}_records", "row")] if self.kind == "apart" else []
         return [(name, "id"), *records, (shared_collection_name(name), "key")]
 
     def clients(self, name: str, count: int = 1, **options) -> list[MilvusIndex]:

@@ -25,6 +25,7 @@ from tests.indexes.milvus.clients import (
     start_writer,
     written,
 )
+from tests.indexes.milvus.conftest import skip_embedded
 from tests.indexes.story import CONFIG
 
 pytestmark = pytest.mark.milvus
@@ -261,6 +262,7 @@ def test_a_client_killed_at_any_moment_loses_nothing_that_was_acknowledged(backe
 
 
 def test_an_embedded_server_killed_with_its_process_loses_nothing_that_was_acknowledged(tmp_path):
+    skip_embedded()
     rng, path, stored = random.Random(6), str(tmp_path / "milvus.db"), []
     MilvusIndex.create(path, CONFIG, collection="killed").close()
     for run in range(2):

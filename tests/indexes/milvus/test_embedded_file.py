@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from semcut.indexes import DamagedIndexError, IndexConfig
+from semcut.indexes import DamagedIndexError, IndexConfig, MissingDependencyError
 from semcut.indexes.milvus import MilvusIndex, embedded_file
 from tests.command import semcut
 from tests.indexes.milvus.error_checks import refused, ways_to_connect
@@ -115,3 +115,11 @@ def test_the_user_may_name_it_by_a_link_and_open_it_again(copy, tmp_path):
     for path in (tmp_path / "link.db", copy):
         with MilvusIndex.open(path) as first, MilvusIndex.open(path) as second:
             assert len(first) == len(second) == 0
+
+
+@pytest.mark.parametrize("installed", ["2.5.1", "2.4.12"])
+def test_an_older_milvus_lite_is_named(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr(embedded_file, "version", lambda name: installed)
+    with refused(MissingDependencyError, f"needs milvus-lite 3.2 or newer, {installed} is installed: run `pip install"):
+        MilvusIndex.create(tmp_path / "new.db", CONFIG)
+    assert list(tmp_path.iterdir()) == []

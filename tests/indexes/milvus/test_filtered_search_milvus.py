@@ -25,12 +25,14 @@ from semcut.indexes.stored_values import stored_values
 from tests.indexes.attributes.filters import filters
 from tests.indexes.attributes.test_filtered_search import limited, records_of
 from tests.indexes.generate import assert_same, assert_same_range, assert_same_records, classified, encodings, filled
+from tests.indexes.milvus.core_process import unless_core
 from tests.indexes.milvus.pool import CONFIGS, FEW_EXAMPLES
 from tests.thorough import examples
 
 CONFIG = CONFIGS[2]
 
 
+@unless_core("has filters without `not`")
 @settings(FEW_EXAMPLES, max_examples=examples(20))
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 70), parts=st.sampled_from([1, 9, 1000]))
 def test_a_filtered_search_is_that_of_an_index_of_the_matching_records(backend, data, seed, rows, parts):
@@ -105,6 +107,7 @@ def _with(batch: Encodings, attributes: dict[str, list], first: int = 0) -> Enco
     )  # fmt: skip
 
 
+@unless_core("reads escapes in texts otherwise")
 def test_categories_may_have_any_text(make):
     index = make(CONFIG)
     batch = classified(np.random.default_rng(0), CONFIG, 8)
@@ -123,6 +126,7 @@ def test_categories_may_have_any_text(make):
         assert len(index.matching(~attribute("tags").contains_all(["a", impossible]))) == len(TEXTS)
 
 
+@unless_core("has filters without `not`")
 def test_numbers_at_their_limits(make):
     index = make(CONFIG)
     batch = classified(np.random.default_rng(0), CONFIG, 8)
@@ -182,6 +186,7 @@ def _nested(depth: int) -> Expression:
     return found
 
 
+@unless_core("has filters without `not`")
 def test_filters_of_any_form_that_is_allowed(make):
     index = make(CONFIG)
     batch = classified(np.random.default_rng(0), CONFIG, 40)

@@ -221,7 +221,7 @@ def test_what_an_interrupted_creation_leaves_can_be_dropped(backend, config):
             MilvusIndex.drop(backend.uri, collection=name)
             assert not [left for left in backend.server.call("list_collections") if left.startswith(name)]
             dropped += 1
-    assert dropped > 1
+    assert dropped > 0
     MilvusIndex.drop(backend.uri, collection=name)
 
 

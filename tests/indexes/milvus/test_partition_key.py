@@ -7,7 +7,7 @@ import pytest
 
 from semcut.indexes import BruteForceIndex, IndexConfig, InvalidParameterError
 from semcut.indexes.milvus import MilvusIndex
-from semcut.indexes.milvus.connection import ServerConnection, is_in
+from semcut.indexes.milvus.connection import ServerConnection
 from tests.indexes.generate import assert_same, classified
 
 CONFIG = IndexConfig(classes=9, bits=64, dim=8)
@@ -78,5 +78,5 @@ def test_searches_name_the_partitions(backend, monkeypatch):
         index.search(classified(np.random.default_rng(3), CONFIG, 1), cutoff=0.5, fill=False)
     searches = [condition for method, condition in calls if method == "search"]
     assert searches
-    assert all(condition.startswith("dominant in [") and is_in("cell", [])[:7] in condition for condition in searches)
+    assert all("dominant in [" in condition and "cell in [" in condition for condition in searches)
     MilvusIndex.drop(backend.uri, collection=name)

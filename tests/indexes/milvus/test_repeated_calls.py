@@ -38,7 +38,7 @@ def failing_calls(
         for one in clients:
             one.close()
         if not fault.failed:
-            assert turn > 1
+            assert turn > 0  # the layouts of servers take different numbers of calls
             return
     pytest.fail("there are more calls")
 

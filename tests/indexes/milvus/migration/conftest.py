@@ -11,7 +11,7 @@ import pytest
 
 from semcut.indexes import FaissIndex, NotAnIndexError
 from semcut.indexes.milvus import MilvusIndex
-from tests.indexes.milvus.conftest import ON_SERVER
+from tests.indexes.milvus.conftest import ON_SERVER, skip_embedded
 from tests.indexes.milvus.migration.command import CONFIG, records
 
 
@@ -22,6 +22,7 @@ def uri(request, tmp_path) -> str:
     The embedded file of other tests is not used: this process has that file open, so a command could not open it.
     """
     if request.param == "lite":
+        skip_embedded()
         return str(tmp_path / "milvus.db")
     return request.getfixturevalue("milvus_server").uri
 

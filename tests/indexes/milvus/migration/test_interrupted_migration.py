@@ -25,8 +25,8 @@ from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
 from tests.command import SEMCUT, semcut
 from tests.indexes.generate import classified
+from tests.indexes.milvus.conftest import server_kind
 from tests.indexes.milvus.migration.command import CONFIG, report_of
-from tests.indexes.milvus.server_process import ServerProcess
 
 
 def test_a_copy_resumes_with_another_batch_size(source, collection, uri, tmp_path):
@@ -137,7 +137,7 @@ def test_the_server_is_killed_in_the_middle(tmp_path, milvus_server):
     config = IndexConfig(classes=20, bits=64, dim=32)
     with FaissIndex.create(tmp_path / "source", config) as index:
         index.add(classified(np.random.default_rng(3), config, 30_000))
-    server = ServerProcess(tmp_path / "server", binaries=milvus_server.directory)
+    server = server_kind()(tmp_path / "server", binaries=milvus_server.directory)
     try:
         server.start()
         arguments = ["source", "copy", "--uri", server.uri, "--batch-size", "500", "--timeout", "5"]

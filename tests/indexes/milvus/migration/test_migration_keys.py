@@ -14,6 +14,7 @@ from semcut.indexes.migration.journal import Journal, SourceChangedError
 from semcut.indexes.milvus import MilvusIndex
 from semcut.indexes.milvus.connection import ServerConnection
 from tests.indexes.generate import assert_same, assert_same_records
+from tests.indexes.milvus.core_process import unless_core
 from tests.indexes.milvus.migration.command import CONFIG, all_of, error_of, records, report_of
 
 KEYED = CONFIG.model_copy(update={"string_ids": True})
@@ -36,6 +37,7 @@ def source(tmp_path) -> Path:
     return tmp_path / "source"
 
 
+@unless_core("reads escapes in texts otherwise")
 def test_keys_there_and_back(source, collection, uri, tmp_path):
     plan = report_of(source, collection, "--uri", uri, "--dry-run", cwd=tmp_path)
     assert "key VARCHAR" in plan["would create"][collection]
@@ -58,6 +60,7 @@ def test_keys_there_and_back(source, collection, uri, tmp_path):
         assert faiss.verify() == []
 
 
+@unless_core("reads escapes in texts otherwise")
 def test_a_copy_of_keys_that_was_interrupted_resumes(source, collection, uri, tmp_path, monkeypatch):
     """The batch that was written in part is completed, and no record is there twice."""
     call, made = ServerConnection.call, []
