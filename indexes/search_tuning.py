@@ -32,6 +32,7 @@ class Tuning:
         split_scan: smallest batch that a scan by the compiled scanner alone splits over threads.
         scanned_alone: largest number of codes that one query scans in one thread, if it has a shortlist.
         ranked_alone: the same for a query that ranks all relevant records.
+        joined_slots: largest number of slots that the shortlists of all threads of one query have together.
         most_compiled: largest k of a compiled search. For a larger k, sorting whole arrays is faster.
         wide: smallest number of classes for which the cutoff first reads only a record's probabilities of the classes
             with large weights.
@@ -51,6 +52,7 @@ class Tuning:
     split_scan: int = 64
     scanned_alone: int = 1 << 21
     ranked_alone: int = 1 << 18
+    joined_slots: int = 1 << 16
     most_compiled: int = 1024
     wide: int = 256
     chunk_elements: int = 1 << 22

@@ -68,7 +68,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Loss of the hash code: the cross-entropy of the paper, CSQ, OrthoHash or DPN.",
 )
-@ground_truth_option("Classes from right answers: what a query should find is one class with it.")
+@ground_truth_option(
+    "Classes from right answers: what a query should find is one class with it. --limit then takes the same share of "
+    "every class."
+)
 @click.option(
     "--others",
     is_flag=True,

@@ -57,7 +57,8 @@ def labelled_by_truth(source: str, truth: TruthSource, *, others: bool, limit: i
         source: the images.
         truth: the ground truth.
         others: whether images that it does not name are a class of their own.
-        limit: largest number of images, balanced over the classes; None uses all.
+        limit: about how many images, the same share of every class, so that the others have images of every class, too;
+            None uses all.
         seed: seed of the random choice by a limit.
 
     Raises:
@@ -69,4 +70,4 @@ def labelled_by_truth(source: str, truth: TruthSource, *, others: bool, limit: i
 
     found = list_images(source)
     images = images_of_truth(read_ground_truth(truth.form, truth.source, found.files), found, others=others)
-    return images if limit is None else images.sample(limit, seed)
+    return images if limit is None or limit >= len(images) else images.split(limit / len(images), seed)[1]

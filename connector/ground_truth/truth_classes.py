@@ -43,14 +43,19 @@ def images_of_truth(truth: GroundTruth, found: ImageFolder, *, others: bool = Fa
     instance_given("truth", truth, GroundTruth, "read_ground_truth reads one")
     instance_given("found", found, ImageFolder, "list_images finds one")
     others = flag_given("others", others)
-    class_of = _classes(truth)
-    ignored = truth.judged()
     start = found.root.rstrip("/") + "/"
+
+    def key(name: str) -> str:
+        """Return what a name of the ground truth and a file have in common, see `find_judged_records`."""
+        return name if truth.by_stem else name.removeprefix(start)
+
+    class_of = {key(name): label for name, label in _classes(truth).items()}
+    ignored = set(map(key, truth.judged()))
     names: list[str] = []
     labelled: list[tuple[str, str]] = []
     skipped: list[Skipped] = []
     for file in sorted(found.files):
-        name = stem_of(file) if truth.by_stem else file.removeprefix(start)
+        name = stem_of(file) if truth.by_stem else key(file)
         names.append(name)
         if name in class_of:
             labelled.append((file, class_of[name]))

@@ -18,7 +18,7 @@ from semcut.connector.daemon_threads import DaemonThreads, result_of
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.image_arguments import images_given
 from semcut.connector.data.images import UnreadableImage, fitted_pixels, load_pixels, read_batches
-from semcut.connector.models.bulk_network import bulk_form
+from semcut.connector.models.bulk_network import bulk_form, weights_version
 from semcut.connector.models.checkpoint import Checkpoint
 from semcut.connector.models.device import images_at_once
 from semcut.connector.models.inference import NetworkOutputs, NetworkRunner
@@ -69,14 +69,17 @@ class Encoder:
         self.checkpoint = checkpoint
         self.architecture = checkpoint.net.architecture
         self._network = NetworkRunner(checkpoint.net, device)
+        self._bulk: tuple[tuple[tuple[int, int], ...], NetworkRunner] | None = None
         self._batch_size = images_at_once(self._network.device, self._network.bytes_per_image(), batch_size)
 
-    @cached_property
     def _for_many(self) -> NetworkRunner:
-        """The network, in a form that encodes many images faster."""
+        """Return the network in a form that encodes many images faster; it is made anew when the weights change."""
         if self._network.device.type != "cpu":
             return self._network
-        return NetworkRunner(bulk_form(self._network.net))
+        version = weights_version(self._network.net)
+        if self._bulk is None or self._bulk[0] != version:
+            self._bulk = version, NetworkRunner(bulk_form(self._network.net))
+        return self._bulk[1]
 
     @cached_property
     def trained_on(self) -> frozenset[bytes] | None:
@@ -168,12 +171,12 @@ class Encoder:
             DataError: `files` holds something else than paths.
             InvalidParameterError: the ids would not be from 0 to 2**63 - 1.
         """
-        paths = files_given("files", files)
+        paths, network = files_given("files", files), self._for_many()
         first_id = integer_given("first_id", first_id, 0, 2**63 - max(1, len(paths)))
         return (
             EncodedFiles(
                 encodings_of(
-                    self._for_many.run(batch.pixels),
+                    network.run(batch.pixels),
                     ids=batch.positions + first_id,
                     uris=[paths[position] for position in batch.positions],
                 ),

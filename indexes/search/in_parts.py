@@ -39,8 +39,11 @@ Kernel = Callable[[SearchSettings, ResultArrays], None]
 
 
 def codes_alone(shortlist: int | None, threads: int) -> int:
-    """Return how many codes a query may scan in one thread before its cells are split over several."""
-    if threads == 1:
+    """Return how many codes a query may scan in one thread before its cells are split over several.
+
+    The candidates of all parts are joined in memory, so a long shortlist is searched by one.
+    """
+    if threads == 1 or (shortlist or 0) * threads > TUNING.joined_slots:
         return NO_LIMIT
     return TUNING.ranked_alone if shortlist is None else TUNING.scanned_alone
 

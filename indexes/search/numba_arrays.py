@@ -83,7 +83,8 @@ class SearchSettings(NamedTuple):
             queries to the vectorised search.
         mass: the largest mass of all records.
         only_above: whether records with a score of at most the cutoff are no results, see `beyond_cutoff`.
-        most_codes: a query that would scan more codes than this is `LARGE`, and not answered.
+        most_codes: a query that would scan more codes than this, of cells that can be divided in two, is `LARGE`, and
+            not answered.
         part, parts: which part of a query's cells to search, and the number of parts: 0 and 1 to search all of them. If
             there are several, `ResultArrays.near` gets the candidates of the part; see `search.in_parts`.
     """

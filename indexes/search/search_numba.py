@@ -101,7 +101,7 @@ def search(
         elif not same:
             kept, codes, partitions = keep_every(bounds, query, pruned)
         found.partitions[query], found.cells[query], found.codes[query] = partitions, kept, codes
-        if codes > task.most_codes:
+        if codes > task.most_codes and 2 * _largest(bounds.sizes, pruned.kept[:kept]) <= codes:
             found.reason[query] = LARGE
             continue
         if task.parts > 1:
@@ -148,6 +148,15 @@ def search(
                 taken = _filled(found.ids[query])
                 found.near[query, :taken] = best.places[:taken]
         found.reason[query] = reason
+
+
+@compiled
+def _largest(sizes: NDArray[np.int64], cells: NDArray[np.int32]) -> int:
+    """Return the number of records of the largest of some cells: a part of a query has whole cells."""
+    largest = 0
+    for cell in cells:
+        largest = max(largest, sizes[cell])
+    return largest
 
 
 @compiled

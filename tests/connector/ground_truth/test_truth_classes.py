@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from semcut.connector.cli.truth_options import TruthSource, labelled_by_truth
 from semcut.connector.data.image_folders import ImageFolder
 from semcut.connector.data.sources import list_images
 from semcut.connector.ground_truth.judged_queries import ALL, GroundTruth, Judgement, Query
@@ -67,6 +69,29 @@ def test_queries_that_share_an_image_or_a_landmark_are_one_class() -> None:
     assert found == {
         **dict.fromkeys("uvwx", "a"), **dict.fromkeys("pqyz", "c"),
     }  # fmt: skip
+
+
+def test_names_of_a_table_may_be_whole_paths(tmp_path: Path) -> None:
+    FORMS["csv=truth.csv"](tmp_path)
+    table, photos = tmp_path / "truth.csv", tmp_path / "photos"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *(row.replace("thing ", f"{photos}/thing ") for row in rows)]) + "\n")
+    found = list_images(photos)
+    images = images_of_truth(read_ground_truth("csv", str(table), found.files), found)
+    assert np.bincount(images.labels).tolist() == [4] * THINGS
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_limit_leaves_images_of_every_thing_to_search(others: bool, tmp_path: Path) -> None:
+    write_holidays(tmp_path)
+    truth = TruthSource("holidays", None)
+    every = labelled_by_truth(str(tmp_path / "photos"), truth, others=others, limit=None, seed=0)
+    some = labelled_by_truth(str(tmp_path / "photos"), truth, others=others, limit=len(every) // 2, seed=0)
+    assert some.classes == every.classes
+    assert np.array_equal(np.bincount(some.labels) * 2, np.bincount(every.labels))
+    other = labelled_by_truth(str(tmp_path / "photos"), truth, others=others, limit=len(every) // 2, seed=1)
+    assert set(other.files) != set(some.files)
+    assert len(labelled_by_truth(str(tmp_path / "photos"), truth, others=others, limit=9**9, seed=0)) == len(every)
 
 
 @pytest.mark.parametrize(
