@@ -64,16 +64,17 @@ def _require_milvus_lite() -> None:
     """Raise `MissingDependencyError` unless a milvus-lite is installed that can open a file for this process alone."""
     hint = install_hint("milvus-lite")
     try:
-        installed = version("milvus-lite")
-        if int(installed.split(".")[0]) < _OLDEST_MAJOR:
-            raise MissingDependencyError(
-                f"an embedded Milvus file needs milvus-lite 3.2 or newer, {installed} is installed: {hint}"
-            )
         import milvus_lite  # noqa: F401
+
+        installed = version("milvus-lite")
     except ImportError:  # a PackageNotFoundError is one
         raise MissingDependencyError(
             f"an embedded Milvus file needs milvus-lite, which is not installed: {hint}"
         ) from None
+    if int(installed.split(".")[0]) < _OLDEST_MAJOR:
+        raise MissingDependencyError(
+            f"an embedded Milvus file needs milvus-lite 3.2 or newer, {installed} is installed: {hint}"
+        )
 
 
 def _require_plain_files(path: str) -> None:

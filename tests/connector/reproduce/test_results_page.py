@@ -70,7 +70,7 @@ def test_every_setting_of_a_training_is_an_option_in_the_command_on_the_page(res
     one = results[1]["ortho-0"]
     config = {"epochs": 3, "batch_size": 9, "learning_rate": 0.25, "backbone_rate": 0.5, "schedule": "cosine",
               "weight_decay": 0.5, "label_smoothing": 0.5, "hash_weight": 0.5, "freeze": True, "freeze_codes": True,
-              "calibrate": True, "augment": "none", "validation": 0.5, "seed": 7, "workers": 1,
+              "calibrate": True, "augment": "none", "balance": 5, "validation": 0.5, "seed": 7, "workers": 1,
               "device": "cpu"}  # fmt: skip
     assert set(config) == set(TrainConfig.model_fields)
     (group,) = group_networks([changed(one, config=config)])

@@ -41,8 +41,9 @@ def test_a_process_killed_at_any_moment_loses_no_acknowledged_change(tmp_path, k
     FaissIndex.create(path, CONFIG).close()
     shown, errors = tmp_path / "shown", tmp_path / "errors"
     os.mkfifo(shown)
-    acknowledged, kinds, copies = 0, set(), 0
-    for _ in range(kills):
+    acknowledged, kinds, copies, rounds = 0, set(), 0, 0
+    while rounds < kills or (not kinds >= {"add", "upsert", "remove"} and rounds < 4 * kills):
+        rounds += 1
         writer = fork(WRITER, [path, seed, rng.choice(["backup", "none"])], shown, errors)
         with open(shown) as output:
             assert output.readline() == "ready\n", errors.read_text()

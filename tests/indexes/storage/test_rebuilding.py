@@ -132,7 +132,9 @@ def test_nothing_of_the_user_is_deleted(path, tmp_path):
 def test_an_index_of_the_user_with_the_name_of_a_rebuilding_is_kept(path, tmp_path, mark):
     mine = Path(shutil.copytree(path, tmp_path / "index.rebuilding"))
     if mark != "none":
-        (mine / REBUILDING).mkdir() if mark == "directory" else (mine / REBUILDING).symlink_to(path / "lock")
+        (mine / REBUILDING).mkdir() if mark == "directory" else (mine / REBUILDING).symlink_to(
+            path / "catalogue.sqlite"
+        )
     before = contents(mine)
     with pytest.raises(IndexExistsError, match="is not what an interrupted command leaves: move it away"):
         grow(path, 9)
