@@ -96,6 +96,12 @@ class _Cache(FunctionCache):
     _impl_class = _Implementation
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        """Store a compiled kernel, unless another process has completed the directory while this one compiled.
+
+        The directory would be incomplete again until all kernels are stored, and searches would be slower meanwhile.
+        """
+        if kernel_cache.is_complete(Path(self.cache_path)):
+            return
         with suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 

@@ -124,10 +124,11 @@ def candidate_directories() -> list[Path]:
 
 def ready_directory() -> Path | None:
     """Return the directory in which all kernels are ready, or None. Takes microseconds if there is none."""
-    return next((directory for directory in candidate_directories() if _is_complete(directory)), None)
+    return next((directory for directory in candidate_directories() if is_complete(directory)), None)
 
 
-def _is_complete(directory: Path) -> bool:
+def is_complete(directory: Path) -> bool:
+    """Return whether all kernels are stored in a directory, as `mark_complete` has found them."""
     try:
         files: Any = read_json(directory / _COMPLETE)
         return all(os.stat(os.path.join(directory, name)).st_size == size for name, size in files.items())
@@ -181,7 +182,7 @@ def lock_directory(directory: Path) -> int | None:
     handle = open_descriptor(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_complete(directory):
+        if not is_complete(directory):
             for file in directory.iterdir():
                 if file.name != _LOCK:
                     file.unlink()
@@ -224,7 +225,7 @@ def _start_if_idle() -> bool:
         if handle is None:
             return True
         try:
-            if _is_complete(directory):
+            if is_complete(directory):
                 return True
             if os.fstat(handle).st_size >= _MAX_STARTS:
                 warn_once(

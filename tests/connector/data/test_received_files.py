@@ -30,7 +30,7 @@ from semcut.connector.reproduce.results_page import keep_speed
 from semcut.connector.retrieval.contact_sheet import Tile, contact_sheet
 from semcut.connector.training.run_state import read_state
 from semcut.indexes.errors import SemcutError
-from semcut.indexes.kernels.kernel_cache import _is_complete
+from semcut.indexes.kernels.kernel_cache import is_complete
 from semcut.indexes.migration.journal import Journal
 from tests.command import semcut
 
@@ -89,7 +89,7 @@ def test_a_reader_that_does_without_the_file_does_not_wait_for_it(make: Make, tm
         make(tmp_path / name)
     with pytest.raises(SemcutError, match=r"dataset\.json cannot be read"):
         DatasetFacts.read(tmp_path)
-    assert not _is_complete(tmp_path)
+    assert not is_complete(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])

@@ -199,6 +199,23 @@ def test_kernels_are_not_ready_when_one_of_their_files_is_missing(incomplete, pr
     assert compiling(incomplete) == []
 
 
+def test_a_process_that_compiles_longer_than_another_leaves_what_that_one_has_completed(cache, processes):
+    directory = directory_in(cache)
+    script = """
+from semcut.indexes.kernels import jit
+jit._Cache.load_overload = lambda *_: None  # as for a process that began before the other one had stored anything
+from semcut.indexes.scanners.lists_numba import move
+from semcut.indexes.scanners.scan_numba import CodeLists
+numbers = np.zeros(1, np.int64)
+lists = CodeLists(np.zeros((1, 1), np.uint64), np.zeros(1, np.int32), numbers, numbers)
+move(lists, numbers, numbers, lists, numbers, numbers)
+print(sum(move.stats.cache_misses.values()))
+"""
+    before = {file.name: file.stat().st_mtime_ns for file in directory.iterdir()}
+    assert processes.output(cache, script) == (["1"], "")
+    assert {file.name: file.stat().st_mtime_ns for file in directory.iterdir()} == before
+
+
 def test_warmup_compiles_what_is_missing_and_says_so(incomplete):
     def warmup() -> str:
         done = subprocess.run(

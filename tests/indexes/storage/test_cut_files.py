@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from semcut.indexes import DamagedIndexError, FaissIndex
+from semcut.indexes.scanners.engine_names import available_engines
 from semcut.indexes.search_params import search_params
 from semcut.indexes.storage.cut_files import GUARDED, map_file, mapping_of
 from semcut.indexes.storage.kept_column import KEPT
@@ -49,10 +50,11 @@ def search_while_cut(index: FaissIndex, path: Path, name: str) -> None:
     columns.reading(lambda: chosen.search(batch(ROWS)[:64], params, True, np.full(64, 0.1)))
 
 
+@pytest.mark.skipif("compiled" not in available_engines(), reason="numba is not installed")
 @pytest.mark.parametrize("name", ["probabilities", "features", "ids"])
 def test_a_running_search_ends_with_an_error_and_a_refresh_reads_the_restored_files(stored, name):
     queries = batch(ROWS)[:64]
-    with FaissIndex.open(stored) as index:
+    with FaissIndex.open(stored, engine="compiled") as index:
         right = index.search(queries, k=10, cutoff=0.1)
         with pytest.raises(DamagedIndexError, match=f"{name} could not be read: another program has cut it"):
             search_while_cut(index, stored, name)
@@ -65,6 +67,16 @@ def test_a_running_search_ends_with_an_error_and_a_refresh_reads_the_restored_fi
         index.refresh()
         assert_same(index.search(queries, k=10, cutoff=0.1), right)
         assert index.verify() == []
+
+
+@pytest.mark.parametrize("name", ["probabilities", "features", "ids"])
+def test_a_running_search_by_faiss_finds_the_cut_before_it_reads(stored, name):
+    with FaissIndex.open(stored, engine="faiss") as index:
+        right = index.search(batch(ROWS)[:64], k=10, cutoff=0.1)
+        with pytest.raises(DamagedIndexError, match=f"{name} has 0 bytes"):
+            search_while_cut(index, stored, name)
+        put_back(stored)
+        assert_same(index.search(batch(ROWS)[:64], k=10, cutoff=0.1), right)
 
 
 @pytest.mark.parametrize("name", sorted(set(COLUMNS) - set(KEPT)))
