@@ -82,9 +82,7 @@ def compare_searches(
     instance_given("params", params, SearchParams)
     trapezoid = flag_given("trapezoid", trapezoid)
     callback_given("progress", progress)
-    for name, level in _levels_given(levels).items():
-        if len(level) != len(queries):
-            raise InvalidParameterError(f"levels[{name!r}] judges {len(level):,} queries, expected {len(queries):,}")
+    levels_given(levels, len(queries))
     if not len(index):
         raise DataError("the index has no records: there is nothing to evaluate")
     ways = {"index": params.model_copy(update={"fill": True})}
@@ -98,22 +96,25 @@ def compare_searches(
     report, found = progress or silent, dict[str, SearchFigures]()
     for done, (name, way) in enumerate(ways.items()):
         report(done, len(ways), name)
-        found[name] = _measured(index, queries, levels, way, trapezoid=trapezoid)
+        found[name] = search_figures(index, queries, levels, way, trapezoid=trapezoid)
     report(len(ways), len(ways))
     return found
 
 
-def _levels_given(levels: Levels) -> Levels:
+def levels_given(levels: Levels, queries: int) -> None:
+    """Raise `InvalidParameterError` unless these are levels that judge this number of queries."""
     valid = isinstance(levels, Mapping) and all(
         isinstance(level, list | tuple) and all(isinstance(one, JudgedIds) for one in level)
         for level in levels.values()
     )
     if not valid:
         raise InvalidParameterError(f"levels = {shown(levels)}, expected lists of JudgedIds by the names of levels")
-    return levels
+    for name, level in levels.items():
+        if len(level) != queries:
+            raise InvalidParameterError(f"levels[{name!r}] judges {len(level):,} queries, expected {queries:,}")
 
 
-def _measured(
+def search_figures(
     index: SemanticIndex, queries: Encodings, levels: Levels, params: SearchParams, *, trapezoid: bool
 ) -> SearchFigures:
     """Search with every query, and judge the answers at every level."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semcut.indexes.argument_checks import integer_given
+from semcut.indexes.argument_checks import flag_given, integer_given
 from semcut.indexes.array_checks import array_of, integers_given
 from semcut.indexes.errors import InvalidParameterError
 
@@ -73,7 +73,12 @@ def trapezoid_average_precision(right: NDArray[np.bool_], relevant: NDArray[np.i
 
 
 def tied_average_precision(
-    right: NDArray[np.int64], every: NDArray[np.int64], relevant: NDArray[np.int64], k: int | None = None
+    right: NDArray[np.int64],
+    every: NDArray[np.int64],
+    relevant: NDArray[np.int64],
+    k: int | None = None,
+    *,
+    trapezoid: bool = False,
 ) -> NDArray[np.float64]:
     """Compute the average precision of every query, as the mean over all orders of tied records.
 
@@ -83,13 +88,19 @@ def tied_average_precision(
 
         r / n (b + 1 + (i - 1) (r - 1) / (n - 1)) / (a + i)
 
-    This sum is computed from differences of harmonic numbers, without a loop over i.
+    This sum is computed from differences of harmonic numbers, without a loop over i. By the trapezoid rule, half of it
+    is replaced by half of the same sum for the precision before that record,
+
+        r / n (b + (i - 1) (r - 1) / (n - 1)) / (a + i - 1)
+
+    which is r / n for the first record of all.
 
     Args:
         right: (nq, groups) int64; number of right records in each group of ties, the best group first.
         every: (nq, groups) int64; number of all records in each group.
         relevant: (nq,) int64, at least 1; the number to divide by.
         k: count only the first k places; None counts all.
+        trapezoid: whether to use the trapezoid rule, see `trapezoid_average_precision`.
 
     Returns:
         (nq,) float64.
@@ -101,6 +112,7 @@ def tied_average_precision(
     right = integers_given("right", right, 0, MAX_RECORDS, every.shape)
     relevant = integers_given("relevant", relevant, 1, MAX_RECORDS, (len(every),))
     k = None if k is None else integer_given("k", k, 1, MAX_RECORDS)
+    trapezoid = flag_given("trapezoid", trapezoid)
     if (right > every).any() or int(every.sum(axis=1).max(initial=0)) > MAX_RECORDS:
         raise InvalidParameterError(
             f"right and every do not fit: expected at most {MAX_RECORDS:,} records of a query, and in each group at "
@@ -114,5 +126,10 @@ def tied_average_precision(
     share = right / np.maximum(every, 1)
     others = np.maximum(right - 1, 0) / np.maximum(every - 1, 1)
     sums = share * ((right_before + 1) * inverse + others * (counted - (before + 1) * inverse))
+    if trapezoid:
+        inverse_before = harmonic[np.maximum(before + counted - 1, 0)] - harmonic[np.maximum(before - 1, 0)]
+        later = others * counted + (right_before - before * others) * inverse_before
+        first = np.where(counted > 0, 1 + others * (counted - 1), 0)
+        sums = (sums + share * np.where(before == 0, first, later)) / 2
     total: NDArray[np.float64] = sums.sum(axis=1) / relevant
     return total

@@ -34,9 +34,16 @@ def compute_ap(ranked: list[str], relevant: set[str], junk: set[str]) -> float:
     return score
 
 
-def mean_over_all_orders(groups: list[list[bool]], total: int, k: int | None) -> float:
-    orders = itertools.product(*(itertools.permutations(group) for group in groups))
-    scores = [slow_average_precision([one for group in order for one in group][:k], total) for order in orders]
+def mean_over_all_orders(groups: list[list[bool]], total: int, k: int | None, *, trapezoid: bool) -> float:
+    def score(order: tuple[tuple[bool, ...], ...]) -> float:
+        ranked = [one for group in order for one in group][:k]
+        if not trapezoid:
+            return slow_average_precision(ranked, total)
+        names, relevant = [str(place) for place in range(len(ranked))], {"not ranked"}
+        relevant |= {name for name, one in zip(names, ranked, strict=True) if one}
+        return compute_ap(names, relevant, set()) * len(relevant) / total
+
+    scores = list(map(score, itertools.product(*(itertools.permutations(group) for group in groups))))
     return math.fsum(scores) / len(scores)
 
 
@@ -77,8 +84,9 @@ def test_the_trapezoid_rule_of_known_lists() -> None:
     assert trapezoid_average_precision(np.zeros((2, 0), bool), np.array([1, 1])).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("trapezoid", [False, True])
 @pytest.mark.parametrize("k", [None, 1, 3, 5, 7, 100])
-def test_ties_count_as_the_mean_over_all_their_orders(k: int | None) -> None:
+def test_ties_count_as_the_mean_over_all_their_orders(k: int | None, trapezoid: bool) -> None:
     rng = np.random.default_rng(1)
     sizes = np.array([[2, 0, 4, 1], [5, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 6], [3, 3, 0, 0]])
     right = np.array([[rng.integers(0, size + 1) for size in row] for row in sizes])
@@ -86,11 +94,14 @@ def test_ties_count_as_the_mean_over_all_their_orders(k: int | None) -> None:
     total = right.sum(axis=1) + np.array([0, 2, 1, 0, 3]) + (right.sum(axis=1) == 0)
     expected = [
         mean_over_all_orders(
-            [[i < r for i in range(n)] for r, n in zip(rights, row, strict=True)], int(total[query]), k
+            [[i < r for i in range(n)] for r, n in zip(rights, row, strict=True)],
+            int(total[query]),
+            k,
+            trapezoid=trapezoid,
         )
         for query, (rights, row) in enumerate(zip(right.tolist(), sizes.tolist(), strict=True))
     ]
-    assert tied_average_precision(right, sizes, total, k) == pytest.approx(expected)
+    assert tied_average_precision(right, sizes, total, k, trapezoid=trapezoid) == pytest.approx(expected)
 
 
 def test_without_ties_both_functions_agree() -> None:
@@ -99,6 +110,9 @@ def test_without_ties_both_functions_agree() -> None:
     total = right.sum(axis=1) + 1
     ones = np.ones(right.shape, np.int64)
     assert tied_average_precision(right.astype(np.int64), ones, total) == pytest.approx(average_precision(right, total))
+    assert tied_average_precision(right.astype(np.int64), ones, total, trapezoid=True) == pytest.approx(
+        trapezoid_average_precision(right, total)
+    )
     for k in (1, 10, 50, 60):
         assert tied_average_precision(right.astype(np.int64), ones, total, k) == pytest.approx(
             average_precision(right[:, :k], total)
