@@ -44,20 +44,15 @@ def evaluate_ground_truth(
     """
     from semcut.connector.data.sources import list_images
     from semcut.connector.evaluation.judged_search import compare_searches
-    from semcut.connector.ground_truth.judged_records import find_judged_records
     from semcut.connector.ground_truth.read_truth import read_ground_truth
-    from semcut.connector.retrieval.cropped_queries import encode_cropped
     from semcut.connector.retrieval.image_queries_of import expanded
+    from semcut.connector.retrieval.truth_queries import encode_truth_queries
 
     params = connector.defaults.params(**settings)
     listed = list_images(images)
     read = read_ground_truth(truth.form, truth.source, listed.files)
-    judged = find_judged_records(read, listed.root, listed.files, connector.ids_of(listed.files))
-    skipped: list[tuple[str, str]] = []
     with progress_bar("Encoding queries") as progress:
-        queries, kept = encode_cropped(connector.encoder, judged.files, judged.boxes, skipped, progress)
-    judged = judged.without_unreadable(kept, skipped)
-    own = judged.left_out_records(connector.ids_of(judged.files), connector.index.next_id())
+        judged, queries, own = encode_truth_queries(connector, read, listed, progress)
     queries = expanded(connector.index, queries, params, expand, own)
     print_skipped(judged.left_out, at_most=SKIPPED_SHOWN)
     with progress_bar("Searching") as progress:

@@ -95,17 +95,17 @@ def _classes(truth: GroundTruth) -> dict[str, str]:
 
     landmark: dict[str, str] = {}
     for place, query in enumerate(truth.queries):
-        named = _landmark(truth, query.name)
+        named = landmark_of(truth, query.name)
         first = landmark.setdefault(named, query.image)
         for image in (query.image, *(name for level in truth.levels.values() for name in level[place].relevant)):
             parent[top(image)] = top(first)
     title: dict[str, str] = {}
     for query in truth.queries:
-        title.setdefault(top(query.image), _landmark(truth, query.name))
+        title.setdefault(top(query.image), landmark_of(truth, query.name))
     return {name: title[top(name)] for name in parent}
 
 
-def _landmark(truth: GroundTruth, query: str) -> str:
+def landmark_of(truth: GroundTruth, query: str) -> str:
     """Return what the queries of one class have in common: the landmark in "all_souls_1", else the query itself."""
     return _NUMBER.sub("", query) if truth.form in _LANDMARK_FORMS else query
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from semcut.connector.evaluation.rankings import RANKING_NAMES
+from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
 from semcut.connector.reproduce.network_measurements import KS, Measurement
+from semcut.connector.reproduce.truth_measurement import TruthMeasurement
 
 _NETWORK = ("network", "head", "bits", "seed")
 
@@ -38,6 +39,22 @@ def categories_csv(networks: Iterable[Measurement]) -> str:
     """Write a row for each network, category with queries, and ranking, at the smallest cutoff, t = 0."""
     head = (*_NETWORK, "category", "queries", "ranking", "mAP@all", *(f"mAP@{k}" for k in KS))
     return _csv(head, _category_rows(networks))
+
+
+def truth_csv(networks: Iterable[TruthMeasurement]) -> str:
+    """Write a row for each network, level, ranking, cutoff and query of a set with ground truth: AP@all."""
+    head = ("network", "level", "ranking", "t", "query", "landmark", "AP@all")
+    return _csv(head, _truth_rows(networks))
+
+
+def _truth_rows(networks: Iterable[TruthMeasurement]) -> Iterator[tuple[Any, ...]]:
+    for network in networks:
+        for level, rankings in network.curves.items():
+            for ranking, curves in rankings.items():
+                for t, values in zip(CUTOFFS, curves, strict=True):
+                    for query, landmark, value in zip(network.queries, network.landmarks, values, strict=True):
+                        if value is not None:
+                            yield (network.name, level, ranking, t, query, landmark, f"{value:.6f}")
 
 
 def _category_rows(networks: Iterable[Measurement]) -> Iterator[tuple[Any, ...]]:

@@ -3,9 +3,7 @@
     OUT/PROTOCOL/NETWORK/index                  the index of the database, the same as `semcut index --protocol` makes
     OUT/PROTOCOL/NETWORK/figures.safetensors    the measurement, see `network_measurements`
 
-A network that has a file of figures is not measured again. An index is made in a directory named `unfinished`, which is
-renamed to `index` at the end; such a directory from an interrupted run is deleted, unless it has something that semcut
-does not write there.
+A network that has a file of figures is not measured again.
 """
 
 from __future__ import annotations
@@ -22,21 +20,19 @@ from semcut.connector.data.protocols import ProtocolSplit, check_protocol, proto
 from semcut.connector.evaluation.hash_code_quality import code_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS, compare
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.own_folders import INDEX_OF_IMAGES, delete_parts, require_directory
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
+from semcut.connector.reproduce.measured_index import open_measured_index, with_task
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, SHORTLIST, Baselines, Measurement
-from semcut.connector.reproduce.results_folder import MAKER, begin_results, check_results
+from semcut.connector.reproduce.results_folder import check_results
 from semcut.connector.reproduce.stored_facts import require_facts
 from semcut.connector.retrieval.encoder import Encoder
-from semcut.connector.retrieval.image_index import Connector
 from semcut.connector.training.frozen_features import has_shared_backbone
 from semcut.connector.training.train_config import TrainConfig
 from semcut.indexes import Encodings
 from semcut.indexes.errors import CheckpointError, DataError, shown
 from semcut.indexes.progress import Progress
 from semcut.indexes.regular_files import read_bytes
-from semcut.indexes.storage.atomic_write import sync_to_disk
 
 _NAMES_BYTES = 16 << 20
 """The largest file with the readable names of classes."""
@@ -66,7 +62,7 @@ def measure_network(
     check_results(out)
     if os.path.lexists(folder / FIGURES_FILE):
         return _measured(folder / FIGURES_FILE, checkpoint)
-    training, curve = _training(checkpoint)
+    training, curve = training_of(checkpoint)
     images = protocol_split(protocol, source, training["config"]["seed"])
     check_protocol(protocol, images, checkpoint.training_digests().all, images.database.files)
 
@@ -77,14 +73,17 @@ def measure_network(
         raise _no_record(checkpoint, error) from None
 
     def step(what: str) -> Progress:
-        return _with_task(progress, f"{name}: {what}")
+        return with_task(progress, f"{name}: {what}")
 
     if training["config"]["freeze"] and has_shared_backbone(checkpoint.training):
         files = [*images.database.files, *images.queries.files]
         encoder: Encoder = FrozenEncoder(checkpoint, files, device, step("encoding all images"))
     else:
         encoder = Encoder(checkpoint, device)
-    with _open_index(encoder, images.database, out, folder, step("indexing")) as connector:
+    database = images.database
+    with open_measured_index(
+        encoder, database.files, database.roots, out, folder, step("indexing"), unreadable="refused"
+    ) as connector:
         queries, labels = _encode_queries(encoder, images.queries, step("encoding queries"))
         records = Encodings.concatenate(list(connector.index.iterate()))
         assert records.ids is not None
@@ -117,16 +116,7 @@ def measure_network(
     return measurement
 
 
-def _with_task(progress: Progress, name: str) -> Progress:
-    """Create a callback that calls `progress` with this name as the task."""
-
-    def report(done: int, total: int, task: str = "") -> None:
-        progress(done, total, name)
-
-    return report
-
-
-def _training(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def training_of(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read how a network was trained: its settings, and the metrics of each epoch.
 
     Settings that did not exist when the network was trained get their defaults, which mean what was done then.
@@ -168,42 +158,6 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
     return checkpoint.net.architecture.model_dump(mode="json", exclude={"classes"})
 
 
-def _open_index(encoder: Encoder, images: sources.ImageSet, out: Path, folder: Path, progress: Progress) -> Connector:
-    """Open the index of a network in the directory of results; make the index first if it does not exist.
-
-    Args:
-        encoder: the network; the connector uses this encoder.
-        images: the database of the protocol.
-        out: the directory of results.
-        folder: the folder of the network in the directory of results.
-        progress: called with the number of images that were encoded.
-
-    Raises:
-        DataError: the folder holds an index of other images, or something that would be deleted and that semcut did not
-            write, or an image cannot be read.
-    """
-    path, scratch = folder / "index", folder / "unfinished"
-    if not require_directory(path, MAKER):
-        begin_results(out)
-        delete_parts(scratch, INDEX_OF_IMAGES, MAKER)
-        folder.mkdir(parents=True, exist_ok=True)
-        with Connector.create(scratch, encoder.checkpoint.path, roots=images.roots) as connector:
-            connector.encoder = encoder
-            result = connector.add_files(images.files, progress=progress)
-        if result.skipped:
-            raise DataError(f"{result.skipped[0][0]} cannot be read: {result.skipped[0][1]}")
-        os.replace(scratch, path)
-        sync_to_disk(folder)
-    connector = Connector.open(path, encoder.checkpoint.path)
-    connector.encoder = encoder
-    if set(connector.paths(connector.index.ids())) != set(images.files):
-        connector.close()
-        raise DataError(
-            f"{path} is an index of other images than the {len(images):,} of this protocol: delete the index"
-        )
-    return connector
-
-
 def _encode_queries(
     encoder: Encoder, images: sources.ImageSet, progress: Progress
 ) -> tuple[Encodings, NDArray[np.int64]]:
@@ -235,10 +189,7 @@ def _about(
         "name": name,
         "protocol": protocol,
         "sha256": checkpoint.digest,
-        "architecture": _architecture(checkpoint),
-        "config": training["config"],
-        "weights": training["backbone_weights"],
-        "start": training.get("start"),
+        **settings_of(checkpoint, training),
         "temperature": float(checkpoint.net.temperature),
         "kept": training["kept"],
         "classes": [*images.queries.classes],
@@ -246,6 +197,16 @@ def _about(
         "training": len(images.training),
         "records": len(images.database),
         "queries": len(images.queries),
+    }
+
+
+def settings_of(checkpoint: Checkpoint, training: dict[str, Any]) -> dict[str, Any]:
+    """Describe how a network was trained: `architecture`, `config`, `weights` and `start`, see `Measurement.about`."""
+    return {
+        "architecture": _architecture(checkpoint),
+        "config": training["config"],
+        "weights": training["backbone_weights"],
+        "start": training.get("start"),
     }
 
 

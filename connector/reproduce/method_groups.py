@@ -7,7 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,20 @@ class Metric:
         return at_all if self.k is None else at_k[:, KS.index(self.k)]
 
 
+class Described(Protocol):
+    """A measurement with a description of its network, see `Measurement.about`."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """At least `name`, `architecture`, `config`, `weights` and `start` of the network."""
+
+
+_M = TypeVar("_M", bound=Described)
+
+
 @dataclass(frozen=True, eq=False)
-class Group:
-    """A group of networks of one protocol that differ only in their seed.
+class Group(Generic[_M]):
+    """A group of networks, measured in the same way, that differ only in their seed.
 
     Attributes:
         label: the head, and every other setting that differs between groups.
@@ -71,7 +82,7 @@ class Group:
     """
 
     label: str
-    members: tuple[Measurement, ...]
+    members: tuple[_M, ...]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -88,13 +99,14 @@ class Group:
         """The seed of each network."""
         return [member.about["config"]["seed"] for member in self.members]
 
-    def stat(self, value: Callable[[Measurement], float]) -> Stat:
+    def stat(self, value: Callable[[_M], float]) -> Stat:
         """Compute mean and spread of a figure over the networks; `value` returns the figure of one network."""
         return Stat.of([float(value(member)) for member in self.members])
 
-    def mean_ap(self, metric: Metric, ranking: RankingName, cutoff: float) -> Stat:
-        """Compute mean and spread of the mAP of a ranking at a cutoff."""
-        return self.stat(lambda member: float(metric.of(member, ranking, cutoff).mean()))
+
+def mean_ap(group: Group[Measurement], metric: Metric, ranking: RankingName, cutoff: float) -> Stat:
+    """Compute mean and spread of the mAP of a ranking at a cutoff."""
+    return group.stat(lambda member: float(metric.of(member, ranking, cutoff).mean()))
 
 
 def headline_metric(protocol: ProtocolName) -> Metric:
@@ -102,8 +114,8 @@ def headline_metric(protocol: ProtocolName) -> Metric:
     return Metric(PROTOCOLS[protocol].published_k)
 
 
-def group_networks(networks: Sequence[Measurement]) -> list[Group]:
-    """Group the networks of one protocol; sort the groups with the paper's head first, then by head and label.
+def group_networks(networks: Sequence[Measurement]) -> list[Group[Measurement]]:
+    """Group the networks of one protocol, see `grouped_by_settings`.
 
     Raises:
         DataError: the networks were measured on different images, or two of them have the same settings and seed.
@@ -115,7 +127,20 @@ def group_networks(networks: Sequence[Measurement]) -> list[Group]:
                     f"{networks[0].about['name']} and {network.about['name']} were measured on different images "
                     f"({fact} differ): give each data set a directory of its own"
                 )
-    by_settings: dict[str, list[Measurement]] = {}
+    return grouped_by_settings(networks, networks[0].about["protocol"])
+
+
+def grouped_by_settings(networks: Sequence[_M], folder: str) -> list[Group[_M]]:
+    """Group networks by their settings; sort the groups with the paper's head first, then by head and label.
+
+    Args:
+        networks: measurements of trained networks.
+        folder: the name of their directory, for the message.
+
+    Raises:
+        DataError: two networks have the same settings and seed.
+    """
+    by_settings: dict[str, list[_M]] = {}
     for network in networks:
         by_settings.setdefault(json.dumps(_settings(network), sort_keys=True), []).append(network)
     settings = {key: json.loads(key) for key in by_settings}
@@ -129,18 +154,18 @@ def group_networks(networks: Sequence[Measurement]) -> list[Group]:
             if before.about["config"]["seed"] == after.about["config"]["seed"]:
                 raise DataError(
                     f"{before.about['name']} and {after.about['name']} were trained in the same way from the same "
-                    f"seed: delete one of them in the directory of {before.about['protocol']}"
+                    f"seed: delete one of them in the directory of {folder}"
                 )
         groups.append(Group(", ".join(words), tuple(members)))
     return sorted(groups, key=lambda group: (group.head != "paper", group.head, group.label))
 
 
-def best_group(groups: Sequence[Group], metric: Metric) -> Group:
+def best_group(groups: Sequence[Group[Measurement]], metric: Metric) -> Group[Measurement]:
     """Find the group whose codes have the highest mAP, ranked by Hamming distance at t = 0."""
-    return max(groups, key=lambda group: group.mean_ap(metric, "hamming", 0.0).mean)
+    return max(groups, key=lambda group: mean_ap(group, metric, "hamming", 0.0).mean)
 
 
-def _settings(network: Measurement) -> dict[str, Any]:
+def _settings(network: Described) -> dict[str, Any]:
     """Collect all settings of a network except its seed; for its warm start, only the settings that differ."""
     about = network.about
     own = {**about["architecture"], **about["config"], "weights": about["weights"]}

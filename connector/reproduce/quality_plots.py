@@ -5,15 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 from semcut.connector.evaluation.charts import INK, MARKERS, Curves, draw_curves, label_axes, new_figure, png
-from semcut.connector.evaluation.rankings import RANKING_NAMES
-from semcut.connector.reproduce.method_groups import Group, headline_metric
+from semcut.connector.evaluation.judged_rankings import JUDGED_RANKINGS
+from semcut.connector.evaluation.rankings import CUTOFFS, RANKING_NAMES
+from semcut.connector.reproduce.judged_tables import map_of
+from semcut.connector.reproduce.method_groups import Group, headline_metric, mean_ap
+from semcut.connector.reproduce.network_measurements import Measurement
 from semcut.connector.reproduce.tables import share_of
+from semcut.connector.reproduce.truth_measurement import TruthMeasurement
 
 _COLOURS = ("#0072b2", "#d55e00", "#00835f", "#cc79a7", "#b8860b", "#56b4e9", "#8c8c8c")
 
 
-def fig4(group: Group) -> bytes:
+def fig4(group: Group[Measurement]) -> bytes:
     """Draw mAP of every ranking, and the shares of records that are relevant and scanned, against the cutoff.
 
     Returns:
@@ -23,7 +29,7 @@ def fig4(group: Group) -> bytes:
     cutoffs = group.members[0].comparison.cutoffs
     metric, curves = headline_metric(group.about["protocol"]), Curves()
     for name, colour, marker in zip(RANKING_NAMES, _COLOURS, MARKERS, strict=False):
-        curves[name] = ([(t, group.mean_ap(metric, name, t).mean) for t in cutoffs], colour, marker)
+        curves[name] = ([(t, mean_ap(group, metric, name, t).mean) for t in cutoffs], colour, marker)
     for share, colour in (("relevant", "#8c8c8c"), ("scanned", INK["light"][1])):
         points = [(t, group.stat(share_of(share, place)).mean) for place, t in enumerate(cutoffs)]
         curves[f"share {share}"] = (points, colour, ".")
@@ -33,7 +39,28 @@ def fig4(group: Group) -> bytes:
     return png(figure, f"Rankings and cutoffs, {group.about['protocol']}, {group.label}", "light")
 
 
-def training(groups: Sequence[Group]) -> bytes:
+def truth_fig4(group: Group[TruthMeasurement], level: str) -> bytes:
+    """Draw Fig. 4 for a set with ground truth, at one level.
+
+    Returns:
+        The content of a PNG file.
+    """
+    figure, (axes,) = new_figure("light", (8.5, 5), 1)
+    curves = Curves()
+    for name, colour, marker in zip(JUDGED_RANKINGS, _COLOURS, MARKERS, strict=False):
+        points = [(t, found.mean) for place, t in enumerate(CUTOFFS) if (found := map_of(group, level, name, place))]
+        if points:
+            curves[name] = (points, colour, marker)
+    for share, colour in (("relevant", "#8c8c8c"), ("scanned", INK["light"][1])):
+        means = np.mean([getattr(member, share) for member in group.members], axis=0).tolist()
+        curves[f"share {share}"] = (list(zip(CUTOFFS, means, strict=True)), colour, ".")
+    axes.set_ylim(0, 1)
+    draw_curves(axes, curves, "light")
+    label_axes(axes, "cutoff t", "mAP; share of the records")
+    return png(figure, f"Rankings and cutoffs, {group.members[0].form}, {level}, {group.label}", "light")
+
+
+def training(groups: Sequence[Group[Measurement]]) -> bytes:
     """Draw mAP of the codes of validation images against minutes of training, for the first network of each group.
 
     If none of these networks has that figure, as with networks of earlier versions of semcut, the accuracy on

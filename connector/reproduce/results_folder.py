@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 from semcut.connector.data.protocols import PROTOCOLS
+from semcut.connector.ground_truth import TruthForm
 from semcut.connector.own_folders import listed, require_directory
 from semcut.connector.reproduce.markdown_text import is_command
 from semcut.indexes.errors import DataError
@@ -21,7 +23,8 @@ from semcut.indexes.storage.atomic_write import write_json
 MAKER = "semcut reproduce"
 
 PAGE_FILES = ("figures.csv", "categories.csv", "training.png", "fig4.png")
-"""What the page has in the folder of a protocol. These files are replaced, so a link in place of one leads nowhere."""
+"""What the page has in the folder of a protocol, and the first and the last in that of a set. These files are
+replaced, so a link in place of one leads nowhere."""
 
 _COMMANDS = "commands.json"
 _VERSION = 1
@@ -39,7 +42,7 @@ def check_results(out: Path) -> bool:
     """
     if os.path.lexists(out / _COMMANDS):
         recorded_commands(out)
-        for protocol in PROTOCOLS:
+        for protocol in (*PROTOCOLS, *get_args(TruthForm)):
             if require_directory(out / protocol, MAKER):
                 for network in listed(out / protocol):
                     if network.is_symlink() and network.name not in PAGE_FILES:

@@ -6,6 +6,7 @@ These files are written to the directory of results:
     speed.json                                     times from a benchmark, kept for the page
     PROTOCOL/figures.csv, PROTOCOL/categories.csv  the figures, see `csv_files`
     PROTOCOL/fig4.png, PROTOCOL/training.png       the pictures, see `quality_plots`
+    FORM/figures.csv, FORM/fig4.png                the same of a set with ground truth, see `truth_section`
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from semcut.connector.reproduce.method_groups import Group, Metric, best_group, 
 from semcut.connector.reproduce.network_measurements import FIGURES_FILE, KS, Measurement
 from semcut.connector.reproduce.results_folder import PAGE_FILES, begin_results, check_results
 from semcut.connector.reproduce.training_commands import training_commands
+from semcut.connector.reproduce.truth_section import truth_sections, truths_in
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import JSON_BYTES, read_json
 from semcut.indexes.storage.atomic_write import write_file
@@ -101,13 +103,13 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
         DataError: the directory holds no measurements, or is none of results, or a file in it is damaged.
     """
     check_results(out)
-    networks_by_protocol = networks_in(out)
-    if not networks_by_protocol:
+    networks_by_protocol, truths = networks_in(out), truths_in(out)
+    if not networks_by_protocol and not truths:
         raise DataError(f"{out} holds no results: no network was measured there")
     speed = _read_speed(out) if os.path.lexists(out / SPEED) else []
     made = f"Made on {date.today().isoformat()}" + (" by" if commands else ".")
-    parts = ["# Retrieval quality", made, console(commands), _CONVENTIONS.strip()]
-    files: dict[Path, bytes | str] = {}
+    parts = ["# Retrieval quality", made, console(commands), *([_CONVENTIONS.strip()] if networks_by_protocol else [])]
+    sections, files = truth_sections(out, truths)
     for name, networks in networks_by_protocol.items():
         groups = group_networks(networks)
         best = best_group(groups, headline_metric(name))
@@ -119,7 +121,7 @@ def write(out: Path, commands: Sequence[str] = ()) -> Path:
         )
         files |= {out / name / file: content for file, content in zip(PAGE_FILES, contents, strict=True)}
         parts += _protocol(name, groups, best)
-    parts += speed
+    parts += [*sections, *speed]
     for path, content in files.items():
         write_file(path, content)
     write_file(out / PAGE, "\n\n".join(part for part in parts if part) + "\n")
@@ -169,7 +171,7 @@ def keep_speed(out: Path, benchmark: Path) -> None:
     write_file(out / SPEED, content)
 
 
-def _protocol(name: ProtocolName, groups: Sequence[Group], best: Group) -> list[str]:
+def _protocol(name: ProtocolName, groups: Sequence[Group[Measurement]], best: Group[Measurement]) -> list[str]:
     """Write the section of a protocol, as a list of paragraphs."""
     about = best.about
     metrics = dict.fromkeys([headline_metric(name), Metric(KS[0])])

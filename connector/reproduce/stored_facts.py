@@ -34,19 +34,29 @@ def require_facts(about: Mapping[str, Any], curve: Any) -> None:
         raise ValueError("a name is no text")
     if not all(type(about[name]) is int and 1 <= about[name] <= _LARGEST for name in _COUNTS):
         raise ValueError("it has no numbers of images")
-    _require_settings(about["architecture"], about["config"], about["weights"], about["classes"])
-    start, depth = about["start"], 0
-    while start is not None:
-        depth += 1
-        if depth > _MOST_STARTS:
-            raise ValueError(f"it has more than {_MOST_STARTS} warm starts")
-        _require_settings(start["architecture"], start["config"], start["backbone_weights"], about["classes"])
-        start = start.get("start")
+    require_settings(about, about["classes"])
     if not isinstance(curve, list) or len(curve) > _MOST_EPOCHS:
         raise ValueError(f"it has no list of up to {_MOST_EPOCHS:,} epochs")
     for epoch, needed in ((about["kept"], ("epoch", "validation_accuracy")), *((one, ("seconds",)) for one in curve)):
         if not all(map(_is_number, epoch.values())) or not all(name in epoch for name in needed):
             raise ValueError("the metrics of an epoch are not numbers, or are missing")
+
+
+def require_settings(about: Mapping[str, Any], classes: Any = ("one", "other")) -> None:
+    """Raise an error, often `ValueError`, unless these can be the settings of a network in `Measurement.about`.
+
+    Args:
+        about: `architecture`, `config`, `weights` and `start`.
+        classes: the names of its classes; any two if they are not known.
+    """
+    _require_settings(about["architecture"], about["config"], about["weights"], classes)
+    start, depth = about["start"], 0
+    while start is not None:
+        depth += 1
+        if depth > _MOST_STARTS:
+            raise ValueError(f"it has more than {_MOST_STARTS} warm starts")
+        _require_settings(start["architecture"], start["config"], start["backbone_weights"], classes)
+        start = start.get("start")
 
 
 def require_arrays(

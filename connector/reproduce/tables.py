@@ -14,7 +14,7 @@ import numpy as np
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
 from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.reproduce.markdown_text import plain
-from semcut.connector.reproduce.method_groups import Group, Metric, Stat, best_group, headline_metric
+from semcut.connector.reproduce.method_groups import Group, Metric, Stat, best_group, headline_metric, mean_ap
 from semcut.connector.reproduce.network_measurements import KS, SHORTLIST, Measurement
 from semcut.indexes.search_defaults import DEFAULT_CUTOFF
 
@@ -40,7 +40,7 @@ class Table:
         return "\n".join([f"**{plain(self.title)}**", "", head, rule, *rows])
 
 
-def methods(groups: Sequence[Group], metric: Metric) -> Table:
+def methods(groups: Sequence[Group[Measurement]], metric: Metric) -> Table:
     """Make Table I: mAP of every method, with a column for each group."""
     rows: list[tuple[str, ...]] = []
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -62,13 +62,13 @@ def methods(groups: Sequence[Group], metric: Metric) -> Table:
         (f"the same, t = {CUTOFF:g}", "fused", CUTOFF),
     )
     for name, ranking, cutoff in rankings:
-        rows.append((name, *(str(group.mean_ap(metric, ranking, cutoff)) for group in groups)))
+        rows.append((name, *(str(mean_ap(group, metric, ranking, cutoff)) for group in groups)))
     accuracy = (group.stat(lambda member: float(member.right.mean())) for group in groups)
     rows.append(("accuracy of the class", *map(str, accuracy)))
     return Table(f"{metric} by method and head", ("", *(group.label for group in groups)), tuple(rows))
 
 
-def categories(groups: Sequence[Group]) -> Table:
+def categories(groups: Sequence[Group[Measurement]]) -> Table:
     """Make Table II: mAP by category, of the codes of each group, and of the fused ranking of the best group.
 
     If there are more than 20 categories, the table has the ten best and the ten worst. Categories of which a network
@@ -77,7 +77,7 @@ def categories(groups: Sequence[Group]) -> Table:
     names, classes = groups[0].about["names"], groups[0].about["classes"]
     metric = headline_metric(groups[0].about["protocol"])
     best = best_group(groups, metric)
-    columns: list[tuple[str, Group, RankingName]] = [(group.label, group, "hamming") for group in groups]
+    columns: list[tuple[str, Group[Measurement], RankingName]] = [(group.label, group, "hamming") for group in groups]
     columns.append((f"{best.label}, fused", best, "fused"))
     means = [
         np.array([member.means_by_class(metric.of(member, ranking, 0.0)) for member in group.members])
@@ -97,19 +97,19 @@ def categories(groups: Sequence[Group]) -> Table:
     return Table(title, ("category", *(name for name, _, _ in columns)), tuple(rows))
 
 
-def cutoffs(group: Group) -> Table:
+def cutoffs(group: Group[Measurement]) -> Table:
     """Make Fig. 4 as a table: mAP of every ranking at every cutoff, and the shares relevant and scanned."""
     metric, at_100 = headline_metric(group.about["protocol"]), Metric(KS[0])
     rows = []
     for place, t in enumerate(group.members[0].comparison.cutoffs):
-        maps = [group.mean_ap(metric, name, t) for name in RANKING_NAMES]
+        maps = [mean_ap(group, metric, name, t) for name in RANKING_NAMES]
         shares = [group.stat(share_of(name, place)) for name in ("relevant", "scanned")]
         rows.append(
             (
                 f"{t:g}",
                 *(f"{stat.mean:.3f}" for stat in maps),
-                f"{group.mean_ap(at_100, 'fused', t).mean:.3f}",
-                *(_share(stat.mean) for stat in shares),
+                f"{mean_ap(group, at_100, 'fused', t).mean:.3f}",
+                *(share(stat.mean) for stat in shares),
             )
         )
     columns = ("t", *RANKING_NAMES, f"fused, {at_100}", "records relevant", "records scanned")
@@ -126,21 +126,21 @@ def share_of(name: str, place: int) -> Callable[[Measurement], float]:
     return lambda member: float(getattr(member.comparison, name)[place].mean())
 
 
-def ratios(groups: Sequence[Group]) -> Table:
+def ratios(groups: Sequence[Group[Measurement]]) -> Table:
     """Make the summary: how much the best group and the fused ranking gain, and what the cutoff costs."""
     protocol = groups[0].about["protocol"]
     metric, at_100 = headline_metric(protocol), Metric(KS[0])
     best = best_group(groups, metric)
     paper = [group for group in groups if group.head == "paper"]
-    codes = best.mean_ap(metric, "hamming", 0.0).mean
+    codes = mean_ap(best, metric, "hamming", 0.0).mean
     cutoffs = best.members[0].comparison.cutoffs
-    fused = {t: best.mean_ap(metric, "fused", t).mean for t in cutoffs}
+    fused = {t: mean_ap(best, metric, "fused", t).mean for t in cutoffs}
     best_t = max(fused, key=lambda t: fused[t])
-    change = best.mean_ap(at_100, "fused", CUTOFF).mean - best.mean_ap(at_100, "fused", 0.0).mean
+    change = mean_ap(best, at_100, "fused", CUTOFF).mean - mean_ap(best, at_100, "fused", 0.0).mean
     relevant, scanned = (best.stat(share_of(name, cutoffs.index(CUTOFF))).mean for name in ("relevant", "scanned"))
     rows = [
         (f"{metric} of the codes of {best.label} over those of {group.label}",
-         _ratio(codes, group.mean_ap(metric, "hamming", 0.0).mean))
+         _ratio(codes, mean_ap(group, metric, "hamming", 0.0).mean))
         for group in paper if group is not best
     ]  # fmt: skip
     rows += [
@@ -161,7 +161,7 @@ def _ratio(value: float, base: float) -> str:
     return f"{value / base:.2f}" if base else "not defined"
 
 
-def trainings(groups: Sequence[Group]) -> Table:
+def trainings(groups: Sequence[Group[Measurement]]) -> Table:
     """Make the table of networks: how each was trained, and its accuracy."""
     rows = [
         (
@@ -185,7 +185,7 @@ def trainings(groups: Sequence[Group]) -> Table:
     return Table("The networks", columns, tuple(rows))
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     """Write a share as a percentage, with two decimals if it is small."""
     return f"{value:.1%}" if value >= 0.01 else f"{value:.2%}"
 

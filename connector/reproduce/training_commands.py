@@ -6,13 +6,14 @@ import shlex
 from typing import Any
 
 from semcut.connector.reproduce.method_groups import Group
+from semcut.connector.reproduce.network_measurements import Measurement
 from semcut.connector.training.train_config import TrainConfig
 
 _ALWAYS_SHOWN = ("learning_rate", "backbone_rate", "epochs")
 _NEVER_SHOWN = ("seed", "device", "workers")  # the loop over seeds shows them; the others do not change the network
 
 
-def training_commands(group: Group) -> list[str]:
+def training_commands(group: Group[Measurement]) -> list[str]:
     """Write the commands that trained the networks of a group, each a loop over the seeds; warm starts come first."""
     about, seeds = group.about, " ".join(map(str, group.seeds))
     chain = [(about["architecture"], about["config"], about["weights"])]

@@ -134,6 +134,7 @@ def given(model: Checkpoint, digits: ImageSet, tmp_path_factory: pytest.TempPath
         "SemanticHashNet.forward.images": torch.zeros(2, 3, 16, 16), "Connector.add_files.files": [],
         "SemanticHashNet.backbone_outputs.images": torch.zeros(2, 3, 16, 16), "ImageSet.files": few.files,
         "average_precision.right": ranked > 0, "trapezoid_average_precision.right": ranked > 0, "form": "ukbench",
+        "trapezoid": False,
         "read_ground_truth.source": None, "read_ground_truth.files": [f"ukbench0000{n}.jpg" for n in range(4)],
  "RecordLabels.labels": labels.labels, "label_sets": None,
         "labels_of_images.images": few, "where": None, "among": None, "attributes": {},
