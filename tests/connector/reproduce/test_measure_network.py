@@ -198,9 +198,7 @@ def test_an_index_of_other_images_is_refused(networks, results, tmp_path):
     (folder / FIGURES_FILE).unlink()
     with FaissIndex.open(folder / "index") as index:
         index.remove(index.ids()[:5])
-    with pytest.raises(
-        DataError, match="is an index of other images than these 1,442: delete the index"
-    ):
+    with pytest.raises(DataError, match="is an index of other images than these 1,442: delete the index"):
         measure_network(networks["ortho-0"], "digits", PROTOCOL, out, progress=silent)
 
 
