@@ -28,9 +28,6 @@ and the page of both:
     results_folder        recognise a directory of results, and keep the commands that measured the networks
     results_page          write the page of a directory of results
 
-A directory of results has a folder for each protocol and each form of ground truth, and in it a folder for each network,
-with the index that was searched and the file of figures. So a network is measured only once, and the page can be
-written again at any time.
 
 Only `semcut reproduce` uses this package: it calls `measure_network`, `measure_truth`, `results_page.keep_speed` and
 `results_page.write`, and prints one of the `tables`.
