@@ -23,14 +23,14 @@ from pydantic import Field, field_validator
 
 from semcut.connector.adoption.code_fitting import LEAST_IMAGES, LinearMap, fit_projection, fit_reduction
 from semcut.connector.adoption.head_fitting import fit_head
-from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_network
+from semcut.connector.adoption.named_network import Hints, NamedNetwork, named_network, pool_by
 from semcut.connector.adoption.sample import Sample, Sampler, class_means, cosines, left_out_cosines, unit
 from semcut.connector.data.class_names import classes_given
 from semcut.connector.data.file_arguments import files_given
 from semcut.connector.data.label_sets import require_one_label
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models import CodeName, HeadName
-from semcut.connector.models.adopted_network import AdoptedArchitecture
+from semcut.connector.models.adopted_network import AdoptedArchitecture, Exponent, Scales
 from semcut.connector.models.backbones import Channels
 from semcut.connector.models.checkpoint import Checkpoint, disk_errors
 from semcut.connector.models.trusted_networks import needs_trust, trust
@@ -62,6 +62,9 @@ class AdoptionChoices(Settings):
         image_size: pixels per side of the images.
         weights: file of the weights, or a name that the library knows.
         logits, features: names of outputs of a file of ONNX.
+        pooling: exponent of the generalised mean that features are pooled by, see `models.pooling`.
+        whitening: how far the reduction evens out the variances of its components: 0 not at all, 1 wholly.
+        scales: shares of the image size that the network sees each image at, see `models.scales`.
         seed: of the sample, and of what is drawn.
     """
 
@@ -76,6 +79,9 @@ class AdoptionChoices(Settings):
     weights: str | None = None
     logits: str | None = None
     features: str | None = None
+    pooling: Exponent | None = None
+    whitening: float = Field(default=0.0, ge=0, le=1)
+    scales: Scales = (1.0,)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("classes", mode="before")
@@ -136,7 +142,9 @@ def adopt(
     found = named_network(network, hints)
     found = replace(found, mean=choices.mean or found.mean, std=choices.std or found.std)
     callback_given("progress", progress)
-    sampler = Sampler(found, device, progress or silent)
+    if choices.pooling is not None:
+        pool_by(found, choices.pooling)
+    sampler = Sampler(found, choices.scales, device, progress or silent)
     known = None if labelled is None else sampler.sample(labelled.files, labelled.labels)
     fitted_to = known if known is not None and not files else sampler.sample(files)
     classes, vectors = _semantics(found, choices, fitted_to, known, labelled)
@@ -155,6 +163,8 @@ def adopt(
         source_classes=None if vectors is None else fitted_to.logits.shape[1] or None,
         bits=choices.bits,
         head=codes.head,
+        pooling=choices.pooling,
+        scales=choices.scales,
     )
     temperature = _temperature(vectors, means, classes, sampler, fitted_to, known, labelled)
     weights = {f"source.{name}": value for name, value in found.network.state_dict().items()}
@@ -193,7 +203,12 @@ def _codes(choices: AdoptionChoices, fitted_to: Sample, known: Sample | None) ->
     count, width = fitted_to.directions.shape
     enough = count >= LEAST_IMAGES
     dim = choices.dim if choices.dim is not None else DIM if enough and width > DIM else 0
-    reduction = fit_reduction(fitted_to.directions, dim) if dim else None
+    if choices.whitening and not dim:
+        raise InvalidParameterError(
+            f"whitening = {choices.whitening:g} needs features that PCA reduces: give {LEAST_IMAGES} images or more, "
+            "or a dim"
+        )
+    reduction = fit_reduction(fitted_to.directions, dim, choices.whitening) if dim else None
     head: CodeName = choices.codes or ("itq" if enough and choices.bits <= (dim or width) else "rotation")
     if head == "itq" or head == "rotation" or head == "equation3":
         features = unit(fitted_to.directions if reduction is None else reduction.apply(fitted_to.directions))

@@ -37,7 +37,7 @@ from semcut.connector.models.classification_models import (
 )
 from semcut.connector.models.device import images_at_once
 from semcut.connector.models.function_network import FunctionNetwork, name_of
-from semcut.connector.models.network_sources import Classifier, SourceName, plain_output
+from semcut.connector.models.network_sources import NOT_POOLED, Classifier, SourceName, plain_output
 from semcut.connector.models.source import Source
 from semcut.indexes.argument_checks import possible_path_given
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, shown
@@ -167,6 +167,31 @@ def checked_classifier(network: torch.nn.Module, name: str, image_size: int, ima
             "file of ONNX or as a function"
         )
     return taken
+
+
+def pool_by(found: NamedNetwork, exponent: float) -> None:
+    """Pool the features of a network by a generalised mean from now on, see `models.pooling`; its logits stay the same.
+
+    Raises:
+        InvalidParameterError: it has no global average pooling, or does something with it that a mean cannot replace.
+    """
+    network, name = found.network, found.name or found.source
+    if not isinstance(network, Classifier):
+        raise InvalidParameterError(NOT_POOLED)
+    size = found.image_size
+    images = torch.randn((1, 3, size, size), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, _ = network(images)
+        network.pool_by(exponent, name)
+        try:
+            logits, _ = network(images)
+            same = logits.shape == expected.shape and bool(torch.isclose(logits, expected, atol=1e-4).all())
+        except (RuntimeError, ValueError):
+            same = False
+    if not same:
+        raise InvalidParameterError(
+            f"{name} does more with its last average pooling than classify: its features cannot be pooled otherwise"
+        )
 
 
 def named_classes(count: int) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

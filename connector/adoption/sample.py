@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from semcut.connector.adoption.named_network import NamedNetwork
 from semcut.connector.data.images import read_batches
 from semcut.connector.models.device import device_named, images_at_once
+from semcut.connector.models.scales import at_scales
 from semcut.indexes.errors import CheckpointError, DataError
 from semcut.indexes.progress import Progress
 
@@ -44,6 +45,7 @@ class Sampler:
 
     Args:
         found: the network.
+        scales: shares of the image size that it sees an image at.
         device: "cpu", "cuda", "cuda:0".
         progress: called with the number of images that it has seen.
 
@@ -51,9 +53,9 @@ class Sampler:
         DataError: the device cannot be used.
     """
 
-    def __init__(self, found: NamedNetwork, device: str, progress: Progress) -> None:
+    def __init__(self, found: NamedNetwork, scales: Sequence[float], device: str, progress: Progress) -> None:
         self._device = device_named(device)
-        self._found, self._progress = found, progress
+        self._found, self._scales, self._progress = found, scales, progress
         self._batch = images_at_once(self._device, found.image_bytes, _BATCH)
         self._network = found.network.to(self._device).eval()
         self._mean, self._std = (
@@ -92,17 +94,19 @@ class Sampler:
     def _run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         images = torch.from_numpy(pixels).to(self._device)
         try:
-            outputs = self._network(images if self._network.takes_pixels else (images - self._mean) / self._std)
+            given = images if self._network.takes_pixels else (images - self._mean) / self._std
+            outputs = at_scales(self._network, given, self._scales)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"the network cannot take images of {images.shape[-1]} pixels: {reason}") from None
+            sides = " and ".join(f"{max(8, round(scale * images.shape[-1]))}" for scale in self._scales)
+            raise CheckpointError(f"the network cannot take images of {sides} pixels: {reason}") from None
         if not all(bool(torch.isfinite(one).all()) for one in outputs):
             raise CheckpointError(
                 "the network computes numbers that are not finite, so its encodings would mean nothing: give other "
                 "weights, or another normalisation of the pixels"
             )
         logits, features = (one.float().cpu().numpy() for one in outputs)
-        return logits, unit(features)
+        return logits, features
 
 
 def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

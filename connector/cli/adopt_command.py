@@ -18,7 +18,7 @@ from semcut.connector.cli.terminal import (
     progress_bar,
     show_facts,
 )
-from semcut.connector.models import CodeName
+from semcut.connector.models import LEAST_SCALE, MOST_EXPONENT, MOST_SCALES, CodeName
 from semcut.indexes.errors import DataError
 
 _TEXT_BYTES, _VECTOR_BYTES = 16 << 20, 4 << 30
@@ -36,6 +36,24 @@ class ChannelsType(click.ParamType):  # type: ignore[type-arg]  # generic in new
         except (ValueError, TypeError):
             self.fail(f"{value!r}, expected three numbers such as 0.485,0.456,0.406", param, ctx)
         return red, green, blue
+
+
+class ScalesType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
+    """The type of --scales: numbers, separated by commas."""
+
+    name = "s,s,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the numbers."""
+        try:
+            scales = tuple(map(float, value.split(","))) if isinstance(value, str) else value
+        except ValueError:
+            scales = ()
+        if not scales or not all(LEAST_SCALE <= scale <= 1 for scale in scales) or len(scales) > MOST_SCALES:
+            self.fail(
+                f"{value!r}, expected up to {MOST_SCALES} shares from {LEAST_SCALE} to 1 such as 1,0.7,0.5", param, ctx
+            )
+        return scales
 
 
 @click.command()
@@ -76,6 +94,27 @@ class ChannelsType(click.ParamType):  # type: ignore[type-arg]  # generic in new
     type=click.IntRange(0, 65_536),
     help="Length that features are reduced to by PCA; 0 leaves them as they are.  [default: 128 if they are longer and "
     "there are 200 images]",
+)
+@click.option(
+    "--pooling",
+    type=click.FloatRange(1, MOST_EXPONENT),
+    metavar="P",
+    help="Pool the features by the generalised mean with this exponent, such as 3, in place of the average.",
+)
+@click.option(
+    "--whitening",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="How far PCA evens out what differs much between the images, fitted to them: 0.5 by half, 1 wholly.",
+)
+@click.option(
+    "--scales",
+    type=ScalesType(),
+    default="1",
+    show_default=True,
+    metavar="S,S,...",
+    help="Shares of the image size that the network sees each image at, such as 1,0.7,0.5.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @device_option

@@ -19,7 +19,7 @@ from semcut.connector.cli.terminal import (
 )
 from semcut.connector.cli.truth_options import TruthSource, ground_truth_option, labelled_by_truth
 from semcut.connector.data import ProtocolName
-from semcut.connector.models import HeadName
+from semcut.connector.models import MOST_EXPONENT, HeadName
 from semcut.connector.models.device import keep_freed_memory
 from semcut.indexes.errors import DataError
 
@@ -61,6 +61,13 @@ if TYPE_CHECKING:
 )
 @click.option("--bits", default=64, show_default=True, help="Length of the hash code.")
 @click.option("--dim", type=int, help="Length of the feature.  [default: length of the backbone's feature]")
+@click.option(
+    "--pooling",
+    type=click.FloatRange(1, MOST_EXPONENT),
+    metavar="P",
+    help="Pool the backbone's last maps by the generalised mean with this exponent, such as 3, which is trained with "
+    "the backbone.  [default: the pooling of the backbone, often the average]",
+)
 @click.option(
     "--head",
     type=click.Choice(get_args(HeadName)),
@@ -142,7 +149,7 @@ if TYPE_CHECKING:
 @json_option
 def train(
     images: str, out: Path, backbone: str | None, weights: str | None, start: Path | None, image_size: int | None,
-    bits: int, dim: int | None, head: HeadName, ground_truth: TruthSource | None, others: bool,
+    bits: int, dim: int | None, pooling: float | None, head: HeadName, ground_truth: TruthSource | None, others: bool,
     limit: int | None, protocol: ProtocolName | None,
     learning_rate: float | None, backbone_rate: float | None, resume: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -184,6 +191,7 @@ def train(
         bits=bits,
         dim=dim,
         head=head,
+        pooling=pooling,
     )
     config = TrainConfig(
         learning_rate=(0.003 if untrained else 0.002) if learning_rate is None else learning_rate,

@@ -5,6 +5,8 @@
     image_network       what both kinds of network have in common
     network_sources     build a network that semcut did not train: torchvision, timm, transformers, ONNX, a function
     classification_models    whole models of torchvision and EfficientNet-Lite, and how files of weights are read
+    pooling      features by generalised means, in place of averages
+    scales       run a network on images at several sizes
     backbones    build a backbone by its name; a new backbone goes here
     heads/       the loss of the hash branch and how its outputs become bits; a new head goes there
     hashing      turn the outputs of a head into packed codes (Eq. 3, or signs)
@@ -29,6 +31,12 @@ CodeName = Literal["itq", "rotation", "equation3", "paper", "csq", "orthohash", 
 """How the features of an adopted network become codes: by the signs of a projection that ITQ fitted or that was drawn
 at random; by Eq. 3 on the first of them; or by a head of the same name that was trained on features.
 """
+
+MOST_EXPONENT = 100.0
+"""The largest exponent of a generalised mean, see `pooling`; beyond it the mean hardly differs from the maximum."""
+
+LEAST_SCALE, MOST_SCALES = 0.25, 8
+"""The smallest share of its image size that a network sees an image at, and the most shares; see `scales`."""
 
 _require(
     {

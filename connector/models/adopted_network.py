@@ -9,7 +9,7 @@ The source, a classifier of any library, stays as it is, see `network_sources`. 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, field_validator
@@ -17,14 +17,22 @@ from torch import nn
 from torch.nn import functional
 
 from semcut.connector.data.class_names import classes_given
-from semcut.connector.models import CodeName
+from semcut.connector.models import LEAST_SCALE, MOST_EXPONENT, MOST_SCALES, CodeName
 from semcut.connector.models.backbones import Channels
 from semcut.connector.models.heads.head import Binarisation
 from semcut.connector.models.network import Output, check_tensor
 from semcut.connector.models.network_sources import SourceName, build_source
+from semcut.connector.models.scales import at_scales
 from semcut.indexes.argument_checks import instance_given
 from semcut.indexes.config import Settings
 from semcut.indexes.errors import CheckpointError
+
+Exponent = Annotated[float, Field(ge=1, le=MOST_EXPONENT)]
+"""An exponent of a generalised mean."""
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=LEAST_SCALE, le=1)], ...], Field(min_length=1, max_length=MOST_SCALES)
+]
+"""Shares of the image size."""
 
 
 class AdoptedArchitecture(Settings):
@@ -43,6 +51,8 @@ class AdoptedArchitecture(Settings):
         source_classes: number of classes of the source; None if it has as many as there are vectors, or no vectors.
         bits: length of the code.
         head: how features become codes.
+        pooling: exponent of the generalised mean that features are pooled by; None for what the source computes.
+        scales: shares of the image size that the source sees an image at.
     """
 
     source: SourceName
@@ -58,6 +68,8 @@ class AdoptedArchitecture(Settings):
     source_classes: int | None = Field(default=None, ge=1, le=65_536)
     bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
     head: CodeName = "itq"
+    pooling: Exponent | None = None
+    scales: Scales = (1.0,)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -98,7 +110,9 @@ class AdoptedNet(nn.Module):
         self.dim = architecture.dim or architecture.width
         self.binarisation = architecture.binarisation
         count = architecture.source_classes or len(architecture.classes)
-        self.source = build_source(architecture.source, architecture.name, architecture.settings, count)
+        self.source = build_source(
+            architecture.source, architecture.name, architecture.settings, count, architecture.pooling
+        )
         if architecture.vectors:
             self.vectors = nn.Parameter(torch.zeros(len(architecture.classes), architecture.width), requires_grad=False)
         self.reduction = nn.Identity() if architecture.dim is None else nn.Linear(architecture.width, architecture.dim)
@@ -126,9 +140,9 @@ class AdoptedNet(nn.Module):
         """
         size = self.architecture.image_size
         check_tensor("images", images, (3, size, size), self.mean.device)
-        logits, raw = self.source(images if self.source.takes_pixels else (images - self.mean) / self.std)
-        self._check_widths(logits, raw, len(images))
-        direction = functional.normalize(raw.float(), dim=1)
+        given = images if self.source.takes_pixels else (images - self.mean) / self.std
+        logits, direction = at_scales(self.source, given, self.architecture.scales)
+        self._check_widths(logits, direction, len(images))
         if self.architecture.vectors:
             logits = direction @ functional.normalize(self.vectors, dim=1).T
         features = functional.normalize(self.reduction(direction), dim=1)

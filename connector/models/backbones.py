@@ -30,6 +30,7 @@ from semcut.connector.models.classification_models import (
     torchvision_model,
 )
 from semcut.connector.models.layer_shapes import outputs_of
+from semcut.connector.models.pooling import GeneralisedMean, replace_pooling
 from semcut.indexes.argument_checks import possible_path_given
 from semcut.indexes.errors import InvalidParameterError, shown
 
@@ -95,21 +96,33 @@ class Backbone(nn.Module):
             self.train(training)
 
 
-def build_backbone(name: str, size: int, weights: str | os.PathLike[str] | None = None) -> Backbone:
+def build_backbone(
+    name: str, size: int, weights: str | os.PathLike[str] | None = None, *, pooling: float | None = None
+) -> Backbone:
     """Build a backbone by its name, for images of size x size pixels.
 
     Args:
         name: see the top of this module.
         size: pixels per side.
         weights: None, a name or a file; see the top of this module.
+        pooling: exponent, at first, of the generalised mean that takes the place of its global average pooling, see
+            `pooling`; None leaves it.
 
     Raises:
-        InvalidParameterError: no backbone has this name, or the backbone has no weights with this name.
+        InvalidParameterError: no backbone has this name, or the backbone has no weights with this name, or no global
+            average pooling.
         MissingDependencyError: the package of the backbone is not installed.
         DataError: the weights cannot be downloaded.
         CheckpointError: the file of weights cannot be read, or holds weights of another network.
     """
     weights = None if weights is None else possible_path_given("weights", weights)
+    backbone = _backbone(name, size, weights)
+    if pooling is not None:
+        replace_pooling(backbone.network, name, lambda: GeneralisedMean(pooling))
+    return backbone
+
+
+def _backbone(name: str, size: int, weights: str | None) -> Backbone:
     if name == "small":
         if weights is not None:
             raise InvalidParameterError(

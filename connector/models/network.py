@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from semcut.connector.data.class_names import classes_given
-from semcut.connector.models import HeadName
+from semcut.connector.models import MOST_EXPONENT, HeadName
 from semcut.connector.models.backbones import build_backbone
 from semcut.connector.models.heads import make_head
 from semcut.connector.models.heads.head import Binarisation
@@ -39,6 +39,8 @@ class Architecture(Settings):
         bits: length of the hash code.
         head: name of the head of the hash branch; see `heads`.
         dim: length of the feature; None for the length of the backbone's feature.
+        pooling: exponent, at first, of the generalised mean that the backbone's feature is pooled by, see `pooling`; it
+            is trained with the backbone. None for the pooling of the backbone.
     """
 
     backbone: str = "small"
@@ -47,6 +49,7 @@ class Architecture(Settings):
     bits: int = Field(default=64, ge=32, le=1024, multiple_of=8)
     head: HeadName = "paper"
     dim: int | None = Field(default=None, ge=1, le=65_536)
+    pooling: float | None = Field(default=None, ge=1, le=MOST_EXPONENT)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -86,7 +89,9 @@ class SemanticHashNet(nn.Module):
     def __init__(self, architecture: Architecture, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.architecture = instance_given("architecture", architecture, Architecture)
-        self.backbone = build_backbone(architecture.backbone, architecture.image_size, weights)
+        self.backbone = build_backbone(
+            architecture.backbone, architecture.image_size, weights, pooling=architecture.pooling
+        )
         *others, width = self.backbone.widths(architecture.image_size)
         self._widths = (*others, width)
         self.middle: nn.Module = nn.Identity()

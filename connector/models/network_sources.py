@@ -31,6 +31,7 @@ from semcut.connector.models.function_network import FunctionNetwork
 from semcut.connector.models.network_settings import used_settings
 from semcut.connector.models.onnx_network import OnnxNetwork
 from semcut.connector.models.outline_limits import OutlineLimits
+from semcut.connector.models.pooling import PairedPooling, replace_pooling
 from semcut.connector.models.source import Source
 from semcut.indexes.errors import CheckpointError, InvalidParameterError, require, shown
 
@@ -40,6 +41,7 @@ DESCRIBED = ("timm", "transformers")
 """Libraries whose networks have settings that come from outside."""
 _OF_OTHERS = ("timm_wrapper", "timm_backbone")
 """Types of transformers that build a network of another library."""
+NOT_POOLED = "a file of ONNX, or a function, computes features itself: leave out the pooling"
 _REAL_BYTES = 128 << 20
 """The most that the positions and rates of an outline may take; those of the largest Swin of timm take 60 MiB."""
 _PRODUCTS = ("meshgrid", "cartesian_prod", "outer", "einsum", "matmul", "kron")
@@ -51,22 +53,40 @@ class Classifier(Source):
 
     Args:
         network: the whole classifier; it is taken apart.
-        name: its name, for the message.
+        name: its name, for messages.
+        pooling: exponent of the generalised mean that features are pooled by, see `pooling`; None to leave them as
+            they are. The logits stay as they are in any case.
 
     Raises:
-        InvalidParameterError: its last layer is not linear.
+        InvalidParameterError: its last layer is not linear, or it has no global average pooling to replace.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str, pooling: float | None = None) -> None:
         super().__init__()
         layers = dict(network.named_modules())
         self.last = layers[remove_last_linear(network, name)]
         self.network = network
+        self._paired = False
+        if pooling is not None:
+            self.pool_by(pooling, name)
+
+    def pool_by(self, exponent: float, name: str) -> None:
+        """Pool features by a generalised mean from now on; once only.
+
+        Raises:
+            InvalidParameterError: the network has no global average pooling to replace.
+        """
+        replace_pooling(self.network, name, lambda: PairedPooling(exponent))
+        self._paired = True
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute logits and features."""
         features = torch.flatten(plain_output(self.network(images)), 1)
-        return self.last(features), features
+        if not self._paired:
+            return self.last(features), features
+        # Rows of averages and of generalised means alternate, or each row has both, one after the other.
+        averages, means = features.reshape(len(images), 2, self.last.in_features).unbind(1)
+        return self.last(averages), means
 
 
 def plain_output(output: Any) -> torch.Tensor:
@@ -77,7 +97,9 @@ def plain_output(output: Any) -> torch.Tensor:
     return found
 
 
-def build_source(source: SourceName, name: str, settings: dict[str, Any], classes: int) -> Source:
+def build_source(
+    source: SourceName, name: str, settings: dict[str, Any], classes: int, pooling: float | None = None
+) -> Source:
     """Build the network of a description, with random weights.
 
     Args:
@@ -85,17 +107,18 @@ def build_source(source: SourceName, name: str, settings: dict[str, Any], classe
         name: name of the network there.
         settings: what else it needs.
         classes: number of its classes.
+        pooling: as for `Classifier`.
 
     Raises:
         MissingDependencyError: the library is not installed.
         InvalidParameterError: it has no such network, or none that ends in a linear layer.
         CheckpointError: the description is of something else.
     """
-    if source == "onnx":
-        return OnnxNetwork(settings)
-    if source == "python":
-        return FunctionNetwork(name)
-    return Classifier(build_classifier(source, name, settings, classes), name or source)
+    if source == "onnx" or source == "python":
+        if pooling is not None:
+            raise InvalidParameterError(NOT_POOLED)
+        return OnnxNetwork(settings) if source == "onnx" else FunctionNetwork(name)
+    return Classifier(build_classifier(source, name, settings, classes), name or source, pooling)
 
 
 def build_classifier(source: SourceName, name: str, settings: dict[str, Any], classes: int) -> nn.Module:

@@ -20,6 +20,7 @@ from semcut.connector.data.protocols import ProtocolSplit, check_protocol, proto
 from semcut.connector.evaluation.hash_code_quality import code_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS, compare
 from semcut.connector.models.checkpoint import Checkpoint
+from semcut.connector.models.network import Architecture
 from semcut.connector.reproduce.baselines import baseline_codes
 from semcut.connector.reproduce.frozen_encoder import FrozenEncoder
 from semcut.connector.reproduce.measured_index import open_measured_index, with_task
@@ -146,7 +147,12 @@ def _measured(file: Path, checkpoint: Checkpoint) -> Measurement:
     expected = {"sha256": checkpoint.digest, "architecture": _architecture(checkpoint),
                 "classes": [*checkpoint.net.architecture.classes]}  # fmt: skip
     for name, value in expected.items():
-        if found.about[name] != value:
+        given = found.about[name]
+        if name == "architecture":  # settings that did not exist when it was stored have their defaults
+            given = Architecture(**{**given, "classes": found.about["classes"]}).model_dump(
+                mode="json", exclude={"classes"}
+            )
+        if given != value:
             raise DataError(
                 f"{file} has the figures of another network than {checkpoint.path} ({name} differs): delete it, and "
                 "the network is measured again"

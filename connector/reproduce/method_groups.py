@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semcut.connector.data import ProtocolName
 from semcut.connector.data.protocols import PROTOCOLS
 from semcut.connector.evaluation.rankings import RANKING_NAMES, RankingName
+from semcut.connector.models.network import Architecture
 from semcut.connector.reproduce.baselines import BaselineName
 from semcut.connector.reproduce.network_measurements import KS, Measurement
 from semcut.indexes.errors import DataError
@@ -168,7 +169,8 @@ def best_group(groups: Sequence[Group[Measurement]], metric: Metric) -> Group[Me
 def _settings(network: Described) -> dict[str, Any]:
     """Collect all settings of a network except its seed; for its warm start, only the settings that differ."""
     about = network.about
-    own = {**about["architecture"], **about["config"], "weights": about["weights"]}
+    later = {name: field.default for name, field in Architecture.model_fields.items() if not field.is_required()}
+    own = {**later, **about["architecture"], **about["config"], "weights": about["weights"]}
     return {
         **{name: value for name, value in own.items() if name != "seed"},
         "start": _start_settings(about["start"], own),

@@ -47,6 +47,7 @@ def _command(
         "image-size": architecture["image_size"],
         "bits": architecture["bits"],
         "dim": architecture["dim"],
+        "pooling": architecture.get("pooling"),
         **{name.replace("_", "-"): config[name] for name in _ALWAYS_SHOWN},
     }
     options |= {

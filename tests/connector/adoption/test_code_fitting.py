@@ -25,6 +25,15 @@ def test_the_reduction_is_pca(directions: np.ndarray) -> None:
     assert np.allclose(reduction.apply(directions).mean(axis=0), 0, atol=1e-5)
 
 
+@pytest.mark.parametrize("whitening", [0.5, 1.0])
+def test_whitening_divides_components_by_a_power_of_their_deviation(directions: np.ndarray, whitening: float) -> None:
+    plain, white = (fit_reduction(directions, 20, one).apply(directions) for one in (0.0, whitening))
+    expected = plain / plain.std(axis=0) ** whitening
+    assert np.allclose(unit(white), unit(expected), atol=1e-4)  # the length does not count
+    if whitening == 1:
+        assert np.allclose(white.std(axis=0) / white.std(), 1, atol=0.01)
+
+
 @pytest.mark.parametrize("bits", [32, 88])
 def test_codes_are_those_of_itq(directions: np.ndarray, bits: int) -> None:
     reference = faiss.ITQTransform(90, bits, True)
