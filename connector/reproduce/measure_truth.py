@@ -136,7 +136,9 @@ def _about(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _untrained(files: list[str], checkpoint: Checkpoint) -> list[str]:
-    """Return the files that the network was not trained on, by their content."""
+    """Return the files that the network was not trained on, by their content; all for a network that was adopted."""
+    if isinstance(checkpoint.net, AdoptedNet):
+        return files
     trained = checkpoint.training_digests().all
     if not trained:
         return files

@@ -125,6 +125,20 @@ def test_what_calibration_chose_are_the_defaults_of_the_index(network: Path, tmp
     assert again == found
 
 
+def test_adopted_networks_are_methods_of_their_own(tmp_path: Path) -> None:
+    write_holidays(tmp_path)
+    for number, pooling in enumerate(((), ("--pooling", "3"))):
+        command = ("adopt", "efficientnet_lite0", "--images", "photos", "--image-size", "32", *pooling)
+        semcut(*command, "--out", f"net-{number}", cwd=tmp_path)
+    semcut("reproduce", "out", "net-0", "net-1", "--data", "photos", "--ground-truth", "holidays", cwd=tmp_path)
+    measured = truths_in(tmp_path / "out")["holidays"]
+    groups = judged_tables.truth_groups(measured)
+    assert [group.label for group in groups] == [one.name for one in measured]
+    assert [one.about["classes"] for one in measured] == [1000, 1000]
+    table = judged_tables.times({"holidays": groups})
+    assert [row[2:4] for row in table.rows] == [("1,000", "36"), ("1,000", "36")]
+
+
 @pytest.fixture(scope="module")
 def figures(network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("figures")
