@@ -36,6 +36,7 @@ from semcut.indexes.argument_checks import callback_given, instance_given, integ
 from semcut.indexes.errors import CheckpointError, DataError, InvalidParameterError, StorageError, shown
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import relevance
+from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 from semcut.indexes.search_params import Ranking
 from semcut.indexes.storage.store import Store
 
@@ -54,6 +55,9 @@ _CLEARLY = 0.01
 """The share of copies that another ranking must find more often than distance."""
 _KEPT = 0.05
 _K = 10
+SHORTLISTS = (DEFAULT_SHORTLIST, 200, 400, 800, 1600)
+"""The shortlists that a calibration chooses from."""
+_SAME, _COMPARED = 0.98, 200  # share of the records that a shortlist has to find, and most queries that compare them
 _COPY_SIDE = 1024  # pixels: no network takes larger images, and a picture of a phone is not needed whole
 _BLOCK = 1 << 22  # values of R that are computed at once
 
@@ -65,6 +69,8 @@ class Calibration:
     Attributes:
         cutoff: the chosen cutoff; None for none.
         ranking: the chosen ranking.
+        shortlist: the smallest shortlist of `SHORTLISTS` with which searches find nearly the ten records that they find
+            among all relevant ones; None if each misses more.
         by: "labels" or "copies".
         miss: the share of right records that a cutoff may lose.
         confidence: the probability with which `cutoff` keeps `miss` for new images.
@@ -78,6 +84,7 @@ class Calibration:
 
     cutoff: float | None
     ranking: Ranking
+    shortlist: int | None
     by: str
     miss: float
     confidence: float
@@ -91,7 +98,7 @@ class Calibration:
     @property
     def defaults(self) -> SearchDefaults:
         """The defaults of searches that follow."""
-        return SearchDefaults(self.cutoff, self.ranking)
+        return SearchDefaults(self.cutoff, self.ranking, self.shortlist)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values by name."""
@@ -145,8 +152,8 @@ def calibrate_by_labels(
     best = max(quality, key=lambda name: quality[name])
     scanned_for_95, fits = _scanned_for_95(connector.index, queries, losses)
     return Calibration(
-        cutoff, best, "labels", level, confidence, len(order), _lost(losses, cutoff),
-        _scanned(connector.index, queries, cutoff), scanned_for_95, fits, quality,
+        cutoff, best, _shortlist(connector.index, queries, cutoff, best), "labels", level, confidence, len(order),
+        _lost(losses, cutoff), _scanned(connector.index, queries, cutoff), scanned_for_95, fits, quality,
     )  # fmt: skip
 
 
@@ -212,8 +219,8 @@ def calibrate_by_copies(
     best = max(quality, key=lambda name: quality[name])
     ranking: Ranking = best if fits and quality[best] > quality["distance"] + _CLEARLY else "distance"
     return Calibration(
-        cutoff, ranking, "copies", level, confidence, len(kept), _lost(losses, cutoff),
-        _scanned(index, queries, cutoff), scanned_for_95, fits, quality,
+        cutoff, ranking, _shortlist(index, queries[split:], cutoff, ranking), "copies", level, confidence, len(kept),
+        _lost(losses, cutoff), _scanned(index, queries, cutoff), scanned_for_95, fits, quality,
     )  # fmt: skip
 
 
@@ -239,7 +246,7 @@ def keep_defaults(path: str | os.PathLike[str], defaults: SearchDefaults, sha256
                 f"{place} got another network while it was calibrated; nothing was changed: calibrate again"
             )
         try:
-            change_link(place, cutoff=defaults.cutoff, ranking=defaults.ranking)
+            change_link(place, cutoff=defaults.cutoff, ranking=defaults.ranking, shortlist=defaults.shortlist)
         except OSError as error:
             raise StorageError(f"cannot write {error.filename or place}: {error.strerror}") from None
     finally:
@@ -308,6 +315,21 @@ def _scanned_for_95(index: SemanticIndex, queries: Encodings, losses: NDArray[np
     enough = np.flatnonzero(losses.mean(axis=0) <= _KEPT)
     share = _scanned(index, queries, float(CUTOFFS[enough[-1]])) if len(enough) else 1.0
     return share, share <= _MOST_SCANNED
+
+
+def _shortlist(index: SemanticIndex, queries: Encodings, cutoff: float | None, ranking: Ranking) -> int | None:
+    """Return the smallest shortlist that finds `_SAME` of the records that are found without one; None if none does."""
+    some = queries[:_COMPARED]
+    settings: dict[str, Any] = {"k": _K, "cutoff": cutoff, "ranking": ranking}
+    every = index.search(some, shortlist=None, **settings).ids
+    for shortlist in SHORTLISTS:
+        if shortlist >= len(index):
+            return shortlist
+        found = index.search(some, shortlist=shortlist, **settings).ids
+        same = (every[:, :, None] == found[:, None]) & (every >= 0)[:, :, None]
+        if same.sum() >= _SAME * np.count_nonzero(every >= 0):
+            return shortlist
+    return None
 
 
 def _rankings(index: SemanticIndex, queries: Encodings) -> list[Ranking]:

@@ -22,7 +22,7 @@ IMAGES, MISS, CONFIDENCE = 100, 0.05, 0.95
 
 
 def choose_first_defaults(connector: Connector, place: Path) -> Calibration | None:
-    """Choose cutoff and ranking by copies of a few images of a new index, and make them its defaults.
+    """Choose cutoff, ranking and shortlist by copies of a few images of a new index, and make them its defaults.
 
     Args:
         connector: the index, of which it is the writer.
@@ -44,5 +44,5 @@ def choose_first_defaults(connector: Connector, place: Path) -> Calibration | No
         return None
     connector.files.require_in_place()
     with storage_errors(place / LINK):
-        change_link(place, cutoff=found.cutoff, ranking=found.ranking)
+        change_link(place, cutoff=found.cutoff, ranking=found.ranking, shortlist=found.shortlist)
     return found

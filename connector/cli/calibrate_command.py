@@ -77,7 +77,7 @@ def calibrate(
     index: Path, labelled: str | None, limit: int | None, miss: float | None, confidence: float, images: int, seed: int,
     dry_run: bool, model: Path | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Choose the cutoff and the ranking of searches of INDEX.
+    """Choose cutoff, ranking and shortlist of searches of INDEX.
 
     LABELLED is a folder or archive with one folder of images per class, like those that will be searched with, and not
     in the index. The cutoff is the largest that keeps the records of an image's class, up to a share, for new images.
@@ -125,6 +125,7 @@ def _show(index: Path, found: Calibration, dry_run: bool) -> None:
         {
             "cutoff": "none" if found.cutoff is None else found.cutoff,
             "ranking": found.ranking,
+            "shortlist": "all" if found.shortlist is None else found.shortlist,
             f"{right} that are lost": f"{found.lost:.2%} of those that chose the cutoff",
             "records that are scanned": f"{found.scanned:.1%}",
             f"records to scan for 95 % of the {right}": f"{found.scanned_for_95:.1%}",

@@ -199,7 +199,10 @@ def _choose_defaults(connector: Connector, out: Path) -> None:
     found = choose_first_defaults(connector, out)
     if found is not None:
         cutoff = "no cutoff" if found.cutoff is None else f"cutoff {found.cutoff:g}"
-        print_message(f"searches: {cutoff}, by {found.ranking}; `semcut calibrate` chooses with more images")
+        shortlist = "every relevant record" if found.shortlist is None else f"{found.shortlist:,} records"
+        print_message(
+            f"searches: {cutoff}, by {found.ranking}, of {shortlist}; `semcut calibrate` chooses with more images"
+        )
 
 
 def _values_of(files: Sequence[str], listed: Sequence[str], columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -77,5 +77,6 @@ def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:
         "network": str(network_of(index, link)),
         "cutoff of searches that name none": link.defaults.cutoff,
         "ranking of searches that name none": link.defaults.ranking,
+        "shortlist of searches that name none": "all" if link.defaults.shortlist is None else link.defaults.shortlist,
         "seen in training": seen,
     }

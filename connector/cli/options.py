@@ -80,14 +80,18 @@ moved_model_option = click.option(
 
 
 class ShortlistType(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases of click only
-    """The type of --shortlist: a number of records, or the word "all"."""
+    """The type of --shortlist: a number of records, "all", or "own" for that of the index."""
 
     name = "n|all"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number, or None for all."""
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["own"] | None:
+        """Return the number, None for all, or "own"."""
         if value is None or value == "all":
             return None
+        if value == "own":
+            return "own"
         try:
             return int(value)
         except ValueError:
@@ -161,8 +165,9 @@ def search_options(k: int) -> Callable[[_F], _F]:
         click.option("--cutoff", "-t", type=CutoffType(), metavar="T|none", default="own",
                      help="Records whose relevance is above this value are relevant; none: all records are.  [default: "
                      f"that of the index, shown by info: {DEFAULT_CUTOFF}, or 0 if its network was adopted]"),
-        click.option("--shortlist", type=ShortlistType(), metavar="N|all", default=DEFAULT_SHORTLIST, show_default=True,
-                     help="Number of records, nearest by hash code, to re-rank; all re-ranks every relevant record."),
+        click.option("--shortlist", type=ShortlistType(), metavar="N|all", default="own",
+                     help="Number of records, nearest by hash code, to re-rank; all re-ranks every relevant record.  "
+                     f"[default: that of the index, shown by info: {DEFAULT_SHORTLIST}, or what calibration chose]"),
         click.option("--ranking", type=click.Choice(["distance", "fused", "relevance", "own"]), default="own",
                      help="Order of results: by distance of features, by relevance, or by both (fused, Eq. 4).  "
                      "[default: that of the index, shown by info]"),

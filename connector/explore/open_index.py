@@ -40,7 +40,7 @@ class OpenedIndex:
         class_names: names of its C classes; None if they are not known.
         encode: encodes images with the network; None if the network is not there.
         digest: SHA-256 of the weights of the network that made the index; None if that is not known.
-        defaults: cutoff and ranking of searches that name none.
+        defaults: cutoff, ranking and shortlist of searches that name none.
         root: folder to which the uris of the index are relative; None if they are paths.
     """
 

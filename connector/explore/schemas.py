@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from semcut.indexes.keys import MAX_KEY
-from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 from semcut.indexes.search_params import Ranking
 
 MAX_K, MAX_SHORTLIST = 500, 100_000
@@ -67,11 +66,10 @@ class SearchRequest(_Message):
         description="Records whose relevance is above this value are relevant; by default that of the index.",
     )
     no_cutoff: bool = Field(default=False, description="Search without a cutoff: every record counts.")
-    shortlist: int | None = Field(
-        default=DEFAULT_SHORTLIST,
-        ge=1,
-        le=MAX_SHORTLIST,
-        description="Number of records, nearest by hash code, to re-rank; null re-ranks every relevant record.",
+    shortlist: int | Literal["own"] | None = Field(
+        default="own",
+        description="Number of records, nearest by hash code, to re-rank, at most "
+        f"{MAX_SHORTLIST:,}; null re-ranks every relevant record; by default that of the index, and at least k.",
     )
     ranking: Ranking | None = Field(default=None, description="Order of the records; by default that of the index.")
     fill: bool = Field(default=True, description="Fill places that relevant records leave with the best of the others.")
@@ -103,7 +101,9 @@ class SearchRequest(_Message):
             raise ValueError("exclude_self is for a record: give an id or a key, or no exclude_self")
         if self.compare and self.diversity:
             raise ValueError("compare is for the best records: give it without diversity")
-        if self.shortlist is not None and self.shortlist < self.k:
+        if isinstance(self.shortlist, int) and not 1 <= self.shortlist <= MAX_SHORTLIST:
+            raise ValueError(f"shortlist = {self.shortlist}, expected 1 to {MAX_SHORTLIST}")
+        if isinstance(self.shortlist, int) and self.shortlist < self.k:
             raise ValueError(f"a shortlist of {self.shortlist} cannot give k = {self.k} records")
         return self
 
@@ -248,6 +248,7 @@ class IndexSummary(_Message):
     images: bool = Field(description="Whether an image can be a query: whether the network is there.")
     cutoff: float | None = Field(description="Cutoff of searches that name none; null for no cutoff.")
     ranking: Ranking = Field(description="Ranking of searches that name none.")
+    shortlist: int | None = Field(description="Shortlist of searches that name none; null for every relevant record.")
     keys: bool = Field(description="Whether the ids of records are strings, which are their keys.")
     attributes: dict[str, str] = Field(description="The type of each attribute of the records, by its name.")
     comparable: bool = Field(description="Whether comparing a query with every record is fast enough to be allowed.")

@@ -57,7 +57,7 @@ class ExploreService:
         class_names: names of its classes; None if the classes are to be numbered.
         encode: encodes images with the network that made the index; None if the network is not there.
         replaced: as for `IndexState`.
-        defaults: cutoff and ranking of searches that name none.
+        defaults: cutoff, ranking and shortlist of searches that name none.
         root: folder to which uris are relative, see `data.image_uris`.
     """
 
@@ -113,6 +113,7 @@ class ExploreService:
             images=self._images.available,
             cutoff=self._defaults.cutoff,
             ranking=self._defaults.ranking,
+            shortlist=self._defaults.shortlist,
             keys=config.string_ids,
             attributes={name: str(kind) for name, kind in config.attributes.items()},
             comparable=is_feasible(self._index, stats.records),

@@ -17,6 +17,7 @@ from semcut.indexes.search_defaults import DEFAULT_SHORTLIST
 Groups = Sequence[Group[TruthMeasurement]]
 
 _MOST_LANDMARKS = 20
+_SEARCHES = ("index", "every record by distance")
 _ROWS: dict[JudgedRanking, str] = {
     "hamming": "codes, Hamming",
     "distance": "features, Euclidean",
@@ -83,21 +84,21 @@ def calibrated(groups: Groups, level: str) -> Table:
         for member in group.members:
             chosen, searches = member.chosen, member.searches[level]
             facts = (
-                ("not calibrated", "distance", "", "")
+                ("not calibrated", "distance", "100", "", "")
                 if isinstance(chosen, str)
                 else (
-                    "none" if chosen.cutoff is None else f"{chosen.cutoff:g}", chosen.ranking, share(chosen.lost),
-                    share(chosen.scanned),
+                    "none" if chosen.cutoff is None else f"{chosen.cutoff:g}", chosen.ranking,
+                    str(chosen.shortlist or "all"), share(chosen.lost), share(chosen.scanned),
                 )
             )  # fmt: skip
             figures = (
                 "" if value is None else f"{value:.3f}"
-                for search in ("index", "every record by distance")
+                for search in _SEARCHES
                 for value in searches[search][: len(measures)]
             )
             rows.append((member.name, *facts, *figures))
-    columns = ("network", "cutoff", "ranking", "copies lost", "records scanned", *(f"{one}, index" for one in measures),
-               *(f"{one}, every record by distance" for one in measures))  # fmt: skip
+    columns = ("network", "cutoff", "ranking", "shortlist", "copies lost", "records scanned",
+               *(f"{one}, {search}" for search in _SEARCHES for one in measures))  # fmt: skip
     return Table(f"What calibration by copies chose{_at(groups, level)}", columns, tuple(rows))
 
 

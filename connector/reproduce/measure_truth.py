@@ -9,7 +9,6 @@ A network that has a file of figures is not measured again. What calibration cho
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from semcut.connector.retrieval.image_index import Connector
 from semcut.connector.retrieval.truth_queries import encode_truth_queries
 from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress
-from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_defaults import DEFAULT_K
 from semcut.indexes.search_params import SearchParams
 
 
@@ -79,24 +78,17 @@ def measure_truth(
         judged, queries, _ = encode_truth_queries(connector, truth, images, step("encoding queries"))
         chosen = _calibrated(connector, step("calibrating"))
         params = SearchParams(
-            k=DEFAULT_K, shortlist=DEFAULT_SHORTLIST, fill=True,
-            **({"cutoff": None} if isinstance(chosen, str) else {"cutoff": chosen.cutoff, "ranking": chosen.ranking}),
+            k=DEFAULT_K, fill=True,
+            **({"cutoff": None} if isinstance(chosen, str) else vars(chosen.defaults)),
         )  # fmt: skip
         levels, trapezoid = judged.levels, truth.trapezoid
         curves = compare_rankings(connector.index, queries, levels, trapezoid=trapezoid, progress=step("ranking"))
         searches = compare_searches(
             connector.index, queries, levels, params, trapezoid=trapezoid, progress=step("searching")
         )
-        times, defaults, records = (
-            query_times(connector.index, queries, params),
-            connector.defaults,
-            len(connector.index),
-        )
+        times, records = query_times(connector.index, queries, params), len(connector.index)
     if not isinstance(chosen, str):
-        keep_defaults(
-            folder / "index", replace(defaults, cutoff=chosen.cutoff, ranking=chosen.ranking),
-            checkpoint.digest,
-        )  # fmt: skip
+        keep_defaults(folder / "index", chosen.defaults, checkpoint.digest)
     facts = machine.describe()
     measurement = TruthMeasurement(
         form=form,
@@ -165,8 +157,8 @@ def _calibrated(connector: Connector, progress: Progress) -> Chosen | str:
     except DataError as reason:
         return str(reason)
     return Chosen(
-        cutoff=found.cutoff, ranking=found.ranking, lost=found.lost, scanned=found.scanned, fits=found.fits,
-        images=found.images,
+        cutoff=found.cutoff, ranking=found.ranking, shortlist=found.shortlist, lost=found.lost, scanned=found.scanned,
+        fits=found.fits, images=found.images,
     )  # fmt: skip
 
 

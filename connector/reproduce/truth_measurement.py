@@ -22,6 +22,7 @@ from semcut.connector.evaluation.rankings import CUTOFFS
 from semcut.connector.ground_truth import TruthForm
 from semcut.connector.reproduce.query_times import WAYS, Way
 from semcut.connector.reproduce.stored_facts import require_settings
+from semcut.connector.retrieval.search_defaults_of import SearchDefaults
 from semcut.indexes.errors import DataError, shown
 from semcut.indexes.regular_files import read_json
 from semcut.indexes.search_params import Ranking
@@ -49,10 +50,16 @@ class Chosen(_Facts):
 
     cutoff: float | None
     ranking: Ranking
+    shortlist: Annotated[int, Field(ge=1, le=1_000_000)] | None
     lost: _Share
     scanned: _Share
     fits: bool
     images: _Count
+
+    @property
+    def defaults(self) -> SearchDefaults:
+        """The defaults of searches that follow."""
+        return SearchDefaults(self.cutoff, self.ranking, self.shortlist)
 
 
 class TruthMeasurement(_Facts):

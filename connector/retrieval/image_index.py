@@ -47,7 +47,7 @@ from semcut.indexes.errors import DataError, SemcutWarning
 from semcut.indexes.open_with import open_with
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scanners.engine_names import EngineName
-from semcut.indexes.search_defaults import DEFAULT_K, DEFAULT_SHORTLIST
+from semcut.indexes.search_defaults import DEFAULT_K
 from semcut.indexes.search_params import Ranking
 from semcut.indexes.unfinished import unfinished
 
@@ -281,7 +281,7 @@ class Connector:
         *,
         k: int = DEFAULT_K,
         cutoff: float | Own | None = "own",
-        shortlist: int | None = DEFAULT_SHORTLIST,
+        shortlist: int | Own | None = "own",
         ranking: Ranking | Own = "own",
         fill: bool = True,
         where: Expression | str | None = None,
@@ -297,7 +297,7 @@ class Connector:
 
         Args:
             others: as for `SemanticIndex.search`.
-            cutoff, ranking: "own" are those of the index, which `semcut info` shows.
+            cutoff, shortlist, ranking: "own" are those of the index, which `semcut info` shows.
             exclude_self: whether the record of each file in `images` is left out of its answer.
             expand: number of first results that each query is averaged with, to search again; see `expanded_queries`.
             together: whether all images make one query, with one answer: see `joined_query`.

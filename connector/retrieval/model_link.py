@@ -10,6 +10,7 @@ No other module reads or writes this file, which is in the directory of every st
     roots         folders whose folders are the classes of the images, absolute paths; see `data.image_folders.class_of`
     cutoff        cutoff of searches that name none; null for no cutoff, missing where it is the default of semcut
     ranking       ranking of such searches, likewise
+    shortlist     shortlist of such searches, likewise; null for every relevant record
     root          the folder to which the uris of the records are relative, an absolute path; see `data.image_uris`.
                   Older indexes have no root, and absolute uris
     exclude_training    true if `semcut sync` adds no image that the network was trained on; missing otherwise
@@ -35,7 +36,7 @@ from semcut.connector.data.model_file import VERSION, WEIGHTS, read_model_file, 
 from semcut.connector.retrieval.search_defaults_of import STANDARD, SearchDefaults
 from semcut.indexes.errors import CheckpointError, DataError, NotAnIndexError
 from semcut.indexes.regular_files import read_json
-from semcut.indexes.search_defaults import DEFAULT_CUTOFF
+from semcut.indexes.search_defaults import DEFAULT_CUTOFF, DEFAULT_SHORTLIST
 from semcut.indexes.search_params import Ranking
 from semcut.indexes.storage.atomic_write import write_json
 
@@ -55,7 +56,7 @@ class ModelLink:
         roots: folders whose folders are the classes of the images.
         root: the folder to which the uris of the records are relative; None if uris are paths.
         beside: where the network is if it was moved together with the index; None if that is not known.
-        defaults: cutoff and ranking of searches that name none.
+        defaults: cutoff, ranking and shortlist of searches that name none.
         exclude_training: whether `semcut sync` adds no image that the network was trained on.
     """
 
@@ -97,6 +98,7 @@ def write_link(
     root: str | None = None,
     cutoff: float | None = DEFAULT_CUTOFF,
     ranking: Ranking = "distance",
+    shortlist: int | None = DEFAULT_SHORTLIST,
     exclude_training: bool = False,
 ) -> None:
     """Record in the directory of an index which network made the index; the module docstring explains each value.
@@ -113,7 +115,7 @@ def write_link(
         "binarisation": binarisation,
         **({"roots": list(dict.fromkeys(roots))} if roots else {}),
         **({} if root is None else {"root": root}),
-        **SearchDefaults(cutoff, ranking).content(),
+        **SearchDefaults(cutoff, ranking, shortlist).content(),
         **({"exclude_training": True} if exclude_training else {}),
     }
     _write(Path(index), content)

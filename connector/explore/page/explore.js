@@ -168,7 +168,7 @@ function stateFromHash(hash) {
     image: uploads[file - 1] ? file : null, // a reloaded page has no files any more
     k,
     cutoff: cutoff === null ? INITIAL.cutoff : cutoff === "none" ? null : clamp(Number(cutoff), 0, 0.99),
-    shortlist: given.get("shortlist") === "all" ? null : Math.max(k, shortlist),
+    shortlist: given.get("shortlist") === "all" ? null : shortlist && Math.max(k, shortlist),
     ranking: rankingFrom(given.get("ranking")),
     compare: given.get("compare") === "1" && stats.comparable,
     partition: whole("partition", 0, 10_000),
@@ -570,8 +570,9 @@ function showPartition(partition, ambiguous) {
 
 async function readStats(signal) {
   stats = await request("/stats", signal);
-  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking, attributes } = stats;
+  const { records, partitions, bits, images, normalised, comparable, cutoff, ranking, shortlist, attributes } = stats;
   INITIAL.cutoff = cutoff;
+  INITIAL.shortlist = shortlist;
   INITIAL.ranking = ranking;
   const inUse = `${counted(partitions, "partition")} in use`;
   $("facts").textContent = `${counted(records, "record")} · ${inUse} · ${bits} bits`;
@@ -627,7 +628,7 @@ function listen() {
   listenToNumber("k", () => 1, MAX_K);
   listenToNumber("shortlist", () => state.k, MAX_SHORTLIST);
   $("shortlist-all").addEventListener("change", () => {
-    changeSetting({ shortlist: $("shortlist-all").checked ? null : Number($("shortlist").value) || INITIAL.shortlist });
+    changeSetting({ shortlist: $("shortlist-all").checked ? null : Number($("shortlist").value) || INITIAL.shortlist || 100 });
   });
   $("ranking").addEventListener("change", () => changeSetting({ ranking: $("ranking").value }));
   $("only").addEventListener("change", () => changeSetting({ only: $("only").checked }));

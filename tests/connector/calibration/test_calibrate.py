@@ -75,6 +75,39 @@ def test_copies_choose_a_cutoff_at_which_images_are_found(connector):
     assert (found.cutoff is None) == (not found.fits) or found.lost <= 0.2
 
 
+def test_the_shortlist_finds_nearly_what_a_search_of_every_record_finds(connector, monkeypatch):
+    """Small shortlists stand for the usual ones, since the index is small."""
+    monkeypatch.setattr(calibrate, "SHORTLISTS", (10, 15, 40, 160, 400))
+    found = calibrate_by_copies(connector, images=40, miss=0.3, confidence=0.8)
+    copies = connector.encoder.encode(connector.paths(connector.index.ids())[:200])
+
+    def same(shortlist: int) -> float:
+        settings = {"k": 10, "cutoff": found.cutoff, "ranking": found.ranking}
+        every, some = (connector.index.search(copies, shortlist=one, **settings).ids for one in (None, shortlist))
+        return float(np.mean([len({*a} & {*b}) / 10 for a, b in zip(every.tolist(), some.tolist(), strict=True)]))
+
+    assert found.shortlist in (40, 160, 400)
+    assert same(10) < 0.9
+    assert same(found.shortlist) > 0.95
+    monkeypatch.setattr(calibrate, "SHORTLISTS", (10,))
+    assert calibrate_by_copies(connector, images=40, miss=0.3, confidence=0.8).shortlist is None
+
+
+def test_an_index_is_searched_with_its_own_shortlist(copied_index: Path, digits_test: ImageSet):
+    change_link(copied_index, shortlist=11, cutoff=None)
+    with Connector.open(copied_index) as connector:
+        images, queries = digits_test.files[:20], connector.encoder.encode(digits_test.files[:20])
+        expected = connector.index.search(queries, k=10, cutoff=None, shortlist=11).ids
+        assert not np.array_equal(expected, connector.index.search(queries, k=10, cutoff=None, shortlist=100).ids)
+        assert [[hit.id for hit in hits] for hits in connector.search(images, k=10)] == expected.tolist()
+        assert len(connector.search(images[:1], k=50)[0]) == 50  # a shortlist of at least k
+    for wrong in (0, -1, "x", True, 10**9, 1.5, [3]):
+        change_link(copied_index, shortlist=wrong)
+        assert required_link(copied_index).defaults.shortlist == 100
+    change_link(copied_index, shortlist=None)
+    assert required_link(copied_index).defaults.shortlist is None
+
+
 def test_without_semantics_there_is_no_cutoff(connector, monkeypatch):
     monkeypatch.setattr("semcut.connector.calibration.calibrate._MOST_SCANNED", 0.0)
     found = calibrate_by_copies(connector, images=40, miss=0.3, confidence=0.8)
@@ -126,7 +159,8 @@ def test_defaults_are_kept_only_by_the_writer_and_for_the_network_that_was_measu
 
     monkeypatch.setattr(calibrate, "required_link", replaced)
     keep_defaults(copied_index, defaults, network)
-    assert json.loads(link.read_bytes()) == {**json.loads(before), "cutoff": 0.7, "ranking": "relevance"}
+    chosen = {"cutoff": 0.7, "ranking": "relevance", "shortlist": 100}
+    assert json.loads(link.read_bytes()) == {**json.loads(before), **chosen}
     link.unlink()
     with pytest.raises(NotAnIndexError, match="does not record which network made it"):
         keep_defaults(copied_index, defaults, network)
