@@ -81,11 +81,16 @@ class Classifier(Source):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute logits and features."""
-        features = torch.flatten(plain_output(self.network(images)), 1)
         if not self._paired:
+            features = torch.flatten(plain_output(self.network(images)), 1)
             return self.last(features), features
-        # Rows of averages and of generalised means alternate, or each row has both, one after the other.
-        averages, means = features.reshape(len(images), 2, self.last.in_features).unbind(1)
+        try:
+            both = plain_output(self.network(images))
+            # Rows of averages and of generalised means alternate, or each row has both, one after the other.
+            averages, means = both.reshape(len(images), 2, self.last.in_features).unbind(1)
+        except RuntimeError as error:  # `adopt` has run the network, so its description is forged
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"the features of this network cannot be pooled otherwise ({reason})") from None
         return self.last(averages), means
 
 

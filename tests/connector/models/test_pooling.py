@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from semcut.connector.adoption.adopt import AdoptionChoices, adopt
+from semcut.connector.adoption.named_network import NamedNetwork, pool_by
 from semcut.connector.data.sources import ImageSet
 from semcut.connector.models.bulk_network import bulk_form
 from semcut.connector.models.checkpoint import Checkpoint
@@ -19,7 +20,7 @@ from semcut.connector.models.pooling import GeneralisedMean, PairedPooling
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
-from semcut.indexes import InvalidParameterError
+from semcut.indexes import CheckpointError, InvalidParameterError
 from tests.command import semcut
 
 MAPS = torch.rand((3, 4, 5, 6), generator=torch.Generator().manual_seed(0)) * 4
@@ -86,6 +87,28 @@ def test_a_classifier_keeps_its_logits_and_pools_its_features(source: str, name:
 def test_networks_without_a_layer_of_average_pooling_are_named(name: str) -> None:
     with torch.device("meta"), pytest.raises(InvalidParameterError, match=f"{name} has no global average pooling"):
         Classifier(build_classifier("torchvision", name, {}, 10), name, 3.0)
+
+
+class Gated(nn.Module):
+    """A classifier whose only average pooling makes a gate, so that features cannot be pooled by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.first(images)
+        return self.last((maps * self.gate(maps)).amax((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_uses_the_average_otherwise_is_refused() -> None:
+    forged = Classifier(Gated(), "gated", 3.0).eval()
+    with pytest.raises(CheckpointError, match="features of this network cannot be pooled otherwise"):
+        forged(torch.rand((3, 3, 8, 8)))
+    network = Classifier(Gated(), "gated").eval()
+    found = NamedNetwork("torchvision", "gated", {}, network, image_size=8)
+    with pytest.raises(InvalidParameterError, match="gated does more with its last average pooling than classify"):
+        pool_by(found, 3.0)
 
 
 def test_adopted_networks_pool_whiten_and_see_several_sizes(digits: ImageSet, tmp_path: Path) -> None:
