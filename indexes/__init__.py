@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from semcut.indexes.attributes.selections import Among
     from semcut.indexes.brute_force import BruteForceIndex
     from semcut.indexes.config import IndexConfig
+    from semcut.indexes.database_averages import averaged_records
     from semcut.indexes.description import Capabilities, IndexStats
     from semcut.indexes.duplicate_groups import NearDuplicates, near_duplicates
     from semcut.indexes.encodings import Encodings, Records
@@ -71,6 +72,7 @@ _MODULES = {
     "SearchTrace": "semcut.indexes.search.trace",
     "SemanticIndex": "semcut.indexes.index",
     "attribute": "semcut.indexes.attributes.expressions",
+    "averaged_records": "semcut.indexes.database_averages",
     "expanded_queries": "semcut.indexes.query_expansion",
     "joined_query": "semcut.indexes.query_of_several",
     "near_duplicates": "semcut.indexes.duplicate_groups",
@@ -113,6 +115,7 @@ __all__ = [
     "StorageError",
     "UnknownIdError",
     "attribute",
+    "averaged_records",
     "expanded_queries",
     "joined_query",
     "near_duplicates",

@@ -30,6 +30,8 @@ from semcut.indexes.result import SearchResult
 EXPANSION_POWER, MOST_POWER = 3.0, 100.0
 """The default power, that of the second paper, and the highest."""
 
+_VALUES = 1 << 21
+"""Values of results that are in memory at once."""
 _ROUNDED = 0.05
 """Largest difference of the length of a feature from 1, which an index may have stored as bytes."""
 
@@ -66,30 +68,33 @@ def expanded_queries(
         raise InvalidParameterError("query expansion averages directions: expected features of length 1")
     features, probabilities = queries.features.copy(), queries.probabilities.copy()
     codes = queries.codes.copy()
-    for place, ids in enumerate(found.ids):
-        near = np.searchsorted(every, ids[ids >= 0])
-        if not len(near):
-            continue
-        own = queries.features[place].astype(np.float64)
-        cosines = records.features[near].astype(np.float64) @ own
-        weights = np.concatenate([[1.0], np.where(cosines > 0, np.maximum(cosines, 0) ** power, 0)])
-        mean = _weighted(weights, own, records.features[near])
-        features[place] = mean / np.linalg.norm(mean)  # not 0: the query has weight 1, and no other points away
-        probabilities[place] = _weighted(weights, probabilities[place], records.probabilities[near]) / weights.sum()
-        votes = _weighted(weights, _signs(codes[place]), _signs(records.codes[near]))
-        bits = np.where(np.abs(votes) < 1e-9, _signs(codes[place]) > 0, votes > 0)
-        codes[place] = np.packbits(bits)
+    widest = max(features.shape[1], probabilities.shape[1], 8 * codes.shape[1])
+    step = max(1, _VALUES // (max(1, found.ids.shape[1]) * widest))
+    for start in range(0, len(queries), step):
+        block = slice(start, start + step)
+        there = found.ids[block] >= 0
+        near = np.searchsorted(every, np.where(there, found.ids[block], every[0] if len(every) else 0))
+        if not len(every):
+            break
+        own = queries.features[block].astype(np.float64)
+        cosines = np.einsum("qkd,qd->qk", records.features[near].astype(np.float64), own)
+        weights = np.where(there & (cosines > 0), np.maximum(cosines, 0) ** power, 0)
+        mean = own + _weighted(weights, records.features[near])
+        features[block] = mean / np.linalg.norm(mean, axis=1, keepdims=True)  # not 0: no result points away
+        shares = probabilities[block] + _weighted(weights, records.probabilities[near])
+        probabilities[block] = shares / (1 + weights.sum(axis=1, keepdims=True))
+        signs = _signs(codes[block])
+        votes = signs + _weighted(weights, _signs(records.codes[near]))
+        codes[block] = np.packbits(np.where(np.abs(votes) < 1e-9, signs > 0, votes > 0), axis=1)
     return Encodings(
         probabilities=np.minimum(probabilities, 1), codes=codes, features=features, ids=queries.ids, any_mass=True
     )
 
 
-def _weighted(
-    weights: NDArray[np.float64], query: NDArray[np.floating], results: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return the weighted sum of a query's row and the (n, w) rows of its results: (w,) float64."""
-    total: NDArray[np.float64] = weights[0] * query.astype(np.float64) + weights[1:] @ results.astype(np.float64)
-    return total
+def _weighted(weights: NDArray[np.float64], values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sums of (q, k, w) values with (q, k) weights: (q, w) float64."""
+    sums: NDArray[np.float64] = np.einsum("qk,qkw->qw", weights, values.astype(np.float64))
+    return sums
 
 
 def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float64]:

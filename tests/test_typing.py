@@ -80,6 +80,7 @@ from semcut import (
     UnknownIdError,
     adopt,
     attribute,
+    averaged_records,
     expanded_queries,
     joined_query,
     near_duplicates,
@@ -171,6 +172,8 @@ def ask() -> None:
     within: RangeResult = index.search_range(queries, radius=1.5, by="distance", cutoff=None)
     print(len(within), [hit.key for hit in within[0]], within.offsets.tolist())
     print(show(index.search(joined_query(queries, records[5:6], weight=0.3))))
+    for part in averaged_records(index, 2, power=0):
+        print(len(part))
     print(show(index.search(expanded_queries(index, queries, index.search(queries, k=3), power=2))))
     groups: NearDuplicates = near_duplicates(index, max_hamming=20, max_distance=0.9, everywhere=True)
     print(len(groups), [group.tolist() for group in groups])

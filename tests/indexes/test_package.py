@@ -51,6 +51,7 @@ def test_the_names_that_are_exported():
         "StorageError",
         "UnknownIdError",
         "attribute",
+        "averaged_records",
         "expanded_queries",
         "joined_query",
         "near_duplicates",

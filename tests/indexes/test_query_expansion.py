@@ -12,9 +12,12 @@ from semcut.indexes import (
     IndexConfig,
     InvalidEncodingsError,
     InvalidParameterError,
+    averaged_records,
+    database_averages,
     expanded_queries,
+    query_expansion,
 )
-from tests.indexes.generate import classified
+from tests.indexes.generate import ATTRIBUTES, classified
 
 CONFIG = IndexConfig(classes=5, bits=32, dim=8, stored_features="float32", stored_probabilities=0)
 
@@ -97,3 +100,42 @@ def test_wrong_arguments_are_one_sentence() -> None:
         other = IndexConfig(classes=5, bits=32, dim=4)
         with pytest.raises(InvalidEncodingsError, match="4 feature values but the index has 8"):
             expanded_queries(index, classified(rng, other, 20), found)
+
+
+@pytest.mark.parametrize("part", [1, 7, 1000])
+@pytest.mark.parametrize(("neighbours", "power"), [(1, 3.0), (3, 0.0), (500, 1.0)])
+def test_records_are_averaged_with_the_nearest_others(
+    part: int, neighbours: int, power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_averages, "_PART", part)
+    monkeypatch.setattr(query_expansion, "_VALUES", 100)
+    rng = np.random.default_rng(neighbours)
+    config = IndexConfig(**{**CONFIG.model_dump(), "attributes": ATTRIBUTES})
+    with FaissIndex.create(None, config) as index, FaissIndex.create(None, config) as copy:
+        index.add(classified(rng, config, 40))
+        index.remove(index.ids()[::9])
+        stored = index.get(index.ids())
+        apart = np.linalg.norm(stored.features[:, None].astype(float) - stored.features[None], axis=2)
+        np.fill_diagonal(apart, np.inf)
+        rows = [np.argsort(row, kind="stable")[: min(neighbours, len(stored) - 1)].tolist() for row in apart]
+        calls: list[tuple[int, int]] = []
+        for one in averaged_records(
+            index, neighbours, power=power, shortlist=None, progress=lambda *call: calls.append(call[:2])
+        ):
+            copy.add(one)
+        assert calls[-1] == (len(stored), len(stored))
+        found = copy.get(index.ids())
+        for place, (feature, shares, bits) in enumerate(slow(stored, stored, rows, power)):
+            np.testing.assert_allclose(found.features[place], feature, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(found.probabilities[place], shares, rtol=1e-4, atol=1e-6)
+            np.testing.assert_array_equal(np.unpackbits(found.codes[place]), bits)
+        assert found.attributes == stored.attributes
+        assert found.uris == stored.uris
+
+
+def test_a_record_alone_stays_as_it_is() -> None:
+    with FaissIndex.create(None, CONFIG) as index:
+        assert list(averaged_records(index)) == []
+        index.add(classified(np.random.default_rng(0), CONFIG, 1))
+        (only,) = averaged_records(index, 3)
+        np.testing.assert_allclose(only.features, index.get(index.ids()).features, rtol=1e-6)

@@ -24,6 +24,7 @@ from semcut.indexes import (
     SearchResult,
     SearchTrace,
     SemcutError,
+    averaged_records,
     expanded_queries,
     joined_query,
     near_duplicates,
@@ -77,6 +78,7 @@ def calls(path: Path) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
         (result.__getitem__, {"query": 0}),
         (index.search_range(batch, radius=1).__getitem__, {"query": 0}),
         (expanded_queries, {"index": index, "queries": batch, "found": result, "power": 3.0}),
+        (averaged_records, {"index": index, "neighbours": 1, "power": 3.0, "shortlist": 10, "progress": None}),
         (joined_query, {"queries": batch, "less_like": batch, "weight": 0.5}),
         (
             near_duplicates,

@@ -31,6 +31,7 @@ COMMANDS = (
     "verify INDEX",
     "compact INDEX",
     "backup INDEX NEW",
+    "average INDEX NEW",
     "restore INDEX NEW",
     "remove INDEX --id 0 --dry-run",
     "duplicates INDEX --page HTML",
