@@ -24,8 +24,9 @@ from semcut.connector.cli.terminal import print_line, progress_bar
 def average(index: Path, target: Path, neighbours: int, power: float) -> None:
     """Copy INDEX to TARGET, each record averaged with the nearest.
 
-    TARGET must be new or empty. Pictures of one thing then find each other more easily (database-side averaging), where most things have several.
-    The copy is searched like INDEX. Images that are added to it later are not averaged: average INDEX again.
+    TARGET must be new or empty. Pictures of one thing then find each other more easily (database-side averaging), where
+    most things have several. The copy is searched like INDEX. Images that are added to it later are not averaged:
+    average INDEX again.
     """
     from semcut.connector.retrieval.averaged_index import average_index
 

@@ -89,8 +89,10 @@ class Classifier(Source):
             # Rows of averages and of generalised means alternate, or each row has both, one after the other.
             averages, means = both.reshape(len(images), 2, self.last.in_features).unbind(1)
         except RuntimeError as error:  # `adopt` has run the network, so its description is forged
+            if not len(images):  # which some networks cannot take, pooled or not
+                raise
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"the features of this network cannot be pooled otherwise ({reason})") from None
+            raise CheckpointError(f"the network cannot compute pooled features: {reason}") from None
         return self.last(averages), means
 
 

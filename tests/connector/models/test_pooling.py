@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +105,7 @@ class Gated(nn.Module):
 
 def test_a_network_that_uses_the_average_otherwise_is_refused() -> None:
     forged = Classifier(Gated(), "gated", 3.0).eval()
-    with pytest.raises(CheckpointError, match="features of this network cannot be pooled otherwise"):
+    with pytest.raises(CheckpointError, match="the network cannot compute pooled features"):
         forged(torch.rand((3, 3, 8, 8)))
     network = Classifier(Gated(), "gated").eval()
     found = NamedNetwork("torchvision", "gated", {}, network, image_size=8)
@@ -137,6 +139,17 @@ def test_adopted_networks_pool_whiten_and_see_several_sizes(digits: ImageSet, tm
         assert np.allclose(found[name].probabilities, found["plain"].probabilities, atol=1e-5)
     for name in ("pooled", "white", "all"):
         assert not np.allclose(found[name].features, found["plain"].features, atol=0.01)
+
+
+def test_images_are_indexed_and_found_with_a_pooled_network(digits: ImageSet, tmp_path: Path) -> None:
+    for number, file in enumerate(digits.files[:12]):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "photos" / f"{number}.png")
+    options = ("--pooling", "3", "--scales", "1,0.5", "--image-size", "64", "--images", "photos")
+    semcut("adopt", "efficientnet_lite0", *options, "--out", "net", cwd=tmp_path)
+    semcut("index", "photos", "--model", "net", "--out", "index", cwd=tmp_path)
+    found = json.loads(semcut("search", "index", "photos/3.png", "-k", "1", "--json", cwd=tmp_path).stdout)
+    assert "3.png" in json.dumps(found)
 
 
 def test_several_sizes_are_joined_as_said(tmp_path: Path, digits: ImageSet) -> None:
