@@ -1,9 +1,9 @@
 """Read and write the link of a collection: which network made its records, as `connector.json` says it of a directory.
 
 The link is JSON in the note of the index (`semcut.indexes.milvus.index_note`), with the values that `model_link`
-explains, but for `beside`. Whoever may write to the server may have written it, so all of it is checked, and one value
-that is not as semcut writes it refuses the whole link. It decides what network is accepted, never what is executed:
-the network is read from this machine, and has to have the digest.
+explains, but for `beside`. Anyone who can write to the server may have written it, so all of it is checked, and one
+value that is not as semcut writes it refuses the whole link. It decides what network is accepted, never what is
+executed: the network is read from this machine, and has to have the digest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keep one text beside an index on a server, for a caller that has to know more of the index than its records.
 
 The connector keeps there which network made the records. The text is one row of the kind NOTE in the shared collection,
-with a fixed key, so writing it again replaces it as a whole. Whoever may write to the server may have written the text.
+with a fixed key, so writing it again replaces it as a whole. Anyone who can write to the server may have written it.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semcut.connector.explore.open_index import open_collection as open_explored
 from semcut.connector.models.checkpoint import Checkpoint
-from semcut.connector.retrieval.collection_link import read_collection_link
+from semcut.connector.retrieval.collection_link import read_collection_link, write_collection_link
 from semcut.connector.retrieval.encoder import Encoder
 from semcut.connector.training.loop import train
 from semcut.connector.training.train_config import TrainConfig
@@ -114,6 +115,33 @@ def test_a_collection_of_another_network_or_without_one_is_refused(
 
 def config_of(model: Checkpoint) -> IndexConfig:
     return Encoder(model).index_config()
+
+
+def test_the_explorer_finds_the_network_of_a_collection(uri, collection, photos, model, tmp_path) -> None:
+    fill(uri, collection, photos, model)
+    warnings: list[str] = []
+    opened = open_explored(uri, collection, None, None, "cpu", warnings.append)
+    with opened.index:
+        assert tuple(opened.class_names or ()) == model.net.architecture.classes
+        assert (opened.digest, opened.root, opened.encode is None, warnings) == (model.digest, None, False, [])
+    with MilvusIndex.open(uri, collection=collection) as index:
+        link = read_collection_link(index, collection)
+        assert link is not None
+        write_collection_link(
+            index,
+            {"model": str(tmp_path / "gone"), "sha256": link.sha256, "head": "paper", "binarisation": "mean"},
+        )
+    opened = open_explored(uri, collection, None, None, "cpu", warnings.append)
+    opened.index.close()
+    assert opened.encode is None
+    assert warnings == [f"no network in {tmp_path / 'gone'}: only records of the index can be queries"]
+    refused = semcut("search", collection, images_in(photos)[0], "--uri", uri, cwd=tmp_path, status=1).stderr
+    assert "holds no model any more" in " ".join(refused.split())
+    opened = open_explored(uri, collection, None, model.path, "cpu", warnings.append)
+    opened.index.close()
+    assert opened.encode is not None
+    query = images_in(photos)[0]
+    semcut("search", collection, query, "--uri", uri, "--model", model.path, cwd=tmp_path)
 
 
 @pytest.mark.milvus
