@@ -89,6 +89,9 @@ def test_a_folder_in_a_collection_is_searched_as_a_local_index(uri, collection, 
     picture = tmp_path / "sheet.png"
     semcut("search", collection, queries[0], "--uri", uri, "--picture", picture, cwd=tmp_path)
     assert picture.stat().st_size > 0
+    facts = json.loads(semcut("info", collection, "--uri", uri, "--json", cwd=tmp_path).stdout)
+    assert (facts["records"], facts["network"], facts["digest of the network"]) == (90, str(model.path), model.digest)
+    assert "folder of the images" in semcut("info", collection, "--uri", uri, cwd=tmp_path).stdout
     with MilvusIndex.open(uri, collection=collection) as index, FaissIndex.open(tmp_path / "local") as other:
         link = read_collection_link(index, collection)
         assert index.config == other.config
