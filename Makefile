@@ -34,7 +34,7 @@ test: $(VENV)/.dev
 # touches the disk, the GPU engines run on the CPU, minutes of killed writers and of load, Milvus, the browser, faiss-gpu.
 test-full: $(VENV)/.milvus test-milvus-whole test-browser test-gpu-wheel
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m 'not milvus and not browser'
-	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m milvus tests/indexes/milvus tests/connector/milvus
 
 # What users read, install and run: the demo's figure, every snippet of README and guides, the site, the wheel in a clean
 # environment, programs of users as type checkers see them, and the check of a GPU, on the CPU.
@@ -44,7 +44,7 @@ test-guides: $(VENV)/.dev
 # Installs a Milvus server (2.3.5 from PyPI), starts one on loopback for each test process, and stops it.
 # test-full adds the tests marked long and twice the random examples.
 test-milvus: $(VENV)/.milvus
-	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus
+	$(PYTEST) -m 'milvus and not long' tests/indexes/milvus tests/connector/milvus
 
 # Milvus 2.4 and newer store an index in another layout. This runs the tests with two of their cores, which milvus-lite
 # 2.4 and 2.5 contain, each in a separate environment; what a core cannot do is skipped, with the reason.

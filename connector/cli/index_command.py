@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semcut.connector.cli.image_options import protocol_option
+from semcut.connector.cli.index_collection import PartType, index_collection
 from semcut.connector.cli.options import (
     PATH,
     SOURCE,
@@ -48,7 +49,13 @@ if TYPE_CHECKING:
     help="Run directory of a network.  [default: EfficientNet-Lite0 with its ImageNet classes, which becomes part "
     "of the index]",
 )
-@click.option("--out", type=PATH, required=True, help="Directory of the index: new, or unfinished.")
+@click.option("--out", type=PATH, help="Directory of the index: new, or unfinished.")
+@click.option(
+    "--to", "collection", metavar="COLLECTION", help="Milvus collection, in place of --out: new, or filled so."
+)
+@click.option("--uri", help="Milvus server (http://host:port) or file (name.db) of --to.  [default: MILVUS_URI]")
+@click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")
+@click.option("--part", type=PartType(), help="With --to, encode this part of the images only, such as 3/8.")
 @click.option("--exclude-training", is_flag=True, help="Leave out the images that the network was trained on.")
 @protocol_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random choice by --protocol.")
@@ -61,8 +68,9 @@ if TYPE_CHECKING:
 @device_option
 @json_option
 def index(
-    images: str, model: Path | None, out: Path, exclude_training: bool, protocol: ProtocolName | None, seed: int,
-    attributes: dict[str, AttributeType], device: str, as_json: bool,
+    images: str, model: Path | None, out: Path | None, collection: str | None, uri: str | None,
+    milvus_token: str | None, part: tuple[int, int] | None, exclude_training: bool, protocol: ProtocolName | None,
+    seed: int, attributes: dict[str, AttributeType], device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode all IMAGES of a folder, archive or list into a new index.
 
@@ -75,7 +83,13 @@ def index(
     are skipped and listed. --exclude-training recognises an image by its content. Images of other sources than lists
     have no values of attributes, until `semcut add` or `semcut sync` gives them some. If a list has a column id, its
     texts become the ids of the index.
+
+    With --to, the records go to a Milvus collection, which keeps which network made them, so `semcut search` and
+    `semcut explore` need the collection only. Several machines can encode one part each at the same time.
     """
+    _check_target(out, collection, uri, part)
+    if collection is not None and (model is None or exclude_training or attributes):
+        raise click.UsageError("--to needs --model, and cannot be combined with --exclude-training or --attribute yet")
     from semcut.connector.data import sources
     from semcut.connector.data.image_folders import warn_of_folders_in_two_classes
     from semcut.connector.data.listed_attributes import require_columns
@@ -99,6 +113,27 @@ def index(
         database = protocol_split(protocol, images, seed).database
         files, roots, skipped = list(database.files), database.roots, list(database.skipped)
     left_out: list[str] | None = None
+    if out is None:
+        assert collection is not None
+        assert model is not None
+        if keys is not None:
+            raise DataError(f"{images} has a column id, and --to takes no ids: leave the column out, or use --out")
+        result, records = index_collection(
+            files, model, uri, collection, roots=roots, skipped=skipped, device=device, token=milvus_token, part=part,
+            quiet=as_json,
+        )  # fmt: skip
+        left = [*result.skipped, *skipped]
+        if as_json:
+            print_json(
+                {"collection": collection, "added": result.added, "known": result.known, "records": records,
+                 "skipped": [list(pair) for pair in left]}
+            )  # fmt: skip
+        else:
+            print_line(
+                f"collection {collection}: {result.added:,} records added, {result.known:,} known already, "
+                f"{len(left):,} files skipped; {records:,} records"
+            )
+        return
     if exclude_training:
         if model is None:
             raise click.UsageError("--exclude-training needs --model, because only that was trained on images")
@@ -111,6 +146,18 @@ def index(
         print_json({"index": str(out), "added": result.added, "skipped": [list(pair) for pair in result.skipped]})
     else:
         print_line(f"{out}: {result.added:,} records, {len(result.skipped)} files skipped")
+
+
+def _check_target(out: Path | None, collection: str | None, uri: str | None, part: tuple[int, int] | None) -> None:
+    """Raise an error unless the options name one target."""
+    if (out is None) == (collection is None):
+        raise click.UsageError("give either --out DIRECTORY or --to COLLECTION")
+    if out is not None and part is not None:
+        raise click.UsageError(
+            "--part is for --to: a directory has one writer at a time, so parts could not be encoded at once"
+        )
+    if out is not None and uri is not None:
+        raise click.UsageError("--uri is for --to: name the COLLECTION with it, or leave --uri out")
 
 
 def index_with_progress(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semcut.connector.cli.options import PATH, json_option
+from semcut.connector.cli.options import SOURCE, json_option
 from semcut.connector.cli.terminal import print_json, show_facts
 from semcut.indexes.errors import DamagedIndexError, MissingDependencyError
 
@@ -17,10 +17,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("index", type=PATH)
+@click.argument("index", type=SOURCE)
+@click.option("--uri", help="Milvus server (http://host:port) or file (name.db) where INDEX is a collection.")
+@click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")
 @json_option
-def info(index: Path, as_json: bool) -> None:
+def info(index: str, uri: str | None, milvus_token: str | None, as_json: bool) -> None:
     """Show the size and the settings of a stored INDEX."""
+    if uri is None:
+        content, partitions = _index_facts(Path(index))
+    else:
+        content, partitions = _collection_facts(uri, index, milvus_token), {}
+    if as_json:
+        print_json({**content, **partitions})
+    else:
+        show_facts(content, title=index)
+
+
+def _index_facts(index: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """Describe an index in a directory; the sizes of all its partitions come second."""
     from semcut.indexes.open_with import open_with
     from semcut.indexes.storage.store import Store
     from semcut.indexes.unfinished import unfinished
@@ -34,7 +48,7 @@ def info(index: Path, as_json: bool) -> None:
         store.close()
     missing = unfinished(index, stats.records)
     sizes = [size for size in stats.partitions if size]
-    content = {
+    content: dict[str, object] = {
         "records": stats.records,
         **({} if missing is None else {"unfinished": missing}),
         "removed, until compacted": stats.removed,
@@ -52,10 +66,34 @@ def info(index: Path, as_json: bool) -> None:
         "bytes": sum(stats.column_bytes.values()),
         "bytes per column": stats.column_bytes,
     }
-    if as_json:
-        print_json({**content, "partitions": stats.partitions})
-    else:
-        show_facts(content, title=str(index))
+    return content, {"partitions": stats.partitions}
+
+
+def _collection_facts(uri: str, collection: str, token: str | None) -> dict[str, object]:
+    """Describe a collection, without what would need all records to be read."""
+    from semcut.connector.retrieval.collection_link import read_collection_link
+    from semcut.indexes.milvus import MilvusIndex
+
+    with MilvusIndex.open(uri, collection=collection, token=token, strong=True) as index:
+        config, records, link = index.config, len(index), read_collection_link(index, collection)
+    made: dict[str, object] = {}
+    if link is not None:
+        made = {
+            "network": str(link.model),
+            "digest of the network": link.sha256,
+            "folder of the images": link.folder,
+            "cutoff of searches that name none": link.defaults.cutoff,
+            "ranking of searches that name none": link.defaults.ranking,
+        }
+    return {
+        "records": records,
+        **({"ids": "strings"} if config.string_ids else {}),
+        "classes": config.classes,
+        "bits": config.bits,
+        "dim": config.dim,
+        **({"attributes": config.attributes} if config.attributes else {}),
+        **made,
+    }
 
 
 def _network_facts(index: Path, snapshot: Snapshot) -> dict[str, object]:

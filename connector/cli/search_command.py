@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import semcut.connector.models  # noqa: F401  # reports which packages are missing
-from semcut.connector.cli.options import PATH, PICTURE, json_option, search_options, where_option
+from semcut.connector.cli.options import PATH, PICTURE, SOURCE, json_option, search_options, where_option
 from semcut.connector.cli.terminal import (
     OUT,
     new_table,
@@ -35,8 +35,10 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 
 
 @click.command()
-@click.argument("index", type=PATH)
+@click.argument("index", type=SOURCE)
 @click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option("--uri", help="Milvus server (http://host:port) or file (name.db) where INDEX is a collection.")
+@click.option("--milvus-token", envvar="MILVUS_TOKEN", help="Token for the Milvus server. Safer: set MILVUS_TOKEN.")
 @search_options(k=_DEFAULT_K)
 @click.option(
     "--fill/--no-fill",
@@ -58,23 +60,29 @@ _DEFAULT_K = 5  # results per query, as many as a contact sheet shows in a row
 @click.option("--picture", type=PICTURE, help="Write a contact sheet of the results to this PNG file.")
 @json_option
 def search(
-    index: Path, images: tuple[Path, ...], model: Path | None, device: str, picture: Path | None, as_json: bool,
-    **settings: Any,
+    index: str, images: tuple[Path, ...], uri: str | None, milvus_token: str | None, model: Path | None, device: str,
+    picture: Path | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Find the records of INDEX that are most similar to each image.
 
     An image that cannot be read is named, the others are answered, and the exit status is 1. An image of --less-like
-    that cannot be read is an error.
+    that cannot be read is an error. With --uri, INDEX is a collection that `semcut index --to` has made.
     """
     from semcut.connector.data.decoding_pool import POOL
 
     POOL.prepare()  # its process starts while torch is loaded
+    from semcut.connector.retrieval.collection_link import open_collection
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes.scanners.engine_names import ENGINE_VARIABLE
 
     # For the few queries of one command, loading the compiled engine takes longer than the time that it saves.
     engine: EngineName = "auto" if os.environ.get(ENGINE_VARIABLE) else "faiss"
-    with Connector.open(index, model, device=device, engine=engine) as connector:
+    opened = (
+        Connector.open(index, model, device=device, engine=engine)
+        if uri is None
+        else open_collection(uri, index, model, token=milvus_token, device=device)
+    )
+    with opened as connector:
         skipped: list[tuple[str, str]] = []
         found = connector.search(images, skipped=skipped, **settings)
         roots, records = connector.roots, len(connector.index)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.explore.image_queries import Encode
+from semcut.connector.retrieval.collection_link import read_collection_link
 from semcut.connector.retrieval.model_link import (
     network_classes,
     network_of,
@@ -68,20 +69,31 @@ def open_collection(
         uri: the server, or the file of an embedded one.
         collection: name of the collection.
         milvus_token: token for the server; None if the server needs none.
-        model: run directory of the network, which a collection does not record; None if the network is not there.
+        model: run directory of the network; None for the one that the collection records, if it records one.
         device: where the network runs.
         warn: callback that gets a sentence if the network cannot be used, or cannot be checked.
 
     Raises:
-        StorageError: the collection cannot be used.
-        CheckpointError: `model` is given, and holds no network.
+        StorageError: the collection cannot be used, or what it records of its network cannot be read.
+        CheckpointError: `model` is given, and holds no network, or not the one that made the collection.
     """
     from semcut.indexes.milvus import MilvusIndex
 
     if model is not None:
         require_network(model, None)
     index = MilvusIndex.open(uri, collection=collection, token=milvus_token)
-    return OpenedIndex(index, *_find_network(model, None, device, warn))
+    try:
+        link = read_collection_link(index, collection)
+        if link is None:
+            return OpenedIndex(index, *_find_network(model, None, device, warn))
+        if model is not None:
+            require_network(model, link.sha256)
+        network = _find_network(model or link.model, link.sha256, device, warn)
+        # Not the root of the link: a server does not choose which files of this machine are shown to other people.
+        return OpenedIndex(index, *network, link.sha256, link.defaults)
+    except BaseException:
+        index.close()
+        raise
 
 
 def open_stored(path: Path, model: Path | None, device: str, warn: Warn) -> OpenedIndex:

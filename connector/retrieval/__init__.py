@@ -23,6 +23,11 @@ Keep an index in step with the files of its images:
     relocation     `semcut relocate`: record where images and network are now
     uri_patterns   find records by patterns of their uris
 
+Fill and search a collection on a Milvus server:
+
+    collection_link    which network made the records of a collection; open it with that network
+    filled_collection  encode images into a collection, in parts if several machines do it
+
 Other packages use `Connector` and `Encoder`, both public names of `semcut.connector`, and `model_link` for everything
 about `connector.json`. `encoder`, `image_index`, `image_queries_of`, `linked_network`, `relinking` and `reencoding`
 need torch; the others do not.

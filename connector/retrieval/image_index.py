@@ -70,7 +70,7 @@ class Connector:
         self.encoder = instance_given("encoder", encoder, Encoder, "Encoder(Checkpoint.load(path)) makes one")
         self.index = instance_given("index", index, SemanticIndex, "FaissIndex.open(path) opens one")  # type: ignore[type-abstract]
         self.roots = roots_given("roots", roots)
-        self.defaults = _defaults_of(encoder)
+        self.defaults = defaults_of(encoder)
         self._path: Path | None = None  # of an index that `create` or `open` has stored
         self.files = IndexedFiles(index, None, None if root is None else possible_path_given("root", root))
 
@@ -126,7 +126,7 @@ class Connector:
                 head=checkpoint.net.architecture.head,
                 binarisation=checkpoint.net.binarisation,
                 roots=folders,
-                **_defaults_of(encoder).content(),
+                **defaults_of(encoder).content(),
                 root=root,
             )
 
@@ -343,5 +343,6 @@ class Connector:
         return hits_of(instance_given("result", result, SearchResult), self.index, self.paths)
 
 
-def _defaults_of(encoder: Encoder) -> SearchDefaults:
+def defaults_of(encoder: Encoder) -> SearchDefaults:
+    """Return the defaults of searches of a new index of a network's encodings."""
     return ADOPTED if isinstance(encoder.checkpoint.net, AdoptedNet) else STANDARD

@@ -159,7 +159,16 @@ def relative_place(model: str | os.PathLike[str], index: str | os.PathLike[str])
 
 def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
     """Read which network made the index in a directory; None if the directory does not record it."""
-    content = _read_object(Path(index) / LINK)
+    return link_in(_read_object(Path(index) / LINK), Path(index))
+
+
+def link_in(content: Mapping[str, Any], index: Path | None = None) -> ModelLink | None:
+    """Return the link in a mapping that may come from anywhere; None if it names no network.
+
+    Args:
+        content: the mapping.
+        index: the directory to which `beside` is relative; None leaves it out.
+    """
     if not isinstance(content.get("model"), str):
         return None
     roots = content.get("roots")
@@ -171,7 +180,7 @@ def read_link(index: str | os.PathLike[str]) -> ModelLink | None:
         _digest(content),
         tuple(dict.fromkeys(named)),
         _root(content),
-        Path(index) / str(beside) if named_beside else None,
+        index / str(beside) if index is not None and named_beside else None,
         SearchDefaults.of(content),
         content.get("exclude_training") is True,
     )
@@ -269,7 +278,7 @@ def _root(content: Mapping[str, Any]) -> str | None:
     return os.path.normpath(str(root)) if possible and str(root).strip("/") else None
 
 
-def _digest(content: dict[str, Any]) -> str | None:
+def _digest(content: Mapping[str, Any]) -> str | None:
     digest = content.get("sha256")
     return digest if isinstance(digest, str) else None
 

@@ -23,9 +23,10 @@ writer                change records, in an order that keeps every record whole 
 server_scanner        the scanner of a search: find the nearest codes on the server, fetch their records
 consistent_search     search, and repeat the search if records vanished while it ran
 milvus_index          `MilvusIndex`, which combines these modules
+index_note            keep a text of a caller beside an index
 
-Other packages use `MilvusIndex` and `LARGEST_BATCH`; `migration` and `semcut migrate` also use `address`, `connection`,
-`lifecycle` and the errors of `server_scanner`. The names of collections and fields, the kinds of rows and
+Other packages use `MilvusIndex`, `LARGEST_BATCH`, `index_note` and `address`; `migration` and `semcut migrate` also use
+`connection`, `lifecycle` and the errors of `server_scanner`. The names of collections and fields, the kinds of rows and
 `lifecycle.FORMAT_VERSION`, or `KEYED` for an index with keys, are the stored format: changing one needs a new format
 version.
 

@@ -1,7 +1,7 @@
 """Define the collection `name_catalogue`, whose rows all clients of an index share, and its rows.
 
-Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the kinds CONFIG and
-UNFINISHED. The INT64 field
+Every row has an INT64 primary key `key`. Keys are drawn at random, except those of the kinds CONFIG,
+UNFINISHED and NOTE. The INT64 field
 `cell` is the number of a cell, or the kind of the row:
 
     cell >= 0    bounds: no probability of a record of the cell is above the FLOAT_VECTOR `envelope`, p(c) >= `low`, and
@@ -16,6 +16,7 @@ UNFINISHED. The INT64 field
     IDENTITY     `text` is a random text, drawn when the index was created. It shows whether the index was dropped and
                  created again.
     UNFINISHED   the index is being filled, see `copy_mark`
+    NOTE         `text` is a text that a caller keeps beside the index, see `index_note`
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from semcut.indexes.milvus.pymilvus_internals import DataType
 from semcut.indexes.probability_rows import LARGEST_UNIT_MASS
 from semcut.indexes.pruning.cells import Cells
 
-WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY, UNFINISHED = -1, -2, -3, -4, -5
+WRITER, CONFIG, UNNORMALISED_FEATURES, IDENTITY, UNFINISHED, NOTE = -1, -2, -3, -4, -5, -6
 """Values of the field `cell` in rows that are not bounds of a cell."""
 
 FIELDS = {"key", "cell", "low", "text", "envelope"}
