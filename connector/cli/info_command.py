@@ -84,6 +84,9 @@ def _collection_facts(uri: str, collection: str, token: str | None) -> dict[str,
             "folder of the images": link.folder,
             "cutoff of searches that name none": link.defaults.cutoff,
             "ranking of searches that name none": link.defaults.ranking,
+            "shortlist of searches that name none": "all"
+            if link.defaults.shortlist is None
+            else link.defaults.shortlist,
         }
     return {
         "records": records,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from semcut.connector.retrieval.image_index import Connector
     from semcut.indexes.milvus import MilvusIndex
 
-_OPTIONAL = {"root", "exclude_training", "cutoff", "ranking"}
+_OPTIONAL = {"root", "exclude_training", "cutoff", "ranking", "shortlist"}
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
