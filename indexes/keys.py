@@ -58,6 +58,8 @@ def keys_given(given: Any) -> list[str]:
         )
     except ValueError as error:
         raise InvalidParameterError(f"ids are an array of text, and {error}") from None
+    if isinstance(given, np.ndarray) and given.ndim > 1:
+        raise InvalidParameterError(f"ids are an array of text of shape {given.shape}, expected (n,)")
     for key in listed:
         if not is_key(key):
             raise InvalidParameterError(f"id {shown(key)} is no key, expected text of 1 to {MAX_KEY} characters")
@@ -110,7 +112,7 @@ def ids_or_keys(keyed: bool, given: Any, read: KeyReader, *, must_exist: bool = 
         return ids_given(given, must_exist=must_exist)
     if not keyed:
         refuse_texts(given)
-        return np.empty(0, np.int64)
+        return ids_given(given, must_exist=must_exist)
     keys = keys_given(given)
     ids = ids_of(keys)
     missing = np.array([stored != key for stored, key in zip(read(ids), keys, strict=True)], bool)

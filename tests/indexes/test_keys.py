@@ -226,3 +226,12 @@ def test_empty_texts_are_no_ids():
 def test_ids_that_are_not_those_of_the_keys_are_refused():
     with pytest.raises(InvalidEncodingsError, match="ids are not those of the keys"):
         replace(records(["a", "b"]), ids=[5, 6])
+
+
+@pytest.mark.parametrize("string_ids", [False, True])
+def test_an_empty_array_of_texts_has_one_dimension(string_ids):
+    with FaissIndex.create(None, IndexConfig(classes=3, bits=32, dim=4, string_ids=string_ids)) as index:
+        for call in (index.get, index.contains, index.remove):
+            call(np.empty(0, "U5"))
+            with pytest.raises(InvalidParameterError, match=r"of shape \(0, 1\), expected \(n,\)"):
+                call(np.empty((0, 1), "U5"))
