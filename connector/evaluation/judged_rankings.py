@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semcut.connector.evaluation.hash_code_quality import hamming_all_pairs
-from semcut.connector.evaluation.judged_search import Figures, Levels, levels_given, search_figures
+from semcut.connector.evaluation.judged_search import Figures, Levels, judged_search_given, search_figures
 from semcut.connector.evaluation.metrics import tied_average_precision
 from semcut.connector.evaluation.rankings import CUTOFFS
 from semcut.indexes import Encodings, SemanticIndex
-from semcut.indexes.argument_checks import callback_given, flag_given, instance_given
+from semcut.indexes.argument_checks import callback_given, flag_given
 from semcut.indexes.array_checks import array_of
-from semcut.indexes.errors import DataError
 from semcut.indexes.progress import Progress, silent
 from semcut.indexes.scoring.equations import is_relevant
 from semcut.indexes.search_params import Ranking, SearchParams
@@ -78,15 +77,11 @@ def compare_rankings(
         InvalidEncodingsError: the queries are not of the index.
         InvalidParameterError: an argument is of another type, or the levels are not of the queries.
     """
-    instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
-    index.config.check(queries)
-    levels_given(levels, len(queries))
+    judged_search_given(index, queries, levels)
     trapezoid = flag_given("trapezoid", trapezoid)
     chosen = tuple(sorted(array_of("cutoffs", cutoffs, "fiu", (None,), -1, 1).tolist()))
     callback_given("progress", progress)
     report = progress or silent
-    if not len(index):
-        raise DataError("the index has no records: there is nothing to evaluate")
     names: list[Ranking] = ["distance", "relevance"]
     if index.stats().normalised and queries.normalised():
         names.insert(1, "fused")

@@ -77,14 +77,10 @@ def compare_searches(
         InvalidEncodingsError: the queries are not of the index.
         InvalidParameterError: an argument is of another type, or the levels are not of the queries.
     """
-    instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
-    index.config.check(queries)
+    judged_search_given(index, queries, levels)
     instance_given("params", params, SearchParams)
     trapezoid = flag_given("trapezoid", trapezoid)
     callback_given("progress", progress)
-    levels_given(levels, len(queries))
-    if not len(index):
-        raise DataError("the index has no records: there is nothing to evaluate")
     ways = {"index": params.model_copy(update={"fill": True})}
     if params.cutoff is not None:
         ways["index, not filled"] = params.model_copy(update={"fill": False})
@@ -101,8 +97,10 @@ def compare_searches(
     return found
 
 
-def levels_given(levels: Levels, queries: int) -> None:
-    """Raise `InvalidParameterError` unless these are levels that judge this number of queries."""
+def judged_search_given(index: SemanticIndex, queries: Encodings, levels: Levels) -> None:
+    """Check an index with records, queries for it, and levels that judge them; raise errors as `compare_searches`."""
+    instance_given("index", index, SemanticIndex)  # type: ignore[type-abstract]
+    index.config.check(queries)
     valid = isinstance(levels, Mapping) and all(
         isinstance(level, list | tuple) and all(isinstance(one, JudgedIds) for one in level)
         for level in levels.values()
@@ -110,8 +108,10 @@ def levels_given(levels: Levels, queries: int) -> None:
     if not valid:
         raise InvalidParameterError(f"levels = {shown(levels)}, expected lists of JudgedIds by the names of levels")
     for name, level in levels.items():
-        if len(level) != queries:
-            raise InvalidParameterError(f"levels[{name!r}] judges {len(level):,} queries, expected {queries:,}")
+        if len(level) != len(queries):
+            raise InvalidParameterError(f"levels[{name!r}] judges {len(level):,} queries, expected {len(queries):,}")
+    if not len(index):
+        raise DataError("the index has no records: there is nothing to evaluate")
 
 
 def search_figures(

@@ -28,7 +28,6 @@ and the page of both:
     results_folder        recognise a directory of results, and keep the commands that measured the networks
     results_page          write the page of a directory of results
 
-
 Only `semcut reproduce` uses this package: it calls `measure_network`, `measure_truth`, `results_page.keep_speed` and
 `results_page.write`, and prints one of the `tables`.
 """
